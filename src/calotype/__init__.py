@@ -1,0 +1,46 @@
+"""calotype turns text into pictures with cascades of pixel-space diffusion models.
+
+Public names only, and each is imported when it is first asked for: `import calotype` loads no
+torch, touches no network and reads no weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from calotype.errors import CalotypeError, ConfigError, MissingExtra, UsageError
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Cascade": "calotype.cascade",
+    "Stage": "calotype.cascade",
+    "load": "calotype.cascade",
+    "presets": "calotype.presets",
+}
+
+__all__ = [
+    "CalotypeError",
+    "Cascade",
+    "ConfigError",
+    "MissingExtra",
+    "Stage",
+    "UsageError",
+    "__version__",
+    "load",
+    "presets",
+]
+
+if TYPE_CHECKING:
+    from calotype import presets
+    from calotype.cascade import Cascade, Stage, load
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name == "presets":
+        return importlib.import_module("calotype.presets")
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'calotype' has no attribute {name!r}")

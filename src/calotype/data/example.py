@@ -1,0 +1,36 @@
+"""One training picture with its captions: what every source of data hands over.
+
+A picture keeps its transparency, so that a caption may ask for a background colour and get it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One way of asking for a picture.
+
+    `background` is the colour (red, green, blue), each 0..255, to paint behind the picture when
+    this caption is drawn; None means the source's default, white.
+    """
+
+    text: str
+    background: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A picture and several equally good captions of it.
+
+    `key` is unique and stable in its source; `image` is (H, W, 4) uint8, RGBA with straight alpha.
+    An empty tuple of captions, like an empty caption, trains as unconditional.
+    """
+
+    key: str
+    image: NDArray[np.uint8]
+    captions: tuple[Caption, ...]

@@ -1,0 +1,126 @@
+"""What every text encoder offers (`TextEncoder`), and what they all do to captions and token states.
+
+Captions may be anything a user can paste: megabytes, NUL bytes, lone surrogates. They are cut
+before they are tokenised, so that their cost does not grow with their length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from calotype.conditioning import TextEmbedding
+from calotype.errors import ConfigError, UsageError
+
+CHARACTERS_PER_TOKEN = 64
+"""Captions are cut to this many characters for each token of the maximum: in any language a
+token covers far fewer on average, so that the cut falls behind the last token that is kept."""
+
+
+class TextEncoder(Protocol):
+    """A frozen map from captions to token states.
+
+    An empty caption, or one that holds nothing but white space, is the null caption: its mask is
+    all False and its tokens are zero. The states of a caption do not depend on its batch (to
+    float32 rounding).
+    """
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the token states."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence L; what a caption has beyond it is left out."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides the numbers: weights, tokenizer, length, dtype."""
+        ...
+
+    def __call__(self, captions: Sequence[str]) -> TextEmbedding:
+        """Token states (B, L, D) float32 and mask (B, L), padded to the longest caption."""
+        ...
+
+
+def clean_captions(captions: Sequence[str], max_tokens: int) -> list[str]:
+    """Strip, cut and make encodable as UTF-8; lone surrogates become question marks.
+
+    Raises:
+        UsageError: `captions` is one string, or holds something that is not a string.
+    """
+    if isinstance(captions, str):
+        raise UsageError("captions: got one string, expected a list of strings; write [caption]")
+    return [_clean_caption(caption, max_tokens * CHARACTERS_PER_TOKEN) for caption in captions]
+
+
+def _clean_caption(caption: str, max_characters: int) -> str:
+    if not isinstance(caption, str):
+        kind = type(caption).__name__
+        raise UsageError(f"caption: got {kind}, expected a string; convert it with str()")
+    head = caption.strip()[:max_characters]
+    return head.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def pad_tokens(ids: Sequence[Sequence[int]], *, pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Token ids (B, L) int64 and mask (B, L) bool, padded on the right to the longest."""
+    longest = max(len(row) for row in ids)
+    padded = torch.full((len(ids), longest), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(ids), longest), dtype=torch.bool)
+    for index, row in enumerate(ids):
+        padded[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[index, : len(row)] = True
+    return padded, mask
+
+
+def restore_null_rows(states: Tensor, mask: Tensor, *, rows: Sequence[int], count: int) -> TextEmbedding:
+    """Put the states (N, L, D) of the captions that hold text at their `rows` of a batch of `count`.
+
+    The other rows, and all padding, are zero with mask False.
+    """
+    if count == 0:
+        raise UsageError("captions: got an empty list, expected at least one; [''] is the null caption")
+    tokens = states.new_zeros((count, *states.shape[1:]), dtype=torch.float32)
+    full_mask = mask.new_zeros((count, mask.shape[1]))
+    if len(rows) > 0:
+        index = torch.tensor(rows, device=states.device)
+        tokens[index] = states.float().masked_fill(~mask[..., None], 0.0)
+        full_mask[index] = mask
+    return TextEmbedding(tokens=tokens, mask=full_mask)
+
+
+def null_embedding(count: int, embed_dim: int) -> TextEmbedding:
+    """`count` null captions: one zero token each, (count, 1, D), with mask False."""
+    states = torch.zeros((0, 1, embed_dim))
+    mask = torch.zeros((0, 1), dtype=torch.bool)
+    return restore_null_rows(states, mask, rows=[], count=count)
+
+
+def check_max_tokens(max_tokens: int, *, lowest: int, highest: int | None, encoder: str) -> int:
+    """The length if the encoder can work with it.
+
+    Raises:
+        ConfigError: out of [lowest, highest].
+    """
+    limit = "any number" if highest is None else str(highest)
+    if max_tokens < lowest or (highest is not None and max_tokens > highest):
+        raise ConfigError(
+            f"max_tokens of {encoder}: got {max_tokens}, expected {lowest} to {limit}; change the setting"
+        )
+    return max_tokens
+
+
+def digest(parts: Iterable[str]) -> str:
+    """SHA-256 (hex) of some strings, each with its length, so that no two lists share one."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        sha.update(f"{len(data)}:".encode())
+        sha.update(data)
+    return sha.hexdigest()
