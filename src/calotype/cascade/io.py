@@ -1,0 +1,272 @@
+"""Cascades on disk: `cascade.json`, and one folder a stage with safetensors and JSON; no pickle.
+
+Nothing in a file is believed: the header is compared with the network the settings describe, built
+without memory, and the SHA-256 with the one noted down, before a single weight is copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from calotype.cascade.files import new_folder, write_error, write_file, write_with
+from calotype.cascade.stage import Stage
+from calotype.config import CascadeConfig, StageConfig, load_config, to_dict
+from calotype.errors import CalotypeError, ConfigError, UsageError
+
+CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
+_HEADER_LIMIT = 100_000_000  # as safetensors itself
+_NUMBER_TYPES = {"F16", "BF16", "F32"}
+T = TypeVar("T")
+_AGAIN = "get the file again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEntry:
+    """One stage in `cascade.json`: its folder's name and the SHA-256 of its weights file."""
+
+    folder: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Check that the folder stays inside and that the hash is one."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", self.folder):
+            raise ConfigError(f"got folder={self.folder!r}; expected a plain name such as '64'")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ConfigError(f"got sha256={self.sha256!r:.80}; expected 64 hexadecimal digits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeFile:
+    """What `cascade.json` holds."""
+
+    format: int
+    name: str
+    text_encoder: str
+    stages: tuple[StageEntry, ...]
+
+    def __post_init__(self) -> None:
+        """Check the version of the format."""
+        if self.format != 1:
+            raise ConfigError(f"got format={self.format}; expected 1: get a newer calotype")
+        if not self.stages:
+            raise ConfigError("got no stages; expected at least one")
+
+
+def save_stage(stage: Stage, folder: Path, *, dtype: torch.dtype = torch.float32) -> str:
+    """Write a stage's settings and weights into `folder`, made if missing.
+
+    Args:
+        stage: what is saved.
+        folder: where; each of its two files is replaced all at once.
+        dtype: number type of the parameters in the file; buffers stay float32.
+
+    Returns:
+        The SHA-256 of the weights file.
+
+    Raises:
+        CalotypeError: the disk is full or the folder cannot be written to, or a weight is not
+            finite in `dtype`.
+    """
+    from safetensors.torch import save_file
+
+    tensors = _tensors_to_save(stage, dtype)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    weights = folder / WEIGHTS_FILE
+    write_with(weights, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_file(folder / STAGE_FILE, json.dumps(to_dict(stage.config), indent=1).encode())
+    return file_sha256(weights)
+
+
+def _tensors_to_save(stage: Stage, dtype: torch.dtype) -> dict[str, Tensor]:
+    parameters = {name for name, _ in stage.named_parameters()}
+    tensors = {}
+    for name, tensor in stage.state_dict().items():
+        kind = dtype if name in parameters else torch.float32
+        saved = tensor.detach().to("cpu", kind, copy=True, memory_format=torch.contiguous_format)
+        if not bool(saved.isfinite().all()):
+            raise CalotypeError(
+                f"the weight {name!r} is not finite as {kind}; save as float32, or go back to an "
+                "earlier checkpoint"
+            )
+        tensors[name] = saved
+    return tensors
+
+
+def load_stage(folder: Path, *, sha256: str | None = None) -> Stage:
+    """Read a stage, in float32 on the CPU, whatever the number type of the file.
+
+    Args:
+        folder: with `stage.json` and `weights.safetensors`.
+        sha256: what the weights file must have; None = not compared.
+
+    Raises:
+        CalotypeError: a file is missing, truncated or damaged, or does not fit the settings.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    config = _load_json(folder / STAGE_FILE, StageConfig)
+    with torch.device("meta"):
+        stage = Stage(config)
+    weights = folder / WEIGHTS_FILE
+    expected = stage.state_dict()
+    _check_header(weights, expected)
+    if sha256 is not None and file_sha256(weights) != sha256:
+        raise CalotypeError(f"{weights} has another SHA-256 than noted in its cascade; {_AGAIN}")
+    try:
+        with safe_open(weights, framework="pt") as file:
+            tensors = {name: _as_float32(file.get_tensor(name)) for name in expected}
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CalotypeError(f"{weights} cannot be read: {error}; {_AGAIN}") from error
+    stage.load_state_dict(tensors, assign=True)
+    stage.requires_grad_(True)
+    return stage.eval()
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    """A copy of its own (the file may change); convolutions are fastest in channels_last."""
+    layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+    return tensor.to(torch.float32, copy=True, memory_format=layout)
+
+
+def _check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
+    header, data_bytes = _read_header(path)
+    missing, unknown = sorted(set(expected) - set(header)), sorted(set(header) - set(expected))
+    if missing or unknown:
+        what = f"lacks {missing[0]!r}" if missing else f"has the unknown {unknown[0]!r:.200}"
+        count = len(missing) + len(unknown)
+        raise CalotypeError(
+            f"{path} {what} ({count} names differ from the settings beside it); use the weights "
+            "and the stage.json of one model"
+        )
+    end = 0
+    for name, tensor in expected.items():
+        entry = header[name]
+        shape = list(tensor.shape)
+        if not isinstance(entry, dict) or entry.get("shape") != shape:
+            got = entry.get("shape") if isinstance(entry, dict) else entry
+            raise CalotypeError(
+                f"{path}: got {name!r} of shape {got!r:.80}; expected {shape}; use the weights "
+                "and the stage.json of one model"
+            )
+        if entry.get("dtype") not in _NUMBER_TYPES:
+            raise CalotypeError(
+                f"{path}: got {name!r} as {entry.get('dtype')!r:.80}; expected one of "
+                f"{sorted(_NUMBER_TYPES)}"
+            )
+        end = max(end, _end_offset(entry, path))
+    if end != data_bytes:
+        raise CalotypeError(
+            f"{path} holds {data_bytes} bytes of weights; expected {end}: it is truncated or "
+            f"damaged; {_AGAIN}"
+        )
+
+
+def _end_offset(entry: Mapping[str, Any], path: Path) -> int:
+    offsets = entry.get("data_offsets")
+    if isinstance(offsets, list) and len(offsets) == 2 and isinstance(offsets[1], int):
+        return int(offsets[1])
+    raise CalotypeError(f"{path} has a damaged header; {_AGAIN}")
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and how many bytes follow it."""
+    try:
+        with path.open("rb") as file:
+            total = path.stat().st_size
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else total
+            if length > min(_HEADER_LIMIT, total - 8):
+                raise CalotypeError(f"{path} is truncated or no safetensors file; {_AGAIN}")
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}") from error
+    if not isinstance(header, dict):
+        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}")
+    header.pop("__metadata__", None)
+    return header, total - 8 - length
+
+
+def save_cascade(
+    folder: Path,
+    *,
+    stages: Sequence[Stage],
+    text_encoder: str,
+    name: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a whole cascade; an older one in `folder` is replaced all at once.
+
+    Raises:
+        UsageError: `folder` holds something else.
+        CalotypeError: the disk is full or `folder` cannot be written to.
+    """
+    config = CascadeConfig(
+        stages=tuple(stage.config for stage in stages), text_encoder=text_encoder, name=name
+    )
+    folder = folder.resolve()
+    if folder.exists() and not _replaceable(folder):
+        raise UsageError(f"{folder} exists and is no cascade; choose another folder")
+    with new_folder(folder) as temporary:
+        entries = []
+        for stage in stages:
+            place = str(stage.config.resolution)
+            digest = save_stage(stage, temporary / place, dtype=dtype)
+            entries.append(StageEntry(folder=place, sha256=digest))
+        file = CascadeFile(
+            format=1, name=config.name, text_encoder=text_encoder, stages=tuple(entries)
+        )
+        write_file(temporary / CASCADE_FILE, json.dumps(to_dict(file), indent=1).encode())
+
+
+def _replaceable(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    return (folder / CASCADE_FILE).is_file() or not any(folder.iterdir())
+
+
+def read_cascade_file(folder: Path) -> CascadeFile:
+    """`cascade.json` of a cascade folder."""
+    return _load_json(folder / CASCADE_FILE, CascadeFile)
+
+
+def read_cascade_config(folder: Path) -> CascadeConfig:
+    """All settings of a cascade folder, without its weights."""
+    file = read_cascade_file(folder)
+    stages = tuple(_load_json(folder / s.folder / STAGE_FILE, StageConfig) for s in file.stages)
+    try:
+        return CascadeConfig(stages=stages, text_encoder=file.text_encoder, name=file.name)
+    except ConfigError as error:
+        raise ConfigError(f"{folder / CASCADE_FILE}: {error}") from error
+
+
+def _load_json(path: Path, kind: type[T]) -> T:
+    if not path.is_file():
+        raise CalotypeError(f"{path} is missing; {_AGAIN}, or name another model")
+    try:
+        return load_config(path, kind)
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid JSON: nested too deeply; {_AGAIN}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error

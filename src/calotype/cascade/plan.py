@@ -1,0 +1,272 @@
+"""What is to be drawn, checked whole before anything is computed.
+
+A plan fixes for every stage the size of its pictures, how it samples, its edit and how many
+pictures are drawn at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict, TypeVar
+
+from torch import Tensor
+
+from calotype.cascade.sizes import (
+    check_pixels,
+    enlarged,
+    first_upscaler,
+    padded_lowres_size,
+    scaled_size,
+)
+from calotype.cascade.stage import Stage, StageEdit
+from calotype.config import SamplingConfig, StageConfig
+from calotype.errors import UsageError
+
+# Pictures of one forward pass: memory stays under 2 GB with the embedded default.
+_PIXELS_AT_ONCE = 1024 * 1024
+_PICTURES_AT_ONCE = 64
+_MAX_SEED = 2**63 - 1
+T = TypeVar("T")
+PerStage = Sequence[T] | Mapping[int, T]
+
+
+class DrawOptions(TypedDict, total=False):
+    """The optional keywords of `Cascade.sample`, `Cascade.steps` and `Cascade.upscale`.
+
+    Attributes:
+        negative_captions: one a picture, in place of the null caption; without effect where the
+            guidance weight is 1.
+        sampling: how each drawn stage samples: a sequence, or a mapping from resolution that may
+            leave stages to their own settings.
+        stop_at: resolution of the last stage drawn.
+        size: height and width of the last stage's pictures; None = square, as trained.
+        edits: as `sampling`, of `StageEdit`.
+        max_batch: pictures of one forward pass; None keeps memory under 2 GB.
+    """
+
+    negative_captions: Sequence[str] | None
+    sampling: PerStage[SamplingConfig] | None
+    stop_at: int | None
+    size: tuple[int, int] | None
+    edits: PerStage[StageEdit | None] | None
+    max_batch: int | None
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """How one stage draws.
+
+    Args:
+        index: its place in the cascade, which is also its stream of noise.
+        size: height and width it draws.
+        shown: height and width kept in the result, from the top left.
+        sampling: its settings.
+        edit: its edit, if any.
+        batch: pictures drawn at once.
+    """
+
+    index: int
+    size: tuple[int, int]
+    shown: tuple[int, int]
+    sampling: SamplingConfig
+    edit: StageEdit | None
+    batch: int
+
+
+@dataclass(frozen=True)
+class DrawPlan:
+    """What is drawn; one caption, negative caption and seed a picture."""
+
+    captions: tuple[str, ...]
+    negatives: tuple[str, ...] | None
+    seeds: tuple[int, ...]
+    stages: tuple[StagePlan, ...]
+
+
+def plan_sample(
+    stages: Sequence[Stage], captions: Sequence[str], seeds: Sequence[int], options: DrawOptions
+) -> DrawPlan:
+    """Plan drawing from captions alone, from the base on.
+
+    Raises:
+        UsageError: counts that do not match, seeds, sizes or resolutions out of range.
+    """
+    if stages[0].config.lowres_resolution is not None:
+        raise UsageError(
+            f"this cascade begins with {stages[0].config.lowres_resolution} pixel pictures to "
+            "enlarge; use upscale"
+        )
+    drawn = stages[: _stop_index(stages, options.get("stop_at")) + 1]
+    last = drawn[-1].config
+    size = options.get("size")
+    if size is None:
+        size = (last.resolution, last.resolution)
+    sizes = [scaled_size(size, s.config, last.resolution) for s in drawn]
+    return _plan(_Drawn(drawn, 0, sizes, sizes), captions, seeds, options)
+
+
+def plan_upscale(
+    stages: Sequence[Stage],
+    lowres: Tensor,
+    captions: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    options: DrawOptions,
+) -> DrawPlan:
+    """Plan enlarging pictures, (B, 3, h, w), by the stages made for about their size.
+
+    Sides that do not fit are drawn a little larger and cut; see `padded_lowres_size`.
+
+    Raises:
+        UsageError: as `plan_sample`, and pictures of a wrong shape or too large.
+    """
+    if options.get("size") is not None:
+        raise UsageError("got a size for upscale; the size follows from the picture's")
+    if lowres.ndim != 4 or lowres.shape[1] != 3 or min(lowres.shape) < 1:
+        raise UsageError(f"got pictures of shape {tuple(lowres.shape)}; expected (B, 3, H, W)")
+    if len(lowres) != len(captions):
+        raise UsageError(f"got {len(lowres)} pictures and {len(captions)} captions; expected equal")
+    if not bool(lowres.isfinite().all()) or float(lowres.abs().max()) > 1.001:
+        raise UsageError("got pictures outside [-1, 1]; expected values scaled to [-1, 1]")
+    height, width = int(lowres.shape[2]), int(lowres.shape[3])
+    first = first_upscaler(stages, math.sqrt(height * width))
+    stop = _stop_index(stages, options.get("stop_at"))
+    if stop < first:
+        raise UsageError(
+            f"got stop_at={stages[stop].config.resolution} for a picture of {width}x{height}, "
+            f"which the {stages[first].config.resolution} stage enlarges; expected that or more"
+        )
+    drawn = stages[first : stop + 1]
+    padded = padded_lowres_size((height, width), drawn)
+    source = drawn[0].config.lowres_resolution
+    assert source is not None
+    sizes = [enlarged(padded, s.config, source) for s in drawn]
+    shown = [enlarged((height, width), s.config, source) for s in drawn]
+    return _plan(_Drawn(drawn, first, sizes, shown), captions, seeds, options)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The stages that draw, with the index of the first and the sizes of each."""
+
+    stages: Sequence[Stage]
+    first: int
+    sizes: Sequence[tuple[int, int]]
+    shown: Sequence[tuple[int, int]]
+
+
+def _plan(
+    drawn: _Drawn, captions: Sequence[str], seeds: Sequence[int], options: DrawOptions
+) -> DrawPlan:
+    texts, numbers = _check_captions(captions), check_seeds(seeds)
+    if len(numbers) != len(texts):
+        raise UsageError(f"got {len(numbers)} seeds for {len(texts)} captions; expected one each")
+    negatives = options.get("negative_captions")
+    if negatives is not None:
+        negatives = _check_captions(negatives)
+        if len(negatives) != len(texts):
+            raise UsageError(
+                f"got {len(negatives)} negative captions for {len(texts)} captions; expected "
+                "one each"
+            )
+    max_batch = options.get("max_batch")
+    if max_batch is not None and max_batch < 1:
+        raise UsageError(f"got max_batch={max_batch}; expected at least 1")
+    configs = [stage.config for stage in drawn.stages]
+    sampling = _per_stage("sampling", options.get("sampling"), configs)
+    edits = _per_stage("edits", options.get("edits"), configs)
+    plans = []
+    for place, config in enumerate(configs):
+        settings, edit, size = sampling[place], edits[place], drawn.sizes[place]
+        check_pixels(size, config)
+        _check_edit(edit, config, count=len(texts), size=size)
+        plans.append(
+            StagePlan(
+                index=drawn.first + place,
+                size=size,
+                shown=drawn.shown[place],
+                sampling=config.sampling if settings is None else settings,
+                edit=edit,
+                batch=_batch(size, max_batch, edit, count=len(texts)),
+            )
+        )
+    return DrawPlan(texts, negatives, numbers, tuple(plans))
+
+
+def _check_captions(captions: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(captions, str):
+        raise UsageError("got one string as captions; expected a list: [caption]")
+    texts = tuple(captions)
+    if not texts:
+        raise UsageError("got no captions; expected at least one ('' draws without a caption)")
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"got a caption of type {type(text).__name__}; expected a string")
+    return texts
+
+
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """The seeds, each checked to be an integer from 0 to 2^63-1."""
+    if isinstance(seeds, int):
+        raise UsageError(f"got one number as seeds; expected a list: [{seeds}]")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MAX_SEED:
+            raise UsageError(f"got seed {seed!r:.80}; expected an integer from 0 to 2^63-1")
+    return tuple(seeds)
+
+
+def _per_stage(
+    what: str, given: PerStage[T] | None, configs: Sequence[StageConfig]
+) -> Sequence[T | None]:
+    if given is None:
+        return [None] * len(configs)
+    resolutions = [config.resolution for config in configs]
+    if isinstance(given, Mapping):
+        unknown = sorted(set(given) - set(resolutions))
+        if unknown:
+            raise UsageError(
+                f"got {what} for a stage {unknown[0]}; this draws the stages {resolutions}"
+            )
+        return [given.get(resolution) for resolution in resolutions]
+    if len(given) != len(configs):
+        raise UsageError(
+            f"got {len(given)} {what} for the {len(configs)} stages {resolutions}; expected one "
+            "each, or a mapping from resolution"
+        )
+    return list(given)
+
+
+def _check_edit(
+    edit: StageEdit | None, config: StageConfig, *, count: int, size: tuple[int, int]
+) -> None:
+    if edit is None:
+        return
+    if not 0 < edit.start_time <= 1:
+        raise UsageError(f"got start_time={edit.start_time}; expected a number in (0, 1]")
+    expected = (count, 3, *size)
+    if edit.start is not None and tuple(edit.start.shape) != expected:
+        raise UsageError(
+            f"got a start of shape {tuple(edit.start.shape)} for the {config.resolution} stage; "
+            f"expected {expected}"
+        )
+
+
+def _batch(
+    size: tuple[int, int], max_batch: int | None, edit: StageEdit | None, *, count: int
+) -> int:
+    if edit is not None and edit.transform is not None and not hasattr(edit.transform, "rows"):
+        return count  # an unknown transform may hold tensors of the whole batch
+    if max_batch is not None:
+        return max_batch
+    return max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // (size[0] * size[1])))
+
+
+def _stop_index(stages: Sequence[Stage], stop_at: int | None) -> int:
+    resolutions = [stage.config.resolution for stage in stages]
+    if stop_at is None:
+        return len(stages) - 1
+    if stop_at not in resolutions:
+        raise UsageError(f"got stop_at={stop_at}; expected one of {resolutions}")
+    return resolutions.index(stop_at)

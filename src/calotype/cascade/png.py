@@ -1,0 +1,138 @@
+"""PNG files that carry how they were drawn.
+
+The full recipe is JSON in a text chunk named "calotype"; the chunk named "parameters" holds the
+text that other tools read (the format of AUTOMATIC1111's web UI).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from calotype.cascade.files import write_file
+from calotype.errors import CalotypeError, UsageError
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_KEY = "calotype"
+# Readers such as Pillow refuse files with more than 64 MiB of text.
+_MAX_RECIPE_BYTES = 48 * 2**20
+_MAX_PARAMETERS_CHARACTERS = 100_000
+_KEPT_CHARACTERS = 1_000_000
+
+
+def write_png(path: Path, pixels: np.ndarray, recipe: Mapping[str, Any] | None = None) -> None:
+    """Write `pixels`, (H, W, 3) uint8, with the recipe, all or nothing.
+
+    Raises:
+        CalotypeError: the file cannot be written.
+    """
+    write_file(path, encode_png(pixels, recipe))
+
+
+def encode_png(pixels: np.ndarray, recipe: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes of a PNG of `pixels`, (H, W, 3) uint8, with the recipe of a single picture."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    if recipe is not None:
+        info.add_text(_KEY, _recipe_json(recipe))
+        text = parameters_text(recipe)
+        if text.isascii():
+            info.add_text("parameters", text)
+        else:
+            info.add_itxt("parameters", text)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=info, compress_level=4)
+    return buffer.getvalue()
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe a picture carries.
+
+    Raises:
+        UsageError: the file cannot be read, is no PNG, or carries no recipe.
+        CalotypeError: the file is damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {path}: {reason}; name a picture of calotype") from error
+    if not data.startswith(_SIGNATURE):
+        raise UsageError(f"{path} is not a PNG; expected a picture drawn by calotype")
+    for kind, body in _chunks(data, path):
+        key, _, text = body.partition(b"\0")
+        if kind == b"tEXt" and key == _KEY.encode():
+            return _parse(text, path)
+    raise UsageError(f"{path} carries no recipe; expected a PNG as calotype wrote it")
+
+
+def _parse(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        recipe = json.loads(text.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise CalotypeError(f"the recipe in {path} is damaged; use another copy") from error
+    if not isinstance(recipe, dict):
+        raise CalotypeError(f"the recipe in {path} is damaged; use another copy")
+    return cast(dict[str, Any], recipe)
+
+
+def _chunks(data: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
+    position = len(_SIGNATURE)
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        kind = data[position + 4 : position + 8]
+        body = data[position + 8 : position + 8 + length]
+        check = data[position + 8 + length : position + 12 + length]
+        if len(check) < 4 or zlib.crc32(kind + body) != int.from_bytes(check, "big"):
+            raise CalotypeError(f"{path} is damaged (chunk {kind!r}); use another copy")
+        yield kind, body
+        position += 12 + length
+
+
+def _recipe_json(recipe: Mapping[str, Any]) -> str:
+    # ASCII escapes keep NUL bytes and lone surrogates exactly.
+    text = json.dumps(recipe, separators=(",", ":"))
+    if len(text) <= _MAX_RECIPE_BYTES:
+        return text
+    cut = {k: v[:_KEPT_CHARACTERS] if isinstance(v, str) else v for k, v in recipe.items()}
+    return json.dumps({**cut, "captions_cut": True}, separators=(",", ":"))
+
+
+def parameters_text(recipe: Mapping[str, Any]) -> str:
+    """The recipe of one picture as `parameters` text: prompt, negative prompt, settings.
+
+    Steps, sampler and guidance are those of the first stage drawn.
+    """
+    stages = recipe.get("stages") or [{}]
+    sampling = stages[0].get("sampling", {})
+    model = recipe.get("model", {})
+    settings = {
+        "Steps": sampling.get("steps"),
+        "Sampler": sampling.get("sampler"),
+        "CFG scale": sampling.get("guidance_weight"),
+        "Seed": recipe.get("seed"),
+        "Size": f"{stages[-1].get('width')}x{stages[-1].get('height')}",
+        "Model hash": str(model.get("weights", ""))[:10],
+        "Model": model.get("name"),
+        "Version": f"calotype {recipe.get('version')}",
+    }
+    lines = [_printable(str(recipe.get("caption", "")))]
+    negative = _printable(str(recipe.get("negative_caption") or ""))
+    if negative:
+        lines.append(f"Negative prompt: {negative}")
+    lines.append(", ".join(f"{k}: {v}" for k, v in settings.items()))
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    text = text[:_MAX_PARAMETERS_CHARACTERS].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -1,0 +1,77 @@
+"""The recipe of a picture: everything needed to draw it again, as plain JSON data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from calotype import __version__
+from calotype.cascade.cascade import Cascade
+from calotype.cascade.plan import DrawPlan
+from calotype.cascade.runtime import Runtime
+from calotype.config import SamplingConfig, from_dict, to_dict
+from calotype.errors import CalotypeError
+
+
+def picture_recipe(cascade: Cascade, plan: DrawPlan, row: int, runtime: Runtime) -> dict[str, Any]:
+    """The recipe of picture `row` of a plan.
+
+    Args:
+        cascade: what draws; its stages hold the number types of their network calls.
+        plan: what was drawn.
+        row: which picture.
+        runtime: how it was computed.
+    """
+    return {
+        "format": 1,
+        "version": __version__,
+        "torch": torch.__version__,
+        "kind": "sample",
+        "caption": plan.captions[row],
+        "negative_caption": None if plan.negatives is None else plan.negatives[row],
+        "seed": plan.seeds[row],
+        "model": {
+            "name": cascade.name,
+            "text_encoder": cascade.text_encoder_spec,
+            "weights": weights_id(cascade, [stage.index for stage in plan.stages]),
+        },
+        "stages": [
+            {
+                "resolution": cascade.stages[stage.index].config.resolution,
+                "height": stage.shown[0],
+                "width": stage.shown[1],
+                "dtype": str(cascade.stages[stage.index].compute_dtype).removeprefix("torch."),
+                "sampling": to_dict(stage.sampling),
+            }
+            for stage in plan.stages
+        ],
+        "runtime": runtime.to_dict(),
+    }
+
+
+def weights_id(cascade: Cascade, indices: Sequence[int]) -> str:
+    """One hexadecimal name for the weights of some stages; "" if they came from no file."""
+    import hashlib
+
+    resolutions = [cascade.stages[index].config.resolution for index in indices]
+    if any(resolution not in cascade.weights for resolution in resolutions):
+        return ""
+    text = " ".join(cascade.weights[resolution] for resolution in resolutions)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recipe_sampling(recipe: Mapping[str, Any]) -> dict[int, SamplingConfig]:
+    """The sampling settings a recipe holds, by resolution.
+
+    Raises:
+        CalotypeError: the recipe is not one of a drawn picture.
+    """
+    try:
+        return {
+            int(stage["resolution"]): from_dict(stage["sampling"], SamplingConfig)
+            for stage in recipe["stages"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise CalotypeError(f"the recipe is damaged or of a newer calotype: {error}") from error

@@ -1,0 +1,202 @@
+"""Where and how networks are computed: device, number type of the network calls, threads.
+
+bfloat16 is chosen on a CPU only if the CPU has instructions for it and a short measurement, kept
+in the user's cache folder, found it faster: the instructions alone do not say so.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from calotype.cascade.files import write_file
+from calotype.cascade.stage import Stage
+from calotype.errors import CalotypeError, UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_ALIASES = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16"}
+_MIN_GAIN = 1.15  # bfloat16 must be this much faster: measurements are noisy
+_BUDGET_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How to compute.
+
+    Args:
+        device: as torch names it.
+        dtype: number type of the network calls, a key of `DTYPES`.
+        threads: threads of one operation on the CPU.
+        forced: whether `dtype` was asked for; then base stages use it too.
+    """
+
+    device: str
+    dtype: str
+    threads: int
+    forced: bool = False
+
+    def apply(self, stages: Iterable[Stage]) -> None:
+        """Set the threads, move the stages, and choose the number type of each.
+
+        A base stays in float32 unless the type was asked for: its picture decides all others, and
+        in bfloat16 it would differ visibly between batch sizes.
+        """
+        torch.set_num_threads(self.threads)
+        for stage in stages:
+            stage.to(self.device)
+            base = stage.config.lowres_resolution is None
+            keep = base and not self.forced
+            stage.compute_dtype = torch.float32 if keep else DTYPES[self.dtype]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What pictures and checkpoints store."""
+        return {"device": self.device, "dtype": self.dtype, "threads": self.threads}
+
+
+def choose_runtime(
+    device: str | None = None, dtype: str | None = None, threads: int | None = None
+) -> Runtime:
+    """Fill in what the user left open.
+
+    Args:
+        device: e.g. "cpu", "cuda", "cuda:1", "mps"; None takes a GPU if there is one.
+        dtype: "float32" or "bfloat16"; None decides by measurement.
+        threads: 1 to 4096; None takes the cores this process may use.
+
+    Raises:
+        UsageError: an unknown device or number type, or threads out of range.
+    """
+    name = _device(device)
+    if dtype is not None:
+        dtype = _ALIASES.get(dtype, dtype)
+        if dtype not in DTYPES:
+            raise UsageError(f"got dtype {dtype!r}; expected one of {list(DTYPES)}")
+    if threads is not None and not 1 <= threads <= 4096:
+        raise UsageError(f"got threads={threads}; expected 1 to 4096")
+    count = usable_threads() if threads is None else threads
+    return Runtime(name, dtype or _default_dtype(name, count), count, forced=dtype is not None)
+
+
+def usable_threads() -> int:
+    """Threads torch would use, but no more than the container's share of the processors."""
+    count = torch.get_num_threads()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        share = max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return count
+    return min(count, share)
+
+
+def _device(device: str | None) -> str:
+    if device is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"got device {device!r}; expected cpu, cuda or mps: {reason}") from error
+    if torch.device(device).type == "meta":
+        raise UsageError("got device 'meta'; expected cpu, cuda or mps")
+    return device
+
+
+def _default_dtype(device: str, threads: int) -> str:
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    if kind != "cpu" or not any(bfloat16_features().values()):
+        return "float32"
+    return "bfloat16" if bfloat16_gain(threads) >= _MIN_GAIN else "float32"
+
+
+def bfloat16_features() -> dict[str, bool]:
+    """Which of the CPU's bfloat16 instructions torch can use."""
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    avx = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return {
+        "amx": bool(amx()) if amx is not None else False,
+        "avx512_bf16": bool(avx()) if avx is not None else False,
+    }
+
+
+@functools.cache
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def bfloat16_gain(threads: int) -> float:
+    """Time of float32 over time of bfloat16 on this CPU, from the cache or measured (0.3 s)."""
+    path = _cache_folder() / "bfloat16.json"
+    features = "+".join(name for name, has in bfloat16_features().items() if has)
+    key = f"{cpu_model()} {features}, torch {torch.__version__}, {threads} threads"
+    known = _read_cache(path)
+    if key in known:
+        return known[key]
+    known[key] = _measure_gain(threads)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(known, indent=1).encode())
+    except (OSError, CalotypeError):
+        pass  # a cache that cannot be written costs 0.3 s the next time
+    return known[key]
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path("~/.cache").expanduser()) / "calotype"
+
+
+def _read_cache(path: Path) -> dict[str, float]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    return {k: float(v) for k, v in data.items() if isinstance(v, int | float)}
+
+
+@torch.no_grad()
+def _measure_gain(threads: int) -> float:
+    """The networks' most common operation, a 3x3 convolution, in both number types by turns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pairs = {}
+        for dtype in DTYPES.values():
+            weight = torch.ones(128, 128, 3, 3, dtype=dtype)
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            x = torch.ones(2, 128, 32, 32, dtype=dtype)
+            pairs[dtype] = (x.contiguous(memory_format=torch.channels_last), weight)
+        best = dict.fromkeys(pairs, float("inf"))
+        start = time.perf_counter()
+        for turn in range(8):
+            for dtype, (x, weight) in pairs.items():
+                begin = time.perf_counter()
+                functional.conv2d(x, weight, padding=1)
+                best[dtype] = min(best[dtype], time.perf_counter() - begin)
+            if turn >= 1 and time.perf_counter() - start > _BUDGET_SECONDS:
+                break
+    finally:
+        torch.set_num_threads(before)
+    return best[torch.float32] / best[torch.bfloat16]

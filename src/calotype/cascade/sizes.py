@@ -1,0 +1,80 @@
+"""Sizes of pictures at every stage: what is asked for, what fits the networks, what is too large."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+from calotype.cascade.stage import Stage
+from calotype.config import StageConfig
+from calotype.errors import UsageError
+
+MAX_PIXELS = 2048 * 2048
+"""Largest picture a stage draws in one piece: about 8 GB with the embedded default."""
+
+
+def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[int, int]:
+    """The smallest size not below `size` whose enlargements all fit their networks."""
+    source = drawn[0].config.lowres_resolution
+    assert source is not None
+    unit = 1
+    for stage in drawn:
+        factor, divisor = stage.config.resolution / source, stage.config.network.divisor
+        need = next(n for n in range(1, divisor * source + 1) if n * factor % divisor == 0)
+        unit = math.lcm(unit, need)
+    return -(-size[0] // unit) * unit, -(-size[1] // unit) * unit
+
+
+def scaled_size(
+    size: tuple[int, int], config: StageConfig, last_resolution: int
+) -> tuple[int, int]:
+    """The size a stage draws when the last stage draws `size`."""
+    # Sides of the last picture must be multiples of this.
+    divisor = config.network.divisor
+    unit = last_resolution * divisor // math.gcd(config.resolution, last_resolution * divisor)
+    for side in size:
+        if isinstance(side, bool) or not isinstance(side, int) or side < 1 or side % unit:
+            low = max(unit, side // unit * unit) if isinstance(side, int) else unit
+            raise UsageError(
+                f"got size {size[0]}x{size[1]} (height x width); expected sides that are multiples "
+                f"of {unit} pixels, e.g. {low}"
+            )
+    height, width = (side * config.resolution // last_resolution for side in size)
+    return height, width
+
+
+def first_upscaler(stages: Sequence[Stage], side: float) -> int:
+    """The stage made for pictures of about this side."""
+    sources = [stage.config.lowres_resolution for stage in stages]
+    distances = {
+        i: abs(math.log(side / source)) for i, source in enumerate(sources) if source is not None
+    }
+    if not distances:
+        raise UsageError("this cascade has no super-resolution stage; expected one to upscale")
+    return min(distances, key=lambda index: distances[index])
+
+
+def enlarged(size: tuple[int, int], config: StageConfig, source: int) -> tuple[int, int]:
+    """The size a stage makes of pictures of `size`, made for those of side `source`."""
+    height, width = (side * config.resolution // source for side in size)
+    return height, width
+
+
+def check_pixels(size: tuple[int, int], config: StageConfig) -> None:
+    """Refuse pictures too large to draw in one piece."""
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UsageError(
+            f"got {size[1]}x{size[0]} pixels for the {config.resolution} stage; expected at most "
+            f"{math.isqrt(MAX_PIXELS)}x{math.isqrt(MAX_PIXELS)}: take a smaller picture or size"
+        )
+
+
+def pad_lowres(lowres: Tensor, config: StageConfig, drawn: tuple[int, int]) -> Tensor:
+    """Repeat the last row and column until a stage enlarges pictures to the size `drawn`."""
+    assert config.lowres_resolution is not None
+    height, width = (side * config.lowres_resolution // config.resolution for side in drawn)
+    pad = (0, width - lowres.shape[3], 0, height - lowres.shape[2])
+    return functional.pad(lowres.float(), pad, mode="replicate")

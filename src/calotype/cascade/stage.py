@@ -1,0 +1,395 @@
+"""A stage: one network bound into a denoiser of pictures, with its schedule and its sampler.
+
+The border between networks and mathematics is here and nowhere else. Outside, a `Denoiser` takes
+noisy pictures and returns clean ones in [-1, 1]; inside, the network sees the deviation from what
+is known beforehand, scaled to unit variance:
+
+    x = mean + std * x'        mean = 0 for a base, the low-resolution picture for a residual stage
+    z' = (z - alpha * mean) / sqrt(alpha^2 std^2 + sigma^2),   logsnr' = logsnr + 2 ln(std)
+
+so `z' = alpha' x' + sigma' eps` is an ordinary diffusion of x' (Karras et al. 2022, section 5,
+in the variance-preserving letter).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.config import SamplingConfig, StageConfig
+from calotype.diffusion import (
+    CosineSchedule,
+    Denoiser,
+    DenoiserTransform,
+    EpsPrediction,
+    Estimate,
+    LinearSchedule,
+    NoiseSchedule,
+    NoiseSource,
+    Parametrization,
+    SamplerState,
+    Step,
+    VPrediction,
+    Weighting,
+    XPrediction,
+    add_noise,
+    alpha_sigma,
+    ancestral_step,
+    augment_lowres,
+    broadcast_to_image,
+    ddim_step,
+    denoising_loss,
+    denoising_steps,
+    dpmpp_2m_sde_step,
+    dpmpp_2m_step,
+    guide,
+    guide_batched,
+    heun_step,
+    karras_levels,
+    oscillating_weight,
+    sampling_levels,
+    thresholding,
+    upsample_lowres,
+    within_interval,
+)
+from calotype.errors import UsageError
+from calotype.networks import DenoisingNetwork, build_network
+
+# Spread of pictures in [-1, 1]; decides how far a noised low-resolution picture is believed.
+PICTURE_STD = 0.6
+
+_SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
+    "cosine": CosineSchedule,
+    "linear": LinearSchedule,
+}
+_PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
+    "eps": EpsPrediction,
+    "v": VPrediction,
+    "x": XPrediction,
+}
+
+
+@dataclass(frozen=True)
+class StageEdit:
+    """An edit of one stage, as data.
+
+    Args:
+        start: clean pictures to start from, (B, 3, H, W) in [-1, 1]; None = pure noise.
+        start_time: how noisy the start is made, in (0, 1].
+        transform: applied to the guided and thresholded denoiser, e.g. `keep_known`.
+    """
+
+    start: Tensor | None = None
+    start_time: float = 1.0
+    transform: DenoiserTransform | None = None
+
+
+@dataclass(frozen=True)
+class _Border:
+    """What is known before denoising: x = mean + std * x'."""
+
+    mean: Tensor | None  # (B, 3, H, W)
+    std: Tensor  # (B,) or ()
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Pictures as the network's diffusion sees them."""
+        centred = x if self.mean is None else x - self.mean.to(x)
+        return centred / broadcast_to_image(self.std.to(x), x)
+
+    def outside(self, x: Tensor) -> Tensor:
+        """The inverse of `inside`."""
+        scaled = x * broadcast_to_image(self.std.to(x), x)
+        return scaled if self.mean is None else scaled + self.mean.to(x)
+
+    def noisy_inside(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """Noisy pictures at `logsnr`, (B,), as noisy x' at `level(logsnr)`."""
+        alpha, sigma = alpha_sigma(logsnr.to(z))
+        scale = (alpha.square() * self.std.to(z).square() + sigma.square()).rsqrt()
+        centred = z
+        if self.mean is not None:
+            centred = z - broadcast_to_image(alpha, z) * self.mean.to(z)
+        return centred * broadcast_to_image(scale, z)
+
+    def noisy_outside(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """The inverse of `noisy_inside`."""
+        alpha, sigma = alpha_sigma(logsnr.to(z))
+        scale = (alpha.square() * self.std.to(z).square() + sigma.square()).sqrt()
+        scaled = z * broadcast_to_image(scale, z)
+        if self.mean is None:
+            return scaled
+        return scaled + broadcast_to_image(alpha, z) * self.mean.to(z)
+
+    def level(self, logsnr: Tensor) -> Tensor:
+        """logsnr of x' where that of x is `logsnr`."""
+        return logsnr + 2 * self.std.to(logsnr).log()
+
+
+class Stage(nn.Module):
+    """One diffusion model of a cascade.
+
+    Args:
+        config: its network, schedule, parametrization and sampling defaults.
+    """
+
+    def __init__(self, config: StageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = build_network(config.network)
+        self.schedule = _SCHEDULES[config.schedule]()
+        self.parametrization = _PARAMETRIZATIONS[config.parametrization]()
+        self.compute_dtype = torch.float32  # other than float32: the network call is autocast
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(
+        self, x: Tensor, cond: Conditioning, logsnr: Tensor, eps: Tensor
+    ) -> Tensor:
+        """`loss`, under the name that distributed wrappers call."""
+        return self.loss(x, cond, logsnr, eps)
+
+    def loss(
+        self,
+        x: Tensor,
+        cond: Conditioning,
+        logsnr: Tensor,
+        eps: Tensor,
+        *,
+        weighting: Weighting | None = None,
+    ) -> Tensor:
+        """Training loss of each picture, (B,); everything random is an argument.
+
+        Args:
+            x: clean pictures, (B, 3, H, W) in [-1, 1].
+            cond: what the network is told.
+            logsnr: noise levels, (B,).
+            eps: standard normal noise, like `x`.
+            weighting: how errors count by level; None = plain squared error of the output.
+        """
+        border = self._border(cond, x)
+        # Built inside the call, so that gradients reach the text projections.
+        network = self._bound(cond)
+        return denoising_loss(
+            network,
+            border.inside(x),
+            border.level(logsnr),
+            eps=eps,
+            parametrization=self.parametrization,
+            weighting=weighting,
+        )
+
+    def denoiser(self, cond: Conditioning) -> Denoiser:
+        """The network as a function from noisy to clean pictures; text is encoded here, once."""
+        network = self._bound(cond)
+
+        def denoise(z: Tensor, logsnr: Tensor) -> Estimate:
+            border = self._border(cond, z)
+            inner = border.noisy_inside(z, logsnr)
+            level = border.level(logsnr)
+            output = network(inner, level)
+            return Estimate(border.outside(self.parametrization.to_x(output, inner, level)))
+
+        return denoise
+
+    def levels(self, sampling: SamplingConfig, start_time: float = 1.0) -> Tensor:
+        """The grid of `sampling`, (N+1,) float64, from `start_time` in (0, 1] to clean."""
+        if sampling.grid == "schedule":
+            return sampling_levels(self.schedule, sampling.steps, start_time=start_time)
+        sigma_max = sampling.sigma_max
+        if start_time < 1:
+            logsnr = self.schedule.logsnr(torch.tensor(start_time, dtype=torch.float64))
+            sigma_max = min(sigma_max, float(torch.exp(-logsnr / 2)))
+        return karras_levels(
+            sampling.steps,
+            sigma_max=sigma_max,
+            sigma_min=min(sampling.sigma_min, sigma_max / 2),
+            rho=sampling.rho,
+        )
+
+    def lowres_condition(
+        self,
+        lowres: Tensor,
+        text: TextEmbedding | None,
+        *,
+        size: tuple[int, int],
+        aug_level: float | Tensor,
+        noise: NoiseSource,
+    ) -> Conditioning:
+        """Conditioning on low-resolution pictures: enlarged, noised; the same in training.
+
+        Args:
+            lowres: (B, 3, h, w) in [-1, 1].
+            text: the captions.
+            size: height and width of this stage's pictures.
+            aug_level: one number for all, or (B,), in [0, 1].
+            noise: where the augmentation's noise comes from.
+        """
+        enlarged = upsample_lowres(lowres, size)
+        levels = torch.as_tensor(aug_level, dtype=torch.float32).expand(len(lowres))
+        eps = noise.normal(enlarged.shape).to(enlarged)
+        levels = levels.to(enlarged.device)
+        return Conditioning(text, augment_lowres(enlarged, levels, eps), levels)
+
+    def steps(
+        self,
+        cond: Conditioning,
+        uncond: Conditioning | None,
+        noise: NoiseSource,
+        *,
+        size: tuple[int, int],
+        sampling: SamplingConfig | None = None,
+        edit: StageEdit | None = None,
+    ) -> Iterator[SamplerState]:
+        """Draw, one state a step; the last state's `z` is the finished picture.
+
+        Args:
+            cond: with the captions.
+            uncond: with the null or negative captions; None = no guidance.
+            noise: one source for the batch, e.g. `PerSampleNoise`.
+            size: height and width in pixels.
+            sampling: how; None = the stage's own defaults.
+            edit: what to start from and to keep.
+        """
+        sampling = self.config.sampling if sampling is None else sampling
+        edit = StageEdit() if edit is None else edit
+        self._check_size(size)
+        levels = self.levels(sampling, edit.start_time)
+        denoise = self._guided(cond, uncond, sampling)
+        denoise = thresholding(sampling.threshold_percentile)(denoise)
+        if edit.transform is not None:
+            denoise = edit.transform(denoise)
+        z = self._start(cond, noise, levels[0], size=size, edit=edit)
+        return denoising_steps(denoise, z, levels, noise, step=_step(sampling))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        cond: Conditioning,
+        uncond: Conditioning | None,
+        noise: NoiseSource,
+        *,
+        size: tuple[int, int],
+        sampling: SamplingConfig | None = None,
+        edit: StageEdit | None = None,
+        on_step: Callable[[SamplerState], None] | None = None,
+    ) -> Tensor:
+        """Draw pictures, (B, 3, H, W) in [-1, 1]; arguments as in `steps`."""
+        state = None
+        for state in self.steps(cond, uncond, noise, size=size, sampling=sampling, edit=edit):
+            if on_step is not None:
+                on_step(state)
+        assert state is not None
+        return state.z.clamp(-1, 1)
+
+    def _bound(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
+        """The network with its conditioning, autocast where asked, float32 outside."""
+        network = cast(DenoisingNetwork, self.network)
+        device, dtype = self.device.type, self.compute_dtype
+        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+            bound = network.bind(cond)
+
+        def call(z: Tensor, logsnr: Tensor) -> Tensor:
+            with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+                output = bound(z.to(memory_format=torch.channels_last), logsnr)
+            return output.to(z.dtype)
+
+        return call
+
+    def _border(self, cond: Conditioning, like: Tensor) -> _Border:
+        """What is known beforehand: nothing, or the noised low-resolution picture.
+
+        Of that the best linear guess of the picture is taken, and what it leaves open is the
+        spread: with aug_level 1 nothing is known, and a residual stage diffuses whole pictures.
+        """
+        std = torch.tensor(self.config.data_std, device=like.device)
+        if not self.config.residual:
+            return _Border(None, std)
+        if cond.lowres is None or cond.aug_level is None:
+            raise UsageError("got no low-resolution picture; expected one for a residual stage")
+        logsnr = CosineSchedule().logsnr(cond.aug_level.double()).float()
+        alpha, sigma = alpha_sigma(logsnr)
+        # At aug_level 0 augmentation returns the picture itself.
+        clean = cond.aug_level == 0
+        alpha, sigma = alpha.masked_fill(clean, 1.0), sigma.masked_fill(clean, 0.0)
+        total = alpha.square() * PICTURE_STD**2 + sigma.square()
+        believed = broadcast_to_image(alpha * PICTURE_STD**2 / total, like).to(cond.lowres)
+        open_variance = PICTURE_STD**2 * sigma.square() / total
+        return _Border(believed * cond.lowres, (std.square() + open_variance).sqrt())
+
+    def _start(
+        self,
+        cond: Conditioning,
+        noise: NoiseSource,
+        level: Tensor,
+        *,
+        size: tuple[int, int],
+        edit: StageEdit,
+    ) -> Tensor:
+        """Pictures at the first level: noise around what is known, or a noised start."""
+        batch = _batch_size(cond, noise)
+        eps = noise.normal((batch, 3, *size)).to(self.device)
+        if edit.start is not None:
+            return add_noise(edit.start.to(eps), level.float().expand(batch).to(eps), eps)
+        logsnr = level.float().expand(batch).to(eps.device)
+        return self._border(cond, eps).noisy_outside(eps, logsnr)
+
+    def _guided(
+        self, cond: Conditioning, uncond: Conditioning | None, sampling: SamplingConfig
+    ) -> Denoiser:
+        weight = sampling.guidance_weight
+        if uncond is None or weight == 1:
+            return self.denoiser(cond)
+        chosen: float | Callable[[Tensor], Tensor] = weight
+        if sampling.oscillating_guidance:
+            chosen = oscillating_weight(self.levels(sampling), high=weight)
+        rescale = sampling.guidance_rescale
+        if sampling.guidance_interval is None:
+            pair = self.denoiser(Conditioning.cat(cond, uncond))
+            return guide_batched(pair, chosen, rescale=rescale)
+        low, high = sampling.guidance_interval
+        alone = self.denoiser(cond)
+        guided = guide(alone, self.denoiser(uncond), chosen, rescale=rescale)
+        log = torch.tensor((low, high), dtype=torch.float64).log()
+        return within_interval(
+            guided, alone, logsnr_low=float(-2 * log[1]), logsnr_high=float(-2 * log[0])
+        )
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        divisor = self.config.network.divisor
+        if any(side <= 0 or side % divisor for side in size):
+            raise UsageError(
+                f"got a picture of {size[1]}x{size[0]}; expected sides that are multiples of "
+                f"{divisor} pixels for the {self.config.resolution} stage"
+            )
+
+
+def _step(sampling: SamplingConfig) -> Step:
+    match sampling.sampler:
+        case "ddpm":
+            return ancestral_step(sampling.ddpm_interpolation)
+        case "ddim":
+            return ddim_step
+        case "dpmpp_2m":
+            return dpmpp_2m_step
+        case "dpmpp_2m_sde":
+            return dpmpp_2m_sde_step
+        case "heun":
+            return heun_step
+
+
+def _batch_size(cond: Conditioning, noise: NoiseSource) -> int:
+    if cond.text is not None:
+        return len(cond.text)
+    if cond.lowres is not None:
+        return len(cond.lowres)
+    size = getattr(noise, "batch_size", None)
+    if size is None:
+        raise UsageError("got no text, no picture and no seeds; expected something to draw")
+    return int(size)

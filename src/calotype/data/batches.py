@@ -1,0 +1,313 @@
+"""Batches of training tensors, each a pure function of (seed, position) and the data.
+
+Position p asks for crop j = p mod c of example number p // c - j * SPREAD in the shuffled order,
+where c is `crops_per_picture`: the crops of one picture come SPREAD pictures apart, so that a
+batch holds many pictures and decoding keeps an even pace. The caption, the place of the crop and
+the mirroring are drawn from (seed, p). A picture that cannot be used is replaced by the next one
+in the same epoch's order, which depends on the data alone: the batch stays a pure function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calotype.config import DataConfig
+from calotype.data.cache import PictureCache, Prepared
+from calotype.data.order import Ints, Stream, draw, shuffled_index
+from calotype.data.pictures import BrokenPicture
+from calotype.data.prefetch import prefetched
+from calotype.data.resize import TooSmall, area_resize, fit_picture
+from calotype.data.source import ExampleSource
+from calotype.errors import CalotypeError, ConfigError
+
+SPREAD = 16
+"""Pictures between two crops of the same one."""
+
+DECODERS = 2
+"""Threads that decode; Pillow lets go of the interpreter lock while it does."""
+
+WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Examples to train on.
+
+    Args:
+        x: (B, 3, H, W) float32 in [-1, 1], channels last in memory; crops when the recipe crops.
+        lowres: (B, 3, h, w) the same by the box filter, in [-1, 1]; None for a base stage.
+        captions: B texts; "" trains as unconditional.
+        keys: B names of examples.
+        position: of the first example of the global batch.
+        next_position: where the next batch starts; what a checkpoint stores.
+    """
+
+    x: Tensor
+    lowres: Tensor | None
+    captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    position: int
+    next_position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """What batches look like; the arguments of `batches` as a record."""
+
+    resolution: int
+    lowres_resolution: int | None
+    config: DataConfig
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Check that the sizes fit each other."""
+        crop = self.config.crop
+        if crop is not None and not 0 < crop <= self.resolution:
+            raise ConfigError(f"got crop={crop}; expected 1 to {self.resolution} (the stage)")
+        if crop is not None and crop % self.grid:
+            raise ConfigError(f"got crop={crop}; expected a multiple of {self.grid}")
+        if self.lowres_resolution is not None and self.resolution % self.lowres_resolution:
+            raise ConfigError(
+                f"got lowres_resolution={self.lowres_resolution} for {self.resolution}; "
+                "expected a divisor of it"
+            )
+        if self.batch_size < 1 or self.batch_size % self.world_size:
+            raise ConfigError(
+                f"got batch_size={self.batch_size} for {self.world_size} processes; "
+                "expected a multiple of their number"
+            )
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"got rank={self.rank}; expected 0 to {self.world_size - 1}")
+
+    @property
+    def grid(self) -> int:
+        """Crops start at multiples of this, so that low-resolution pixels are not cut."""
+        return 1 if self.lowres_resolution is None else self.resolution // self.lowres_resolution
+
+
+def batches(
+    source: ExampleSource,
+    *,
+    resolution: int,
+    lowres_resolution: int | None,
+    config: DataConfig,
+    batch_size: int,
+    seed: int,
+    start_position: int = 0,
+    prefetch: int = 3,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Generator[Batch, None, None]:
+    """Batches without end from `start_position` on; close the generator to stop.
+
+    Args:
+        source: examples.
+        resolution: side in pixels that pictures are brought to.
+        lowres_resolution: side of their low-resolution partners; None for a base stage.
+        config: cropping, fitting, flipping, captions, limits.
+        batch_size: examples of the global batch, over all processes.
+        seed: of everything random.
+        start_position: examples of the global order before the first batch.
+        prefetch: batches made ahead on a background thread; 0 = none, in the caller's thread.
+        rank: this process; it gets positions rank, rank + world_size, ... of each batch.
+        world_size: count of processes; the global order does not depend on it.
+
+    Raises:
+        ConfigError: sizes do not fit each other.
+        CalotypeError: more pictures are broken than the recipe allows, or none is usable.
+    """
+    plan = BatchPlan(
+        resolution=resolution,
+        lowres_resolution=lowres_resolution,
+        config=config,
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    if len(source) == 0:
+        raise CalotypeError("the data has no examples to train on; check --data and data.styles")
+    made = _make_batches(source, plan, start_position)
+    return prefetched(made, prefetch) if prefetch > 0 else made
+
+
+def _make_batches(
+    source: ExampleSource, plan: BatchPlan, position: int
+) -> Generator[Batch, None, None]:
+    reader = _Reader(source, plan)
+    try:
+        while True:
+            yield reader.batch(position)
+            position += plan.batch_size
+    finally:
+        reader.close()
+
+
+class _Reader:
+    """Makes the batch at any position; keeps decoded pictures and knows the unusable ones."""
+
+    def __init__(self, source: ExampleSource, plan: BatchPlan) -> None:
+        self.source = source
+        self.plan = plan
+        recent = plan.config.crops_per_picture * SPREAD + plan.batch_size
+        cut_again = plan.config.crops_per_picture > 1
+        self.cache = PictureCache(plan.config.cache_bytes, recent=recent if cut_again else 0)
+        self.unusable: set[int] = set()
+        self.decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="calotype-decode")
+
+    def close(self) -> None:
+        self.decoders.shutdown(wait=True, cancel_futures=True)
+
+    def batch(self, position: int) -> Batch:
+        plan = self.plan
+        end = position + plan.batch_size
+        positions = np.arange(position + plan.rank, end, plan.world_size, dtype=np.int64)
+        examples = self._examples(positions)
+        choices = draw(plan.seed, positions, stream=Stream.CAPTION, below=1 << 32)
+        texts, colours = [], []
+        for example, choice in zip(examples, choices, strict=True):
+            captions = example.captions[: plan.config.caption_variants]
+            caption = captions[int(choice) * len(captions) >> 32] if captions else None
+            texts.append("" if caption is None else caption.text)
+            background = None if caption is None else caption.background
+            colours.append(WHITE if background is None else background)
+        pixels = self._cut(examples, positions)
+        x = torch.from_numpy(composite(pixels, np.array(colours, np.float32))).permute(0, 3, 1, 2)
+        lowres = None
+        if plan.lowres_resolution is not None:
+            lowres = area_resize(x, x.shape[-1] // plan.grid)
+        keys = tuple(example.key for example in examples)
+        return Batch(x, lowres, tuple(texts), keys, position, end)
+
+    def _examples(self, positions: Ints) -> list[Prepared]:
+        """The example at each position, stepping over unusable ones."""
+        crops = self.plan.config.crops_per_picture
+        slots = positions // crops - positions % crops * SPREAD
+        length = len(self.source)
+        skip = np.zeros_like(positions)
+        found: dict[int, Prepared] = {}
+        while True:
+            order = shuffled_index(slots, seed=self.plan.seed, length=length, skip=skip)
+            indices = [int(index) for index in order]
+            self._read(indices, found)
+            bad = np.array([index in self.unusable for index in indices])
+            if not bad.any():
+                return [found[index] for index in indices]
+            skip += bad
+            if skip.max() >= length:
+                raise CalotypeError(
+                    f"none of the {length} pictures can be used, e.g. {self._example_of_failure()}"
+                )
+
+    def _read(self, indices: list[int], found: dict[int, Prepared]) -> None:
+        """Bring the examples into `found`; mark those that cannot be used."""
+        missing = []
+        for index in dict.fromkeys(indices):
+            if index in found or index in self.unusable:
+                continue
+            cached = self.cache.get(index)
+            if cached is None:
+                missing.append(index)
+            else:
+                found[index] = cached
+        results = zip(missing, self.decoders.map(self._prepare, missing), strict=True)
+        for index, result in results:
+            if isinstance(result, Prepared):
+                found[index] = result
+                self.cache.put(index, result)
+            else:
+                self._mark_unusable(index, result)
+
+    def _prepare(self, index: int) -> Prepared | CalotypeError:
+        config = self.plan.config
+        try:
+            example = self.source[index]
+            image = fit_picture(
+                example.image, self.plan.resolution, fit=config.fit, small=config.small
+            )
+        except (BrokenPicture, TooSmall) as error:
+            return error
+        return Prepared(example.key, image, example.captions)
+
+    def _mark_unusable(self, index: int, reason: CalotypeError) -> None:
+        self.unusable.add(index)
+        report = self.source.report
+        kind = report.skipped if isinstance(reason, TooSmall) else report.broken
+        kind[self.source.key(index)] = str(reason)
+        total, share = len(self.source), self.plan.config.broken_share
+        if len(report.broken) > share * total:
+            raise CalotypeError(
+                f"{len(report.broken)} of {total} pictures are broken, more than the set share of "
+                f"{share:.0%}, e.g. {self._example_of_failure()}; run `calotype data verify`, "
+                "repair them or raise data.broken_share"
+            )
+
+    def _example_of_failure(self) -> str:
+        report = self.source.report
+        key, reason = next(iter((report.broken or report.skipped).items()))
+        return f"{key}: {reason}"
+
+    def _cut(self, examples: list[Prepared], positions: Ints) -> NDArray[np.uint8]:
+        """(B, H, W, 4): whole pictures or crops, mirrored where drawn."""
+        plan = self.plan
+        side = plan.resolution if plan.config.crop is None else plan.config.crop
+        places = (plan.resolution - side) // plan.grid + 1
+        rows = draw(plan.seed, positions, stream=Stream.ROW, below=places) * plan.grid
+        columns = draw(plan.seed, positions, stream=Stream.COLUMN, below=places) * plan.grid
+        flips = draw(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
+        pixels = np.empty((len(examples), side, side, 4), np.uint8)
+        for i, example in enumerate(examples):
+            top, left = int(rows[i]), int(columns[i])
+            cut = example.image[top : top + side, left : left + side]
+            pixels[i] = cut[:, ::-1] if flips[i] else cut
+        return pixels
+
+
+def composite(pixels: NDArray[np.uint8], colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Paint pictures over plain backgrounds.
+
+    Args:
+        pixels: (B, H, W, 4) straight-alpha RGBA.
+        colours: (B, 3) backgrounds, 0..255.
+
+    Returns:
+        (B, H, W, 3) in [-1, 1].
+    """
+    behind = colours[:, None, None, :]
+    alpha = pixels[..., 3:].astype(np.float32)
+    alpha *= 1 / 255
+    x = pixels[..., :3].astype(np.float32)
+    x -= behind
+    x *= alpha
+    x += behind
+    x *= 2 / 255
+    x -= 1
+    return x
+
+
+def sequential_batches(
+    source: ExampleSource, plan: BatchPlan, *, limit: int | None = None
+) -> Iterator[Batch]:
+    """One pass over the source for validation: the same examples, captions and crops each time.
+
+    Stops after `limit` examples (rounded up to whole batches); in the order of the seed.
+    """
+    total = len(source) if limit is None else min(limit, len(source))
+    if total == 0:
+        return
+    reader = _Reader(source, plan)
+    try:
+        for position in range(0, total, plan.batch_size):
+            yield reader.batch(position)
+    finally:
+        reader.close()

@@ -1,0 +1,215 @@
+"""The command `calotype data emoji`: get the packages, draw the pictures, write the shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from calotype.data.emoji.fetch import FetchedPackage, fetched
+from calotype.data.emoji.names import read_labels
+from calotype.data.emoji.notes import write_notes
+from calotype.data.emoji.plan import (
+    PlannedPicture,
+    PlanReport,
+    drop_without_counterpart,
+    plan_set,
+    read_artworks,
+)
+from calotype.data.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_recipe
+from calotype.data.emoji.render import RenderJob, pixel_digest, render_png, start_worker
+from calotype.data.emoji.shards import ShardPlan, finished, plan_shards, write_shard
+from calotype.errors import CalotypeError, UsageError
+
+SIZES = (256, 1024)
+OnProgress = Callable[[int, int, str], None]
+
+
+@dataclass
+class BuildReport:
+    """What a build made.
+
+    `counts` has the rows of the folder by "size/set", by split, and `train_concepts`; `plan` what
+    was left out; `broken` the keys, with their size, that could not be drawn.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    plan: PlanReport = field(default_factory=PlanReport)
+    broken: list[str] = field(default_factory=list)
+
+
+def build_emoji(
+    out: Path,
+    *,
+    sets: Sequence[str] | None = None,
+    sizes: Sequence[int] = SIZES,
+    recipe: EmojiRecipe | None = None,
+    processes: int | None = None,
+) -> BuildReport:
+    """Build the emoji data set into the folder `out`; what is already there is kept.
+
+    Args:
+        out: folder of the data set; made if missing.
+        sets: names of the sets; None takes the recipe's.
+        sizes: sides in pixels, of 256 and 1024.
+        recipe: what is taken; None is the installed recipe.
+        processes: processes that draw; None takes one for each usable core, 0 draws in this process.
+
+    Raises:
+        UsageError: an unknown set or size.
+        CalotypeError: npm, a package or the disk fails.
+    """
+    for size in sizes:
+        if size not in SIZES:
+            raise UsageError(f"got size {size}; expected one of {list(SIZES)}")
+    recipe = (load_recipe() if recipe is None else recipe).with_sets(sets)
+    report = BuildReport()
+    wanted = _needed_sources(recipe)
+    with fetched([recipe.label_package, *(recipe.source(s).package for s in wanted)]) as packages:
+        integrity = {f"{p.name}@{p.version}": p.integrity for p in packages.values()}
+        pictures = plan_pictures(recipe, packages, load_heldout(), report=report.plan)
+    plans = [
+        plan
+        for size in sizes
+        for name, rows in pictures.items()
+        if size == 256 or not recipe.source(name).raster
+        for plan in plan_shards(out, name, rows, size=size)
+    ]
+    with _progress() as on_progress:
+        report.broken = build_shards(plans, recipe, processes=processes, on_progress=on_progress)
+    _remove_leftovers(plans)
+    report.counts = write_notes(out, recipe, report.plan, integrity=integrity)
+    return report
+
+
+def _needed_sources(recipe: EmojiRecipe) -> list[str]:
+    names = dict.fromkeys(recipe.sets)
+    for _ in recipe.sources:  # a related set may have related sets
+        names |= dict.fromkeys(n for s in names for n in recipe.source(s).related)
+    return list(names)
+
+
+def plan_pictures(
+    recipe: EmojiRecipe,
+    packages: dict[str, FetchedPackage],
+    heldout: HeldOut,
+    *,
+    report: PlanReport,
+) -> dict[str, list[PlannedPicture]]:
+    """The pictures of each of the recipe's sets, after everything that is to be left out."""
+    labels = read_labels(packages[recipe.label_package.name])
+
+    def planned(name: str, into: PlanReport) -> list[PlannedPicture]:
+        source = recipe.source(name)
+        codes = source.codes_from and packages[recipe.source(source.codes_from).package.name]
+        package = packages[source.package.name]
+        artworks = read_artworks(package, raster=source.raster, codes_from=codes or None)
+        return plan_set(source, artworks, labels, recipe=recipe, heldout=heldout, report=into)
+
+    result = {}
+    for name in recipe.sets:
+        source, pictures = recipe.source(name), planned(name, report)
+        if source.counterparts:
+            others = {
+                p.concept for other in source.counterparts for p in planned(other, PlanReport())
+            }
+            pictures = drop_without_counterpart(pictures, others, report)
+        result[name] = drop_duplicates(pictures, report) if source.drop_duplicates else pictures
+    return result
+
+
+def drop_duplicates(pictures: list[PlannedPicture], report: PlanReport) -> list[PlannedPicture]:
+    """Keep the first of pictures that are drawn alike (compared at 128 pixels)."""
+    first: dict[str, PlannedPicture] = {}
+    for picture in pictures:
+        digest = pixel_digest(RenderJob(picture.artwork.data, False, 128))
+        if digest in first:
+            report.left_out[picture.set, "duplicate"] += 1
+        else:
+            first[digest] = picture
+    return list(first.values())
+
+
+def build_shards(
+    plans: Sequence[ShardPlan],
+    recipe: EmojiRecipe,
+    *,
+    processes: int | None = None,
+    on_progress: OnProgress = lambda done, total, name: None,
+) -> list[str]:
+    """Draw and write the shards that are missing; returns size/key of what could not be drawn.
+
+    `on_progress(done, total, shard)` is told how many pictures are done.
+    """
+    total, done, broken = sum(len(plan.pictures) for plan in plans), 0, []
+    with _drawers(processes) as draw:
+        for plan in plans:
+            name = f"{plan.size}/{plan.path.stem}"
+            info = finished(plan)
+            if info is None:
+                raster = recipe.source(plan.pictures[0].set).raster
+                jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.pictures]
+                images = []
+                for png in draw(jobs):
+                    images.append(png)
+                    on_progress(done + len(images), total, name)
+                info = write_shard(plan, images)
+            done += len(plan.pictures)
+            on_progress(done, total, name)
+            broken += [f"{plan.size}/{key}" for key in info.broken]
+    return broken
+
+
+@contextmanager
+def _drawers(
+    processes: int | None,
+) -> Iterator[Callable[[list[RenderJob]], Iterator[bytes | None]]]:
+    """A function that draws jobs in order, on worker processes or (with 0) in this one."""
+    if processes == 0:
+        yield lambda jobs: map(render_png, jobs)
+        return
+    workers = _usable_cores() if processes is None else processes
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
+    try:
+        yield lambda jobs: pool.map(render_png, jobs, chunksize=2)
+    except BrokenProcessPool as error:
+        raise CalotypeError(
+            "a drawing process died, probably for lack of memory; run the command again with "
+            "fewer processes: what is finished is kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _remove_leftovers(plans: Sequence[ShardPlan]) -> None:
+    """Delete what an earlier, longer build or an interrupted one left of the same sets."""
+    wanted = {plan.path for plan in plans}
+    for folder, name in {(p.path.parent, p.path.stem.rpartition("-")[0]) for p in plans}:
+        digits = "[0-9]" * 5  # "fluent-*" would also find fluent-3d and fluent-flat
+        for file in folder.glob(f"{name}-{digits}.parquet*"):
+            if file not in wanted:
+                file.unlink()
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(*columns) as bar:
+        task = bar.add_task("drawing")
+        yield lambda done, total, name: bar.update(
+            task, completed=done, total=total, description=name
+        )

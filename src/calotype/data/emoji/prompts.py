@@ -1,0 +1,82 @@
+"""Choose the fixed prompts that every trained default is judged by, by hash and not by eye."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+from calotype.data.captions import BACKGROUND_COLOURS, on_background
+from calotype.data.emoji.recipe import Split
+
+PromptGroup = Literal["trained_pair", "unseen_pair", "background"]
+COUNTS: dict[PromptGroup, int] = {"trained_pair": 32, "unseen_pair": 16, "background": 16}
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """The columns of a shard's row that choosing needs."""
+
+    key: str
+    name: str
+    style: str
+    split: Split
+
+
+@dataclass(frozen=True)
+class EvaluationPrompt:
+    """A prompt, the key of the real picture it is compared with, and the colour it asks for."""
+
+    group: PromptGroup
+    key: str
+    prompt: str
+    background: tuple[int, int, int] | None = None
+
+
+def choose_prompts(rows: Iterable[PromptRow]) -> list[EvaluationPrompt]:
+    """64 prompts: 32 trained pairs, 16 unseen pairs, 16 further trained pairs on a colour.
+
+    Within a split the rows with the smallest sha256 of their key are taken, so the choice depends
+    on the keys alone, and not on their order.
+    """
+    ordered = sorted(rows, key=lambda row: _digest(row.key))
+    trained = [row for row in ordered if row.split == "train"]
+    unseen = [row for row in ordered if row.split == "unseen_pair"]
+    first = COUNTS["trained_pair"]
+    prompts = [EvaluationPrompt("trained_pair", r.key, _plain(r)) for r in trained[:first]]
+    prompts += [
+        EvaluationPrompt("unseen_pair", r.key, _plain(r)) for r in unseen[: COUNTS["unseen_pair"]]
+    ]
+    return prompts + [_coloured(r) for r in trained[first : first + COUNTS["background"]]]
+
+
+def load_prompts() -> list[EvaluationPrompt]:
+    """The prompts that are installed with the package."""
+    text = (resources.files("calotype") / "configs" / "emoji_prompts.json").read_text("utf-8")
+    return [
+        EvaluationPrompt(
+            entry["group"],
+            entry["key"],
+            entry["prompt"],
+            None if entry["background"] is None else tuple(entry["background"]),
+        )
+        for entry in json.loads(text)["prompts"]
+    ]
+
+
+def _plain(row: PromptRow) -> str:
+    return f"{row.name}, {row.style}"
+
+
+def _coloured(row: PromptRow) -> EvaluationPrompt:
+    names = sorted(BACKGROUND_COLOURS)
+    colour = names[int(_digest(f"{row.key} background"), 16) % len(names)]
+    prompt = on_background(_plain(row), colour)
+    return EvaluationPrompt("background", row.key, prompt, BACKGROUND_COLOURS[colour])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,166 @@
+"""Write pictures with their captions' parts as Parquet, in Hugging Face's image layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calotype.data.emoji.plan import PlannedPicture
+from calotype.data.emoji.render import RENDER_VERSION
+from calotype.errors import CalotypeError, MissingExtra
+
+_TEXT_COLUMNS = ("group", "style", "set", "license", "concept", "split")
+_METADATA_KEY = b"calotype"
+# Rows of a shard and of a row group: a reader that wants one picture decodes a row group.
+ROWS_PER_SHARD = {256: 512, 1024: 128}
+ROWS_PER_GROUP = {256: 64, 1024: 8}
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard to be: where, which pictures, and a hash of all that decides its bytes."""
+
+    path: Path
+    size: int
+    pictures: tuple[PlannedPicture, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the rows, their artwork, the size and the renderer's version."""
+        digest = hashlib.sha256(f"{RENDER_VERSION} {self.size}".encode())
+        for picture in self.pictures:
+            parts = [str(v) for k, v in sorted(vars(picture).items()) if k != "artwork"]
+            digest.update("\x1f".join(parts).encode() + picture.artwork.data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What a finished shard holds: number of rows, and keys of pictures that could not be drawn."""
+
+    rows: int
+    broken: tuple[str, ...]
+
+
+def plan_shards(
+    folder: Path, name: str, pictures: Sequence[PlannedPicture], *, size: int
+) -> list[ShardPlan]:
+    """Cut a set into shards `folder/size/name-00000.parquet`, ..."""
+    step = ROWS_PER_SHARD[size]
+    return [
+        ShardPlan(
+            folder / str(size) / f"{name}-{i // step:05d}.parquet",
+            size,
+            tuple(pictures[i : i + step]),
+        )
+        for i in range(0, len(pictures), step)
+    ]
+
+
+def finished(plan: ShardPlan) -> ShardInfo | None:
+    """What the shard holds if it is there, readable and made from the same plan."""
+    parquet = _pyarrow("pyarrow.parquet")
+    try:
+        metadata = parquet.read_metadata(plan.path)
+        note = json.loads(metadata.metadata[_METADATA_KEY])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if note["fingerprint"] != plan.fingerprint:
+        return None
+    return ShardInfo(metadata.num_rows, tuple(note["broken"]))
+
+
+def read_columns(path: Path, columns: list[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Columns of a shard as lists, and the note its writer left in it.
+
+    Raises:
+        CalotypeError: the file is no shard of this recipe.
+    """
+    parquet = _pyarrow("pyarrow.parquet")
+    try:
+        table = parquet.read_table(path, columns=columns)
+        return table.to_pydict(), json.loads(table.schema.metadata[_METADATA_KEY])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CalotypeError(f"{path} is not a shard of the emoji recipe; move it away") from error
+
+
+def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> ShardInfo:
+    """Write one shard; `images` are PNG bytes in the plan's order, None for a broken one.
+
+    The file appears under its name only when it is whole.
+
+    Raises:
+        CalotypeError: it cannot be written.
+    """
+    parquet = _pyarrow("pyarrow.parquet")
+    rows = [(p, png) for p, png in zip(plan.pictures, images, strict=True) if png is not None]
+    broken = [p.key for p, png in zip(plan.pictures, images, strict=True) if png is None]
+    note = json.dumps({"fingerprint": plan.fingerprint, "broken": broken, "size": plan.size})
+    table = _table(rows, note)
+    partial = plan.path.with_name(plan.path.name + ".partial")
+    try:
+        plan.path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(
+            table,
+            partial,
+            row_group_size=ROWS_PER_GROUP[plan.size],
+            compression={
+                name: "NONE" if name.startswith("image") else "ZSTD" for name in _leaves(table)
+            },
+            use_dictionary=list(_TEXT_COLUMNS),
+            write_statistics=list(_TEXT_COLUMNS),
+        )
+        os.replace(partial, plan.path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CalotypeError(
+            f"cannot write {plan.path}: {error}; free space or choose --out"
+        ) from error
+    return ShardInfo(len(rows), tuple(broken))
+
+
+def _leaves(table: Any) -> list[str]:
+    return [
+        "image.bytes",
+        "image.path",
+        "keywords.list.element",
+        *(name for name in table.column_names if name not in ("image", "keywords")),
+    ]
+
+
+def _table(rows: list[tuple[PlannedPicture, bytes]], note: str) -> Any:
+    pa = _pyarrow("pyarrow")
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = [("key", pa.string()), ("image", image), ("name", pa.string())]
+    columns += [("keywords", pa.list_(pa.string()))]
+    columns += [(name, pa.string()) for name in _TEXT_COLUMNS]
+    string = {"dtype": "string", "_type": "Value"}
+    features: dict[str, Any] = {name: string for name, _ in columns}
+    features |= {"image": {"_type": "Image"}, "keywords": {"feature": string, "_type": "Sequence"}}
+    metadata = {
+        b"huggingface": json.dumps({"info": {"features": features}}).encode(),
+        _METADATA_KEY: note.encode(),
+    }
+    values = [
+        {
+            **{name: getattr(p, name) for name in ("key", "name", *_TEXT_COLUMNS)},
+            "keywords": list(p.keywords),
+            "image": {"bytes": png, "path": p.key.replace("/", "-") + ".png"},
+        }
+        for p, png in rows
+    ]
+    return pa.Table.from_pylist(values, schema=pa.schema(columns, metadata=metadata))
+
+
+def _pyarrow(module: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtra("data", "pyarrow") from error

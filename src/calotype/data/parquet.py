@@ -1,0 +1,295 @@
+"""Examples in Parquet shards: the emoji set's, `calotype data shard`'s and Hugging Face's layout.
+
+A picture is a struct<bytes, path> (Hugging Face's image feature) or plain bytes; captions are a
+text column, or the parts (name, keywords, style) of which `captions` makes variants. Memory does
+not grow with the set: counts of selected rows are kept for each row group, the rest is read when
+asked for and kept for a while. One picture costs the reading of its row group, so small row
+groups (a megabyte or so) read best.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from calotype.data.captions import caption_variants
+from calotype.data.example import Caption, Example
+from calotype.data.fingerprint import files_fingerprint
+from calotype.data.pictures import BrokenPicture, decode_picture
+from calotype.data.source import SourceReport
+from calotype.errors import CalotypeError, MissingExtra, UsageError
+
+IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
+TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
+PARTS_COLUMNS = ("name", "keywords", "style")
+
+_IMAGE_CACHE_BYTES = 256_000_000
+_ROW_CACHE_BYTES = 128_000_000
+_OPEN_FILES = 32
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of shards are examples, and how many captions each has.
+
+    Args:
+        split: value of the column `split`; None = all. Ignored where there is no such column.
+        styles: values of the columns `style` or `set`; None = all.
+        variants: captions made of caption parts.
+    """
+
+    split: str | None = "train"
+    styles: tuple[str, ...] | None = None
+    variants: int = 16
+
+
+class ParquetSource:
+    """Rows of Parquet files as examples, in the order of the files' names."""
+
+    def __init__(self, root: Path, files: Sequence[Path], selection: Selection) -> None:
+        """Read the footers and the columns that decide the selection.
+
+        Raises:
+            MissingExtra: pyarrow is not installed.
+            UsageError: a file is no Parquet file, or has no column of pictures or captions.
+        """
+        self.root = root
+        self.files = tuple(sorted(files))
+        self.selection = selection
+        self.report = SourceReport()
+        self.has_splits = False
+        self._lock = threading.Lock()
+        self._readers: _Recent[Any] = _Recent(_OPEN_FILES)
+        self._images: _Recent[Any] = _Recent(_IMAGE_CACHE_BYTES)
+        self._rows: _Recent[_Rows] = _Recent(_ROW_CACHE_BYTES)
+        groups: list[tuple[int, int]] = []
+        counts: list[int] = []
+        for number in range(len(self.files)):
+            with _explained(self.files[number]):
+                for group, count in enumerate(self._count_selected(number)):
+                    groups.append((number, group))
+                    counts.append(count)
+        self._groups = np.array(groups, dtype=np.int32).reshape(-1, 2)
+        self._ends = np.cumsum(np.array(counts, dtype=np.int64))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the files' names and sizes."""
+        return files_fingerprint(self.root, self.files)
+
+    def __len__(self) -> int:
+        """Count of selected rows."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`, decoded.
+
+        Raises:
+            BrokenPicture: its picture cannot be read.
+        """
+        image = decode_picture(self.picture_bytes(index))
+        return Example(self.key(index), image, self.captions(index))
+
+    def key(self, index: int) -> str:
+        """The column `key`, or file and row."""
+        group, place = self._locate(index)
+        rows = self._group_rows(group)
+        number = int(rows.numbers[place])
+        if "key" in rows.table.column_names:
+            return str(rows.table["key"][number].as_py())
+        file, row_group = self._groups[group]
+        return f"{self.files[file].relative_to(self.root).as_posix()}:{row_group}:{number}"
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Captions of a row."""
+        group, place = self._locate(index)
+        rows = self._group_rows(group)
+        number = int(rows.numbers[place])
+        names = rows.table.column_names
+        texts = next((name for name in TEXT_COLUMNS if name in names), None)
+        if texts is None:
+            name, keywords, style = (rows.table[c][number].as_py() for c in PARTS_COLUMNS)
+            count = self.selection.variants
+            return caption_variants(name, keywords, style, key=self.key(index), count=count)
+        value = self._text(rows.table[texts][number], index)
+        captions = tuple(Caption(text) for text in value if text.strip())
+        if not captions:
+            self.report.empty_captions.add(self.key(index))
+        return captions
+
+    def picture_bytes(self, index: int) -> bytes:
+        """The encoded picture of a row.
+
+        Raises:
+            BrokenPicture: there is none, or the file cannot be read there.
+        """
+        group, place = self._locate(index)
+        number = int(self._group_rows(group).numbers[place])
+        with self._lock:
+            column = self._images.get(group, lambda: self._read_images(group))
+        value = column[number].as_py()
+        if isinstance(value, dict):
+            value = value.get("bytes")
+        if not isinstance(value, bytes):
+            raise BrokenPicture("has no picture bytes in its row")
+        return value
+
+    def _text(self, scalar: Any, index: int) -> list[str]:
+        """Texts of a cell, a string, binary, list of strings or nothing."""
+        try:
+            value = scalar.as_py()
+        except UnicodeDecodeError:
+            value = scalar.as_buffer().to_pybytes()
+        texts = []
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, bytes):
+                decoded = text.decode("utf-8", "replace")
+                if "�" in decoded:
+                    self.report.replaced_captions.add(self.key(index))
+                texts.append(decoded)
+            elif text is not None:
+                texts.append(str(text))
+        return texts
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Row group of an example and its place among the selected rows there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"got example {index}; expected 0 to {len(self) - 1}")
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        return group, index - (int(self._ends[group - 1]) if group else 0)
+
+    def _group_rows(self, group: int) -> _Rows:
+        with self._lock:
+            return self._rows.get(group, lambda: self._read_rows(group))
+
+    def _read_rows(self, group: int) -> _Rows:
+        file, number = (int(v) for v in self._groups[group])
+        with _explained(self.files[file]):
+            reader = self._reader(file)
+            names = reader.schema_arrow.names
+            wanted = ("key", "split", "set", *PARTS_COLUMNS, *TEXT_COLUMNS)
+            table = reader.read_row_group(number, columns=[n for n in wanted if n in names])
+            return _Rows(table, np.flatnonzero(self._mask(table, table.num_rows)))
+
+    def _read_images(self, group: int) -> Any:
+        file, number = (int(v) for v in self._groups[group])
+        try:
+            reader = self._reader(file)
+            name = _image_column(self.files[file], reader.schema_arrow.names)
+            return reader.read_row_group(number, columns=[name]).column(0).combine_chunks()
+        except (OSError, ValueError) as error:
+            raise BrokenPicture(f"row group {number} cannot be read: {error}") from error
+
+    def _count_selected(self, number: int) -> list[int]:
+        """Selected rows of each row group of a file."""
+        reader = self._reader(number)
+        names = reader.schema_arrow.names
+        _image_column(self.files[number], names)
+        _check_captions(self.files[number], names)
+        metadata = reader.metadata
+        sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+        deciding = [n for n in ("split", "style", "set") if n in names]
+        self.has_splits |= "split" in names
+        mask = self._mask(reader.read(columns=deciding), sum(sizes))
+        starts = np.cumsum([0, *sizes])
+        return [int(mask[a:b].sum()) for a, b in itertools.pairwise(starts)]
+
+    def _mask(self, table: Any, length: int) -> Any:
+        mask = np.ones(length, dtype=bool)
+        split, styles = self.selection.split, self.selection.styles
+        if split is not None and "split" in table.column_names:
+            mask &= np.array(table["split"].to_pylist(), dtype=object) == split
+        if styles is not None:
+            columns = [table[n].to_pylist() for n in ("style", "set") if n in table.column_names]
+            if columns:
+                mask &= np.isin(np.array(columns, dtype=object).astype(str), styles).any(axis=0)
+        return mask
+
+    def _reader(self, number: int) -> Any:
+        return self._readers.get(number, lambda: _open_parquet(self.files[number]))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Text columns of a row group, and the numbers of the selected rows."""
+
+    table: Any
+    numbers: Any
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.table.nbytes) + int(self.numbers.nbytes)
+
+
+class _Recent(Generic[V]):
+    """Values by number, the most recent ones up to a total weight (bytes, or 1 each)."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.weight = 0
+        self._values: OrderedDict[int, V] = OrderedDict()
+
+    def get(self, key: int, make: Callable[[], V]) -> V:
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = self._values[key] = make()
+        self.weight += getattr(value, "nbytes", 1)
+        while self.weight > self.limit and len(self._values) > 1:
+            self.weight -= getattr(self._values.popitem(last=False)[1], "nbytes", 1)
+        return value
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turn pyarrow's errors into one that names the file."""
+    try:
+        yield
+    except CalotypeError:
+        raise
+    except FileNotFoundError as error:
+        raise CalotypeError(f"{file} is gone; did the data change under the run?") from error
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"cannot read {file} as Parquet: {reason}; make it again or move it away"
+        ) from error
+
+
+def _open_parquet(file: Path) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra("data", "pyarrow") from error
+    return pyarrow.parquet.ParquetFile(file, memory_map=True)
+
+
+def _image_column(file: Path, names: Sequence[str]) -> str:
+    found = next((name for name in IMAGE_COLUMNS if name in names), None)
+    if found is None:
+        raise UsageError(
+            f"got columns {list(names)} in {file}; expected pictures in one of "
+            f"{list(IMAGE_COLUMNS)}"
+        )
+    return found
+
+
+def _check_captions(file: Path, names: Sequence[str]) -> None:
+    if not any(name in names for name in TEXT_COLUMNS) and not all(
+        name in names for name in PARTS_COLUMNS
+    ):
+        raise UsageError(
+            f"got columns {list(names)} in {file}; expected captions in one of "
+            f"{list(TEXT_COLUMNS)}, which may be empty"
+        )

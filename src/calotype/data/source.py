@@ -1,0 +1,142 @@
+"""What every source of examples offers, and the account it keeps of what it could not use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from calotype.data.example import Caption, Example
+
+
+@dataclass
+class SourceReport:
+    """What a source met and did not use as it was; keys name the examples.
+
+    Args:
+        broken: pictures that cannot be read, with the reason; they count for `broken_share`.
+        skipped: sound pictures that the settings leave out (too small), with the reason.
+        empty_captions: examples that train as unconditional.
+        replaced_captions: examples whose captions were no UTF-8 and were decoded with replacement.
+        bad_metadata: lines of metadata files that could not be read, with the reason.
+    """
+
+    broken: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    empty_captions: set[str] = field(default_factory=set)
+    replaced_captions: set[str] = field(default_factory=set)
+    bad_metadata: dict[str, str] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind, for logs."""
+        return {
+            "broken": len(self.broken),
+            "skipped": len(self.skipped),
+            "empty_captions": len(self.empty_captions),
+            "replaced_captions": len(self.replaced_captions),
+            "bad_metadata": len(self.bad_metadata),
+        }
+
+
+class ExampleSource(Protocol):
+    """Examples by number. Sources are read from several threads at once.
+
+    `fingerprint` changes when files were added, removed, or changed in size. `report` fills as
+    examples are read.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and sizes of the source's files."""
+        ...
+
+    @property
+    def report(self) -> SourceReport:
+        """What could not be used so far."""
+        ...
+
+    def __len__(self) -> int:
+        """Count of examples, broken ones included."""
+        ...
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`; raises `BrokenPicture` when its picture cannot be read."""
+        ...
+
+    def key(self, index: int) -> str:
+        """Unique and stable name of the example."""
+        ...
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Captions of the example, without decoding its picture."""
+        ...
+
+
+class ListSource:
+    """Examples held in memory."""
+
+    def __init__(self, examples: Sequence[Example], *, fingerprint: str = "") -> None:
+        self.examples = tuple(examples)
+        self.fingerprint = fingerprint
+        self.report = SourceReport()
+
+    def __len__(self) -> int:
+        """Count of examples."""
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`."""
+        return self.examples[index]
+
+    def key(self, index: int) -> str:
+        """Name of the example."""
+        return self.examples[index].key
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Captions of the example."""
+        return self.examples[index].captions
+
+
+class EveryNth:
+    """Every n-th example of another source, its first included."""
+
+    def __init__(self, source: ExampleSource, step: int) -> None:
+        self.source = source
+        self.step = step
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the whole source."""
+        return self.source.fingerprint
+
+    @property
+    def report(self) -> SourceReport:
+        """That of the whole source."""
+        return self.source.report
+
+    def __len__(self) -> int:
+        """Count of examples."""
+        return -(-len(self.source) // self.step)
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`."""
+        return self.source[index * self.step]
+
+    def key(self, index: int) -> str:
+        """Name of the example."""
+        return self.source.key(index * self.step)
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Captions of the example."""
+        return self.source.captions(index * self.step)
+
+
+def all_captions(source: ExampleSource, variants: int) -> Iterator[str]:
+    """Every caption that training may use, each once: the first `variants` of every example."""
+    seen: set[int] = set()
+    for index in range(len(source)):
+        for caption in source.captions(index)[:variants]:
+            mark = hash(caption.text)
+            if mark not in seen:
+                seen.add(mark)
+                yield caption.text

@@ -1,0 +1,117 @@
+"""Diffusion: pure mathematics on tensors, between a network's output and a finished picture.
+
+In: noisy images, noise levels, functions that denoise, sources of noise. Out: losses, levels,
+estimates, images. It may import torch, `calotype.errors` and nothing else of the package.
+
+Numerical rules:
+- The noise level is `logsnr`; `alpha = sqrt(sigmoid(logsnr))`, `sigma = sqrt(sigmoid(-logsnr))`,
+  never one from the other: in float32 at logsnr = -20 the detour gives alpha = 0.
+- `1 - exp(a)` is `-expm1(a)`. Both are exact at +inf, so the last step returns `x_hat` itself.
+- Levels and coefficients are float64 on the CPU; images keep the dtype they came in (float32);
+  networks get levels in float32, and only their call is autocast.
+"""
+
+from calotype.diffusion.augmentation import augment_lowres, upsample_lowres
+from calotype.diffusion.guidance import (
+    GuidanceWeight,
+    guide,
+    guide_batched,
+    oscillating_weight,
+    within_interval,
+)
+from calotype.diffusion.loss import (
+    Weighting,
+    denoising_loss,
+    min_snr_weighting,
+    normal_logsnr,
+    sigmoid_weighting,
+    simple_weighting,
+    stratified_times,
+)
+from calotype.diffusion.parametrization import (
+    Denoiser,
+    DenoiserTransform,
+    EpsPrediction,
+    Estimate,
+    Parametrization,
+    VPrediction,
+    XPrediction,
+    as_denoiser,
+    x_to_eps,
+)
+from calotype.diffusion.random import GlobalNoise, NoiseSource, PerSampleNoise
+from calotype.diffusion.sampler import denoising_steps, renoise, resampling_levels
+from calotype.diffusion.schedule import (
+    CosineSchedule,
+    LinearSchedule,
+    NoiseSchedule,
+    add_noise,
+    alpha_sigma,
+    broadcast_to_image,
+    karras_levels,
+    sampling_levels,
+)
+from calotype.diffusion.steps import (
+    Move,
+    SamplerState,
+    Step,
+    ancestral_step,
+    ddim_step,
+    ddpm_step,
+    dpmpp_2m_sde_step,
+    dpmpp_2m_step,
+    heun_step,
+)
+from calotype.diffusion.thresholding import dynamic_threshold, static_threshold, thresholding
+
+__all__ = [
+    "CosineSchedule",
+    "Denoiser",
+    "DenoiserTransform",
+    "EpsPrediction",
+    "Estimate",
+    "GlobalNoise",
+    "GuidanceWeight",
+    "LinearSchedule",
+    "Move",
+    "NoiseSchedule",
+    "NoiseSource",
+    "Parametrization",
+    "PerSampleNoise",
+    "SamplerState",
+    "Step",
+    "VPrediction",
+    "Weighting",
+    "XPrediction",
+    "add_noise",
+    "alpha_sigma",
+    "ancestral_step",
+    "as_denoiser",
+    "augment_lowres",
+    "broadcast_to_image",
+    "ddim_step",
+    "ddpm_step",
+    "denoising_loss",
+    "denoising_steps",
+    "dpmpp_2m_sde_step",
+    "dpmpp_2m_step",
+    "dynamic_threshold",
+    "guide",
+    "guide_batched",
+    "heun_step",
+    "karras_levels",
+    "min_snr_weighting",
+    "normal_logsnr",
+    "oscillating_weight",
+    "renoise",
+    "resampling_levels",
+    "sampling_levels",
+    "sigmoid_weighting",
+    "simple_weighting",
+    "static_threshold",
+    "stratified_times",
+    "thresholding",
+    "upsample_lowres",
+    "within_interval",
+    "x_to_eps",
+]

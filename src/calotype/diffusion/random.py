@@ -1,0 +1,107 @@
+"""Where noise comes from: always an argument, always drawn on the CPU in float32.
+
+`PerSampleNoise` gives every image its own generator, so the noise of an image is bitwise the same
+alone and in any batch, on any device. `GlobalNoise` is the one stream of a training run.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from calotype.errors import UsageError
+
+
+class NoiseSource(Protocol):
+    """Something that draws random numbers when asked."""
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Draw standard normal numbers: (B, ...) float32 on the CPU."""
+        ...
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Draw numbers uniform in [0, 1): (B, ...) float32 on the CPU."""
+        ...
+
+
+class PerSampleNoise:
+    """One independent stream of noise per image.
+
+    Args:
+        seeds: one seed per image of the batch, each in 0 ... 2^63-1.
+        stream: a number that separates uses of one seed, such as the stages of a cascade.
+
+    Raises:
+        UsageError: if a seed is out of range.
+    """
+
+    def __init__(self, seeds: Sequence[int], *, stream: int = 0) -> None:
+        """Start one generator per seed."""
+        self._generators = [_generator(seed, stream) for seed in seeds]
+
+    @property
+    def batch_size(self) -> int:
+        """How many images it serves."""
+        return len(self._generators)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Draw standard normal numbers, row k from image k; `shape[0]` is the number of seeds."""
+        draws = self._rows(shape)
+        for row, generator in zip(draws, self._generators, strict=True):
+            row.normal_(generator=generator)
+        return draws
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Draw numbers in [0, 1), row k from image k; `shape[0]` is the number of seeds."""
+        draws = self._rows(shape)
+        for row, generator in zip(draws, self._generators, strict=True):
+            row.uniform_(generator=generator)
+        return draws
+
+    def _rows(self, shape: Sequence[int]) -> Tensor:
+        if len(shape) == 0 or shape[0] != len(self._generators):
+            raise UsageError(
+                f"noise of shape {tuple(shape)} was asked of {len(self._generators)} seeds, "
+                "expected one row per seed: pass as many seeds as images"
+            )
+        return torch.empty(tuple(shape))
+
+
+class GlobalNoise:
+    """One stream of noise for a whole run; its state can be saved for an exact resume.
+
+    Args:
+        generator: a CPU generator; None starts a new one that is the same every time.
+    """
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        """Keep the generator."""
+        self._generator = torch.Generator().manual_seed(0) if generator is None else generator
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Draw standard normal numbers of any shape."""
+        return torch.randn(tuple(shape), generator=self._generator)
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Draw numbers in [0, 1) of any shape."""
+        return torch.rand(tuple(shape), generator=self._generator)
+
+    def get_state(self) -> Tensor:
+        """Return the position in the stream, a uint8 tensor to store in a checkpoint."""
+        return self._generator.get_state()
+
+    def set_state(self, state: Tensor) -> None:
+        """Go on from a position that `get_state` returned."""
+        self._generator.set_state(state)
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    # BLAKE2b of both numbers: torch's CPU engine keeps the low 32 bits of a seed only, so seeds
+    # must be mixed or s and s + 2^32 would draw the same picture.
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed is {seed}, expected 0 ... 2^63-1: choose another")
+    text = f"calotype noise {seed} {stream}".encode()
+    mixed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    return torch.Generator().manual_seed(mixed)

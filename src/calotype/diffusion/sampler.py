@@ -1,0 +1,110 @@
+"""The sampler: one loop, a generator, over a grid of levels and a pure step.
+
+Progress, previews, cancellation and time limits are the caller's business: look at the states, or
+stop asking. A grid may go back towards noise (RePaint); the loop then adds noise instead.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from calotype.diffusion.parametrization import Denoiser, Estimate
+from calotype.diffusion.random import NoiseSource
+from calotype.diffusion.schedule import alpha_sigma
+from calotype.diffusion.steps import Move, SamplerState, Step, ddpm_step
+from calotype.errors import UsageError
+
+
+def denoising_steps(
+    denoise: Denoiser, z: Tensor, levels: Tensor, noise: NoiseSource, *, step: Step = ddpm_step
+) -> Iterator[SamplerState]:
+    """Walk from noise to images, one state per look of the denoiser and one for the result.
+
+    Args:
+        denoise: the denoiser; it gets levels as (B,) float32 on the device of `z`.
+        z: images at the first level, (B, 3, H, W): pure noise, or a picture with noise added.
+        levels: grid (N+1,) of log-SNR; it may fall (noise is added there), and usually ends at
+            +inf, where the last state holds the finished images.
+        noise: where the noise of steps comes from; drawn only by steps that need it.
+        step: the solver.
+
+    Returns:
+        The states; the last has `index` N and the result in `z`. Gradients flow if enabled.
+
+    Raises:
+        UsageError: if `levels` is no grid.
+    """
+    if levels.ndim != 1 or len(levels) < 2 or not bool((levels > -math.inf).all()):
+        raise UsageError(
+            f"levels of shape {tuple(levels.shape)} are no grid, expected at least two log-SNRs "
+            "above -inf: use sampling_levels or karras_levels"
+        )
+    # The network sees float32: rounding the grid first lets the coefficients see the same levels.
+    grid = levels.cpu().float().double()
+    if not bool((grid[1:] != grid[:-1]).all()):
+        raise UsageError("levels repeat a level, expected every step to move: use fewer steps")
+    return _walk(denoise, z, grid, noise, step=step)
+
+
+def renoise(z: Tensor, logsnr: Tensor, logsnr_next: Tensor, noise: Tensor) -> Tensor:
+    """Go from a level back to a noisier one by the forward process q(z_t | z_s).
+
+    Args:
+        z: images at level `logsnr`, (B, 3, H, W).
+        logsnr: the present level, (), +inf for clean images.
+        logsnr_next: a noisier level, ().
+        noise: standard normal, like `z`.
+
+    Reference: Lugmayr et al. 2022, algorithm 1, arXiv:2201.09865.
+    """
+    (alpha, _), (alpha_next, sigma_next) = alpha_sigma(logsnr), alpha_sigma(logsnr_next)
+    std = float(sigma_next) * math.sqrt(-math.expm1(float(logsnr_next - logsnr)))
+    return float(alpha_next / alpha) * z + std * noise
+
+
+def resampling_levels(levels: Tensor, *, jump: int, repeats: int) -> Tensor:
+    """Return a grid that walks every piece of `jump` steps `repeats` times, as RePaint does.
+
+    Args:
+        levels: rising grid (N+1,) ending at +inf.
+        jump: length of a piece, at least 1; pieces are counted from the clean end, and the last
+            step, to +inf, belongs to none.
+        repeats: how often each piece is walked, at least 1; 1 returns `levels`.
+
+    Raises:
+        UsageError: if `jump` or `repeats` is out of range.
+
+    Reference: Lugmayr et al. 2022, section 4.2, arXiv:2201.09865.
+    """
+    if jump < 1 or repeats < 1:
+        raise UsageError(f"jump, repeats are {jump}, {repeats}, expected at least 1: raise them")
+    last = len(levels) - 2
+    grid, start = [levels[:1]], 0
+    while start < last:
+        stop = start + ((last - start) % jump or jump)
+        piece = levels[start + 1 : stop + 1]
+        grid += [piece] + [levels[start : start + 1], piece] * (repeats - 1)
+        start = stop
+    return torch.cat([*grid, levels[-1:]])
+
+
+def _walk(
+    denoise: Denoiser, z: Tensor, levels: Tensor, noise: NoiseSource, *, step: Step
+) -> Iterator[SamplerState]:
+    def draw() -> Tensor:
+        return noise.normal(z.shape).to(z)
+
+    previous = None
+    for index in range(len(levels) - 1):
+        logsnr, logsnr_next = levels[index], levels[index + 1]
+        if logsnr_next < logsnr:
+            z, previous = renoise(z, logsnr, logsnr_next, draw()), None
+            continue
+        estimate = denoise(z, logsnr.to(z.device, torch.float32).expand(len(z)))
+        state = SamplerState(index, logsnr, z, estimate)
+        yield state
+        z = step(Move(state, logsnr_next, draw, denoise, previous))
+        previous = state
+    yield SamplerState(len(levels) - 1, levels[-1], z, Estimate(z))

@@ -1,0 +1,41 @@
+"""Networks: a noisy picture, its noise level and a `Conditioning` go in, a prediction comes out.
+
+They know nothing of schedules, samplers, files or captions as strings. May import `config` and
+`conditioning` only. What does not depend on the noise level (text keys and values, pooled text,
+text canvas) is computed once in `bind` and used by every call of what it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from calotype.conditioning import Conditioning
+from calotype.config import EfficientUNetConfig, NetworkConfig, UNetConfig
+from calotype.networks.efficient_unet import EfficientUNet
+from calotype.networks.unet import UNet
+
+__all__ = ["DenoisingNetwork", "EfficientUNet", "UNet", "build_network"]
+
+
+class DenoisingNetwork(Protocol):
+    """What a stage needs of a network."""
+
+    def __call__(self, z: Tensor, logsnr: Tensor, cond: Conditioning) -> Tensor:
+        """Predict from noisy pictures z, (B, 3, H, W), at logsnr, (B,)."""
+        ...
+
+    def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
+        """Compute once what only the conditioning decides; returns `(z, logsnr) -> prediction`."""
+        ...
+
+
+def build_network(config: NetworkConfig) -> nn.Module:
+    """The network a config describes, freshly initialised."""
+    match config:
+        case UNetConfig():
+            return UNet(config)
+        case EfficientUNetConfig():
+            return EfficientUNet(config)

@@ -1,0 +1,207 @@
+"""Building blocks the U-Nets share: embeddings, residual blocks, attention, resampling.
+
+Feature maps are (B, C, h, w), kept in channels_last memory order by the caller; embeddings are
+(B, E).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from calotype.networks.text import TextFeatures, TextKeysValues
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def zero_init(module: Module) -> Module:
+    """Start a layer at zero, so that its branch is the identity at first (ADM, section 3)."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or as many as divide the channels."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+def sinusoidal_embedding(values: Tensor, dim: int) -> Tensor:
+    """Sines and cosines of values of about [0, 1000] at `dim` / 2 frequencies from 1 to 1e-4.
+
+    Args:
+        values: (B,).
+        dim: width of the result, even.
+
+    Returns:
+        (B, dim), float32.
+
+    Reference: Vaswani et al. 2017, section 3.5, arXiv:1706.03762.
+    """
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=values.device) / half
+    angles = values.float()[:, None] * torch.exp(-math.log(10_000.0) * exponents)
+    return torch.cat((angles.cos(), angles.sin()), dim=1)
+
+
+class ScalarEmbedding(nn.Module):
+    """Embeds the noise level, or the noise of the low-resolution picture.
+
+    Values of [low, high] are spread over [0, 1000], where the sinusoids resolve them well.
+    """
+
+    def __init__(self, *, low: float, high: float, embed_dim: int) -> None:
+        super().__init__()
+        self.low = low
+        self.high = high
+        self.width = 256
+        self.mlp = nn.Sequential(
+            nn.Linear(self.width, embed_dim), nn.SiLU(), nn.Linear(embed_dim, embed_dim)
+        )
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(B,) -> (B, E)."""
+        spread = (values.clamp(self.low, self.high) - self.low) * (1000 / (self.high - self.low))
+        features = sinusoidal_embedding(spread, self.width)
+        output: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
+        return output
+
+
+def avg_down(x: Tensor) -> Tensor:
+    """Halve the resolution by averaging 2x2 squares."""
+    return F.avg_pool2d(x, 2)
+
+
+def nearest_up(x: Tensor) -> Tensor:
+    """Double the resolution by repetition."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+RESAMPLERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "down": avg_down,
+    "up": nearest_up,
+}
+
+
+class ResidualBlock(nn.Module):
+    """Residual block with scale-shift norm; may halve or double the resolution (BigGAN).
+
+    h = conv(resample(silu(norm(x)))); h = conv(silu(norm(h) * (1 + scale) + shift)); the result
+    is (skip(resample(x)) + h) * `scale`.
+
+    Reference: Dhariwal & Nichol 2021, section 3 and appendix A, arXiv:2105.05233.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embed_dim: int,
+        *,
+        dropout: float = 0.0,
+        resample: Literal["none", "down", "up"] = "none",
+    ) -> None:
+        super().__init__()
+        self.resample = RESAMPLERS[resample]
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(embed_dim, 2 * out_channels)
+        self.norm2 = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, h, w), (B, E) -> (B, C', h', w')."""
+        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        scale, shift = self.embedding(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        h = self.conv2(self.dropout(F.silu(h)))
+        output: Tensor = self.skip(self.resample(x)) + h
+        return output
+
+
+class Attention(nn.Module):
+    """Attention of pixels to pixels and text, or to text alone.
+
+    Text keys and values, made once per picture by `TextProjection`, are joined to those of the
+    pixels (`self_attention`) or stand alone.
+
+    Reference: Saharia et al. 2022, appendix D.3.1, arXiv:2205.11487.
+    """
+
+    def __init__(self, channels: int, head_dim: int, *, self_attention: bool) -> None:
+        super().__init__()
+        self.heads = channels // head_dim
+        self.self_attention = self_attention
+        self.norm = group_norm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels if self_attention else channels)
+        self.out = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, text: TextKeysValues | None) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        batch, channels, height, width = x.shape
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, hw, C)
+        heads = [split_heads(part, self.heads) for part in self.qkv(tokens).split(channels, 2)]
+        keys, values, mask = _joined(heads[1:], text, pixels=height * width)
+        attended = F.scaled_dot_product_attention(heads[0], keys, values, attn_mask=mask)
+        h = self.out(attended.transpose(1, 2).flatten(2))  # (B, hw, C)
+        output: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
+        return output
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, C) -> (B, heads, L, C / heads)."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def _joined(
+    own: list[Tensor], text: TextKeysValues | None, *, pixels: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and mask over pixels (if any) and text (if any)."""
+    if text is None:
+        if not own:
+            raise ValueError("got no text for attention to text alone; expected a text embedding")
+        return own[0], own[1], None
+    if not own:
+        return text.keys, text.values, text.mask
+    keys, values = torch.cat((own[0], text.keys), 2), torch.cat((own[1], text.values), 2)
+    return keys, values, F.pad(text.mask, (pixels, 0), value=True)
+
+
+class Block(nn.Module):
+    """A residual block and, where the level says so, attention."""
+
+    def __init__(
+        self, residual: nn.Module, attention: Attention | None, *, recompute: bool = False
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.attention = attention
+        self.recompute = recompute
+        self.text_layer: int | None = None  # which text keys and values are this block's
+
+    def forward(self, x: Tensor, embedding: Tensor, text: TextFeatures | None) -> Tensor:
+        """(B, C, h, w), (B, E) -> (B, C', h', w')."""
+        if self.recompute and torch.is_grad_enabled():
+            recomputed: Tensor = checkpoint(self._run, x, embedding, text, use_reentrant=False)
+            return recomputed
+        return self._run(x, embedding, text)
+
+    def _run(self, x: Tensor, embedding: Tensor, text: TextFeatures | None) -> Tensor:
+        x = self.residual(x, embedding)
+        if self.attention is None:
+            return x
+        own = None
+        if text is not None and self.text_layer is not None:
+            own = text.keys_values[self.text_layer]
+        attended: Tensor = self.attention(x, own)
+        return attended

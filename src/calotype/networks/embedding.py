@@ -1,0 +1,93 @@
+"""The embedding every residual block sees: noise level, pooled text, noise of the condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from calotype.conditioning import TextEmbedding
+from calotype.config import NetworkConfig
+from calotype.networks.blocks import Block, ScalarEmbedding
+from calotype.networks.text import (
+    AttentionShape,
+    TextCanvas,
+    TextConditioner,
+    TextFeatures,
+    WhitenedMeanPooling,
+)
+
+
+class ConditionEmbedding(nn.Module):
+    """Sums the embeddings of all that conditions a network; owns its text conditioner.
+
+    Args:
+        config: the network's settings.
+        embed_dim: width E of the embedding.
+        blocks: modules of the network; those that attend are given text keys and values in this
+            order.
+        canvas: text canvas, if the network has one.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        embed_dim: int,
+        *,
+        blocks: Iterable[nn.Module],
+        canvas: TextCanvas | None = None,
+    ) -> None:
+        super().__init__()
+        self.level = ScalarEmbedding(low=-25.0, high=25.0, embed_dim=embed_dim)
+        self.aug_level = (
+            ScalarEmbedding(low=0.0, high=1.0, embed_dim=embed_dim) if config.lowres else None
+        )
+        self.text: TextConditioner | None = None
+        if config.text_dim > 0:
+            self.text = TextConditioner(
+                config.text_dim,
+                embed_dim,
+                pooling=config.text_pooling,
+                layers=_number_text_layers(blocks),
+                canvas=canvas,
+            )
+
+    def set_text_statistics(self, mean: Tensor, covariance: Tensor) -> None:
+        """Statistics for whitened pooling; see `WhitenedMeanPooling.set_statistics`."""
+        if self.text is None or not isinstance(self.text.pooling, WhitenedMeanPooling):
+            raise ValueError("got text statistics; expected text_pooling='whitened_mean'")
+        self.text.pooling.set_statistics(mean, covariance)
+
+    def encode(self, text: TextEmbedding | None) -> TextFeatures | None:
+        """What the network wants of its captions; None for a network without text."""
+        if self.text is None:
+            return None
+        if text is None:
+            raise ValueError(
+                "got no text for a network with text; expected a TextEmbedding "
+                "(TextEmbedding.null for the null caption)"
+            )
+        features: TextFeatures = self.text(text)
+        return features
+
+    def forward(
+        self, logsnr: Tensor, aug_level: Tensor | None, text: TextFeatures | None
+    ) -> Tensor:
+        """(B,), (B,) -> (B, E)."""
+        embedding: Tensor = self.level(logsnr)
+        if self.aug_level is not None:
+            if aug_level is None:
+                raise ValueError("got no aug_level; expected one number in [0, 1] a picture")
+            embedding = embedding + self.aug_level(aug_level)
+        return embedding if text is None else embedding + text.pooled
+
+
+def _number_text_layers(modules: Iterable[nn.Module]) -> list[AttentionShape]:
+    """Give every attending block its place among the text keys and values."""
+    shapes = []
+    for module in modules:
+        if isinstance(module, Block) and module.attention is not None:
+            module.text_layer = len(shapes)
+            heads = module.attention.heads
+            shapes.append(AttentionShape(module.attention.out.out_features, heads))
+    return shapes

@@ -1,0 +1,219 @@
+"""How text enters a network: pooled into the noise-level embedding, as keys and values, as canvas.
+
+None of it depends on the noise level, so `TextConditioner` computes it once per picture. Padding
+never changes the result; a caption without tokens (the null caption) sees a learned null token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from calotype.conditioning import TextEmbedding
+
+
+@dataclass(frozen=True)
+class TextKeysValues:
+    """Text keys and values of one attention layer, (B, heads, L, d), and mask (B, 1, 1, L)."""
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Everything a network wants of its captions.
+
+    Args:
+        pooled: added to the noise-level embedding, (B, E).
+        keys_values: one record an attention layer, in the network's order.
+        canvas: one hidden vector a caption that `TextCanvas` turns into maps, or None.
+    """
+
+    pooled: Tensor
+    keys_values: tuple[TextKeysValues, ...]
+    canvas: tuple[Tensor | None, ...] = ()
+
+
+class AttentionPooling(nn.Module):
+    """Attention-pooled text: the mean token asks all tokens (and a null token).
+
+    Reference: Saharia et al. 2022, appendix D.1 (pooled text conditioning with attention).
+    """
+
+    def __init__(self, text_dim: int, *, head_dim: int = 64) -> None:
+        super().__init__()
+        self.heads = max(1, text_dim // head_dim) if text_dim % head_dim == 0 else 1
+        self.norm = nn.LayerNorm(text_dim)
+        self.null = nn.Parameter(torch.zeros(1, 1, text_dim))
+        self.query = nn.Linear(text_dim, text_dim)
+        self.key_value = nn.Linear(text_dim, 2 * text_dim)
+        self.output_dim = text_dim
+
+    def forward(self, text: TextEmbedding) -> Tensor:
+        """(B, L, D) -> (B, D)."""
+        tokens = with_null(self.norm(text.tokens), self.null)
+        mask = F.pad(text.mask, (1, 0), value=True)
+        mean = masked_mean(tokens, mask)
+        query = _heads(self.query(mean)[:, None], self.heads)
+        keys, values = self.key_value(tokens).chunk(2, dim=2)
+        pooled = F.scaled_dot_product_attention(
+            query, _heads(keys, self.heads), _heads(values, self.heads), mask[:, None, None]
+        )
+        return pooled.transpose(1, 2).flatten(1)
+
+
+class WhitenedMeanPooling(nn.Module):
+    """Mean of the token states, whitened with statistics of the training captions.
+
+    Frozen encoders put most of their variance into few directions; whitening lets a small
+    network see the rest. The null caption is the zero vector.
+    """
+
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, text_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(text_dim))
+        self.register_buffer("whitening", torch.eye(text_dim))
+        self.output_dim = text_dim
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, covariance: Tensor, *, ridge: float = 0.02) -> None:
+        """Whiten with mean (D,) and covariance (D, D); `ridge` is a share of the mean eigenvalue.
+
+        The symmetric (ZCA) root is used, so that the result does not depend on the sign of
+        eigenvectors.
+        """
+        values, vectors = torch.linalg.eigh(covariance.double())
+        values = values.clamp_min(0.0) + ridge * values.clamp_min(0.0).mean()
+        whitening = (vectors * values.rsqrt()) @ vectors.T
+        self.mean.copy_(mean)
+        self.whitening.copy_(whitening)
+
+    def forward(self, text: TextEmbedding) -> Tensor:
+        """(B, L, D) -> (B, D), of about unit variance over captions."""
+        pooled = (masked_mean(text.tokens, text.mask) - self.mean) @ self.whitening
+        return pooled * text.mask.any(1, keepdim=True)
+
+
+class TextProjection(nn.Module):
+    """Text keys and values of one attention layer."""
+
+    def __init__(self, text_dim: int, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key_value = nn.Linear(text_dim, 2 * channels)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> TextKeysValues:
+        """(B, L, D), (B, L) -> keys and values (B, heads, L, d)."""
+        keys, values = self.key_value(tokens).chunk(2, dim=2)
+        return TextKeysValues(
+            _heads(keys, self.heads), _heads(values, self.heads), mask[:, None, None]
+        )
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Channels and heads of an attention layer that wants text."""
+
+    channels: int
+    heads: int
+
+
+class TextConditioner(nn.Module):
+    """Turns captions' token states into `TextFeatures`, once per picture."""
+
+    def __init__(
+        self,
+        text_dim: int,
+        embed_dim: int,
+        *,
+        pooling: Literal["attention", "whitened_mean"],
+        layers: Sequence[AttentionShape],
+        canvas: TextCanvas | None = None,
+    ) -> None:
+        super().__init__()
+        self.pooling: AttentionPooling | WhitenedMeanPooling = (
+            AttentionPooling(text_dim)
+            if pooling == "attention"
+            else WhitenedMeanPooling(text_dim)
+        )
+        self.to_embedding = nn.Sequential(
+            nn.Linear(text_dim, embed_dim), nn.SiLU(), nn.Linear(embed_dim, embed_dim)
+        )
+        self.norm = nn.LayerNorm(text_dim)
+        self.null = nn.Parameter(torch.zeros(1, 1, text_dim))
+        self.projections = nn.ModuleList(
+            TextProjection(text_dim, layer.channels, layer.heads) for layer in layers
+        )
+        self.canvas = canvas
+
+    def forward(self, text: TextEmbedding) -> TextFeatures:
+        """Everything the network wants of its captions."""
+        dtype = self.norm.weight.dtype
+        text = TextEmbedding(text.tokens.to(dtype), text.mask)
+        pooled = self.pooling(text)
+        tokens = with_null(self.norm(text.tokens), self.null)
+        mask = F.pad(text.mask, (1, 0), value=True)
+        return TextFeatures(
+            pooled=self.to_embedding(pooled),
+            keys_values=tuple(project(tokens, mask) for project in self.projections),
+            canvas=() if self.canvas is None else self.canvas(pooled),
+        )
+
+
+class TextCanvas(nn.Module):
+    """Feature maps made of the pooled text alone: where things go.
+
+    Convolutions without positions can hardly learn from text where to draw what; a linear layer
+    from text to maps can. On small networks this is what makes text decide the layout.
+
+    Args:
+        text_dim: width of the pooled text.
+        hidden: width of the two hidden layers.
+        shapes: (channels, side) of each level's maps, or None where a level has none.
+    """
+
+    def __init__(
+        self, text_dim: int, hidden: int, shapes: Sequence[tuple[int, int] | None]
+    ) -> None:
+        super().__init__()
+        self.shapes = tuple(shapes)
+        self.mlp = nn.Sequential(
+            nn.Linear(text_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
+        self.maps = nn.ModuleList(
+            nn.Identity() if shape is None else nn.Linear(hidden, shape[0] * shape[1] ** 2)
+            for shape in self.shapes
+        )
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor | None, ...]:
+        """(B, D) -> maps (B, c, side, side), one a level or None."""
+        hidden = self.mlp(pooled)
+        return tuple(
+            None if shape is None else layer(hidden).unflatten(1, (shape[0], shape[1], shape[1]))
+            for shape, layer in zip(self.shapes, self.maps, strict=True)
+        )
+
+
+def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean over real tokens, (B, L, D) -> (B, D); zero where there are none."""
+    weights = mask.to(tokens.dtype)[..., None]
+    return (tokens * weights).sum(1) / weights.sum(1).clamp_min(1.0)
+
+
+def with_null(tokens: Tensor, null: Tensor) -> Tensor:
+    """Put the learned null token (1, 1, D) before the tokens (B, L, D)."""
+    return torch.cat((null.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens), dim=1)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)

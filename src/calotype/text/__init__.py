@@ -1,0 +1,52 @@
+"""The text room: captions come in, `TextEmbedding`s go out, from frozen encoders.
+
+`build_text_encoder` makes an encoder from the string that recipes hold; `store` keeps embeddings
+computed ahead. May import `conditioning`, `config` and `errors`. transformers is imported only
+when a T5 or CLIP encoder is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from calotype.errors import ConfigError
+from calotype.text.encoder import TextEncoder
+
+__all__ = ["TextEncoder", "build_text_encoder"]
+
+_EXPECTED = (
+    "minilm, minilm:<folder>, t5:<folder or name>, clip:<folder or name>, bytes:<width> or none"
+)
+
+
+def build_text_encoder(spec: str, *, max_tokens: int | None = None) -> TextEncoder | None:
+    """The encoder that `spec` names; None for "none" (an unconditional model).
+
+    `max_tokens` None is the encoder's own default: 128 for minilm and bytes, 256 for T5, the
+    model's limit (77) for CLIP.
+
+    Raises:
+        ConfigError: `spec` names no encoder, or `max_tokens` is out of its range.
+        CalotypeError: its files are missing or damaged.
+    """
+    kind, _, name = spec.partition(":")
+    if spec == "none":
+        return None
+    if kind == "minilm" and spec != "minilm:":
+        from calotype.text.minilm import MiniLMTextEncoder
+
+        folder = Path(name) if name else None
+        return MiniLMTextEncoder(folder, max_tokens=128 if max_tokens is None else max_tokens)
+    if kind == "bytes" and name.isascii() and name.isdecimal() and len(name) < 9:
+        from calotype.text.byte import ByteTextEncoder
+
+        return ByteTextEncoder(int(name), max_tokens=128 if max_tokens is None else max_tokens)
+    if kind == "t5" and name:
+        from calotype.text.t5 import T5TextEncoder
+
+        return T5TextEncoder(name, max_tokens=256 if max_tokens is None else max_tokens)
+    if kind == "clip" and name:
+        from calotype.text.clip import CLIPTextEncoder
+
+        return CLIPTextEncoder(name, max_tokens=max_tokens)
+    raise ConfigError(f"text_encoder: got {spec!r}, expected {_EXPECTED}; change the setting")

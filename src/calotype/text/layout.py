@@ -1,0 +1,94 @@
+"""Where the caption store keeps what: one folder for each encoder and precision, with a card.
+
+See `store.py` for the whole picture.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calotype.errors import CalotypeError, ConfigError
+from calotype.text.encoder import TextEncoder
+from calotype.text.shard import Precision, write_atomically
+
+_CARD = "encoder.json"
+_CARD_FIELDS = ("fingerprint", "spec", "embed_dim", "precision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreLayout:
+    """How a store is written.
+
+    Args:
+        precision: "float16", or "int8" (half the size, about 1 % error a state).
+        shard_bytes: a shard is closed when it holds this much,
+        shard_seconds: or when it has taken this long: all that a kill can cost.
+        process: which share of the captions to embed, in [0, processes).
+        processes: how many processes share the work, each with its own `process`.
+    """
+
+    precision: Precision = "float16"
+    shard_bytes: int = 128_000_000
+    shard_seconds: float = 120.0
+    process: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.precision not in ("float16", "int8"):
+            raise ConfigError(f"got precision={self.precision!r}; expected 'float16' or 'int8'")
+        if not 0 <= self.process < self.processes:
+            raise ConfigError(
+                f"got process={self.process} of processes={self.processes}; expected 0 <= process "
+                "< processes"
+            )
+
+
+@dataclass(frozen=True)
+class StoreCard:
+    """What `encoder.json` says: which encoder a store belongs to, and how it is written."""
+
+    fingerprint: str
+    spec: str
+    embed_dim: int
+    precision: Precision
+    folder: Path = field(compare=False)
+
+
+def store_cards(folder: Path) -> list[StoreCard]:
+    """The stores in a folder, by name."""
+    cards = []
+    for path in sorted(folder.glob(f"*/{_CARD}")):
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            fields = {name: data[name] for name in _CARD_FIELDS}
+            cards.append(StoreCard(**fields, folder=path.parent))
+        except (OSError, ValueError, KeyError) as error:
+            raise CalotypeError(
+                f"caption store {path} is damaged ({error}); delete it and embed again"
+            ) from error
+    return cards
+
+
+def write_card(folder: Path, encoder: TextEncoder, precision: Precision) -> StoreCard:
+    """Make the folder of an encoder's store, unless it is there.
+
+    Raises:
+        CalotypeError: the folder cannot be made or written.
+    """
+    spec = str(getattr(encoder, "spec", type(encoder).__name__))
+    place = folder / f"{encoder.fingerprint[:16]}-{precision}"
+    card = StoreCard(encoder.fingerprint, spec, encoder.embed_dim, precision, place)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CalotypeError(
+            f"caption store: cannot make {place}: {error.strerror}; choose another folder"
+        ) from error
+    if not (place / _CARD).exists():
+        fields = {name: getattr(card, name) for name in _CARD_FIELDS}
+        text = json.dumps({"format": 1, **fields}, indent=2)
+        write_atomically(place / _CARD, text.encode())
+    return card

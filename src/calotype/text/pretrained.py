@@ -1,0 +1,150 @@
+"""Loading text models with transformers: local files only, one-line errors, fingerprints.
+
+transformers is imported here and nowhere else in this room, and only when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.errors import CalotypeError, ConfigError, MissingExtra
+from calotype.text.encoder import digest
+
+_NOT_DECIDING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+
+
+@dataclass(frozen=True)
+class PretrainedText:
+    """A frozen text model and its tokenizer, as transformers loads them.
+
+    Args:
+        model: in eval mode, without gradients.
+        tokenizer: slow or fast.
+        name: folder or hub name, for messages.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+
+    def token_ids(self, captions: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Ids of each caption, special tokens included, at most `max_tokens`.
+
+        A caption without any ordinary token has no ids: it is the null caption.
+        """
+        rows = self.tokenizer(list(captions), truncation=True, max_length=max_tokens)["input_ids"]
+        # By count and not by id: CLIP's mark of the end stands for unknown characters as well.
+        markers = self.tokenizer.num_special_tokens_to_add()
+        return [list(row) if len(row) > markers else [] for row in rows]
+
+    def fingerprint(self, parts: Sequence[str]) -> str:
+        """SHA-256 (hex) of weights, configuration, tokenizer and the given settings.
+
+        The weights are hashed as loaded, so that file formats and shards make no difference.
+        """
+        config = self.model.config.to_diff_dict()
+        for key in _NOT_DECIDING:
+            config.pop(key, None)
+        return digest(
+            [
+                *parts,
+                json.dumps(config, sort_keys=True, default=str),
+                _tokenizer_text(self.tokenizer),
+                hash_state(self.model.state_dict()),
+            ]
+        )
+
+
+def load_pretrained(
+    name: str, model_types: dict[str, str], *, dtype: torch.dtype, allow_download: bool
+) -> PretrainedText:
+    """Load a model and its tokenizer from a folder or the hub cache.
+
+    Args:
+        name: folder, or name of a model on the hub.
+        model_types: `model_type` of the configuration to the class of transformers to use.
+        dtype: of the weights.
+        allow_download: whether the hub may be asked; otherwise only files that are here are used.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        ConfigError: the model is of another kind.
+        CalotypeError: files are missing or damaged.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("interop", "transformers") from error
+    where = {"local_files_only": not allow_download}
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, **where)
+    except Exception as error:  # transformers raises many kinds
+        raise _cannot_load(name, "configuration", error) from error
+    if config.model_type not in model_types:
+        raise ConfigError(
+            f"text encoder {name!r}: got a model of type {config.model_type!r}, expected one of "
+            f"{sorted(model_types)}; choose another model or encoder"
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **where)
+    except Exception as error:
+        raise _cannot_load(name, "tokenizer", error) from error
+    model = _load_model(getattr(transformers, model_types[config.model_type]), name, dtype, where)
+    return PretrainedText(model.eval().requires_grad_(False), tokenizer, name)
+
+
+def _load_model(kind: Any, name: str, dtype: torch.dtype, where: dict[str, bool]) -> Any:
+    from transformers.utils import logging
+
+    # It lists the decoder's weights as unexpected: they are, and it does not matter here.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, found = kind.from_pretrained(name, dtype=dtype, output_loading_info=True, **where)
+    except Exception as error:
+        raise _cannot_load(name, "weights", error) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(found["missing_keys"]) + sorted(found["mismatched_keys"])
+    if missing:  # transformers would go on with random numbers
+        raise CalotypeError(
+            f"text encoder {name!r}: got {len(missing)} weights missing or of the wrong shape "
+            f"(first {missing[0]}), expected all; fetch the model again"
+        )
+    return model
+
+
+def _cannot_load(name: str, part: str, error: Exception) -> CalotypeError:
+    reason = " ".join(str(error).split())[:200]
+    return CalotypeError(
+        f"text encoder {name!r}: no {part} in a folder or the hub cache of that name; give the "
+        f"path of a model folder, or fetch it with `hf download {name}` ({reason})"
+    )
+
+
+def _tokenizer_text(tokenizer: Any) -> str:
+    """What decides the ids, without the cutting and padding that the last call has set."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return type(tokenizer).__name__ + json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    data = json.loads(backend.to_str())
+    for key in ("truncation", "padding"):
+        data.pop(key, None)
+    return json.dumps(data, sort_keys=True)
+
+
+def hash_state(state: dict[str, Tensor]) -> str:
+    """SHA-256 (hex) of named tensors: names, dtypes, shapes, bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()

@@ -1,0 +1,270 @@
+"""Caption embeddings computed once and kept on disk: ragged, memory-mapped, safe to kill.
+
+    folder/
+      <fingerprint of the encoder, 16 digits>-<precision>/
+        encoder.json       which encoder, how wide, how precise
+        <keys>.safetensors shards (`shard.py`): only ever added, each whole or not there
+
+Several encoders and precisions lie side by side. Any number of processes may embed into one
+folder at a time; one that is killed loses the shard in hand. A reader needs no encoder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from calotype.conditioning import TextEmbedding
+from calotype.errors import CalotypeError, UsageError
+from calotype.text.encoder import TextEncoder
+from calotype.text.layout import StoreCard, StoreLayout, store_cards, write_card
+from calotype.text.shard import (
+    Array,
+    EmbeddedCaption,
+    Precision,
+    Shard,
+    caption_keys,
+    decode_rows,
+    encode_rows,
+    remove_stale_files,
+    write_shard,
+)
+
+_WINDOW_CAPTIONS = 16384  # captions sorted by length together
+
+
+class MissingCaptionError(CalotypeError, LookupError):
+    """A caption is not in the store, and there is no encoder to embed it with."""
+
+
+class CaptionStore:
+    """Reads the embeddings of one encoder: `store[captions]` is a `TextEmbedding`."""
+
+    def __init__(self, card: StoreCard, *, encoder: TextEncoder | None = None) -> None:
+        """Open; `encoder` embeds captions that are missing (in memory, at each call)."""
+        self.card = card
+        self.encoder = encoder
+        self._shards: dict[str, Shard] = {}
+        self._ranges = np.zeros((0, 2), np.uint64)
+        self.refresh()
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the token states."""
+        return self.card.embed_dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the encoder."""
+        return self.card.fingerprint
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return sum(shard.nbytes for shard in self._shards.values())
+
+    def refresh(self) -> None:
+        """Take in shards that were written since.
+
+        Raises:
+            CalotypeError: a shard is damaged.
+        """
+        for path in sorted(self.card.folder.glob("*.safetensors")):
+            if not path.name.startswith(".") and path.name not in self._shards:
+                self._shards[path.name] = Shard(path)
+        ranges = [(shard.first, shard.last) for shard in self._shards.values()]
+        self._ranges = np.array(ranges, np.uint64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        """Number of captions; one that two processes wrote counts twice."""
+        return sum(len(shard) for shard in self._shards.values())
+
+    def __contains__(self, caption: str) -> bool:
+        """Whether a caption is stored; the null caption always is."""
+        return not self.missing([caption])
+
+    def missing(self, captions: Iterable[str]) -> list[str]:
+        """The captions that are not stored, each once, in their order."""
+        wanted = [caption for caption in dict.fromkeys(captions) if caption.strip()]
+        found = self._find(wanted)
+        return [caption for caption, place in zip(wanted, found, strict=True) if place is None]
+
+    def __getitem__(self, captions: Sequence[str]) -> TextEmbedding:
+        """Token states (B, L, D) float32 and mask, padded to the longest caption.
+
+        Raises:
+            MissingCaptionError: a caption is not stored, and there is no encoder.
+        """
+        if isinstance(captions, str) or len(captions) == 0:
+            raise UsageError(f"got {captions!r}, expected a list of captions; write [caption]")
+        wanted = [caption for caption in dict.fromkeys(captions) if caption.strip()]
+        states: dict[str, Array] = {}
+        absent = []
+        for caption, place in zip(wanted, self._find(wanted), strict=True):
+            if place is None:
+                absent.append(caption)
+            else:
+                states[caption] = place[0].states(place[1])
+        states |= self._embed_absent(absent)
+        nothing = np.zeros((0, self.embed_dim), np.float32)
+        return _padded([states.get(caption, nothing) for caption in captions])
+
+    def _find(self, captions: Sequence[str]) -> list[tuple[Shard, int] | None]:
+        """Shard and row of each caption."""
+        keys = caption_keys(captions)
+        places: list[tuple[Shard, int] | None] = [None] * len(captions)
+        for shard, (first, last) in zip(self._shards.values(), self._ranges, strict=True):
+            (inside,) = np.nonzero((keys[:, 0] >= first) & (keys[:, 0] <= last))
+            if len(inside) == 0:
+                continue
+            for index, row in zip(inside.tolist(), shard.find(keys[inside]).tolist(), strict=True):
+                if row >= 0:
+                    places[index] = (shard, row)
+        return places
+
+    def _embed_absent(self, captions: Sequence[str]) -> dict[str, Array]:
+        if not captions:
+            return {}
+        if self.encoder is None:
+            raise MissingCaptionError(
+                f"got {len(captions)} captions that are not in the store {self.card.folder} (first "
+                f"{captions[0][:60]!r}); embed them, or let them be computed on the spot"
+            )
+        rows = _encode(self.encoder, captions, self.card.precision)
+        return {caption: decode_rows(row.rows) for caption, row in zip(captions, rows, strict=True)}
+
+
+def open_store(
+    folder: Path,
+    *,
+    fingerprint: str | None = None,
+    spec: str | None = None,
+    precision: Precision | None = None,
+    encoder: TextEncoder | None = None,
+) -> CaptionStore:
+    """Open the one store in a folder that fits what is given; nothing given fits any.
+
+    Args:
+        folder: as given to `embed_captions`.
+        fingerprint: of the encoder.
+        spec: as given to `build_text_encoder`: finds a store without loading the encoder.
+        precision: of the store.
+        encoder: computes missing captions; its fingerprint must fit.
+
+    Raises:
+        CalotypeError: no store fits, or more than one.
+    """
+    if encoder is not None:
+        fingerprint = encoder.fingerprint
+    cards = [
+        card
+        for card in store_cards(folder)
+        if fingerprint in (None, card.fingerprint)
+        and spec in (None, card.spec)
+        and precision in (None, card.precision)
+    ]
+    if len(cards) != 1:
+        found = ", ".join(f"{c.spec} {c.precision} {c.fingerprint[:16]}" for c in cards) or "none"
+        raise CalotypeError(
+            f"caption store {folder}: got {found} for encoder {spec or fingerprint or 'any'}, "
+            "expected exactly one; embed the captions, or say which encoder and precision"
+        )
+    return CaptionStore(cards[0], encoder=encoder)
+
+
+def embed_captions(
+    encoder: TextEncoder,
+    captions: Iterable[str],
+    *,
+    folder: Path,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+    layout: StoreLayout | None = None,
+) -> CaptionStore:
+    """Embed the captions that the store lacks, and open it (without the encoder).
+
+    Each caption is embedded once; empty ones need no storing. `progress` gets (done, total) after
+    each batch, of what was missing.
+
+    Raises:
+        CalotypeError: the folder cannot be written, or a shard is damaged.
+    """
+    layout = StoreLayout() if layout is None else layout
+    card = write_card(folder, encoder, layout.precision)
+    remove_stale_files(card.folder)
+    store = CaptionStore(card)
+    missing = _share(store.missing(captions), layout)
+    writer = _ShardWriter(card.folder, layout)
+    done = 0
+    for batch in _batches(missing, batch_size):
+        writer.add(_encode(encoder, batch, layout.precision))
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(missing))
+    writer.flush()
+    store.refresh()
+    return store
+
+
+def _share(captions: Sequence[str], layout: StoreLayout) -> list[str]:
+    """This process's captions, by key: a shard then covers few keys, and a reader opens few."""
+    keys = caption_keys(captions)
+    mine = np.nonzero(keys[:, 0] % np.uint64(layout.processes) == np.uint64(layout.process))[0]
+    return [captions[index] for index in mine[np.argsort(keys[mine, 0])].tolist()]
+
+
+def _batches(captions: Sequence[str], batch_size: int) -> Iterable[list[str]]:
+    """Batches of captions of about one length, so that little is computed on padding."""
+    for start in range(0, len(captions), _WINDOW_CAPTIONS):
+        window = sorted(captions[start : start + _WINDOW_CAPTIONS], key=len)
+        for first in range(0, len(window), batch_size):
+            yield window[first : first + batch_size]
+
+
+def _encode(
+    encoder: TextEncoder, captions: Sequence[str], precision: Precision
+) -> list[EmbeddedCaption]:
+    text = encoder(captions)
+    tokens, mask = text.tokens.float().cpu().numpy(), text.mask.cpu().numpy()
+    keys = caption_keys(captions).tolist()
+    return [
+        EmbeddedCaption((high, low), encode_rows(states[real], precision))
+        for (high, low), states, real in zip(keys, tokens, mask, strict=True)
+    ]
+
+
+class _ShardWriter:
+    """Collects embedded captions, and writes a shard when it is large or old enough."""
+
+    def __init__(self, folder: Path, layout: StoreLayout) -> None:
+        self._folder = folder
+        self._layout = layout
+        self._captions: list[EmbeddedCaption] = []
+        self._bytes = 0
+        self._since = time.monotonic()
+
+    def add(self, captions: Sequence[EmbeddedCaption]) -> None:
+        self._captions += captions
+        self._bytes += sum(caption.rows.nbytes for caption in captions)
+        old = time.monotonic() - self._since > self._layout.shard_seconds
+        if old or self._bytes > self._layout.shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._captions:
+            write_shard(self._folder, self._captions)
+        self._captions, self._bytes, self._since = [], 0, time.monotonic()
+
+
+def _padded(states: Sequence[Array]) -> TextEmbedding:
+    longest = max(1, max(len(rows) for rows in states))
+    tokens = torch.zeros((len(states), longest, states[0].shape[1]))
+    mask = torch.zeros((len(states), longest), dtype=torch.bool)
+    for index, rows in enumerate(states):
+        tokens[index, : len(rows)] = torch.from_numpy(rows)
+        mask[index, : len(rows)] = True
+    return TextEmbedding(tokens=tokens, mask=mask)

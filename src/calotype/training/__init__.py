@@ -1,0 +1,12 @@
+"""Training: a recipe and a folder of pictures go in, checkpoints and a cascade come out.
+
+In: a `Recipe` (calotype.config), data (calotype.data), frozen text encoders (calotype.text).
+Out: a run folder with exact checkpoints, logs, validation losses and grids of drawings.
+Everything random in a run is a pure function of (seed, position in the data): nothing about random
+number generators has to be restored, and a resumed run repeats an uninterrupted one to the bit.
+May import config, conditioning, diffusion, networks, text, cascade and data. Importing this package
+imports no torch: `calotype.training.run` does.
+
+Hint: set OMP_WAIT_POLICY=PASSIVE before torch is imported (`calotype train` does): threads that
+spin while they wait cost a third of the speed on small machines.
+"""

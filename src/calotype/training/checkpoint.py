@@ -1,0 +1,233 @@
+"""Checkpoints that are complete or not there, and that say so themselves.
+
+    RUN/checkpoints/<pictures over all stages>/
+        weights.safetensors, ema.safetensors, optimizer.safetensors   the stage in training
+        state.json      counters, recipe, versions
+        cascade/        averaged weights of all stages so far, ready to draw
+        manifest.json   size and SHA-256 of every other file; written last
+    RUN/checkpoints/latest -> the newest
+
+A checkpoint is made under a temporary name, flushed file by file, then renamed; `latest` is
+replaced in one step; older ones are pruned only after the newest was read back.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from calotype.cascade.files import new_folder, sync_folder
+from calotype.errors import CalotypeError
+
+MANIFEST = "manifest.json"
+_SPARE_BYTES = 1_000_000  # manifest, state, folder entries
+
+
+@dataclass(frozen=True)
+class CheckpointContent:
+    """What goes into a checkpoint.
+
+    Args:
+        images: pictures over all stages: its name.
+        tensors: named tensors by file name.
+        state: JSON data; `decay_start` in it is true for the one that is never pruned.
+        write_cascade: writes the cascade into a folder that does not exist yet.
+    """
+
+    images: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, Any]
+    write_cascade: Callable[[Path], object]
+
+
+def write_checkpoint(folder: Path, content: CheckpointContent) -> Path:
+    """Write a checkpoint into `folder` (RUN/checkpoints) and point `latest` to it.
+
+    Raises:
+        CalotypeError: it could not be written; earlier checkpoints are untouched.
+    """
+    folder.mkdir(exist_ok=True)
+    path = folder / str(content.images)
+    needed = _bytes_needed(content)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise _full(path, needed)
+    try:
+        with new_folder(path) as fresh:
+            _write_files(fresh, content)
+    except (OSError, SafetensorError, CalotypeError) as error:
+        if _is_full(error):
+            raise _full(path, needed) from error
+        if isinstance(error, CalotypeError):
+            raise
+        raise CalotypeError(
+            f"cannot write checkpoint {path}: {error}; the last checkpoint is whole: "
+            "mend the disk and go on with --resume"
+        ) from error
+    point_latest(folder, path.name)
+    return path
+
+
+def point_latest(folder: Path, name: str) -> None:
+    """Make `latest` a link to the checkpoint `name`, in one step."""
+    link = folder / ".latest.tmp"
+    link.unlink(missing_ok=True)
+    os.symlink(name, link)
+    os.replace(link, folder / "latest")
+    sync_folder(folder)
+
+
+def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a checkpoint by file name."""
+    return {file.name: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The JSON data of a checkpoint."""
+    state: dict[str, Any] = json.loads((path / "state.json").read_text("utf-8"))
+    return state
+
+
+def fault(path: Path) -> str | None:
+    """Read a checkpoint back whole; what is wrong with it, or None."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))["files"]
+        for name, entry in manifest.items():
+            file = path / name
+            if file.stat().st_size != entry["size"]:
+                return f"{name} has {file.stat().st_size} bytes, expected {entry['size']}"
+            if _sha256(file) != entry["sha256"]:
+                return f"{name} does not have its SHA-256"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints with a manifest, newest (most pictures) first."""
+    found = [
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.name.isdecimal() and not path.is_symlink() and (path / MANIFEST).is_file()
+    ]
+    return sorted(found, key=lambda path: int(path.name), reverse=True)
+
+
+def prune(folder: Path, *, keep: int) -> list[Path]:
+    """Remove all but the `keep` newest checkpoints and those where a decay begins.
+
+    Nothing is removed unless the newest reads back.
+
+    Raises:
+        CalotypeError: the newest does not read back.
+    """
+    paths = checkpoints(folder)
+    if len(paths) == 0:
+        return []
+    problem = fault(paths[0])
+    if problem is not None:
+        raise CalotypeError(
+            f"checkpoint {paths[0]} does not read back ({problem}); older checkpoints were kept: "
+            "check the disk, delete it and go on with --resume"
+        )
+    removed = [path for path in paths[keep:] if not _is_decay_start(path)]
+    for path in removed:
+        remove_folder(path)
+    return removed
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a checkpoint; its name goes first, so that no half of it is ever met."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left under temporary names."""
+    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+        _discard(path)
+    for path in folder.glob(".*.old") if folder.is_dir() else ():
+        _discard(path)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_files(fresh: Path, content: CheckpointContent) -> None:
+    for name, tensors in content.tensors.items():
+        save_file({key: t.contiguous() for key, t in tensors.items()}, fresh / name)
+    (fresh / "state.json").write_text(json.dumps(content.state, indent=1), "utf-8")
+    content.write_cascade(fresh / "cascade")
+    files = [path for path in sorted(fresh.rglob("*")) if path.is_file()]
+    for path in files:
+        _sync_file(path)
+    entries = {
+        path.relative_to(fresh).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        for path in files
+    }
+    manifest = {"format": 1, "images": content.images, "files": entries}
+    (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+    _sync_file(fresh / MANIFEST)
+    for path in sorted(fresh.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+    sync_folder(fresh)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_decay_start(path: Path) -> bool:
+    try:
+        return bool(read_state(path)["decay_start"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _bytes_needed(content: CheckpointContent) -> int:
+    sizes = {
+        name: sum(t.numel() * t.element_size() for t in tensors.values())
+        for name, tensors in content.tensors.items()
+    }
+    # The cascade holds the averaged weights once more; earlier stages are small beside it.
+    return sum(sizes.values()) + sizes.get("ema.safetensors", 0) + _SPARE_BYTES
+
+
+def _is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, SafetensorError) and "os error 28" in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _full(path: Path, needed: int) -> CalotypeError:
+    return CalotypeError(
+        f"no room for checkpoint {path}: it needs {needed} bytes ({needed / 1e6:.0f} MB); the last "
+        "checkpoint is whole: make room and go on with --resume"
+    )

@@ -1,0 +1,74 @@
+"""Grids of drawings: fixed prompts, fixed seeds, averaged weights, once in a while."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from calotype.cascade.files import write_file
+from calotype.cascade.stage import Stage
+from calotype.conditioning import Conditioning
+from calotype.diffusion import PerSampleNoise, upsample_lowres
+from calotype.training.probe import Probe
+from calotype.training.text import TextLookup
+
+_GAP = 2  # pixels between pictures
+
+
+def draw_prompts(
+    stage: Stage, captions: tuple[str, ...], text: TextLookup | None
+) -> Tensor:
+    """One picture a caption from a base stage, seeds 0, 1, ...; (B, 3, H, W) in [-1, 1]."""
+    embedded = None if text is None else text(captions).to(stage.device)
+    side = stage.config.resolution
+    noise = PerSampleNoise(range(len(captions)))
+    if embedded is None:
+        # A network without text learns of the batch size from an edit's start or from seeds.
+        return torch.cat([_draw(stage, Conditioning(), PerSampleNoise([i]), (side, side))
+                          for i in range(len(captions))])
+    return _draw(stage, Conditioning(embedded), noise, (side, side))
+
+
+def draw_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor:
+    """Rows of three: enlarged bicubically, drawn, real; (3B, 3, H, W) in [-1, 1]."""
+    assert probe.lowres is not None
+    embedded = None if text is None else text(probe.captions).to(stage.device)
+    height, width = probe.x.shape[2:]
+    lowres = probe.lowres.to(stage.device)
+    noise = PerSampleNoise(range(len(probe)), stream=1)
+    level = stage.config.sampling.aug_level
+    cond = stage.lowres_condition(
+        lowres, embedded, size=(height, width), aug_level=level, noise=noise
+    )
+    drawn = _draw(stage, cond, noise, (height, width)).cpu()
+    enlarged = upsample_lowres(probe.lowres, (height, width))
+    return torch.stack((enlarged, drawn, probe.x), dim=1).flatten(0, 1)
+
+
+def save_sheet(pictures: Tensor, path: Path, *, columns: int) -> None:
+    """Write pictures, (B, 3, H, W) in [-1, 1], as one PNG with `columns` a row."""
+    count, _, height, width = pictures.shape
+    rows = math.ceil(count / columns)
+    pixels = ((pictures.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    size = (columns * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP)
+    sheet = Image.new("RGB", size, (255, 255, 255))
+    for number, picture in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
+        row, column = divmod(number, columns)
+        sheet.paste(Image.fromarray(picture), (column * (width + _GAP), row * (height + _GAP)))
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG")
+    write_file(path, stream.getvalue())
+
+
+@torch.no_grad()
+def _draw(
+    stage: Stage, cond: Conditioning, noise: PerSampleNoise, size: tuple[int, int]
+) -> Tensor:
+    guided = stage.config.sampling.guidance_weight != 1
+    uncond = cond.without_text() if guided and cond.text is not None else None
+    return stage.sample(cond, uncond, noise, size=size)

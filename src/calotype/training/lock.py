@@ -1,0 +1,66 @@
+"""One trainer for one run folder: a lock that dies with its process, however that dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from calotype.errors import UsageError
+
+LOCK_NAME = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder` (which exists) for the length of a `with` block.
+
+    The lock is flock's, on a descriptor that is closed on exec and shared with nobody; processes
+    that are forked without exec give it up at once (a killed trainer's orphans must not hold it).
+
+    Raises:
+        UsageError: another trainer holds it.
+    """
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"{folder} is being trained by another process; wait for it, stop it, or choose "
+                "another --out"
+            ) from None
+        _close_in_children(descriptor)
+        yield
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+_held: set[int] = set()
+
+
+def _close_in_children(descriptor: int) -> None:
+    if not _held:
+        _register()
+    _held.add(descriptor)
+
+
+def _register() -> None:
+    global _registered
+    if not _registered:
+        os.register_at_fork(after_in_child=_forget)
+        _registered = True
+
+
+_registered = False
+
+
+def _forget() -> None:
+    # A forked child shares the open file and with it the lock: closing its copy leaves the
+    # trainer's lock alone, but it can no longer outlive the trainer.
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()

@@ -1,0 +1,79 @@
+"""Logs as JSON lines: one line a step, cut back to the checkpoint when a run is resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class JsonLines:
+    """An append-only log; every line holds `images`, the pictures seen over all stages.
+
+    Args:
+        path: the file; it is made when it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending."""
+        self.path = path
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line and hand it to the system, so that a killed process loses nothing."""
+        self._file.write(json.dumps(_legal(line)) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def cut_back(path: Path, images: int) -> int:
+    """Drop all lines after `images` pictures, and lines that were not finished.
+
+    Returns:
+        The number of lines dropped. The file is replaced in one step.
+    """
+    if not path.exists():
+        return 0
+    kept, dropped = [], 0
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.endswith("\n") and _images(line) <= images:
+                kept.append(line)
+            else:
+                dropped += 1
+    if dropped:
+        fresh = path.with_name(path.name + ".new")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.writelines(kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    return dropped
+
+
+def _images(line: str) -> float:
+    try:
+        return float(json.loads(line)["images"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _legal(value: Any) -> Any:
+    # JSON has no nan and no infinity.
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _legal(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_legal(item) for item in value]
+    return value

@@ -1,0 +1,124 @@
+"""What changes while a stage is trained, and its way into a checkpoint and back."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from calotype.cascade.stage import Stage
+from calotype.config import TrainConfig
+from calotype.errors import CalotypeError
+from calotype.training.ema import EMA
+from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from calotype.training.randomness import seed_networks
+
+RECENT_LOSSES = 256
+
+
+@dataclass
+class TrainState:
+    """One stage in training.
+
+    Args:
+        stage: the weights that are trained.
+        ema: their average.
+        optimizer: with its moments.
+        images_seen: pictures this stage has been trained on.
+        data_offset: pictures passed over by rewinds; the position in the data is the sum of both.
+        decayed: whether any step used a decaying learning rate.
+        skipped: steps skipped for numbers that were not finite.
+        skipped_in_row: the same, since the last good step.
+        rewinds: how often a loss spike sent the run back.
+        recent_losses: of the last good steps, for finding spikes.
+    """
+
+    stage: Stage
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    images_seen: int = 0
+    data_offset: int = 0
+    decayed: bool = False
+    skipped: int = 0
+    skipped_in_row: int = 0
+    rewinds: int = 0
+    recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LOSSES))
+
+    @property
+    def position(self) -> int:
+        """Place in the endless stream of pictures."""
+        return self.images_seen + self.data_offset
+
+    def averaged_stage(self) -> Stage:
+        """The stage with averaged weights, for drawing and for the cascade."""
+        stage = cast(Stage, self.ema.averaged())
+        stage.compute_dtype = self.stage.compute_dtype
+        return stage
+
+
+_COUNTERS = ("images_seen", "data_offset", "decayed", "skipped", "skipped_in_row", "rewinds")
+
+
+def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainState:
+    """A stage with initial weights, which depend on the seed and the resolution alone."""
+    seed_networks(config.seed, config.stage.resolution, part=-1)
+    stage = Stage(config.stage).to(device=device, memory_format=torch.channels_last)
+    stage.compute_dtype = dtype
+    stage.train()
+    ema = EMA(stage, halflife_images=config.ema_halflife_images)
+    return TrainState(stage, ema, build_optimizer(stage, config.optimizer))
+
+
+def counters(state: TrainState) -> dict[str, Any]:
+    """The numbers of a state, for JSON."""
+    numbers = {name: getattr(state, name) for name in _COUNTERS}
+    return {**numbers, "recent_losses": list(state.recent_losses)}
+
+
+def tensors(state: TrainState) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a state by file name."""
+    return {
+        "weights.safetensors": dict(state.stage.state_dict()),
+        "ema.safetensors": dict(state.ema.averaged().state_dict()),
+        "optimizer.safetensors": optimizer_tensors(state.optimizer),
+    }
+
+
+def restore(
+    state: TrainState, saved: dict[str, dict[str, Tensor]], numbers: dict[str, Any]
+) -> None:
+    """Put back what `tensors` and `counters` gave; all of it or an error.
+
+    Raises:
+        CalotypeError: the checkpoint belongs to another recipe.
+    """
+    copy_weights(state.stage, saved["weights.safetensors"])
+    copy_weights(state.ema.averaged(), saved["ema.safetensors"])
+    restore_optimizer(state.optimizer, saved["optimizer.safetensors"])
+    for name in _COUNTERS:
+        setattr(state, name, numbers[name])
+    state.recent_losses.clear()
+    state.recent_losses.extend(numbers["recent_losses"])
+
+
+@torch.no_grad()
+def copy_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy named tensors into a model, keeping the model's memory layout and number type.
+
+    Raises:
+        CalotypeError: names or shapes differ.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() ^ weights.keys()):
+        where = "missing in" if name in own else "not part of this network but in"
+        raise CalotypeError(f"{name} is {where} the saved weights; expected the same recipe")
+    for name, value in own.items():
+        if value.shape != weights[name].shape:
+            raise CalotypeError(
+                f"got {name} of shape {tuple(weights[name].shape)}; expected "
+                f"{tuple(value.shape)}: the saved weights belong to another recipe"
+            )
+        value.copy_(weights[name])

@@ -1,0 +1,154 @@
+"""One optimizer step: the only place where weights move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calotype.cascade.stage import Stage
+from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.config import TrainConfig
+from calotype.data.batches import Batch
+from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
+from calotype.training.learning_rate import decay_start, learning_rate
+from calotype.training.optimizer import set_learning_rate
+from calotype.training.randomness import StepDraws, draw_step, seed_networks
+from calotype.training.state import TrainState
+from calotype.training.text import TextLookup
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What one step says.
+
+    Args:
+        images: pictures this stage has seen, the step included.
+        loss: mean over the batch.
+        grad_norm: before clipping.
+        learning_rate: of the step.
+        skipped: loss or gradient was not finite, and no weight was moved.
+        keys: of the batch's pictures.
+    """
+
+    images: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    skipped: bool
+    keys: tuple[str, ...]
+
+
+class PreparedNoise:
+    """A `NoiseSource` of numbers that were drawn already, for parts of a batch."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        """Keep the numbers, (B, 3, H, W)."""
+        self._numbers = numbers
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """The numbers, which must have this shape."""
+        assert tuple(shape) == tuple(self._numbers.shape)
+        return self._numbers
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Not prepared."""
+        raise NotImplementedError
+
+
+def train_step(
+    state: TrainState, batch: Batch, text: TextLookup | None, *, config: TrainConfig
+) -> StepMetrics:
+    """Train on one batch; everything random is a function of seed and position.
+
+    Args:
+        state: moved by one step, unless loss or gradient is not finite.
+        batch: up to `config.batch_size` pictures.
+        text: captions -> embeddings; None for a network without text.
+        config: of the stage.
+    """
+    images = len(batch.x)
+    draws = draw_step(config, state.stage.schedule, state.position, shape=batch.x.shape)
+    embedded = None if text is None else text(batch.captions)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss = _accumulate(state, batch, draws, embedded=embedded, config=config)
+    norm = _clip(state.stage, config.optimizer.grad_clip_norm)
+    rate = learning_rate(config.optimizer, state.images_seen, config.total_images)
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    state.decayed |= state.images_seen > decay_start(config.optimizer, config.total_images)
+    state.images_seen += images
+    if finite:
+        set_learning_rate(state.optimizer, rate)
+        state.optimizer.step()
+        state.ema.update(batch_size=images, images_seen=state.images_seen)
+    return StepMetrics(state.images_seen, loss, norm, rate, not finite, batch.keys)
+
+
+def _accumulate(
+    state: TrainState,
+    batch: Batch,
+    draws: StepDraws,
+    *,
+    embedded: TextEmbedding | None,
+    config: TrainConfig,
+) -> float:
+    """Gradients of the mean loss, in as many parts as the recipe says; returns that loss."""
+    images, weighting = len(batch.x), _WEIGHTINGS[config.weighting]
+    size = math.ceil(images / min(config.optimizer.accumulation, images))
+    total = torch.zeros((), dtype=torch.float64)
+    for number, start in enumerate(range(0, images, size)):
+        rows = slice(start, start + size)
+        x = _to_device(batch.x[rows], state.stage)
+        part = draws.part(rows)
+        text = None if embedded is None else embedded[rows]
+        lowres = None if batch.lowres is None else batch.lowres[rows]
+        cond = condition(state.stage, text, lowres, draws=part, size=x.shape[2:])
+        seed_networks(config.seed, state.position, part=number)
+        losses = state.stage.loss(
+            x, cond, part.logsnr.to(x.device), part.eps.to(x.device), weighting=weighting
+        )
+        (losses.sum() / images).backward()
+        total += losses.detach().double().sum().cpu()
+    return float(total) / images
+
+
+def condition(
+    stage: Stage,
+    text: TextEmbedding | None,
+    lowres: Tensor | None,
+    *,
+    draws: StepDraws,
+    size: Sequence[int],
+) -> Conditioning:
+    """What the network is told in training: captions dropped, low-resolution pictures noised."""
+    if text is not None:
+        text = text.drop(draws.keep).to(stage.device)
+    if lowres is None or draws.aug_level is None or draws.aug_noise is None:
+        return Conditioning(text)
+    return stage.lowres_condition(
+        lowres.to(stage.device),
+        text,
+        size=(size[0], size[1]),
+        aug_level=draws.aug_level,
+        noise=PreparedNoise(draws.aug_noise),
+    )
+
+
+def _clip(stage: Stage, largest: float | None) -> float:
+    parameters = [p for p in stage.parameters() if p.grad is not None]
+    limit = math.inf if largest is None else largest
+    return float(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True))
+
+
+def _to_device(x: Tensor, stage: Stage) -> Tensor:
+    return x.to(device=stage.device, memory_format=torch.channels_last)
+
+
+_WEIGHTINGS: dict[str, Weighting | None] = {
+    "none": None,
+    "min_snr": min_snr_weighting(),
+    "sigmoid": sigmoid_weighting(),
+}

@@ -1,0 +1,120 @@
+"""Settings: round trip, refusals with hints, overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from calotype.config import (
+    EfficientUNetConfig,
+    LevelConfig,
+    NormalLogSNR,
+    Recipe,
+    SamplingConfig,
+    StageConfig,
+    TrainConfig,
+    UNetConfig,
+    from_dict,
+    load_config,
+    override,
+    to_dict,
+)
+from calotype.errors import ConfigError
+
+NETWORK = UNetConfig(levels=(LevelConfig(channels=64, blocks=1),), text_dim=0)
+STAGE = StageConfig(resolution=64, network=NETWORK)
+RECIPES = ["emoji-64", "emoji-256", "emoji-1024", "imagen-64", "imagen-256", "imagen-1024"]
+
+
+def test_round_trip_keeps_unions_and_tuples() -> None:
+    train = TrainConfig(
+        stage=STAGE,
+        levels=NormalLogSNR(mean=-0.6, std=3.4),
+        grid_captions=("a fox", ""),
+    )
+    assert from_dict(json.loads(json.dumps(to_dict(train))), TrainConfig) == train
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_load(name: str) -> None:
+    recipe = load_config(Path(str(files("calotype") / "configs" / f"{name}.json")), Recipe)
+    assert recipe.name == name
+    assert recipe.stages[0].stage.resolution == int(name.split("-")[1])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"chanels": 4, "blocks": 1}, "did you mean 'channels'"),
+        ({"channels": 4}, r"missing \['blocks'\]"),
+        ({"channels": "4", "blocks": 1}, "expected int"),
+        ({"channels": True, "blocks": 1}, "expected int"),
+        ({"channels": 0, "blocks": 1}, "got channels=0"),
+        ([1], "expected the fields of LevelConfig"),
+    ],
+)
+def test_wrong_settings_are_refused(data: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict(data, LevelConfig)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("steps", 5000),
+        ("guidance_weight", float("nan")),
+        ("threshold_percentile", 0.0),
+        ("threshold_percentile", 1.5),
+        ("aug_level", -0.1),
+        ("sigma_min", 100.0),
+    ],
+)
+def test_sampling_ranges(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=field):
+        dataclasses.replace(SamplingConfig(), **{field: value})  # type: ignore[arg-type]
+
+
+def test_override_reaches_deep_and_keeps_zero_and_null() -> None:
+    changed = override(
+        STAGE, ["sampling.aug_level=0", "sampling.threshold_percentile=null", "network.fold=2"]
+    )
+    assert changed.sampling.aug_level == 0
+    assert changed.sampling.threshold_percentile is None
+    assert changed.network.fold == 2
+    assert override(STAGE, ["network.levels.0.blocks=3"]).network.levels[0].blocks == 3
+
+
+@pytest.mark.parametrize("assignment", ["fold", "network.flod=2", "network.levels.7.blocks=1"])
+def test_override_refuses_unknown_places(assignment: str) -> None:
+    with pytest.raises(ConfigError):
+        override(STAGE, [assignment])
+
+
+def test_stage_parts_must_fit() -> None:
+    with pytest.raises(ConfigError, match="lowres"):
+        StageConfig(resolution=64, network=NETWORK, lowres_resolution=16)
+    with pytest.raises(ConfigError, match="multiple of 2"):
+        StageConfig(
+            resolution=33,
+            lowres_resolution=11,
+            network=EfficientUNetConfig(levels=NETWORK.levels, text_dim=0),
+        )
+    with pytest.raises(ConfigError, match="residual"):
+        StageConfig(resolution=64, network=NETWORK, residual=True)
+
+
+def test_file_errors_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "stage.json"
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(path, StageConfig)
+    path.write_text("{")
+    with pytest.raises(ConfigError, match=r"stage\.json is not valid JSON"):
+        load_config(path, StageConfig)
+    path.write_text(json.dumps({**to_dict(STAGE), "resolutoin": 1}))
+    with pytest.raises(ConfigError, match="did you mean 'resolution'"):
+        load_config(path, StageConfig)
