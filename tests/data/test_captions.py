@@ -18,6 +18,22 @@ STYLE = "glossy gradient style"
 KEYWORDS = ("cheese", "food", "slice", "pizza", "g2g")
 
 
+PIZZA = [
+    "pizza, glossy gradient style",
+    "pizza, glossy gradient style",
+    "pizza, glossy gradient style",
+    "pizza, glossy gradient style",
+    "pizza, glossy gradient style",
+    "pizza, glossy gradient style",
+    "a pizza in glossy gradient style",
+    "pizza, glossy gradient style, cheese, food",
+    "pizza, glossy gradient style, food",
+    "an icon of a pizza",
+    "pizza, glossy gradient style, on a red background",
+    "pizza, glossy gradient style, on an orange background",
+]
+
+
 def variants(key, count=12, style=STYLE):
     return caption_variants("pizza", KEYWORDS, style, key=key, count=count)
 
@@ -34,12 +50,9 @@ def test_same_key_same_captions_and_other_keys_differ():
 
 def test_captions_of_a_key_never_change():
     # Embedded defaults were trained with these: a change here is a change of the training set.
-    texts = [caption.text for caption in variants("noto/pizza", 5)]
+    texts = [caption.text for caption in variants("noto/pizza")]
     assert texts[0] == "pizza, glossy gradient style"
     assert texts == PIZZA
-
-
-PIZZA = ["?"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 16])

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("pyvips")
-parquet = pytest.importorskip("pyarrow.parquet")
-
 from calotype.data.emoji import build as build_module
 from calotype.data.emoji import shards as shards_module
 from calotype.data.emoji.build import build_emoji
 from calotype.data.emoji.fetch import FetchedPackage
 from calotype.data.emoji.recipe import EmojiRecipe, PackageConfig, SourceConfig
 from calotype.errors import CalotypeError, UsageError
+
+pytest.importorskip("pyvips")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 GROUPS = {
     "groups": {"0": "animals-nature", "1": "symbols", "2": "people-body"},
@@ -71,8 +71,8 @@ def write_json(folder, files):
 
 @pytest.fixture
 def packages(tmp_path):
-    shortcodes = {f"en/shortcodes/{name}.json": {} for name in
-                  ("cldr", "emojibase", "emojibase-legacy", "iamcal", "github", "joypixels")}  # fmt: skip
+    presets = ("cldr", "emojibase", "emojibase-legacy", "iamcal", "github", "joypixels")
+    shortcodes = {f"en/shortcodes/{preset}.json": {} for preset in presets}
     write_json(
         tmp_path / "labels",
         {"en/data.json": LABELS, "meta/groups.json": GROUPS, **shortcodes},

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("pyvips")
-
 from calotype.data.emoji.render import RenderJob, box_halve, pixel_digest, render, render_png
+
+pytest.importorskip("pyvips")
 
 SVG = (
     b'<svg xmlns="http://www.w3.org/2000/svg" width="SIZE" height="SIZE" viewBox="0 0 4 4">'

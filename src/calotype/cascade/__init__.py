@@ -3,24 +3,42 @@
 `Stage` binds a network to its schedule, `Cascade` draws with stages from coarse to fine, `edit`
 holds edits as data, `io` keeps cascades as safetensors and JSON, `png` writes pictures that carry
 their recipe, `runtime` chooses device and number type. May import `diffusion`, `networks`, `text`
-and the modules that stand between rooms; knows nothing of data sets or training.
+and the modules that stand between rooms; knows nothing of data sets or training. Names are
+imported when they are first asked for, so that reading a PNG's recipe loads no torch.
 """
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from calotype.cascade.cascade import Cascade, CascadeSample, Preview
-from calotype.cascade.edit import KeepKnown, image_to_image, inpaint, keep_known
-from calotype.cascade.io import load_stage, save_cascade, save_stage
-from calotype.cascade.runtime import Runtime, choose_runtime
-from calotype.cascade.stage import Stage, StageEdit
+_LAZY = {
+    "Cascade": "cascade",
+    "CascadeSample": "cascade",
+    "DrawOptions": "plan",
+    "KeepKnown": "edit",
+    "Preview": "cascade",
+    "Resampling": "edit",
+    "Runtime": "runtime",
+    "Stage": "stage",
+    "StageEdit": "stage",
+    "choose_runtime": "runtime",
+    "image_to_image": "edit",
+    "inpaint": "edit",
+    "keep_known": "edit",
+    "load_stage": "io",
+    "save_cascade": "io",
+    "save_stage": "io",
+}
 
 __all__ = [
     "Cascade",
     "CascadeSample",
+    "DrawOptions",
     "KeepKnown",
     "Preview",
+    "Resampling",
     "Runtime",
     "Stage",
     "StageEdit",
@@ -34,6 +52,14 @@ __all__ = [
     "save_stage",
 ]
 
+if TYPE_CHECKING:
+    from calotype.cascade.cascade import Cascade, CascadeSample, Preview
+    from calotype.cascade.edit import KeepKnown, Resampling, image_to_image, inpaint, keep_known
+    from calotype.cascade.io import load_stage, save_cascade, save_stage
+    from calotype.cascade.plan import DrawOptions
+    from calotype.cascade.runtime import Runtime, choose_runtime
+    from calotype.cascade.stage import Stage, StageEdit
+
 
 def load(path_or_name: str | Path | None = None) -> Cascade:
     """Load a cascade: the embedded default, a cascade folder or a training run.
@@ -41,4 +67,13 @@ def load(path_or_name: str | Path | None = None) -> Cascade:
     Raises:
         CalotypeError: nothing is there, or it is damaged; the message says what to do.
     """
+    from calotype.cascade.cascade import Cascade
+
     return Cascade.load(path_or_name)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name on first use."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"calotype.cascade.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'calotype.cascade' has no attribute {name!r}")

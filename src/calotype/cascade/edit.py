@@ -124,9 +124,9 @@ def inpaint(
     Raises:
         UsageError: something does not fit; nothing has been computed then.
     """
-    keep_known(image, mask)
     count = len(captions)
     image, mask = _expanded("image", image, count), _expanded("mask", mask, count)
+    keep_known(image, mask)
     options = _with_size(options, image)
     chosen = Resampling() if resampling is None else resampling
     if chosen.jump < 1 or chosen.repeats < 1:
@@ -202,6 +202,8 @@ def regridded(stage: Stage, edit: StageEdit | None) -> Stage:
 
 
 def _expanded(what: str, x: Tensor, count: int) -> Tensor:
+    if x.ndim != 4:
+        raise UsageError(f"got {what} of shape {tuple(x.shape)}; expected (B, C, H, W)")
     if len(x) not in (1, count):
         raise UsageError(f"got {len(x)} rows of {what} for {count} captions; expected 1 or {count}")
     return x.expand(count, -1, -1, -1)

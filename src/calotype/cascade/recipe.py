@@ -12,7 +12,7 @@ from calotype.cascade.cascade import Cascade
 from calotype.cascade.plan import DrawPlan
 from calotype.cascade.runtime import Runtime
 from calotype.config import SamplingConfig, from_dict, to_dict
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, UsageError
 
 
 def picture_recipe(cascade: Cascade, plan: DrawPlan, row: int, runtime: Runtime) -> dict[str, Any]:
@@ -62,16 +62,40 @@ def weights_id(cascade: Cascade, indices: Sequence[int]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def recipe_sampling(recipe: Mapping[str, Any]) -> dict[int, SamplingConfig]:
-    """The sampling settings a recipe holds, by resolution.
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Refuse what is not the recipe of a drawn picture: it comes from a file, and may be anything.
 
     Raises:
-        CalotypeError: the recipe is not one of a drawn picture.
+        UsageError: the picture was made in another way.
+        CalotypeError: something is missing or of the wrong kind.
     """
-    try:
-        return {
-            int(stage["resolution"]): from_dict(stage["sampling"], SamplingConfig)
-            for stage in recipe["stages"]
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise CalotypeError(f"the recipe is damaged or of a newer calotype: {error}") from error
+    if recipe.get("kind") != "sample":
+        raise UsageError(
+            f"the picture is of the kind {recipe.get('kind')!r:.80}; expected one that calotype "
+            "sample drew"
+        )
+    kinds: dict[str, type] = {"caption": str, "seed": int, "model": dict, "runtime": dict}
+    good = all(isinstance(recipe.get(key), kind) for key, kind in kinds.items())
+    stages = recipe.get("stages")
+    good = good and isinstance(stages, list) and len(stages) > 0
+    for stage in stages if isinstance(stages, list) else ():
+        sides = ("resolution", "height", "width")
+        good = good and isinstance(stage, dict)
+        good = good and all(type(stage.get(side)) is int and stage[side] > 0 for side in sides)
+    threads = recipe["runtime"].get("threads", 1) if good else 1
+    negative = recipe.get("negative_caption")
+    good = good and type(threads) is int and (negative is None or isinstance(negative, str))
+    if not good or recipe.get("format") != 1:
+        raise CalotypeError("the recipe is damaged or of a newer calotype; use another picture")
+
+
+def recipe_sampling(recipe: Mapping[str, Any]) -> dict[int, SamplingConfig]:
+    """The sampling settings a recipe that passed `check_recipe` holds, by resolution.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
+    """
+    return {
+        stage["resolution"]: from_dict(stage.get("sampling"), SamplingConfig)
+        for stage in recipe["stages"]
+    }

@@ -1,4 +1,4 @@
-"""Sizes of pictures at every stage: what is asked for, what fits the networks, what is too large."""
+"""Sizes of pictures at every stage: what is asked for, what fits, what is too large."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calotype.config import StageConfig
 from calotype.errors import UsageError
 
 MAX_PIXELS = 2048 * 2048
-"""Largest picture a stage draws in one piece: about 8 GB with the embedded default."""
+"""Largest picture a stage draws in one piece; memory grows with the pixels."""
 
 
 def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[int, int]:
@@ -25,7 +25,9 @@ def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[i
         factor, divisor = stage.config.resolution / source, stage.config.network.divisor
         need = next(n for n in range(1, divisor * source + 1) if n * factor % divisor == 0)
         unit = math.lcm(unit, need)
-    return -(-size[0] // unit) * unit, -(-size[1] // unit) * unit
+    # At least two units: networks cannot normalise a single value.
+    height, width = (max(2, -(-side // unit)) * unit for side in size)
+    return height, width
 
 
 def scaled_size(

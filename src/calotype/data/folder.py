@@ -23,6 +23,7 @@ from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
 from calotype.data.pictures import SUFFIXES, BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
+from calotype.data.text import decode_text
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 TEXT_FIELDS = ("text", "caption", "captions", "prompt")
@@ -118,22 +119,6 @@ class FolderSource:
             self._texts[key] = tuple(str(t).strip() for t in texts if t is not None)
             if row.replaced:
                 self.report.replaced_captions.add(key)
-
-
-@dataclass(frozen=True)
-class DecodedText:
-    """Text, and whether bytes that are no UTF-8 had to be replaced in it."""
-
-    text: str
-    replaced: bool
-
-
-def decode_text(data: bytes) -> DecodedText:
-    """Decode UTF-8, with or without a byte-order mark; what is not becomes U+FFFD."""
-    try:
-        return DecodedText(data.decode("utf-8-sig"), False)
-    except UnicodeDecodeError:
-        return DecodedText(data.decode("utf-8-sig", "replace"), True)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Open data by what lies there: Parquet shards, shards by size, or a folder of pictures."""
+"""Open data by what lies there: shards (Parquet, tar), a saved data set, a folder of pictures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from calotype.config import DataConfig
+from calotype.data.arrow_disk import SavedDatasetSource, saved_dataset_folder
+from calotype.data.columns import Selection
 from calotype.data.folder import FolderSource
-from calotype.data.parquet import ParquetSource, Selection
-from calotype.data.source import EveryNth, ExampleSource
+from calotype.data.parquet import ParquetSource
+from calotype.data.source import EncodedSource, EveryNth, ExampleSource
+from calotype.data.tar import TarSource
 from calotype.errors import UsageError
 
 VALIDATION_SPLIT = "unseen_pair"
@@ -20,7 +23,8 @@ def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSour
 
     Args:
         path: a folder of Parquet shards, of shards by size (`256/*.parquet`, `1024/*.parquet`),
-            of pictures; or one Parquet file.
+            of WebDataset tars, of a Hugging Face data set saved to disk, or of pictures; or one
+            Parquet or tar file.
         resolution: side in pixels of the stage; decides among shards by size: the smallest that
             is large enough, or else the largest.
         data: styles and caption variants; where there is a column `split`, only "train" is taken.
@@ -49,31 +53,53 @@ def validation_source(path: Path, *, resolution: int, data: DataConfig) -> Examp
     return EveryNth(_open(path, resolution, replace(selection, split="train")), VALIDATION_STEP)
 
 
-def _open(path: Path, resolution: int, selection: Selection) -> ExampleSource:
+def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:
     if not path.exists():
         raise UsageError(f"got data {path}, which does not exist; expected a folder of pictures")
     files = parquet_files(path, resolution)
     if files:
         root = path if path.is_dir() else path.parent
         return ParquetSource(root, files, selection)
+    tars = [path] if path.suffix == ".tar" else sorted(path.glob("*.tar"))
+    if tars:
+        return TarSource(path if path.is_dir() else path.parent, tars)
     if not path.is_dir():
-        raise UsageError(f"got the file {path}; expected a folder, or a .parquet file")
+        raise UsageError(f"got the file {path}; expected a folder, a .parquet or a .tar file")
+    saved = saved_dataset_folder(path)
+    if saved is not None:
+        return SavedDatasetSource(saved, selection)
     folder = FolderSource(path)
     if len(folder) == 0:
         raise UsageError(f"got no pictures and no Parquet shards in {path}; check --data")
     return folder
 
 
+def parts(path: Path) -> tuple[str, ...]:
+    """Names of what lies at `path`, for work over everything: sizes of shards, or one name, ""."""
+    if path.is_dir() and parquet_files(path, 1):
+        return tuple(str(size) for size in _sizes(path)) or ("",)
+    return ("",)
+
+
+def open_part(path: Path, part: str = "") -> EncodedSource:
+    """All examples of a part, whatever their split."""
+    return _open(path / part, 1, Selection(split=None))
+
+
 def parquet_files(path: Path, resolution: int) -> list[Path]:
     """The Parquet shards at `path` for a resolution; empty where there are none."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    sizes = sorted(
+    if sizes := _sizes(path):
+        size = next((size for size in sizes if size >= resolution), sizes[-1])
+        return sorted((path / str(size)).glob("*.parquet"))
+    return sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+
+
+def _sizes(path: Path) -> list[int]:
+    """Resolutions of shards in folders named by them."""
+    return sorted(
         int(folder.name)
         for folder in path.iterdir()
         if folder.name.isdigit() and folder.is_dir() and any(folder.glob("*.parquet"))
     )
-    if sizes:
-        size = next((size for size in sizes if size >= resolution), sizes[-1])
-        return sorted((path / str(size)).glob("*.parquet"))
-    return sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))

@@ -21,37 +21,28 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from calotype.data.captions import caption_variants
+from calotype.data.columns import (
+    DECIDING_COLUMNS,
+    ROW_COLUMNS,
+    Selection,
+    check_captions,
+    image_column,
+    picture_cell,
+    row_captions,
+    selected_rows,
+    texts_as_bytes,
+)
 from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
 from calotype.data.pictures import BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 
-IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
-TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
-PARTS_COLUMNS = ("name", "keywords", "style")
-
 _IMAGE_CACHE_BYTES = 256_000_000
 _ROW_CACHE_BYTES = 128_000_000
 _OPEN_FILES = 32
 
 V = TypeVar("V")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rows of shards are examples, and how many captions each has.
-
-    Args:
-        split: value of the column `split`; None = all. Ignored where there is no such column.
-        styles: values of the columns `style` or `set`; None = all.
-        variants: captions made of caption parts.
-    """
-
-    split: str | None = "train"
-    styles: tuple[str, ...] | None = None
-    variants: int = 16
 
 
 class ParquetSource:
@@ -116,17 +107,13 @@ class ParquetSource:
         group, place = self._locate(index)
         rows = self._group_rows(group)
         number = int(rows.numbers[place])
-        names = rows.table.column_names
-        texts = next((name for name in TEXT_COLUMNS if name in names), None)
-        if texts is None:
-            name, keywords, style = (rows.table[c][number].as_py() for c in PARTS_COLUMNS)
-            count = self.selection.variants
-            return caption_variants(name, keywords, style, key=self.key(index), count=count)
-        value = self._text(rows.table[texts][number], index)
-        captions = tuple(Caption(text) for text in value if text.strip())
-        if not captions:
-            self.report.empty_captions.add(self.key(index))
-        return captions
+        return row_captions(
+            rows.table,
+            number,
+            key=self.key(index),
+            variants=self.selection.variants,
+            report=self.report,
+        )
 
     def picture_bytes(self, index: int) -> bytes:
         """The encoded picture of a row.
@@ -138,29 +125,7 @@ class ParquetSource:
         number = int(self._group_rows(group).numbers[place])
         with self._lock:
             column = self._images.get(group, lambda: self._read_images(group))
-        value = column[number].as_py()
-        if isinstance(value, dict):
-            value = value.get("bytes")
-        if not isinstance(value, bytes):
-            raise BrokenPicture("has no picture bytes in its row")
-        return value
-
-    def _text(self, scalar: Any, index: int) -> list[str]:
-        """Texts of a cell, a string, binary, list of strings or nothing."""
-        try:
-            value = scalar.as_py()
-        except UnicodeDecodeError:
-            value = scalar.as_buffer().to_pybytes()
-        texts = []
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, bytes):
-                decoded = text.decode("utf-8", "replace")
-                if "�" in decoded:
-                    self.report.replaced_captions.add(self.key(index))
-                texts.append(decoded)
-            elif text is not None:
-                texts.append(str(text))
-        return texts
+        return picture_cell(column[number].as_py())
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Row group of an example and its place among the selected rows there."""
@@ -178,15 +143,15 @@ class ParquetSource:
         with _explained(self.files[file]):
             reader = self._reader(file)
             names = reader.schema_arrow.names
-            wanted = ("key", "split", "set", *PARTS_COLUMNS, *TEXT_COLUMNS)
-            table = reader.read_row_group(number, columns=[n for n in wanted if n in names])
-            return _Rows(table, np.flatnonzero(self._mask(table, table.num_rows)))
+            table = reader.read_row_group(number, columns=[n for n in ROW_COLUMNS if n in names])
+            mask = selected_rows(table, table.num_rows, self.selection)
+            return _Rows(texts_as_bytes(table), np.flatnonzero(mask))
 
     def _read_images(self, group: int) -> Any:
         file, number = (int(v) for v in self._groups[group])
         try:
             reader = self._reader(file)
-            name = _image_column(self.files[file], reader.schema_arrow.names)
+            name = image_column(self.files[file], reader.schema_arrow.names)
             return reader.read_row_group(number, columns=[name]).column(0).combine_chunks()
         except (OSError, ValueError) as error:
             raise BrokenPicture(f"row group {number} cannot be read: {error}") from error
@@ -195,26 +160,15 @@ class ParquetSource:
         """Selected rows of each row group of a file."""
         reader = self._reader(number)
         names = reader.schema_arrow.names
-        _image_column(self.files[number], names)
-        _check_captions(self.files[number], names)
+        image_column(self.files[number], names)
+        check_captions(self.files[number], names)
         metadata = reader.metadata
         sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
-        deciding = [n for n in ("split", "style", "set") if n in names]
+        deciding = [n for n in DECIDING_COLUMNS if n in names]
         self.has_splits |= "split" in names
-        mask = self._mask(reader.read(columns=deciding), sum(sizes))
+        mask = selected_rows(reader.read(columns=deciding), sum(sizes), self.selection)
         starts = np.cumsum([0, *sizes])
         return [int(mask[a:b].sum()) for a, b in itertools.pairwise(starts)]
-
-    def _mask(self, table: Any, length: int) -> Any:
-        mask = np.ones(length, dtype=bool)
-        split, styles = self.selection.split, self.selection.styles
-        if split is not None and "split" in table.column_names:
-            mask &= np.array(table["split"].to_pylist(), dtype=object) == split
-        if styles is not None:
-            columns = [table[n].to_pylist() for n in ("style", "set") if n in table.column_names]
-            if columns:
-                mask &= np.isin(np.array(columns, dtype=object).astype(str), styles).any(axis=0)
-        return mask
 
     def _reader(self, number: int) -> Any:
         return self._readers.get(number, lambda: _open_parquet(self.files[number]))
@@ -273,23 +227,3 @@ def _open_parquet(file: Path) -> Any:
     except ImportError as error:
         raise MissingExtra("data", "pyarrow") from error
     return pyarrow.parquet.ParquetFile(file, memory_map=True)
-
-
-def _image_column(file: Path, names: Sequence[str]) -> str:
-    found = next((name for name in IMAGE_COLUMNS if name in names), None)
-    if found is None:
-        raise UsageError(
-            f"got columns {list(names)} in {file}; expected pictures in one of "
-            f"{list(IMAGE_COLUMNS)}"
-        )
-    return found
-
-
-def _check_captions(file: Path, names: Sequence[str]) -> None:
-    if not any(name in names for name in TEXT_COLUMNS) and not all(
-        name in names for name in PARTS_COLUMNS
-    ):
-        raise UsageError(
-            f"got columns {list(names)} in {file}; expected captions in one of "
-            f"{list(TEXT_COLUMNS)}, which may be empty"
-        )

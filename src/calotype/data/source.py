@@ -72,6 +72,14 @@ class ExampleSource(Protocol):
         ...
 
 
+class EncodedSource(ExampleSource, Protocol):
+    """A source whose pictures lie in files: all but those in memory."""
+
+    def picture_bytes(self, index: int) -> bytes:
+        """The picture as it is stored; raises `BrokenPicture` when it cannot be read."""
+        ...
+
+
 class ListSource:
     """Examples held in memory."""
 

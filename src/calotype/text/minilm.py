@@ -107,21 +107,40 @@ class MiniLMNetwork(nn.Module):
     def __init__(self) -> None:
         """Allocate; weights come from `load_minilm_network`."""
         super().__init__()
-        self.words = nn.Embedding(_VOCABULARY, _WIDTH)
-        self.positions = nn.Embedding(_POSITIONS, _WIDTH)
-        self.segments = nn.Embedding(2, _WIDTH)
-        self.norm = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
+        self.words = nn.Parameter(torch.empty(_VOCABULARY, _WIDTH))
+        self.positions = nn.Parameter(torch.empty(_POSITIONS, _WIDTH))
+        self.segments = nn.Parameter(torch.empty(2, _WIDTH))
+        self.norm = _Norm(_WIDTH)
         self.layers = nn.ModuleList(_EncoderLayer() for _ in range(_LAYERS))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids (B, L) int64 and mask (B, L), True = token, to states (B, L, 384)."""
         # Position and segment are the same for all rows: (L, D). A caption is one segment, 0.
-        places = self.positions.weight[: ids.shape[1]] + self.segments.weight[0]
-        h: Tensor = self.norm(self.words(ids) + places)  # (B, L, D)
+        places = self.positions[: ids.shape[1]] + self.segments[0]
+        h: Tensor = self.norm(F.embedding(ids, self.words) + places)  # (B, L, D)
         attend = None if bool(mask.all()) else mask[:, None, None, :]  # None is the fast path
         for layer in self.layers:
             h = layer(h, attend)
         return h
+
+
+class _Affine(nn.Module):
+    """Weight and bias left empty: initialising what is loaded anyway would take a second."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(shape[0]))
+
+
+class _Linear(_Affine):
+    def forward(self, h: Tensor) -> Tensor:
+        return F.linear(h, self.weight, self.bias)
+
+
+class _Norm(_Affine):
+    def forward(self, h: Tensor) -> Tensor:
+        return F.layer_norm(h, self.weight.shape, self.weight, self.bias, _NORM_EPS)
 
 
 class _EncoderLayer(nn.Module):
@@ -129,12 +148,12 @@ class _EncoderLayer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.qkv = nn.Linear(_WIDTH, 3 * _WIDTH)
-        self.attention_out = nn.Linear(_WIDTH, _WIDTH)
-        self.attention_norm = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
-        self.widen = nn.Linear(_WIDTH, _HIDDEN)
-        self.narrow = nn.Linear(_HIDDEN, _WIDTH)
-        self.output_norm = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
+        self.qkv = _Linear(3 * _WIDTH, _WIDTH)
+        self.attention_out = _Linear(_WIDTH, _WIDTH)
+        self.attention_norm = _Norm(_WIDTH)
+        self.widen = _Linear(_HIDDEN, _WIDTH)
+        self.narrow = _Linear(_WIDTH, _HIDDEN)
+        self.output_norm = _Norm(_WIDTH)
 
     def forward(self, h: Tensor, attend: Tensor | None) -> Tensor:
         """States (B, L, D); `attend` (B, 1, 1, L) is True for keys to attend to."""
@@ -168,8 +187,7 @@ def load_minilm_network(path: Path) -> MiniLMNetwork:
     from safetensors.torch import load_file
 
     _verify_sha256(path)
-    with torch.device("meta"):
-        network = MiniLMNetwork()
+    network = MiniLMNetwork()
     network.load_state_dict(_renamed(load_file(path)), assign=True)
     return network.eval().requires_grad_(False)
 
@@ -192,9 +210,9 @@ def _verify_sha256(path: Path) -> None:
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published names to those of `MiniLMNetwork`; the pooler is left out."""
     result = {
-        "words.weight": state["embeddings.word_embeddings.weight"],
-        "positions.weight": state["embeddings.position_embeddings.weight"],
-        "segments.weight": state["embeddings.token_type_embeddings.weight"],
+        "words": state["embeddings.word_embeddings.weight"],
+        "positions": state["embeddings.position_embeddings.weight"],
+        "segments": state["embeddings.token_type_embeddings.weight"],
     }
     for kind in ("weight", "bias"):
         result[f"norm.{kind}"] = state[f"embeddings.LayerNorm.{kind}"]

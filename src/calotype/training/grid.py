@@ -12,7 +12,7 @@ from torch import Tensor
 
 from calotype.cascade.files import write_file
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning
+from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.diffusion import PerSampleNoise, upsample_lowres
 from calotype.training.probe import Probe
 from calotype.training.text import TextLookup
@@ -24,14 +24,12 @@ def draw_prompts(
     stage: Stage, captions: tuple[str, ...], text: TextLookup | None
 ) -> Tensor:
     """One picture a caption from a base stage, seeds 0, 1, ...; (B, 3, H, W) in [-1, 1]."""
-    embedded = None if text is None else text(captions).to(stage.device)
+    # A network without text ignores the null captions; they only say how many pictures.
+    null = TextEmbedding.null(len(captions), 1)
+    embedded = null if text is None else text(captions)
     side = stage.config.resolution
     noise = PerSampleNoise(range(len(captions)))
-    if embedded is None:
-        # A network without text learns of the batch size from an edit's start or from seeds.
-        return torch.cat([_draw(stage, Conditioning(), PerSampleNoise([i]), (side, side))
-                          for i in range(len(captions))])
-    return _draw(stage, Conditioning(embedded), noise, (side, side))
+    return _draw(stage, Conditioning(embedded.to(stage.device)), noise, (side, side))
 
 
 def draw_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor:

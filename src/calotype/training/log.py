@@ -31,6 +31,12 @@ class JsonLines:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def cut_back(self, images: int) -> None:
+        """Drop all lines after `images` pictures, and go on behind them."""
+        self.close()
+        cut_back(self.path, images)
+        self._file = self.path.open("a", encoding="utf-8")
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

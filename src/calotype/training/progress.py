@@ -1,4 +1,4 @@
-"""What a user sees while training: a live bar on a terminal, a plain line now and then elsewhere."""
+"""What a user sees while training: a live bar on a terminal, or a line now and then."""
 
 from __future__ import annotations
 

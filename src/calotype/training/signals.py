@@ -11,6 +11,10 @@ from types import FrameType
 EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
+class Stopped(Exception):
+    """Preparations were broken off because somebody asked for the end."""
+
+
 class StopRequest:
     """Whether the user wants the run to end, and with which exit code."""
 
@@ -21,6 +25,15 @@ class StopRequest:
     def __bool__(self) -> bool:
         """Whether somebody has asked."""
         return self.exit_code is not None
+
+    def check(self) -> None:
+        """Break off what can be broken off.
+
+        Raises:
+            Stopped: somebody has asked for the end.
+        """
+        if self:
+            raise Stopped
 
     def ask(self, exit_code: int) -> None:
         """Ask for the end after this step."""

@@ -65,7 +65,8 @@ _COUNTERS = ("images_seen", "data_offset", "decayed", "skipped", "skipped_in_row
 def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainState:
     """A stage with initial weights, which depend on the seed and the resolution alone."""
     seed_networks(config.seed, config.stage.resolution, part=-1)
-    stage = Stage(config.stage).to(device=device, memory_format=torch.channels_last)
+    stage = Stage(config.stage).to(device)
+    cast(Any, stage).to(memory_format=torch.channels_last)
     stage.compute_dtype = dtype
     stage.train()
     ema = EMA(stage, halflife_images=config.ema_halflife_images)

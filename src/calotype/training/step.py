@@ -110,7 +110,7 @@ def _accumulate(
         losses = state.stage.loss(
             x, cond, part.logsnr.to(x.device), part.eps.to(x.device), weighting=weighting
         )
-        (losses.sum() / images).backward()
+        torch.autograd.backward(losses.sum() / images)
         total += losses.detach().double().sum().cpu()
     return float(total) / images
 

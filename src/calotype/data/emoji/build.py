@@ -58,7 +58,7 @@ def build_emoji(
         sets: names of the sets; None takes the recipe's.
         sizes: sides in pixels, of 256 and 1024.
         recipe: what is taken; None is the installed recipe.
-        processes: processes that draw; None takes one for each usable core, 0 draws in this process.
+        processes: processes that draw; None is one for each usable core, 0 draws in this process.
 
     Raises:
         UsageError: an unknown set or size.
@@ -128,7 +128,9 @@ def drop_duplicates(pictures: list[PlannedPicture], report: PlanReport) -> list[
     first: dict[str, PlannedPicture] = {}
     for picture in pictures:
         digest = pixel_digest(RenderJob(picture.artwork.data, False, 128))
-        if digest in first:
+        if digest is None:  # broken: found again, and counted, when it is to be drawn
+            first[picture.key] = picture
+        elif digest in first:
             report.left_out[picture.set, "duplicate"] += 1
         else:
             first[digest] = picture

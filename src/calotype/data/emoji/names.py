@@ -42,8 +42,9 @@ class LabelIndex:
                 self._by_name.setdefault(glued(name), label)
         for code, names in (shortcodes or {}).items():
             known = self._by_code.get(code_points(code))
-            for name in names if known is not None else ():
-                self._by_name.setdefault(glued(name), known)
+            if known is not None:
+                for name in names:
+                    self._by_name.setdefault(glued(name), known)
 
     def by_code(self, code: str) -> Label | None:
         """The label of code points such as `1f355` or `0023-fe0f-20e3`."""

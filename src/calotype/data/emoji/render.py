@@ -93,9 +93,12 @@ def _clear(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(pixels[..., 3:] > 0, pixels, np.uint8(0))
 
 
-def pixel_digest(job: RenderJob) -> str:
-    """A hash of the drawn pixels, to find pictures that are the same."""
-    return hashlib.sha256(render(job).tobytes()).hexdigest()
+def pixel_digest(job: RenderJob) -> str | None:
+    """A hash of the drawn pixels, to find pictures that are the same; None for a broken one."""
+    try:
+        return hashlib.sha256(render(job).tobytes()).hexdigest()
+    except (_vips().Error, CalotypeError):
+        return None
 
 
 def start_worker() -> None:

@@ -117,7 +117,8 @@ def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> ShardInfo:
         )
         os.replace(partial, plan.path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        if partial.is_file():
+            partial.unlink()
         raise CalotypeError(
             f"cannot write {plan.path}: {error}; free space or choose --out"
         ) from error

@@ -1,0 +1,111 @@
+"""The command line: parses, calls one function, prints.
+
+Each command is a module; torch and everything heavy is imported inside the commands, so that help
+and usage errors come at once. Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+Set CALOTYPE_DEBUG=1 to see the traceback of an error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import typer
+
+from calotype import __version__
+from calotype.cli.data import app as data_app
+from calotype.cli.info import info
+from calotype.cli.sample import sample
+from calotype.cli.train import assemble, train
+from calotype.cli.upscale import upscale
+from calotype.errors import CalotypeError, UsageError
+
+__all__ = ["app", "main", "run"]
+
+app = typer.Typer(
+    name="calotype",
+    help="Text to pictures with cascades of pixel-space diffusion models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_COMMANDS: tuple[Callable[..., None], ...] = (sample, upscale, train, assemble, info)
+for _command in _COMMANDS:
+    app.command()(_command)
+app.add_typer(data_app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"calotype {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Text to pictures with cascades of pixel-space diffusion models."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; every error is one line on stderr.
+
+    Args:
+        arguments: None takes those of the process.
+
+    Returns:
+        The exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")  # captions may hold lone surrogates
+    try:
+        given = None if arguments is None else list(arguments)
+        result = app(given, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+        os._exit(1)
+    except Exception as error:
+        if os.environ.get("CALOTYPE_DEBUG") == "1":
+            raise
+        return _fail(*_explain(error))
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The one line that tells of an error, and its exit code."""
+    if isinstance(error, CalotypeError):
+        return str(error), 2 if isinstance(error, UsageError) else 1
+    format_message = getattr(error, "format_message", None)
+    if format_message is not None:  # typer's own: wrong options and arguments
+        code = getattr(error, "exit_code", 2)
+        message = str(format_message())
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return message, code
+        return f"{message}; see calotype --help", code
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "out of memory; draw fewer or smaller pictures, or use a smaller batch", 1
+    if isinstance(error, OSError):
+        return f"{error}; check the disk and the path", 1
+    advice = "this is a defect of calotype; set CALOTYPE_DEBUG=1 for details"
+    return f"{type(error).__name__}: {error}; {advice}", 1
+
+
+def _fail(message: str, code: int) -> int:
+    line = message if "\nUsage" in message or message.startswith("Usage") else _one_line(message)
+    print(line if line.startswith("Usage") else f"calotype: {line}", file=sys.stderr)
+    return code
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

@@ -1,0 +1,46 @@
+"""`calotype data`: building data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calotype.errors import UsageError
+
+app = typer.Typer(
+    help="Build and inspect training data.", no_args_is_help=True, rich_markup_mode=None
+)
+_SIZES = {"256": (256,), "1024": (1024,), "all": (256, 1024)}
+
+
+@app.callback()
+def data() -> None:
+    """Build and inspect training data."""
+
+
+@app.command()
+def emoji(
+    out: Annotated[Path, typer.Option(help="Folder of the data set; made if missing.")],
+    sets: Annotated[
+        str | None,
+        typer.Option(
+            help="Sets, e.g. noto,twemoji; the recipe's if not given."
+        ),
+    ] = None,
+    size: Annotated[str, typer.Option(help="256, 1024 or all.")] = "all",
+    processes: Annotated[int | None, typer.Option(help="Processes that draw.")] = None,
+) -> None:
+    """Build the emoji pictures and captions the embedded default is trained on."""
+    if size not in _SIZES:
+        raise UsageError(f"got size {size!r}; expected one of {', '.join(_SIZES)}")
+    if processes is not None and processes < 1:
+        raise UsageError(f"got processes={processes}; expected at least 1")
+    from calotype.data.emoji.build import build_emoji
+
+    names = None
+    if sets is not None:
+        names = [name.strip() for name in sets.split(",") if name.strip()]
+    report = build_emoji(out, sets=names, sizes=_SIZES[size], processes=processes)
+    print(report)

@@ -1,0 +1,178 @@
+"""`calotype info`: what a recipe, a cascade, a picture or this machine is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calotype import __version__
+from calotype.cli.options import Json
+from calotype.errors import CalotypeError, UsageError
+
+if TYPE_CHECKING:
+    from calotype.config import StageConfig
+
+_EXTRAS = {
+    "data": ("pyarrow", "pyvips"),
+    "train": ("pyarrow", "tensorboard", "psutil"),
+    "interop": ("transformers",),
+    "ray": ("ray", "pyarrow"),
+}
+
+
+def info(
+    name_or_path: Annotated[
+        str | None,
+        typer.Argument(
+            help="A recipe, 'default', a cascade folder, a run or a PNG; none: this machine."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what a recipe, a cascade, a picture or this machine is."""
+    facts = _machine() if name_or_path is None else _describe(name_or_path)
+    card = facts.pop("card", None)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    _print_facts(facts, "")
+    if card is not None:
+        print()
+        print(card)
+
+
+def _describe(name: str) -> dict[str, Any]:
+    from calotype.training.recipes import load_recipe, recipe_names
+
+    path = Path(name)
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError):
+        is_file = is_folder = False
+    if name in recipe_names() or (is_file and path.suffix.lower() == ".json"):
+        recipe = load_recipe(name)
+        return {
+            "kind": "recipe",
+            "name": recipe.name,
+            "note": recipe.note,
+            "text_encoder": recipe.stages[0].text_encoder,
+            "stages": [_stage(config.stage) for config in recipe.stages],
+        }
+    if is_file:
+        from calotype.cascade.png import read_recipe
+
+        return read_recipe(path)
+    if is_folder or name == "default":
+        return _cascade(name)
+    raise UsageError(
+        f"got {name!r:.200}; expected a PNG, a cascade folder, a run, 'default' or one of the "
+        f"recipes {', '.join(recipe_names())}"
+    )
+
+
+def _cascade(name: str) -> dict[str, Any]:
+    from calotype.cascade.find import find_cascade
+    from calotype.cascade.io import read_cascade_config, read_cascade_file
+
+    folder = find_cascade(name)
+    config, file = read_cascade_config(folder), read_cascade_file(folder)
+    card = folder / "README.md"
+    facts = {
+        "kind": "cascade",
+        "name": config.name,
+        "text_encoder": config.text_encoder,
+        "stages": [
+            {**_stage(stage), "sha256": entry.sha256}
+            for stage, entry in zip(config.stages, file.stages, strict=True)
+        ],
+    }
+    if card.is_file():
+        facts["card"] = card.read_text(encoding="utf-8", errors="replace")
+    return facts
+
+
+def _stage(config: StageConfig) -> dict[str, Any]:
+    """What is told of a stage; parameters are counted without making them."""
+    import torch
+
+    from calotype.cascade.stage import Stage
+    from calotype.config import to_dict
+
+    with torch.device("meta"):
+        stage = Stage(config)
+    return {
+        "resolution": config.resolution,
+        "lowres_resolution": config.lowres_resolution,
+        "parameters": sum(p.numel() for p in stage.parameters()),
+        "parametrization": config.parametrization,
+        "schedule": config.schedule,
+        "network": config.network.kind,
+        "sampling": to_dict(config.sampling),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    from calotype.cascade.find import find_cascade
+    from calotype.cascade.runtime import (
+        bfloat16_features,
+        bfloat16_gain,
+        choose_runtime,
+        cpu_model,
+        usable_threads,
+    )
+
+    runtime = choose_runtime()
+    features = bfloat16_features()
+    threads = usable_threads()
+    try:
+        default = str(find_cascade("default").name)
+    except CalotypeError:
+        default = "not installed"
+    return {
+        "kind": "machine",
+        "calotype": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "bfloat16": features,
+        "bfloat16_gain": round(bfloat16_gain(threads), 2) if any(features.values()) else None,
+        "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "mps": torch.backends.mps.is_available(),
+        "chosen": runtime.to_dict(),
+        "embedded_weights": default,
+        "extras": {name: _missing(packages) for name, packages in _EXTRAS.items()},
+    }
+
+
+def _missing(packages: Sequence[str]) -> str:
+    lacking = [package for package in packages if find_spec(package) is None]
+    return f"lacks {', '.join(lacking)}" if lacking else "installed"
+
+
+def _print_facts(facts: dict[str, Any], indent: str) -> None:
+    for key, value in facts.items():
+        name = f"{indent}{key.replace('_', ' ')}"
+        if isinstance(value, dict):
+            print(f"{name}:")
+            _print_facts(value, f"{indent}  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                print(f"{name}:")
+                _print_facts(item, f"{indent}  ")
+        elif isinstance(value, int) and not isinstance(value, bool) and key == "parameters":
+            print(f"{name}: {value:,}")
+        else:
+            print(f"{name}: {value}")
+    sys.stdout.flush()

@@ -1,0 +1,101 @@
+"""Options that several commands share, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calotype.config import SamplingConfig, override
+from calotype.errors import ConfigError, UsageError
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="'default', a cascade folder or the folder of a training run.", show_default=False
+    ),
+]
+StageOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stage-option",
+        help="Settings of one stage, e.g. 256:steps=8,aug_level=0.2. Can be repeated.",
+        show_default=False,
+    ),
+]
+Negative = Annotated[
+    str | None,
+    typer.Option(help="What not to draw; has no effect at guidance weight 1.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; a GPU if there is one.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32 or bfloat16 for all stages; measured if not given."),
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first picture, 0 to 2^63-1.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="PNG to write, in an existing folder.", show_default=False),
+]
+
+
+def check_seed(seed: int, count: int = 1) -> None:
+    """Refuse seeds whose last is out of range."""
+    if not 0 <= seed <= 2**63 - count:
+        raise UsageError(f"got seed {seed} for {count} pictures; expected seeds from 0 to 2^63-1")
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """A resolution such as 256, or WIDTHxHEIGHT as (height, width)."""
+    match = re.fullmatch(r"([0-9]{1,6})(?:[xX]([0-9]{1,6}))?", text.strip())
+    if match is None:
+        raise UsageError(f"got size {text!r:.80}; expected e.g. 256, or WIDTHxHEIGHT as 96x64")
+    if match[2] is None:
+        return int(match[1])
+    return int(match[2]), int(match[1])
+
+
+def sampling_settings(
+    defaults: Mapping[int, SamplingConfig],
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    stage_options: Sequence[str] | None = None,
+) -> dict[int, SamplingConfig]:
+    """The sampling settings of every stage, from its defaults and what the user asked for.
+
+    Args:
+        defaults: by resolution, coarse to fine.
+        steps: of the first stage.
+        guidance: weight of the first stage.
+        stage_options: texts such as "256:steps=8,aug_level=0.2".
+
+    Raises:
+        ConfigError: an unknown stage or setting, or a value out of range.
+    """
+    settings = dict(defaults)
+    first = next(iter(settings))
+    if steps is not None:
+        settings[first] = replace(settings[first], steps=steps)
+    if guidance is not None:
+        settings[first] = replace(settings[first], guidance_weight=guidance)
+    for option in stage_options or ():
+        stage, colon, assignments = option.partition(":")
+        resolution = int(stage) if re.fullmatch("[0-9]{1,6}", stage.strip()) else None
+        if not colon or resolution not in settings:
+            raise ConfigError(
+                f"got stage option {option!r:.200}; expected e.g. {first}:steps=8, for one of the "
+                f"stages {list(settings)}"
+            )
+        # Commas within brackets belong to a value: guidance_interval=[0.2,5].
+        parts = re.split(r",(?=\s*[a-z_]+\s*=)", assignments)
+        settings[resolution] = override(settings[resolution], parts)
+    return settings

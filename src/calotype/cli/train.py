@@ -1,0 +1,138 @@
+"""`calotype train` and `calotype assemble`: recipes to runs, runs to a cascade."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calotype.cli.options import Device, Dtype, Threads
+from calotype.errors import UsageError
+
+if TYPE_CHECKING:
+    from calotype.config import Recipe
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of an installed recipe, or a JSON file.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures or Parquet shards.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default=False)] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Length of the run in pictures, per stage.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint.")
+    ] = False,
+    init: Annotated[
+        Path | None, typer.Option(help="Weights to start from: a file or stage folder.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="key=value, e.g. optimizer.learning_rate=1e-3."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print cost and memory, train nothing.")
+    ] = False,
+    allow_inexact_resume: Annotated[
+        bool, typer.Option("--allow-inexact-resume", help="Resume on a different machine.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+) -> None:
+    """Train the stages of a recipe; Ctrl-C writes a checkpoint, --resume goes on exactly."""
+    from calotype.training.environment import prepare_environment
+    from calotype.training.recipes import load_recipe
+
+    prepare_environment()
+    chosen = override_recipe(load_recipe(recipe), settings or [])
+    if dry_run:
+        _print_dry_run(chosen, as_json=as_json)
+        return
+    if data is None or out is None:
+        missing = "--data" if data is None else "--out"
+        raise UsageError(f"got no {missing}; expected calotype train RECIPE --data DIR --out RUN")
+    if not data.exists():
+        raise UsageError(f"got --data {data}, which is missing; expected pictures or shards")
+    if images is not None and images < 1:
+        raise UsageError(f"got --images {images}; expected at least 1")
+    from calotype.training.run import RunOptions, run_recipe
+
+    options = RunOptions(
+        resume=resume,
+        images=images,
+        seed=seed,
+        init=init,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        quiet=quiet,
+        allow_inexact_resume=allow_inexact_resume,
+    )
+    code = run_recipe(chosen, data=data, out=out, options=options)
+    if code != 0:
+        raise typer.Exit(code)
+
+
+def override_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Apply `key=value` settings: to every stage, or to one as `stages.0.key=value`."""
+    from calotype.config import override
+
+    whole = [text for text in settings if text.startswith(("stages.", "name=", "note="))]
+    each = [text for text in settings if text not in whole]
+    if each:
+        stages = tuple(override(stage, each) for stage in recipe.stages)
+        recipe = dataclasses.replace(recipe, stages=stages)
+    return override(recipe, whole) if whole else recipe
+
+
+def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
+    from calotype.training.dry_run import dry_run
+
+    rows = [dataclasses.asdict(row) for row in dry_run(recipe)]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        for key, value in row.items():
+            print(f"{key.replace('_', ' '):>24}  {_readable(value)}")
+        print()
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def assemble(
+    runs: Annotated[list[Path], typer.Argument(help="Runs, from the base to the finest stage.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Cascade folder to write.")],
+    name: Annotated[str | None, typer.Option(help="Name of the cascade.")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="float16 or float32 weights in the files.")
+    ] = "float16",
+) -> None:
+    """Join the averaged weights of runs into one cascade."""
+    import torch
+
+    from calotype.training.assemble import assemble as join
+
+    kinds = {"float16": torch.float16, "float32": torch.float32}
+    if dtype not in kinds:
+        raise UsageError(f"got dtype {dtype!r}; expected one of {list(kinds)}")
+    if not output.resolve().parent.is_dir():
+        raise UsageError(f"the folder {output.parent} of the output is missing; make it first")
+    print(join(runs, output, name=output.name if name is None else name, dtype=kinds[dtype]))

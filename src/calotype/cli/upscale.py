@@ -1,0 +1,125 @@
+"""`calotype upscale`: any picture to a larger one, with the super-resolution stages."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calotype.cli.drawing import output_names, progress, watch
+from calotype.cli.options import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Output,
+    Seed,
+    StageOptions,
+    Threads,
+    check_seed,
+    sampling_settings,
+)
+from calotype.errors import CalotypeError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def upscale(
+    picture: Annotated[Path, typer.Argument(help="Picture to enlarge, of any common format.")],
+    caption: Annotated[
+        str | None,
+        typer.Argument(help="What it shows; a picture of calotype's own tells it.", metavar="TEXT"),
+    ] = None,
+    output: Output = None,
+    model: Model = None,
+    seed: Seed = 0,
+    size: Annotated[
+        int | None, typer.Option(help="Resolution of the last stage (256, 1024).")
+    ] = None,
+    stage_option: StageOptions = None,
+    as_json: Json = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+) -> None:
+    """Enlarge a picture with the super-resolution stages."""
+    if output is None:
+        output = Path(f"{picture.stem}-upscaled.png")
+    check_seed(seed)
+    name = output_names(output, caption="", seed=seed, count=1)[0]
+    pixels = _read_picture(picture)
+    text = _caption_of(picture) if caption is None else caption
+    begin = time.perf_counter()
+    from calotype.cascade import Cascade, choose_runtime
+    from calotype.cascade.pixels import to_pixels
+    from calotype.cascade.plan import plan_upscale
+    from calotype.cascade.png import write_png
+    from calotype.cascade.recipe import picture_recipe
+
+    cascade = Cascade.load(model)
+    defaults = {s.config.resolution: s.config.sampling for s in cascade.stages}
+    settings = sampling_settings(defaults, stage_options=stage_option)
+    plan = plan_upscale(cascade.stages, pixels, [text], seeds=[seed], options={"stop_at": size})
+    drawn = [cascade.stages[stage.index].config.resolution for stage in plan.stages]
+    runtime = choose_runtime(device, dtype, threads)
+    runtime.apply(cascade.stages)
+    steps = cascade.upscale_steps(
+        pixels, [text], seeds=[seed], stop_at=size, sampling={r: settings[r] for r in drawn}
+    )
+    with progress(1, quiet=as_json) as show:
+        result = watch(steps, show)
+    recipe: dict[str, Any] = picture_recipe(cascade, plan, 0, runtime)
+    for stage in recipe["stages"]:
+        stage["sampling"] = _plain(settings[stage["resolution"]])
+    recipe |= {"kind": "upscale", "source": picture.name}
+    write_png(name, to_pixels(result.images[-1])[0], recipe)
+    seconds = round(time.perf_counter() - begin, 3)
+    print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    from calotype.config import to_dict
+
+    return to_dict(settings)
+
+
+def _caption_of(picture: Path) -> str:
+    """The caption in a picture that calotype drew; else the null caption."""
+    from calotype.cascade.png import read_recipe
+
+    try:
+        caption = read_recipe(picture).get("caption", "")
+    except CalotypeError:
+        return ""
+    return caption if isinstance(caption, str) else ""
+
+
+def _read_picture(path: Path) -> Tensor:
+    """A picture file as (1, 3, H, W) in [-1, 1], upright, on white where it is transparent."""
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    from calotype.cascade.pixels import from_pixels
+    from calotype.cascade.sizes import MAX_PIXELS
+
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise UsageError(
+                    f"got a picture of {width}x{height}; expected at most 2048x2048: shrink it"
+                )
+            upright = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise UsageError(f"{path} is no picture that can be read; name another") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, CalotypeError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {path}: {reason}; name a picture") from error
+    white = Image.new("RGBA", upright.size, "white")
+    return from_pixels(np.asarray(Image.alpha_composite(white, upright).convert("RGB"))[None])

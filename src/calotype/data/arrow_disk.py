@@ -1,0 +1,136 @@
+"""Data sets that Hugging Face's `datasets` saved to disk, read with pyarrow alone.
+
+`Dataset.save_to_disk` writes Arrow stream files and a `state.json` that lists them, with the row
+numbers of a selection or shuffle that was not flattened; `DatasetDict.save_to_disk` writes one
+such folder a split. The files are mapped, so memory does not grow with the set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calotype.data.columns import (
+    DECIDING_COLUMNS,
+    ROW_COLUMNS,
+    Selection,
+    check_captions,
+    image_column,
+    picture_cell,
+    row_captions,
+    selected_rows,
+    texts_as_bytes,
+)
+from calotype.data.example import Caption, Example
+from calotype.data.fingerprint import files_fingerprint
+from calotype.data.pictures import decode_picture
+from calotype.data.source import SourceReport
+from calotype.errors import CalotypeError, MissingExtra, UsageError
+
+STATE_NAME = "state.json"
+
+
+def saved_dataset_folder(path: Path, split: str = "train") -> Path | None:
+    """The folder of one split of a data set saved to disk; None if there is none at `path`.
+
+    Raises:
+        UsageError: it has splits, and not this one.
+    """
+    if (path / STATE_NAME).is_file() and any(path.glob("*.arrow")):
+        return path
+    if not (path / "dataset_dict.json").is_file():
+        return None
+    if not (path / split / STATE_NAME).is_file():
+        found = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
+        raise UsageError(f"got splits {found} in {path}; expected {split!r}; give one's folder")
+    return path / split
+
+
+class SavedDatasetSource:
+    """Rows of a data set saved to disk."""
+
+    def __init__(self, root: Path, selection: Selection) -> None:
+        """Map the files.
+
+        Raises:
+            MissingExtra: pyarrow is not installed.
+            UsageError: the files cannot be read or lack a column.
+        """
+        self.root = root
+        self.selection = selection
+        self.report = SourceReport()
+        try:
+            state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
+            self.files = tuple(root / file["filename"] for file in state["_data_files"])
+            chosen = [root / file["filename"] for file in state.get("_indices_data_files") or ()]
+            table = _mapped(self.files)
+            rows = np.arange(table.num_rows) if not chosen else _numbers(_mapped(chosen))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(
+                f"cannot read {root} as a data set saved to disk: {reason}; save it again"
+            ) from error
+        names = table.column_names
+        check_captions(root, names)
+        self._images = table[image_column(root, names)]
+        self._texts = texts_as_bytes(table.select([n for n in ROW_COLUMNS if n in names]))
+        deciding = table.select([n for n in DECIDING_COLUMNS if n in names])
+        mask = selected_rows(deciding, table.num_rows, selection)
+        self._rows = rows if mask.all() else rows[mask[rows]]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the files' names and sizes."""
+        return files_fingerprint(self.root, [*self.files, self.root / STATE_NAME])
+
+    def __len__(self) -> int:
+        """Count of selected rows."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`, decoded; raises `BrokenPicture`."""
+        image = decode_picture(self.picture_bytes(index))
+        return Example(self.key(index), image, self.captions(index))
+
+    def key(self, index: int) -> str:
+        """The column `key`, or the number of the row in the files."""
+        row = int(self._rows[index])
+        if "key" in self._texts.column_names:
+            return str(self._texts["key"][row].as_py())
+        return f"row:{row}"
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Captions of a row."""
+        return row_captions(
+            self._texts,
+            int(self._rows[index]),
+            self.key(index),
+            variants=self.selection.variants,
+            report=self.report,
+        )
+
+    def picture_bytes(self, index: int) -> bytes:
+        """The encoded picture of a row; raises `BrokenPicture`."""
+        return picture_cell(self._images[int(self._rows[index])].as_py())
+
+
+def _mapped(files: Sequence[Path]) -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingExtra("data", "pyarrow") from error
+    tables = []
+    for file in files:
+        if not file.is_file():
+            raise CalotypeError(f"{file} is missing; save the data set again")
+        tables.append(pa.ipc.open_stream(pa.memory_map(str(file))).read_all())
+    return pa.concat_tables(tables)
+
+
+def _numbers(table: Any) -> Any:
+    return table.column(0).to_numpy().astype(np.int64)

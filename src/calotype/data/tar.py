@@ -1,0 +1,167 @@
+"""Examples in WebDataset tar shards, read through an index in any order: no shuffle buffer.
+
+The index (56 bytes a sample) is made by one pass over the headers and kept in the user's cache
+folder, from where it is mapped; it is made anew when a shard's name, size or time changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calotype.data.example import Caption, Example
+from calotype.data.fingerprint import files_fingerprint
+from calotype.data.folder import TEXT_FIELDS
+from calotype.data.pictures import BrokenPicture, decode_picture
+from calotype.data.source import SourceReport
+from calotype.data.tar_index import SAMPLE, scan_tar, split_name
+from calotype.data.text import decode_text
+
+_INDEX_VERSION = 1
+
+
+class TarSource:
+    """Samples of tar shards, in the order of the files' names and within them."""
+
+    def __init__(self, root: Path, files: Sequence[Path]) -> None:
+        """Load or make the indexes.
+
+        Raises:
+            UsageError: a file is no tar.
+        """
+        self.root = root
+        self.files = tuple(sorted(files))
+        self.report = SourceReport()
+        self._indexes: list[NDArray[np.void]] = []
+        for file in self.files:
+            samples, problem = _index(file)
+            if problem is not None:
+                self.report.bad_metadata[self._name(file)] = problem
+            self._indexes.append(samples)
+        self._ends = np.cumsum([len(index) for index in self._indexes], dtype=np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the files' names and sizes."""
+        return files_fingerprint(self.root, self.files)
+
+    def __len__(self) -> int:
+        """Count of samples that have a picture."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`, decoded; raises `BrokenPicture`."""
+        image = decode_picture(self.picture_bytes(index))
+        return Example(self.key(index), image, self.captions(index))
+
+    def key(self, index: int) -> str:
+        """Tar and name of the sample, e.g. `00000.tar/000012`."""
+        file, sample = self._locate(index)
+        with file.open("rb") as data:
+            data.seek(int(sample["header"]))
+            with tarfile.open(fileobj=data, mode="r:") as tar:
+                member = tar.next()
+        name = "?" if member is None else split_name(member.name)[0]
+        return f"{self._name(file)}/{name}"
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """From the text member, else from `text` or `caption` in the JSON member."""
+        file, sample = self._locate(index)
+        texts: list[str] = []
+        replaced = False
+        for kind in ("text", "json"):
+            if sample[kind] < 0 or texts:
+                continue
+            decoded = decode_text(_read(file, int(sample[kind]), int(sample[f"{kind}_size"])))
+            replaced |= decoded.replaced
+            texts = [decoded.text] if kind == "text" else _json_texts(decoded.text)
+        captions = tuple(Caption(text.strip()) for text in texts if text.strip())
+        if replaced:
+            self.report.replaced_captions.add(self.key(index))
+        if not captions:
+            self.report.empty_captions.add(self.key(index))
+        return captions
+
+    def picture_bytes(self, index: int) -> bytes:
+        """The encoded picture; raises `BrokenPicture`."""
+        file, sample = self._locate(index)
+        size = int(sample["image_size"])
+        try:
+            data = _read(file, int(sample["image"]), size)
+        except OSError as error:
+            raise BrokenPicture(f"cannot be read: {error.strerror}") from error
+        if len(data) < size:
+            raise BrokenPicture(f"the tar is cut off: got {len(data)} of {size} bytes")
+        return data
+
+    def _locate(self, index: int) -> tuple[Path, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"got example {index}; expected 0 to {len(self) - 1}")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        start = int(self._ends[number - 1]) if number else 0
+        return self.files[number], self._indexes[number][index - start]
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.root).as_posix()
+
+
+def _read(file: Path, offset: int, size: int) -> bytes:
+    with file.open("rb") as data:
+        data.seek(offset)
+        return data.read(size)
+
+
+def _json_texts(text: str) -> list[str]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(values, dict):
+        return []
+    value = next((values[name] for name in TEXT_FIELDS if name in values), None)
+    return [str(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
+
+
+def _index(file: Path) -> tuple[NDArray[np.void], str | None]:
+    """Samples of a tar and what is wrong with it, from the cache folder if it has them."""
+    status = file.stat()
+    mark = f"{_INDEX_VERSION}\0{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    name = hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()
+    kept = _cache_folder() / f"{name}.npy"
+    try:
+        samples = np.load(kept, mmap_mode="r")
+        if samples.dtype == SAMPLE:
+            return samples, None
+    except (OSError, ValueError):
+        pass
+    scan = scan_tar(file)
+    if scan.problem is None:
+        _keep(kept, scan.samples)
+    return scan.samples, scan.problem
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(root) if root else Path.home() / ".cache"
+    return folder / "calotype" / "tar-index"
+
+
+def _keep(path: Path, samples: NDArray[np.void]) -> None:
+    """Write an index under its name when it is whole; a read-only cache folder is no error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+            np.save(file, samples)
+        os.replace(file.name, path)
+    except OSError:
+        return

@@ -1,0 +1,129 @@
+"""The index of tar shards: where each sample's picture and caption lie, so that any can be read.
+
+A WebDataset shard is a tar whose neighbouring members with the same name up to the first dot of
+the file name are one sample (`000012.jpg`, `000012.txt`). Scanning reads the headers only.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calotype.data.pictures import SUFFIXES
+from calotype.errors import UsageError
+
+TEXT_SUFFIXES = (".txt", ".caption", ".text")
+JSON_SUFFIX = ".json"
+
+SAMPLE = np.dtype(
+    [
+        ("header", np.int64),
+        ("image", np.int64),
+        ("image_size", np.int64),
+        ("text", np.int64),
+        ("text_size", np.int64),
+        ("json", np.int64),
+        ("json_size", np.int64),
+    ]
+)
+"""Offsets and sizes in bytes within the tar; `header` is where the picture's header begins; an
+offset of -1 = there is none."""
+
+
+@dataclass
+class TarScan:
+    """The samples of one tar; `problem` says what is wrong with it as a whole."""
+
+    samples: NDArray[np.void]
+    problem: str | None = None
+
+
+@dataclass
+class _Sample:
+    name: str
+    fields: dict[str, int] = field(default_factory=dict)
+
+    def row(self) -> tuple[int, ...] | None:
+        if "image" not in self.fields:
+            return None
+        return tuple(self.fields.get(name, -1) for name in SAMPLE.names or ())
+
+
+def scan_tar(file: Path) -> TarScan:
+    """Find the samples of a tar; samples without a picture are left out.
+
+    A tar that ends early keeps its samples, the last one perhaps cut (reading tells).
+
+    Raises:
+        UsageError: it is no tar, or compressed.
+    """
+    rows: list[tuple[int, ...]] = []
+    problem = None
+    current = _Sample("")
+    try:
+        with tarfile.open(file, "r:") as tar:
+            try:
+                while (member := tar.next()) is not None:
+                    # tarfile keeps every member it has seen; a shard may have a million.
+                    tar.members.clear()  # type: ignore[attr-defined]
+                    stem, suffix = split_name(member.name)
+                    if stem != current.name:
+                        _add(rows, current)
+                        current = _Sample(stem)
+                    if member.isfile():
+                        _note(current, member, suffix)
+            except tarfile.TarError as error:
+                problem = f"is cut off or damaged ({error}); its first samples are used"
+            _add(rows, current)
+            end = int(tar.offset)  # type: ignore[attr-defined]
+    except (tarfile.TarError, OSError) as error:
+        raise UsageError(
+            f"cannot read {file} as a tar: {error}; compressed tars must be unpacked first"
+        ) from error
+    if problem is None and not _ends_at(file, end):
+        problem = f"is cut off or damaged at byte {end:,}; the samples before are used"
+    return TarScan(np.array(rows, dtype=SAMPLE), problem)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Sample and lower-case suffix of a member: up to the first dot of the file name, and after."""
+    folder, slash, file = name.rpartition("/")
+    stem, dot, suffix = file.partition(".")
+    return folder + slash + stem, (dot + suffix).lower()
+
+
+def _note(sample: _Sample, member: tarfile.TarInfo, suffix: str) -> None:
+    if suffix in SUFFIXES:
+        kind = "image"
+    elif suffix in TEXT_SUFFIXES:
+        kind = "text"
+    elif suffix == JSON_SUFFIX:
+        kind = "json"
+    else:
+        return
+    if kind in sample.fields:
+        return
+    sample.fields |= {kind: member.offset_data, f"{kind}_size": member.size}
+    if kind == "image":
+        sample.fields["header"] = member.offset
+
+
+def _add(rows: list[tuple[int, ...]], sample: _Sample) -> None:
+    row = sample.row()
+    if row is not None:
+        rows.append(row)
+
+
+def _ends_at(file: Path, offset: int) -> bool:
+    """Whether a block of zeros, the end of a tar, lies at `offset` (POSIX ustar).
+
+    tarfile itself takes a damaged header for the end.
+    """
+    with file.open("rb") as data:
+        data.seek(offset)
+        block = data.read(tarfile.BLOCKSIZE)
+    return len(block) == tarfile.BLOCKSIZE and not any(block)

@@ -1,0 +1,6 @@
+"""The evaluation room: a cascade and real pictures go in, figures, sheets and a card come out.
+
+`retrieval` asks whether a drawing shows what was asked for, `superresolution` whether a stage
+beats bicubic enlargement, `sheet` puts drawings beside real pictures, `card` writes all of it down
+(`python -m calotype.evaluation.card`). May import every room but `serving` and `interop`.
+"""

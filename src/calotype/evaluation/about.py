@@ -1,0 +1,49 @@
+"""What a model card is about, besides its figures; and how it writes tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from calotype.config import StageConfig
+
+NOT_AVAILABLE = "not available"
+
+
+@dataclass(frozen=True)
+class StageFile:
+    """A stage of the cascade that a card is about."""
+
+    config: StageConfig
+    parameters: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What a card is about, besides its figures.
+
+    Args:
+        name: of the cascade.
+        text_encoder: its specification.
+        stages: coarse to fine.
+        machine: what drew the figures, in words.
+        version: of calotype.
+        sheets: file names by what they show, in order.
+        data_recipe: `recipe.json` of the data; empty if there was none.
+    """
+
+    name: str
+    text_encoder: str
+    stages: tuple[StageFile, ...]
+    machine: str
+    version: str
+    sheets: Mapping[str, str]
+    data_recipe: Mapping[str, Any]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

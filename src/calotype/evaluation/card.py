@@ -1,0 +1,187 @@
+"""Write a cascade's model card: `python -m calotype.evaluation.card --model FOLDER --data DIR`.
+
+Everything the card prints is measured here and now, or read from the runs that trained the
+cascade; what is not there is said to be not available.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import calotype
+from calotype.cascade import Cascade, choose_runtime
+from calotype.cascade.files import write_file
+from calotype.cascade.runtime import Runtime, cpu_model
+from calotype.errors import CalotypeError, UsageError
+from calotype.evaluation.about import About, StageFile
+from calotype.evaluation.measure import Effort, Measurements, measure
+from calotype.evaluation.report import PROMPT_GROUPS, model_card, quick_report
+from calotype.evaluation.retrieval import NEAREST
+from calotype.evaluation.sheet import Cell, draw_sheet, save_image
+from calotype.evaluation.suite import DrawnSuite
+
+_CROPS = 16
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except CalotypeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def write_card(
+    cascade: Cascade, found: Measurements, out: Path, *, data: Path, machine: str
+) -> Path:
+    """Write README.md, ATTRIBUTION.md and the sheets into `out`; returns the card's path."""
+    out.mkdir(parents=True, exist_ok=True)
+    about = About(
+        name=cascade.name,
+        text_encoder=cascade.text_encoder_spec,
+        stages=tuple(
+            StageFile(
+                stage.config,
+                sum(p.numel() for p in stage.parameters()),
+                cascade.weights.get(stage.config.resolution, ""),
+            )
+            for stage in cascade.stages
+        ),
+        machine=machine,
+        version=calotype.__version__,
+        sheets=write_sheets(found.drawn, out),
+        data_recipe=_read_json(data / "recipe.json"),
+    )
+    attribution = data / "ATTRIBUTION.md"
+    if attribution.is_file():
+        write_file(out / "ATTRIBUTION.md", attribution.read_bytes())
+    write_file(out / "README.md", model_card(about, found).encode())
+    return out / "README.md"
+
+
+def write_sheets(drawn: DrawnSuite, out: Path) -> dict[str, str]:
+    """One sheet a group for the first and the last stage, and one of crops; names by title."""
+    resolutions = sorted(drawn.prompts[0].pictures)
+    files = {}
+    for resolution in dict.fromkeys((resolutions[-1], resolutions[0])):
+        for group, title in PROMPT_GROUPS.items():
+            if drawn.of(group):
+                name = f"sheet-{resolution}-{group.replace('_', '-')}.jpg"
+                save_image(_group_sheet(drawn, group, resolution), out / name)
+                files[f"{title}, {resolution}²"] = name
+    if len(resolutions) > 1:
+        save_image(_crop_sheet(drawn), out / "sheet-enlargement.jpg")
+        sides = ", ".join(f"{side}²" for side in resolutions)
+        title = f"the middle of the picture at {sides}, and of the real one"
+        files[title] = "sheet-enlargement.jpg"
+    return files
+
+
+def _group_sheet(drawn: DrawnSuite, group: str, resolution: int) -> Image.Image:
+    side = max(128, drawn.prompts[0].pictures[resolution].shape[-1])
+    cells = [
+        Cell(
+            (prompt.real, prompt.pictures[resolution]),
+            prompt.prompt.prompt,
+            failed=prompt.ranks[resolution] >= NEAREST,
+        )
+        for prompt in drawn.of(group)
+    ]
+    return draw_sheet(cells, columns=4, side=side)
+
+
+def _crop_sheet(drawn: DrawnSuite) -> Image.Image:
+    """The same part of a drawing at every stage; evenly chosen among the prompts."""
+    step = max(1, len(drawn.prompts) // _CROPS)
+    cells = [
+        Cell((*(p.crops[side] for side in sorted(p.crops)), p.real_crop), p.prompt.prompt)
+        for p in drawn.prompts[::step][:_CROPS]
+    ]
+    side = max(128, min(256, max(int(p.shape[-1]) for p in cells[0].pictures)))
+    return draw_sheet(cells, columns=2, side=side)
+
+
+def _run(options: argparse.Namespace) -> None:
+    effort = _effort(options)
+    runtime = choose_runtime(options.device, options.dtype, options.threads)
+    cascade = Cascade.load(options.model)
+    if cascade.stages[0].config.lowres_resolution is not None:
+        raise UsageError(f"{cascade.name!r} has no base; the card needs one that draws captions")
+    runtime.apply(cascade.stages)
+    found = measure(cascade, options.data, options.runs, effort=effort, say=_say)
+    if effort.quick:
+        options.out.mkdir(parents=True, exist_ok=True)
+        report = quick_report(found)
+        write_sheets(found.drawn, options.out)
+        write_file(options.out / "quick.md", report.encode())
+        print(report)
+        return
+    path = write_card(cascade, found, options.out, data=options.data, machine=_machine(runtime))
+    _say(f"wrote {path}")
+
+
+def _effort(options: argparse.Namespace) -> Effort:
+    for name in ("captions", "pictures", "sweep_captions"):
+        if getattr(options, name) < 1:
+            flag = name.replace("_", "-")
+            raise UsageError(f"got --{flag} {getattr(options, name)}; expected at least 1")
+    return Effort(
+        captions=options.captions,
+        weights=tuple(options.guidance),
+        sweep_captions=options.sweep_captions,
+        pictures=options.pictures,
+        steps=tuple(options.steps),
+        quick=options.quick,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Effort()
+    parser = argparse.ArgumentParser(
+        prog="python -m calotype.evaluation.card",
+        description="Measure a cascade on the emoji set and write its model card.",
+    )
+    add = parser.add_argument
+    add("--model", help="cascade or run folder; default: the embedded cascade")
+    add("--data", type=Path, required=True, help="folder made by: calotype data emoji")
+    add("--runs", type=Path, nargs="*", default=[], help="run folders that trained the stages")
+    add("--out", type=Path, required=True, help="folder for README.md and the sheets")
+    add("--quick", action="store_true", help="the base alone: retrieval and its sheets")
+    add("--captions", type=int, default=defaults.captions, help="random captions a group")
+    add("--guidance", type=float, nargs="*", default=defaults.weights, help="weights to compare")
+    add("--sweep-captions", type=int, default=defaults.sweep_captions, help="a group and weight")
+    add("--pictures", type=int, default=defaults.pictures, help="held-out pictures to enlarge")
+    add("--steps", type=int, nargs="*", default=defaults.steps, help="of super-resolution, to try")
+    add("--device"), add("--dtype"), add("--threads", type=int)
+    return parser
+
+
+def _machine(runtime: Runtime) -> str:
+    where = cpu_model() if runtime.device == "cpu" else runtime.device
+    return f"{where}, {runtime.threads} threads, {runtime.dtype} super-resolution"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

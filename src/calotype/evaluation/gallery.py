@@ -1,0 +1,236 @@
+"""The real pictures that drawings are judged by: all rows of a set's shards, made small."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calotype.data.emoji.prompts import (
+    EvaluationPrompt,
+    PromptRow,
+    choose_prompts,
+    load_prompts,
+)
+from calotype.data.open import parquet_files
+from calotype.data.pictures import BrokenPicture, decode_picture
+from calotype.data.resize import area_resize, fit_picture
+from calotype.errors import MissingExtra, UsageError
+from calotype.evaluation.retrieval import THUMBNAIL_SIDE, thumbnails
+
+Colour = tuple[int, int, int]
+_COLUMNS = ("key", "name", "style", "set", "license", "concept", "split")
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """What the set says of one picture; see the data card for the columns."""
+
+    key: str
+    name: str
+    style: str
+    set: str
+    license: str
+    concept: str
+    split: str
+
+    @property
+    def caption(self) -> str:
+        """The plainest of its captions."""
+        return f"{self.name}, {self.style}"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Thumbnails, (N, 3, s, s) in [-1, 1], and the concepts they show."""
+
+    pictures: Tensor
+    concepts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All pictures of a set.
+
+    Args:
+        rows: what they are.
+        pictures: (N, 4, S, S) uint8, RGBA with colours premultiplied by alpha.
+    """
+
+    rows: tuple[PictureRow, ...]
+    pictures: Tensor
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Row number by key."""
+        return {row.key: number for number, row in enumerate(self.rows)}
+
+    @cached_property
+    def _thumbnails(self) -> Tensor:
+        side = min(THUMBNAIL_SIDE, self.pictures.shape[-1])
+        parts = [
+            # A part at a time: all in float32 would take four times the memory.
+            thumbnails(self.pictures[start : start + 256].float() / 255, side)
+            for start in range(0, len(self.pictures), 256)
+        ]
+        return torch.cat(parts)
+
+    def pool(self, row: PictureRow, background: Colour | None = None) -> Pool:
+        """What a drawing of `row` is looked up in; `retrieval` says why it depends on the split."""
+        splits = {"train"} if row.split == "train" else {"train", "unseen_pair", "unseen_concept"}
+        chosen = [
+            number
+            for number, other in enumerate(self.rows)
+            if other.style == row.style and other.split in splits
+        ]
+        concepts = tuple(self.rows[number].concept for number in chosen)
+        return Pool(over_background(self._thumbnails[chosen], background), concepts)
+
+    def real(self, key: str, background: Colour | None = None) -> Tensor:
+        """One picture, (3, S, S) in [-1, 1]."""
+        return over_background(self.pictures[self.places[key]].float() / 255, background)
+
+    def sample(self, split: str, count: int) -> list[PictureRow]:
+        """`count` rows of a split (or all), chosen by hash of the key."""
+        rows = [row for row in self.rows if row.split == split]
+        return sorted(rows, key=lambda row: _digest(row.key))[:count]
+
+
+@dataclass(frozen=True)
+class PromptSuite:
+    """Prompts to draw, and whether they are the ones installed with the package."""
+
+    prompts: tuple[EvaluationPrompt, ...]
+    installed: bool
+
+
+def prompts_for(gallery: Gallery) -> PromptSuite:
+    """The installed prompts if the set has all their pictures, else some chosen the same way."""
+    installed = load_prompts()
+    if all(prompt.key in gallery.places for prompt in installed):
+        return PromptSuite(tuple(installed), True)
+    rows = [PromptRow(r.key, r.name, r.style, r.split) for r in gallery.rows]  # type: ignore[arg-type]
+    return PromptSuite(tuple(choose_prompts(rows)), False)
+
+
+def over_background(rgba: Tensor, background: Colour | None = None) -> Tensor:
+    """Paint premultiplied RGBA, (..., 4, H, W) in [0, 1], over a colour (white).
+
+    Returns:
+        (..., 3, H, W) in [-1, 1].
+    """
+    colour = torch.tensor((255, 255, 255) if background is None else background) / 255
+    alpha = rgba[..., 3:, :, :]
+    return (rgba[..., :3, :, :] + (1 - alpha) * colour[:, None, None]) * 2 - 1
+
+
+def read_gallery(data: Path, side: int) -> Gallery:
+    """Read all pictures of a set, `side` pixels wide.
+
+    Args:
+        data: folder made by `calotype data emoji`.
+        side: in pixels; 64 makes 110 MB of the default set.
+
+    Raises:
+        UsageError: there are no such shards.
+        MissingExtra: pyarrow is not installed.
+    """
+    rows: list[PictureRow] = []
+    pictures: list[Tensor] = []
+    for file in _shards(data, 1):
+        for group in _row_groups(file, (*_COLUMNS, "image")):
+            for values in group.to_pylist():
+                picture = _premultiplied(values.pop("image")["bytes"], side)
+                if picture is not None:
+                    rows.append(PictureRow(**values))
+                    pictures.append((picture * 255).round().to(torch.uint8))
+    if not rows:
+        raise UsageError(f"got no pictures in {data}; make them with: calotype data emoji")
+    return Gallery(tuple(rows), torch.stack(pictures))
+
+
+def read_pictures(data: Path, keys: Collection[str], side: int) -> Iterator[tuple[str, Tensor]]:
+    """Some pictures, in the shards' order; those that are not `side` wide are passed over.
+
+    Yields:
+        Key and premultiplied RGBA, (4, side, side) in [0, 1].
+    """
+    for file in _shards(data, side):
+        for number, group in enumerate(_row_groups(file, ("key",))):
+            wanted = [i for i, key in enumerate(group["key"].to_pylist()) if key in keys]
+            if wanted:
+                images = _parquet(file).read_row_group(number, columns=["key", "image"])
+                for values in images.take(wanted).to_pylist():
+                    picture = _premultiplied(values["image"]["bytes"], side)
+                    if picture is not None:
+                        yield values["key"], picture
+
+
+def keys_at(data: Path, side: int) -> set[str]:
+    """Keys of the pictures in shards whose pictures are at least `side` wide (by their first)."""
+    found: set[str] = set()
+    for file in _shards(data, side):
+        first = next(_row_groups(file, ("image",)), None)
+        if first is None or _premultiplied(first["image"][0].as_py()["bytes"], side) is None:
+            continue
+        for group in _row_groups(file, ("key",)):
+            found.update(group["key"].to_pylist())
+    return found
+
+
+def _premultiplied(data: bytes, side: int) -> Tensor | None:
+    """The picture, `side` wide; None if it is broken, or smaller than that."""
+    try:
+        image: NDArray[np.uint8] = decode_picture(data)
+    except BrokenPicture:
+        return None  # the data card lists them
+    square = min(image.shape[:2])
+    if square < side:
+        return None
+    rgba = torch.from_numpy(fit_picture(image, square)).permute(2, 0, 1).float() / 255
+    rgba = torch.cat((rgba[:3] * rgba[3:], rgba[3:]))
+    return area_resize(rgba[None], side)[0].clamp(0, 1)
+
+
+def _shards(data: Path, side: int) -> list[Path]:
+    if not data.exists():
+        raise UsageError(f"got data {data}, which does not exist; expected the emoji set's folder")
+    files = parquet_files(data, side)
+    if not files:
+        raise UsageError(f"got no Parquet shards in {data}; make them with: calotype data emoji")
+    return files
+
+
+def _row_groups(file: Path, columns: Iterable[str]) -> Iterator[Any]:
+    shard = _parquet(file)
+    missing = sorted(set(columns) - set(shard.schema_arrow.names))
+    if missing:
+        raise UsageError(
+            f"{file} lacks the column {missing[0]!r}; expected shards of: calotype data emoji"
+        )
+    for number in range(shard.metadata.num_row_groups):
+        yield shard.read_row_group(number, columns=list(columns))
+
+
+def _parquet(file: Path) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra("data", "pyarrow") from error
+    try:
+        return pyarrow.parquet.ParquetFile(file)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"cannot read {file} as Parquet: {reason}; make it again") from error
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(f"evaluation {key}".encode()).hexdigest()

@@ -1,0 +1,174 @@
+"""All figures of a model card, measured in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from calotype.cascade import Cascade
+from calotype.config import SamplingConfig
+from calotype.data.emoji.prompts import EvaluationPrompt
+from calotype.evaluation.gallery import (
+    Gallery,
+    PictureRow,
+    PromptSuite,
+    keys_at,
+    over_background,
+    prompts_for,
+    read_gallery,
+    read_pictures,
+)
+from calotype.evaluation.runs import StageRun, read_runs
+from calotype.evaluation.suite import DrawnSuite, GroupResult, draw_suite, measure_group
+from calotype.evaluation.superresolution import Comparison, RealPicture, compare_with_bicubic
+
+GROUPS = {
+    "train": "trained pairs",
+    "unseen_pair": "unseen pairs",
+    "unseen_concept": "unseen concepts",
+}
+HELD_OUT = ("unseen_pair", "unseen_concept")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Args:
+        captions: random captions a group.
+        weights: guidance weights to compare; empty = no comparison.
+        sweep_captions: random captions a group for each weight.
+        pictures: held-out pictures a super-resolution stage enlarges.
+        steps: numbers of steps it is tried with, beside its own default.
+        quick: the base alone.
+    """
+
+    captions: int = 96
+    weights: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    sweep_captions: int = 48
+    pictures: int = 24
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16)
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class GuidanceResult:
+    """Groups drawn with one guidance weight and way of thresholding."""
+
+    weight: float
+    threshold_percentile: float | None
+    groups: tuple[GroupResult, ...]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Everything a card prints."""
+
+    rows: tuple[PictureRow, ...]
+    suite: PromptSuite
+    drawn: DrawnSuite
+    groups: tuple[GroupResult, ...]
+    guidance: tuple[GuidanceResult, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    runs: Mapping[int, StageRun] = field(default_factory=dict)
+
+
+def measure(
+    cascade: Cascade, data: Path, runs: Sequence[Path], *, effort: Effort, say: Say = print
+) -> Measurements:
+    """Draw and measure.
+
+    Args:
+        cascade: what is judged; it begins with a base.
+        data: the emoji set's folder.
+        runs: folders of the runs that trained it; missing ones are passed over.
+        effort: how much is measured.
+        say: told what is being done.
+    """
+    resolution = cascade.stages[0].config.resolution
+    say(f"reading the pictures of {data}")
+    gallery = read_gallery(data, resolution)
+    suite = prompts_for(gallery)
+    say(f"drawing {effort.captions} random captions a group")
+    groups = _measure_groups(cascade, gallery, effort.captions)
+    say(f"drawing {len(suite.prompts)} prompts")
+    last = resolution if effort.quick else cascade.stages[-1].config.resolution
+    reals = None if effort.quick else _Finer(data, last)
+    drawn = draw_suite(cascade, gallery, suite.prompts, stop_at=last, reals=reals)
+    found = Measurements(gallery.rows, suite, drawn, groups)
+    if effort.quick:
+        return found
+    say("comparing guidance weights")
+    guidance = tuple(_sweep(cascade, gallery, effort))
+    comparisons = []
+    for stage in cascade.stages[1:]:
+        say(f"comparing the {stage.config.resolution} stage with bicubic enlargement")
+        compared = _compare(cascade, data, gallery, stage.config.resolution, effort=effort)
+        comparisons += [] if compared is None else [compared]
+    return replace(found, guidance=guidance, comparisons=tuple(comparisons), runs=read_runs(runs))
+
+
+def _measure_groups(
+    cascade: Cascade, gallery: Gallery, count: int, sampling: SamplingConfig | None = None
+) -> tuple[GroupResult, ...]:
+    results = []
+    for split, name in GROUPS.items():
+        rows = gallery.sample(split, count)
+        if rows:
+            results.append(measure_group(cascade, gallery, rows, name=name, sampling=sampling))
+    return tuple(results)
+
+
+def _sweep(cascade: Cascade, gallery: Gallery, effort: Effort) -> Iterator[GuidanceResult]:
+    default = cascade.stages[0].config.sampling
+    for weight in effort.weights:
+        # Without guidance thresholds hardly matter.
+        percentiles = (None,) if weight == 1 else (None, 0.995)
+        for percentile in percentiles:
+            sampling = replace(default, guidance_weight=weight, threshold_percentile=percentile)
+            groups = _measure_groups(cascade, gallery, effort.sweep_captions, sampling)
+            yield GuidanceResult(weight, percentile, groups)
+
+
+def _compare(
+    cascade: Cascade, data: Path, gallery: Gallery, resolution: int, *, effort: Effort
+) -> Comparison | None:
+    present = keys_at(data, resolution)
+    held_out = [row for s in HELD_OUT for row in gallery.sample(s, len(gallery.rows))]
+    chosen = [row for row in held_out if row.key in present]
+    # Half from each split, as far as there are any.
+    chosen = [row for s in HELD_OUT for row in _first(chosen, s, -(-effort.pictures // 2))]
+    rows = {row.key: row for row in chosen[: effort.pictures]}
+    if not rows:
+        return None
+    pictures = (
+        RealPicture(over_background(rgba), rows[key].caption)
+        for key, rgba in read_pictures(data, set(rows), resolution)
+    )
+    default = next(s for s in cascade.stages if s.config.resolution == resolution).config.sampling
+    steps = sorted({*effort.steps, default.steps})
+    return compare_with_bicubic(cascade, resolution, pictures, steps=steps)
+
+
+def _first(rows: Sequence[PictureRow], split: str, count: int) -> list[PictureRow]:
+    return [row for row in rows if row.split == split][:count]
+
+
+@dataclass(frozen=True)
+class _Finer:
+    """Reads the real pictures of prompts, the finest there are, at most `resolution` wide."""
+
+    data: Path
+    resolution: int
+
+    def __call__(self, prompts: Sequence[EvaluationPrompt]) -> dict[str, Tensor]:
+        colours = {prompt.key: prompt.background for prompt in prompts}
+        found: dict[str, Tensor] = {}
+        for side in sorted({min(256, self.resolution), self.resolution}):
+            for key, rgba in read_pictures(self.data, set(colours), side):
+                found[key] = over_background(rgba, colours[key])
+        return found

@@ -1,0 +1,143 @@
+"""The half of a model card that no drawing shows: training, data, licences, limits."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from calotype.config import NormalLogSNR, TrainConfig
+from calotype.evaluation.about import NOT_AVAILABLE, About, table
+from calotype.evaluation.measure import Measurements
+from calotype.evaluation.runs import StageRun
+
+_SHOWN_VALIDATIONS = 8
+
+
+def training_section(about: About, runs: Mapping[int, StageRun]) -> str:
+    """How each stage was trained, as far as its run is at hand."""
+    rows, details = [], []
+    for stage in about.stages:
+        resolution = stage.config.resolution
+        run = runs.get(resolution)
+        if run is None:
+            rows.append([f"{resolution}²", *[NOT_AVAILABLE] * 6])
+            continue
+        rate = f"{run.images / run.seconds:.1f}" if run.seconds > 0 else NOT_AVAILABLE
+        rows.append(
+            [
+                f"{resolution}²",
+                f"`{run.recipe}`",
+                f"{run.images:,}",
+                f"{run.seconds / 3600:.2f}",
+                rate,
+                f"{run.loss:.4f}",
+                str(run.skipped),
+            ]
+        )
+        details += ["", _recipe_line(run.config), "", _levels(run)]
+    head = ["stage", "recipe", "pictures seen", "hours", "pictures/s", "final loss", "skipped"]
+    note = "Hours of steps and validations; the loss is the mean over the last 5 % of the run."
+    return "\n".join([table(head, rows), "", note, *details, ""])
+
+
+def _recipe_line(config: TrainConfig) -> str:
+    o, data = config.optimizer, config.data
+    crop = "whole pictures" if data.crop is None else f"{data.crop}² crops"
+    levels = "uniform times"
+    if isinstance(config.levels, NormalLogSNR):
+        levels = f"log SNR ~ N({config.levels.mean:g}, {config.levels.std:g}²)"
+    return (
+        f"**{config.stage.resolution}²**: {o.kind} {o.learning_rate:g}, batch {config.batch_size}, "
+        f"{crop}, {data.caption_variants} captions a picture, caption dropout "
+        f"{config.text_dropout:g}, {levels}, data_std {config.stage.data_std:g}, rate constant for "
+        f"{o.decay_from:.0%} then down to {o.final_rate:.0%}, EMA half-life "
+        f"{config.ema_halflife_images:,} pictures, seed {config.seed}."
+    )
+
+
+def _levels(run: StageRun) -> str:
+    if not run.validations:
+        return f"Losses by noise level: {NOT_AVAILABLE}."
+    checks = run.validations
+    if len(checks) > _SHOWN_VALIDATIONS:
+        step = (len(checks) - 1) / (_SHOWN_VALIDATIONS - 1)
+        checks = tuple(checks[round(i * step)] for i in range(_SHOWN_VALIDATIONS))
+    levels = list(checks[-1].unseen or checks[-1].trained)
+    rows = []
+    for check in checks:
+        cells = [
+            f"{_number(check.trained, level)} / {_number(check.unseen, level)}" for level in levels
+        ]
+        rows.append([f"{check.images:,}", *cells])
+    head = ["pictures seen", *(f"σ/α {level}" for level in levels)]
+    return (
+        "Mean squared error of the estimated picture by noise level, trained / held-out pictures:"
+        f"\n\n{table(head, rows)}"
+    )
+
+
+def _number(errors: Mapping[str, float], level: str) -> str:
+    value = errors.get(level)
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def data_section(about: About, found: Measurements) -> str:
+    """Which pictures, whose, under which licences, and what was held out."""
+    sets = Counter((r.set, r.style, r.license) for r in found.rows)
+    train = Counter(r.set for r in found.rows if r.split == "train")
+    authors = _authors(about.data_recipe)
+    rows = [
+        [name, style, licence, str(count), str(train[name]), *authors.get(name, ("", ""))]
+        for (name, style, licence), count in sorted(sets.items())
+    ]
+    splits = Counter(row.split for row in found.rows)
+    concepts = len({row.concept for row in found.rows if row.split == "train"})
+    head = ["set", "style in captions", "licence", "pictures", "trained on", "by", "package"]
+    return f"""## Data, licences, attribution
+
+{table(head, rows)}
+
+Trained on {splits["train"]} pictures of {concepts} concepts. Never trained on:
+{splits["unseen_pair"]} unseen pairs (the concept is known, but not in this style) and
+{splits["unseen_concept"]} pictures of unseen concepts (in no style). `ATTRIBUTION.md` beside this card names authors, sources and licences of
+the pictures; drawings can resemble them closely, see below. The weights are under the package's
+licence, Apache-2.0. Make the data with `calotype data emoji`.
+"""
+
+
+def _authors(recipe: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    found = {}
+    for source in recipe.get("recipe", {}).get("sources", []):
+        package = source["package"]
+        name = f"{package['name']}@{package['version']}"
+        found[source["set"]] = (f"[{source['author']}]({source['url']})", name)
+    return found
+
+
+def limits_section(about: About, found: Measurements) -> str:
+    """What it cannot do."""
+    groups = {group.name: group for group in found.groups}
+    shares = ", ".join(
+        f"{group.found / len(group.findings):.0%} of {name}" for name, group in groups.items()
+    )
+    sides = [stage.config.resolution for stage in about.stages]
+    lines = [
+        "## Limits",
+        "",
+        "- A small world: emoji, one picture a concept and style. What is asked for outside it "
+        "comes out as something near it, or as nothing recognisable.",
+        f"- It remembers more than it imagines: found are {shares} (table above). Drawings of "
+        "trained pairs are close to copies of the pictures they were trained on.",
+        "- English captions, best in the words of training: name, style, background colour. "
+        "Counting, relations, several things at once and written text were not taught.",
+        "- People are drawn as emoji draw them: in few ways, and mostly in one yellow tone.",
+        f"- Other sizes than {sides[0]}² (and what follows from it) were not trained on.",
+    ]
+    if sides[-1] > 256:
+        lines.append(
+            f"- Sets that ship 256² pictures only (fluent-3d) have taught nothing at {sides[-1]}²: "
+            "what their style looks like there comes from the other sets."
+        )
+    return "\n".join(lines) + "\n"

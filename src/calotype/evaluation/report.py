@@ -1,0 +1,221 @@
+"""The words of a model card around its figures. Nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calotype.evaluation.about import NOT_AVAILABLE, About, table
+from calotype.evaluation.measure import GuidanceResult, Measurements
+from calotype.evaluation.provenance import data_section, limits_section, training_section
+from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE
+from calotype.evaluation.suite import GroupResult
+from calotype.evaluation.superresolution import Comparison
+
+PROMPT_GROUPS = {
+    "trained_pair": "trained pairs",
+    "unseen_pair": "unseen pairs",
+    "background": "trained pairs on a colour",
+}
+_TARGETS = {"trained_pair": (32, 31), "unseen_pair": (16, 11)}
+
+
+def model_card(about: About, found: Measurements) -> str:
+    """The README.md of a cascade folder."""
+    parts = [
+        _head(about),
+        _stages(about),
+        _pictures(about),
+        "## How well it draws\n",
+        _prompts(about, found),
+        _random_captions(found.groups),
+        _guidance(found.guidance),
+        "## Enlargement\n",
+        _enlargement(about, found),
+        "## Training\n",
+        training_section(about, found.runs),
+        data_section(about, found),
+        limits_section(about, found),
+        _made(about),
+    ]
+    return "\n".join(part.strip("\n") + "\n" for part in parts if part)
+
+
+def quick_report(found: Measurements) -> str:
+    """What to look at while a base is still being trained."""
+    resolution = _resolutions(found)[0]
+    lines = [
+        f"- {title}: {found.drawn.found(group, resolution)} of {len(found.drawn.of(group))} prompts"
+        for group, title in PROMPT_GROUPS.items()
+    ]
+    return "\n".join([_groups_table(found.groups), "", *lines, ""])
+
+
+def _head(about: About) -> str:
+    sides = " → ".join(f"{stage.config.resolution}²" for stage in about.stages)
+    return f"""---
+license: apache-2.0
+language: [en]
+library_name: calotype
+pipeline_tag: text-to-image
+---
+# {about.name}
+
+A cascade of pixel-space diffusion models ({sides}, text encoder `{about.text_encoder}`) that draws
+emoji-like pictures from English captions. All figures here were measured by
+`python -m calotype.evaluation.card` on these weights, drawn with their default settings.
+"""
+
+
+def _stages(about: About) -> str:
+    rows = []
+    for stage in about.stages:
+        config, sampling = stage.config, stage.config.sampling
+        drawn = f"{sampling.steps} steps {sampling.sampler}, guidance {sampling.guidance_weight:g}"
+        if config.lowres_resolution is not None:
+            drawn += f", aug_level {sampling.aug_level:g}"
+        predicts = config.parametrization + (" of the residual" if config.residual else "")
+        rows.append(
+            [
+                f"{config.resolution}²",
+                f"{stage.parameters / 1e6:.1f} M",
+                predicts,
+                drawn,
+                f"`{stage.sha256[:16]}…`" if stage.sha256 else NOT_AVAILABLE,
+            ]
+        )
+    return table(["stage", "parameters", "predicts", "draws with", "weights' SHA-256"], rows) + "\n"
+
+
+def _pictures(about: About) -> str:
+    if not about.sheets:
+        return ""
+    lines = ["## Sample sheets", ""]
+    lines.append(
+        "Real picture left, drawing right; seed 1, nothing drawn again. A caption in red: its own "
+        f"concept is not among the {NEAREST} nearest real pictures of its style."
+    )
+    for title, file in about.sheets.items():
+        lines += ["", f"### {title[0].upper()}{title[1:]}", "", f"![{title}]({file})"]
+    return "\n".join(lines) + "\n"
+
+
+def _prompts(about: About, found: Measurements) -> str:
+    resolutions = _resolutions(found)
+    rows = []
+    for group, title in PROMPT_GROUPS.items():
+        count = len(found.drawn.of(group))
+        figures = [f"{found.drawn.found(group, r)} of {count}" for r in resolutions]
+        size, target = _TARGETS.get(group, (0, 0))
+        rows.append([title, *figures, f"{target} of {size}" if size == count else "none"])
+    source = "come with the package" if found.suite.installed else "are chosen from this data"
+    text = f"""A drawing counts as right when its own concept is among the {NEAREST} real pictures
+of its style that are nearest to it (pixels at {THUMBNAIL_SIDE}²): of the style's training pictures,
+or, for what was held out, of all its pictures. The prompts {source}, chosen by hash and not by eye.
+
+"""
+    text += table(["prompts", *(f"at {r}²" for r in resolutions), "at least wanted"], rows)
+    return text + "\n\n" + _prompt_failures(found, resolutions[-1])
+
+
+def _prompt_failures(found: Measurements, resolution: int) -> str:
+    failures = [
+        f"- {p.prompt.prompt} ({PROMPT_GROUPS[p.prompt.group]}; {p.ranks[resolution]} pictures of "
+        "other concepts are nearer)"
+        for p in found.drawn.prompts
+        if p.ranks[resolution] >= NEAREST
+    ]
+    head = f"Not found at {resolution}²"
+    return f"{head}: none.\n" if not failures else "\n".join([f"{head}:", "", *failures, ""])
+
+
+def _random_captions(groups: Sequence[GroupResult]) -> str:
+    text = [
+        "Captions chosen by hash, drawn by the base alone, seeds 0, 1, …:",
+        "",
+        _groups_table(groups),
+        "",
+    ]
+    for group in groups:
+        names = [f"{f.prompt} ({f.rank})" for f in group.findings if not f.found]
+        listed = "; ".join(names) if names else "none"
+        text += [f"Not found, {group.name} (how many others are nearer): {listed}.", ""]
+    return "\n".join(text)
+
+
+def _groups_table(groups: Sequence[GroupResult]) -> str:
+    rows = [
+        [
+            group.name,
+            f"{group.found} of {len(group.findings)}",
+            f"{group.chance:.1f}",
+            f"{group.error:.4f}",
+        ]
+        for group in groups
+    ]
+    head = ["captions", "found", "by chance", "mean squared error to the real picture"]
+    return table(head, rows)
+
+
+def _guidance(results: Sequence[GuidanceResult]) -> str:
+    if not results:
+        return ""
+    names = [group.name for group in results[0].groups]
+    rows = []
+    for result in results:
+        percentile = result.threshold_percentile
+        threshold = "static clip" if percentile is None else f"dynamic, {percentile:g}"
+        cells = [f"{g.found} of {len(g.findings)}, {g.error:.4f}" for g in result.groups]
+        rows.append([f"{result.weight:g}", threshold, *cells])
+    lines = ["Guidance weights (1 = off): found, and mean squared error to the real picture:", ""]
+    return "\n".join([*lines, table(["weight", "threshold", *names], rows), ""])
+
+
+def _enlargement(about: About, found: Measurements) -> str:
+    if len(about.stages) == 1:
+        return "This cascade has no super-resolution stage.\n"
+    lines = ["Held-out real pictures, shrunk and enlarged again, aug_level 0, PSNR in dB:", ""]
+    rows = [row for compared in found.comparisons for row in _comparison_rows(compared)]
+    head = ["stage", "pictures", "steps", "PSNR", "over bicubic", "better on", "seconds each"]
+    lines.append(table(head, rows) if rows else f"PSNR: {NOT_AVAILABLE}, no held-out pictures.")
+    if found.drawn.contrasts:
+        lines += [
+            "",
+            "Sharpness of this cascade's own drawings (mean of the steepest 1 % of brightness "
+            "steps, 0 to 2):",
+            "",
+            table(
+                ["stage", "what it got, bicubically enlarged", "what it drew", "real pictures"],
+                [
+                    [f"{side}²", f"{c.bicubic:.3f}", f"{c.drawn:.3f}", f"{c.real:.3f}"]
+                    for side, c in found.drawn.contrasts.items()
+                ],
+            ),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _comparison_rows(compared: Comparison) -> list[list[str]]:
+    stage, count = f"{compared.resolution}²", str(compared.pictures)
+    rows = [[stage, count, "bicubic", f"{compared.bicubic:.2f}", "", "", ""]]
+    for result in compared.results:
+        gain = result.psnr - compared.bicubic
+        rows.append(
+            [
+                stage,
+                count,
+                str(result.steps),
+                f"{result.psnr:.2f}",
+                f"{gain:+.2f}",
+                f"{result.better:.0%}",
+                f"{result.seconds:.2f}",
+            ]
+        )
+    return rows
+
+
+def _made(about: About) -> str:
+    return f"Figures measured with calotype {about.version} on {about.machine}.\n"
+
+
+def _resolutions(found: Measurements) -> list[int]:
+    return sorted(found.drawn.prompts[0].ranks)

@@ -1,0 +1,84 @@
+"""Does a drawing show what was asked for? Looked up among real pictures, in pixels at 16x16.
+
+A drawing counts as right when its own concept is among the few real pictures of its style that are
+nearest to it. That needs no other network, and a person can check it by looking.
+
+Which real pictures it is compared with: for a trained pair of concept and style the style's
+training pictures. For a pair that was held out, its own picture is not among those and could never
+be found, so the pool is the style's pictures of all splits, the held-out ones included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from calotype.data.resize import area_resize
+
+THUMBNAIL_SIDE = 16
+NEAREST = 5
+
+
+def thumbnails(pictures: Tensor, side: int = THUMBNAIL_SIDE) -> Tensor:
+    """Box averages of pictures.
+
+    Args:
+        pictures: (N, C, H, W), each side at least `side`.
+        side: of the thumbnails, in pixels.
+
+    Returns:
+        (N, C, side, side), of the same range.
+
+    Raises:
+        ValueError: the pictures are smaller than the thumbnails.
+    """
+    if pictures.ndim != 4 or min(pictures.shape[2:]) < side:
+        raise ValueError(
+            f"got pictures of shape {tuple(pictures.shape)}; expected (N, C, H, W) with sides of "
+            f"at least {side}"
+        )
+    return area_resize(pictures.float(), side)
+
+
+def concept_rank(drawn: Tensor, pool: Tensor, pool_concepts: Sequence[str], *, concept: str) -> int:
+    """How many pictures of other concepts are nearer to the drawing than its own concept is.
+
+    Args:
+        drawn: one thumbnail, (3, s, s).
+        pool: real thumbnails, (N, 3, s, s), over the same background as was asked for.
+        pool_concepts: what they show, N names.
+        concept: what the drawing is to show; must be in the pool.
+
+    Returns:
+        0 when its own concept is nearest (L2 distance of pixels). A picture of another concept
+        that is exactly as near does not count: there are equal pictures with two names.
+
+    Raises:
+        ValueError: shapes do not fit, numbers are not finite, or the concept is not in the pool.
+    """
+    if drawn.shape != pool.shape[1:] or len(pool) != len(pool_concepts):
+        raise ValueError(
+            f"got a drawing {tuple(drawn.shape)}, a pool {tuple(pool.shape)} and "
+            f"{len(pool_concepts)} names; expected (3, s, s), (N, 3, s, s) and N"
+        )
+    distances = (pool.double() - drawn.double()).square().flatten(1).sum(1)
+    if not bool(distances.isfinite().all()):
+        raise ValueError("got pictures with numbers that are not finite; expected [-1, 1]")
+    own = torch.tensor([name == concept for name in pool_concepts], dtype=torch.bool)
+    if not bool(own.any()):
+        raise ValueError(f"got the concept {concept!r}, which the pool lacks; expected one of it")
+    return int((distances[~own] < distances[own].min()).sum())
+
+
+def concept_found(
+    drawn: Tensor,
+    pool: Tensor,
+    pool_concepts: Sequence[str],
+    concept: str,
+    *,
+    k: int = NEAREST,
+) -> bool:
+    """Whether a drawing's own concept is among its `k` nearest pictures; see `concept_rank`."""
+    return concept_rank(drawn, pool, pool_concepts, concept=concept) < k

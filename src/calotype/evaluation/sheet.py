@@ -1,0 +1,125 @@
+"""Sheets: real pictures and drawings side by side, with what was asked for below."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from calotype.cascade.files import write_file
+from calotype.cascade.pixels import to_pixels
+from calotype.data.resize import area_resize
+from calotype.errors import CalotypeError
+
+MAX_BYTES = 1_500_000
+_GAP = 8
+_LINES = 2
+_TEXT, _FAILED, _PAPER = (40, 40, 40), (200, 20, 20), (244, 244, 244)
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_QUALITIES = (90, 85, 80, 70, 60, 45, 30)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a sheet.
+
+    Args:
+        pictures: shown side by side, each (3, H, W) in [-1, 1], of any sizes.
+        caption: printed below, cut to two lines.
+        failed: prints the caption in red.
+    """
+
+    pictures: tuple[Tensor, ...]
+    caption: str
+    failed: bool = False
+
+
+def draw_sheet(cells: Sequence[Cell], *, columns: int, side: int) -> Image.Image:
+    """Lay cells out in rows.
+
+    Args:
+        cells: at least one; all with as many pictures.
+        columns: cells a row.
+        side: each picture's in pixels; small ones are enlarged without smoothing by whole
+            factors, others resized as training does.
+    """
+    count = len(cells[0].pictures)
+    font = ImageFont.load_default(max(10, min(18, side // 12)))
+    line = round(getattr(font, "size", 10) * 1.25)
+    width, height = count * side + _GAP, side + _LINES * line + _GAP
+    columns = min(columns, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        left, top = _GAP + column * width, _GAP + row * height
+        for place, picture in enumerate(cell.pictures):
+            pixels = to_pixels(_sized(picture, side)[None])[0]
+            sheet.paste(Image.fromarray(pixels), (left + place * side, top))
+        text = "\n".join(_wrapped(cell.caption, font, count * side))
+        colour = _FAILED if cell.failed else _TEXT
+        pen.multiline_text((left, top + side + 1), text, fill=colour, font=font, spacing=1)
+    return sheet
+
+
+def save_image(image: Image.Image, path: Path, *, limit: int = MAX_BYTES) -> None:
+    """Write a PNG or, where the name says so, a JPEG of the best quality that stays in `limit`.
+
+    Raises:
+        CalotypeError: it cannot be written, or does not become small enough.
+    """
+    kind = "JPEG" if path.suffix in (".jpg", ".jpeg") else "PNG"
+    attempts = [{"quality": quality} for quality in _QUALITIES] if kind == "JPEG" else [{}]
+    for options in attempts:
+        stream = io.BytesIO()
+        image.save(stream, kind, optimize=True, **options)
+        if len(stream.getvalue()) <= limit:
+            write_file(path, stream.getvalue())
+            return
+    raise CalotypeError(
+        f"{path.name} takes {len(stream.getvalue())} bytes; expected at most {limit}: draw fewer "
+        "pictures on it, or smaller ones"
+    )
+
+
+def _sized(picture: Tensor, side: int) -> Tensor:
+    picture = picture.detach().float().cpu()
+    factor = side // max(picture.shape[1:])
+    if factor >= 1 and picture.shape[1] * factor == picture.shape[2] * factor == side:
+        return picture.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+    return area_resize(picture[None], side)[0]
+
+
+def _wrapped(text: str, font: _Font, width: int) -> list[str]:
+    lines: list[str] = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    kept = lines[:_LINES]
+    if len(lines) > _LINES:
+        kept[-1] += " …"
+    return [_cut(line, font, width) for line in kept]
+
+
+def _cut(line: str, font: _Font, width: int) -> str:
+    while font.getlength(line) > width and len(line) > 2:
+        line = line[:-2].rstrip() + "…"
+    return line
+
+
+def central_crop(picture: Tensor, share: int = 4) -> Tensor:
+    """The middle of a picture, (3, H, W): a square of a `share`-th of each side."""
+    height, width = picture.shape[1] // share, picture.shape[2] // share
+    top, left = (picture.shape[1] - height) // 2, (picture.shape[2] - width) // 2
+    cut: Tensor = picture[:, top : top + height, left : left + width]
+    return torch.clone(cut)

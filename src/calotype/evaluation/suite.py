@@ -1,0 +1,230 @@
+"""Draw what a cascade is judged by: the fixed prompts at every stage, and random captions small."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from calotype.cascade import Cascade
+from calotype.config import SamplingConfig
+from calotype.data.emoji.prompts import EvaluationPrompt
+from calotype.data.resize import area_resize
+from calotype.diffusion import upsample_lowres
+from calotype.evaluation.gallery import Colour, Gallery, PictureRow
+from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE, concept_rank, thumbnails
+from calotype.evaluation.sheet import central_crop
+from calotype.evaluation.superresolution import edge_contrast
+
+PROMPT_SEED = 1
+_CHUNK = 8
+_CELL_SIDE = 256
+Reals = Callable[[Sequence[EvaluationPrompt]], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One drawing looked up: how many pictures of other concepts were nearer than its own."""
+
+    prompt: str
+    rank: int
+
+    @property
+    def found(self) -> bool:
+        """Whether its own concept is among the nearest few."""
+        return self.rank < NEAREST
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """Drawings of one group.
+
+    Args:
+        name: of the group.
+        findings: one a drawing.
+        error: mean squared difference to the real pictures, at the base's resolution.
+        chance: drawings that an unrelated picture from the pool would find, on average.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    error: float
+    chance: float
+
+    @property
+    def found(self) -> int:
+        """How many were found."""
+        return sum(finding.found for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class EdgeContrast:
+    """Sharpness, see `edge_contrast`, of what a stage got, enlarged, of what it drew, of reality."""
+
+    bicubic: float
+    drawn: float
+    real: float
+
+
+@dataclass(frozen=True)
+class DrawnPrompt:
+    """The drawings of one prompt.
+
+    Args:
+        prompt: what was asked for.
+        real: the real picture, (3, S, S), at most 256 wide.
+        real_crop: the middle of it, as fine as there is.
+        pictures: by resolution, (3, s, s), at most 256 wide.
+        crops: by resolution, the middle of the drawing in all its pixels.
+        ranks: by resolution; see `concept_rank`.
+    """
+
+    prompt: EvaluationPrompt
+    real: Tensor
+    real_crop: Tensor
+    pictures: Mapping[int, Tensor]
+    crops: Mapping[int, Tensor]
+    ranks: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class DrawnSuite:
+    """All prompts drawn; sharpness by resolution; seconds of drawing."""
+
+    prompts: tuple[DrawnPrompt, ...]
+    contrasts: Mapping[int, EdgeContrast]
+    seconds: float
+
+    def found(self, group: str, resolution: int) -> int:
+        """How many of a group were found, looking at the pictures of one stage."""
+        return sum(p.ranks[resolution] < NEAREST for p in self.of(group))
+
+    def of(self, group: str) -> list[DrawnPrompt]:
+        """The prompts of a group."""
+        return [drawn for drawn in self.prompts if drawn.prompt.group == group]
+
+
+def draw_suite(
+    cascade: Cascade,
+    gallery: Gallery,
+    prompts: Sequence[EvaluationPrompt],
+    *,
+    stop_at: int | None = None,
+    reals: Reals | None = None,
+) -> DrawnSuite:
+    """Draw the prompts once, all with seed 1; nothing is drawn again.
+
+    Args:
+        cascade: what draws.
+        gallery: the real pictures.
+        prompts: whose keys are in the gallery.
+        stop_at: resolution of the last stage drawn; None = all.
+        reals: gives finer real pictures, (3, S, S), by key; None = the gallery's do.
+    """
+    drawn: list[DrawnPrompt] = []
+    contrasts: dict[int, list[EdgeContrast]] = {}
+    began = time.perf_counter()
+    for start in range(0, len(prompts), _CHUNK):
+        chunk = prompts[start : start + _CHUNK]
+        result = cascade.sample(
+            [prompt.prompt for prompt in chunk], seeds=[PROMPT_SEED] * len(chunk), stop_at=stop_at
+        )
+        finer = {} if reals is None else reals(chunk)
+        for number, prompt in enumerate(chunk):
+            images = {int(x.shape[-1]): x[number] for x in result.images}
+            real = finer.get(prompt.key)
+            if real is None:
+                real = gallery.real(prompt.key, prompt.background)
+            drawn.append(_looked_up(images, prompt, gallery, real=real))
+            _add_contrasts(contrasts, images, real)
+    seconds = time.perf_counter() - began
+    means = {resolution: _mean(values) for resolution, values in contrasts.items()}
+    return DrawnSuite(tuple(drawn), means, seconds)
+
+
+def _looked_up(
+    images: dict[int, Tensor], prompt: EvaluationPrompt, gallery: Gallery, *, real: Tensor
+) -> DrawnPrompt:
+    row = gallery.rows[gallery.places[prompt.key]]
+    colour = prompt.background
+    return DrawnPrompt(
+        prompt,
+        area_resize(real[None], min(int(real.shape[-1]), _CELL_SIDE))[0],
+        central_crop(real),
+        {side: area_resize(x[None], min(side, _CELL_SIDE))[0] for side, x in images.items()},
+        {side: central_crop(x) for side, x in images.items()},
+        {side: look_up(x, gallery, row, background=colour) for side, x in images.items()},
+    )
+
+
+def look_up(
+    drawn: Tensor, gallery: Gallery, row: PictureRow, *, background: Colour | None = None
+) -> int:
+    """`concept_rank` of one drawing, (3, H, W), of `row`."""
+    pool = gallery.pool(row, background)
+    side = min(THUMBNAIL_SIDE, int(pool.pictures.shape[-1]))
+    small = thumbnails(drawn[None], side)[0]
+    return concept_rank(small, pool.pictures, pool.concepts, concept=row.concept)
+
+
+def _add_contrasts(
+    contrasts: dict[int, list[EdgeContrast]], images: dict[int, Tensor], real: Tensor
+) -> None:
+    sides = sorted(images)
+    for before, after in pairwise(sides):
+        if real.shape[-1] < after:
+            continue  # there is no real picture as fine as this
+        enlarged = upsample_lowres(images[before][None], after)
+        contrasts.setdefault(after, []).append(
+            EdgeContrast(
+                edge_contrast(enlarged),
+                edge_contrast(images[after][None]),
+                edge_contrast(area_resize(real[None], after)),
+            )
+        )
+
+
+def _mean(values: list[EdgeContrast]) -> EdgeContrast:
+    count = len(values)
+    return EdgeContrast(
+        sum(v.bicubic for v in values) / count,
+        sum(v.drawn for v in values) / count,
+        sum(v.real for v in values) / count,
+    )
+
+
+def measure_group(
+    cascade: Cascade,
+    gallery: Gallery,
+    rows: Sequence[PictureRow],
+    *,
+    name: str,
+    sampling: SamplingConfig | None = None,
+) -> GroupResult:
+    """Draw the plain captions of `rows` with the base, seeds 0, 1, ..., and look them up.
+
+    Args:
+        cascade: what draws.
+        gallery: the real pictures, of the base's resolution.
+        rows: at least one.
+        name: of the group.
+        sampling: how the base draws; None = its defaults.
+    """
+    resolution = cascade.stages[0].config.resolution
+    result = cascade.sample(
+        [row.caption for row in rows],
+        seeds=range(len(rows)),
+        stop_at=resolution,
+        sampling=None if sampling is None else {resolution: sampling},
+    )
+    findings, errors, chance = [], [], 0.0
+    for row, drawn in zip(rows, result.images[0], strict=True):
+        findings.append(Finding(row.caption, look_up(drawn, gallery, row)))
+        real = area_resize(gallery.real(row.key)[None], resolution)[0]
+        errors.append((drawn - real).double().square().mean())
+        chance += min(1.0, NEAREST / len(gallery.pool(row).concepts))
+    return GroupResult(name, tuple(findings), float(torch.stack(errors).mean()), chance)

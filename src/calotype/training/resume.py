@@ -1,0 +1,230 @@
+"""Where a run begins: which recipe, which checkpoint, and what is set aside on the way.
+
+A checkpoint can be gone on from when all its steps would have been the same under the recipe that
+is asked for. A run that is made longer therefore goes back to where its learning rate began to
+decay, and from there takes the path that a longer run would have taken from the start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calotype.cascade.files import write_file
+from calotype.config import Recipe, TrainConfig, load_config, to_dict
+from calotype.errors import UsageError
+from calotype.training.checkpoint import (
+    checkpoints,
+    fault,
+    point_latest,
+    read_state,
+    remove_folder,
+    remove_leftovers,
+)
+from calotype.training.learning_rate import decay_start
+from calotype.training.lock import LOCK_NAME
+from calotype.training.log import cut_back
+
+RECIPE_FILE = "recipe.json"
+LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
+_HARMLESS = (
+    "total_images",
+    "checkpoint_images",
+    "keep_checkpoints",
+    "grid_images",
+    "validation_images",
+    "grid_captions",
+)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where to begin.
+
+    Args:
+        path: the checkpoint to go on from, or None for the beginning.
+        state: its JSON data.
+    """
+
+    path: Path | None
+    state: dict[str, Any]
+
+
+def with_options(recipe: Recipe, *, images: int | None, seed: int | None) -> Recipe:
+    """The recipe with --images (for each stage) and --seed."""
+    stages = recipe.stages
+    if images is not None:
+        stages = tuple(dataclasses.replace(stage, total_images=images) for stage in stages)
+    if seed is not None:
+        stages = tuple(dataclasses.replace(stage, seed=seed) for stage in stages)
+    return dataclasses.replace(recipe, stages=stages)
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse a run folder that holds anything, but for the lock.
+
+    Raises:
+        UsageError: it is not empty.
+    """
+    if any(path.name != LOCK_NAME for path in folder.iterdir()):
+        raise UsageError(
+            f"{folder} is not empty; add --resume to go on with the run in it, or choose another "
+            "--out"
+        )
+
+
+def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Recipe:
+    """The recipe to resume with: what was recorded settles what was not asked for.
+
+    Args:
+        folder: of the run.
+        recipe: as asked for, options included.
+        images: --images; None keeps the recorded lengths.
+
+    Raises:
+        UsageError: the run was begun with other settings.
+    """
+    path = folder / RECIPE_FILE
+    if not path.exists():
+        return recipe
+    recorded = load_config(path, Recipe)
+    if len(recorded.stages) == len(recipe.stages) and images is None:
+        stages = tuple(
+            dataclasses.replace(new, total_images=old.total_images)
+            for new, old in zip(recipe.stages, recorded.stages, strict=True)
+        )
+        recipe = dataclasses.replace(recipe, stages=stages)
+    difference = _difference(_essence(recorded), _essence(recipe), "")
+    if difference is not None:
+        raise UsageError(
+            f"the run in {folder} was begun with other settings ({difference}); resume it with "
+            f"{path} as the recipe and the same options, or choose another --out"
+        )
+    return recipe
+
+
+def record_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write RUN/recipe.json."""
+    write_file(folder / RECIPE_FILE, json.dumps(to_dict(recipe), indent=1).encode())
+
+
+def find_start(folder: Path, recipe: Recipe, *, say: Say) -> Start:
+    """Choose the checkpoint to go on from; damaged ones are removed, others set aside.
+
+    Raises:
+        UsageError: the recipe is shorter than what was trained already.
+    """
+    store = folder / "checkpoints"
+    remove_leftovers(store)
+    aside: list[Path] = []
+    for path in checkpoints(store):
+        problem = fault(path)
+        if problem is not None:
+            say(f"checkpoint {path.name} is damaged ({problem}); going back to an earlier one")
+            remove_folder(path)
+            continue
+        state = read_state(path)
+        if usable(state, recipe):
+            _go_back(folder, path, aside)
+            return Start(path, state)
+        _check_longer(state, recipe)
+        aside.append(path)
+    _start_over(folder, aside)
+    return Start(None, {})
+
+
+def usable(state: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether every step before this checkpoint is one that `recipe` would have taken."""
+    number, seen = state["stage"], state["images_seen"]
+    if number >= len(recipe.stages):
+        return False
+    before = zip(state["totals"][:number], recipe.stages[:number], strict=True)
+    if any(total != stage.total_images for total, stage in before):
+        return False
+    stage = recipe.stages[number]
+    if state["totals"][number] == stage.total_images:
+        return True
+    # The length of the run decides when the rate decays, and where the last batch is cut.
+    uncut = seen % stage.batch_size == 0
+    return bool(not state["decayed"] and uncut and _constant(seen, stage))
+
+
+def is_finished(state: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether a checkpoint is the end of the run."""
+    last = len(recipe.stages) - 1
+    return bool(
+        state and state["stage"] == last
+        and state["images_seen"] >= recipe.stages[last].total_images
+    )
+
+
+def _constant(seen: int, stage: TrainConfig) -> bool:
+    # The last step began a batch earlier, and with the constant rate.
+    start = decay_start(stage.optimizer, stage.total_images)
+    return seen <= stage.total_images and seen - stage.batch_size <= start
+
+
+def _check_longer(state: dict[str, Any], recipe: Recipe) -> None:
+    wanted = [stage.total_images for stage in recipe.stages]
+    if any(new < old for new, old in zip(wanted, state["totals"], strict=False)):
+        raise UsageError(
+            f"got --images {wanted[0]}, but the run has been trained towards {state['totals'][0]} "
+            "already; expected at least that"
+        )
+
+
+def _go_back(folder: Path, path: Path, aside: list[Path]) -> None:
+    point_latest(folder / "checkpoints", path.name)
+    _set_aside(folder, aside)
+    images = int(path.name)
+    for name in LOG_FILES:
+        cut_back(folder / name, images)
+    for grid in (folder / "grids").glob("*.png"):
+        if grid.stem.isdecimal() and int(grid.stem) > images:
+            grid.unlink()
+
+
+def _set_aside(folder: Path, aside: list[Path]) -> None:
+    """Keep the newest of the checkpoints that are left behind under RUN/finished."""
+    for number, path in enumerate(aside):
+        target = folder / "finished" / path.name
+        if number > 0 or target.exists():
+            remove_folder(path)
+            continue
+        target.parent.mkdir(exist_ok=True)
+        os.rename(path, target)
+
+
+def _start_over(folder: Path, aside: list[Path]) -> None:
+    _set_aside(folder, aside)
+    for name in LOG_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "grids"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _essence(recipe: Recipe) -> list[dict[str, Any]]:
+    stages = [to_dict(stage) for stage in recipe.stages]
+    for stage in stages:
+        for name in _HARMLESS:
+            stage.pop(name)
+        stage["data"].pop("cache_bytes")
+    return stages
+
+
+def _difference(old: Any, new: Any, where: str) -> str | None:
+    """The first setting that differs, for people."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        pairs = [(f"{where}.{key}", old[key], new[key]) for key in old]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
+    else:
+        return None if old == new else f"stages{where}: was {old}, got {new}"
+    return next((d for name, a, b in pairs if (d := _difference(a, b, name)) is not None), None)

@@ -1,0 +1,264 @@
+"""`calotype train`: a recipe, a folder of data and a run folder; stage after stage, resumable."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import calotype
+from calotype.cascade.io import load_stage, save_cascade
+from calotype.cascade.runtime import Runtime, choose_runtime
+from calotype.cascade.stage import Stage
+from calotype.config import Recipe, to_dict
+from calotype.errors import CalotypeError, UsageError
+from calotype.training import resume
+from calotype.training.checkpoint import (
+    CheckpointContent,
+    prune,
+    read_state,
+    read_tensors,
+    write_checkpoint,
+)
+from calotype.training.guards import Guards
+from calotype.training.jobs import Preparation, prepare_job
+from calotype.training.lock import locked
+from calotype.training.log import JsonLines
+from calotype.training.progress import TrainingDisplay
+from calotype.training.scalars import NoScalars, open_scalars
+from calotype.training.signals import Stopped, StopRequest, stop_on_signals
+from calotype.training.state import counters, restore, tensors
+from calotype.training.trainer import RunFiles, StageJob, StageTrainer
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `calotype train` is asked for beside recipe, data and run folder.
+
+    Args:
+        resume: go on with what lies in the run folder.
+        images: length of each stage in pictures; None = the recipe's.
+        seed: None = the recipe's.
+        init: weights to start from: a file, a stage's folder, a cascade or a run.
+        device: as torch names it; None chooses.
+        dtype: of the network calls; None chooses.
+        threads: None chooses.
+        quiet: no progress.
+        allow_inexact_resume: go on where an exact resume is not possible.
+        guards: against numbers that are not finite and against spikes.
+    """
+
+    resume: bool = False
+    images: int | None = None
+    seed: int | None = None
+    init: Path | None = None
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    quiet: bool = False
+    allow_inexact_resume: bool = False
+    guards: Guards = field(default_factory=Guards)
+
+
+def run_recipe(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) -> int:
+    """Train a recipe's stages in turn.
+
+    Args:
+        recipe: what is trained.
+        data: shards or a folder of pictures.
+        out: run folder; made if missing, and empty unless `options.resume`.
+        options: the rest.
+
+    Returns:
+        The exit code: 0 when finished, or after SIGTERM; 130 after Ctrl-C.
+
+    Raises:
+        UsageError: the options do not fit what is there.
+        CalotypeError: training cannot go on.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run folder {out}: {error.strerror}") from error
+    with locked(out), stop_on_signals() as stop:
+        if not options.resume:
+            resume.check_empty(out)
+        recipe = resume.with_options(recipe, images=options.images, seed=options.seed)
+        return _Run(recipe, data, out, options).train(stop)
+
+
+class _Run:
+    """A recipe on its way through its stages."""
+
+    def __init__(self, recipe: Recipe, data: Path, out: Path, options: RunOptions) -> None:
+        self.out = out
+        self.options = options
+        self.start = resume.Start(None, {})
+        if options.resume:
+            recipe = resume.recorded_recipe(out, recipe, images=options.images)
+            self.start = resume.find_start(out, recipe, say=self.say)
+            if self.start.path is None:
+                self.say(f"no checkpoint to go on from in {out}: starting over")
+        self.recipe = recipe
+        self.done: list[Stage] = []  # averaged, on their way into cascades
+        self.data = data
+
+    def say(self, text: str) -> None:
+        """Tell the user something that is not an error."""
+        print(text, flush=True)
+
+    def train(self, stop: StopRequest) -> int:
+        """Train from the start that was chosen; returns the exit code."""
+        state = self.start.state
+        if resume.is_finished(state, self.recipe):
+            self.say(f"the run in {self.out} is finished: {state['images']} images")
+            return 0
+        runtime = self._runtime()
+        torch.set_num_threads(runtime.threads)
+        preparation = Preparation(self.data, self.out, runtime, self.options.quiet, stop)
+        resume.record_recipe(self.out, self.recipe)
+        if self.start.path is not None:
+            self.say(f"going on from checkpoint {self.start.path.name}")
+        first = int(state.get("stage", 0))
+        self._load_earlier_stages(first)
+        images = int(state.get("images", 0))
+        with self._files() as files:
+            for number in range(first, len(self.recipe.stages)):
+                try:
+                    job = self._prepare(preparation, number)
+                except Stopped:
+                    return self._stopped(images, stop)
+                if not job.finished and not stop:
+                    self._train_stage(job, files, stop, runtime)
+                images = job.images
+                if stop:
+                    return self._stopped(images, stop)
+                self.done.append(job.state.averaged_stage())
+        self.say(f"finished: {images} images; draw with --model {self.out}")
+        return 0
+
+    def _runtime(self) -> Runtime:
+        """As asked for, else as in the checkpoint, else chosen."""
+        saved, options = self.start.state.get("runtime", {}), self.options
+        runtime = choose_runtime(
+            saved.get("device") if options.device is None else options.device,
+            saved.get("dtype") if options.dtype is None else options.dtype,
+            saved.get("threads") if options.threads is None else options.threads,
+        )
+        versions = self.start.state.get("versions", {})
+        if saved and (saved != runtime.to_dict() or versions != _versions()):
+            self.say("device, dtype, threads or versions have changed: not the same bits from here")
+        return runtime
+
+    def _load_earlier_stages(self, first: int) -> None:
+        for config in self.recipe.stages[:first]:
+            assert self.start.path is not None
+            folder = self.start.path / "cascade" / str(config.stage.resolution)
+            self.done.append(load_stage(folder))
+
+    def _prepare(self, preparation: Preparation, number: int) -> StageJob:
+        """The job of a stage, gone on with from the checkpoint where it belongs to this stage."""
+        start, config = self.start, self.recipe.stages[number]
+        offset = sum(stage.total_images for stage in self.recipe.stages[:number])
+        resumed = start.path is not None and start.state["stage"] == number
+        init = None if start.path is not None else self.options.init
+        job = prepare_job(preparation, config, offset=offset, init=init, fit_text=not resumed)
+        if resumed and start.path is not None:
+            self._check_data(start.state, job)
+            restore(job.state, read_tensors(start.path), start.state)
+        return job
+
+    def _check_data(self, state: dict[str, Any], job: StageJob) -> None:
+        """The data must be what it was.
+
+        Raises:
+            CalotypeError: it is not, and an inexact resume is not allowed.
+        """
+        if state["data_fingerprint"] == job.source.fingerprint:
+            return
+        text = f"the data in {self.data} has changed since the checkpoint was written"
+        if not self.options.allow_inexact_resume:
+            raise CalotypeError(f"{text}; restore it, or add --allow-inexact-resume")
+        self.say(f"{text}: going on, but not exactly")
+
+    @contextmanager
+    def _files(self) -> Iterator[RunFiles]:
+        images = int(self.start.state.get("images", 0))
+        scalars = open_scalars(self.out / "tensorboard", images=images)
+        if scalars is None:
+            self.say("TensorBoard is not installed: no event files; pip install 'calotype[train]'")
+        log, validation, skipped = (JsonLines(self.out / name) for name in resume.LOG_FILES)
+        scalars = NoScalars() if scalars is None else scalars
+        files = RunFiles(self.out, log, validation, skipped, scalars)
+        try:
+            yield files
+        finally:
+            files.close()
+
+    def _train_stage(
+        self, job: StageJob, files: RunFiles, stop: StopRequest, runtime: Runtime
+    ) -> None:
+        title = f"{self.recipe.name} {job.config.stage.resolution}px"
+        ends = job.offset + job.config.total_images
+        written: list[Path] = []
+
+        def checkpoint(decay_start: bool) -> None:
+            written[:] = [self._write_checkpoint(job, runtime, decay_start=decay_start)]
+
+        def rewind() -> bool:
+            path = written[0] if written else self.start.path
+            if path is None or read_state(path)["stage"] != len(self.done):
+                return False
+            restore(job.state, read_tensors(path), read_state(path))
+            return True
+
+        with TrainingDisplay(title, ends, quiet=self.options.quiet) as display:
+            StageTrainer(
+                job,
+                files,
+                checkpoint=checkpoint,
+                rewind=rewind,
+                display=display,
+                guards=self.options.guards,
+            ).train(stop)
+
+    def _write_checkpoint(self, job: StageJob, runtime: Runtime, *, decay_start: bool) -> Path:
+        stages = [*self.done, job.state.averaged_stage()]
+        state = {
+            "format": 1,
+            "images": job.images,
+            "stage": len(self.done),
+            "totals": [stage.total_images for stage in self.recipe.stages],
+            "decay_start": decay_start,
+            **counters(job.state),
+            "data_fingerprint": job.source.fingerprint,
+            "runtime": runtime.to_dict(),
+            "versions": _versions(),
+            "recipe": to_dict(self.recipe),
+        }
+
+        def write_cascade(folder: Path) -> None:
+            encoder = self.recipe.stages[0].text_encoder
+            save_cascade(folder, stages=stages, text_encoder=encoder, name=self.recipe.name)
+
+        content = CheckpointContent(job.images, tensors(job.state), state, write_cascade)
+        path = write_checkpoint(self.out / "checkpoints", content)
+        prune(self.out / "checkpoints", keep=job.config.keep_checkpoints)
+        return path
+
+    def _stopped(self, images: int, stop: StopRequest) -> int:
+        self.say(f"stopped at {images} images; go on with --resume")
+        return 0 if stop.exit_code is None else stop.exit_code
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "calotype": calotype.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,267 @@
+"""Training one stage: steps, and what happens between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from calotype.config import TrainConfig
+from calotype.data.batches import Batch, batches
+from calotype.data.source import ExampleSource
+from calotype.errors import CalotypeError
+from calotype.training.grid import draw_enlarged, draw_prompts, save_sheet
+from calotype.training.guards import Guards
+from calotype.training.learning_rate import decay_start
+from calotype.training.log import JsonLines
+from calotype.training.probe import Probe
+from calotype.training.progress import RateMeter, TrainingDisplay
+from calotype.training.scalars import Scalars
+from calotype.training.signals import StopRequest
+from calotype.training.state import TrainState
+from calotype.training.step import StepMetrics, train_step
+from calotype.training.text import TextLookup
+from calotype.training.validation import errors_by_level
+
+_GRID_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage and what it is trained with.
+
+    Args:
+        config: of the stage.
+        offset: pictures that earlier stages were trained on.
+        source: of examples.
+        text: captions -> embeddings, or None.
+        unseen: fixed examples to validate on, or None.
+        trained: as many that are trained on, or None.
+        state: changes.
+    """
+
+    config: TrainConfig
+    offset: int
+    source: ExampleSource
+    text: TextLookup | None
+    unseen: Probe | None
+    trained: Probe | None
+    state: TrainState
+
+    @property
+    def images(self) -> int:
+        """Pictures over all stages so far."""
+        return self.offset + self.state.images_seen
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage has seen all its pictures."""
+        return self.state.images_seen >= self.config.total_images
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files that a run writes beside its checkpoints.
+
+    Args:
+        folder: of the run.
+        log: one line a step.
+        validation: one line a validation.
+        skipped: batches that were skipped or passed over.
+        scalars: TensorBoard, or nothing.
+    """
+
+    folder: Path
+    log: JsonLines
+    validation: JsonLines
+    skipped: JsonLines
+    scalars: Scalars
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk."""
+        for file in (self.log, self.validation, self.skipped):
+            file.sync()
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in (self.log, self.validation, self.skipped):
+            file.close()
+        self.scalars.close()
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of a step, and how many of them it waited for its batch."""
+
+    seconds: float
+    waited: float
+
+
+class StageTrainer:
+    """Trains a job to its end, or until somebody asks it to stop.
+
+    Args:
+        job: what is trained.
+        files: where it is written down.
+        checkpoint: writes a checkpoint; called with whether the rate's decay begins here.
+        rewind: puts the job's state back to its last checkpoint; False where it has none.
+        display: shows how far it is.
+        guards: against numbers that are not finite, and against loss spikes.
+    """
+
+    def __init__(
+        self,
+        job: StageJob,
+        files: RunFiles,
+        *,
+        checkpoint: Callable[[bool], None],
+        rewind: Callable[[], bool],
+        display: TrainingDisplay,
+        guards: Guards,
+    ) -> None:
+        """Keep the parts."""
+        self.job = job
+        self.files = files
+        self._checkpoint = checkpoint
+        self._rewind = rewind
+        self._display = display
+        self._guards = guards
+        self._meter = RateMeter()
+
+    def train(self, stop: StopRequest) -> None:
+        """Take steps until the stage is finished or `stop` says so; a checkpoint ends both."""
+        while not self.job.finished and not stop:
+            with closing(self._batches()) as stream:
+                self._train_stream(stream, stop)
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        config = self.job.config
+        return batches(
+            self.job.source,
+            resolution=config.stage.resolution,
+            lowres_resolution=config.stage.lowres_resolution,
+            config=config.data,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_position=self.job.state.position,
+        )
+
+    def _train_stream(self, stream: Iterator[Batch], stop: StopRequest) -> None:
+        """Steps on one stream of batches; ends early after a rewind, for another place in it."""
+        job, state = self.job, self.job.state
+        while not job.finished:
+            before, began = state.images_seen, time.perf_counter()
+            batch = shortened(next(stream), job.config.total_images - before)
+            waited = time.perf_counter() - began
+            metrics = train_step(state, batch, job.text, config=job.config)
+            self._write_down(metrics, StepTimes(time.perf_counter() - began, waited), batch)
+            if self._guards.spiked(state, metrics) and self._pass_over(batch):
+                return
+            self._between_steps(before, stop)
+            if stop:
+                return
+
+    def _write_down(self, metrics: StepMetrics, times: StepTimes, batch: Batch) -> None:
+        state, images = self.job.state, self.job.images
+        self._meter.update(
+            images=len(batch.x), seconds=times.seconds, waited=times.waited, loss=metrics.loss
+        )
+        line = {
+            "images": images,
+            "stage": self.job.config.stage.resolution,
+            "loss": metrics.loss,
+            "grad_norm": metrics.grad_norm,
+            "lr": metrics.learning_rate,
+            "skipped": state.skipped + metrics.skipped,
+            "rewinds": state.rewinds,
+            "images_per_second": round(len(batch.x) / times.seconds, 3),
+            "data_wait": round(times.waited / times.seconds, 4),
+        }
+        self.files.log.write(line)
+        self.files.scalars.add(line, images)
+        self._display.show(images, self._meter)
+        if metrics.skipped:
+            self.files.skipped.write({**line, "reason": "not finite", "keys": list(batch.keys)})
+        self._guards.count(state, metrics)
+
+    def _pass_over(self, batch: Batch) -> bool:
+        """After a spike: back to the last checkpoint, and on behind this batch."""
+        state, images = self.job.state, self.job.images
+        spike_end, skipped, rewinds = state.position, state.skipped, state.rewinds
+        note = {"images": images, "reason": "loss spike", "keys": list(batch.keys)}
+        if not self._rewind():
+            return False
+        state.data_offset = spike_end - state.images_seen
+        state.skipped, state.rewinds = skipped, rewinds + 1
+        self.files.log.cut_back(self.job.images)
+        self.files.validation.cut_back(self.job.images)
+        self.files.skipped.write({**note, "images": self.job.images, "spike_at": images})
+        return True
+
+    def _between_steps(self, before: int, stop: StopRequest) -> None:
+        """Validation, grids and checkpoints that are due."""
+        job, config = self.job, self.job.config
+        if self._due(before, config.validation_images):
+            self._validate()
+        if self._due(before, config.grid_images):
+            self._draw()
+        starts = decay_start(config.optimizer, config.total_images)
+        at_decay = before < starts <= job.state.images_seen
+        if self._due(before, config.checkpoint_images) or at_decay or stop:
+            self.files.sync()
+            self._checkpoint(at_decay)
+
+    def _due(self, before: int, interval: int) -> bool:
+        """Whether a multiple of `interval` was passed, over all stages, or the stage ended."""
+        if interval <= 0:
+            return False
+        then, now = self.job.offset + before, self.job.images
+        return self.job.finished or then // interval < now // interval
+
+    def _validate(self) -> None:
+        job, began = self.job, time.perf_counter()
+        stage = job.state.averaged_stage()
+        line: dict[str, object] = {"images": job.images, "stage": stage.config.resolution}
+        for name, probe in (("validation", job.unseen), ("trained", job.trained)):
+            if probe is not None:
+                errors = errors_by_level(stage, probe, job.text)
+                line[name] = errors
+                self.files.scalars.add(
+                    {f"{name}/sigma {ratio}": error for ratio, error in errors.items()}, job.images
+                )
+        self.files.validation.write({**line, "seconds": round(time.perf_counter() - began, 2)})
+
+    def _draw(self) -> None:
+        job = self.job
+        folder = self.files.folder / "grids"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{job.images}.png"
+        stage = job.state.averaged_stage()
+        if job.config.stage.lowres_resolution is None:
+            captions = job.config.grid_captions
+            if not captions and job.unseen is not None:
+                captions = job.unseen.head(_GRID_EXAMPLES).captions
+            if captions:
+                columns = min(8, len(captions))
+                save_sheet(draw_prompts(stage, captions, job.text), path, columns=columns)
+        elif job.unseen is not None:
+            pictures = draw_enlarged(stage, job.unseen.head(_GRID_EXAMPLES), job.text)
+            save_sheet(pictures, path, columns=6)
+
+
+def shortened(batch: Batch, images: int) -> Batch:
+    """At most `images` examples of a batch: the last one of a run."""
+    if images <= 0:
+        raise CalotypeError(f"got {images} images left; expected at least 1")
+    if len(batch.x) <= images:
+        return batch
+    return dataclasses.replace(
+        batch,
+        x=batch.x[:images],
+        lowres=None if batch.lowres is None else batch.lowres[:images],
+        captions=batch.captions[:images],
+        keys=batch.keys[:images],
+    )
