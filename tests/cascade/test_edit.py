@@ -83,8 +83,13 @@ def test_wrong_edits_are_refused(cascade):
     with pytest.raises(UsageError, match="multiples"):
         inpaint(cascade, picture[..., :31], mask[..., :31], ["x"], seeds=[1])
     with pytest.raises(UsageError, match="2 rows"):
-        inpaint(cascade, picture.expand(2, -1, -1, -1), mask.expand(2, -1, -1, -1), ["x"] * 3,
-                seeds=[1, 2, 3])
+        inpaint(
+            cascade,
+            picture.expand(2, -1, -1, -1),
+            mask.expand(2, -1, -1, -1),
+            ["x"] * 3,
+            seeds=[1, 2, 3],
+        )
     with pytest.raises(UsageError, match="strength"):
         image_to_image(cascade, picture, ["x"], strength=0, seeds=[1])
     with pytest.raises(UsageError, match="strength"):

@@ -251,7 +251,6 @@ def test_an_output_that_cannot_be_written_leaves_nothing(build, tmp_path):
     assert (tmp_path / "out").read_text() == "in the way"
 
 
-@pytest.mark.slow
 def test_worker_processes_draw_the_same(build, tmp_path):
     out, _ = build(sizes=[256])
     alone = rows(out / "256")

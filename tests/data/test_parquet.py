@@ -8,8 +8,8 @@ from PIL import Image
 
 from calotype.config import DataConfig
 from calotype.data.captions import caption_variants
-from calotype.data.open import open_source, validation_source
 from calotype.data.columns import Selection
+from calotype.data.open import open_source, validation_source
 from calotype.data.parquet import ParquetSource
 from calotype.data.pictures import BrokenPicture
 from calotype.errors import UsageError

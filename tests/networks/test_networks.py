@@ -79,7 +79,8 @@ def inputs(config: UNetConfig | EfficientUNetConfig) -> tuple[Tensor, Tensor, Co
     z = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     lowres = torch.randn_like(z) if config.lowres else None
     aug_level = torch.tensor([0.1, 0.7], dtype=torch.float64) if config.lowres else None
-    return z, torch.tensor([-3.0, 5.0], dtype=torch.float64), Conditioning(text(), lowres, aug_level)
+    logsnr = torch.tensor([-3.0, 5.0], dtype=torch.float64)
+    return z, logsnr, Conditioning(text(), lowres, aug_level)
 
 
 def awake(config: UNetConfig | EfficientUNetConfig) -> nn.Module:

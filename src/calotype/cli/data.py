@@ -25,9 +25,7 @@ def emoji(
     out: Annotated[Path, typer.Option(help="Folder of the data set; made if missing.")],
     sets: Annotated[
         str | None,
-        typer.Option(
-            help="Sets, e.g. noto,twemoji; the recipe's if not given."
-        ),
+        typer.Option(help="Sets, e.g. noto,twemoji; the recipe's if not given."),
     ] = None,
     size: Annotated[str, typer.Option(help="256, 1024 or all.")] = "all",
     processes: Annotated[int | None, typer.Option(help="Processes that draw.")] = None,

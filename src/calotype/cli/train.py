@@ -36,9 +36,7 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="key=value, e.g. optimizer.learning_rate=1e-3."
-        ),
+        typer.Option("--set", help="key=value, e.g. optimizer.learning_rate=1e-3."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print cost and memory, train nothing.")

@@ -81,9 +81,9 @@ def parts(path: Path) -> tuple[str, ...]:
     return ("",)
 
 
-def open_part(path: Path, part: str = "") -> EncodedSource:
-    """All examples of a part, whatever their split."""
-    return _open(path / part, 1, Selection(split=None))
+def open_part(path: Path, part: str = "", *, split: str | None = None) -> EncodedSource:
+    """All examples of a part, of one split or (None) of whatever split."""
+    return _open(path / part, 1, Selection(split))
 
 
 def parquet_files(path: Path, resolution: int) -> list[Path]:

@@ -23,6 +23,9 @@ from calotype.errors import CalotypeError, MissingExtra, UsageError
 GROUP_BYTES = 2_000_000
 """Bytes of pictures in a row group, about: what is read for one picture."""
 
+SPLIT = "train"
+"""Examples set aside for evaluation stay where they are: what comes out is all trained on."""
+
 _NOTE = b"calotype"
 _VERSION = 1
 
@@ -47,7 +50,7 @@ def shard_data(
 ) -> list[ShardResult]:
     """Convert the data at `path` to shards `out/00000.parquet`, ...
 
-    Data with shards by size become `out/256/00000.parquet` and so on.
+    Of data with splits, only "train" is taken, and only captions without a background. Data with shards by size become `out/256/00000.parquet` and so on.
 
     Args:
         path: anything that `open_source` takes.
@@ -67,7 +70,7 @@ def shard_data(
     _pyarrow()
     results = []
     for part in parts(path):
-        chunks = chunks_of(path, part, size=rows)
+        chunks = chunks_of(path, part, SPLIT, size=rows)
         task = functools.partial(write_shard, folder=out / part, rows=rows)
         for result in work_over(chunks, task, processes=processes):
             results.append(result)
@@ -78,7 +81,7 @@ def shard_data(
 
 def write_shard(chunk: Chunk, folder: Path, rows: int) -> ShardResult:
     """Write the shard of one chunk, unless it is there and was made from the same examples."""
-    source = source_of(chunk.path, chunk.part)
+    source = source_of(chunk.path, chunk.part, chunk.split)
     path = folder / f"{chunk.start // rows:05d}.parquet"
     origin = f"{_VERSION} {source.fingerprint} {chunk.start} {chunk.stop}"
     done = _finished(path, origin)
@@ -128,8 +131,9 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
             continue
         keys.append(key)
         images.append({"bytes": data, "path": key.rpartition("/")[2]})
+        # A shard has no place for backgrounds, and "on blue" over white would teach a lie.
+        texts = [c.text for c in source.captions(index) if c.background is None]
         # Lone surrogates, which JSON can bring, have no UTF-8.
-        texts = [caption.text for caption in source.captions(index)]
         captions.append([text.encode("utf-8", "replace").decode() for text in texts])
     image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = {

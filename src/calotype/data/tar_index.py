@@ -79,7 +79,7 @@ def scan_tar(file: Path) -> TarScan:
             except tarfile.TarError as error:
                 problem = f"is cut off or damaged ({error}); its first samples are used"
             _add(rows, current)
-            end = int(tar.offset)  # type: ignore[attr-defined]
+            end = int(tar.offset)
     except (tarfile.TarError, OSError) as error:
         raise UsageError(
             f"cannot read {file} as a tar: {error}; compressed tars must be unpacked first"

@@ -19,25 +19,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Examples `start` to `stop` (exclusive) of a part of the data at `path`."""
+    """Examples `start` to `stop` (exclusive) of a part and split of the data at `path`."""
 
     path: Path
     part: str
+    split: str | None
     start: int
     stop: int
 
 
-def chunks_of(path: Path, part: str, *, size: int) -> tuple[Chunk, ...]:
-    """The whole part in chunks of `size` examples."""
-    length = len(source_of(path, part))
+def chunks_of(path: Path, part: str, split: str | None = None, *, size: int) -> tuple[Chunk, ...]:
+    """The whole part (of one split; None = all) in chunks of `size` examples."""
+    length = len(source_of(path, part, split))
     starts = range(0, length, size)
-    return tuple(Chunk(path, part, start, min(start + size, length)) for start in starts)
+    return tuple(Chunk(path, part, split, start, min(start + size, length)) for start in starts)
 
 
 @functools.lru_cache(maxsize=4)
-def source_of(path: Path, part: str) -> EncodedSource:
+def source_of(path: Path, part: str, split: str | None = None) -> EncodedSource:
     """The part, opened once in each process."""
-    return open_part(path, part)
+    return open_part(path, part, split=split)
 
 
 def work_over(

@@ -101,7 +101,9 @@ def data_section(about: About, found: Measurements) -> str:
 
 Trained on {splits["train"]} pictures of {concepts} concepts. Never trained on:
 {splits["unseen_pair"]} unseen pairs (the concept is known, but not in this style) and
-{splits["unseen_concept"]} pictures of unseen concepts (in no style). `ATTRIBUTION.md` beside this card names authors, sources and licences of
+{splits["unseen_concept"]} pictures of unseen concepts (in no style).
+
+`ATTRIBUTION.md` beside this card names authors, sources and licences of
 the pictures; drawings can resemble them closely, see below. The weights are under the package's
 licence, Apache-2.0. Make the data with `calotype data emoji`.
 """

@@ -63,7 +63,7 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class EdgeContrast:
-    """Sharpness, see `edge_contrast`, of what a stage got, enlarged, of what it drew, of reality."""
+    """Sharpness (see `edge_contrast`) of a stage's enlarged input, its drawing, the real one."""
 
     bicubic: float
     drawn: float

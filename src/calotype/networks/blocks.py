@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from calotype.networks.text import TextFeatures, TextKeysValues
+from calotype.networks.text import TextFeatures, TextKeysValues, split_heads
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -69,7 +69,7 @@ class ScalarEmbedding(nn.Module):
         """(B,) -> (B, E)."""
         spread = (values.clamp(self.low, self.high) - self.low) * (1000 / (self.high - self.low))
         features = sinusoidal_embedding(spread, self.width)
-        output: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
+        output: Tensor = self.mlp(features.to(next(self.parameters()).dtype))
         return output
 
 
@@ -156,11 +156,6 @@ class Attention(nn.Module):
         h = self.out(attended.transpose(1, 2).flatten(2))  # (B, hw, C)
         output: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
         return output
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, L, C) -> (B, heads, L, C / heads)."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def _joined(

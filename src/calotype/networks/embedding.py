@@ -84,7 +84,7 @@ class ConditionEmbedding(nn.Module):
 
 def _number_text_layers(modules: Iterable[nn.Module]) -> list[AttentionShape]:
     """Give every attending block its place among the text keys and values."""
-    shapes = []
+    shapes: list[AttentionShape] = []
     for module in modules:
         if isinstance(module, Block) and module.attention is not None:
             module.text_layer = len(shapes)

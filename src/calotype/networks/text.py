@@ -61,10 +61,10 @@ class AttentionPooling(nn.Module):
         tokens = with_null(self.norm(text.tokens), self.null)
         mask = F.pad(text.mask, (1, 0), value=True)
         mean = masked_mean(tokens, mask)
-        query = _heads(self.query(mean)[:, None], self.heads)
+        query = split_heads(self.query(mean)[:, None], self.heads)
         keys, values = self.key_value(tokens).chunk(2, dim=2)
         pooled = F.scaled_dot_product_attention(
-            query, _heads(keys, self.heads), _heads(values, self.heads), mask[:, None, None]
+            query, split_heads(keys, self.heads), split_heads(values, self.heads), mask[:, None, None]
         )
         return pooled.transpose(1, 2).flatten(1)
 
@@ -116,7 +116,7 @@ class TextProjection(nn.Module):
         """(B, L, D), (B, L) -> keys and values (B, heads, L, d)."""
         keys, values = self.key_value(tokens).chunk(2, dim=2)
         return TextKeysValues(
-            _heads(keys, self.heads), _heads(values, self.heads), mask[:, None, None]
+            split_heads(keys, self.heads), split_heads(values, self.heads), mask[:, None, None]
         )
 
 
@@ -215,5 +215,7 @@ def with_null(tokens: Tensor, null: Tensor) -> Tensor:
     return torch.cat((null.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens), dim=1)
 
 
-def _heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, C) -> (B, heads, L, C / heads)."""
+    batch, length, channels = x.shape
+    return x.reshape(batch, length, heads, channels // heads).transpose(1, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,29 +10,24 @@ from typing import Any
 
 import torch
 
-import calotype
-from calotype.cascade.io import load_stage, save_cascade
+from calotype.cascade.io import load_stage
 from calotype.cascade.runtime import Runtime, choose_runtime
 from calotype.cascade.stage import Stage
-from calotype.config import Recipe, to_dict
+from calotype.config import Recipe
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import resume
-from calotype.training.checkpoint import (
-    CheckpointContent,
-    prune,
-    read_state,
-    read_tensors,
-    write_checkpoint,
-)
+from calotype.training.checkpoint import read_tensors
 from calotype.training.guards import Guards
-from calotype.training.jobs import Preparation, prepare_job
+from calotype.training.job import StageJob
+from calotype.training.keeper import StageCheckpoints, versions
 from calotype.training.lock import locked
 from calotype.training.log import JsonLines
+from calotype.training.preparation import Preparation, prepare_job
 from calotype.training.progress import TrainingDisplay
 from calotype.training.scalars import NoScalars, open_scalars
 from calotype.training.signals import Stopped, StopRequest, stop_on_signals
-from calotype.training.state import counters, restore, tensors
-from calotype.training.trainer import RunFiles, StageJob, StageTrainer
+from calotype.training.state import restore
+from calotype.training.trainer import RunFiles, StageTrainer
 
 
 @dataclass(frozen=True)
@@ -150,8 +144,8 @@ class _Run:
             saved.get("dtype") if options.dtype is None else options.dtype,
             saved.get("threads") if options.threads is None else options.threads,
         )
-        versions = self.start.state.get("versions", {})
-        if saved and (saved != runtime.to_dict() or versions != _versions()):
+        before = self.start.state.get("versions", {})
+        if saved and (saved != runtime.to_dict() or before != versions()):
             self.say("device, dtype, threads or versions have changed: not the same bits from here")
         return runtime
 
@@ -204,61 +198,22 @@ class _Run:
         self, job: StageJob, files: RunFiles, stop: StopRequest, runtime: Runtime
     ) -> None:
         title = f"{self.recipe.name} {job.config.stage.resolution}px"
-        ends = job.offset + job.config.total_images
-        written: list[Path] = []
-
-        def checkpoint(decay_start: bool) -> None:
-            written[:] = [self._write_checkpoint(job, runtime, decay_start=decay_start)]
-
-        def rewind() -> bool:
-            path = written[0] if written else self.start.path
-            if path is None or read_state(path)["stage"] != len(self.done):
-                return False
-            restore(job.state, read_tensors(path), read_state(path))
-            return True
-
-        with TrainingDisplay(title, ends, quiet=self.options.quiet) as display:
-            StageTrainer(
+        ends, quiet = job.offset + job.config.total_images, self.options.quiet
+        checkpoints = StageCheckpoints(
+            self.out / "checkpoints", self.recipe, job, done=tuple(self.done), runtime=runtime
+        )
+        if self.start.path is not None and self.start.state["stage"] == len(self.done):
+            checkpoints.latest = self.start.path
+        with checkpoints, TrainingDisplay(title, ends, quiet=quiet) as display:
+            trainer = StageTrainer(
                 job,
                 files,
-                checkpoint=checkpoint,
-                rewind=rewind,
+                checkpoints=checkpoints,
                 display=display,
                 guards=self.options.guards,
-            ).train(stop)
-
-    def _write_checkpoint(self, job: StageJob, runtime: Runtime, *, decay_start: bool) -> Path:
-        stages = [*self.done, job.state.averaged_stage()]
-        state = {
-            "format": 1,
-            "images": job.images,
-            "stage": len(self.done),
-            "totals": [stage.total_images for stage in self.recipe.stages],
-            "decay_start": decay_start,
-            **counters(job.state),
-            "data_fingerprint": job.source.fingerprint,
-            "runtime": runtime.to_dict(),
-            "versions": _versions(),
-            "recipe": to_dict(self.recipe),
-        }
-
-        def write_cascade(folder: Path) -> None:
-            encoder = self.recipe.stages[0].text_encoder
-            save_cascade(folder, stages=stages, text_encoder=encoder, name=self.recipe.name)
-
-        content = CheckpointContent(job.images, tensors(job.state), state, write_cascade)
-        path = write_checkpoint(self.out / "checkpoints", content)
-        prune(self.out / "checkpoints", keep=job.config.keep_checkpoints)
-        return path
+            )
+            trainer.train(stop)
 
     def _stopped(self, images: int, stop: StopRequest) -> int:
         self.say(f"stopped at {images} images; go on with --resume")
         return 0 if stop.exit_code is None else stop.exit_code
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "calotype": calotype.__version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -73,25 +75,45 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     return TrainState(stage, ema, build_optimizer(stage, config.optimizer))
 
 
-def counters(state: TrainState) -> dict[str, Any]:
-    """The numbers of a state, for JSON."""
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _counters_of(state: TrainState) -> dict[str, Any]:
     numbers = {name: getattr(state, name) for name in _COUNTERS}
     return {**numbers, "recent_losses": list(state.recent_losses)}
 
 
-def tensors(state: TrainState) -> dict[str, dict[str, Tensor]]:
-    """The tensors of a state by file name."""
-    return {
-        "weights.safetensors": dict(state.stage.state_dict()),
-        "ema.safetensors": dict(state.ema.averaged().state_dict()),
-        "optimizer.safetensors": optimizer_tensors(state.optimizer),
+@dataclass(frozen=True)
+class Snapshot:
+    """A state that training does not change any more.
+
+    Args:
+        numbers: counters, for JSON.
+        tensors: by file name.
+        averaged: the stage with averaged weights.
+    """
+
+    numbers: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+    averaged: Stage
+
+
+def snapshot(state: TrainState) -> Snapshot:
+    """Copy a state, so that it can be written while training goes on."""
+    averaged = copy.deepcopy(state.averaged_stage())
+    tensors = {
+        "weights.safetensors": _copied(state.stage.state_dict()),
+        "ema.safetensors": dict(averaged.state_dict()),
+        "optimizer.safetensors": _copied(optimizer_tensors(state.optimizer)),
     }
+    return Snapshot(_counters_of(state), tensors, averaged)
 
 
 def restore(
     state: TrainState, saved: dict[str, dict[str, Tensor]], numbers: dict[str, Any]
 ) -> None:
-    """Put back what `tensors` and `counters` gave; all of it or an error.
+    """Put back what `snapshot` gave.
 
     Raises:
         CalotypeError: the checkpoint belongs to another recipe.

@@ -4,62 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from calotype.config import TrainConfig
 from calotype.data.batches import Batch, batches
-from calotype.data.source import ExampleSource
 from calotype.errors import CalotypeError
 from calotype.training.grid import draw_enlarged, draw_prompts, save_sheet
 from calotype.training.guards import Guards
+from calotype.training.job import StageJob
+from calotype.training.keeper import StageCheckpoints
 from calotype.training.learning_rate import decay_start
 from calotype.training.log import JsonLines
-from calotype.training.probe import Probe
 from calotype.training.progress import RateMeter, TrainingDisplay
 from calotype.training.scalars import Scalars
 from calotype.training.signals import StopRequest
-from calotype.training.state import TrainState
 from calotype.training.step import StepMetrics, train_step
-from calotype.training.text import TextLookup
 from calotype.training.validation import errors_by_level
 
 _GRID_EXAMPLES = 8
-
-
-@dataclass(frozen=True)
-class StageJob:
-    """One stage and what it is trained with.
-
-    Args:
-        config: of the stage.
-        offset: pictures that earlier stages were trained on.
-        source: of examples.
-        text: captions -> embeddings, or None.
-        unseen: fixed examples to validate on, or None.
-        trained: as many that are trained on, or None.
-        state: changes.
-    """
-
-    config: TrainConfig
-    offset: int
-    source: ExampleSource
-    text: TextLookup | None
-    unseen: Probe | None
-    trained: Probe | None
-    state: TrainState
-
-    @property
-    def images(self) -> int:
-        """Pictures over all stages so far."""
-        return self.offset + self.state.images_seen
-
-    @property
-    def finished(self) -> bool:
-        """Whether the stage has seen all its pictures."""
-        return self.state.images_seen >= self.config.total_images
 
 
 @dataclass(frozen=True)
@@ -106,8 +70,7 @@ class StageTrainer:
     Args:
         job: what is trained.
         files: where it is written down.
-        checkpoint: writes a checkpoint; called with whether the rate's decay begins here.
-        rewind: puts the job's state back to its last checkpoint; False where it has none.
+        checkpoints: of the job.
         display: shows how far it is.
         guards: against numbers that are not finite, and against loss spikes.
     """
@@ -117,16 +80,14 @@ class StageTrainer:
         job: StageJob,
         files: RunFiles,
         *,
-        checkpoint: Callable[[bool], None],
-        rewind: Callable[[], bool],
+        checkpoints: StageCheckpoints,
         display: TrainingDisplay,
         guards: Guards,
     ) -> None:
         """Keep the parts."""
         self.job = job
         self.files = files
-        self._checkpoint = checkpoint
-        self._rewind = rewind
+        self._checkpoints = checkpoints
         self._display = display
         self._guards = guards
         self._meter = RateMeter()
@@ -192,7 +153,7 @@ class StageTrainer:
         state, images = self.job.state, self.job.images
         spike_end, skipped, rewinds = state.position, state.skipped, state.rewinds
         note = {"images": images, "reason": "loss spike", "keys": list(batch.keys)}
-        if not self._rewind():
+        if not self._checkpoints.rewind():
             return False
         state.data_offset = spike_end - state.images_seen
         state.skipped, state.rewinds = skipped, rewinds + 1
@@ -212,7 +173,8 @@ class StageTrainer:
         at_decay = before < starts <= job.state.images_seen
         if self._due(before, config.checkpoint_images) or at_decay or stop:
             self.files.sync()
-            self._checkpoint(at_decay)
+            self._checkpoints.write(decay_start=at_decay)
+        self._checkpoints.check()
 
     def _due(self, before: int, interval: int) -> bool:
         """Whether a multiple of `interval` was passed, over all stages, or the stage ended."""

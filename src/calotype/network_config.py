@@ -1,0 +1,152 @@
+"""Typed settings of the networks, and the checks all settings share.
+
+Frozen dataclasses, checked when they are made. `calotype.config` holds the rest, and shows these
+too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from calotype.errors import ConfigError
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise a ConfigError with `message` unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def in_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise a ConfigError unless `low <= value <= high`; nan is refused too."""
+    if not low <= value <= high:
+        raise ConfigError(f"got {name}={value}; expected a number from {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelConfig:
+    """One resolution of a U-Net.
+
+    Args:
+        channels: feature channels.
+        blocks: residual blocks on the way down; see the network for the way up.
+        self_attention: self-attention after each block; text keys and values are joined to it.
+        cross_attention: attention to the text alone, where there is no self-attention.
+        canvas_channels: channels of the text canvas added here; 0 = none.
+        checkpoint: recompute this level in the backward pass instead of keeping it in memory.
+    """
+
+    channels: int
+    blocks: int
+    self_attention: bool = False
+    cross_attention: bool = False
+    canvas_channels: int = 0
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        require(self.channels > 0, f"got channels={self.channels}; expected at least 1")
+        require(self.blocks > 0, f"got blocks={self.blocks}; expected at least 1")
+        require(
+            not (self.self_attention and self.cross_attention),
+            "got both self_attention and cross_attention in one level; choose one: "
+            "self-attention already attends to the text",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """The base U-Net (ADM; Saharia et al. 2022, appendix F.1).
+
+    Args:
+        levels: one record a resolution, finest first; each is half as fine as the one before.
+        text_dim: width of the text encoder's states; 0 = no text.
+        fold: side of the pixel squares folded into channels before the first level.
+        head_dim: channels of one attention head.
+        embed_dim: width of the noise-level embedding; 0 = four times the first level's channels.
+        dropout: within residual blocks, in [0, 1).
+        lowres: whether a low-resolution picture is joined to the input.
+        text_pooling: how the pooled text is made: "attention" (the paper), or "whitened_mean"
+            (mean of the token states, whitened with statistics of the training captions).
+        canvas_hidden: width of the text canvas's hidden layer.
+        canvas_resolution: side in pixels of the picture the canvas was made for.
+    """
+
+    levels: tuple[LevelConfig, ...]
+    text_dim: int
+    fold: int = 1
+    head_dim: int = 64
+    embed_dim: int = 0
+    dropout: float = 0.0
+    lowres: bool = False
+    text_pooling: Literal["attention", "whitened_mean"] = "attention"
+    canvas_hidden: int = 1024
+    canvas_resolution: int = 64
+    kind: Literal["unet"] = "unet"
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit."""
+        _check_network(self)
+
+    @property
+    def divisor(self) -> int:
+        """Picture sides must be multiples of this many pixels."""
+        return int(self.fold * 2 ** (len(self.levels) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientUNetConfig:
+    """The Efficient U-Net of super-resolution stages (Saharia et al. 2022, appendix B).
+
+    Every level halves the resolution before its blocks and doubles it after them. Fields as in
+    `UNetConfig`, and:
+
+    Args:
+        stem_channels: of the first and last convolutions; 0 = as the first level.
+    """
+
+    levels: tuple[LevelConfig, ...]
+    text_dim: int
+    fold: int = 1
+    head_dim: int = 64
+    embed_dim: int = 0
+    dropout: float = 0.0
+    lowres: bool = True
+    text_pooling: Literal["attention", "whitened_mean"] = "attention"
+    stem_channels: int = 0
+    kind: Literal["efficient_unet"] = "efficient_unet"
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit."""
+        _check_network(self)
+        require(
+            all(level.canvas_channels == 0 for level in self.levels),
+            "got canvas_channels in an EfficientUNetConfig; only the base U-Net has a text canvas",
+        )
+
+    @property
+    def divisor(self) -> int:
+        """Picture sides must be multiples of this many pixels."""
+        return int(self.fold * 2 ** len(self.levels))
+
+
+NetworkConfig = UNetConfig | EfficientUNetConfig
+
+
+def _check_network(config: NetworkConfig) -> None:
+    require(len(config.levels) > 0, "got no levels; expected at least one LevelConfig")
+    require(config.fold >= 1, f"got fold={config.fold}; expected at least 1")
+    require(config.text_dim >= 0, f"got text_dim={config.text_dim}; expected 0 or more")
+    require(0 <= config.dropout < 1, f"got dropout={config.dropout}; expected [0, 1)")
+    for level in config.levels:
+        attends = level.self_attention or level.cross_attention
+        require(
+            not attends or level.channels % config.head_dim == 0,
+            f"got {level.channels} channels with attention heads of {config.head_dim}; expected "
+            "a multiple: change channels or head_dim",
+        )
+        require(
+            config.text_dim > 0 or not (level.cross_attention or level.canvas_channels),
+            "got cross_attention or canvas_channels with text_dim=0; expected a text_dim",
+        )

@@ -1,0 +1,44 @@
+"""One stage and everything it is trained with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from calotype.config import TrainConfig
+from calotype.data.source import ExampleSource
+from calotype.training.probe import Probe
+from calotype.training.state import TrainState
+from calotype.training.text import TextLookup
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage and what it is trained with.
+
+    Args:
+        config: of the stage.
+        offset: pictures that earlier stages were trained on.
+        source: of examples.
+        text: captions -> embeddings, or None.
+        unseen: fixed examples to validate on, or None.
+        trained: as many that are trained on, or None.
+        state: changes.
+    """
+
+    config: TrainConfig
+    offset: int
+    source: ExampleSource
+    text: TextLookup | None
+    unseen: Probe | None
+    trained: Probe | None
+    state: TrainState
+
+    @property
+    def images(self) -> int:
+        """Pictures over all stages so far."""
+        return self.offset + self.state.images_seen
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage has seen all its pictures."""
+        return self.state.images_seen >= self.config.total_images

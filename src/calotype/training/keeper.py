@@ -1,0 +1,135 @@
+"""The checkpoints of a stage in training: written beside the training thread, gone back to."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+import calotype
+from calotype.cascade.io import save_cascade
+from calotype.cascade.runtime import Runtime
+from calotype.cascade.stage import Stage
+from calotype.config import Recipe, to_dict
+from calotype.training.background import BackgroundWork
+from calotype.training.checkpoint import (
+    CheckpointContent,
+    prune,
+    read_state,
+    read_tensors,
+    write_checkpoint,
+)
+from calotype.training.job import StageJob
+from calotype.training.state import restore, snapshot
+
+
+class StageCheckpoints:
+    """Writes a job's checkpoints; leaving the `with` block waits for the last.
+
+    Args:
+        folder: RUN/checkpoints.
+        recipe: of the run.
+        job: what is trained.
+        done: averaged stages before this one.
+        runtime: how it is computed.
+
+    `latest` is this stage's newest checkpoint, or None.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        job: StageJob,
+        *,
+        done: Sequence[Stage],
+        runtime: Runtime,
+    ) -> None:
+        """Keep the parts."""
+        self.latest: Path | None = None
+        self._folder = folder
+        self._recipe = recipe
+        self._job = job
+        self._done = tuple(done)
+        self._runtime = runtime
+        self._work = BackgroundWork("checkpoint")
+
+    def __enter__(self) -> StageCheckpoints:
+        """Nothing to do."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish the checkpoint in hand."""
+        self._work.__exit__(kind, error, trace)
+
+    def write(self, *, decay_start: bool) -> None:
+        """Copy the state, and write it while training goes on.
+
+        Args:
+            decay_start: the learning rate decays from here; such a checkpoint is never pruned.
+
+        Raises:
+            CalotypeError: the checkpoint before could not be written.
+        """
+        self._work.wait()
+        content, keep = self._content(decay_start), self._job.config.keep_checkpoints
+
+        def work() -> None:
+            self.latest = write_checkpoint(self._folder, content)
+            prune(self._folder, keep=keep)
+
+        self._work.start(work)
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written; never wait."""
+        self._work.check()
+
+    def rewind(self) -> bool:
+        """Put the job's state back to the stage's last checkpoint; False where it has none."""
+        self._work.wait()
+        if self.latest is None:
+            return False
+        restore(self._job.state, read_tensors(self.latest), read_state(self.latest))
+        return True
+
+    def _content(self, decay_start: bool) -> CheckpointContent:
+        copied, job = snapshot(self._job.state), self._job
+        state = {
+            "format": 1,
+            "images": job.images,
+            "stage": len(self._done),
+            "totals": [stage.total_images for stage in self._recipe.stages],
+            "decay_start": decay_start,
+            **copied.numbers,
+            "data_fingerprint": job.source.fingerprint,
+            "runtime": self._runtime.to_dict(),
+            "versions": versions(),
+            "recipe": to_dict(self._recipe),
+        }
+
+        def write_cascade(folder: Path) -> None:
+            save_cascade(
+                folder,
+                stages=[*self._done, copied.averaged],
+                text_encoder=self._recipe.stages[0].text_encoder,
+                name=self._recipe.name,
+            )
+
+        return CheckpointContent(job.images, copied.tensors, state, write_cascade)
+
+
+def versions() -> dict[str, str]:
+    """What decides the bits beside the recipe."""
+    return {
+        "calotype": calotype.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }

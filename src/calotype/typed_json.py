@@ -1,0 +1,145 @@
+"""Plain JSON data <-> frozen dataclasses, strictly: what is unknown, missing or wrong is refused.
+
+Knows nothing of what the settings mean; `calotype.config` holds those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from calotype.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON data; `from_dict` reads it back."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def load_config(path: Path, kind: type[T]) -> T:
+    """Read a JSON file into a config.
+
+    Raises:
+        ConfigError: the file cannot be read, is no JSON, has unknown or missing keys, or values
+            of the wrong kind or range.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+    try:
+        return from_dict(data, kind)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def from_dict(data: Any, kind: type[T]) -> T:
+    """Read plain JSON data into the dataclass `kind`; the inverse of `to_dict`."""
+    return typing.cast(T, _convert(data, kind, kind.__name__))
+
+
+def override(config: T, assignments: typing.Sequence[str]) -> T:
+    """Apply `key.sub=value` assignments (values are JSON, or else strings) to a config."""
+    data = to_dict(config)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"got {assignment!r}; expected key=value, e.g. batch_size=32")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        _assign(data, key.strip(), value)
+    return from_dict(data, type(config))
+
+
+def _assign(data: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    place: Any = data
+    for name in parents:
+        index: Any = int(name) if isinstance(place, list) and name.isdigit() else name
+        try:
+            place = place[index]
+        except (KeyError, IndexError, TypeError):
+            raise ConfigError(f"unknown key {name!r} in {key!r}{_hint(name, place)}") from None
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict) and last in place:
+        place[last] = value
+    else:
+        raise ConfigError(f"unknown key {last!r} in {key!r}{_hint(last, place)}")
+
+
+def _hint(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known) if isinstance(known, dict) else [], 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    origin = get_origin(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _convert_record(value, kind)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, get_args(kind), where)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"got {where}={value!r}; expected one of {list(get_args(kind))}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, get_args(kind), where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
+        return value
+    expected = "nothing (null)" if kind is type(None) else kind.__name__
+    raise ConfigError(f"got {where}={value!r}; expected {expected}")
+
+
+def _convert_record(value: Any, kind: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigError(f"got {value!r}; expected the fields of {kind.__name__}")
+    hints = get_type_hints(kind)
+    for key in value:
+        if key not in hints:
+            raise ConfigError(f"unknown key {key!r} in {kind.__name__}{_hint(key, hints)}")
+    required = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(value))
+    if missing:
+        raise ConfigError(f"missing {missing} in {kind.__name__}; add them")
+    return kind(**{k: _convert(v, hints[k], f"{kind.__name__}.{k}") for k, v in value.items()})
+
+
+def _convert_tuple(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"got {where}={value!r}; expected a list")
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(_convert(v, kinds[0], f"{where}[{i}]") for i, v in enumerate(value))
+    if len(value) != len(kinds):
+        raise ConfigError(f"got {len(value)} values for {where}; expected {len(kinds)}")
+    return tuple(_convert(v, k, where) for v, k in zip(value, kinds, strict=True))
+
+
+def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    records = {k.__dataclass_fields__["kind"].default: k for k in kinds if hasattr(k, "kind")}
+    if records and isinstance(value, dict):
+        name = value.get("kind")
+        if name not in records:
+            raise ConfigError(f"got {where}.kind={name!r}; expected one of {list(records)}")
+        return _convert(value, records[name], where)
+    return _convert(value, kinds[0], where)

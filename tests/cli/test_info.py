@@ -1,0 +1,57 @@
+import json
+from importlib import import_module
+
+import pytest
+
+from calotype.cascade.io import file_sha256
+from calotype.training.recipes import recipe_names
+
+
+def facts(command, *arguments):
+    code, out, err = command("info", *arguments, "--json")
+    assert (code, err) == (0, ""), err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes(command, name):
+    recipe = facts(command, name)
+    assert isinstance(recipe["text_encoder"], str)
+    assert len(recipe["stages"]) == (3 if name == "tiny" else 1)
+    for stage in recipe["stages"]:
+        assert stage["parameters"] > 1000
+        assert {"resolution", "parametrization", "schedule"} <= set(stage)
+
+
+def test_a_cascade_folder(command, model):
+    cascade = facts(command, str(model))
+    tiny = facts(command, "tiny")
+    counts = [stage["parameters"] for stage in cascade["stages"]]
+    assert counts == [stage["parameters"] for stage in tiny["stages"]]
+    assert cascade["stages"][0]["sha256"] == file_sha256(model / "8" / "weights.safetensors")
+    (model / "README.md").write_text("# Card\nhonest limits")
+    try:
+        assert "honest limits" in command("info", str(model))[1]
+        assert "card" not in facts(command, str(model))
+    finally:
+        (model / "README.md").unlink()
+
+
+def test_a_picture(command):
+    command("sample", "a fox", "-o", "a.png", "--size", "8")
+    recipe = facts(command, "a.png")
+    assert (recipe["caption"], recipe["kind"]) == ("a fox", "sample")
+
+
+def test_this_machine(command):
+    machine = facts(command)
+    assert machine["chosen"]["threads"] >= 1
+    assert machine["extras"].keys() == {"data", "train", "interop", "ray"}
+
+
+def test_nothing_of_the_kind(command, tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    for name in ("emoji-65", "no/such/folder", "a.txt", "a\0b", str(tmp_path)):
+        code, out, err = command("info", name)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert import_module("calotype.cli.info").__doc__

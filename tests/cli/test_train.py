@@ -1,0 +1,97 @@
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from calotype.cli.train import override_recipe
+from calotype.errors import ConfigError
+from calotype.training.recipes import load_recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    resume: bool = False
+    images: int | None = None
+    seed: int | None = None
+    init: Path | None = None
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    quiet: bool = False
+    allow_inexact_resume: bool = False
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Stands in for the trainer; collects what it is told."""
+    calls = []
+
+    def run_recipe(recipe, *, data, out, options):
+        calls.append((recipe, data, out, options))
+        return 130 if options.resume else 0
+
+    module = types.ModuleType("calotype.training.run")
+    module.RunOptions, module.run_recipe = Options, run_recipe
+    monkeypatch.setitem(sys.modules, "calotype.training.run", module)
+    return calls
+
+
+def test_train_passes_everything_on(command, runs, tmp_path):
+    words = ("train", "tiny", "--data", ".", "--out", "run", "--images", "50", "--seed", "3")
+    code, out, err = command(*words, "--set", "batch_size=4", "--quiet", "--dtype", "bfloat16")
+    assert (code, out, err) == (0, "", "")
+    recipe, data, folder, options = runs[0]
+    assert [stage.batch_size for stage in recipe.stages] == [4, 4, 4]
+    assert (data, folder) == (Path("."), Path("run"))
+    assert options == Options(images=50, seed=3, quiet=True, dtype="bfloat16")
+
+
+def test_the_exit_code_is_the_trainers(command, runs):
+    assert command("train", "tiny", "--data", ".", "--out", "run", "--resume")[0] == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["emoji-65"], "did you mean"),
+        (["tiny"], "no --data"),
+        (["tiny", "--data", "."], "no --out"),
+        (["tiny", "--data", "none", "--out", "run"], "missing"),
+        (["tiny", "--data", ".", "--out", "run", "--images", "0"], "--images 0"),
+        (["tiny", "--data", ".", "--out", "run", "--set", "batchsize=1"], "batch_size"),
+        (["tiny", "--data", ".", "--out", "run", "--set", "batch_size=x"], "expected int"),
+    ],
+)
+def test_wrong_input_starts_nothing(command, runs, words, message):
+    code, out, err = command("train", *words)
+    assert (code, out, err.count("\n"), runs) == (2, "", 1, [])
+    assert message in err
+
+
+def test_settings_of_one_stage_or_of_all():
+    tiny = load_recipe("tiny")
+    changed = override_recipe(tiny, ["stages.1.seed=5", "optimizer.learning_rate=0.5"])
+    assert [stage.seed for stage in changed.stages] == [0, 5, 0]
+    assert {stage.optimizer.learning_rate for stage in changed.stages} == {0.5}
+    with pytest.raises(ConfigError):
+        override_recipe(tiny, ["stages.7.seed=5"])
+
+
+def test_data_emoji_passes_everything_on(command, monkeypatch):
+    calls = []
+    module = types.ModuleType("calotype.data.emoji.build")
+    module.build_emoji = lambda out, **options: calls.append((out, options)) or "6,400 pictures"
+    monkeypatch.setitem(sys.modules, "calotype.data.emoji.build", module)
+    code, out, _ = command(
+        "data", "emoji", "--out", "d", "--sets", "noto, twemoji", "--size", "256"
+    )
+    assert (code, out) == (0, "6,400 pictures\n")
+    assert calls == [(Path("d"), {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": None})]
+    assert command("data", "emoji", "--out", "d", "--size", "64")[0] == 2
+
+
+def test_assemble_checks_before_it_joins(command):
+    assert command("assemble", "run", "-o", "no/such/cascade")[0] in (1, 2)
+    assert command("assemble", "run", "-o", "c", "--dtype", "int8")[0] in (1, 2)

@@ -1,0 +1,92 @@
+import os
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from calotype.config import DataConfig
+from calotype.data.open import open_source
+from calotype.data.shard import shard_data
+from calotype.data.work import source_of
+from calotype.errors import CalotypeError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    source_of.cache_clear()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for number in range(7):
+        pixels = np.random.default_rng(number).integers(0, 256, (9, 8, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.png")
+        (root / f"{number}.txt").write_text(f"text {number}")
+    (root / "5.png").write_bytes(b"broken")
+    return root
+
+
+def test_shards_hold_the_same_examples(folder, tmp_path):
+    results = shard_data(folder, tmp_path / "out", rows=3)
+    assert [r.rows for r in results] == [3, 2, 1]
+    assert [r.path.name for r in results] == ["00000.parquet", "00001.parquet", "00002.parquet"]
+    assert results[1].broken == {"5.png": "not a picture in a known format"}
+    before = open_source(folder, resolution=8, data=DataConfig())
+    after = open_source(tmp_path / "out", resolution=8, data=DataConfig())
+    for index, original in enumerate([0, 1, 2, 3, 4, 6]):
+        assert after.key(index) == before.key(original)
+        assert after.captions(index) == before.captions(original)
+        assert after.picture_bytes(index) == before.picture_bytes(original)
+    assert b"huggingface" in pq.read_schema(results[0].path).metadata
+
+
+def test_a_second_run_skips_what_is_there_and_redoes_what_changed(folder, tmp_path):
+    first = shard_data(folder, tmp_path / "out", rows=3)
+    times = [r.path.stat().st_mtime_ns for r in first]
+    first[1].path.unlink()
+    source_of.cache_clear()
+    second = shard_data(folder, tmp_path / "out", rows=3)
+    assert [r.skipped for r in second] == [True, False, True]
+    assert [r.rows for r in second] == [3, 2, 1]
+    assert second[0].path.stat().st_mtime_ns == times[0]
+    (folder / "0.txt").write_text("another caption")
+    source_of.cache_clear()
+    assert not any(r.skipped for r in shard_data(folder, tmp_path / "out", rows=3))
+
+
+def test_sharded_shards_are_the_same_again(folder, tmp_path):
+    shard_data(folder, tmp_path / "one", rows=3)
+    shard_data(tmp_path / "one", tmp_path / "two", rows=4)
+    one = open_source(tmp_path / "one", resolution=8, data=DataConfig())
+    two = open_source(tmp_path / "two", resolution=8, data=DataConfig())
+    assert [one.key(i) for i in range(6)] == [two.key(i) for i in range(6)]
+    assert [one.captions(i) for i in range(6)] == [two.captions(i) for i in range(6)]
+
+
+def test_a_full_disk_leaves_nothing_half_written(folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CalotypeError, match=r"No space left on device; free space"):
+        shard_data(folder, tmp_path / "out", rows=3)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_arguments(folder, tmp_path):
+    with pytest.raises(UsageError, match="got rows=0"):
+        shard_data(folder, tmp_path / "out", rows=0)
+    with pytest.raises(UsageError, match="both source and target"):
+        shard_data(folder, folder)
+    with pytest.raises(UsageError, match="got processes=0"):
+        shard_data(folder, tmp_path / "out", processes=0)
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same(folder, tmp_path):
+    one = shard_data(folder, tmp_path / "one", rows=3)
+    two = shard_data(folder, tmp_path / "two", rows=3, processes=2)
+    assert [r.path.read_bytes() for r in one] == [r.path.read_bytes() for r in two]

@@ -1,0 +1,111 @@
+"""A tiny emoji-like set on disk, a tiny cascade, and what a run of it would have written."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+pytest.importorskip("pyarrow.parquet")
+
+from calotype.cascade import Cascade, Stage
+from calotype.config import (
+    EfficientUNetConfig,
+    LevelConfig,
+    SamplingConfig,
+    StageConfig,
+    UNetConfig,
+)
+from calotype.data.emoji.plan import Artwork, PlannedPicture
+from calotype.data.emoji.shards import ShardPlan, write_shard
+
+SIDE = 32
+COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "teal", "navy", "olive")
+STYLES = {"noto": "noto style", "fluent": "glossy gradient style"}
+
+
+def picture(number: int, emoji_set: str) -> bytes:
+    """A coloured bar, its height told by the number, transparent around."""
+    image = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
+    pen = ImageDraw.Draw(image)
+    left = 4 if emoji_set == "noto" else 14
+    pen.rectangle((left, 2 * number, left + 12, 2 * number + 9), fill=COLOURS[number])
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def split_of(number: int, emoji_set: str) -> str:
+    if number == 9:
+        return "unseen_concept"
+    return "unseen_pair" if number == 8 and emoji_set == "noto" else "train"
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten concepts in two sets, written by the real writer, 32 pixels wide."""
+    folder = tmp_path_factory.mktemp("emoji")
+    for emoji_set, style in STYLES.items():
+        rows = tuple(
+            PlannedPicture(
+                key=f"{emoji_set}/{colour}-bar",
+                name=f"{colour} bar",
+                keywords=(colour,),
+                group="objects",
+                style=style,
+                set=emoji_set,
+                license="MIT",
+                concept=f"{colour} bar",
+                split=split_of(number, emoji_set),  # type: ignore[arg-type]
+                artwork=Artwork(colour, b""),
+            )
+            for number, colour in enumerate(COLOURS)
+        )
+        plan = ShardPlan(folder / "256" / f"{emoji_set}-00000.parquet", 256, rows)
+        write_shard(plan, [picture(number, emoji_set) for number in range(len(COLOURS))])
+    source = {
+        "set": "noto",
+        "author": "Somebody",
+        "url": "https://example.org/noto",
+        "package": {"name": "@example/noto", "version": "1.0.0"},
+    }
+    (folder / "recipe.json").write_text(json.dumps({"recipe": {"sources": [source]}}))
+    (folder / "ATTRIBUTION.md").write_text("# Attribution\n\nSomebody drew the bars.\n")
+    return folder
+
+
+def tiny_stage(resolution: int, lowres: int | None) -> Stage:
+    kind = UNetConfig if lowres is None else EfficientUNetConfig
+    levels = (
+        LevelConfig(channels=8, blocks=1),
+        LevelConfig(channels=8, blocks=1, self_attention=lowres is None),
+    )
+    return Stage(
+        StageConfig(
+            resolution=resolution,
+            lowres_resolution=lowres,
+            network=kind(levels=levels, text_dim=16, head_dim=8),
+            parametrization="v",
+            residual=lowres is not None,
+            data_std=0.6 if lowres is None else 0.2,
+            sampling=SamplingConfig(steps=2, sampler="dpmpp_2m", threshold_percentile=None),
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def cascade() -> Cascade:
+    """8 -> 16 -> 32 with random weights."""
+    torch.manual_seed(0)
+    stages = [tiny_stage(8, None), tiny_stage(16, 8), tiny_stage(32, 16)]
+    return Cascade("bytes:16", stages, name="tiny bars")
+
+
+@pytest.fixture()
+def noise() -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 3, 16, 16)))

@@ -1,0 +1,118 @@
+"""The command, end to end, on a tiny cascade and a tiny set."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from calotype.config import to_dict
+from calotype.evaluation.card import main
+from calotype.evaluation.gallery import read_gallery
+from calotype.evaluation.suite import draw_suite, measure_group
+from calotype.training.recipes import load_recipe
+
+FAST = ["--captions", "3", "--sweep-captions", "2", "--guidance", "1", "2", "--pictures", "2"]
+FAST += ["--steps", "1", "3"]
+
+
+@pytest.fixture(scope="module")
+def model(cascade, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    cascade.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "recipe.json").write_text(json.dumps(to_dict(load_recipe("tiny"))))
+    line = {"images": 600, "stage": 8, "loss": 0.1234, "images_per_second": 100.0, "skipped": 0}
+    (folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+    check = {"images": 600, "stage": 8, "validation": {"20": 0.25}, "trained": {"20": 0.125}}
+    (folder / "validation.jsonl").write_text(json.dumps(check) + "\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path):
+    out = tmp_path / "card"
+    arguments = ["--model", str(model), "--data", str(data), "--out", str(out), "--threads", "1"]
+    assert main([*arguments, "--runs", str(run), str(tmp_path / "none"), *FAST]) == 0
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0") and "# tiny bars" in card
+    # Training: one stage's figures, the others said to be missing.
+    assert "| 8² | `tiny` | 600 | 0.00 | 100.0 | 0.1234 | 0 |" in card
+    assert card.count("| not available | not available |") >= 2
+    assert "0.1250 / 0.2500" in card
+    # Data and attribution.
+    assert "| noto | noto style | MIT | 10 | 8 | [Somebody](https://example.org/noto) |" in card
+    assert "17 pictures of 9 concepts" in card
+    assert "Somebody drew" in (out / "ATTRIBUTION.md").read_text()
+    # Enlargement: bicubic, and 1, 2 (the default) and 3 steps of two stages.
+    assert len(re.findall(r"^\| (16|32)² \| 2 \| (bicubic|1|2|3) \|", card, re.M)) == 8
+    # Every sheet that is shown is there, and small.
+    files = re.findall(r"\]\((sheet-[^)]*)\)", card)
+    assert len(files) == 5 and "sheet-enlargement.jpg" in files
+    for file in files:
+        assert (out / file).stat().st_size < 1_500_000
+        Image.open(out / file).verify()
+    assert "nan" not in card and str(tmp_path) not in card
+
+
+def test_quick_looks_at_the_base_alone(model, data, tmp_path, capsys):
+    out = tmp_path / "quick"
+    arguments = ["--model", str(model), "--data", str(data), "--out", str(out), "--quick"]
+    assert main([*arguments, *FAST, "--threads", "1"]) == 0
+    assert not (out / "README.md").exists()
+    assert sorted(path.name for path in out.glob("*.jpg")) == [
+        "sheet-8-trained-pair.jpg",
+        "sheet-8-unseen-pair.jpg",
+    ]
+    printed = capsys.readouterr().out
+    assert printed.strip() == (out / "quick.md").read_text().strip()
+    assert re.search(r"unseen concepts \| \d of 2 \|", printed)
+
+
+def test_errors_are_one_line(model, data, tmp_path, capsys):
+    common = ["--out", str(tmp_path / "out")]
+    assert main(["--model", str(model), "--data", str(tmp_path / "none"), *common]) == 2
+    assert main(["--model", str(model), "--data", str(data), *common, "--captions", "0"]) == 2
+    assert capsys.readouterr().err.count("error: got") == 2
+
+
+def test_suite_looks_up_every_stage(cascade, data):
+    from calotype.evaluation.gallery import prompts_for
+
+    gallery = read_gallery(data, 8)
+    prompts = prompts_for(gallery).prompts[:3]
+    drawn = draw_suite(cascade, gallery, prompts)
+    again = cascade.sample([prompts[1].prompt], seeds=[1])
+    for number, side in enumerate((8, 16, 32)):
+        picture = drawn.prompts[1].pictures[side]
+        assert (picture - again.images[number][0]).abs().mean() < 1e-3
+        assert set(drawn.prompts[1].ranks) == {8, 16, 32}
+    # The gallery is 8 wide: no real picture is fine enough to compare sharpness with.
+    assert drawn.contrasts == {}
+
+
+def test_a_perfect_cascade_finds_everything(cascade, data, monkeypatch):
+    from calotype.cascade import Cascade, CascadeSample
+
+    gallery = read_gallery(data, 8)
+    rows = gallery.sample("train", 6)
+
+    def sample(self, captions, *, seeds, **options):
+        reals = {row.caption: gallery.real(row.key) for row in gallery.rows}
+        import torch
+
+        return CascadeSample((torch.stack([reals[c] for c in captions]),), tuple(seeds))
+
+    monkeypatch.setattr(Cascade, "sample", sample)
+    result = measure_group(cascade, gallery, rows, name="trained")
+    assert result.found == 6 and result.error == 0
+    assert result.chance == pytest.approx(6 * 5 / (len(gallery.pool(rows[0]).concepts)), rel=0.2)

@@ -1,0 +1,102 @@
+"""The house rules: which room may import which, and how large its pieces may grow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import calotype
+
+ROOT = Path(calotype.__file__).parent
+# A room may import itself and what stands above it.
+ROOMS = (
+    "errors",
+    "typed_json",
+    "diffusion",
+    "network_config",
+    "config",
+    "conditioning",
+    "networks",
+    "text",
+    "cascade",
+    "data",
+    "training",
+    "evaluation",
+    "serving",
+    "interop",
+    "cli",
+)
+MODULES = sorted(ROOT.rglob("*.py"))
+LARGEST_FILE = 400
+LARGEST_FUNCTION = 60
+MOST_PARAMETERS = 10  # of them at most four by position
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names.add(node.module)
+    return names
+
+
+def _id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_id)
+def test_imports_go_one_way(path: Path) -> None:
+    room = _room(path)
+    if room not in ROOMS:  # __init__ and __main__ open the house
+        return
+    above = set(ROOMS[: ROOMS.index(room) + 1])
+    for name in _imports(ast.parse(path.read_text())):
+        parts = name.split(".")
+        if parts[0] == "calotype" and len(parts) > 1:
+            assert parts[1] in above, f"{room} imports {name}, which stands below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_id)
+def test_pieces_stay_small(path: Path) -> None:
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module says what it is for"
+    assert text.count("\n") <= LARGEST_FILE
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= LARGEST_FUNCTION, f"{node.name} has {lines} lines"
+            if _room(path) in ("interop", "cli"):
+                continue  # foreign signatures; options of a command are its parameters
+            by_place = len(node.args.posonlyargs) + len(node.args.args)
+            count = by_place + len(node.args.kwonlyargs)
+            assert count <= MOST_PARAMETERS, f"{node.name} has {count} parameters"
+            assert by_place <= 7, f"{node.name} has {by_place} parameters by position"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_id)
+def test_no_unsafe_loading_and_no_torchvision(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    roots = {name.split(".")[0] for name in _imports(tree)}
+    assert not roots & {"pickle", "torchvision", "dill", "joblib"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "weights_only":
+            assert isinstance(node.value, ast.Constant) and node.value.value is True
+
+
+def test_importing_calotype_loads_no_torch() -> None:
+    code = "import sys, calotype; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split() == ["False", "False"]
