@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 COUNTED = frozenset(
     {
@@ -106,10 +106,17 @@ class _Recorder(TorchDispatchMode):
 def recorded() -> Iterator[Recording]:
     """Record the convolutions and matrix products of a block; its FLOPs are counted as well."""
     recorder = _Recorder()
-    counter = FlopCounterMode(display=False)
+    # The counter does not know the CPU's attention by itself.
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
     with counter, recorder:
         yield recorder.recording
     recorder.recording.flops = int(counter.get_total_flops())
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
+    """From shapes, as the counter calls it."""
+    return int(sdpa_flop_count(query, key, value))
 
 
 def _described(value: Any) -> Any:

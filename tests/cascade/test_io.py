@@ -47,7 +47,7 @@ def test_half_precision_files_are_half_as_large_and_load_as_float32(cascade, fol
 
 def test_a_weight_that_overflows_half_precision_is_refused(cascade, tmp_path):
     stage = Cascade("bytes:16", cascade.stages[:1]).stages[0]
-    name, parameter = next(iter(stage.named_parameters()))
+    parameter = next(iter(stage.parameters()))
     kept = parameter.detach().clone()
     try:
         with torch.no_grad():
@@ -220,7 +220,7 @@ def test_a_failed_write_leaves_nothing_behind(cascade, folder, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "_flush", full)
-    with pytest.raises(CalotypeError, match="No space left.*make room"):
+    with pytest.raises(CalotypeError, match=r"No space left.*make room"):
         cascade.save(folder)
     with pytest.raises(CalotypeError, match="make room"):
         files.write_file(tmp_path / "new.png", b"x")

@@ -82,12 +82,15 @@ def test_settings_of_one_stage_or_of_all():
 def test_data_emoji_passes_everything_on(command, monkeypatch):
     calls = []
     module = types.ModuleType("calotype.data.emoji.build")
-    module.build_emoji = lambda out, **options: calls.append((out, options)) or "6,400 pictures"
+    module.build_emoji = lambda out, **options: (
+        calls.append((out, options))
+        or types.SimpleNamespace(counts={"train": 6400}, broken=["noto/x 256"])
+    )
     monkeypatch.setitem(sys.modules, "calotype.data.emoji.build", module)
     code, out, _ = command(
         "data", "emoji", "--out", "d", "--sets", "noto, twemoji", "--size", "256"
     )
-    assert (code, out) == (0, "6,400 pictures\n")
+    assert code == 0 and "6,400  train" in out and "noto/x 256" in out
     assert calls == [(Path("d"), {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": None})]
     assert command("data", "emoji", "--out", "d", "--size", "64")[0] == 2
 

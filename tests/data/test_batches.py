@@ -5,10 +5,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from calotype.config import DataConfig
 from calotype.data.batches import batches, composite
 from calotype.data.example import Caption, Example
+from calotype.data.folder import FolderSource
 from calotype.data.pictures import BrokenPicture
 from calotype.data.prefetch import prefetched
 from calotype.data.resize import area_resize
@@ -237,6 +239,29 @@ def test_pictures_are_channels_last_and_in_range():
 def test_settings_that_do_not_fit(options, message):
     with pytest.raises(ConfigError, match=message):
         take(ListSource(examples(2)), 1, **options)
+
+
+def test_pictures_that_vanish_under_a_run_are_counted(tmp_path):
+    for number in range(10):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    source = FolderSource(tmp_path)
+    made = batches(
+        source,
+        resolution=16,
+        lowres_resolution=None,
+        config=DataConfig(cache_bytes=0),
+        batch_size=2,
+        seed=0,
+        prefetch=0,
+    )
+    next(made)
+    before = source.fingerprint
+    (tmp_path / "3.png").unlink()
+    later = {key for batch in itertools.islice(made, 5, 20) for key in batch.keys}
+    assert later == {f"{n}.png" for n in range(10) if n != 3}
+    assert source.report.broken == {"3.png": "cannot be read: No such file or directory"}
+    assert FolderSource(tmp_path).fingerprint != before
+    made.close()
 
 
 def threads():

@@ -112,7 +112,7 @@ def test_a_tar_cut_in_the_middle(tmp_path):
     for share in (0.3, 0.5, 0.77):
         path.write_bytes(whole[: int(len(whole) * share)])
         source = TarSource(tmp_path, [path])
-        assert 1 < len(source) < 10
+        assert 1 < len(source) <= 10
         assert "cut off" in source.report.bad_metadata["0.tar"]
         readable = 0
         for index in range(len(source)):
@@ -121,7 +121,7 @@ def test_a_tar_cut_in_the_middle(tmp_path):
             except BrokenPicture as error:
                 assert "cut off" in str(error)
                 assert index == len(source) - 1
-        assert readable >= len(source) - 1
+        assert len(source) - 1 <= readable < 10
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):

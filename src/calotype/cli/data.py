@@ -41,4 +41,7 @@ def emoji(
     if sets is not None:
         names = [name.strip() for name in sets.split(",") if name.strip()]
     report = build_emoji(out, sets=names, sizes=_SIZES[size], processes=processes)
-    print(report)
+    for name, count in report.counts.items():
+        print(f"{count:>9,}  {name}")
+    if report.broken:
+        print(f"{len(report.broken):>9,}  could not be drawn: {', '.join(report.broken[:20])}")

@@ -50,7 +50,8 @@ def shard_data(
 ) -> list[ShardResult]:
     """Convert the data at `path` to shards `out/00000.parquet`, ...
 
-    Of data with splits, only "train" is taken, and only captions without a background. Data with shards by size become `out/256/00000.parquet` and so on.
+    Of data with splits, only "train" is taken, and only captions without a background. Data with
+    shards by size become `out/256/00000.parquet` and so on.
 
     Args:
         path: anything that `open_source` takes.

@@ -12,12 +12,12 @@ from calotype.data.open import open_source, validation_source
 from calotype.data.source import ExampleSource, all_captions
 from calotype.text.store import CaptionStore
 from calotype.training.initial import initial_weights
+from calotype.training.job import StageJob
 from calotype.training.probe import Probe, read_probe
 from calotype.training.progress import CountDisplay
 from calotype.training.signals import StopRequest
 from calotype.training.state import TrainState, copy_weights, new_state
 from calotype.training.text import TextLookup, build_encoder, caption_statistics, embed_ahead
-from calotype.training.trainer import StageJob
 
 PROBE_EXAMPLES = 64
 

@@ -1,0 +1,163 @@
+"""What a recipe costs, without training it: parameters, FLOPs, memory, and time on this machine.
+
+Parameters, FLOPs and memory are counted on the real network without memory behind it (the meta
+device), so that the largest recipes can be looked at anywhere.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.config import Recipe, TrainConfig
+from calotype.networks import build_network
+
+MEASURED_UP_TO = 100_000_000
+"""Networks with more parameters are not run, but estimated from the speed of a convolution."""
+_CAPTION_TOKENS = 16
+_STATE_BYTES = {"adamw": 20, "adafactor": 13}  # weights, gradients, EMA, moments a parameter
+_SECONDS = 2.0
+_MEASURED_BATCH = 32
+_EFFICIENCY = 0.5  # of a large network against its convolutions alone, as a rule
+
+
+@dataclass(frozen=True)
+class DryRunRow:
+    """Costs of one stage.
+
+    Args:
+        resolution: side of its pictures.
+        trained_size: side of what it is trained on, when that is crops.
+        parameters: of the network.
+        forward_flops: of one picture through the network (multiply and add are two).
+        training_flops: of one picture, forward and backward.
+        activation_bytes_per_image: kept for the backward pass, float32.
+        state_bytes: weights, gradients, average and optimizer.
+        images: length of the run.
+        images_per_second: here.
+        hours: of the whole run, here.
+        measured: whether the speed was measured on this network, or estimated.
+    """
+
+    resolution: int
+    trained_size: int
+    parameters: int
+    forward_flops: int
+    training_flops: int
+    activation_bytes_per_image: int
+    state_bytes: int
+    images: int
+    images_per_second: float
+    hours: float
+    measured: bool
+
+
+def dry_run(recipe: Recipe) -> list[DryRunRow]:
+    """Count and measure every stage of a recipe."""
+    return [_row(config) for config in recipe.stages]
+
+
+def _row(config: TrainConfig) -> DryRunRow:
+    size = config.stage.resolution if config.data.crop is None else config.data.crop
+    with torch.device("meta"):
+        network = build_network(config.stage.network)
+        inputs = _inputs(config, size, batch_size=1)
+    parameters = sum(p.numel() for p in network.parameters())
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        _forward(network, inputs)
+    saved = _SavedBytes(network)
+    with FlopCounterMode(display=False) as training:
+        with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+            output = _forward(network, inputs)
+        torch.autograd.backward(output.sum())
+    flops = training.get_total_flops()
+    measured = parameters <= MEASURED_UP_TO
+    rate = _measured_rate(config, size) if measured else _estimated_rate(flops)
+    return DryRunRow(
+        resolution=config.stage.resolution,
+        trained_size=size,
+        parameters=parameters,
+        forward_flops=forward.get_total_flops(),
+        training_flops=flops,
+        activation_bytes_per_image=saved.total,
+        state_bytes=parameters * _STATE_BYTES[config.optimizer.kind],
+        images=config.total_images,
+        images_per_second=rate,
+        hours=config.total_images / rate / 3600,
+        measured=measured,
+    )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    z: Tensor
+    logsnr: Tensor
+    cond: Conditioning
+
+
+def _inputs(config: TrainConfig, size: int, *, batch_size: int) -> _Inputs:
+    """Pictures, levels and captions of the right shapes; call under the wanted device."""
+    text = None
+    text_dim = config.stage.network.text_dim
+    if text_dim > 0:
+        mask = torch.ones(batch_size, _CAPTION_TOKENS, dtype=torch.bool)
+        text = TextEmbedding(torch.ones(batch_size, _CAPTION_TOKENS, text_dim), mask)
+    picture = torch.zeros(batch_size, 3, size, size)
+    lowres = aug_level = None
+    if config.stage.lowres_resolution is not None:
+        lowres, aug_level = picture, torch.zeros(batch_size)
+    return _Inputs(picture, torch.zeros(batch_size), Conditioning(text, lowres, aug_level))
+
+
+def _forward(network: nn.Module, inputs: _Inputs) -> Tensor:
+    output: Tensor = network(inputs.z, inputs.logsnr, inputs.cond)
+    return output
+
+
+class _SavedBytes:
+    """Counts what autograd keeps, each storage once and without the weights."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.total = 0
+        self._seen = {p.untyped_storage()._cdata for p in network.parameters()}
+        self._kept: list[Tensor] = []  # alive, so that no storage's number is used again
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen.add(storage._cdata)
+            self._kept.append(tensor)
+            self.total += storage.nbytes()
+        return tensor
+
+    def unpack(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+
+def _measured_rate(config: TrainConfig, size: int) -> float:
+    """Pictures a second of the real network, forward and backward, in about two seconds."""
+    network = build_network(config.stage.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_size = min(config.batch_size, _MEASURED_BATCH)
+    inputs = _inputs(config, size, batch_size=batch_size)
+    torch.autograd.backward(_forward(network, inputs).sum())  # warm
+    began, images = time.perf_counter(), 0
+    while images == 0 or time.perf_counter() - began < _SECONDS:
+        torch.autograd.backward(_forward(network, inputs).sum())
+        images += batch_size
+    return images / (time.perf_counter() - began)
+
+
+@torch.no_grad()
+def _estimated_rate(flops: int) -> float:
+    x, weight = torch.randn(8, 256, 32, 32), torch.randn(256, 256, 3, 3)
+    torch.nn.functional.conv2d(x, weight, padding=1)
+    began = time.perf_counter()
+    for _ in range(4):
+        torch.nn.functional.conv2d(x, weight, padding=1)
+    per_second = 4 * 2 * x.numel() * weight[0].numel() / (time.perf_counter() - began)
+    return per_second * _EFFICIENCY / flops

@@ -1,0 +1,90 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from calotype.config import (
+    DataConfig,
+    LevelConfig,
+    OptimizerConfig,
+    Recipe,
+    SamplingConfig,
+    StageConfig,
+    TrainConfig,
+    UNetConfig,
+)
+from calotype.training.run import RunOptions, run_recipe
+
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0), "black": (0, 0, 0)}
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Eight pictures of 16x16 with captions: four colours, left or right."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, colour in COLOURS.items():
+        for side, columns in (("left", slice(0, 8)), ("right", slice(8, 16))):
+            pixels = np.full((16, 16, 3), 255, np.uint8)
+            pixels[:, columns] = colour
+            Image.fromarray(pixels).save(folder / f"{name}-{side}.png")
+            (folder / f"{name}-{side}.txt").write_text(f"{name} {side}")
+    return folder
+
+
+def _micro(**changes):
+    network = UNetConfig(
+        levels=(
+            LevelConfig(channels=8, blocks=1, canvas_channels=2),
+            LevelConfig(channels=16, blocks=1, self_attention=True),
+        ),
+        text_dim=8,
+        head_dim=8,
+        dropout=0.1,
+        text_pooling="whitened_mean",
+        canvas_hidden=16,
+        canvas_resolution=8,
+    )
+    sampling = SamplingConfig(steps=2, sampler="dpmpp_2m", threshold_percentile=None)
+    stage = StageConfig(resolution=8, network=network, parametrization="v", sampling=sampling)
+    optimizer = OptimizerConfig(learning_rate=2e-3, warmup_images=8, decay_from=0.5)
+    config = TrainConfig(
+        stage=stage,
+        text_encoder="bytes:8",
+        data=DataConfig(flip=True),
+        optimizer=optimizer,
+        batch_size=4,
+        total_images=48,
+        ema_halflife_images=16,
+        checkpoint_images=16,
+        grid_images=16,
+        validation_images=16,
+        grid_captions=("red left", ""),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture
+def micro():
+    """Make a configuration that trains in a second: `micro(total_images=8)`."""
+    return _micro
+
+
+@pytest.fixture
+def micro_recipe():
+    """Make a recipe of one stage."""
+    return lambda **changes: Recipe(name="micro", stages=(_micro(**changes),))
+
+
+@pytest.fixture
+def train(pictures):
+    """Run a recipe on the eight pictures; returns the exit code."""
+
+    def run(recipe, out, *, data=pictures, **options):
+        settings = {"quiet": True, "threads": 1, "dtype": "float32", "device": "cpu", **options}
+        return run_recipe(recipe, data=data, out=out, options=RunOptions(**settings))
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)

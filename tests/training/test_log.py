@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from calotype.training.log import JsonLines, cut_back
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    for images in (4, 8, 12, 16):
+        log.write({"images": images, "loss": images / 3})
+    yield log
+    log.close()
+
+
+def _images(log):
+    return [json.loads(line)["images"] for line in log.path.read_text().splitlines()]
+
+
+def test_lines_after_the_checkpoint_are_dropped(log):
+    assert cut_back(log.path, 8) == 2
+    assert _images(log) == [4, 8]
+    assert cut_back(log.path, 8) == 0
+
+
+def test_a_line_that_was_not_finished_is_dropped(log):
+    with log.path.open("a") as file:
+        file.write('{"images": 1')
+    assert cut_back(log.path, 100) == 1
+    assert _images(log) == [4, 8, 12, 16]
+
+
+def test_an_open_log_goes_on_behind_the_cut(log):
+    log.cut_back(8)
+    log.write({"images": 9})
+    assert _images(log) == [4, 8, 9]
+
+
+def test_numbers_that_json_does_not_know_become_null(log):
+    log.write({"images": 20, "loss": float("nan"), "more": {"a": [float("inf"), 1.5]}})
+    last = log.path.read_text().splitlines()[-1]
+    assert json.loads(last) == {"images": 20, "loss": None, "more": {"a": [None, 1.5]}}
+
+
+def test_floats_are_exact(log):
+    assert json.loads(log.path.read_text().splitlines()[0])["loss"] == 4 / 3
+
+
+def test_no_file_is_no_error(tmp_path):
+    assert cut_back(tmp_path / "none", 5) == 0

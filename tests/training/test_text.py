@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from calotype.errors import ConfigError
+from calotype.text import build_text_encoder
+from calotype.training.text import build_encoder, caption_statistics, embed_ahead
+
+CAPTIONS = ["a cat", "two dogs", "", "a house by the sea", "x"]
+
+
+def test_statistics_are_those_of_the_mean_states():
+    encoder = build_text_encoder("bytes:8")
+    pooled = []
+    for caption in CAPTIONS:
+        text = encoder([caption])
+        if text.mask.any():
+            pooled.append(text.tokens[0][text.mask[0]].double().mean(0))
+    pooled = torch.stack(pooled)
+    statistics = caption_statistics(encoder, [*CAPTIONS, "a cat"])  # once each
+    torch.testing.assert_close(statistics.mean, pooled.mean(0))
+    torch.testing.assert_close(statistics.covariance, torch.cov(pooled.T, correction=0))
+
+
+def test_too_few_captions_have_no_statistics():
+    encoder = build_text_encoder("bytes:8")
+    assert caption_statistics(encoder, ["", "one"]) is None
+
+
+def test_embedding_ahead_gives_what_the_encoder_gives(tmp_path):
+    encoder = build_text_encoder("bytes:8")
+    store = embed_ahead(encoder, CAPTIONS, folder=tmp_path)
+    assert store.missing(CAPTIONS) == []
+    text, expected = store[CAPTIONS], encoder(CAPTIONS)
+    torch.testing.assert_close(text.tokens, expected.tokens, rtol=1e-3, atol=1e-3)
+    assert torch.equal(text.mask, expected.mask)
+
+
+def test_a_missing_caption_is_computed_or_refused(tmp_path):
+    encoder = build_text_encoder("bytes:8")
+    computing = embed_ahead(encoder, ["a"], folder=tmp_path / "a")
+    assert len(computing[["never seen"]]) == 1
+    refusing = embed_ahead(encoder, ["a"], folder=tmp_path / "b", missing="refuse")
+    with pytest.raises(LookupError):
+        refusing[["never seen"]]
+
+
+def test_encoder_and_network_must_fit():
+    assert build_encoder("none", 0) is None
+    with pytest.raises(ConfigError, match="text_dim=16"):
+        build_encoder("bytes:8", 16)
+    with pytest.raises(ConfigError, match="no channels"):
+        build_encoder("none", 16)
