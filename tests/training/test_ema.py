@@ -46,8 +46,9 @@ def test_initial_weights_are_forgotten_at_once():
     _set(model, 1.0)
     for step in range(1, 4):
         ema.update(batch_size=64, images_seen=64 * step)
-    # 0.5 ** (1 / RAMP) of them is left after the first step.
-    assert ema.averaged().weight.item() == pytest.approx(1.0, abs=1.0)
+    # 1/2^10 of them is left after one step, 1/2^15 after two, ...
+    left = 0.5 ** ((1 + 1 / 2 + 1 / 3) / RAMP)
+    assert ema.averaged().weight.item() == pytest.approx(1 + (1e6 - 1) * left)
     assert ema.decay(batch_size=64, images_seen=64) == pytest.approx(0.5 ** (1 / RAMP))
 
 

@@ -39,7 +39,7 @@ _MAX_PICTURES = 1_000_000
 _MAX_SHEET = 256
 _MAX_SHEET_PIXELS = 2**26
 # Finished pictures held in memory at a time, in pixels of the last stage.
-_GROUP_PIXELS = 16 * 1024 * 1024
+_GROUP_PIXELS = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)

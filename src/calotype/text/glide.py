@@ -1,0 +1,67 @@
+"""Captions as token ids, for networks that carry a text transformer of their own (GLIDE).
+
+Such a network was trained together with its transformer, so what stands between them and the
+captions is only the tokenizer. Ids travel as states of width 1: they are far below 2^24 and so
+exact in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from calotype.conditioning import TextEmbedding
+from calotype.text.byte_pair import load_caption_bpe
+from calotype.text.encoder import (
+    CHARACTERS_PER_TOKEN,
+    check_max_tokens,
+    clean_captions,
+    digest,
+    pad_tokens,
+    restore_null_rows,
+)
+
+
+class CaptionTokens:
+    """Ids of GLIDE's byte-pair tokens, (B, L, 1) float32; what fills up is the network's affair.
+
+    White space at both ends of a caption counts, as it does in the reference; a caption of white
+    space alone is the null caption.
+    """
+
+    embed_dim = 1
+
+    def __init__(self, folder: str, *, max_tokens: int = 128) -> None:
+        """Read the vocabulary files in `folder`; see `load_caption_bpe`.
+
+        Raises:
+            ConfigError: `max_tokens` is out of range.
+            CalotypeError: files are missing or damaged.
+        """
+        self.spec = f"glide:{folder}"
+        self.max_tokens = check_max_tokens(max_tokens, lowest=1, highest=None, encoder="glide")
+        self._bpe = load_caption_bpe(Path(folder))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the vocabulary and the length."""
+        return digest(["calotype glide 1", self._bpe.description, str(self.max_tokens)])
+
+    def __call__(self, captions: Sequence[str]) -> TextEmbedding:
+        """Encode; see `TextEncoder`."""
+        stripped = clean_captions(captions, self.max_tokens)
+        ids = [
+            self._ids(caption) if text else []
+            for caption, text in zip(captions, stripped, strict=True)
+        ]
+        rows = [index for index, row in enumerate(ids) if row]
+        if not rows:
+            return TextEmbedding.null(len(ids), self.embed_dim)
+        padded, mask = pad_tokens([ids[row] for row in rows])
+        return restore_null_rows(padded[..., None].float(), mask, rows=rows, count=len(ids))
+
+    def _ids(self, caption: str) -> list[int]:
+        head = caption[: self.max_tokens * CHARACTERS_PER_TOKEN]
+        text = head.encode("utf-8", errors="replace").decode("utf-8")
+        return self._bpe.encode(text)[: self.max_tokens]

@@ -1,0 +1,194 @@
+import errno
+import json
+import os
+import pathlib
+import shutil
+
+import pytest
+import torch
+
+import calotype.training.checkpoint as module
+from calotype.errors import CalotypeError
+from calotype.training.checkpoint import (
+    CheckpointContent,
+    checkpoints,
+    fault,
+    prune,
+    read_state,
+    read_tensors,
+    remove_leftovers,
+    write_checkpoint,
+)
+
+
+class KilledError(BaseException):
+    """Stands for kill -9: nobody catches it."""
+
+
+class Operations:
+    """Counts file operations; from the chosen one on, all of them fail: the process is dead."""
+
+    def __init__(self, monkeypatch):
+        self.count = 0
+        self.fatal = None
+        self.error = KilledError()
+        self.names = []
+        for place, name in (
+            (os, "fsync"),
+            (os, "rename"),
+            (os, "replace"),
+            (os, "symlink"),
+            (shutil, "rmtree"),
+            (pathlib.Path, "mkdir"),
+            (pathlib.Path, "write_text"),
+            (pathlib.Path, "write_bytes"),
+            (pathlib.Path, "unlink"),
+            (module, "save_file"),
+        ):
+            monkeypatch.setattr(place, name, self._watched(getattr(place, name), name))
+
+    def _watched(self, function, name):
+        def call(*args, **kwargs):
+            self.count += 1
+            self.names.append(name)
+            if self.fatal is not None and self.count >= self.fatal:
+                if name in ("write_text", "write_bytes", "save_file"):
+                    path = args[1] if name == "save_file" else args[0]
+                    with open(path, "wb") as file:  # half of it is there
+                        file.write(b"half")
+                raise self.error
+            return function(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def content():
+    """Make the content of a checkpoint; its numbers tell its images."""
+
+    def make(images, **state):
+        tensors = {"weights.safetensors": {"w": torch.full((4, 5), float(images))}}
+
+        def write_cascade(folder):
+            folder.mkdir()
+            (folder / "cascade.json").write_text(str(images))
+
+        return CheckpointContent(images, tensors, {"images": images, **state}, write_cascade)
+
+    return make
+
+
+def _holds(path, images):
+    weights = read_tensors(path)["weights.safetensors"]["w"]
+    return bool((weights == images).all()) and read_state(path)["images"] == images
+
+
+def test_what_is_written_reads_back(tmp_path, content):
+    path = write_checkpoint(tmp_path / "checkpoints", content(20))
+    assert fault(path) is None
+    assert _holds(path, 20)
+    assert os.readlink(tmp_path / "checkpoints" / "latest") == "20"
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    assert set(files) == {"weights.safetensors", "state.json", "cascade/cascade.json"}
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "cut", "missing", "empty manifest"])
+def test_damage_is_found(tmp_path, content, damage):
+    path = write_checkpoint(tmp_path / "checkpoints", content(20))
+    file = path / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    if damage == "flipped bit":
+        data[-1] ^= 1
+        file.write_bytes(data)
+    elif damage == "cut":
+        file.write_bytes(data[:-3])
+    elif damage == "missing":
+        file.unlink()
+    else:
+        (path / "manifest.json").write_text("{}")
+    assert fault(path) is not None
+
+
+def test_killed_at_every_file_operation(tmp_path, content, monkeypatch):
+    """Whenever the writer dies, the old or the new checkpoint is there, whole, and `latest` too."""
+    operations = Operations(monkeypatch)
+    total = None
+    fatal = 0
+    seen = set()
+    while total is None or fatal < total:
+        fatal += 1
+        folder = tmp_path / str(fatal) / "checkpoints"
+        operations.fatal = None
+        folder.parent.mkdir()
+        write_checkpoint(folder, content(20, decay_start=False))
+        operations.count, operations.fatal, operations.names = 0, fatal, []
+        try:
+            write_checkpoint(folder, content(40, decay_start=False))
+            prune(folder, keep=1)
+            total = operations.count
+        except KilledError:
+            pass
+        operations.fatal = None
+        found = [path for path in checkpoints(folder) if fault(path) is None]
+        assert found, f"nothing is left after {operations.names}"
+        assert found == checkpoints(folder), "no half checkpoint goes under a final name"
+        assert _holds(found[0], int(found[0].name))
+        assert (folder / "latest" / "manifest.json").is_file()
+        seen.add(found[0].name)
+        # And the next attempt works as if nothing had happened.
+        remove_leftovers(folder)
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+        path = write_checkpoint(folder, content(40, decay_start=False))
+        assert fault(path) is None and _holds(path, 40)
+    assert fatal > 12 and seen == {"20", "40"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_failing_disk_is_one_line_and_spares_the_last_checkpoint(
+    tmp_path, content, monkeypatch, number
+):
+    folder = tmp_path / "checkpoints"
+    write_checkpoint(folder, content(20))
+    operations = Operations(monkeypatch)
+    operations.error = OSError(number, os.strerror(number))
+    for fatal in (2, 4, 6, 8):
+        operations.count, operations.fatal = 0, fatal
+        with pytest.raises(CalotypeError) as caught:
+            write_checkpoint(folder, content(40))
+        operations.fatal = None
+        assert "\n" not in str(caught.value) and "the last checkpoint is whole" in str(caught.value)
+        if number == errno.ENOSPC:
+            assert "bytes" in str(caught.value)
+        assert fault(folder / "20") is None
+        assert os.readlink(folder / "latest") == "20"
+
+
+def test_a_full_disk_is_noticed_beforehand(tmp_path, content, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CalotypeError, match=r"needs 10\d+ bytes"):
+        write_checkpoint(tmp_path / "checkpoints", content(20))
+    assert checkpoints(tmp_path / "checkpoints") == []
+
+
+def test_pruning_keeps_the_newest_and_where_decay_begins(tmp_path, content):
+    for images in (20, 40, 60, 80, 100):
+        write_checkpoint(tmp_path, content(images, decay_start=images == 40))
+    removed = prune(tmp_path, keep=2)
+    assert {path.name for path in removed} == {"20", "60"}
+    assert [path.name for path in checkpoints(tmp_path)] == ["100", "80", "40"]
+
+
+def test_nothing_is_pruned_when_the_newest_does_not_read_back(tmp_path, content):
+    for images in (20, 40, 60):
+        write_checkpoint(tmp_path, content(images, decay_start=False))
+    (tmp_path / "60" / "weights.safetensors").write_bytes(b"rot")
+    with pytest.raises(CalotypeError, match="does not read back"):
+        prune(tmp_path, keep=1)
+    assert len(checkpoints(tmp_path)) == 3
+
+
+def test_a_checkpoint_can_be_written_again(tmp_path, content):
+    write_checkpoint(tmp_path, content(20, attempt=1))
+    path = write_checkpoint(tmp_path, content(20, attempt=2))
+    assert read_state(path)["attempt"] == 2 and fault(path) is None
