@@ -18,6 +18,8 @@ ROOMS = (
     "typed_json",
     "diffusion",
     "network_config",
+    "adm_config",
+    "schedule_config",
     "config",
     "conditioning",
     "networks",

@@ -81,16 +81,19 @@ class Conditioning:
         lowres: low-resolution pictures, enlarged to the stage's resolution and noised,
             (B, 3, H, W) in about [-1, 1]; None for a base stage.
         aug_level: how much `lowres` was noised, (B,) in [0, 1]; None for a base stage.
+        extra: further channels of the input that some networks take, (B, C, H, W): for
+            in-painting, the known picture times its mask, then the mask (1 = known).
     """
 
     text: TextEmbedding | None = None
     lowres: Tensor | None = None
     aug_level: Tensor | None = None
+    extra: Tensor | None = None
 
     def drop_text(self, keep: Tensor) -> Conditioning:
         """Null the captions where `keep`, (B,) bool, is False."""
         text = None if self.text is None else self.text.drop(keep)
-        return Conditioning(text, self.lowres, self.aug_level)
+        return Conditioning(text, self.lowres, self.aug_level, self.extra)
 
     def without_text(self) -> Conditioning:
         """The same pictures with the null caption: the other half of guidance."""
@@ -106,7 +109,12 @@ class Conditioning:
         text = None
         if a.text is not None and b.text is not None:
             text = TextEmbedding.cat(a.text, b.text)
-        return Conditioning(text, _cat(a.lowres, b.lowres), _cat(a.aug_level, b.aug_level))
+        return Conditioning(
+            text,
+            _cat(a.lowres, b.lowres),
+            _cat(a.aug_level, b.aug_level),
+            _cat(a.extra, b.extra),
+        )
 
 
 def _cat(a: Tensor | None, b: Tensor | None) -> Tensor | None:

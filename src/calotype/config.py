@@ -9,21 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from calotype.adm_config import AdmConfig, AdmLevel, StatesText, TokensText, UnclipText
 from calotype.network_config import (
     EfficientUNetConfig,
     LevelConfig,
-    NetworkConfig,
     UNetConfig,
     in_range,
     require,
 )
+from calotype.schedule_config import DiscreteScheduleConfig, LowresConfig
 from calotype.typed_json import from_dict, load_config, override, to_dict
 
 __all__ = [
+    "AdmConfig",
+    "AdmLevel",
     "CascadeConfig",
     "DataConfig",
+    "DiscreteScheduleConfig",
     "EfficientUNetConfig",
     "LevelConfig",
+    "LowresConfig",
     "NetworkConfig",
     "NormalLogSNR",
     "OptimizerConfig",
@@ -31,8 +36,11 @@ __all__ = [
     "Sampler",
     "SamplingConfig",
     "StageConfig",
+    "StatesText",
+    "TokensText",
     "TrainConfig",
     "UNetConfig",
+    "UnclipText",
     "UniformTimes",
     "from_dict",
     "load_config",
@@ -40,6 +48,7 @@ __all__ = [
     "to_dict",
 ]
 
+NetworkConfig = UNetConfig | EfficientUNetConfig | AdmConfig
 Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun"]
 
 
@@ -60,6 +69,8 @@ class SamplingConfig:
         guidance_rescale: phi of Lin et al. 2023, section 3.4; 0 = off.
         oscillating_guidance: alternate guidance with weight 1 (Saharia et al. 2022, appendix).
         threshold_percentile: dynamic-threshold percentile in (0, 1]; None = static clip.
+        threshold_ceiling: largest divisor of dynamic thresholding, at least 1; None = none.
+        timesteps: of a discrete schedule, falling; they take the place of `steps`.
         aug_level: noise on the low-resolution picture, in [0, 1].
         ddpm_interpolation: the paper's gamma of ancestral sampling, in [0, 1].
     """
@@ -75,6 +86,8 @@ class SamplingConfig:
     guidance_rescale: float = 0.0
     oscillating_guidance: bool = False
     threshold_percentile: float | None = 0.995
+    threshold_ceiling: float | None = None
+    timesteps: tuple[int, ...] | None = None
     aug_level: float = 0.0
     ddpm_interpolation: float = 0.3
 
@@ -89,6 +102,18 @@ class SamplingConfig:
             self.threshold_percentile is None or 0 < self.threshold_percentile <= 1,
             f"got threshold_percentile={self.threshold_percentile}; expected a number in (0, 1], "
             "or null for a static clip",
+        )
+        ceiling = self.threshold_ceiling
+        require(
+            ceiling is None or ceiling >= 1,
+            f"got threshold_ceiling={ceiling}; expected at least 1, or null",
+        )
+        falling = self.timesteps is None or all(
+            a > b for a, b in zip(self.timesteps, (*self.timesteps[1:], -1), strict=True)
+        )
+        require(
+            falling and self.timesteps != (),
+            "got timesteps that do not fall to 0 or above; expected e.g. [999, 500, 0]",
         )
         require(
             0 < self.sigma_min < self.sigma_max < float("inf"),
@@ -106,21 +131,23 @@ class StageConfig:
         resolution: side of the pictures it was made for, in pixels.
         network: its network.
         lowres_resolution: side of the picture it enlarges; None for a base.
-        schedule: noise schedule of training times.
+        schedule: noise schedule of training times, or the table of a published model.
         parametrization: what the network predicts.
         data_std: standard deviation of what is diffused; networks see unit variance
             (Karras et al. 2022, section 5). 1 = pictures as they are.
         residual: diffuse the difference to the enlarged low-resolution picture.
+        lowres: how the low-resolution picture is enlarged and noised.
         sampling: how it draws unless told otherwise.
     """
 
     resolution: int
     network: NetworkConfig
     lowres_resolution: int | None = None
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Literal["cosine", "linear"] | DiscreteScheduleConfig = "cosine"
     parametrization: Literal["eps", "v", "x"] = "eps"
     data_std: float = 1.0
     residual: bool = False
+    lowres: LowresConfig = field(default_factory=LowresConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:

@@ -131,10 +131,7 @@ class EfficientUNetConfig:
         return int(self.fold * 2 ** len(self.levels))
 
 
-NetworkConfig = UNetConfig | EfficientUNetConfig
-
-
-def _check_network(config: NetworkConfig) -> None:
+def _check_network(config: UNetConfig | EfficientUNetConfig) -> None:
     require(len(config.levels) > 0, "got no levels; expected at least one LevelConfig")
     require(config.fold >= 1, f"got fold={config.fold}; expected at least 1")
     require(config.text_dim >= 0, f"got text_dim={config.text_dim}; expected 0 or more")

@@ -239,6 +239,35 @@ def test_a_full_disk_while_writing_weights_is_told(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs limits on file sizes")
+def test_real_write_errors_leave_the_old_cascade_and_no_rest(cascade, folder, tmp_path):
+    import resource
+
+    before = {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(CalotypeError, match="cannot write"):
+            cascade.save(folder)
+        with pytest.raises(CalotypeError, match="cannot write"):
+            save_stage(cascade.stages[0], tmp_path / "8")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["8", "small"]
+    assert list((tmp_path / "8").iterdir()) == []
+
+
+def test_files_are_as_readable_as_the_umask_says(cascade, tmp_path):
+    before = os.umask(0o022)
+    try:
+        cascade.save(tmp_path / "small")
+    finally:
+        os.umask(before)
+    modes = {p.stat().st_mode & 0o777 for p in (tmp_path / "small").rglob("*") if p.is_file()}
+    assert modes == {0o644}
+
+
 def test_config_errors_are_usage_errors(folder):
     edit_json(folder / "8" / "stage.json", chanels=3)
     with pytest.raises(ConfigError):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
-from calotype.config import OptimizerConfig, Recipe, UNetConfig
+from calotype.config import LevelConfig, OptimizerConfig, Recipe, UNetConfig
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import progress
 from calotype.training.recipes import load_recipe
@@ -247,11 +247,7 @@ def test_a_run_stopped_in_its_second_stage_resumes_to_the_bit(train, tmp_path, s
 
 def test_a_network_without_text_trains(train, micro, tmp_path):
     base = micro(total_images=8)
-    network = UNetConfig(levels=({"channels": 8, "blocks": 1},), text_dim=0)
-    network = dataclasses.replace(
-        base.stage.network, text_dim=0, text_pooling="attention",
-        levels=(dataclasses.replace(base.stage.network.levels[0], canvas_channels=0),),
-    )
+    network = UNetConfig(levels=(LevelConfig(channels=8, blocks=1),), text_dim=0)
     stage = dataclasses.replace(base.stage, network=network)
     config = dataclasses.replace(base, stage=stage, text_encoder="none")
     assert train(Recipe(name="none", stages=(config,)), tmp_path / "run") == 0

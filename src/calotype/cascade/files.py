@@ -76,7 +76,10 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the user's umask has it; writers may be stricter
         write(temporary)
+        temporary.chmod(mode)
         _flush(temporary)
         os.replace(temporary, path)
         sync_folder(path.parent)

@@ -20,6 +20,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from calotype.cascade.border import Border
+from calotype.cascade.timesteps import (
+    build_schedule,
+    enlarge_lowres,
+    grid_levels,
+    network_level,
+    noise_lowres,
+    split_variance,
+    without_variance,
+)
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import SamplingConfig, StageConfig
 from calotype.diffusion import (
@@ -28,8 +38,6 @@ from calotype.diffusion import (
     DenoiserTransform,
     EpsPrediction,
     Estimate,
-    LinearSchedule,
-    NoiseSchedule,
     NoiseSource,
     Parametrization,
     SamplerState,
@@ -40,7 +48,6 @@ from calotype.diffusion import (
     add_noise,
     alpha_sigma,
     ancestral_step,
-    augment_lowres,
     broadcast_to_image,
     ddim_step,
     denoising_loss,
@@ -50,11 +57,8 @@ from calotype.diffusion import (
     guide,
     guide_batched,
     heun_step,
-    karras_levels,
     oscillating_weight,
-    sampling_levels,
     thresholding,
-    upsample_lowres,
     within_interval,
 )
 from calotype.errors import UsageError
@@ -63,10 +67,6 @@ from calotype.networks import DenoisingNetwork, build_network
 # Spread of pictures in [-1, 1]; decides how far a noised low-resolution picture is believed.
 PICTURE_STD = 0.6
 
-_SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
-    "cosine": CosineSchedule,
-    "linear": LinearSchedule,
-}
 _PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
     "eps": EpsPrediction,
     "v": VPrediction,
@@ -89,46 +89,6 @@ class StageEdit:
     transform: DenoiserTransform | None = None
 
 
-@dataclass(frozen=True)
-class _Border:
-    """What is known before denoising: x = mean + std * x'."""
-
-    mean: Tensor | None  # (B, 3, H, W)
-    std: Tensor  # (B,) or ()
-
-    def inside(self, x: Tensor) -> Tensor:
-        """Pictures as the network's diffusion sees them."""
-        centred = x if self.mean is None else x - self.mean.to(x)
-        return centred / broadcast_to_image(self.std.to(x), x)
-
-    def outside(self, x: Tensor) -> Tensor:
-        """The inverse of `inside`."""
-        scaled = x * broadcast_to_image(self.std.to(x), x)
-        return scaled if self.mean is None else scaled + self.mean.to(x)
-
-    def noisy_inside(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        """Noisy pictures at `logsnr`, (B,), as noisy x' at `level(logsnr)`."""
-        alpha, sigma = alpha_sigma(logsnr.to(z))
-        scale = (alpha.square() * self.std.to(z).square() + sigma.square()).rsqrt()
-        centred = z
-        if self.mean is not None:
-            centred = z - broadcast_to_image(alpha, z) * self.mean.to(z)
-        return centred * broadcast_to_image(scale, z)
-
-    def noisy_outside(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        """The inverse of `noisy_inside`."""
-        alpha, sigma = alpha_sigma(logsnr.to(z))
-        scale = (alpha.square() * self.std.to(z).square() + sigma.square()).sqrt()
-        scaled = z * broadcast_to_image(scale, z)
-        if self.mean is None:
-            return scaled
-        return scaled + broadcast_to_image(alpha, z) * self.mean.to(z)
-
-    def level(self, logsnr: Tensor) -> Tensor:
-        """logsnr of x' where that of x is `logsnr`."""
-        return logsnr + 2 * self.std.to(logsnr).log()
-
-
 class Stage(nn.Module):
     """One diffusion model of a cascade.
 
@@ -140,7 +100,7 @@ class Stage(nn.Module):
         super().__init__()
         self.config = config
         self.network = build_network(config.network)
-        self.schedule = _SCHEDULES[config.schedule]()
+        self.schedule = build_schedule(config.schedule)
         self.parametrization = _PARAMETRIZATIONS[config.parametrization]()
         self.compute_dtype = torch.float32  # other than float32: the network call is autocast
 
@@ -175,7 +135,7 @@ class Stage(nn.Module):
         """
         border = self._border(cond, x)
         # Built inside the call, so that gradients reach the text projections.
-        network = self._bound(cond)
+        network = without_variance(self._bound(cond))
         return denoising_loss(
             network,
             border.inside(x),
@@ -193,25 +153,15 @@ class Stage(nn.Module):
             border = self._border(cond, z)
             inner = border.noisy_inside(z, logsnr)
             level = border.level(logsnr)
-            output = network(inner, level)
-            return Estimate(border.outside(self.parametrization.to_x(output, inner, level)))
+            output = split_variance(network(inner, level))
+            x_hat = self.parametrization.to_x(output.prediction, inner, level)
+            return Estimate(border.outside(x_hat), output.variance_fraction)
 
         return denoise
 
     def levels(self, sampling: SamplingConfig, start_time: float = 1.0) -> Tensor:
         """The grid of `sampling`, (N+1,) float64, from `start_time` in (0, 1] to clean."""
-        if sampling.grid == "schedule":
-            return sampling_levels(self.schedule, sampling.steps, start_time=start_time)
-        sigma_max = sampling.sigma_max
-        if start_time < 1:
-            logsnr = self.schedule.logsnr(torch.tensor(start_time, dtype=torch.float64))
-            sigma_max = min(sigma_max, float(torch.exp(-logsnr / 2)))
-        return karras_levels(
-            sampling.steps,
-            sigma_max=sigma_max,
-            sigma_min=min(sampling.sigma_min, sigma_max / 2),
-            rho=sampling.rho,
-        )
+        return grid_levels(self.schedule, sampling, start_time)
 
     def lowres_condition(
         self,
@@ -231,11 +181,11 @@ class Stage(nn.Module):
             aug_level: one number for all, or (B,), in [0, 1].
             noise: where the augmentation's noise comes from.
         """
-        enlarged = upsample_lowres(lowres, size)
+        enlarged = enlarge_lowres(lowres, size, self.config.lowres)
         levels = torch.as_tensor(aug_level, dtype=torch.float32).expand(len(lowres))
         eps = noise.normal(enlarged.shape).to(enlarged)
         levels = levels.to(enlarged.device)
-        return Conditioning(text, augment_lowres(enlarged, levels, eps), levels)
+        return Conditioning(text, noise_lowres(enlarged, levels, eps, self.config.lowres), levels)
 
     def steps(
         self,
@@ -262,11 +212,16 @@ class Stage(nn.Module):
         self._check_size(size)
         levels = self.levels(sampling, edit.start_time)
         denoise = self._guided(cond, uncond, sampling)
-        denoise = thresholding(sampling.threshold_percentile)(denoise)
+        threshold = thresholding(
+            sampling.threshold_percentile, max_value=sampling.threshold_ceiling
+        )
+        denoise = threshold(denoise)
         if edit.transform is not None:
             denoise = edit.transform(denoise)
         z = self._start(cond, noise, levels[0], size=size, edit=edit)
-        return denoising_steps(denoise, z, levels, noise, step=_step(sampling))
+        return denoising_steps(
+            denoise, z, levels, noise, step=_step(sampling), level_dtype=self._picture_dtype()
+        )
 
     @torch.no_grad()
     def sample(
@@ -297,12 +252,13 @@ class Stage(nn.Module):
 
         def call(z: Tensor, logsnr: Tensor) -> Tensor:
             with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
-                output = bound(z.to(memory_format=torch.channels_last), logsnr)
+                level = network_level(self.config.network, self.schedule, logsnr)
+                output = bound(z.to(memory_format=torch.channels_last), level)
             return output.to(z.dtype)
 
         return call
 
-    def _border(self, cond: Conditioning, like: Tensor) -> _Border:
+    def _border(self, cond: Conditioning, like: Tensor) -> Border:
         """What is known beforehand: nothing, or the noised low-resolution picture.
 
         Of that the best linear guess of the picture is taken, and what it leaves open is the
@@ -310,7 +266,7 @@ class Stage(nn.Module):
         """
         std = torch.tensor(self.config.data_std, device=like.device)
         if not self.config.residual:
-            return _Border(None, std)
+            return Border(None, std)
         if cond.lowres is None or cond.aug_level is None:
             raise UsageError("got no low-resolution picture; expected one for a residual stage")
         logsnr = CosineSchedule().logsnr(cond.aug_level.double()).float()
@@ -321,7 +277,7 @@ class Stage(nn.Module):
         total = alpha.square() * PICTURE_STD**2 + sigma.square()
         believed = broadcast_to_image(alpha * PICTURE_STD**2 / total, like).to(cond.lowres)
         open_variance = PICTURE_STD**2 * sigma.square() / total
-        return _Border(believed * cond.lowres, (std.square() + open_variance).sqrt())
+        return Border(believed * cond.lowres, (std.square() + open_variance).sqrt())
 
     def _start(
         self,
@@ -334,11 +290,16 @@ class Stage(nn.Module):
     ) -> Tensor:
         """Pictures at the first level: noise around what is known, or a noised start."""
         batch = _batch_size(cond, noise)
-        eps = noise.normal((batch, 3, *size)).to(self.device)
+        eps = noise.normal((batch, 3, *size)).to(self.device, self._picture_dtype())
         if edit.start is not None:
             return add_noise(edit.start.to(eps), level.float().expand(batch).to(eps), eps)
         logsnr = level.float().expand(batch).to(eps.device)
         return self._border(cond, eps).noisy_outside(eps, logsnr)
+
+    def _picture_dtype(self) -> torch.dtype:
+        """float64 where the weights are, to check numbers with; else float32."""
+        dtype = next(self.parameters()).dtype
+        return torch.float64 if dtype == torch.float64 else torch.float32
 
     def _guided(
         self, cond: Conditioning, uncond: Conditioning | None, sampling: SamplingConfig

@@ -12,6 +12,12 @@ Numerical rules:
 """
 
 from calotype.diffusion.augmentation import augment_lowres, upsample_lowres
+from calotype.diffusion.discrete import (
+    DiscreteSchedule,
+    linear_betas,
+    schedule_from_betas,
+    squaredcos_betas,
+)
 from calotype.diffusion.guidance import (
     GuidanceWeight,
     guide,
@@ -68,6 +74,7 @@ __all__ = [
     "CosineSchedule",
     "Denoiser",
     "DenoiserTransform",
+    "DiscreteSchedule",
     "EpsPrediction",
     "Estimate",
     "GlobalNoise",
@@ -100,14 +107,17 @@ __all__ = [
     "guide_batched",
     "heun_step",
     "karras_levels",
+    "linear_betas",
     "min_snr_weighting",
     "normal_logsnr",
     "oscillating_weight",
     "renoise",
     "resampling_levels",
     "sampling_levels",
+    "schedule_from_betas",
     "sigmoid_weighting",
     "simple_weighting",
+    "squaredcos_betas",
     "static_threshold",
     "stratified_times",
     "thresholding",

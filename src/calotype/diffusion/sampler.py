@@ -18,17 +18,24 @@ from calotype.errors import UsageError
 
 
 def denoising_steps(
-    denoise: Denoiser, z: Tensor, levels: Tensor, noise: NoiseSource, *, step: Step = ddpm_step
+    denoise: Denoiser,
+    z: Tensor,
+    levels: Tensor,
+    noise: NoiseSource,
+    *,
+    step: Step = ddpm_step,
+    level_dtype: torch.dtype = torch.float32,
 ) -> Iterator[SamplerState]:
     """Walk from noise to images, one state per look of the denoiser and one for the result.
 
     Args:
-        denoise: the denoiser; it gets levels as (B,) float32 on the device of `z`.
+        denoise: the denoiser; it gets levels as (B,) `level_dtype` on the device of `z`.
         z: images at the first level, (B, 3, H, W): pure noise, or a picture with noise added.
         levels: grid (N+1,) of log-SNR; it may fall (noise is added there), and usually ends at
             +inf, where the last state holds the finished images.
         noise: where the noise of steps comes from; drawn only by steps that need it.
         step: the solver.
+        level_dtype: number type the denoiser sees levels in; the grid is rounded to it.
 
     Returns:
         The states; the last has `index` N and the result in `z`. Gradients flow if enabled.
@@ -41,11 +48,11 @@ def denoising_steps(
             f"levels of shape {tuple(levels.shape)} are no grid, expected at least two log-SNRs "
             "above -inf: use sampling_levels or karras_levels"
         )
-    # The network sees float32: rounding the grid first lets the coefficients see the same levels.
-    grid = levels.cpu().float().double()
+    # The network sees fewer digits: rounding the grid first lets the coefficients see the same levels.
+    grid = levels.cpu().to(level_dtype).double()
     if not bool((grid[1:] != grid[:-1]).all()):
         raise UsageError("levels repeat a level, expected every step to move: use fewer steps")
-    return _walk(denoise, z, grid, noise, step=step)
+    return _walk(denoise, z, grid, noise, step=step, level_dtype=level_dtype)
 
 
 def renoise(z: Tensor, logsnr: Tensor, logsnr_next: Tensor, noise: Tensor) -> Tensor:
@@ -91,7 +98,13 @@ def resampling_levels(levels: Tensor, *, jump: int, repeats: int) -> Tensor:
 
 
 def _walk(
-    denoise: Denoiser, z: Tensor, levels: Tensor, noise: NoiseSource, *, step: Step
+    denoise: Denoiser,
+    z: Tensor,
+    levels: Tensor,
+    noise: NoiseSource,
+    *,
+    step: Step,
+    level_dtype: torch.dtype,
 ) -> Iterator[SamplerState]:
     def draw() -> Tensor:
         return noise.normal(z.shape).to(z)
@@ -102,7 +115,7 @@ def _walk(
         if logsnr_next < logsnr:
             z, previous = renoise(z, logsnr, logsnr_next, draw()), None
             continue
-        estimate = denoise(z, logsnr.to(z.device, torch.float32).expand(len(z)))
+        estimate = denoise(z, logsnr.to(z.device, level_dtype).expand(len(z)))
         state = SamplerState(index, logsnr, z, estimate)
         yield state
         z = step(Move(state, logsnr_next, draw, denoise, previous))

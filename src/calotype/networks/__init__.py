@@ -13,18 +13,19 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from calotype.conditioning import Conditioning
-from calotype.config import EfficientUNetConfig, NetworkConfig, UNetConfig
+from calotype.config import AdmConfig, EfficientUNetConfig, NetworkConfig, UNetConfig
+from calotype.networks.adm import AdmUNet
 from calotype.networks.efficient_unet import EfficientUNet
 from calotype.networks.unet import UNet
 
-__all__ = ["DenoisingNetwork", "EfficientUNet", "UNet", "build_network"]
+__all__ = ["AdmUNet", "DenoisingNetwork", "EfficientUNet", "UNet", "build_network"]
 
 
 class DenoisingNetwork(Protocol):
     """What a stage needs of a network."""
 
     def __call__(self, z: Tensor, logsnr: Tensor, cond: Conditioning) -> Tensor:
-        """Predict from noisy pictures z, (B, 3, H, W), at logsnr, (B,)."""
+        """Predict from noisy pictures z, (B, 3, H, W), at logsnr, (B,) (ADM: at timesteps)."""
         ...
 
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
@@ -39,3 +40,5 @@ def build_network(config: NetworkConfig) -> nn.Module:
             return UNet(config)
         case EfficientUNetConfig():
             return EfficientUNet(config)
+        case AdmConfig():
+            return AdmUNet(config)

@@ -1,0 +1,176 @@
+"""Settings of the ADM networks that published models use: DeepFloyd IF, GLIDE, Karlo.
+
+Frozen dataclasses, checked when they are made; `calotype.config` shows them beside the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from calotype.network_config import require
+
+AdmAttention = Literal["none", "joined", "cross"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmLevel:
+    """One resolution of an ADM network.
+
+    Args:
+        channels: feature channels.
+        blocks: residual blocks on the way down; one more on the way up.
+        attention: after each block: "none"; "joined", of pixels to pixels and text; "cross", of
+            pixels to text alone.
+    """
+
+    channels: int
+    blocks: int
+    attention: AdmAttention = "none"
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        require(self.channels > 0, f"got channels={self.channels}; expected at least 1")
+        require(self.blocks > 0, f"got blocks={self.blocks}; expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatesText:
+    """Text as DeepFloyd IF takes it: the states of an encoder, padding and all.
+
+    Args:
+        width: the states are projected to this width for attention.
+        pool_heads: heads of the attention pooling added to the time embedding; 0 = no pooling.
+        norm: GroupNorm over the projected states in every attention layer.
+    """
+
+    width: int
+    pool_heads: int = 64
+    norm: bool = True
+    kind: Literal["states"] = "states"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensText:
+    """Text as GLIDE takes it: token numbers, read by the network's own transformer.
+
+    Args:
+        width: of the transformer.
+        layers: of the transformer.
+        heads: of its attention.
+        context: tokens of a caption, padding included; padding has learned embeddings.
+        vocabulary: how many tokens there are.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    context: int = 128
+    vocabulary: int = 50257
+    kind: Literal["tokens"] = "tokens"
+
+    def __post_init__(self) -> None:
+        """Check that heads fit."""
+        require(
+            self.width % self.heads == 0,
+            f"got width={self.width} with heads={self.heads}; expected a multiple",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnclipText:
+    """Text as Karlo takes it: an image embedding, a text embedding and states, all of one CLIP.
+
+    The tokens of a caption are, in this order: the image embedding (masked out where there is
+    none: a learned one stands for it), the text embedding, the states.
+
+    Args:
+        width: of attention's keys and values.
+        extra_tokens: tokens made of the image embedding.
+    """
+
+    width: int
+    extra_tokens: int = 4
+    kind: Literal["unclip"] = "unclip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmConfig:
+    """A U-Net of Dhariwal & Nichol 2021 with text, as published models vary it.
+
+    Args:
+        levels: one record a resolution, finest first; each is half as fine as the one before.
+        text_dim: width of a caption's tokens; 0 = no text.
+        text: what becomes of the captions; None = no text.
+        middle: attention in the middle.
+        lowres: whether a low-resolution picture is joined to the input.
+        aug_level: whether its noise level is embedded.
+        extra_channels: further input channels (in-painting: known picture and mask, 4).
+        learned_variance: three more output channels tell the variance of the reverse step.
+        head_dim: channels of one attention head.
+        embed_dim: width of the time embedding; 0 = four times the first level's channels.
+        activation: of blocks and embeddings.
+        embed_activation: applied once to the sum of the embeddings; "none" = not at all.
+        skip_embed_activation: blocks take the embedding as it is.
+        block_divisor: what a block's sum is divided by.
+        middle_divisor: the same in the middle.
+        norm_groups: groups of every GroupNorm.
+        norm_eps: added to variances in blocks.
+        dropout: within residual blocks, in [0, 1).
+    """
+
+    levels: tuple[AdmLevel, ...]
+    text_dim: int = 0
+    text: StatesText | TokensText | UnclipText | None = None
+    middle: AdmAttention = "joined"
+    lowres: bool = False
+    aug_level: bool = False
+    extra_channels: int = 0
+    learned_variance: bool = False
+    head_dim: int = 64
+    embed_dim: int = 0
+    activation: Literal["silu", "gelu"] = "silu"
+    embed_activation: Literal["none", "silu", "gelu"] = "none"
+    skip_embed_activation: bool = False
+    block_divisor: float = 1.0
+    middle_divisor: float = 1.0
+    norm_groups: int = 32
+    norm_eps: float = 1e-5
+    dropout: float = 0.0
+    kind: Literal["adm_unet"] = "adm_unet"
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit."""
+        require(len(self.levels) > 0, "got no levels; expected at least one AdmLevel")
+        require(
+            (self.text is not None) == (self.text_dim > 0),
+            f"got text_dim={self.text_dim} with text={self.text}; expected both or neither",
+        )
+        require(not self.aug_level or self.lowres, "got aug_level without lowres; expected both")
+        require(0 <= self.dropout < 1, f"got dropout={self.dropout}; expected [0, 1)")
+        for level in self.levels:
+            self._check_level(level)
+        uses = {self.middle, *(level.attention for level in self.levels)}
+        require("cross" not in uses or self.text is not None, "got cross attention without text")
+
+    def _check_level(self, level: AdmLevel) -> None:
+        require(
+            self.norm_groups > 0 and level.channels % self.norm_groups == 0,
+            f"got {level.channels} channels in {self.norm_groups} groups; expected a multiple",
+        )
+        attends = level.attention != "none" or (level is self.levels[-1] and self.middle != "none")
+        require(
+            not attends or (self.head_dim > 0 and level.channels % self.head_dim == 0),
+            f"got {level.channels} channels with attention heads of {self.head_dim}; expected "
+            "a multiple: change channels or head_dim",
+        )
+
+    @property
+    def divisor(self) -> int:
+        """Picture sides must be multiples of this many pixels."""
+        return int(2 ** (len(self.levels) - 1))
+
+    @property
+    def text_pooling(self) -> Literal["attention"]:
+        """No statistics of captions are wanted; see the other networks."""
+        return "attention"

@@ -1,0 +1,145 @@
+"""What stages of published models differ in: timesteps, learned variance, enlargement.
+
+Their networks are told whole timesteps of a table instead of a log-SNR, answer with the variance of
+the reverse step beside the prediction, and were trained on pictures enlarged in other ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from calotype.config import (
+    AdmConfig,
+    DiscreteScheduleConfig,
+    LowresConfig,
+    NetworkConfig,
+    SamplingConfig,
+)
+from calotype.diffusion import (
+    CosineSchedule,
+    DiscreteSchedule,
+    LinearSchedule,
+    NoiseSchedule,
+    add_noise,
+    augment_lowres,
+    karras_levels,
+    linear_betas,
+    sampling_levels,
+    schedule_from_betas,
+    squaredcos_betas,
+    upsample_lowres,
+)
+from calotype.errors import UsageError
+
+_TIMESTEPS = 1000  # an ADM network of this library's own schedules counts to this
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What a network answers.
+
+    Args:
+        prediction: eps, v or x, (B, 3, H, W).
+        variance_fraction: see `Estimate`; None for a network that learns none.
+    """
+
+    prediction: Tensor
+    variance_fraction: Tensor | None
+
+
+def build_schedule(config: str | DiscreteScheduleConfig) -> NoiseSchedule:
+    """The schedule of a stage's settings."""
+    if isinstance(config, DiscreteScheduleConfig):
+        return build_discrete(config)
+    return CosineSchedule() if config == "cosine" else LinearSchedule()
+
+
+def build_discrete(config: DiscreteScheduleConfig) -> DiscreteSchedule:
+    """The table of a published model's settings."""
+    dtype = torch.float32 if config.precision == "float32" else torch.float64
+    if config.betas == "linear":
+        start, end = config.beta_start, config.beta_end
+        betas = linear_betas(config.steps, start=start, end=end, dtype=dtype)
+    else:
+        betas = squaredcos_betas(config.steps, dtype=dtype)
+    return schedule_from_betas(betas, spacing=config.spacing)
+
+
+def network_level(config: NetworkConfig, schedule: NoiseSchedule, logsnr: Tensor) -> Tensor:
+    """What the network is told of the noise: log-SNR, or the timestep for an ADM network."""
+    if not isinstance(config, AdmConfig):
+        return logsnr
+    if isinstance(schedule, DiscreteSchedule):
+        return schedule.timestep(logsnr)
+    return schedule.time(logsnr) * (_TIMESTEPS - 1)
+
+
+def grid_levels(schedule: NoiseSchedule, sampling: SamplingConfig, start_time: float) -> Tensor:
+    """The sampling grid, (N+1,) float64, from `start_time` in (0, 1] to clean."""
+    if sampling.grid == "schedule" and isinstance(schedule, DiscreteSchedule):
+        timesteps = sampling.timesteps
+        if timesteps is None:
+            timesteps = tuple(schedule.sampling_timesteps(sampling.steps))
+        return schedule.sampling_levels(timesteps, start_time=start_time)
+    if sampling.timesteps is not None:
+        raise UsageError("got timesteps for a stage without a table of them; expected steps")
+    if sampling.grid == "schedule":
+        return sampling_levels(schedule, sampling.steps, start_time=start_time)
+    sigma_max = sampling.sigma_max
+    if start_time < 1:
+        logsnr = schedule.logsnr(torch.tensor(start_time, dtype=torch.float64))
+        sigma_max = min(sigma_max, float(torch.exp(-logsnr / 2)))
+    return karras_levels(
+        sampling.steps,
+        sigma_max=sigma_max,
+        sigma_min=min(sampling.sigma_min, sigma_max / 2),
+        rho=sampling.rho,
+    )
+
+
+def split_variance(output: Tensor) -> NetworkOutput:
+    """Part six channels into the prediction and where the variance lies between its bounds."""
+    if output.shape[1] == 3:
+        return NetworkOutput(output, None)
+    prediction, variance = output.chunk(2, dim=1)
+    return NetworkOutput(prediction, (variance + 1) / 2)
+
+
+def without_variance(
+    network: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The prediction alone: training leaves a learned variance as it is."""
+
+    def predict(z: Tensor, level: Tensor) -> Tensor:
+        return split_variance(network(z, level)).prediction
+
+    return predict
+
+
+def enlarge_lowres(lowres: Tensor, size: tuple[int, int], config: LowresConfig) -> Tensor:
+    """Enlarge low-resolution pictures (B, 3, h, w) as the stage was trained on."""
+    if config.filter == "bicubic":
+        return upsample_lowres(lowres, size)
+    return functional.interpolate(
+        lowres,
+        size=size,
+        mode="bicubic" if config.filter == "bicubic_antialias" else "bilinear",
+        align_corners=config.filter == "bilinear_corners",
+        antialias=config.filter == "bicubic_antialias",
+    )
+
+
+def noise_lowres(lowres: Tensor, aug_level: Tensor, noise: Tensor, config: LowresConfig) -> Tensor:
+    """Noise enlarged pictures by `aug_level`, (B,) in [0, 1], as the stage was trained on."""
+    if config.schedule is None:
+        return augment_lowres(lowres, aug_level, noise)
+    if not bool(((aug_level >= 0) & (aug_level <= 1)).all()):
+        raise UsageError(f"aug_level is {aug_level.tolist()}, expected numbers in [0, 1]")
+    schedule = build_discrete(config.schedule)
+    timesteps = (aug_level * schedule.steps).round().clamp_max(schedule.steps - 1)
+    return add_noise(lowres, schedule.logsnr_at(timesteps), noise)

@@ -1,0 +1,127 @@
+"""Stages of GLIDE's networks, with the schedules and sampling its authors used.
+
+Reference: Nichol et al. 2021, arXiv:2112.10741; numbers as in the published notebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from calotype.adm_config import AdmConfig
+from calotype.cascade.stage import Stage
+from calotype.config import DiscreteScheduleConfig, LowresConfig, SamplingConfig, StageConfig
+from calotype.errors import CalotypeError, UsageError
+from calotype.interop.glide.keys import Shapes, converted, network_config, network_names
+
+# The 27 steps found for the up-sampler, of 1000.
+FAST_27 = (0, 22, 44, 66, 88, 111, 133, 155, 177, 199, 200, 222, 244, 266, 288, 311, 333, 355, 377)
+FAST_27 += (399, 400, 500, 599, 600, 799, 800, 997)
+
+
+def glide_stage(
+    tensors: Mapping[str, Tensor], *, head_dim: int = 64, resolution: int | None = None
+) -> Stage:
+    """A stage with the weights of one of GLIDE's four networks.
+
+    Args:
+        tensors: as in the published file, any float type.
+        head_dim: channels of one attention head; 64 in all published files.
+        resolution: side of the pictures it draws; None = 64 for a base, 256 for an up-sampler.
+
+    Raises:
+        ConfigError: these are not the tensors of a GLIDE network.
+        CalotypeError: tensors are missing, unknown or of a wrong shape.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    config = stage_config(shapes, head_dim=head_dim, resolution=resolution)
+    with torch.device("meta"):
+        stage = Stage(config)
+    names = network_names(shapes)
+    _check(shapes, names, stage)
+    state = {
+        f"network.{names[name]}": converted(name, tensor, head_dim).to(torch.float32, copy=True)
+        for name, tensor in tensors.items()
+    }
+    stage.load_state_dict(state, assign=True)
+    return stage.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+
+
+def stage_config(
+    shapes: Shapes, *, head_dim: int = 64, resolution: int | None = None
+) -> StageConfig:
+    """The settings of the stage whose tensors have these shapes; see `glide_stage`."""
+    network = network_config(shapes, head_dim=head_dim)
+    if resolution is None:
+        resolution = 256 if network.lowres else 64
+    return StageConfig(
+        resolution=resolution,
+        network=network,
+        lowres_resolution=resolution // 4 if network.lowres else None,
+        schedule=DiscreteScheduleConfig(
+            betas="linear" if network.lowres else "squaredcos_cap_v2",
+            spacing="linspace",
+            precision="float64",
+        ),
+        lowres=LowresConfig(filter="bilinear"),
+        sampling=_sampling(network),
+    )
+
+
+def respaced(steps: int, sections: Sequence[int]) -> tuple[int, ...]:
+    """Rising timesteps, so many evenly spaced in each of as many sections of `steps`.
+
+    GLIDE's "100" is `respaced(1000, (100,))`, its "25,25,25,25" `respaced(1000, (25,) * 4)`.
+
+    Raises:
+        UsageError: a section is too short for its count.
+    """
+    size, longer = divmod(steps, len(sections)) if sections else (0, 0)
+    chosen: list[int] = []
+    start = 0
+    for place, count in enumerate(sections):
+        length = size + (1 if place < longer else 0)
+        if not 1 <= count <= length:
+            raise UsageError(f"got {count} steps of a section of {length}; expected 1 to {length}")
+        stride = (length - 1) / (count - 1) if count > 1 else 1.0
+        position = 0.0
+        for _ in range(count):  # summed up, as there: the rounding of .5 depends on it
+            chosen.append(start + round(position))
+            position += stride
+        start += length
+    return tuple(chosen)
+
+
+def _sampling(network: AdmConfig) -> SamplingConfig:
+    if network.lowres:
+        return SamplingConfig(
+            steps=len(FAST_27),
+            timesteps=FAST_27[::-1],
+            sampler="ddim",
+            threshold_percentile=None,
+        )
+    return SamplingConfig(
+        steps=100,
+        sampler="ddpm",
+        guidance_weight=5.0 if network.extra_channels > 0 else 3.0,
+        threshold_percentile=None,
+    )
+
+
+def _check(shapes: Shapes, names: Mapping[str, str], stage: Stage) -> None:
+    """Compare all names and shapes with the network, before a weight is copied."""
+    unknown = sorted(set(shapes) - set(names))
+    expected = {name.removeprefix("network."): t for name, t in stage.state_dict().items()}
+    missing = sorted(set(expected) - set(names.values()))
+    if unknown or missing:
+        what = f"the unknown {unknown[0]!r:.100}" if unknown else f"nothing for {missing[0]!r}"
+        raise CalotypeError(f"got {what} in a GLIDE file; expected the published tensors")
+    for name, here in names.items():
+        want = expected[here]
+        flat = shapes[name][:2] if want.ndim == 2 and shapes[name][2:] == (1,) else shapes[name]
+        if flat != tuple(want.shape):
+            raise CalotypeError(
+                f"got {name!r} of shape {list(shapes[name])}; expected {list(want.shape)}"
+            )

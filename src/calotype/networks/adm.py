@@ -1,0 +1,234 @@
+"""The ADM network of published models: DeepFloyd IF, GLIDE, Karlo; trained on whole timesteps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from calotype.adm_config import AdmAttention, AdmConfig, StatesText
+from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.networks.adm_blocks import (
+    AdmAttentionLayer,
+    AdmKeysValues,
+    AdmResidual,
+    TimestepMLP,
+    activation,
+)
+from calotype.networks.adm_text import AdmText, build_text
+from calotype.networks.blocks import zero_init
+
+AUG_TIMESTEPS = 1000
+
+
+class AdmBlock(nn.Module):
+    """A residual block and, where the level says so, attention."""
+
+    def __init__(self, residual: AdmResidual, attention: AdmAttentionLayer | None) -> None:
+        super().__init__()
+        self.residual = residual
+        self.attention = attention
+        self.text_layer: int | None = None  # which text keys and values are this block's
+
+    def forward(
+        self, x: Tensor, embedding: Tensor, text: tuple[AdmKeysValues, ...]
+    ) -> Tensor:
+        """(B, C, h, w), (B, E) -> (B, C', h', w')."""
+        x = self.residual(x, embedding)
+        if self.attention is None:
+            return x
+        own = text[self.text_layer] if self.text_layer is not None else None
+        attended: Tensor = self.attention(x, own)
+        return attended
+
+
+class AdmUNet(nn.Module):
+    """Predicts from noisy pictures at timesteps of the schedule they were trained with.
+
+    Down: blocks of a level, then a block that halves; a middle of block, attention, block; up: one
+    block more a level, each with the skip of its mirror image, then a block that doubles.
+
+    Reference: Dhariwal & Nichol 2021, section 3, arXiv:2105.05233.
+    """
+
+    def __init__(self, config: AdmConfig) -> None:
+        super().__init__()
+        self.config = config
+        levels = config.levels
+        first = levels[0].channels
+        self._embed_dim = config.embed_dim if config.embed_dim > 0 else 4 * first
+        inputs = 3 + config.extra_channels + (3 if config.lowres else 0)
+        self.time = TimestepMLP(first, self._embed_dim, config.activation)
+        self.aug_level = (
+            TimestepMLP(first, self._embed_dim, config.activation) if config.aug_level else None
+        )
+        self.text = build_text(config, self._embed_dim)
+        self.embed_act = activation(config.embed_activation)
+        self.stem = nn.Conv2d(inputs, first, 3, padding=1)
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        skips = self._build_down()
+        deepest = levels[-1].channels
+        self.middle = nn.ModuleList(
+            self._block(deepest, deepest, attention, divisor=config.middle_divisor)
+            for attention in (config.middle, "none")
+        )
+        self._build_up(skips)
+        outputs = 6 if config.learned_variance else 3
+        self.head = nn.Sequential(
+            nn.GroupNorm(config.norm_groups, first, eps=config.norm_eps),
+            activation(config.activation),
+            zero_init(nn.Conv2d(first, outputs, 3, padding=1)),
+        )
+        self._attending = self._number_text_layers()
+
+    def _block(
+        self,
+        in_channels: int,
+        out_channels: int,
+        attention: AdmAttention = "none",
+        *,
+        divisor: float | None = None,
+    ) -> AdmBlock:
+        config = self.config
+        residual = AdmResidual(
+            config,
+            in_channels,
+            out_channels,
+            self._embed_dim,
+            divisor=config.block_divisor if divisor is None else divisor,
+        )
+        if attention == "none":
+            return AdmBlock(residual, None)
+        layer = AdmAttentionLayer(
+            out_channels,
+            config.head_dim,
+            kind=attention,
+            groups=config.norm_groups,
+            text_width=0 if config.text is None else config.text.width,
+            norm_text=isinstance(config.text, StatesText) and config.text.norm,
+        )
+        return AdmBlock(residual, layer)
+
+    def _resampler(self, channels: int, *, up: bool) -> AdmBlock:
+        residual = AdmResidual(
+            self.config,
+            channels,
+            channels,
+            self._embed_dim,
+            resample="up" if up else "down",
+            divisor=self.config.block_divisor,
+        )
+        return AdmBlock(residual, None)
+
+    def _build_down(self) -> list[int]:
+        levels = self.config.levels
+        channels = levels[0].channels
+        skips = [channels]
+        for index, level in enumerate(levels):
+            blocks = nn.ModuleList()
+            for _ in range(level.blocks):
+                blocks.append(self._block(channels, level.channels, level.attention))
+                channels = level.channels
+                skips.append(channels)
+            if index + 1 < len(levels):
+                blocks.append(self._resampler(channels, up=False))
+                skips.append(channels)
+            self.down.append(blocks)
+        return skips
+
+    def _build_up(self, skips: list[int]) -> None:
+        levels = self.config.levels
+        channels = levels[-1].channels
+        for index, level in reversed(list(enumerate(levels))):
+            blocks = nn.ModuleList()
+            for _ in range(level.blocks + 1):
+                joined = channels + skips.pop()
+                blocks.append(self._block(joined, level.channels, level.attention))
+                channels = level.channels
+            if index > 0:
+                blocks.append(self._resampler(channels, up=True))
+            self.up.append(blocks)
+
+    def _number_text_layers(self) -> tuple[AdmAttentionLayer, ...]:
+        layers: list[AdmAttentionLayer] = []
+        for module in self.modules():
+            if isinstance(module, AdmBlock) and module.attention is not None:
+                if module.attention.text is not None:
+                    module.text_layer = len(layers)
+                    layers.append(module.attention)
+        return tuple(layers)
+
+    def forward(self, z: Tensor, timesteps: Tensor, cond: Conditioning) -> Tensor:
+        """(B, 3, H, W), (B,) -> (B, 3 or, with a learned variance, 6, H, W)."""
+        return self.bind(cond)(z, timesteps)
+
+    def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
+        """Compute what only the captions decide; returns `(z, timesteps) -> prediction`."""
+        text = self._encode(cond.text)
+        keys_values: tuple[AdmKeysValues, ...] = ()
+        if text is not None:
+            keys_values = tuple(
+                layer.project(text.states, text.mask) for layer in self._attending
+            )
+        pooled = None if text is None else text.pooled
+
+        def predict(z: Tensor, timesteps: Tensor) -> Tensor:
+            embedding = self._embedding(timesteps, cond.aug_level, pooled)
+            return self._run(self._inputs(z, cond), embedding, keys_values)
+
+        return predict
+
+    def _encode(self, text: TextEmbedding | None) -> AdmText | None:
+        if self.text is None:
+            return None
+        if text is None:
+            raise ValueError("got no text for a network with text; expected a TextEmbedding")
+        dtype = self.stem.weight.dtype
+        encoded: AdmText = self.text(TextEmbedding(text.tokens.to(dtype), text.mask))
+        return encoded
+
+    def _embedding(
+        self, timesteps: Tensor, aug_level: Tensor | None, pooled: Tensor | None
+    ) -> Tensor:
+        embedding: Tensor = self.time(timesteps)
+        if self.aug_level is not None:
+            if aug_level is None:
+                raise ValueError("got no aug_level; expected one number in [0, 1] a picture")
+            embedding = embedding + self.aug_level((aug_level * AUG_TIMESTEPS).round())
+        if pooled is not None:
+            embedding = embedding + pooled
+        activated: Tensor = self.embed_act(embedding)
+        return activated
+
+    def _inputs(self, z: Tensor, cond: Conditioning) -> Tensor:
+        """Noisy pictures, what is known of them, the low-resolution pictures: in this order."""
+        parts = [z]
+        if self.config.extra_channels > 0:
+            nothing = z.new_zeros(len(z), self.config.extra_channels, *z.shape[2:])
+            parts.append(nothing if cond.extra is None else cond.extra.to(z))
+        if self.config.lowres:
+            if cond.lowres is None:
+                raise ValueError("got no low-resolution picture; expected one for this network")
+            parts.append(cond.lowres.to(z))
+        return torch.cat(parts, dim=1)
+
+    def _run(
+        self, inputs: Tensor, embedding: Tensor, text: tuple[AdmKeysValues, ...]
+    ) -> Tensor:
+        x = self.stem(inputs)
+        skips = [x]
+        for blocks in self.down:
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, embedding, text)
+                skips.append(x)
+        for block in self.middle:
+            x = block(x, embedding, text)
+        for level, blocks in zip(reversed(self.config.levels), self.up, strict=True):
+            for number, block in enumerate(blocks):  # type: ignore[arg-type]
+                if number <= level.blocks:
+                    x = torch.cat((x, skips.pop()), dim=1)
+                x = block(x, embedding, text)
+        output: Tensor = self.head(x)
+        return output

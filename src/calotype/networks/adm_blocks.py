@@ -1,0 +1,184 @@
+"""Building blocks of ADM networks, with the numbers of the published models.
+
+Feature maps are (B, C, h, w); embeddings (B, E).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from calotype.adm_config import AdmAttention, AdmConfig
+from calotype.networks.blocks import RESAMPLERS
+from calotype.networks.text import split_heads
+
+
+@dataclass(frozen=True)
+class AdmKeysValues:
+    """Text keys and values of one attention layer.
+
+    Args:
+        keys: (B, heads, L, d).
+        values: (B, heads, L, d).
+        mask: (B, 1, 1, L), True where a state counts; None = all count.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None
+
+
+def activation(name: Literal["none", "silu", "gelu"]) -> nn.Module:
+    """The module of that name."""
+    modules: dict[str, type[nn.Module]] = {"none": nn.Identity, "silu": nn.SiLU, "gelu": nn.GELU}
+    return modules[name]()
+
+
+def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
+    """Cosines and sines of timesteps (B,), float32 (B, dim).
+
+    In the order of operations of the published code: a frequency that is one rounding off makes
+    an angle of 1000 times that.
+    """
+    half = dim // 2
+    numbers = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000.0) * numbers / half)
+    return torch.cat((angles.cos(), angles.sin()), dim=1)
+
+
+class TimestepMLP(nn.Module):
+    """Embeds timesteps: of the picture, or of its low-resolution picture's noise."""
+
+    def __init__(self, width: int, embed_dim: int, act: Literal["silu", "gelu"]) -> None:
+        super().__init__()
+        self.width = width
+        self.linear_1 = nn.Linear(width, embed_dim)
+        self.act = activation(act)
+        self.linear_2 = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """(B,) -> (B, E)."""
+        features = timestep_embedding(timesteps, self.width).to(self.linear_1.weight.dtype)
+        output: Tensor = self.linear_2(self.act(self.linear_1(features)))
+        return output
+
+
+class AdmResidual(nn.Module):
+    """Residual block with scale-shift norm; may halve or double the resolution.
+
+    Reference: Dhariwal & Nichol 2021, section 3 and appendix A, arXiv:2105.05233; activation,
+    division and un-activated embedding as in DeepFloyd IF.
+    """
+
+    def __init__(
+        self,
+        config: AdmConfig,
+        in_channels: int,
+        out_channels: int,
+        embed_dim: int,
+        *,
+        resample: Literal["none", "down", "up"] = "none",
+        divisor: float,
+    ) -> None:
+        super().__init__()
+        groups, eps = config.norm_groups, config.norm_eps
+        self.resample = RESAMPLERS[resample]
+        self.divisor = divisor
+        self.act = activation(config.activation)
+        skip = config.skip_embed_activation
+        self.embed_act = nn.Identity() if skip else activation(config.activation)
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps=eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(embed_dim, 2 * out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, h, w), (B, E) -> (B, C', h', w')."""
+        h = self.conv1(self.resample(self.act(self.norm1(x))))
+        scale, shift = self.embedding(self.embed_act(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        h = self.conv2(self.dropout(self.act(h)))
+        output: Tensor = (self.skip(self.resample(x)) + h) / self.divisor
+        return output
+
+
+class AdmAttentionLayer(nn.Module):
+    """Attention of pixels to text and pixels ("joined") or to text alone ("cross").
+
+    Args:
+        channels: of the feature maps.
+        head_dim: channels of one head.
+        kind: "joined" or "cross".
+        groups: of the GroupNorm over pixels.
+        text_width: of the text states; 0 = no text.
+        norm_text: GroupNorm over text states, as DeepFloyd IF has it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        head_dim: int,
+        *,
+        kind: AdmAttention,
+        groups: int,
+        text_width: int,
+        norm_text: bool,
+    ) -> None:
+        super().__init__()
+        self.heads = channels // head_dim
+        self.joined = kind == "joined"
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Linear(channels, 3 * channels if self.joined else channels)
+        self.norm_text = nn.GroupNorm(32, text_width) if norm_text and text_width > 0 else None
+        self.text = nn.Linear(text_width, 2 * channels) if text_width > 0 else None
+        self.out = nn.Linear(channels, channels)
+
+    def project(self, states: Tensor, mask: Tensor | None) -> AdmKeysValues:
+        """Keys and values of text states (B, L, D); mask (B, L), None = all count."""
+        assert self.text is not None
+        if self.norm_text is not None:
+            states = self.norm_text(states.transpose(1, 2)).transpose(1, 2)
+        keys, values = self.text(states).chunk(2, dim=2)
+        return AdmKeysValues(
+            split_heads(keys, self.heads),
+            split_heads(values, self.heads),
+            None if mask is None else mask[:, None, None],
+        )
+
+    def forward(self, x: Tensor, text: AdmKeysValues | None) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        batch, channels, height, width = x.shape
+        tokens = self.norm(x.flatten(2)).transpose(1, 2)  # (B, hw, C)
+        queries, *own = (
+            split_heads(part, self.heads) for part in self.qkv(tokens).split(channels, 2)
+        )
+        keys, values, mask = _with_text(own, text)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        h = self.out(attended.transpose(1, 2).flatten(2))
+        output: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
+        return output
+
+
+def _with_text(
+    own: list[Tensor], text: AdmKeysValues | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and mask over the text (if any), then the pixels (if any)."""
+    if text is None:
+        if not own:
+            raise ValueError("got no text for attention to text alone; expected a text embedding")
+        return own[0], own[1], None
+    if not own:
+        return text.keys, text.values, text.mask
+    keys, values = torch.cat((text.keys, own[0]), 2), torch.cat((text.values, own[1]), 2)
+    pixels = own[0].shape[2]
+    mask = None if text.mask is None else F.pad(text.mask, (0, pixels), value=True)
+    return keys, values, mask

@@ -1,0 +1,165 @@
+"""CLIP of noisy pictures: two transformers that embed captions and noisy pictures in one space.
+
+The picture's side is told the noise level, so that its gradient can guide a sampler at every step.
+Reference: Nichol et al. 2021, section 2.3, arXiv:2112.10741; CLIP: Radford et al. 2021,
+arXiv:2103.00020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from calotype.network_config import in_range, require
+from calotype.networks.text import split_heads
+
+
+# Mean and spread of red, green and blue in CLIP's training pictures, of values 0 to 255.
+_COLOUR_MEAN = (122.77, 116.75, 104.09)
+_COLOUR_STD = (68.50, 66.63, 70.32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """One transformer: its width, layers and heads (whose width may differ from width / heads)."""
+
+    width: int
+    layers: int
+    heads: int
+    head_dim: int
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        for name in ("width", "layers", "heads", "head_dim"):
+            in_range(name, getattr(self, name), 1, 65536)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisedCLIPConfig:
+    """Settings of `NoisedCLIP`.
+
+    Args:
+        text: the captions' transformer.
+        image: the pictures' transformer.
+        vocabulary: number of token ids.
+        context: tokens of a caption, marks and padding included.
+        resolution: side of the pictures.
+        patch: side of the squares that become tokens.
+        timesteps: noise levels it was trained with.
+        embed_dim: width of the common space.
+        logit_scale: what similarities are multiplied by.
+    """
+
+    text: TowerConfig
+    image: TowerConfig
+    vocabulary: int
+    context: int
+    resolution: int
+    patch: int
+    timesteps: int
+    embed_dim: int
+    logit_scale: float = 100.0
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        for name in ("vocabulary", "context", "resolution", "patch", "timesteps", "embed_dim"):
+            in_range(name, getattr(self, name), 1, 10_000_000)
+        require(
+            self.resolution % self.patch == 0,
+            f"got resolution {self.resolution} with patches of {self.patch}; expected a multiple",
+        )
+        in_range("logit_scale", self.logit_scale, 0.0, 1e6)
+
+
+class NoisedCLIP(nn.Module):
+    """Both transformers; embeddings are unit vectors."""
+
+    def __init__(self, config: NoisedCLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text = _TextTower(config)
+        self.image = _ImageTower(config)
+
+    def embed_text(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Ids (B, L) between marks, and how many of them count, (B,) -> (B, E)."""
+        return _unit(self.text(tokens, lengths))
+
+    def embed_image(self, z: Tensor, timestep: Tensor) -> Tensor:
+        """Noisy pictures (B, 3, R, R) and their steps, (B,) integers -> (B, E)."""
+        return _unit(self.image(z, timestep))
+
+
+class _TextTower(nn.Module):
+    def __init__(self, config: NoisedCLIPConfig) -> None:
+        super().__init__()
+        width = config.text.width
+        self.tokens = nn.Embedding(config.vocabulary, width)
+        self.positions = nn.Parameter(torch.zeros(config.context, width))
+        self.blocks = nn.ModuleList(_Block(config.text) for _ in range(config.text.layers))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, config.embed_dim, bias=False)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        x = self.tokens(tokens) + self.positions
+        for block in self.blocks:
+            x = block(x, causal=True)
+        last = x[torch.arange(len(x), device=x.device), lengths - 1]
+        result: Tensor = self.out(self.norm(last))
+        return result
+
+
+class _ImageTower(nn.Module):
+    def __init__(self, config: NoisedCLIPConfig) -> None:
+        super().__init__()
+        width, patch = config.image.width, config.patch
+        count = (config.resolution // patch) ** 2
+        self.timesteps = nn.Embedding(config.timesteps, width)
+        self.patches = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.positions = nn.Parameter(torch.zeros(1 + count, width))
+        self.norm_in = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(_Block(config.image) for _ in range(config.image.layers))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, config.embed_dim, bias=False)
+
+    def forward(self, z: Tensor, timestep: Tensor) -> Tensor:
+        # The token that is read at the end begins as the noise level.
+        first = self.timesteps(timestep)[:, None]
+        mean, std = (z.new_tensor(c)[:, None, None] for c in (_COLOUR_MEAN, _COLOUR_STD))
+        patches = self.patches(((z + 1) * 127.5 - mean) / std).flatten(2).transpose(1, 2)
+        x = self.norm_in(torch.cat((first, patches), dim=1) + self.positions)
+        for block in self.blocks:
+            x = block(x, causal=False)
+        result: Tensor = self.out(self.norm(x[:, 0]))
+        return result
+
+
+class _Block(nn.Module):
+    """Attention and a perceptron, each after a LayerNorm and with a skip."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        width, inner = config.width, config.heads * config.head_dim
+        self.heads = config.heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.query = nn.Linear(width, inner)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner)
+        self.attention_out = nn.Linear(inner, width)
+        self.norm_hidden = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, 4 * width)
+        self.hidden_out = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, *, causal: bool) -> Tensor:
+        y = self.norm_attention(x)
+        parts = (split_heads(f(y), self.heads) for f in (self.query, self.key, self.value))
+        y = functional.scaled_dot_product_attention(*parts, is_causal=causal)
+        x = x + self.attention_out(y.transpose(1, 2).flatten(2))
+        result: Tensor = x + self.hidden_out(functional.gelu(self.hidden(self.norm_hidden(x))))
+        return result
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / (x.norm(dim=-1, keepdim=True) + 1e-12)

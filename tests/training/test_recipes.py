@@ -1,0 +1,39 @@
+import json
+
+import pytest
+
+from calotype.config import ConfigError, to_dict
+from calotype.errors import UsageError
+from calotype.training.recipes import load_recipe, recipe_names
+
+NAMES = {"tiny", "emoji-64", "emoji-256", "emoji-1024", "imagen-64", "imagen-256", "imagen-1024"}
+
+
+def test_every_installed_recipe_can_be_read():
+    assert set(recipe_names()) >= NAMES
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert len(recipe.stages) == (3 if name == "tiny" else 1)
+
+
+def test_tiny_is_a_cascade_with_a_checkpoint_every_200_pictures():
+    stages = load_recipe("tiny").stages
+    assert [s.stage.resolution for s in stages] == [8, 16, 32]
+    assert [s.stage.lowres_resolution for s in stages] == [None, 8, 16]
+    assert {s.checkpoint_images for s in stages} == {200}
+    assert {s.text_encoder for s in stages} == {"bytes:16"}
+
+
+def test_a_recipe_of_the_users_own(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(to_dict(load_recipe("tiny"))))
+    assert load_recipe(path) == load_recipe("tiny")
+    path.write_text('{"name": "x", "stages": [{"stag": 1}]}')
+    with pytest.raises(ConfigError, match="did you mean 'stage'"):
+        load_recipe(path)
+
+
+def test_an_unknown_name_gets_a_hint():
+    with pytest.raises(UsageError, match="did you mean 'emoji-64'"):
+        load_recipe("emoji64")

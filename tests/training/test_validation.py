@@ -1,0 +1,51 @@
+import types
+
+import pytest
+import torch
+
+from calotype.diffusion import Estimate, alpha_sigma, broadcast_to_image
+from calotype.training.probe import Probe
+from calotype.training.validation import NOISE_RATIOS, errors_by_level
+
+VARIANCE = 0.36
+
+
+class GaussianStage:
+    """Stands for a stage that knows its pictures: independent Gaussians of variance 0.36."""
+
+    device = torch.device("cpu")
+
+    def denoiser(self, cond):
+        def denoise(z, logsnr):
+            alpha, sigma = (broadcast_to_image(v, z) for v in alpha_sigma(logsnr))
+            return Estimate(alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2) * z)
+
+        return denoise
+
+
+def test_errors_of_an_exact_denoiser_are_the_posterior_variances():
+    x = torch.randn(48, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * VARIANCE**0.5
+    errors = errors_by_level(GaussianStage(), Probe(x, None, ("",) * 48), None)
+    assert list(errors) == ["20", "5", "2", "1", "0.5", "0.2", "0.1", "0.05"]
+    for ratio, error in zip(NOISE_RATIOS, errors.values(), strict=True):
+        # E (x_hat - x)^2 = v r^2 / (v + r^2) with r = sigma/alpha.
+        expected = VARIANCE * ratio**2 / (VARIANCE + ratio**2)
+        assert error == pytest.approx(expected, rel=0.03)
+
+
+def test_noise_of_a_picture_does_not_depend_on_the_number_of_pictures():
+    x = torch.rand(40, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    class Recorder(GaussianStage):
+        def denoiser(self, cond):
+            def denoise(z, logsnr):
+                seen.append(z[0, 0, 0, 0].item())
+                return types.SimpleNamespace(x_hat=z)
+
+            return denoise
+
+    for count in (1, 20):
+        probe = Probe(x[:count], None, ("",) * count)
+        errors_by_level(Recorder(), probe, None, ratios=(1.0,))
+    assert seen[0] == seen[1]
