@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from calotype.errors import CalotypeError
-from calotype.evaluation.sheet import Cell, central_crop, draw_sheet, save_image
+from calotype.evaluation.sheet import Cell, Detail, draw_sheet, most_detailed, save_image
 
 
 def flat(red, green, blue, side=8):
@@ -59,6 +59,12 @@ def test_files_stay_below_the_limit(tmp_path):
     assert not (tmp_path / "a.png").exists()
 
 
-def test_central_crop():
-    x = torch.arange(3 * 8 * 8).reshape(3, 8, 8).float()
-    assert torch.equal(central_crop(x), x[:, 3:5, 3:5])
+def test_the_same_part_at_every_size():
+    x = torch.zeros(3, 16, 16)
+    x[:, 9:11, 3:5] = 1
+    # rows 8 to 11 and columns 2 to 5 hold all of the spot
+    assert most_detailed(x) == Detail(4, 1)
+    assert torch.equal(Detail(4, 1).crop(x), x[:, 8:12, 2:6])
+    large = x.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    assert most_detailed(large) == Detail(4, 1)
+    assert Detail(4, 1).crop(large).shape == (3, 16, 16)

@@ -264,13 +264,13 @@ def test_eight_pictures_are_learnt_by_heart(train, micro, tmp_path):
         stage=dataclasses.replace(base.stage, network=network),
         data=dataclasses.replace(base.data, flip=False),
         batch_size=16,
-        total_images=4800,
+        total_images=2400,
         ema_halflife_images=200,
         text_dropout=0.0,
         optimizer=OptimizerConfig(learning_rate=4e-3, warmup_images=160, decay_from=0.5),
-        checkpoint_images=4800,
+        checkpoint_images=2400,
         grid_images=0,
-        validation_images=4800,
+        validation_images=2400,
     )
     assert train(Recipe(name="overfit", stages=(config,)), tmp_path / "run") == 0
     errors = _lines(tmp_path / "run/validation.jsonl")[-1]["trained"]

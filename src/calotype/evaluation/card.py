@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 import calotype
 from calotype.cascade import Cascade, choose_runtime
 from calotype.cascade.files import write_file
 from calotype.cascade.runtime import Runtime, cpu_model
+from calotype.data.resize import area_resize
 from calotype.errors import CalotypeError, UsageError
 from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.measure import Effort, Measurements, measure
@@ -82,7 +84,7 @@ def write_sheets(drawn: DrawnSuite, out: Path) -> dict[str, str]:
     if len(resolutions) > 1:
         save_image(_crop_sheet(drawn), out / "sheet-enlargement.jpg")
         sides = ", ".join(f"{side}²" for side in resolutions)
-        title = f"the middle of the picture at {sides}, and of the real one"
+        title = f"the same part at {sides}, and of the real picture"
         files[title] = "sheet-enlargement.jpg"
     return files
 
@@ -91,13 +93,18 @@ def _group_sheet(drawn: DrawnSuite, group: str, resolution: int) -> Image.Image:
     side = max(128, drawn.prompts[0].pictures[resolution].shape[-1])
     cells = [
         Cell(
-            (prompt.real, prompt.pictures[resolution]),
+            (_at_most(prompt.real, resolution), prompt.pictures[resolution]),
             prompt.prompt.prompt,
             failed=prompt.ranks[resolution] >= NEAREST,
         )
         for prompt in drawn.of(group)
     ]
     return draw_sheet(cells, columns=4, side=side)
+
+
+def _at_most(picture: Tensor, side: int) -> Tensor:
+    """A picture, (3, S, S), no finer than `side` pixels."""
+    return area_resize(picture[None], min(side, int(picture.shape[-1])))[0]
 
 
 def _crop_sheet(drawn: DrawnSuite) -> Image.Image:

@@ -144,17 +144,19 @@ def read_gallery(data: Path, side: int) -> Gallery:
         MissingExtra: pyarrow is not installed.
     """
     rows: list[PictureRow] = []
-    pictures: list[Tensor] = []
-    for file in _shards(data, 1):
+    files = _shards(data, 1)
+    count = sum(_parquet(file).metadata.num_rows for file in files)
+    pictures = torch.empty((count, 4, side, side), dtype=torch.uint8)
+    for file in files:
         for group in _row_groups(file, (*_COLUMNS, "image")):
             for values in group.to_pylist():
                 picture = _premultiplied(values.pop("image")["bytes"], side)
                 if picture is not None:
+                    pictures[len(rows)] = (picture * 255).round()
                     rows.append(PictureRow(**values))
-                    pictures.append((picture * 255).round().to(torch.uint8))
     if not rows:
         raise UsageError(f"got no pictures in {data}; make them with: calotype data emoji")
-    return Gallery(tuple(rows), torch.stack(pictures))
+    return Gallery(tuple(rows), pictures[: len(rows)])
 
 
 def read_pictures(data: Path, keys: Collection[str], side: int) -> Iterator[tuple[str, Tensor]]:

@@ -130,8 +130,8 @@ def limits_section(about: About, found: Measurements) -> str:
         "",
         "- A small world: emoji, one picture a concept and style. What is asked for outside it "
         "comes out as something near it, or as nothing recognisable.",
-        f"- It remembers more than it imagines: found are {shares} (table above). Drawings of "
-        "trained pairs are close to copies of the pictures they were trained on.",
+        f"- What it was trained on it draws best: found are {shares} (table above). Drawings of "
+        "trained pairs can be close to copies of the pictures they were trained on.",
         "- English captions, best in the words of training: name, style, background colour. "
         "Counting, relations, several things at once and written text were not taught.",
         "- People are drawn as emoji draw them: in few ways, and mostly in one yellow tone.",

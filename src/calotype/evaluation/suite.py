@@ -17,7 +17,7 @@ from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
 from calotype.evaluation.gallery import Colour, Gallery, PictureRow
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE, concept_rank, thumbnails
-from calotype.evaluation.sheet import central_crop
+from calotype.evaluation.sheet import most_detailed
 from calotype.evaluation.superresolution import edge_contrast
 
 PROMPT_SEED = 1
@@ -77,9 +77,9 @@ class DrawnPrompt:
     Args:
         prompt: what was asked for.
         real: the real picture, (3, S, S), at most 256 wide.
-        real_crop: the middle of it, as fine as there is.
+        real_crop: its most detailed part, as fine as there is.
         pictures: by resolution, (3, s, s), at most 256 wide.
-        crops: by resolution, the middle of the drawing in all its pixels.
+        crops: by resolution, the same part of the drawing in all its pixels.
         ranks: by resolution; see `concept_rank`.
     """
 
@@ -150,13 +150,13 @@ def _looked_up(
     images: dict[int, Tensor], prompt: EvaluationPrompt, gallery: Gallery, *, real: Tensor
 ) -> DrawnPrompt:
     row = gallery.rows[gallery.places[prompt.key]]
-    colour = prompt.background
+    colour, detail = prompt.background, most_detailed(real)
     return DrawnPrompt(
         prompt,
         area_resize(real[None], min(int(real.shape[-1]), _CELL_SIDE))[0],
-        central_crop(real),
+        detail.crop(real),
         {side: area_resize(x[None], min(side, _CELL_SIDE))[0] for side, x in images.items()},
-        {side: central_crop(x) for side, x in images.items()},
+        {side: detail.crop(x) for side, x in images.items()},
         {side: look_up(x, gallery, row, background=colour) for side, x in images.items()},
     )
 

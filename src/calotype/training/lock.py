@@ -21,9 +21,14 @@ def locked(folder: Path) -> Iterator[None]:
     that are forked without exec give it up at once (a killed trainer's orphans must not hold it).
 
     Raises:
-        UsageError: another trainer holds it.
+        UsageError: another trainer holds it, or the folder cannot be written to.
     """
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to the run folder {folder}: {error.strerror}; choose another --out"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from calotype.errors import CalotypeError
 
 
 class JsonLines:
@@ -23,13 +27,15 @@ class JsonLines:
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line and hand it to the system, so that a killed process loses nothing."""
-        self._file.write(json.dumps(_legal(line)) + "\n")
-        self._file.flush()
+        with self._one_line_errors():
+            self._file.write(json.dumps(_legal(line)) + "\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._one_line_errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def cut_back(self, images: int) -> None:
         """Drop all lines after `images` pictures, and go on behind them."""
@@ -39,7 +45,18 @@ class JsonLines:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with self._one_line_errors():
+            self._file.close()
+
+    @contextmanager
+    def _one_line_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CalotypeError(
+                f"cannot write {self.path}: {error.strerror}; the last checkpoint is whole: mend "
+                "the disk and go on with --resume"
+            ) from error
 
 
 def cut_back(path: Path, images: int) -> int:

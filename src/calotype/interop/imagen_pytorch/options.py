@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from calotype.errors import ConfigError
 
@@ -62,7 +62,7 @@ def refuse_unless(name: str, value: object, only: object, why: str) -> None:
 
 def to_json(settings: Any) -> dict[str, Any]:
     """Settings as plain data; `read_options` reads it back."""
-    return cast(dict[str, Any], dataclasses.asdict(settings))
+    return dataclasses.asdict(settings)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -114,7 +114,7 @@ class UnetSettings:
         require(0 <= self.dropout < 1, f"got dropout={self.dropout}; expected [0, 1)")
         require(
             self.learned_sinu_pos_emb_dim % 2 == 0 and self.learned_sinu_pos_emb_dim > 0,
-            f"got learned_sinu_pos_emb_dim={self.learned_sinu_pos_emb_dim}; expected an even number",
+            f"got learned_sinu_pos_emb_dim={self.learned_sinu_pos_emb_dim}; expected even",
         )
         require(
             not self.cond_on_text or self.text_embed_dim is not None,

@@ -1,8 +1,8 @@
-"""imagen-pytorch's own U-Net: `Unet`, its presets and `NullUnet`.
+"""imagen-pytorch's own U-Net.
 
 One class for programs written for that package and for its converted checkpoints; it loads state
-dicts under both names of the weights. In: noisy pictures, the log-SNR, text states, a low-resolution
-picture. Out: what the network predicts, like the pictures.
+dicts under both names of the weights. In: noisy pictures, the log-SNR, text states, a picture of
+low resolution. Out: what the network predicts, like the pictures.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from calotype.interop.imagen_pytorch.blocks import (
 )
 from calotype.interop.imagen_pytorch.device import CudaOptional
 from calotype.interop.imagen_pytorch.guidance import Guidance
+from calotype.interop.imagen_pytorch.inputs import TextState, UnetInputs
 from calotype.interop.imagen_pytorch.keys import rename_in_place
 from calotype.interop.imagen_pytorch.layers import (
     DownLayer,
@@ -36,52 +36,6 @@ from calotype.interop.imagen_pytorch.layers import (
 from calotype.interop.imagen_pytorch.options import read_options
 from calotype.interop.imagen_pytorch.settings import PERCEIVER_POSITIONS, UnetSettings
 from calotype.networks.blocks import zero_init
-
-
-@dataclass(frozen=True)
-class TextState:
-    """What the network makes of captions once per picture.
-
-    Args:
-        tokens: attended to, (B, M, D).
-        hidden: added to the time embedding, (B, E).
-    """
-
-    tokens: Tensor
-    hidden: Tensor
-
-    @staticmethod
-    def cat(a: TextState, b: TextState) -> TextState:
-        """Join two batches."""
-        return TextState(torch.cat((a.tokens, b.tokens)), torch.cat((a.hidden, b.hidden)))
-
-
-@dataclass(frozen=True)
-class UnetInputs:
-    """All the network is told beside the noisy pictures and their level.
-
-    Args:
-        text: encoded captions.
-        lowres: the low-resolution picture, enlarged and noised, (B, C, H, W).
-        lowres_logsnr: how much it was noised, (B,).
-        cond_images: further pictures, (B, C', h, w).
-    """
-
-    text: TextState | None = None
-    lowres: Tensor | None = None
-    lowres_logsnr: Tensor | None = None
-    cond_images: Tensor | None = None
-
-    def doubled(self, other_text: TextState) -> UnetInputs:
-        """The same pictures twice, with this text and with another."""
-
-        def twice(x: Tensor | None) -> Tensor | None:
-            return None if x is None else torch.cat((x, x))
-
-        text = None if self.text is None else TextState.cat(self.text, other_text)
-        return UnetInputs(
-            text, twice(self.lowres), twice(self.lowres_logsnr), twice(self.cond_images)
-        )
 
 
 class Unet(CudaOptional):
@@ -122,7 +76,7 @@ class Unet(CudaOptional):
         self._build_text()
         self._build_layers()
         self._build_end()
-        self.register_load_state_dict_pre_hook(rename_in_place)
+        self.register_load_state_dict_pre_hook(rename_in_place)  # type: ignore[no-untyped-call]
 
     def _build_text(self) -> None:
         s = self.settings
@@ -386,56 +340,6 @@ class Unet(CudaOptional):
 Unet.__signature__ = inspect.signature(UnetSettings)  # type: ignore[attr-defined]
 
 
-class BaseUnet64(Unet):
-    """The preset for 64x64 pictures."""
-
-    defaults = {
-        "dim": 512,
-        "dim_mults": (1, 2, 3, 4),
-        "num_resnet_blocks": 3,
-        "layer_attns": (False, True, True, True),
-        "layer_cross_attns": (False, True, True, True),
-    }
-
-
-class SRUnet256(Unet):
-    """The preset for super-resolution to 256x256."""
-
-    defaults = {
-        "dim": 128,
-        "dim_mults": (1, 2, 4, 8),
-        "num_resnet_blocks": (2, 4, 8, 8),
-        "layer_attns": (False, False, False, True),
-        "layer_cross_attns": (False, False, False, True),
-        "memory_efficient": True,
-    }
-
-
-class SRUnet1024(Unet):
-    """The preset for super-resolution to 1024x1024: no self-attention but in the middle."""
-
-    defaults = {**SRUnet256.defaults, "layer_attns": False}
-
-
-class NullUnet(CudaOptional):
-    """Holds the place of a stage that is neither trained nor drawn with."""
-
-    lowres_cond = False
-    self_cond = False
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__()
-        self.dummy_parameter = nn.Parameter(torch.zeros(1))
-
-    def cast_model_parameters(self, **changes: Any) -> Self:
-        """Itself."""
-        return self
-
-    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        """`x`."""
-        return x
-
-
 def _level_hiddens(s: UnetSettings) -> nn.Sequential:
     features = s.learned_sinu_pos_emb_dim
     return nn.Sequential(
@@ -448,14 +352,3 @@ def _level_tokens(s: UnetSettings) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(s.time_width, s.cond_width * count), nn.Unflatten(1, (count, s.cond_width))
     )
-
-
-def real_unet(unet: nn.Module, number: int) -> Unet:
-    """The network, if it is one.
-
-    Raises:
-        UsageError: it holds a place only.
-    """
-    if not isinstance(unet, Unet):
-        raise UsageError(f"U-Net {number} is a NullUnet; it can neither be trained nor drawn with")
-    return cast(Unet, unet)

@@ -1,0 +1,392 @@
+"""The cascade of U-Nets behind `Imagen` and `ElucidatedImagen`: training losses and sampling.
+
+Pictures come and go in [0, 1] (or [-1, 1] with `auto_normalize_img=False`); U-Nets are counted from
+1. All randomness is torch's global CPU generator, so `torch.manual_seed` repeats a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from calotype.diffusion import GlobalNoise
+from calotype.errors import ConfigError, UsageError
+from calotype.interop.imagen_pytorch.config import CascadeSettings, SampleOptions, per_stage
+from calotype.interop.imagen_pytorch.device import CudaOptional
+from calotype.interop.imagen_pytorch.formulation import SCHEDULES, Formulation
+from calotype.interop.imagen_pytorch.guidance import Guidance
+from calotype.interop.imagen_pytorch.inputs import TextState, UnetInputs
+from calotype.interop.imagen_pytorch.layers import resized
+from calotype.interop.imagen_pytorch.pictures import Progress, as_float, pil_images
+from calotype.interop.imagen_pytorch.presets import NullUnet, real_unet
+from calotype.interop.imagen_pytorch.sampling import Drawing, draw_stage
+from calotype.interop.imagen_pytorch.text import LazyText, text_width
+from calotype.interop.imagen_pytorch.unet import Unet
+from calotype.text import TextEncoder
+
+Texts = Sequence[str] | None
+Words = tuple[Tensor, Tensor] | None
+"""States (B, L, D) and mask (B, L); None = without text."""
+
+
+class CascadedUnets(CudaOptional):
+    """U-Nets from coarse to fine; each but the first is told the picture of the one before.
+
+    Args:
+        unets: one `Unet` or several; those whose settings do not fit their place are made anew.
+        settings: of the cascade.
+        formulations: how each stage diffuses.
+        text_encoder: an encoder or its spec, instead of the T5 that the settings name.
+    """
+
+    def __init__(
+        self,
+        unets: nn.Module | Sequence[nn.Module],
+        settings: CascadeSettings,
+        formulations: Sequence[Formulation],
+        *,
+        text_encoder: TextEncoder | str | None = None,
+    ) -> None:
+        super().__init__()
+        given = [unets] if isinstance(unets, nn.Module) else list(unets)
+        if isinstance(unets, nn.ModuleList):
+            given = list(unets)
+        if len(given) != len(settings.sizes):
+            raise ConfigError(
+                f"got {len(given)} U-Nets and image_sizes={settings.sizes}; expected one size each"
+            )
+        self.settings = settings
+        self.formulations = tuple(formulations)
+        self.lazy_text = LazyText(settings.text_encoder_name, text_encoder)
+        self.text_embed_dim = self._text_width() if settings.condition_on_text else None
+        self.unets = nn.ModuleList(self._fitted(unet, i) for i, unet in enumerate(given))
+        self.crops = settings.crops()
+        self.only_train_unet_number = settings.only_train_unet_number
+
+    def _text_width(self) -> int:
+        given, encoder = self.settings.text_embed_dim, self.lazy_text.width
+        if given is not None and encoder is not None and given != encoder:
+            raise ConfigError(f"got text_embed_dim={given} and a text_encoder of width {encoder}")
+        if given is None and encoder is None:
+            return text_width(self.settings.text_encoder_name)
+        return int(encoder if given is None else given)  # type: ignore[arg-type]
+
+    def _fitted(self, unet: nn.Module, place: int) -> nn.Module:
+        if not isinstance(unet, Unet | NullUnet):
+            raise ConfigError(
+                f"got a {type(unet).__name__} as U-Net {place + 1}; expected a Unet or NullUnet "
+                "of this package"
+            )
+        return unet.cast_model_parameters(
+            lowres_cond=place > 0,
+            cond_on_text=self.settings.condition_on_text,
+            text_embed_dim=self.text_embed_dim,
+            channels=self.settings.channels,
+            channels_out=self.settings.channels,
+        )
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Side of each stage's pictures."""
+        return self.settings.sizes
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it is without text."""
+        return not self.settings.condition_on_text
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def get_unet(self, unet_number: int) -> nn.Module:
+        """U-Net number 1, 2, ..."""
+        if not 1 <= unet_number <= len(self.unets):
+            raise UsageError(f"got unet_number={unet_number}; expected 1 to {len(self.unets)}")
+        return self.unets[unet_number - 1]
+
+    def encode_text(self, texts: Sequence[str], return_attn_mask: bool = False) -> Any:
+        """States (B, L, D) of captions, and their mask (B, L) if asked."""
+        text = self.lazy_text(texts).to(self.device)
+        return (text.tokens, text.mask) if return_attn_mask else text.tokens
+
+    def forward(
+        self,
+        images: Tensor,
+        unet: nn.Module | None = None,
+        texts: Texts = None,
+        text_embeds: Tensor | None = None,
+        text_masks: Tensor | None = None,
+        unet_number: int | None = None,
+        cond_images: Tensor | None = None,
+    ) -> Tensor:
+        """Training loss of one U-Net, a scalar.
+
+        Args:
+            images: (B, C, H, W), at least as large as the stage's; float, or uint8 of 0 ... 255.
+            unet: used instead of the cascade's own network.
+            texts: captions, or give `text_embeds`.
+            text_embeds: states (B, L, D).
+            text_masks: (B, L) bool; None = where states are not zero.
+            unet_number: which one, from 1; needed where there are several.
+            cond_images: further pictures the network is told.
+        """
+        number = self._number(unet_number)
+        network = real_unet(self.get_unet(number) if unet is None else unet, number)
+        images = self._checked(images, self.image_sizes[number - 1])
+        words = self._words(texts, text_embeds, text_masks, count=len(images))
+        x, lowres = self._example(images, number)
+        noise = GlobalNoise(torch.default_generator)
+        text = None
+        if words is not None:
+            keep = noise.uniform((len(x),)) >= self.settings.cond_drop_prob
+            text = encoded(network, words, keep.to(x.device))
+        times = None
+        if lowres is not None:
+            one_each = self.settings.per_sample_random_aug_noise_level
+            times = noise.uniform((len(x),) if one_each else (1,)).expand(len(x))
+            lowres, times = self._augmented(lowres, times, noise)
+        extra = None if cond_images is None else as_float(cond_images, like=x)
+        inputs = UnetInputs(text, lowres, times, extra)
+        return self._loss(network, x, inputs, number, noise)
+
+    def _loss(
+        self, unet: Unet, x: Tensor, inputs: UnetInputs, number: int, noise: GlobalNoise
+    ) -> Tensor:
+        stage = self.formulations[number - 1]
+
+        def network(z: Tensor, time: Tensor, self_cond: Tensor | None) -> Tensor:
+            return unet.predict(z, time, inputs, self_cond=self_cond)
+
+        logsnr = stage.draw_levels(len(x), noise).float().to(x.device)
+        eps = noise.normal(x.shape).to(x)
+        told = None
+        if unet.self_cond and float(noise.uniform((1,))) < 0.5:
+            with torch.no_grad():
+                z = stage.noised(x, logsnr, eps)
+                told = stage.estimate(network, z, logsnr).clamp(-1, 1)
+        return stage.loss(network, x, logsnr, eps=eps, self_cond=told).mean()
+
+    def _sample(
+        self, texts: Texts, masks: Tensor | None, embeds: Tensor | None, options: SampleOptions
+    ) -> Any:
+        """Draw; see `Imagen.sample`."""
+        if options.device is not None:
+            self.to(options.device)
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                outputs = list(self._stages(texts, masks, embeds, options))
+        finally:
+            self.train(was_training)
+        outputs = [(x + 1) / 2 if self.settings.auto_normalize_img else x for x in outputs]
+        results: list[Any] = list(outputs)
+        if options.return_pil_images:
+            unit = self.settings.auto_normalize_img
+            results = [pil_images(x if unit else (x + 1) / 2) for x in outputs]
+        return results if options.return_all_unet_outputs else results[-1]
+
+    def _stages(
+        self, texts: Texts, masks: Tensor | None, embeds: Tensor | None, options: SampleOptions
+    ) -> Iterator[Tensor]:
+        """The picture of each stage, [-1, 1]."""
+        count = options.batch_size
+        if options.inpaint_images is not None and count == 1:
+            count = len(options.inpaint_images)
+        words = self._words(texts, embeds, masks, count=None)
+        count = count if words is None else len(words[0])
+        first, last = self._range(options)
+        noise = GlobalNoise(torch.default_generator)
+        scales = per_stage("cond_scale", options.cond_scale, len(self.unets))
+        if any(scale != 1 for scale in scales) and self.settings.cond_drop_prob == 0:
+            raise UsageError(
+                f"got cond_scale={options.cond_scale} with cond_drop_prob=0: without dropped "
+                "captions in training there is nothing to guide away from; use cond_scale=1"
+            )
+        picture = None
+        if first > 1:
+            picture = self._normalized(as_float(options.start_image_or_video)).to(self.device)
+            picture = resized(picture, self.image_sizes[first - 2], self.settings.resize_mode)
+            count = len(picture) if words is None else count
+        for number in range(first, last + 1):
+            unet = real_unet(self.unets[number - 1], number)
+            with self._alone_on_gpu(unet, options.use_one_unet_in_gpu):
+                drawing = self._drawing(
+                    number, options, noise, count=count, words=words, lowres=picture
+                )
+                stage = self._stage_formulations(options)[number - 1]
+                watch = Progress(number, options.use_tqdm)
+                picture = draw_stage(unet, stage, drawing, noise, watch=watch)
+            yield picture
+
+    def _stage_formulations(self, options: SampleOptions) -> tuple[Formulation, ...]:
+        return self.formulations
+
+    def _drawing(
+        self,
+        number: int,
+        options: SampleOptions,
+        noise: GlobalNoise,
+        *,
+        count: int,
+        words: Words,
+        lowres: Tensor | None,
+    ) -> Drawing:
+        unet = real_unet(self.unets[number - 1], number)
+        settings, size = self.settings, self.image_sizes[number - 1]
+        text = null = None
+        scale = per_stage("cond_scale", options.cond_scale, len(self.unets))[number - 1]
+        if words is not None:
+            everyone = torch.ones(count, dtype=torch.bool, device=words[0].device)
+            text = encoded(unet, words, everyone)
+            null = encoded(unet, words, ~everyone) if scale != 1 else None
+        times = None
+        if lowres is not None and number > 1:
+            level = options.lowres_sample_noise_level
+            level = settings.lowres_sample_noise_level if level is None else level
+            enlarged = resized(lowres, size, settings.resize_mode)
+            lowres, times = self._augmented(enlarged, torch.full((count,), level), noise)
+        extra = options.cond_images
+        extra = None if extra is None else as_float(extra, like=next(unet.parameters()))
+        start = per_stage("init_images", options.init_images, len(self.unets))[number - 1]
+        skip = per_stage("skip_steps", options.skip_steps, len(self.unets))[number - 1]
+        thresholded = per_stage("dynamic_thresholding", settings.dynamic_thresholding,
+                                len(self.unets))[number - 1]  # fmt: skip
+        known, mask = self._known(options, size)
+        return Drawing(
+            shape=(count, settings.channels, size, size),
+            inputs=UnetInputs(text, lowres, times, extra),
+            null_text=null,
+            guidance=Guidance(
+                scale, options.cfg_remove_parallel_component, options.cfg_keep_parallel_frac
+            ),
+            percentile=settings.dynamic_thresholding_percentile if thresholded else None,
+            start=None if start is None else self._start(start, size),
+            skip=0 if skip is None else skip,
+            known=known,
+            mask=mask,
+            repeats=options.inpaint_resample_times,
+        )
+
+    def _start(self, image: Tensor, size: int) -> Tensor:
+        return resized(self._normalized(as_float(image)), size, self.settings.resize_mode)
+
+    def _known(self, options: SampleOptions, size: int) -> tuple[Tensor | None, Tensor | None]:
+        if options.inpaint_images is None:
+            return None, None
+        known = self._start(options.inpaint_images, size)
+        mask = options.inpaint_masks.float()
+        mask = mask[:, None] if mask.ndim == 3 else mask
+        return known, resized(mask, size, "nearest").bool()
+
+    def _example(self, images: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
+        """Pictures of the stage and their low-resolution versions, enlarged; [-1, 1]."""
+        size, mode = self.image_sizes[number - 1], self.settings.resize_mode
+        lowest = 0.0 if self.settings.auto_normalize_img else -1.0
+        x, lowres = resized(images, size, mode), None
+        if number > 1:
+            small = resized(images, self.image_sizes[number - 2], mode).clamp(lowest, 1)
+            lowres = self._normalized(resized(small, size, mode).clamp(lowest, 1))
+        x = self._normalized(x)
+        crop = self.crops[number - 1]
+        if crop is None:
+            return x, lowres
+        if crop > size:
+            raise UsageError(f"got random_crop_sizes={crop} for pictures of {size}")
+        top, left = (int(torch.randint(size - crop + 1, ())) for _ in range(2))
+        window = (..., slice(top, top + crop), slice(left, left + crop))
+        return x[window], None if lowres is None else lowres[window]
+
+    def _augmented(
+        self, lowres: Tensor, times: Tensor, noise: GlobalNoise
+    ) -> tuple[Tensor, Tensor]:
+        """The low-resolution picture noised to times (B,) of its schedule, and its log-SNR."""
+        logsnr = SCHEDULES[self.settings.lowres_noise_schedule].logsnr(times)
+        level = logsnr.float().to(lowres.device)
+        eps = noise.normal(lowres.shape).to(lowres)
+        return self.formulations[0].noised(lowres, level, eps), level
+
+    def _words(
+        self, texts: Texts, embeds: Tensor | None, masks: Tensor | None, *, count: int | None
+    ) -> Words:
+        """Text states and mask; None for a cascade without text."""
+        if self.unconditional:
+            if texts is not None or embeds is not None or masks is not None:
+                raise UsageError("got text for a cascade made with condition_on_text=False")
+            return None
+        if embeds is None:
+            if texts is None:
+                raise UsageError("got no text; expected texts= or text_embeds=")
+            text = self.lazy_text(texts)
+            embeds, masks = text.tokens, text.mask
+        embeds = embeds.to(self.device).float()
+        if embeds.ndim != 3 or embeds.shape[-1] != self.text_embed_dim:
+            raise UsageError(
+                f"got text_embeds of shape {tuple(embeds.shape)}; expected (B, L, "
+                f"{self.text_embed_dim})"
+            )
+        if count is not None and len(embeds) != count:
+            raise UsageError(f"got {len(embeds)} captions for {count} images; expected one each")
+        mask = (embeds != 0).any(-1) if masks is None else masks.to(embeds.device).bool()
+        return embeds, mask
+
+    def _checked(self, images: Tensor, size: int) -> Tensor:
+        images = as_float(images).to(self.device)
+        expected = f"(B, {self.settings.channels}, H, H) with H >= {size}"
+        fits = images.ndim == 4 and images.shape[1] == self.settings.channels
+        if not fits or images.shape[2] != images.shape[3] or images.shape[2] < size:
+            raise UsageError(f"got images of shape {tuple(images.shape)}; expected {expected}")
+        return images
+
+    def _number(self, unet_number: int | None) -> int:
+        if unet_number is None:
+            if len(self.unets) > 1:
+                raise UsageError(f"got no unet_number; expected 1 to {len(self.unets)}")
+            unet_number = 1
+        only = self.only_train_unet_number
+        if only is not None and only != unet_number:
+            raise UsageError(f"got unet_number={unet_number}; only U-Net {only} is to be trained")
+        return unet_number
+
+    def _range(self, options: SampleOptions) -> tuple[int, int]:
+        first, last = options.start_at_unet_number, options.stop_at_unet_number
+        last = len(self.unets) if last is None else last
+        if not 1 <= first <= last <= len(self.unets):
+            raise UsageError(
+                f"got start_at_unet_number={first}, stop_at_unet_number={last}; expected "
+                f"1 <= start <= stop <= {len(self.unets)}"
+            )
+        if (first > 1) != (options.start_image_or_video is not None):
+            raise UsageError(
+                "got one of start_at_unet_number > 1 and start_image_or_video; expected both"
+            )
+        return first, last
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return images * 2 - 1 if self.settings.auto_normalize_img else images
+
+    @contextmanager
+    def _alone_on_gpu(self, unet: Unet, alone: bool) -> Iterator[None]:
+        """Keep the other networks off the GPU meanwhile."""
+        device = self.device
+        if not alone or device.type != "cuda":
+            yield
+            return
+        for other in self.unets:
+            other.to(device if other is unet else "cpu")
+        try:
+            yield
+        finally:
+            self.unets.to(device)
+
+
+def encoded(unet: Unet, words: tuple[Tensor, Tensor], keep: Tensor) -> TextState:
+    """Captions as the network sees them; one without any token is the null caption."""
+    embeds, mask = words
+    return unet.encode_text(embeds, mask, keep & mask.any(1))

@@ -1,0 +1,64 @@
+"""Small things around pictures: number types, PIL, progress on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.diffusion import SamplerState
+from calotype.errors import UsageError
+
+
+def as_float(images: Tensor, *, like: Tensor | None = None) -> Tensor:
+    """Pictures as float32; bytes are divided by 255.
+
+    Raises:
+        UsageError: neither floats nor bytes.
+    """
+    if images.dtype == torch.uint8:
+        images = images / 255
+    elif not images.is_floating_point():
+        raise UsageError(f"got images of {images.dtype}; expected floats, or uint8 of 0 ... 255")
+    return images.float() if like is None else images.to(like)
+
+
+def pil_images(images: Tensor) -> list[Any]:
+    """Pictures (B, C, H, W) in [0, 1], C = 1, 3 or 4, as PIL images."""
+    from PIL import Image
+
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in pixels]
+
+
+class Progress:
+    """Shows on the terminal how far a stage is.
+
+    Args:
+        number: of the U-Net.
+        shown: whether to show anything.
+    """
+
+    def __init__(self, number: int, shown: bool) -> None:
+        self._number = number
+        self._shown = shown
+
+    def __call__(self, states: Iterable[SamplerState], total: int) -> Iterator[SamplerState]:
+        """Pass states through."""
+        if not self._shown:
+            yield from states
+            return
+        from rich.console import Console
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        yield from track(
+            states,
+            description=f"U-Net {self._number}",
+            total=total,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )

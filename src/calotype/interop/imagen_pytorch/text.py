@@ -1,0 +1,92 @@
+"""Captions: widths of T5 encoders from a table; the encoder itself only when it is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from calotype.conditioning import TextEmbedding
+from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.text import TextEncoder, build_text_encoder
+
+DEFAULT_T5_NAME = "google/t5-v1_1-base"
+_SIZES = {"small": 512, "base": 768, "large": 1024, "xl": 2048, "xxl": 4096}
+_FIRST_SIZES = {"small": 512, "base": 768, "large": 1024, "3b": 1024, "11b": 1024}
+_BYTE_SIZES = {"small": 1472, "base": 1536, "large": 1536, "xl": 2560, "xxl": 4672}
+_FAMILIES = {
+    "t5": _FIRST_SIZES,
+    "t5-v1_1": _SIZES,
+    "flan-t5": _SIZES,
+    "mt5": _SIZES,
+    "umt5": _SIZES,
+    "byt5": _BYTE_SIZES,
+}
+T5_WIDTHS = {
+    f"{family}-{size}": width
+    for family, sizes in _FAMILIES.items()
+    for size, width in sizes.items()
+}
+"""Widths by name, without the owner ("google/", "google-t5/"); from the published configs."""
+
+
+def text_width(name: str) -> int:
+    """Width of the states of the T5 encoder `name`; nothing is fetched.
+
+    Args:
+        name: a known name, with or without its owner, or a model folder.
+
+    Raises:
+        ConfigError: the width is not known here.
+    """
+    known = T5_WIDTHS.get(name.rpartition("/")[2])
+    if known is not None:
+        return known
+    file = Path(name) / "config.json"
+    if file.is_file():
+        try:
+            return int(json.loads(file.read_text(encoding="utf-8"))["d_model"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{file}: got no d_model; expected the config of a T5") from error
+    raise ConfigError(
+        f"got text_encoder_name={name!r}, whose width is not known here; give text_embed_dim, or "
+        "the path of a model folder"
+    )
+
+
+class LazyText:
+    """Encodes captions; loads the encoder at the first caption.
+
+    Args:
+        name: of a T5 encoder.
+        given: an encoder, or a spec of `build_text_encoder`, to use instead.
+    """
+
+    def __init__(self, name: str, given: TextEncoder | str | None) -> None:
+        self.name = name
+        self._encoder = build_text_encoder(given) if isinstance(given, str) else given
+
+    @property
+    def width(self) -> int | None:
+        """Width of a given encoder."""
+        return None if self._encoder is None else self._encoder.embed_dim
+
+    def __call__(self, texts: Sequence[str]) -> TextEmbedding:
+        """Encode captions; '' is the null caption.
+
+        Raises:
+            CalotypeError: the named T5 is not at hand.
+        """
+        if isinstance(texts, str):
+            raise UsageError("texts: got one string, expected a list of strings; write [caption]")
+        if self._encoder is None:
+            try:
+                self._encoder = build_text_encoder(f"t5:{self.name}")
+            except CalotypeError as error:
+                raise CalotypeError(
+                    f"texts= needs the text encoder {self.name!r}, which is not at hand; pass "
+                    "text_embeds=, or give Imagen text_encoder= (an encoder, or a spec such as "
+                    f"'t5:FOLDER') ({error})"
+                ) from error
+        assert self._encoder is not None
+        return self._encoder(texts)

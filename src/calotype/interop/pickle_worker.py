@@ -1,0 +1,111 @@
+"""Reads one pickle of weights and writes safetensors; see `calotype.interop.pickles`.
+
+Run as `python -m calotype.interop.pickle_worker FILE FOLDER BYTES`. The limit is on memory beyond
+what the imports took.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+_DEEPEST = 16
+
+
+def limit_memory(extra: int) -> None:
+    """Let this process allocate no more than `extra` bytes from now on, where the system can."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system: weights_only remains
+        return
+    used = 0
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmData:"):
+                used = int(line.split()[1]) * 1024
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = used + extra
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def leaves(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Tensors and plain values of nested dictionaries, by names joined with "/"."""
+    if depth > _DEEPEST:
+        raise ValueError("dictionaries are nested too deeply")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, f"{name}/{key}" if name else str(key), depth + 1)
+    else:
+        yield name, value
+
+
+def _checked(name: str, tensor: Tensor, size: int) -> Tensor:
+    """A copy of its own; a view may claim far more elements than the file has bytes."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise ValueError(f"{name!r:.120} is no plain tensor")
+    if tensor.numel() * tensor.element_size() > max(size, 4096):
+        raise ValueError(f"{name!r:.120} claims more bytes than the file has")
+    return tensor.detach().contiguous().clone()
+
+
+def convert(path: Path, folder: Path) -> None:
+    """Read `path`, write `weights.safetensors` and `plain.json` into `folder`."""
+    size = path.stat().st_size
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    total = 0
+    for name, value in leaves(loaded):
+        if name in tensors or name in plain:
+            raise ValueError(f"two entries are called {name!r:.120}")
+        if isinstance(value, Tensor):
+            tensors[name] = _checked(name, value, size)
+            total += tensors[name].numel() * tensors[name].element_size()
+            if total > 2 * size + 4096:
+                raise ValueError("its tensors claim more bytes than the file has")
+        else:
+            plain[name] = _plain(value)
+    save_file(tensors, folder / "weights.safetensors", metadata={"format": "pt"})
+    (folder / "plain.json").write_text(json.dumps(plain), "utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, strings, nothing, and lists of such; of anything else, its type's name."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple) and len(value) <= 10_000:
+        return [_plain(v) if not isinstance(v, list | tuple) else repr(type(v)) for v in value]
+    return f"<{type(value).__name__}>"
+
+
+def main(arguments: list[str]) -> int:
+    """Do it; an error is one JSON object on stdout and exit code 1."""
+    path, folder, limit = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
+    torch.set_num_threads(1)
+    limit_memory(limit)
+    try:
+        convert(path, folder)
+    except MemoryError:
+        print(json.dumps({"error": "it wants more memory than its size allows"}))
+        return 1
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        if "memory" in reason:
+            reason = "it wants more memory than its size allows"
+        print(json.dumps({"error": reason[:1000]}))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,214 @@
+"""Reading other people's files as data: nothing in them is run, followed or believed.
+
+Settings are JSON of limited size. Weights are safetensors, whole or in shards that an index names
+by plain file names; every header is checked against the size of its file before anything is
+allocated. Pickles are read by `calotype.interop.pickles` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.errors import CalotypeError, ConfigError, UsageError
+
+JSON_LIMIT = 64_000_000
+HEADER_LIMIT = 100_000_000
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1, "I8": 1}
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
+_AGAIN = "get the file again"
+
+
+@dataclass(frozen=True)
+class ForeignTensor:
+    """One entry of a safetensors header, checked.
+
+    Args:
+        path: the file it is in.
+        dtype: its number type, as the file spells it.
+        shape: its shape.
+    """
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ForeignWeights(Mapping[str, ForeignTensor]):
+    """Named tensors in one or several safetensors files; read one by one, when asked."""
+
+    def __init__(self, entries: Mapping[str, ForeignTensor], place: Path) -> None:
+        self._entries = dict(entries)
+        self.place = place
+
+    def __getitem__(self, name: str) -> ForeignTensor:
+        """The entry of that name."""
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self._entries)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+        return {name: entry.shape for name, entry in self._entries.items()}
+
+    def reader(self) -> Callable[[str], Tensor]:
+        """A function from names to tensors in float32; files stay open as long as it lives."""
+        from safetensors import SafetensorError, safe_open
+
+        files: dict[Path, Any] = {}
+
+        def read(name: str) -> Tensor:
+            path = self._entries[name].path
+            try:
+                if path not in files:
+                    files[path] = safe_open(path, framework="pt")
+                return files[path].get_tensor(name).to(torch.float32, copy=True)  # type: ignore[no-any-return]
+            except (OSError, SafetensorError, RuntimeError) as error:
+                raise CalotypeError(f"{path} cannot be read: {error}; {_AGAIN}") from error
+
+        return read
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of another program.
+
+    Raises:
+        CalotypeError: missing, too large, or no JSON object.
+    """
+    try:
+        size = path.stat().st_size
+        if size > JSON_LIMIT:
+            raise CalotypeError(f"{path} has {size} bytes; expected settings below {JSON_LIMIT}")
+        data = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise CalotypeError(f"{path} is no valid JSON; {_AGAIN}") from error
+    if not isinstance(data, dict):
+        raise CalotypeError(f"{path} holds a {type(data).__name__}; expected a JSON object")
+    return data
+
+
+def plain_name(name: Any, where: Path) -> str:
+    """A file name that stays in its folder.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or ".." in name:
+        raise UsageError(
+            f"{where} names the file {name!r:.120}; expected a plain file name in the same folder"
+        )
+    return name
+
+
+def refuse_unknown(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Refuse settings this library knows nothing of; keys that begin with "_" are notes.
+
+    Raises:
+        ConfigError: with the list of those that are known.
+    """
+    unknown = sorted(key for key in data if key not in known and not key.startswith("_"))
+    if unknown:
+        raise ConfigError(f"{where}: got the unknown key {unknown[0]!r:.120}; known: {sorted(known)}")
+
+
+def open_weights(folder: Path, stem: str = "diffusion_pytorch_model") -> ForeignWeights:
+    """The safetensors of a component's folder: whole or in shards, plain or a fp16 variant.
+
+    Raises:
+        CalotypeError: none there, or damaged.
+        UsageError: an index names files outside its folder.
+    """
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        if (folder / name).is_file():
+            return ForeignWeights(read_header(folder / name), folder / name)
+    indices = (f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json")
+    for name in indices:
+        if (folder / name).is_file():
+            return _open_shards(folder / name)
+    pickles = sorted(folder.glob(f"{stem}*.bin"))
+    if pickles:
+        raise UsageError(
+            f"{folder} holds pickles only ({pickles[0].name}); convert them first: calotype convert"
+        )
+    raise CalotypeError(f"{folder} has no {stem}.safetensors; {_AGAIN}")
+
+
+def _open_shards(index: Path) -> ForeignWeights:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CalotypeError(f"{index} has no weight_map; {_AGAIN}")
+    shards = {plain_name(name, index) for name in weight_map.values()}
+    headers = {name: read_header(index.parent / name) for name in sorted(shards)}
+    entries = {}
+    for name, shard in weight_map.items():
+        if name not in headers[shard]:
+            raise CalotypeError(f"{index.parent / shard} lacks {name!r:.120}; {_AGAIN}")
+        entries[name] = headers[shard][name]
+    return ForeignWeights(entries, index)
+
+
+def read_header(path: Path) -> dict[str, ForeignTensor]:
+    """The entries of a safetensors file, checked against its size; nothing else is read.
+
+    Raises:
+        CalotypeError: missing, truncated or damaged.
+    """
+    try:
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else total
+            if length > min(HEADER_LIMIT, total - 8):
+                raise CalotypeError(f"{path} is truncated or no safetensors file; {_AGAIN}")
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}") from error
+    if not isinstance(header, dict):
+        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}")
+    header.pop("__metadata__", None)
+    return {name: _entry(name, entry, path, total - 8 - length) for name, entry in header.items()}
+
+
+def _entry(name: str, entry: Any, path: Path, size: int) -> ForeignTensor:
+    """One entry, if its shape, type and place agree with each other and with the file."""
+    kind = entry.get("dtype") if isinstance(entry, dict) else None
+    shape, place = (entry.get(key) if isinstance(entry, dict) else None for key in _PLACE_KEYS)
+    if not (isinstance(kind, str) and kind in _BYTES and _numbers(shape) and _numbers(place)):
+        raise CalotypeError(f"{path} has a damaged entry {name!r:.120}; {_AGAIN}")
+    assert shape is not None and place is not None
+    claimed = math.prod(shape) * _BYTES[kind]
+    if len(place) != 2 or place[1] > size or place[1] - place[0] != claimed:
+        raise CalotypeError(
+            f"{path}: {name!r:.120} of shape {str(shape)[:80]} claims {claimed} bytes of a file "
+            f"with {size}; it is truncated or damaged: {_AGAIN}"
+        )
+    return ForeignTensor(path, kind, tuple(shape))
+
+
+_PLACE_KEYS = ("shape", "data_offsets")
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values
+    )
