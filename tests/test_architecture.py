@@ -20,6 +20,8 @@ ROOMS = (
     "network_config",
     "adm_config",
     "schedule_config",
+    "prior_config",
+    "tuning_config",
     "config",
     "conditioning",
     "networks",

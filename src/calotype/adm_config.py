@@ -117,6 +117,7 @@ class AdmConfig:
         norm_groups: groups of every GroupNorm.
         norm_eps: added to variances in blocks.
         dropout: within residual blocks, in [0, 1).
+        last_step: a second network of the same kind predicts at timestep 0 (Karlo).
     """
 
     levels: tuple[AdmLevel, ...]
@@ -137,6 +138,7 @@ class AdmConfig:
     norm_groups: int = 32
     norm_eps: float = 1e-5
     dropout: float = 0.0
+    last_step: bool = False
     kind: Literal["adm_unet"] = "adm_unet"
 
     def __post_init__(self) -> None:

@@ -17,7 +17,9 @@ from calotype.network_config import (
     in_range,
     require,
 )
+from calotype.prior_config import PriorConfig, PriorNetworkConfig
 from calotype.schedule_config import DiscreteScheduleConfig, LowresConfig
+from calotype.tuning_config import LoraConfig, PreservationConfig
 from calotype.typed_json import from_dict, load_config, override, to_dict
 
 __all__ = [
@@ -28,10 +30,14 @@ __all__ = [
     "DiscreteScheduleConfig",
     "EfficientUNetConfig",
     "LevelConfig",
+    "LoraConfig",
     "LowresConfig",
     "NetworkConfig",
     "NormalLogSNR",
     "OptimizerConfig",
+    "PreservationConfig",
+    "PriorConfig",
+    "PriorNetworkConfig",
     "Recipe",
     "Sampler",
     "SamplingConfig",
@@ -307,6 +313,10 @@ class TrainConfig:
         batch_size: examples per optimizer step.
         total_images: length of the run.
         ema_halflife_images: half-life of the averaged weights.
+        posthoc_ema_images: images between snapshots of the averages whose length `calotype ema`
+            chooses after training; 0 = none.
+        lora: train low-rank adapters alone; None = all weights.
+        preservation: examples of what was known before, in every batch.
         text_dropout: share of captions replaced by the null caption.
         aug_level_max: aug_level is drawn uniformly from [0, this].
         checkpoint_images: images between checkpoints.
@@ -326,6 +336,9 @@ class TrainConfig:
     batch_size: int = 64
     total_images: int = 1_000_000
     ema_halflife_images: int = 25_000
+    posthoc_ema_images: int = 0
+    lora: LoraConfig | None = None
+    preservation: PreservationConfig | None = None
     text_dropout: float = 0.1
     aug_level_max: float = 1.0
     checkpoint_images: int = 20_000
@@ -344,6 +357,23 @@ class TrainConfig:
         in_range("seed", self.seed, 0, 2**63 - 1)
         for name in ("checkpoint_images", "keep_checkpoints", "ema_halflife_images"):
             in_range(name, getattr(self, name), 1, 10**13)
+        in_range("posthoc_ema_images", self.posthoc_ema_images, 0, 10**13)
+        require(
+            self.lora is None or self.posthoc_ema_images == 0,
+            "got lora with posthoc_ema_images; expected one of them: averages of the factors are "
+            "not averages of the weights",
+        )
+        require(
+            self.preservation is None or 0 < self.preserved_images < self.batch_size,
+            f"got batch_size={self.batch_size} with preservation; expected room for both kinds of "
+            "pictures: change batch_size or preservation.share",
+        )
+
+    @property
+    def preserved_images(self) -> int:
+        """Pictures of a batch that come from the preservation data."""
+        share = 0.0 if self.preservation is None else self.preservation.share
+        return round(share * self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ def test_data_emoji_passes_everything_on(command, monkeypatch):
         "data", "emoji", "--out", "d", "--sets", "noto, twemoji", "--size", "256"
     )
     assert code == 0 and "6,400  train" in out and "noto/x 256" in out
-    assert calls == [(Path("d"), {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": None})]
+    assert calls == [(Path("d"), {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": None, "ray": None})]
     assert command("data", "emoji", "--out", "d", "--size", "64")[0] == 2
 
 

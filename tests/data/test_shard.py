@@ -8,13 +8,7 @@ from PIL import Image
 from calotype.config import DataConfig
 from calotype.data.open import open_source
 from calotype.data.shard import shard_data
-from calotype.data.work import source_of
 from calotype.errors import CalotypeError, UsageError
-
-
-@pytest.fixture(autouse=True)
-def fresh():
-    source_of.cache_clear()
 
 
 @pytest.fixture
@@ -47,13 +41,11 @@ def test_a_second_run_skips_what_is_there_and_redoes_what_changed(folder, tmp_pa
     first = shard_data(folder, tmp_path / "out", rows=3)
     times = [r.path.stat().st_mtime_ns for r in first]
     first[1].path.unlink()
-    source_of.cache_clear()
     second = shard_data(folder, tmp_path / "out", rows=3)
     assert [r.skipped for r in second] == [True, False, True]
     assert [r.rows for r in second] == [3, 2, 1]
     assert second[0].path.stat().st_mtime_ns == times[0]
     (folder / "0.txt").write_text("another caption")
-    source_of.cache_clear()
     assert not any(r.skipped for r in shard_data(folder, tmp_path / "out", rows=3))
 
 

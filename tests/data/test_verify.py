@@ -7,7 +7,6 @@ from PIL import Image
 
 from calotype.data.statistics import statistics_svg, statistics_text
 from calotype.data.verify import verify_data
-from calotype.data.work import source_of
 from calotype.errors import UsageError
 
 
@@ -23,7 +22,6 @@ def drawing(seed, side=32):
 
 @pytest.fixture
 def folder(tmp_path):
-    source_of.cache_clear()
     for number in range(6):
         drawing(number).save(tmp_path / f"{number}.png")
         (tmp_path / f"{number}.txt").write_text("word " * (number + 1))
@@ -59,7 +57,6 @@ def test_the_report_is_plain_json(folder):
 
 
 def test_a_red_and_a_blue_square_are_no_duplicates(tmp_path):
-    source_of.cache_clear()
     for name, colour in (("red", (200, 30, 30)), ("blue", (30, 60, 220))):
         picture = Image.new("RGB", (32, 32), "white")
         picture.paste(colour, (8, 8, 24, 24))

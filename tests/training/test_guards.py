@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from calotype.errors import CalotypeError
-from calotype.training import trainer
+from calotype.training import stream
 from calotype.training.guards import Guards, robust_score
 from calotype.training.step import StepMetrics
 
@@ -46,19 +46,19 @@ def test_too_many_steps_without_finite_numbers_end_the_run(state):
 
 def _poisoned(monkeypatch, positions, value):
     """Batches whose pictures are `value` at some positions in the data."""
-    real = trainer.batches
+    real = stream.batches
 
     def batches(*args, **kwargs):
-        stream = real(*args, **{**kwargs, "prefetch": 0})
+        made = real(*args, **{**kwargs, "prefetch": 0})
         try:
-            for batch in stream:
+            for batch in made:
                 if batch.position in positions:
                     batch.x.fill_(value)
                 yield batch
         finally:
-            stream.close()
+            made.close()
 
-    monkeypatch.setattr(trainer, "batches", batches)
+    monkeypatch.setattr(stream, "batches", batches)
 
 
 def test_a_batch_that_is_not_finite_moves_nothing_and_is_written_down(

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from calotype.config import ConfigError, to_dict
-from calotype.errors import UsageError
+from calotype.config import to_dict
+from calotype.errors import ConfigError, UsageError
 from calotype.training.recipes import load_recipe, recipe_names
 
 NAMES = {"tiny", "emoji-64", "emoji-256", "emoji-1024", "imagen-64", "imagen-256", "imagen-1024"}

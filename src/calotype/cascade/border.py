@@ -48,5 +48,5 @@ class Border:
         return scaled + broadcast_to_image(alpha, z) * self.mean.to(z)
 
     def level(self, logsnr: Tensor) -> Tensor:
-        """logsnr of x' where that of x is `logsnr`."""
+        """Log-SNR of x' where that of x is `logsnr`."""
         return logsnr + 2 * self.std.to(logsnr).log()

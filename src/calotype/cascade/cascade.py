@@ -7,26 +7,27 @@ looking at the previews, cancelling is closing the generator.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor
 
-from calotype.cascade.edit import edit_rows, regridded
+from calotype.cascade.edit import edit_rows, known_channels, regridded
 from calotype.cascade.find import find_cascade
 from calotype.cascade.io import load_stage, read_cascade_config, read_cascade_file
 from calotype.cascade.io import save_cascade as save_to
 from calotype.cascade.pixels import to_pixels
 from calotype.cascade.plan import DrawOptions, DrawPlan, StagePlan, plan_sample, plan_upscale
+from calotype.cascade.prior import Prior, load_prior, save_prior, without_image
 from calotype.cascade.sizes import pad_lowres
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import CascadeConfig
 from calotype.diffusion import PerSampleNoise, SamplerState
 from calotype.errors import CalotypeError, UsageError
-from calotype.text import TextEncoder, build_text_encoder
+from calotype.text import TextEncoder, build_text_encoder, encodes_empty
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,6 +81,7 @@ class Cascade:
             it; None or "none" for an unconditional cascade.
         stages: from the base to the finest, or super-resolution stages alone.
         name: what the cascade is called.
+        prior: draws the image embedding that an unCLIP base is told of.
         weights: SHA-256 of each stage's weights file, by resolution, if they came from files.
 
     Raises:
@@ -92,8 +94,10 @@ class Cascade:
         stages: Sequence[Stage],
         *,
         name: str = "cascade",
+        prior: Prior | None = None,
         weights: dict[int, str] | None = None,
     ) -> None:
+        self.prior = None if prior is None else prior.eval()
         self.stages = tuple(stage.eval() for stage in stages)
         self._encoder = None if isinstance(text_encoder, str) else text_encoder
         spec = "none" if text_encoder is None else getattr(text_encoder, "spec", "custom")
@@ -128,7 +132,10 @@ class Cascade:
         entries = file.stages[:count]
         stages = [load_stage(folder / e.folder, sha256=e.sha256) for e in entries]
         hashes = {r: e.sha256 for r, e in zip(resolutions, entries, strict=False)}
-        return cls(config.text_encoder, stages, name=config.name, weights=hashes)
+        prior = None
+        if file.prior is not None:
+            prior = load_prior(folder / file.prior.folder, sha256=file.prior.sha256)
+        return cls(config.text_encoder, stages, name=config.name, prior=prior, weights=hashes)
 
     def save(self, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
         """Write the cascade into `folder`; an older cascade there is replaced all at once.
@@ -142,12 +149,14 @@ class Cascade:
                 "got a text encoder without a specification; make the cascade with a string such "
                 "as 'minilm' to save it"
             )
+        prior = self.prior
         save_to(
             Path(folder),
             stages=self.stages,
             text_encoder=self.text_encoder_spec,
             name=self.name,
             dtype=dtype,
+            write_prior=None if prior is None else lambda to: save_prior(prior, to, dtype=dtype),
         )
 
     @property
@@ -249,8 +258,12 @@ class Cascade:
             lowres: the pictures to enlarge, (B, 3, h, w), if the plan does not begin with a base.
         """
         text, negative = self._embed(plan.captions), None
-        if any(stage.sampling.guidance_weight != 1 for stage in plan.stages) and text is not None:
+        guided = any(stage.sampling.guidance_weight != 1 for stage in plan.stages)
+        if (guided or self.prior is not None) and text is not None:
             negative = self._embed(plan.negatives or ("",) * len(plan.captions))
+        if self.prior is not None and text is not None and negative is not None:
+            text = self.prior.complete(text, negative, plan.seeds)
+            negative = without_image(negative)
         images = []
         for stage in plan.stages:
             parts = []
@@ -284,9 +297,11 @@ class Cascade:
                 aug_level=plan.sampling.aug_level,
                 noise=noise,
             )
+        # Only in-painting networks look at it.
+        cond = replace(cond, extra=known_channels(edit))
         uncond = None
         if plan.sampling.guidance_weight != 1 and text is not None and part.negative is not None:
-            uncond = Conditioning(part.negative.to(stage.device), cond.lowres, cond.aug_level)
+            uncond = replace(cond, text=part.negative.to(stage.device))
         start_time = 1.0 if edit is None else edit.start_time
         steps = len(stage.levels(plan.sampling, start_time)) - 1
         state = None
@@ -302,7 +317,8 @@ class Cascade:
         width = max(stage.config.network.text_dim for stage in self.stages)
         if width == 0:
             return None
-        if not any(_is_caption(caption) for caption in captions):
+        known = self.text_encoder_spec if self._encoder is None else self._encoder
+        if not any(_is_caption(caption) for caption in captions) and not encodes_empty(known):
             return TextEmbedding.null(len(captions), width)
         encoder = self.text_encoder
         if encoder is None or encoder.embed_dim != width:

@@ -177,6 +177,18 @@ def image_to_image(
     return cascade.sample(captions, seeds=seeds, **options)
 
 
+def known_channels(edit: StageEdit | None) -> Tensor | None:
+    """What an in-painting network is told: the known picture and its mask, (B, 4, H, W).
+
+    None where nothing is known. Order and masking as in Nichol et al. 2021, section 2.4,
+    arXiv:2112.10741.
+    """
+    if edit is None or not isinstance(edit.transform, KeepKnown):
+        return None
+    mask = edit.transform.mask.float()
+    return torch.cat((edit.transform.known.float() * mask, mask), dim=1)
+
+
 def edit_rows(edit: StageEdit, rows: slice) -> StageEdit:
     """The edit of some pictures of a batch."""
     start = None if edit.start is None else edit.start[rows]

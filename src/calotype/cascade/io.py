@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +53,7 @@ class CascadeFile:
     name: str
     text_encoder: str
     stages: tuple[StageEntry, ...]
+    prior: StageEntry | None = None
 
     def __post_init__(self) -> None:
         """Check the version of the format."""
@@ -115,24 +116,28 @@ def load_stage(folder: Path, *, sha256: str | None = None) -> Stage:
     Raises:
         CalotypeError: a file is missing, truncated or damaged, or does not fit the settings.
     """
-    from safetensors import SafetensorError, safe_open
-
     config = _load_json(folder / STAGE_FILE, StageConfig)
     with torch.device("meta"):
         stage = Stage(config)
     weights = folder / WEIGHTS_FILE
     expected = stage.state_dict()
-    _check_header(weights, expected)
+    check_header(weights, expected)
     if sha256 is not None and file_sha256(weights) != sha256:
         raise CalotypeError(f"{weights} has another SHA-256 than noted in its cascade; {_AGAIN}")
-    try:
-        with safe_open(weights, framework="pt") as file:
-            tensors = {name: _as_float32(file.get_tensor(name)) for name in expected}
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CalotypeError(f"{weights} cannot be read: {error}; {_AGAIN}") from error
-    stage.load_state_dict(tensors, assign=True)
+    stage.load_state_dict(load_tensors(weights, expected), assign=True)
     stage.requires_grad_(True)
     return stage.eval()
+
+
+def load_tensors(weights: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors of a weights file, in float32, each a copy of its own."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="pt") as file:
+            return {name: _as_float32(file.get_tensor(name)) for name in names}
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CalotypeError(f"{weights} cannot be read: {error}; {_AGAIN}") from error
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
@@ -141,7 +146,8 @@ def _as_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32, copy=True, memory_format=layout)
 
 
-def _check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
+def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
+    """Compare names, shapes, types and size of a weights file with what is expected."""
     header, data_bytes = _read_header(path)
     missing, unknown = sorted(set(expected) - set(header)), sorted(set(header) - set(expected))
     if missing or unknown:
@@ -208,8 +214,11 @@ def save_cascade(
     text_encoder: str,
     name: str,
     dtype: torch.dtype = torch.float32,
+    write_prior: Callable[[Path], str] | None = None,
 ) -> None:
     """Write a whole cascade; an older one in `folder` is replaced all at once.
+
+    `write_prior` writes the cascade's prior, if it has one, and returns the SHA-256 of its weights.
 
     Raises:
         UsageError: `folder` holds something else.
@@ -227,10 +236,20 @@ def save_cascade(
             place = str(stage.config.resolution)
             digest = save_stage(stage, temporary / place, dtype=dtype)
             entries.append(StageEntry(folder=place, sha256=digest))
+        prior = None
+        if write_prior is not None:
+            prior = StageEntry(folder="prior", sha256=write_prior(temporary / "prior"))
         file = CascadeFile(
-            format=1, name=config.name, text_encoder=text_encoder, stages=tuple(entries)
+            format=1,
+            name=config.name,
+            text_encoder=text_encoder,
+            stages=tuple(entries),
+            prior=prior,
         )
-        write_file(temporary / CASCADE_FILE, json.dumps(to_dict(file), indent=1).encode())
+        data = to_dict(file)
+        if prior is None:
+            del data["prior"]  # readers of before priors existed refuse the key
+        write_file(temporary / CASCADE_FILE, json.dumps(data, indent=1).encode())
 
 
 def _replaceable(folder: Path) -> bool:

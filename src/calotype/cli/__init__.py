@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 import typer
 
 from calotype import __version__
+from calotype.cli.convert import convert, export
 from calotype.cli.data import app as data_app
+from calotype.cli.ema import ema
 from calotype.cli.info import info
 from calotype.cli.sample import sample
 from calotype.cli.train import assemble, train
@@ -32,7 +34,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS: tuple[Callable[..., None], ...] = (sample, upscale, train, assemble, info)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    sample,
+    upscale,
+    train,
+    assemble,
+    ema,
+    info,
+    convert,
+    export,
+)
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(data_app, name="data")

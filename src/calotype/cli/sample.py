@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.cli.drawing import contact_sheet, output_names, progress, watch
+from calotype.cli.loras import Loras, MergeLora, apply_loras, check_like
 from calotype.cli.options import (
     Device,
     Dtype,
@@ -55,6 +56,8 @@ class _Request:
     guidance: float | None
     stage_options: Sequence[str] | None
     like: dict[str, Any] | None
+    loras: Sequence[str] | None
+    merge_lora: bool
     device: str | None
     dtype: str | None
     threads: int | None
@@ -83,6 +86,8 @@ def sample(
     ] = None,
     stage_option: StageOptions = None,
     negative: Negative = None,
+    lora: Loras = None,
+    merge_lora: MergeLora = True,
     from_file: Annotated[
         Path | None, typer.Option(help="Text file with one caption a line; - is the input.")
     ] = None,
@@ -116,6 +121,8 @@ def sample(
         guidance=guidance,
         stage_options=stage_option,
         like=recipe,
+        loras=lora,
+        merge_lora=merge_lora,
         device=device,
         dtype=dtype,
         threads=threads,
@@ -176,7 +183,7 @@ def _draw(request: _Request, names: Sequence[Path], *, quiet: bool) -> dict[str,
     from calotype.cascade.png import write_png
     from calotype.cascade.recipe import picture_recipe
 
-    cascade, options = _prepare(request)
+    cascade, options, loras = _prepare(request)
     runtime = _apply_runtime(cascade, request)
     whole = cascade.plan(request.captions, seeds=request.seeds, **options)
     shown = whole.stages[-1].shown
@@ -196,6 +203,7 @@ def _draw(request: _Request, names: Sequence[Path], *, quiet: bool) -> dict[str,
             result = watch(cascade.draw(plan), show)
             for row, pixels in enumerate(to_pixels(result.images[-1])):
                 recipe = picture_recipe(cascade, plan, row, runtime)
+                recipe |= {"loras": loras} if loras else {}
                 recipes.append(recipe)
                 if one_file:
                     sheet.append(pixels)
@@ -218,8 +226,8 @@ def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[st
     return {"files": files, "pictures": pictures, **common}
 
 
-def _prepare(request: _Request) -> tuple[Cascade, DrawOptions]:
-    """Load the cascade and settle what is drawn."""
+def _prepare(request: _Request) -> tuple[Cascade, DrawOptions, list[dict[str, Any]]]:
+    """Load the cascade and settle what is drawn, and with which LoRAs."""
     from calotype.cascade import Cascade
     from calotype.cascade.find import find_cascade
     from calotype.cascade.io import read_cascade_config
@@ -265,7 +273,9 @@ def _prepare(request: _Request) -> tuple[Cascade, DrawOptions]:
     if negative is not None:
         options["negative_captions"] = [negative] * len(request.captions)
     cascade.plan(request.captions, seeds=request.seeds, **options)  # errors before computing
-    return cascade, options
+    check_like(request.like, request.loras)
+    loras = apply_loras(cascade, request.loras, known=list(defaults), merged=request.merge_lora)
+    return cascade, options, loras
 
 
 def _apply_runtime(cascade: Cascade, request: _Request) -> Runtime:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.cli.drawing import output_names, progress, watch
+from calotype.cli.loras import Loras, MergeLora, apply_loras
 from calotype.cli.options import (
     Device,
     Dtype,
@@ -41,6 +42,8 @@ def upscale(
         int | None, typer.Option(help="Resolution of the last stage (256, 1024).")
     ] = None,
     stage_option: StageOptions = None,
+    lora: Loras = None,
+    merge_lora: MergeLora = True,
     as_json: Json = False,
     device: Device = None,
     dtype: Dtype = None,
@@ -65,6 +68,7 @@ def upscale(
     settings = sampling_settings(defaults, stage_options=stage_option)
     plan = plan_upscale(cascade.stages, pixels, [text], seeds=[seed], options={"stop_at": size})
     drawn = [cascade.stages[stage.index].config.resolution for stage in plan.stages]
+    loras = apply_loras(cascade, lora, known=list(defaults), merged=merge_lora)
     runtime = choose_runtime(device, dtype, threads)
     runtime.apply(cascade.stages)
     steps = cascade.upscale_steps(
@@ -76,6 +80,7 @@ def upscale(
     for stage in recipe["stages"]:
         stage["sampling"] = _plain(settings[stage["resolution"]])
     recipe |= {"kind": "upscale", "source": picture.name}
+    recipe |= {"loras": loras} if loras else {}
     write_png(name, to_pixels(result.images[-1])[0], recipe)
     seconds = round(time.perf_counter() - begin, 3)
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)

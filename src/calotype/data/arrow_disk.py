@@ -68,8 +68,9 @@ class SavedDatasetSource:
             state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
             self.files = tuple(root / file["filename"] for file in state["_data_files"])
             chosen = [root / file["filename"] for file in state.get("_indices_data_files") or ()]
-            table = _mapped(self.files)
-            rows = np.arange(table.num_rows) if not chosen else _numbers(_mapped(chosen))
+            tables = _mapped(self.files)
+            table = _joined(tables)
+            rows = np.arange(table.num_rows) if not chosen else _numbers(_joined(_mapped(chosen)))
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(
@@ -77,6 +78,9 @@ class SavedDatasetSource:
             ) from error
         names = table.column_names
         check_captions(root, names)
+        self.has_splits = "split" in names
+        self._ends = np.cumsum([len(part) for part in tables])
+        self._sizes = [file.stat().st_size for file in self.files]
         self._images = table[image_column(root, names)]
         self._texts = texts_as_bytes(table.select([n for n in ROW_COLUMNS if n in names]))
         deciding = table.select([n for n in DECIDING_COLUMNS if n in names])
@@ -101,14 +105,17 @@ class SavedDatasetSource:
         """The column `key`, or the number of the row in the files."""
         row = int(self._rows[index])
         if "key" in self._texts.column_names:
+            self._check_unchanged(row)
             return str(self._texts["key"][row].as_py())
         return f"row:{row}"
 
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Captions of a row."""
+        row = int(self._rows[index])
+        self._check_unchanged(row)
         return row_captions(
             self._texts,
-            int(self._rows[index]),
+            row,
             self.key(index),
             variants=self.selection.variants,
             report=self.report,
@@ -116,10 +123,23 @@ class SavedDatasetSource:
 
     def picture_bytes(self, index: int) -> bytes:
         """The encoded picture of a row; raises `BrokenPicture`."""
-        return picture_cell(self._images[int(self._rows[index])].as_py())
+        row = int(self._rows[index])
+        self._check_unchanged(row)
+        return picture_cell(self._images[row].as_py())
+
+    def _check_unchanged(self, row: int) -> None:
+        """Reading a mapped file that was cut short would end the process without a word."""
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        file = self.files[number]
+        try:
+            size = file.stat().st_size
+        except OSError:
+            size = -1
+        if size != self._sizes[number]:
+            raise CalotypeError(f"{file} changed under the run; put it back, or start anew")
 
 
-def _mapped(files: Sequence[Path]) -> Any:
+def _mapped(files: Sequence[Path]) -> list[Any]:
     try:
         import pyarrow as pa
     except ImportError as error:
@@ -129,6 +149,12 @@ def _mapped(files: Sequence[Path]) -> Any:
         if not file.is_file():
             raise CalotypeError(f"{file} is missing; save the data set again")
         tables.append(pa.ipc.open_stream(pa.memory_map(str(file))).read_all())
+    return tables
+
+
+def _joined(tables: Sequence[Any]) -> Any:
+    import pyarrow as pa
+
     return pa.concat_tables(tables)
 
 

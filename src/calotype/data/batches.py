@@ -47,6 +47,7 @@ class Batch:
         keys: B names of examples.
         position: of the first example of the global batch.
         next_position: where the next batch starts; what a checkpoint stores.
+        weights: how much each example's loss counts, (B,); None = all 1.
     """
 
     x: Tensor
@@ -55,6 +56,7 @@ class Batch:
     keys: tuple[str, ...]
     position: int
     next_position: int
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

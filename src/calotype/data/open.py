@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from calotype.config import DataConfig
@@ -10,16 +9,22 @@ from calotype.data.arrow_disk import SavedDatasetSource, saved_dataset_folder
 from calotype.data.columns import Selection
 from calotype.data.folder import FolderSource
 from calotype.data.parquet import ParquetSource
-from calotype.data.source import EncodedSource, EveryNth, ExampleSource
+from calotype.data.source import EncodedSource, EveryNth, ExampleSource, WithoutEveryNth
 from calotype.data.tar import TarSource
 from calotype.errors import UsageError
 
 VALIDATION_SPLIT = "unseen_pair"
 VALIDATION_STEP = 50
+VALIDATION_MINIMUM = 200
+"""Sets that are no larger are trained on whole: a few pictures less would be felt."""
 
 
 def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSource:
     """The examples to train on.
+
+    What `validation_source` validates on is left out: rows of another split than "train", or,
+    where no rows were set aside, every 50th example of a set of more than 200. In a smaller set
+    those are trained on as well.
 
     Args:
         path: a folder of Parquet shards, of shards by size (`256/*.parquet`, `1024/*.parquet`),
@@ -36,21 +41,32 @@ def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSour
     if len(source) == 0:
         styles = "" if data.styles is None else f" of styles {list(data.styles)}"
         raise UsageError(f"got no examples{styles} to train on in {path}; check --data")
+    if len(source) > VALIDATION_MINIMUM and _set_aside(source, path, resolution, data) is None:
+        return WithoutEveryNth(source, VALIDATION_STEP)
     return source
 
 
 def validation_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSource:
-    """The examples to validate on.
+    """The examples to validate on, for the same arguments as `open_source`.
 
-    Rows of the split "unseen_pair" where there are any. Other data have no part that was set
-    aside: every 50th example, which is trained on as well, so that its loss says how training
-    goes but not how well unseen captions fare.
+    Rows of the split "unseen_pair" where there are any. Otherwise every 50th example, which
+    `open_source` leaves out of training if there are more than 200; in a smaller set they are
+    trained on, so that their loss says how training goes but not how well unseen captions fare.
     """
+    source = _open(path, resolution, Selection("train", data.styles, data.caption_variants))
+    aside = _set_aside(source, path, resolution, data)
+    return EveryNth(source, VALIDATION_STEP) if aside is None else aside
+
+
+def _set_aside(
+    source: EncodedSource, path: Path, resolution: int, data: DataConfig
+) -> EncodedSource | None:
+    """Rows of the split for validation, if there are any beside those of `source`."""
+    if not isinstance(source, ParquetSource | SavedDatasetSource) or not source.has_splits:
+        return None
     selection = Selection(VALIDATION_SPLIT, data.styles, data.caption_variants)
-    source = _open(path, resolution, selection)
-    if isinstance(source, ParquetSource) and source.has_splits and len(source) > 0:
-        return source
-    return EveryNth(_open(path, resolution, replace(selection, split="train")), VALIDATION_STEP)
+    aside = _open(path, resolution, selection)
+    return aside if len(aside) > 0 else None
 
 
 def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:
@@ -81,9 +97,11 @@ def parts(path: Path) -> tuple[str, ...]:
     return ("",)
 
 
-def open_part(path: Path, part: str = "", *, split: str | None = None) -> EncodedSource:
+def open_part(
+    path: Path, part: str = "", *, split: str | None = None, variants: int = 16
+) -> EncodedSource:
     """All examples of a part, of one split or (None) of whatever split."""
-    return _open(path / part, 1, Selection(split))
+    return _open(path / part, 1, Selection(split, variants=variants))
 
 
 def parquet_files(path: Path, resolution: int) -> list[Path]:

@@ -226,4 +226,5 @@ def _open_parquet(file: Path) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtra("data", "pyarrow") from error
-    return pyarrow.parquet.ParquetFile(file, memory_map=True)
+    # Not mapped: a file that is cut short under the run would end the process without a word.
+    return pyarrow.parquet.ParquetFile(file)

@@ -6,9 +6,12 @@ is there already, so that the work can be interrupted, repeated and shared.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any
 from calotype.data.open import parts
 from calotype.data.pictures import BrokenPicture, decode_picture
 from calotype.data.source import EncodedSource
-from calotype.data.work import Chunk, chunks_of, source_of, work_over
+from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 
 GROUP_BYTES = 2_000_000
@@ -28,6 +31,8 @@ SPLIT = "train"
 
 _NOTE = b"calotype"
 _VERSION = 1
+_PARTIAL = ".partial-"
+_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ def shard_data(
     *,
     rows: int = 2048,
     processes: int = 1,
+    ray: str | None = None,
     on_shard: Callable[[ShardResult], None] | None = None,
 ) -> list[ShardResult]:
     """Convert the data at `path` to shards `out/00000.parquet`, ...
@@ -58,6 +64,7 @@ def shard_data(
         out: folder of the shards; must not be the source.
         rows: examples of a shard; broken ones are left out, and named in the result.
         processes: local processes.
+        ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
         on_shard: called with each result, for progress.
 
     Raises:
@@ -71,9 +78,11 @@ def shard_data(
     _pyarrow()
     results = []
     for part in parts(path):
-        chunks = chunks_of(path, part, SPLIT, size=rows)
-        task = functools.partial(write_shard, folder=out / part, rows=rows)
-        for result in work_over(chunks, task, processes=processes):
+        folder = out.resolve() / part
+        _remove_stale_files(folder)
+        chunks = chunks_of(open_for_work(path, part, SPLIT), size=rows)
+        task = functools.partial(write_shard, folder=folder, rows=rows)
+        for result in work_over(chunks, task, processes=processes, ray=ray):
             results.append(result)
             if on_shard is not None:
                 on_shard(result)
@@ -82,7 +91,7 @@ def shard_data(
 
 def write_shard(chunk: Chunk, folder: Path, rows: int) -> ShardResult:
     """Write the shard of one chunk, unless it is there and was made from the same examples."""
-    source = source_of(chunk.path, chunk.part, chunk.split)
+    source = source_of(chunk.data)
     path = folder / f"{chunk.start // rows:05d}.parquet"
     origin = f"{_VERSION} {source.fingerprint} {chunk.start} {chunk.stop}"
     done = _finished(path, origin)
@@ -91,7 +100,8 @@ def write_shard(chunk: Chunk, folder: Path, rows: int) -> ShardResult:
     table, broken = _read_chunk(source, chunk)
     note = json.dumps({"origin": origin, "broken": broken})
     table = table.replace_schema_metadata({_NOTE: note, b"huggingface": _hugging_face_note()})
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    # Another machine may have the same process number.
+    partial = path.with_name(f"{path.name}{_PARTIAL}{uuid.uuid4().hex[:12]}")
     mean_bytes = max(1, table.nbytes // max(1, table.num_rows))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,6 +153,14 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
         "captions": pa.array(captions, pa.list_(pa.string())),
     }
     return pa.table(columns), broken
+
+
+def _remove_stale_files(folder: Path) -> None:
+    """Remove what killed writers left; files touched in the last hour may be in use."""
+    for file in folder.glob(f"*.parquet{_PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+                file.unlink()
 
 
 def _finished(path: Path, origin: str) -> ShardResult | None:

@@ -139,6 +139,44 @@ class EveryNth:
         return self.source.captions(index * self.step)
 
 
+class WithoutEveryNth:
+    """The examples of another source that `EveryNth` leaves: all but its first, n-th, 2n-th ..."""
+
+    def __init__(self, source: ExampleSource, step: int) -> None:
+        """Set up; `step` is at least 2."""
+        self.source = source
+        self.step = step
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the whole source."""
+        return self.source.fingerprint
+
+    @property
+    def report(self) -> SourceReport:
+        """That of the whole source."""
+        return self.source.report
+
+    def __len__(self) -> int:
+        """Count of examples."""
+        return len(self.source) - -(-len(self.source) // self.step)
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`."""
+        return self.source[self._place(index)]
+
+    def key(self, index: int) -> str:
+        """Name of the example."""
+        return self.source.key(self._place(index))
+
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Captions of the example."""
+        return self.source.captions(self._place(index))
+
+    def _place(self, index: int) -> int:
+        return index + index // (self.step - 1) + 1
+
+
 def all_captions(source: ExampleSource, variants: int) -> Iterator[str]:
     """Every caption that training may use, each once: the first `variants` of every example."""
     seen: set[int] = set()

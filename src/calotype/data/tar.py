@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from calotype.data.pictures import BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
 from calotype.data.tar_index import SAMPLE, scan_tar, split_name
 from calotype.data.text import decode_text
+from calotype.errors import CalotypeError
 
 _INDEX_VERSION = 1
 
@@ -42,8 +43,10 @@ class TarSource:
         self.root = root
         self.files = tuple(sorted(files))
         self.report = SourceReport()
+        self._marks: dict[Path, tuple[int, int]] = {}
         self._indexes: list[NDArray[np.void]] = []
         for file in self.files:
+            self._marks[file] = _mark(file.stat())
             samples, problem = _index(file)
             if problem is not None:
                 self.report.bad_metadata[self._name(file)] = problem
@@ -67,7 +70,7 @@ class TarSource:
     def key(self, index: int) -> str:
         """Tar and name of the sample, e.g. `00000.tar/000012`."""
         file, sample = self._locate(index)
-        with file.open("rb") as data:
+        with self._opened(file) as data:
             data.seek(int(sample["header"]))
             with tarfile.open(fileobj=data, mode="r:") as tar:
                 member = tar.next()
@@ -82,7 +85,7 @@ class TarSource:
         for kind in ("text", "json"):
             if sample[kind] < 0 or texts:
                 continue
-            decoded = decode_text(_read(file, int(sample[kind]), int(sample[f"{kind}_size"])))
+            decoded = decode_text(self._read(file, int(sample[kind]), int(sample[f"{kind}_size"])))
             replaced |= decoded.replaced
             texts = [decoded.text] if kind == "text" else _json_texts(decoded.text)
         captions = tuple(Caption(text.strip()) for text in texts if text.strip())
@@ -97,7 +100,7 @@ class TarSource:
         file, sample = self._locate(index)
         size = int(sample["image_size"])
         try:
-            data = _read(file, int(sample["image"]), size)
+            data = self._read(file, int(sample["image"]), size)
         except OSError as error:
             raise BrokenPicture(f"cannot be read: {error.strerror}") from error
         if len(data) < size:
@@ -114,11 +117,27 @@ class TarSource:
     def _name(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix()
 
+    def _read(self, file: Path, offset: int, size: int) -> bytes:
+        with self._opened(file) as data:
+            data.seek(offset)
+            return data.read(size)
 
-def _read(file: Path, offset: int, size: int) -> bytes:
-    with file.open("rb") as data:
-        data.seek(offset)
-        return data.read(size)
+    def _opened(self, file: Path) -> BinaryIO:
+        """The tar, which must be the one that was indexed: offsets in another mean nothing."""
+        try:
+            data = file.open("rb")
+        except OSError as error:
+            raise CalotypeError(
+                f"cannot read {file}: {error.strerror}; did the data change under the run?"
+            ) from error
+        if _mark(os.fstat(data.fileno())) != self._marks[file]:
+            data.close()
+            raise CalotypeError(f"{file} changed under the run; put it back, or start anew")
+        return data
+
+
+def _mark(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def _json_texts(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from PIL import Image
 from calotype.data.open import parts
 from calotype.data.pictures import BrokenPicture, decode_picture
 from calotype.data.source import EncodedSource
-from calotype.data.work import Chunk, chunks_of, source_of, work_over
+from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
 from calotype.errors import MissingExtra
 
 CHUNK = 256
@@ -114,13 +114,18 @@ class DataReport:
 
 
 def verify_data(
-    path: Path, *, processes: int = 1, on_examples: Callable[[int], None] | None = None
+    path: Path,
+    *,
+    processes: int = 1,
+    ray: str | None = None,
+    on_examples: Callable[[int], None] | None = None,
 ) -> DataReport:
     """Read and decode every example of the data at `path`, of whatever split.
 
     Args:
         path: anything that `open_source` takes.
         processes: local processes.
+        ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
         on_examples: called with the number of examples newly done, for progress.
 
     Raises:
@@ -130,21 +135,21 @@ def verify_data(
     _imagehash()
     reports = {}
     for part in parts(path):
-        chunks = chunks_of(path, part, size=CHUNK)
+        data = open_for_work(path, part)
+        chunks = chunks_of(data, size=CHUNK)
         found = []
-        for facts in work_over(chunks, inspect_chunk, processes=processes):
+        for facts in work_over(chunks, inspect_chunk, processes=processes, ray=ray):
             found.append(facts)
             if on_examples is not None:
                 on_examples(len(facts.pictures))
         found.sort(key=lambda facts: facts.chunk.start)
-        reports[part] = _summarise(source_of(path, part), found)
-    source_of.cache_clear()
+        reports[part] = _summarise(source_of(data), found)
     return DataReport(str(path), reports)
 
 
 def inspect_chunk(chunk: Chunk) -> ChunkFacts:
     """Decode the pictures of a chunk and measure its captions."""
-    source = source_of(chunk.path, chunk.part)
+    source = source_of(chunk.data)
     pictures = tuple(_inspect(source, index) for index in range(chunk.start, chunk.stop))
     replaced = {facts.key for facts in pictures} & source.report.replaced_captions
     return ChunkFacts(chunk, pictures, tuple(sorted(replaced)))

@@ -1,63 +1,168 @@
-"""Work over all examples of a data set, in chunks, here or in local processes."""
+"""Work over all examples of a data set, in chunks: here, in local processes or on Ray."""
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
 
 from calotype.data.open import open_part
 from calotype.data.source import EncodedSource
-from calotype.errors import UsageError
+from calotype.errors import CalotypeError, UsageError
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+_KEPT_SOURCES = 4
+_kept: OrderedDict[DataPart, EncodedSource] = OrderedDict()
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Examples `start` to `stop` (exclusive) of a part and split of the data at `path`."""
+class DataPart:
+    """One part and split of a data set, as it was when the work began.
+
+    Args:
+        path: of the data, absolute: work may be done elsewhere.
+        part: name of the part, as `open.parts` gives it.
+        split: value of the column `split`; None = all.
+        variants: captions made of caption parts.
+        fingerprint: of the source; work on data that changed since is refused.
+        length: count of examples.
+    """
 
     path: Path
     part: str
     split: str | None
+    variants: int
+    fingerprint: str
+    length: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Examples `start` to `stop` (exclusive) of a part."""
+
+    data: DataPart
     start: int
     stop: int
 
 
-def chunks_of(path: Path, part: str, split: str | None = None, *, size: int) -> tuple[Chunk, ...]:
-    """The whole part (of one split; None = all) in chunks of `size` examples."""
-    length = len(source_of(path, part, split))
-    starts = range(0, length, size)
-    return tuple(Chunk(path, part, split, start, min(start + size, length)) for start in starts)
+def open_for_work(
+    path: Path, part: str, split: str | None = None, *, variants: int = 16
+) -> DataPart:
+    """Open a part as it is now, and keep it open in this process.
+
+    Raises:
+        UsageError: there is nothing at `path`, or it cannot be read as what it seems to be.
+    """
+    path = path.resolve()
+    source = open_part(path, part, split=split, variants=variants)
+    data = DataPart(path, part, split, variants, source.fingerprint, len(source))
+    _keep(data, source)
+    return data
 
 
-@functools.lru_cache(maxsize=4)
-def source_of(path: Path, part: str, split: str | None = None) -> EncodedSource:
-    """The part, opened once in each process."""
-    return open_part(path, part, split=split)
+def source_of(data: DataPart) -> EncodedSource:
+    """The part, opened once in each process.
+
+    Raises:
+        CalotypeError: the data changed since `open_for_work`.
+    """
+    if data in _kept:
+        return _kept[data]
+    source = open_part(data.path, data.part, split=data.split, variants=data.variants)
+    if source.fingerprint != data.fingerprint:
+        raise CalotypeError(
+            f"{data.path} changed while it was worked on; run the command again: what is finished "
+            "and still fits is kept"
+        )
+    _keep(data, source)
+    return source
+
+
+def _keep(data: DataPart, source: EncodedSource) -> None:
+    _kept[data] = source
+    while len(_kept) > _KEPT_SOURCES:
+        _kept.popitem(last=False)
+
+
+def chunks_of(data: DataPart, *, size: int) -> tuple[Chunk, ...]:
+    """The whole part in chunks of `size` examples."""
+    starts = range(0, data.length, size)
+    return tuple(Chunk(data, start, min(start + size, data.length)) for start in starts)
+
+
+def usable_cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def work_over(
-    chunks: Sequence[Chunk], task: Callable[[Chunk], T], *, processes: int
-) -> Iterator[T]:
+    items: Sequence[T], task: Callable[[T], R], *, processes: int, ray: str | None = None
+) -> Iterator[R]:
     """Results of `task` as they come, in no fixed order when there are several processes.
 
-    `task` must be a function of a module, or a `functools.partial` of one.
+    Args:
+        items: of the work; small, for they are sent to whoever does it.
+        task: a function of a module, or a `functools.partial` of one. It may be called again for
+            an item whose worker died: what it leaves must be whole, and be found by the next call.
+        processes: local processes; 1 = this one. On a Ray started here, its workers.
+        ray: address of a Ray cluster (see `ray_jobs.connected`); None = local processes.
+
+    Raises:
+        UsageError: a wrong number of processes.
+        CalotypeError: a process died.
     """
     if processes < 1:
         raise UsageError(f"got processes={processes}; expected at least 1")
-    if processes == 1 or len(chunks) < 2:
-        yield from map(task, chunks)
+    if ray is not None:
+        from calotype.data.ray_jobs import ray_map
+
+        yield from ray_map(items, task, address=ray, workers=processes)
         return
+    if processes == 1 or len(items) < 2:
+        yield from map(task, items)
+        return
+    yield from _work_in_processes(items, task, min(processes, len(items)))
+
+
+def _work_in_processes(items: Sequence[T], task: Callable[[T], R], processes: int) -> Iterator[R]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(chunks)), mp_context=context) as pool:
-        futures = [pool.submit(task, chunk) for chunk in chunks]
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=leave_with_parent) as pool:
+        futures = [pool.submit(task, item) for item in items]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise CalotypeError(
+                "a process died, probably for lack of memory; run the command again with fewer "
+                "processes: what is finished is kept"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def leave_with_parent() -> None:
+    """End this process when the one that started it ends, however that ends.
+
+    The pool's own processes would wait for ever for work from a parent that was killed.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="calotype-parent", daemon=True).start()

@@ -48,7 +48,7 @@ def denoising_steps(
             f"levels of shape {tuple(levels.shape)} are no grid, expected at least two log-SNRs "
             "above -inf: use sampling_levels or karras_levels"
         )
-    # The network sees fewer digits: rounding the grid first lets the coefficients see the same levels.
+    # The network sees fewer digits: rounded first, the coefficients see the same levels as it.
     grid = levels.cpu().to(level_dtype).double()
     if not bool((grid[1:] != grid[:-1]).all()):
         raise UsageError("levels repeat a level, expected every step to move: use fewer steps")

@@ -10,16 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _LAZY = {
-    "convert": "convert",
+    "convert": "loading",
     "export_to_diffusers": "diffusers_export",
-    "load": "convert",
+    "load": "loading",
 }
 
 __all__ = ["convert", "export_to_diffusers", "load"]
 
 if TYPE_CHECKING:
-    from calotype.interop.convert import convert, load
     from calotype.interop.diffusers_export import export_to_diffusers
+    from calotype.interop.loading import convert, load
 
 
 def __getattr__(name: str) -> Any:

@@ -56,8 +56,8 @@ def read_stage_config(folder: Path) -> StageConfig:
     scheduler = read_scheduler(read_json(scheduler_path), str(scheduler_path))
     if network.learned_variance != scheduler.learned_variance:
         raise ConfigError(
-            f"{scheduler_path}: got a variance that does not fit the {6 if network.learned_variance else 3} "
-            "output channels of the network; expected 'learned_range' with 6 and a fixed one with 3"
+            f"{scheduler_path}: got a variance_type that does not fit the network; expected "
+            "'learned_range' with 6 output channels and a fixed one with 3"
         )
     resolution = side(data, where)
     common = StageConfig(

@@ -79,12 +79,14 @@ def convert(path: Path, folder: Path) -> None:
     (folder / "plain.json").write_text(json.dumps(plain), "utf-8")
 
 
-def _plain(value: Any) -> Any:
-    """Numbers, strings, nothing, and lists of such; of anything else, its type's name."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Numbers, strings, nothing, lists and records of such; of anything else, its type's name."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, list | tuple) and len(value) <= 10_000:
-        return [_plain(v) if not isinstance(v, list | tuple) else repr(type(v)) for v in value]
+    if depth < _DEEPEST and isinstance(value, list | tuple) and len(value) <= 10_000:
+        return [_plain(v, depth + 1) for v in value]
+    if depth < _DEEPEST and isinstance(value, dict) and len(value) <= 10_000:
+        return {str(k): _plain(v, depth + 1) for k, v in value.items()}
     return f"<{type(value).__name__}>"
 
 

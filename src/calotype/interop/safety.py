@@ -126,7 +126,9 @@ def refuse_unknown(data: Mapping[str, Any], known: Sequence[str], where: str) ->
     """
     unknown = sorted(key for key in data if key not in known and not key.startswith("_"))
     if unknown:
-        raise ConfigError(f"{where}: got the unknown key {unknown[0]!r:.120}; known: {sorted(known)}")
+        raise ConfigError(
+            f"{where}: got the unknown key {unknown[0]!r:.120}; known: {sorted(known)}"
+        )
 
 
 def open_weights(folder: Path, stem: str = "diffusion_pytorch_model") -> ForeignWeights:

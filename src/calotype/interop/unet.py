@@ -159,8 +159,8 @@ def _levels(data: Mapping[str, Any]) -> tuple[AdmLevel, ...]:
             attention = "cross" if only[index] else "joined"
         elif pair != _PLAIN_BLOCKS:
             raise ConfigError(
-                f"got the blocks {pair[0]!r:.60} and {pair[1]!r:.60}; known pairs: {_PLAIN_BLOCKS}, "
-                f"{_TEXT_BLOCKS}"
+                f"got the blocks {pair[0]!r:.60} and {pair[1]!r:.60}; known pairs: "
+                f"{_PLAIN_BLOCKS}, {_TEXT_BLOCKS}"
             )
         levels.append(AdmLevel(channels=width, blocks=blocks[index], attention=attention))
     return tuple(levels)

@@ -14,11 +14,20 @@ from torch import Tensor, nn
 
 from calotype.conditioning import Conditioning
 from calotype.config import AdmConfig, EfficientUNetConfig, NetworkConfig, UNetConfig
-from calotype.networks.adm import AdmUNet
+from calotype.networks.adm import AdmPair, AdmUNet
 from calotype.networks.efficient_unet import EfficientUNet
+from calotype.networks.prior import PriorNetwork
 from calotype.networks.unet import UNet
 
-__all__ = ["AdmUNet", "DenoisingNetwork", "EfficientUNet", "UNet", "build_network"]
+__all__ = [
+    "AdmPair",
+    "AdmUNet",
+    "DenoisingNetwork",
+    "EfficientUNet",
+    "PriorNetwork",
+    "UNet",
+    "build_network",
+]
 
 
 class DenoisingNetwork(Protocol):
@@ -41,4 +50,4 @@ def build_network(config: NetworkConfig) -> nn.Module:
         case EfficientUNetConfig():
             return EfficientUNet(config)
         case AdmConfig():
-            return AdmUNet(config)
+            return AdmPair(config) if config.last_step else AdmUNet(config)

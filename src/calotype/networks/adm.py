@@ -232,3 +232,25 @@ class AdmUNet(nn.Module):
                 x = block(x, embedding, text)
         output: Tensor = self.head(x)
         return output
+
+
+class AdmPair(nn.Module):
+    """Two networks of one kind: the second answers at timestep 0, where pictures are finished."""
+
+    def __init__(self, config: AdmConfig) -> None:
+        super().__init__()
+        self.first = AdmUNet(config)
+        self.last = AdmUNet(config)
+
+    def forward(self, z: Tensor, timesteps: Tensor, cond: Conditioning) -> Tensor:
+        """As `AdmUNet`."""
+        return self.bind(cond)(z, timesteps)
+
+    def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
+        """As `AdmUNet`; all timesteps of a call should be 0, or none."""
+        first, last = self.first.bind(cond), self.last.bind(cond)
+
+        def predict(z: Tensor, timesteps: Tensor) -> Tensor:
+            return last(z, timesteps) if bool((timesteps == 0).all()) else first(z, timesteps)
+
+        return predict

@@ -46,6 +46,8 @@ class StatesEncoder(nn.Module):
 
     def forward(self, text: TextEmbedding) -> AdmText:
         """All states count: these models were trained on padding, too."""
+        if not bool(text.mask.any(1).all()):
+            raise ValueError("got a null caption; expected the states of the empty caption for it")
         pooled = None if self.pool is None else self.pool(text.tokens)
         return AdmText(self.projection(text.tokens), None, pooled)
 

@@ -16,7 +16,6 @@ from torch.nn import functional
 from calotype.network_config import in_range, require
 from calotype.networks.text import split_heads
 
-
 # Mean and spread of red, green and blue in CLIP's training pictures, of values 0 to 255.
 _COLOUR_MEAN = (122.77, 116.75, 104.09)
 _COLOUR_STD = (68.50, 66.63, 70.32)
@@ -154,12 +153,14 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, *, causal: bool) -> Tensor:
         y = self.norm_attention(x)
-        parts = (split_heads(f(y), self.heads) for f in (self.query, self.key, self.value))
-        y = functional.scaled_dot_product_attention(*parts, is_causal=causal)
+        queries, keys, values = (
+            split_heads(part(y), self.heads) for part in (self.query, self.key, self.value)
+        )
+        y = functional.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
         x = x + self.attention_out(y.transpose(1, 2).flatten(2))
         result: Tensor = x + self.hidden_out(functional.gelu(self.hidden(self.norm_hidden(x))))
         return result
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / (x.norm(dim=-1, keepdim=True) + 1e-12)
+    return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + 1e-12)

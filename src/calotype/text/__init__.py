@@ -12,10 +12,11 @@ from pathlib import Path
 from calotype.errors import ConfigError
 from calotype.text.encoder import TextEncoder
 
-__all__ = ["TextEncoder", "build_text_encoder"]
+__all__ = ["TextEncoder", "build_text_encoder", "encodes_empty"]
 
 _EXPECTED = (
-    "minilm, minilm:<folder>, t5:<folder or name>, clip:<folder or name>, bytes:<width> or none"
+    "minilm, minilm:<folder>, t5:<folder or name>, clip:<folder or name>, t5_padded:<folder>, "
+    "clip_pooled:<folder>, glide:<folder>, bytes:<width> or none"
 )
 
 
@@ -49,4 +50,26 @@ def build_text_encoder(spec: str, *, max_tokens: int | None = None) -> TextEncod
         from calotype.text.clip import CLIPTextEncoder
 
         return CLIPTextEncoder(name, max_tokens=max_tokens)
+    if kind == "t5_padded" and name:
+        from calotype.text.t5_padded import PaddedT5TextEncoder
+
+        return PaddedT5TextEncoder(name)
+    if kind == "clip_pooled" and name:
+        from calotype.text.clip_pooled import PooledCLIPTextEncoder
+
+        return PooledCLIPTextEncoder(name)
+    if kind == "glide" and name:
+        from calotype.text.glide import CaptionTokens
+
+        return CaptionTokens(name, max_tokens=128 if max_tokens is None else max_tokens)
     raise ConfigError(f"text_encoder: got {spec!r}, expected {_EXPECTED}; change the setting")
+
+
+def encodes_empty(encoder: TextEncoder | str | None) -> bool:
+    """Whether the empty caption has states of its own, and is no null caption.
+
+    So it is for published models that were trained on it; their encoders say so.
+    """
+    if isinstance(encoder, str):
+        return encoder.partition(":")[0] in ("t5_padded", "clip_pooled")
+    return bool(getattr(encoder, "encodes_empty", False))

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,7 +64,12 @@ class PretrainedText:
 
 
 def load_pretrained(
-    name: str, model_types: dict[str, str], *, dtype: torch.dtype, allow_download: bool
+    name: str,
+    model_types: dict[str, str],
+    *,
+    dtype: torch.dtype,
+    allow_download: bool,
+    tokenizer_name: str | None = None,
 ) -> PretrainedText:
     """Load a model and its tokenizer from a folder or the hub cache.
 
@@ -72,6 +78,8 @@ def load_pretrained(
         model_types: `model_type` of the configuration to the class of transformers to use.
         dtype: of the weights.
         allow_download: whether the hub may be asked; otherwise only files that are here are used.
+        tokenizer_name: folder of the tokenizer where it is another; weights must be safetensors
+            then, and may be a fp16 variant, as in folders of diffusers.
 
     Raises:
         MissingExtra: transformers is not installed.
@@ -82,7 +90,7 @@ def load_pretrained(
         import transformers
     except ImportError as error:
         raise MissingExtra("interop", "transformers") from error
-    where = {"local_files_only": not allow_download}
+    where: dict[str, Any] = {"local_files_only": not allow_download}
     try:
         config = transformers.AutoConfig.from_pretrained(name, **where)
     except Exception as error:  # transformers raises many kinds
@@ -93,14 +101,25 @@ def load_pretrained(
             f"{sorted(model_types)}; choose another model or encoder"
         )
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **where)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_name or name, **where)
     except Exception as error:
         raise _cannot_load(name, "tokenizer", error) from error
+    if tokenizer_name is not None:
+        where |= {"use_safetensors": True, **_variant(Path(name))}
     model = _load_model(getattr(transformers, model_types[config.model_type]), name, dtype, where)
     return PretrainedText(model.eval().requires_grad_(False), tokenizer, name)
 
 
-def _load_model(kind: Any, name: str, dtype: torch.dtype, where: dict[str, bool]) -> Any:
+def _variant(folder: Path) -> dict[str, str]:
+    """Ask for half precision files where there are no others."""
+    plain = ("model.safetensors", "model.safetensors.index.json")
+    half = ("model.fp16.safetensors", "model.safetensors.index.fp16.json")
+    if any((folder / name).is_file() for name in plain):
+        return {}
+    return {"variant": "fp16"} if any((folder / name).is_file() for name in half) else {}
+
+
+def _load_model(kind: Any, name: str, dtype: torch.dtype, where: dict[str, Any]) -> Any:
     from transformers.utils import logging
 
     # It lists the decoder's weights as unexpected: they are, and it does not matter here.

@@ -251,11 +251,24 @@ class Shard:
                     found[index] = row
         return found
 
-    def states(self, row: int) -> Array:
-        """Token states (L, D) float32 of the caption in a row."""
+    @property
+    def keys(self) -> Array:
+        """(N, 2) uint64: the captions' keys, in the order of rows."""
+        return np.stack([self._array("key_high"), self._array("key_low")], axis=1)
+
+    def key(self, row: int) -> tuple[int, int]:
+        """Key of the caption in a row."""
+        return int(self._array("key_high")[row]), int(self._array("key_low")[row])
+
+    def rows(self, row: int) -> TokenRows:
+        """Tokens of the caption in a row as they are stored, mapped."""
         start, end = self._array("offsets")[row : row + 2].tolist()
         scales = self._array("scales")[start:end] if "scales" in self._header else None
-        return decode_rows(TokenRows(self._array("tokens")[start:end], scales))
+        return TokenRows(self._array("tokens")[start:end], scales)
+
+    def states(self, row: int) -> Array:
+        """Token states (L, D) float32 of the caption in a row."""
+        return decode_rows(self.rows(row))
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

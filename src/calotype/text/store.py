@@ -68,14 +68,19 @@ class CaptionStore:
         return sum(shard.nbytes for shard in self._shards.values())
 
     def refresh(self) -> None:
-        """Take in shards that were written since.
+        """Take in shards that were written since, and let go of those merged into others.
 
         Raises:
             CalotypeError: a shard is damaged.
         """
-        for path in sorted(self.card.folder.glob("*.safetensors")):
-            if not path.name.startswith(".") and path.name not in self._shards:
-                self._shards[path.name] = Shard(path)
+        paths = [p for p in self.card.folder.glob("*.safetensors") if not p.name.startswith(".")]
+        kept, self._shards = self._shards, {}
+        for path in sorted(paths):
+            try:
+                self._shards[path.name] = kept.get(path.name) or Shard(path)
+            except CalotypeError:
+                if path.exists():  # else merged since it was listed
+                    raise
         ranges = [(shard.first, shard.last) for shard in self._shards.values()]
         self._ranges = np.array(ranges, np.uint64).reshape(-1, 2)
 
@@ -102,16 +107,18 @@ class CaptionStore:
         if isinstance(captions, str) or len(captions) == 0:
             raise UsageError(f"got {captions!r}, expected a list of captions; write [caption]")
         wanted = [caption for caption in dict.fromkeys(captions) if caption.strip()]
-        states: dict[str, Array] = {}
-        absent = []
-        for caption, place in zip(wanted, self._find(wanted), strict=True):
-            if place is None:
-                absent.append(caption)
-            else:
-                states[caption] = place[0].states(place[1])
-        states |= self._embed_absent(absent)
+        try:
+            states = self._stored(wanted)
+        except FileNotFoundError:  # a shard was merged into others before it was first read
+            self.refresh()
+            states = self._stored(wanted)
+        states |= self._embed_absent([caption for caption in wanted if caption not in states])
         nothing = np.zeros((0, self.embed_dim), np.float32)
         return _padded([states.get(caption, nothing) for caption in captions])
+
+    def _stored(self, captions: Sequence[str]) -> dict[str, Array]:
+        found = zip(captions, self._find(captions), strict=True)
+        return {text: place[0].states(place[1]) for text, place in found if place is not None}
 
     def _find(self, captions: Sequence[str]) -> list[tuple[Shard, int] | None]:
         """Shard and row of each caption."""

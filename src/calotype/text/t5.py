@@ -20,7 +20,7 @@ from calotype.text.encoder import (
 )
 from calotype.text.pretrained import load_pretrained
 
-_MODEL_TYPES = {
+MODEL_TYPES = {
     "t5": "T5EncoderModel",
     "mt5": "MT5EncoderModel",
     "umt5": "UMT5EncoderModel",
@@ -55,7 +55,7 @@ class T5TextEncoder:
         check_dtype(dtype, "t5")
         self.spec = f"t5:{name}"
         self._loaded = load_pretrained(
-            name, _MODEL_TYPES, dtype=dtype, allow_download=allow_download
+            name, MODEL_TYPES, dtype=dtype, allow_download=allow_download
         )
         self._loaded.model.to(device)
         self._dtype = dtype

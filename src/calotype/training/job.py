@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from calotype.config import TrainConfig
@@ -23,6 +24,7 @@ class StageJob:
         unseen: fixed examples to validate on, or None.
         trained: as many that are trained on, or None.
         state: changes.
+        preserved: examples of what was known before, mixed into every batch, or None.
     """
 
     config: TrainConfig
@@ -32,6 +34,15 @@ class StageJob:
     unseen: Probe | None
     trained: Probe | None
     state: TrainState
+    preserved: ExampleSource | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all data that is trained on."""
+        if self.preserved is None:
+            return self.source.fingerprint
+        both = f"{self.source.fingerprint} {self.preserved.fingerprint}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     @property
     def images(self) -> int:

@@ -22,8 +22,9 @@ from calotype.training.checkpoint import (
     read_tensors,
     write_checkpoint,
 )
+from calotype.training.exports import without_adapters, write_lora
 from calotype.training.job import StageJob
-from calotype.training.state import restore, snapshot
+from calotype.training.state import Snapshot, restore, snapshot
 
 
 class StageCheckpoints:
@@ -80,9 +81,13 @@ class StageCheckpoints:
             CalotypeError: the checkpoint before could not be written.
         """
         self._work.wait()
-        content, keep = self._content(decay_start), self._job.config.keep_checkpoints
+        copied = snapshot(self._job.state)
+        content, keep = self._content(copied, decay_start), self._job.config.keep_checkpoints
+        lora = self._job.config.lora
 
         def work() -> None:
+            if lora is not None:
+                write_lora(self._folder.parent, copied.averaged, lora, images=content.images)
             self.latest = write_checkpoint(self._folder, content)
             prune(self._folder, keep=keep)
 
@@ -100,8 +105,8 @@ class StageCheckpoints:
         restore(self._job.state, read_tensors(self.latest), read_state(self.latest))
         return True
 
-    def _content(self, decay_start: bool) -> CheckpointContent:
-        copied, job = snapshot(self._job.state), self._job
+    def _content(self, copied: Snapshot, decay_start: bool) -> CheckpointContent:
+        job = self._job
         state = {
             "format": 1,
             "images": job.images,
@@ -109,7 +114,7 @@ class StageCheckpoints:
             "totals": [stage.total_images for stage in self._recipe.stages],
             "decay_start": decay_start,
             **copied.numbers,
-            "data_fingerprint": job.source.fingerprint,
+            "data_fingerprint": job.fingerprint,
             "runtime": self._runtime.to_dict(),
             "versions": versions(),
             "recipe": to_dict(self._recipe),
@@ -118,7 +123,7 @@ class StageCheckpoints:
         def write_cascade(folder: Path) -> None:
             save_cascade(
                 folder,
-                stages=[*self._done, copied.averaged],
+                stages=[*self._done, without_adapters(copied.averaged, job.config.lora)],
                 text_encoder=self._recipe.stages[0].text_encoder,
                 name=self._recipe.name,
             )

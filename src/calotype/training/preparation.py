@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from torch import Tensor
+
 from calotype.cascade.runtime import DTYPES, Runtime
+from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
 from calotype.data.open import open_source, validation_source
 from calotype.data.source import ExampleSource, all_captions
+from calotype.networks.lora import ADAPTERS
+from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
 from calotype.training.initial import initial_weights
 from calotype.training.job import StageJob
@@ -17,7 +24,13 @@ from calotype.training.probe import Probe, read_probe
 from calotype.training.progress import CountDisplay
 from calotype.training.signals import StopRequest
 from calotype.training.state import TrainState, copy_weights, new_state
-from calotype.training.text import TextLookup, build_encoder, caption_statistics, embed_ahead
+from calotype.training.text import (
+    TextLookup,
+    build_encoder,
+    caption_statistics,
+    embed_ahead,
+    stored_captions,
+)
 
 PROBE_EXAMPLES = 64
 
@@ -43,10 +56,14 @@ class Preparation:
     stores: dict[str, CaptionStore] = field(default_factory=dict)
 
     @property
-    def embeddings(self) -> Path:
-        """Folder of embedded captions: beside the data if it is there, else in the run."""
-        beside = self.data / "embeddings"
-        return beside if beside.is_dir() else self.out / "embeddings"
+    def beside(self) -> Path:
+        """Where `calotype data embed` puts embedded captions."""
+        return self.data / "embeddings"
+
+    def embeddings(self, spec: str) -> Path:
+        """Folder of embedded captions: beside the data if its encoder fits, else in the run."""
+        fits = any(card.spec == spec for card in store_cards(self.beside))
+        return self.beside if fits and os.access(self.beside, os.W_OK) else self.out / "embeddings"
 
 
 def prepare_job(
@@ -69,27 +86,47 @@ def prepare_job(
     resolution = config.stage.resolution
     source = open_source(preparation.data, resolution=resolution, data=config.data)
     held_out = validation_source(preparation.data, resolution=resolution, data=config.data)
-    text = _embedded(preparation, config, (source, held_out))
+    preserved = None
+    if config.preservation is not None:
+        folder = Path(config.preservation.data)
+        preserved = open_source(folder, resolution=resolution, data=config.data)
+    sources = [source, held_out] if preserved is None else [source, held_out, preserved]
+    text = _embedded(preparation, config, sources)
     runtime = preparation.runtime
     state = new_state(config, device=runtime.device, dtype=DTYPES[runtime.dtype])
     if init is not None:
-        copy_weights(state.stage, initial_weights(init, resolution=resolution))
+        weights = initial_weights(init, resolution=resolution)
+        copy_weights(state.stage, {**_adapter_weights(state.stage), **weights})
     elif fit_text and text is not None and config.stage.network.text_pooling == "whitened_mean":
         _fit_text(state, source, text, variants=config.data.caption_variants)
     state.ema.reset()
     unseen = _probe(held_out, config)
     trained = None if unseen is None else _probe(source, config, limit=len(unseen))
-    return StageJob(config, offset, source, text, unseen, trained, state)
+    return StageJob(config, offset, source, text, unseen, trained, state, preserved)
+
+
+def _adapter_weights(stage: Stage) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in stage.state_dict().items() if ADAPTERS in name}
 
 
 def _embedded(
-    preparation: Preparation, config: TrainConfig, sources: tuple[ExampleSource, ...]
+    preparation: Preparation, config: TrainConfig, sources: Sequence[ExampleSource]
 ) -> TextLookup | None:
     spec, text_dim = config.text_encoder, config.stage.network.text_dim
+    if text_dim == 0:
+        return None
+    captions = [c for s in sources for c in all_captions(s, config.data.caption_variants)]
+    captions += config.grid_captions
+    missing = config.data.missing_captions
+    stored = stored_captions(
+        preparation.beside, captions, spec=spec, text_dim=text_dim, missing=missing
+    )
+    if stored is not None:
+        preparation.stores[spec] = stored
+        return stored.__getitem__
     encoder = build_encoder(spec, text_dim)
     if encoder is None:
         return None
-    captions = [c for s in sources for c in all_captions(s, config.data.caption_variants)]
     display = CountDisplay("embedding captions", quiet=preparation.quiet)
 
     def progress(done: int, total: int) -> None:
@@ -98,18 +135,16 @@ def _embedded(
 
     store = embed_ahead(
         encoder,
-        [*captions, *config.grid_captions],
-        folder=preparation.embeddings,
-        missing=config.data.missing_captions,
+        captions,
+        folder=preparation.embeddings(spec),
+        missing=missing,
         progress=progress,
     )
     preparation.stores[spec] = store
     return store.__getitem__
 
 
-def _fit_text(
-    state: TrainState, source: ExampleSource, text: TextLookup, *, variants: int
-) -> None:
+def _fit_text(state: TrainState, source: ExampleSource, text: TextLookup, *, variants: int) -> None:
     statistics = caption_statistics(text, all_captions(source, variants))
     if statistics is not None:
         network = cast(Any, state.stage.network)

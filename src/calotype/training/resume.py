@@ -27,11 +27,13 @@ from calotype.training.checkpoint import (
     remove_folder,
     remove_leftovers,
 )
+from calotype.training.exports import cut_back_exports, remove_exports
 from calotype.training.learning_rate import decay_start
 from calotype.training.lock import LOCK_NAME
 from calotype.training.log import cut_back
 
 RECIPE_FILE = "recipe.json"
+INIT_FILE = "init.txt"
 LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
 _HARMLESS = (
     "total_images",
@@ -110,9 +112,20 @@ def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Reci
     return recipe
 
 
-def record_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write RUN/recipe.json."""
+def record_recipe(folder: Path, recipe: Recipe, *, init: Path | None) -> None:
+    """Write RUN/recipe.json and, where there is one, what the stages start from."""
     write_file(folder / RECIPE_FILE, json.dumps(to_dict(recipe), indent=1).encode())
+    if init is not None:
+        place = init if str(init) == "default" else init.resolve()
+        write_file(folder / INIT_FILE, str(place).encode())
+
+
+def recorded_init(folder: Path, init: Path | None) -> Path | None:
+    """What later stages start from: as asked for, else as recorded when the run was begun."""
+    path = folder / INIT_FILE
+    if init is not None or not path.is_file():
+        return init
+    return Path(path.read_text("utf-8"))
 
 
 def find_start(folder: Path, recipe: Recipe, *, say: Say) -> Start:
@@ -186,6 +199,7 @@ def _go_back(folder: Path, path: Path, aside: list[Path]) -> None:
     images = int(path.name)
     for name in LOG_FILES:
         cut_back(folder / name, images)
+    cut_back_exports(folder, images)
     for grid in (folder / "grids").glob("*.png"):
         if grid.stem.isdecimal() and int(grid.stem) > images:
             grid.unlink()
@@ -208,6 +222,7 @@ def _start_over(folder: Path, aside: list[Path]) -> None:
         (folder / name).unlink(missing_ok=True)
     for name in ("checkpoints", "grids"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    remove_exports(folder)
 
 
 def _essence(recipe: Recipe) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from calotype.config import Recipe
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import resume
 from calotype.training.checkpoint import read_tensors
+from calotype.training.exports import without_adapters
 from calotype.training.guards import Guards
 from calotype.training.job import StageJob
 from calotype.training.keeper import StageCheckpoints, versions
@@ -75,6 +76,8 @@ def run_recipe(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
         UsageError: the options do not fit what is there.
         CalotypeError: training cannot go on.
     """
+    if not options.resume:
+        _check_init(recipe, options.init)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,11 +96,13 @@ class _Run:
         self.out = out
         self.options = options
         self.start = resume.Start(None, {})
+        self.init = resume.recorded_init(out, options.init)
         if options.resume:
             recipe = resume.recorded_recipe(out, recipe, images=options.images)
             self.start = resume.find_start(out, recipe, say=self.say)
             if self.start.path is None:
                 self.say(f"no checkpoint to go on from in {out}: starting over")
+                _check_init(recipe, self.init)
         self.recipe = recipe
         self.done: list[Stage] = []  # averaged, on their way into cascades
         self.data = data
@@ -115,7 +120,7 @@ class _Run:
         runtime = self._runtime()
         torch.set_num_threads(runtime.threads)
         preparation = Preparation(self.data, self.out, runtime, self.options.quiet, stop)
-        resume.record_recipe(self.out, self.recipe)
+        resume.record_recipe(self.out, self.recipe, init=self.init)
         if self.start.path is not None:
             self.say(f"going on from checkpoint {self.start.path.name}")
         first = int(state.get("stage", 0))
@@ -132,7 +137,7 @@ class _Run:
                 images = job.images
                 if stop:
                     return self._stopped(images, stop)
-                self.done.append(job.state.averaged_stage())
+                self.done.append(without_adapters(job.state.averaged_stage(), job.config.lora))
         self.say(f"finished: {images} images; draw with --model {self.out}")
         return 0
 
@@ -160,7 +165,7 @@ class _Run:
         start, config = self.start, self.recipe.stages[number]
         offset = sum(stage.total_images for stage in self.recipe.stages[:number])
         resumed = start.path is not None and start.state["stage"] == number
-        init = None if start.path is not None else self.options.init
+        init = None if resumed else self.init
         job = prepare_job(preparation, config, offset=offset, init=init, fit_text=not resumed)
         if resumed and start.path is not None:
             self._check_data(start.state, job)
@@ -173,7 +178,7 @@ class _Run:
         Raises:
             CalotypeError: it is not, and an inexact resume is not allowed.
         """
-        if state["data_fingerprint"] == job.source.fingerprint:
+        if state["data_fingerprint"] == job.fingerprint:
             return
         text = f"the data in {self.data} has changed since the checkpoint was written"
         if not self.options.allow_inexact_resume:
@@ -217,3 +222,15 @@ class _Run:
     def _stopped(self, images: int, stop: StopRequest) -> int:
         self.say(f"stopped at {images} images; go on with --resume")
         return 0 if stop.exit_code is None else stop.exit_code
+
+
+def _check_init(recipe: Recipe, init: Path | None) -> None:
+    """Adapters of random weights would be of no use.
+
+    Raises:
+        UsageError: the recipe trains some, and there is nothing to start from.
+    """
+    if init is None and any(stage.lora is not None for stage in recipe.stages):
+        raise UsageError(
+            "got a recipe with lora and no weights to start from; add --init, e.g. --init default"
+        )

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
 from calotype.errors import CalotypeError
+from calotype.networks.lora import train_adapters
 from calotype.training.ema import EMA
 from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from calotype.training.posthoc_ema import PosthocAverages
 from calotype.training.randomness import seed_networks
 
 RECENT_LOSSES = 256
@@ -36,6 +38,7 @@ class TrainState:
         skipped_in_row: the same, since the last good step.
         rewinds: how often a loss spike sent the run back.
         recent_losses: of the last good steps, for finding spikes.
+        posthoc: averages whose length is chosen after training, or None.
     """
 
     stage: Stage
@@ -48,6 +51,7 @@ class TrainState:
     skipped_in_row: int = 0
     rewinds: int = 0
     recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LOSSES))
+    posthoc: PosthocAverages | None = None
 
     @property
     def position(self) -> int:
@@ -68,11 +72,14 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     """A stage with initial weights, which depend on the seed and the resolution alone."""
     seed_networks(config.seed, config.stage.resolution, part=-1)
     stage = Stage(config.stage).to(device)
+    if config.lora is not None:
+        train_adapters(stage.network, config.lora)
     cast(Any, stage).to(memory_format=torch.channels_last)
     stage.compute_dtype = dtype
     stage.train()
     ema = EMA(stage, halflife_images=config.ema_halflife_images)
-    return TrainState(stage, ema, build_optimizer(stage, config.optimizer))
+    posthoc = PosthocAverages(stage) if config.posthoc_ema_images > 0 else None
+    return TrainState(stage, ema, build_optimizer(stage, config.optimizer), posthoc=posthoc)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,6 +114,8 @@ def snapshot(state: TrainState) -> Snapshot:
         "ema.safetensors": dict(averaged.state_dict()),
         "optimizer.safetensors": _copied(optimizer_tensors(state.optimizer)),
     }
+    if state.posthoc is not None:
+        tensors |= state.posthoc.tensors()
     return Snapshot(_counters_of(state), tensors, averaged)
 
 
@@ -123,6 +132,8 @@ def restore(
     restore_optimizer(state.optimizer, saved["optimizer.safetensors"])
     for name in _COUNTERS:
         setattr(state, name, numbers[name])
+    if state.posthoc is not None:
+        state.posthoc.restore(saved, state.images_seen)
     state.recent_losses.clear()
     state.recent_losses.extend(numbers["recent_losses"])
 

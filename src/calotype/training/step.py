@@ -84,6 +84,8 @@ def train_step(
         set_learning_rate(state.optimizer, rate)
         state.optimizer.step()
         state.ema.update(batch_size=images, images_seen=state.images_seen)
+    if state.posthoc is not None:  # after a skipped step, too: time goes on with the same weights
+        state.posthoc.update(state.images_seen)
     return StepMetrics(state.images_seen, loss, norm, rate, not finite, batch.keys)
 
 
@@ -110,6 +112,8 @@ def _accumulate(
         losses = state.stage.loss(
             x, cond, part.logsnr.to(x.device), part.eps.to(x.device), weighting=weighting
         )
+        if batch.weights is not None:
+            losses = losses * batch.weights[rows].to(losses)
         torch.autograd.backward(losses.sum() / images)
         total += losses.detach().double().sum().cpu()
     return float(total) / images

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from calotype.conditioning import TextEmbedding
-from calotype.errors import ConfigError
-from calotype.text import TextEncoder, build_text_encoder
+from calotype.errors import CalotypeError, ConfigError
+from calotype.text import TextEncoder, build_text_encoder, encodes_empty
+from calotype.text.layout import StoreCard, StoreLayout, store_cards
 from calotype.text.store import CaptionStore, embed_captions
 
 TextLookup = Callable[[Sequence[str]], TextEmbedding]
@@ -63,10 +64,86 @@ def embed_ahead(
         progress: gets (done, total).
     """
     captions = [] if missing == "refuse" else captions
-    store = embed_captions(encoder, captions, folder=folder, progress=progress)
+    fitting = [c for c in _cards(folder) if c.fingerprint == encoder.fingerprint]
+    layout = StoreLayout(precision=fitting[0].precision) if fitting else StoreLayout()
+    store = embed_captions(encoder, captions, folder=folder, progress=progress, layout=layout)
     if missing == "compute":
         store.encoder = encoder
     return store
+
+
+def stored_captions(
+    folder: Path,
+    captions: Sequence[str],
+    *,
+    spec: str,
+    text_dim: int,
+    missing: Literal["compute", "refuse"] = "compute",
+) -> CaptionStore | None:
+    """The store that `calotype data embed` made in `folder`, if it is all that is needed.
+
+    The encoder is not loaded; with "compute" it is when a caption turns up that is not there.
+    None if no store is of the encoder `spec` or, with "compute", it lacks some of the captions.
+    """
+    for card in _cards(folder):
+        if card.spec == spec and card.embed_dim == text_dim:
+            store = CaptionStore(card)
+            if missing == "refuse":
+                return store
+            if not store.missing(captions):
+                store.encoder = DeferredEncoder(card)
+                return store
+    return None
+
+
+def _cards(folder: Path) -> list[StoreCard]:
+    """The stores in a folder, the exact ones first."""
+    return sorted(store_cards(folder), key=lambda card: card.precision != "float16")
+
+
+class DeferredEncoder:
+    """The encoder of a store, loaded when it is first called."""
+
+    def __init__(self, card: StoreCard) -> None:
+        """Promise the encoder that the card describes."""
+        self.card = card
+        self.spec = card.spec
+        self.encodes_empty = encodes_empty(card.spec)
+        self._encoder: TextEncoder | None = None
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the token states."""
+        return self.card.embed_dim
+
+    @property
+    def fingerprint(self) -> str:
+        """As the store has it."""
+        return self.card.fingerprint
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence L; loads the encoder."""
+        return self._loaded().max_tokens
+
+    def __call__(self, captions: Sequence[str]) -> TextEmbedding:
+        """Token states and mask.
+
+        Raises:
+            CalotypeError: the encoder is not the one that made the store.
+        """
+        return self._loaded()(captions)
+
+    def _loaded(self) -> TextEncoder:
+        if self._encoder is None:
+            encoder = build_text_encoder(self.spec)
+            if encoder is None or encoder.fingerprint != self.fingerprint:
+                raise CalotypeError(
+                    f"the encoder {self.spec!r} is not the one that made {self.card.folder}; "
+                    "embed the captions again, or move that folder away"
+                )
+            self._encoder = encoder
+        return self._encoder
 
 
 def caption_statistics(lookup: TextLookup, captions: Iterable[str]) -> TextStatistics | None:

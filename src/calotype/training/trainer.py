@@ -9,8 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from calotype.data.batches import Batch, batches
+from calotype.data.batches import Batch
 from calotype.errors import CalotypeError
+from calotype.training.exports import cut_back_exports
 from calotype.training.grid import draw_enlarged, draw_prompts, save_sheet
 from calotype.training.guards import Guards
 from calotype.training.job import StageJob
@@ -21,6 +22,7 @@ from calotype.training.progress import RateMeter, TrainingDisplay
 from calotype.training.scalars import Scalars
 from calotype.training.signals import StopRequest
 from calotype.training.step import StepMetrics, train_step
+from calotype.training.stream import training_batches
 from calotype.training.validation import errors_by_level
 
 _GRID_EXAMPLES = 8
@@ -99,16 +101,7 @@ class StageTrainer:
                 self._train_stream(stream, stop)
 
     def _batches(self) -> Generator[Batch, None, None]:
-        config = self.job.config
-        return batches(
-            self.job.source,
-            resolution=config.stage.resolution,
-            lowres_resolution=config.stage.lowres_resolution,
-            config=config.data,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_position=self.job.state.position,
-        )
+        return training_batches(self.job)
 
     def _train_stream(self, stream: Iterator[Batch], stop: StopRequest) -> None:
         """Steps on one stream of batches; ends early after a rewind, for another place in it."""
@@ -159,18 +152,22 @@ class StageTrainer:
         state.skipped, state.rewinds = skipped, rewinds + 1
         self.files.log.cut_back(self.job.images)
         self.files.validation.cut_back(self.job.images)
+        cut_back_exports(self.files.folder, self.job.images)
         self.files.skipped.write({**note, "images": self.job.images, "spike_at": images})
         return True
 
     def _between_steps(self, before: int, stop: StopRequest) -> None:
         """Validation, grids and checkpoints that are due."""
-        job, config = self.job, self.job.config
+        job, config, state = self.job, self.job.config, self.job.state
         if self._due(before, config.validation_images):
             self._validate()
         if self._due(before, config.grid_images):
             self._draw()
+        if state.posthoc is not None and self._due(before, config.posthoc_ema_images):
+            resolution = config.stage.resolution
+            state.posthoc.write(self.files.folder, images=job.images, resolution=resolution)
         starts = decay_start(config.optimizer, config.total_images)
-        at_decay = before < starts <= job.state.images_seen
+        at_decay = before < starts <= state.images_seen
         if self._due(before, config.checkpoint_images) or at_decay or stop:
             self.files.sync()
             self._checkpoints.write(decay_start=at_decay)
@@ -226,4 +223,5 @@ def shortened(batch: Batch, images: int) -> Batch:
         lowres=None if batch.lowres is None else batch.lowres[:images],
         captions=batch.captions[:images],
         keys=batch.keys[:images],
+        weights=None if batch.weights is None else batch.weights[:images],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +24,7 @@ from calotype.data.emoji.plan import (
 from calotype.data.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_recipe
 from calotype.data.emoji.render import RenderJob, pixel_digest, render_png, start_worker
 from calotype.data.emoji.shards import ShardPlan, finished, plan_shards, write_shard
+from calotype.data.work import leave_with_parent, usable_cores, work_over
 from calotype.errors import CalotypeError, UsageError
 
 SIZES = (256, 1024)
@@ -50,6 +51,7 @@ def build_emoji(
     sizes: Sequence[int] = SIZES,
     recipe: EmojiRecipe | None = None,
     processes: int | None = None,
+    ray: str | None = None,
 ) -> BuildReport:
     """Build the emoji data set into the folder `out`; what is already there is kept.
 
@@ -59,6 +61,7 @@ def build_emoji(
         sizes: sides in pixels, of 256 and 1024.
         recipe: what is taken; None is the installed recipe.
         processes: processes that draw; None is one for each usable core, 0 draws in this process.
+        ray: address of a Ray cluster that draws instead; see `ray_jobs.connected`.
 
     Raises:
         UsageError: an unknown set or size.
@@ -81,6 +84,9 @@ def build_emoji(
         for plan in plan_shards(out, name, rows, size=size)
     ]
     with _progress() as on_progress:
+        if ray is not None:
+            workers = usable_cores() if processes is None else max(1, processes)
+            _build_on_ray(plans, recipe, address=ray, workers=workers, on_progress=on_progress)
         report.broken = build_shards(plans, recipe, processes=processes, on_progress=on_progress)
     _remove_leftovers(plans)
     report.counts = write_notes(out, recipe, report.plan, integrity=integrity)
@@ -167,6 +173,36 @@ def build_shards(
     return broken
 
 
+def _build_on_ray(
+    plans: Sequence[ShardPlan],
+    recipe: EmojiRecipe,
+    *,
+    address: str,
+    workers: int,
+    on_progress: OnProgress,
+) -> None:
+    """Draw the shards that are missing, each by one worker."""
+    missing = [plan for plan in plans if finished(plan) is None]
+    rasters = frozenset(source.set for source in recipe.sources if source.raster)
+    task = functools.partial(draw_shard, rasters=rasters)
+    done, total = 0, sum(len(plan.pictures) for plan in missing)
+    for count in work_over(missing, task, processes=workers, ray=address):
+        done += count
+        on_progress(done, total, "on Ray")
+
+
+def draw_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
+    """Draw and write one shard, unless it is there; returns how many pictures it is of.
+
+    `rasters` are the sets that are no drawings.
+    """
+    if finished(plan) is None:
+        raster = plan.pictures[0].set in rasters
+        jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.pictures]
+        write_shard(plan, [render_png(job) for job in jobs])
+    return len(plan.pictures)
+
+
 @contextmanager
 def _drawers(
     processes: int | None,
@@ -175,8 +211,8 @@ def _drawers(
     if processes == 0:
         yield lambda jobs: map(render_png, jobs)
         return
-    workers = _usable_cores() if processes is None else processes
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
+    workers = usable_cores() if processes is None else processes
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_drawer)
     try:
         yield lambda jobs: pool.map(render_png, jobs, chunksize=2)
     except BrokenProcessPool as error:
@@ -188,10 +224,9 @@ def _drawers(
         pool.shutdown(cancel_futures=True)
 
 
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _start_drawer() -> None:
+    leave_with_parent()
+    start_worker()
 
 
 def _remove_leftovers(plans: Sequence[ShardPlan]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,8 @@ def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> ShardInfo:
     broken = [p.key for p, png in zip(plan.pictures, images, strict=True) if png is None]
     note = json.dumps({"fingerprint": plan.fingerprint, "broken": broken, "size": plan.size})
     table = _table(rows, note)
-    partial = plan.path.with_name(plan.path.name + ".partial")
+    # A name of its own: on a cluster, a worker taken for dead may still be writing.
+    partial = plan.path.with_name(f"{plan.path.name}.partial-{uuid.uuid4().hex[:12]}")
     try:
         plan.path.parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(

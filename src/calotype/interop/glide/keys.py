@@ -45,6 +45,12 @@ _SINGLE = {
     "out.0": "head.0",
     "out.2": "head.2",
 }
+_MIDDLE = {
+    "middle_block.0": "middle.0",
+    "middle_block.1": "middle.0",
+    "middle_block.2": "middle.1",
+}
+_BLOCK = re.compile(r"((?:input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+)\.(.+)")
 _INPUTS = {3: (False, 0), 6: (True, 0), 7: (False, 4), 10: (True, 4)}
 
 
@@ -103,13 +109,13 @@ def network_config(shapes: Shapes, *, head_dim: int = 64) -> AdmConfig:
 def network_names(shapes: Shapes) -> dict[str, str]:
     """The name here of each of GLIDE's tensors; those that are unknown are left out."""
     levels = _levels(shapes)
-    blocks = {"middle_block.0": "middle.0", "middle_block.1": "middle.0", "middle_block.2": "middle.1"}
+    blocks = dict(_MIDDLE)
     number = 1
     for index, level in enumerate(levels):
         down = len(level.outputs) - 1 + (index + 1 < len(levels))  # the last one halves
         for place in range(down):
-            for part in ("0", "1"):
-                blocks[f"input_blocks.{number}.{part}"] = f"down.{index}.{place}"
+            for half in ("0", "1"):
+                blocks[f"input_blocks.{number}.{half}"] = f"down.{index}.{place}"
             number += 1
     for index, level in enumerate(levels):
         up = len(levels) - 1 - index
@@ -121,9 +127,9 @@ def network_names(shapes: Shapes) -> dict[str, str]:
                 blocks[f"output_blocks.{output}.{part}"] = f"up.{up}.{here}"
     names = {}
     for name in shapes:
-        here = _name(name, blocks)
-        if here is not None:
-            names[name] = here
+        known = _name(name, blocks)
+        if known is not None:
+            names[name] = known
     return names
 
 
@@ -153,7 +159,7 @@ def _name(name: str, blocks: Mapping[str, str]) -> str | None:
     layer = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", stem)
     if layer is not None and layer[2] in _TRANSFORMER:
         return f"text.layers.{layer[1]}.{_TRANSFORMER[layer[2]]}.{kind}"
-    block = re.fullmatch(r"((?:input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+)\.(.+)", stem)
+    block = _BLOCK.fullmatch(stem)
     if block is None or block[1] not in blocks:
         return None
     if block[2] in _RESIDUAL:

@@ -5,7 +5,7 @@ Reference: Nichol et al. 2021, arXiv:2112.10741; numbers as in the published not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,17 +17,25 @@ from calotype.errors import CalotypeError, UsageError
 from calotype.interop.glide.keys import Shapes, converted, network_config, network_names
 
 # The 27 steps found for the up-sampler, of 1000.
-FAST_27 = (0, 22, 44, 66, 88, 111, 133, 155, 177, 199, 200, 222, 244, 266, 288, 311, 333, 355, 377)
-FAST_27 += (399, 400, 500, 599, 600, 799, 800, 997)
+FAST_27: tuple[int, ...] = (
+    *(0, 22, 44, 66, 88, 111, 133, 155, 177, 199),
+    *(200, 222, 244, 266, 288, 311, 333, 355, 377, 399),
+    *(400, 500, 599, 600, 799, 800, 997),
+)
 
 
 def glide_stage(
-    tensors: Mapping[str, Tensor], *, head_dim: int = 64, resolution: int | None = None
+    shapes: Shapes,
+    read: Callable[[str], Tensor],
+    *,
+    head_dim: int = 64,
+    resolution: int | None = None,
 ) -> Stage:
     """A stage with the weights of one of GLIDE's four networks.
 
     Args:
-        tensors: as in the published file, any float type.
+        shapes: of every tensor in the published file, by name; all are checked before one is read.
+        read: returns the tensor of a name, in any float type.
         head_dim: channels of one attention head; 64 in all published files.
         resolution: side of the pictures it draws; None = 64 for a base, 256 for an up-sampler.
 
@@ -35,18 +43,18 @@ def glide_stage(
         ConfigError: these are not the tensors of a GLIDE network.
         CalotypeError: tensors are missing, unknown or of a wrong shape.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     config = stage_config(shapes, head_dim=head_dim, resolution=resolution)
     with torch.device("meta"):
         stage = Stage(config)
     names = network_names(shapes)
-    _check(shapes, names, stage)
-    state = {
-        f"network.{names[name]}": converted(name, tensor, head_dim).to(torch.float32, copy=True)
-        for name, tensor in tensors.items()
-    }
-    stage.load_state_dict(state, assign=True)
-    return stage.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+    check_names(shapes, names, stage.network.state_dict())
+    state = {}
+    for name, here in names.items():
+        tensor = converted(name, read(name), head_dim).to(torch.float32)
+        layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+        state[here] = tensor.contiguous(memory_format=layout)
+    stage.network.load_state_dict(state, assign=True)
+    return stage.requires_grad_(True).eval()
 
 
 def stage_config(
@@ -110,18 +118,24 @@ def _sampling(network: AdmConfig) -> SamplingConfig:
     )
 
 
-def _check(shapes: Shapes, names: Mapping[str, str], stage: Stage) -> None:
-    """Compare all names and shapes with the network, before a weight is copied."""
+def check_names(
+    shapes: Shapes, names: Mapping[str, str], expected: Mapping[str, Tensor]
+) -> None:
+    """Compare all names and shapes of a file with what a network has.
+
+    Raises:
+        CalotypeError: they differ.
+    """
     unknown = sorted(set(shapes) - set(names))
-    expected = {name.removeprefix("network."): t for name, t in stage.state_dict().items()}
     missing = sorted(set(expected) - set(names.values()))
     if unknown or missing:
         what = f"the unknown {unknown[0]!r:.100}" if unknown else f"nothing for {missing[0]!r}"
         raise CalotypeError(f"got {what} in a GLIDE file; expected the published tensors")
     for name, here in names.items():
-        want = expected[here]
-        flat = shapes[name][:2] if want.ndim == 2 and shapes[name][2:] == (1,) else shapes[name]
-        if flat != tuple(want.shape):
+        want = tuple(expected[here].shape)
+        # Convolutions of width one are linear layers here.
+        got = shapes[name][:2] if shapes[name][2:] == (1,) else tuple(shapes[name])
+        if got != want:
             raise CalotypeError(
-                f"got {name!r} of shape {list(shapes[name])}; expected {list(want.shape)}"
+                f"got {name!r:.100} of shape {list(shapes[name])}; expected {list(want)}"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from calotype.interop.imagen_pytorch.formulation import SCHEDULES, Formulation
 from calotype.interop.imagen_pytorch.guidance import Guidance
 from calotype.interop.imagen_pytorch.inputs import TextState, UnetInputs
 from calotype.interop.imagen_pytorch.layers import resized
-from calotype.interop.imagen_pytorch.pictures import Progress, as_float, pil_images
+from calotype.interop.imagen_pytorch.options import read_options
+from calotype.interop.imagen_pytorch.pictures import Progress, as_float, cropped, pil_images
 from calotype.interop.imagen_pytorch.presets import NullUnet, real_unet
 from calotype.interop.imagen_pytorch.sampling import Drawing, draw_stage
 from calotype.interop.imagen_pytorch.text import LazyText, text_width
@@ -42,6 +43,8 @@ class CascadedUnets(CudaOptional):
         formulations: how each stage diffuses.
         text_encoder: an encoder or its spec, instead of the T5 that the settings name.
     """
+
+    options_kind: ClassVar[type[SampleOptions]] = SampleOptions
 
     def __init__(
         self,
@@ -172,17 +175,34 @@ class CascadedUnets(CudaOptional):
                 told = stage.estimate(network, z, logsnr).clamp(-1, 1)
         return stage.loss(network, x, logsnr, eps=eps, self_cond=told).mean()
 
-    def _sample(
-        self, texts: Texts, masks: Tensor | None, embeds: Tensor | None, options: SampleOptions
+    def sample(
+        self,
+        texts: Texts = None,
+        text_masks: Tensor | None = None,
+        text_embeds: Tensor | None = None,
+        **arguments: Any,
     ) -> Any:
-        """Draw; see `Imagen.sample`."""
+        """Draw pictures.
+
+        Args:
+            texts: captions, or give `text_embeds`.
+            text_masks: (B, L) bool; None = where states are not zero.
+            text_embeds: states (B, L, D).
+            **arguments: the fields of `SampleOptions`.
+
+        Returns:
+            Pictures of the last stage drawn, (B, C, H, W) in [0, 1]; PIL images with
+            `return_pil_images`; a list over stages with `return_all_unet_outputs`.
+        """
+        options = read_options(self.options_kind, arguments, owner="sample")
+        options.warn()
         if options.device is not None:
             self.to(options.device)
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                outputs = list(self._stages(texts, masks, embeds, options))
+                outputs = list(self._stages(texts, text_masks, text_embeds, options))
         finally:
             self.train(was_training)
         outputs = [(x + 1) / 2 if self.settings.auto_normalize_img else x for x in outputs]
@@ -201,7 +221,7 @@ class CascadedUnets(CudaOptional):
             count = len(options.inpaint_images)
         words = self._words(texts, embeds, masks, count=None)
         count = count if words is None else len(words[0])
-        first, last = self._range(options)
+        first, last = options.stages(len(self.unets))
         noise = GlobalNoise(torch.default_generator)
         scales = per_stage("cond_scale", options.cond_scale, len(self.unets))
         if any(scale != 1 for scale in scales) and self.settings.cond_drop_prob == 0:
@@ -256,8 +276,8 @@ class CascadedUnets(CudaOptional):
         extra = None if extra is None else as_float(extra, like=next(unet.parameters()))
         start = per_stage("init_images", options.init_images, len(self.unets))[number - 1]
         skip = per_stage("skip_steps", options.skip_steps, len(self.unets))[number - 1]
-        thresholded = per_stage("dynamic_thresholding", settings.dynamic_thresholding,
-                                len(self.unets))[number - 1]  # fmt: skip
+        dynamic = settings.dynamic_thresholding
+        thresholded = per_stage("dynamic_thresholding", dynamic, len(self.unets))[number - 1]
         known, mask = self._known(options, size)
         return Drawing(
             shape=(count, settings.channels, size, size),
@@ -297,11 +317,10 @@ class CascadedUnets(CudaOptional):
         crop = self.crops[number - 1]
         if crop is None:
             return x, lowres
-        if crop > size:
-            raise UsageError(f"got random_crop_sizes={crop} for pictures of {size}")
-        top, left = (int(torch.randint(size - crop + 1, ())) for _ in range(2))
-        window = (..., slice(top, top + crop), slice(left, left + crop))
-        return x[window], None if lowres is None else lowres[window]
+        if lowres is None:
+            return cropped(x, crop), None
+        both = cropped(torch.cat((x, lowres), dim=1), crop)
+        return both[:, : x.shape[1]], both[:, x.shape[1] :]
 
     def _augmented(
         self, lowres: Tensor, times: Tensor, noise: GlobalNoise
@@ -353,20 +372,6 @@ class CascadedUnets(CudaOptional):
         if only is not None and only != unet_number:
             raise UsageError(f"got unet_number={unet_number}; only U-Net {only} is to be trained")
         return unet_number
-
-    def _range(self, options: SampleOptions) -> tuple[int, int]:
-        first, last = options.start_at_unet_number, options.stop_at_unet_number
-        last = len(self.unets) if last is None else last
-        if not 1 <= first <= last <= len(self.unets):
-            raise UsageError(
-                f"got start_at_unet_number={first}, stop_at_unet_number={last}; expected "
-                f"1 <= start <= stop <= {len(self.unets)}"
-            )
-        if (first > 1) != (options.start_image_or_video is not None):
-            raise UsageError(
-                "got one of start_at_unet_number > 1 and start_image_or_video; expected both"
-            )
-        return first, last
 
     def _normalized(self, images: Tensor) -> Tensor:
         return images * 2 - 1 if self.settings.auto_normalize_img else images

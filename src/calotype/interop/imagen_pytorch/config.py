@@ -5,6 +5,7 @@ Names, defaults and meanings are those of imagen-pytorch 2.1.0. Video is not off
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,6 +210,34 @@ class SampleOptions:
         in_range("inpaint_resample_times", self.inpaint_resample_times, 1, 10_000)
         in_range("cfg_keep_parallel_frac", self.cfg_keep_parallel_frac, 0.0, 1.0)
         in_range("batch_size", self.batch_size, 1, 1 << 20)
+
+    def stages(self, count: int) -> tuple[int, int]:
+        """The first and the last of `count` U-Nets that draw.
+
+        Raises:
+            ConfigError: out of range, or a start without its picture.
+        """
+        first, last = self.start_at_unet_number, self.stop_at_unet_number
+        last = count if last is None else last
+        require(
+            1 <= first <= last <= count,
+            f"got start_at_unet_number={first}, stop_at_unet_number={last}; expected "
+            f"1 <= start <= stop <= {count}",
+        )
+        require(
+            (first > 1) == (self.start_image_or_video is not None),
+            "got one of start_at_unet_number > 1 and start_image_or_video; expected both",
+        )
+        return first, last
+
+    def warn(self) -> None:
+        """Say what has an effect that one may not expect."""
+        if self.init_images is not None and not self.skip_steps:
+            warnings.warn(
+                "got init_images without skip_steps: noised to the first level, little is left "
+                "of them; give skip_steps, e.g. half of the steps",
+                stacklevel=3,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

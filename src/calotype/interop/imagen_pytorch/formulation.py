@@ -187,8 +187,10 @@ def imagen_formulation(
     def draw(count: int, noise: NoiseSource) -> Tensor:
         return chosen.logsnr(stratified_times(count, noise))
 
+    with torch.device("cpu"):  # levels are numbers, also of a cascade made on the meta device
+        levels = sampling_levels(chosen, timesteps)
     return Formulation(
-        levels=sampling_levels(chosen, timesteps),
+        levels=levels,
         draw_levels=draw,
         parametrization=OBJECTIVES[objective],
         weighting=min_snr_weighting(math.inf if min_snr_gamma is None else min_snr_gamma),
@@ -222,8 +224,10 @@ def elucidated_formulation(
         return normal_logsnr(count, noise, mean=-2 * mean, std=2 * std)
 
     low, high = sigma_range
+    with torch.device("cpu"):
+        levels = karras_levels(steps, sigma_max=high, sigma_min=low, rho=rho)
     return Formulation(
-        levels=karras_levels(steps, sigma_max=high, sigma_min=low, rho=rho),
+        levels=levels,
         draw_levels=draw,
         parametrization=VPrediction(),
         weighting=simple_weighting,

@@ -25,6 +25,19 @@ def as_float(images: Tensor, *, like: Tensor | None = None) -> Tensor:
     return images.float() if like is None else images.to(like)
 
 
+def cropped(x: Tensor, side: int) -> Tensor:
+    """The same random square of pictures (B, C, H, W).
+
+    Raises:
+        UsageError: it is larger than they are.
+    """
+    rest = x.shape[-1] - side
+    if rest < 0:
+        raise UsageError(f"got random_crop_sizes={side} for pictures of {x.shape[-1]}")
+    top, left = (int(torch.randint(rest + 1, ())) for _ in range(2))
+    return x[..., top : top + side, left : left + side]
+
+
 def pil_images(images: Tensor) -> list[Any]:
     """Pictures (B, C, H, W) in [0, 1], C = 1, 3 or 4, as PIL images."""
     from PIL import Image

@@ -1,4 +1,4 @@
-"""`calotype data`: building data sets."""
+"""`calotype data emoji`: draw the embedded default's training set."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ from typing import Annotated
 
 import typer
 
+from calotype.cli.data.ray import Processes, Ray
 from calotype.errors import UsageError
 
-app = typer.Typer(
-    help="Build and inspect training data.", no_args_is_help=True, rich_markup_mode=None
-)
 _SIZES = {"256": (256,), "1024": (1024,), "all": (256, 1024)}
 
 
-@app.callback()
-def data() -> None:
-    """Build and inspect training data."""
-
-
-@app.command()
 def emoji(
     out: Annotated[Path, typer.Option(help="Folder of the data set; made if missing.")],
     sets: Annotated[
@@ -28,7 +20,8 @@ def emoji(
         typer.Option(help="Sets, e.g. noto,twemoji; the recipe's if not given."),
     ] = None,
     size: Annotated[str, typer.Option(help="256, 1024 or all.")] = "all",
-    processes: Annotated[int | None, typer.Option(help="Processes that draw.")] = None,
+    processes: Processes = None,
+    ray: Ray = None,
 ) -> None:
     """Build the emoji pictures and captions the embedded default is trained on."""
     if size not in _SIZES:
@@ -40,7 +33,7 @@ def emoji(
     names = None
     if sets is not None:
         names = [name.strip() for name in sets.split(",") if name.strip()]
-    report = build_emoji(out, sets=names, sizes=_SIZES[size], processes=processes)
+    report = build_emoji(out, sets=names, sizes=_SIZES[size], processes=processes, ray=ray)
     for name, count in report.counts.items():
         print(f"{count:>9,}  {name}")
     if report.broken:

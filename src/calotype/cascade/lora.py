@@ -1,0 +1,272 @@
+"""LoRA files, and cascades drawn with some of them.
+
+A file holds the adapters of one stage: `<layer>.down` and `<layer>.up` (see
+`calotype.networks.lora`), and in its metadata the rank, alpha, the resolution of the stage and a
+fingerprint of the weights it was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from calotype.cascade.files import write_with
+from calotype.cascade.stage import Stage
+from calotype.config import LoraConfig
+from calotype.errors import CalotypeError, UsageError
+from calotype.networks.lora import (
+    ADAPTERS,
+    Layer,
+    LowRank,
+    adaptable_layers,
+    adapters,
+    attach,
+    detach,
+)
+
+METADATA = "calotype"
+"""Key of the only entry in the metadata of our files, JSON: safetensors writes several entries in
+any order, and equal files would not have equal bits."""
+_FORMAT = "calotype-lora-1"
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """The change of one layer's weight: `down` (rank, in[, kh, kw]) and `up` (out, rank)."""
+
+    down: Tensor
+    up: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Lora:
+    """Adapters of one stage.
+
+    Args:
+        resolution: of the stage.
+        rank: as trained; layers that are smaller have less.
+        alpha: changes are scaled by alpha / rank.
+        base: `weights_fingerprint` of the stage it was trained on.
+        layers: by the layers' names in the network.
+    """
+
+    resolution: int
+    rank: int
+    alpha: float
+    base: str
+    layers: Mapping[str, LoraLayer]
+
+    @property
+    def scale(self) -> float:
+        """Of every layer's product."""
+        return self.alpha / self.rank
+
+
+def weights_fingerprint(stage: Stage) -> str:
+    """SHA-256 of a stage's parameters as float16, adapters left out.
+
+    A stage and its float16 export have the same.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(stage.named_parameters()):
+        if ADAPTERS not in name:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().half().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def trained_lora(stage: Stage, config: LoraConfig) -> Lora:
+    """The adapters of a stage that was trained with `config`."""
+    layers = {
+        name: LoraLayer(adapter.down.detach(), adapter.up.detach())
+        for name, _, adapter in adapters(stage.network)
+    }
+    resolution = stage.config.resolution
+    return Lora(resolution, config.rank, config.alpha, weights_fingerprint(stage), layers)
+
+
+def save_lora(lora: Lora, path: Path) -> None:
+    """Write a LoRA file, all or nothing.
+
+    Raises:
+        CalotypeError: the disk is full, or the folder cannot be written to.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, layer in lora.layers.items():
+        tensors[f"{name}.down"] = layer.down.float().cpu().contiguous()
+        tensors[f"{name}.up"] = layer.up.float().cpu().contiguous()
+    facts = {
+        "format": _FORMAT,
+        "resolution": lora.resolution,
+        "rank": lora.rank,
+        "alpha": lora.alpha,
+        "base": lora.base,
+    }
+    metadata = {METADATA: json.dumps(facts)}
+    write_with(path, lambda place: save_file(tensors, place, metadata=metadata))
+
+
+def load_lora(path: Path) -> Lora:
+    """Read a LoRA file.
+
+    Raises:
+        UsageError: there is no such file, or it is none.
+        CalotypeError: it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UsageError(f"got LoRA {str(path)!r:.200}, which is no file; expected FILE[:WEIGHT]")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CalotypeError(f"{path} cannot be read: {error}; get the file again") from error
+    if _FORMAT not in metadata.get(METADATA, ""):
+        raise UsageError(f"{path} is no LoRA file of calotype; expected what lora training wrote")
+    try:
+        facts = json.loads(metadata[METADATA])
+        resolution, rank = int(facts["resolution"]), int(facts["rank"])
+        lora = Lora(resolution, rank, float(facts["alpha"]), str(facts["base"]), _layers(tensors))
+        if rank < 1 or not 0 < lora.alpha < float("inf"):
+            raise ValueError(f"rank {rank}, alpha {lora.alpha}")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise CalotypeError(f"{path} is damaged ({error}); get the file again") from error
+    return lora
+
+
+def _layers(tensors: Mapping[str, Tensor]) -> dict[str, LoraLayer]:
+    layers = {}
+    for name in sorted({name.rpartition(".")[0] for name in tensors}):
+        down, up = tensors[f"{name}.down"].float(), tensors[f"{name}.up"].float()
+        if up.ndim != 2 or down.ndim not in (2, 4) or up.shape[1] != down.shape[0]:
+            raise ValueError(f"{name!r:.80} of shapes {tuple(down.shape)} and {tuple(up.shape)}")
+        if not (bool(down.isfinite().all()) and bool(up.isfinite().all())):
+            raise ValueError(f"{name!r:.80} is not finite")
+        layers[name] = LoraLayer(down, up)
+    if len(layers) * 2 != len(tensors):
+        raise ValueError("unknown names of tensors")
+    return layers
+
+
+@dataclass(frozen=True, eq=False)
+class _Applied:
+    """A LoRA in use; `attached` are its adapters where it is not merged."""
+
+    lora: Lora
+    weight: float
+    attached: tuple[tuple[Layer, LowRank], ...]
+
+
+class LoraStack:
+    """The LoRAs that some stages are drawn with; taking them off restores every bit.
+
+    Args:
+        stages: of a cascade.
+        merged: add them to the weights (drawing costs nothing more), or compute them beside
+            (the weights stay untouched); results are equal to rounding.
+    """
+
+    def __init__(self, stages: Sequence[Stage], *, merged: bool = True) -> None:
+        self.merged = merged
+        self._stages = {stage.config.resolution: stage for stage in stages}
+        self._applied: list[_Applied] = []
+        self._originals: dict[Layer, Tensor] = {}
+        self._fingerprints: dict[int, str] = {}
+
+    def fits(self, lora: Lora) -> bool:
+        """Whether a LoRA was trained on just the weights that the stage has without any."""
+        if lora.resolution not in self._fingerprints:
+            stage = self._stage(lora)
+            used = [one for one in self._applied if one.lora.resolution == lora.resolution]
+            assert not (used and self.merged), "asked before the weights were changed"
+            self._fingerprints[lora.resolution] = weights_fingerprint(stage)
+        return self._fingerprints[lora.resolution] == lora.base
+
+    def add(self, lora: Lora, weight: float = 1.0) -> None:
+        """Draw with a LoRA from now on, its change multiplied by `weight`.
+
+        Raises:
+            UsageError: there is no such stage, or its network is another; nothing is changed then.
+        """
+        layers = self._matched(lora)
+        self.fits(lora)  # while the weights are what they were
+        if not self.merged:
+            attached = []
+            for name, layer in layers.items():
+                adapter = _adapter(lora, name, weight=weight, like=layer.weight)
+                attach(layer, adapter)
+                attached.append((layer, adapter))
+            self._applied.append(_Applied(lora, weight, tuple(attached)))
+            return
+        for layer in layers.values():
+            self._originals.setdefault(layer, layer.weight.detach().clone())
+        self._applied.append(_Applied(lora, weight, ()))
+        self._merge(set(layers.values()))
+
+    def remove(self, lora: Lora) -> None:
+        """Draw without a LoRA again."""
+        gone = [one for one in self._applied if one.lora is lora]
+        self._applied = [one for one in self._applied if one.lora is not lora]
+        for one in gone:
+            for layer, adapter in one.attached:
+                detach(layer, adapter)
+        if gone and self.merged:
+            self._merge(set(self._matched(lora).values()))
+
+    def clear(self) -> None:
+        """Draw without any."""
+        for one in list(self._applied):
+            self.remove(one.lora)
+
+    @torch.no_grad()
+    def _merge(self, layers: set[Layer]) -> None:
+        """Weights = originals + all changes; always from the originals, which are exact."""
+        totals = {layer: self._originals[layer].clone() for layer in layers}
+        touched = set()
+        for one in self._applied:
+            for name, layer in self._matched(one.lora).items():
+                if layer in totals:
+                    like = totals[layer]
+                    like += _adapter(one.lora, name, weight=one.weight, like=like).delta()
+                    touched.add(layer)
+        for layer, total in totals.items():
+            layer.weight.copy_(total)
+        for layer in layers - touched:
+            del self._originals[layer]
+
+    def _stage(self, lora: Lora) -> Stage:
+        if lora.resolution not in self._stages:
+            raise UsageError(
+                f"got a LoRA of a {lora.resolution} pixel stage; expected one of "
+                f"{sorted(self._stages)}"
+            )
+        return self._stages[lora.resolution]
+
+    def _matched(self, lora: Lora) -> dict[str, Layer]:
+        """The stage's layers that a LoRA changes."""
+        known = adaptable_layers(self._stage(lora).network)
+        for name, part in lora.layers.items():
+            shape = (part.up.shape[0], *part.down.shape[1:])
+            if name not in known or tuple(known[name].weight.shape) != shape:
+                got = tuple(known[name].weight.shape) if name in known else "missing"
+                raise UsageError(
+                    f"got a LoRA of another network: its layer {name!r:.80} is {shape}, the "
+                    f"stage's {got}; use it with the model it was trained on"
+                )
+        return {name: known[name] for name in lora.layers}
+
+
+def _adapter(lora: Lora, name: str, *, weight: float, like: Tensor) -> LowRank:
+    part = lora.layers[name]
+    adapter = LowRank(part.down.to(like), part.up.to(like), scale=weight * lora.scale)
+    return adapter.requires_grad_(False)

@@ -1,0 +1,137 @@
+"""The prior of a cascade: draws the image embedding that its base is told of, from the caption.
+
+Files: `prior/prior.json` and `prior/weights.safetensors` in the cascade's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from calotype.cascade.files import write_file, write_with
+from calotype.cascade.io import WEIGHTS_FILE, check_header, file_sha256, load_tensors
+from calotype.cascade.timesteps import build_discrete
+from calotype.conditioning import TextEmbedding
+from calotype.config import PriorConfig, load_config, to_dict
+from calotype.diffusion import (
+    Estimate,
+    NoiseSource,
+    PerSampleNoise,
+    ancestral_step,
+    denoising_steps,
+    guide_batched,
+)
+from calotype.errors import CalotypeError
+from calotype.networks import PriorNetwork
+
+PRIOR_FOLDER, PRIOR_FILE = "prior", "prior.json"
+_STREAM = 1_000_000  # of noise: far from those of stages
+
+
+class Prior(nn.Module):
+    """A diffusion model of CLIP's image embeddings.
+
+    Args:
+        config: its network and how it draws.
+    """
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = PriorNetwork(config.network)
+        self.schedule = build_discrete(config.schedule)
+
+    @torch.no_grad()
+    def sample(
+        self, text: TextEmbedding, uncond: TextEmbedding | None, noise: NoiseSource
+    ) -> Tensor:
+        """Draw image embeddings, (B, D), of captions (B, 1 + L, D).
+
+        Args:
+            text: CLIP's embedding of each caption, then its states.
+            uncond: the same of the empty or a negative caption; None = no guidance.
+            noise: one source for the batch.
+        """
+        weight = self.config.guidance_weight
+        guided = uncond is not None and weight != 1
+        both = TextEmbedding.cat(text, uncond) if guided and uncond is not None else text
+        predict = self.network.bind(both)
+
+        def denoise(z: Tensor, logsnr: Tensor) -> Estimate:
+            return Estimate(predict(z, self.schedule.timestep(logsnr)).to(z.dtype))
+
+        limit = self.config.clip_range
+        denoiser = guide_batched(denoise, weight) if guided else denoise
+
+        def clipped(z: Tensor, logsnr: Tensor) -> Estimate:
+            estimate = denoiser(z, logsnr)
+            return replace(estimate, x_hat=estimate.x_hat.clamp(-limit, limit))
+
+        like = self.network.mean
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        z = noise.normal((len(text), self.config.network.clip_dim)).to(like.device, dtype)
+        levels = self.schedule.sampling_levels(self.schedule.sampling_timesteps(self.config.steps))
+        step = ancestral_step(0.0)
+        *_, end = denoising_steps(clipped, z, levels, noise, step=step, level_dtype=dtype)
+        return self.network.to_clip(end.z)
+
+    def complete(
+        self, text: TextEmbedding, uncond: TextEmbedding | None, seeds: Sequence[int]
+    ) -> TextEmbedding:
+        """The captions with the image embedding each seed draws as their first token."""
+        device = self.network.mean.device
+        away = None if uncond is None else uncond.to(device)
+        noise = PerSampleNoise(seeds, stream=_STREAM)
+        image = self.sample(text.to(device), away, noise).to(text.tokens)
+        return _with_image(text, image)
+
+
+def without_image(text: TextEmbedding) -> TextEmbedding:
+    """The captions without an image embedding: its place is masked out."""
+    empty = torch.zeros_like(text.tokens[:, 0])
+    whole = _with_image(text, empty)
+    mask = whole.mask.clone()
+    mask[:, 0] = False
+    return TextEmbedding(whole.tokens, mask)
+
+
+def _with_image(text: TextEmbedding, image: Tensor) -> TextEmbedding:
+    tokens = torch.cat((image[:, None], text.tokens), dim=1)
+    return TextEmbedding(tokens, nn.functional.pad(text.mask, (1, 0), value=True))
+
+
+def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype) -> str:
+    """Write a prior's settings and weights into `folder`; returns the SHA-256 of the weights."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in prior.state_dict().items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / WEIGHTS_FILE
+    write_with(weights, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_file(folder / PRIOR_FILE, json.dumps(to_dict(prior.config), indent=1).encode())
+    return file_sha256(weights)
+
+
+def load_prior(folder: Path, *, sha256: str | None = None) -> Prior:
+    """Read a prior, in float32 on the CPU.
+
+    Raises:
+        CalotypeError: a file is missing, truncated or damaged, or does not fit the settings.
+    """
+    config = load_config(folder / PRIOR_FILE, PriorConfig)
+    with torch.device("meta"):
+        prior = Prior(config)
+    weights, expected = folder / WEIGHTS_FILE, prior.state_dict()
+    check_header(weights, expected)
+    if sha256 is not None and file_sha256(weights) != sha256:
+        raise CalotypeError(f"{weights} has another SHA-256 than noted in its cascade")
+    prior.load_state_dict(load_tensors(weights, expected), assign=True)
+    return prior.requires_grad_(True).eval()

@@ -1,0 +1,70 @@
+"""`calotype data embed`: caption embeddings computed ahead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calotype.cli.data.progress import counting
+from calotype.cli.data.ray import Processes, Ray, process_count
+from calotype.errors import UsageError
+
+if TYPE_CHECKING:
+    from calotype.text.shard import Precision
+
+STORE_NAME = "embeddings"
+
+
+def embed(
+    data: Annotated[
+        Path, typer.Argument(help="Folder of pictures, Parquet, tars or a saved data set.")
+    ],
+    encoder: Annotated[
+        str, typer.Option(help="minilm, t5:NAME, clip:NAME or bytes:WIDTH, as in the recipe.")
+    ] = "minilm",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the store; DATA/embeddings, where train looks, if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp16, or int8 (half the size).")] = "fp16",
+    variants: Annotated[
+        int, typer.Option(help="Captions of a picture, where they are made of parts.")
+    ] = 16,
+    processes: Processes = None,
+    ray: Ray = None,
+) -> None:
+    """Compute caption embeddings ahead; run again, it goes on where it stopped.
+
+    Stores of several encoders and precisions lie side by side in one folder.
+    """
+    if not data.is_dir() and out is None:
+        raise UsageError(f"got data {data}, which is no folder, and no --out; give --out")
+    count, kind = process_count(processes), _precision(precision)
+    from calotype.data.embed import EmbedJob, embed_data
+
+    job = EmbedJob(encoder, data / STORE_NAME if out is None else out, kind)
+    with counting("captions") as advance:
+        report = embed_data(
+            data,
+            job,
+            variants=variants,
+            processes=count,
+            ray=ray,
+            on_chunk=lambda counts: advance(counts.captions),
+        )
+    print(f"{report.captions:>9,}  captions of {report.examples:,} examples")
+    print(f"{report.embedded:>9,}  embedded now, the others were there")
+    print(f"{report.shards:>9,}  shards in {report.folder}")
+
+
+def _precision(text: str) -> Precision:
+    if text in ("fp16", "float16"):
+        return "float16"
+    if text == "int8":
+        return "int8"
+    raise UsageError(f"got precision {text!r}; expected fp16 or int8")

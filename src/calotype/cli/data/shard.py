@@ -1,0 +1,43 @@
+"""`calotype data shard`: any data to Parquet shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calotype.cli.data.progress import counting
+from calotype.cli.data.ray import Processes, Ray, process_count
+
+
+def shard(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of pictures, Parquet, tars or a saved data set.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the shards; made if missing.")],
+    rows: Annotated[int, typer.Option(help="Pictures of a shard.")] = 2048,
+    processes: Processes = None,
+    ray: Ray = None,
+) -> None:
+    """Convert data to Parquet shards; finished shards are skipped when run again."""
+    count = process_count(processes)
+    from calotype.data.shard import shard_data
+
+    with counting("pictures") as advance:
+        results = shard_data(
+            source,
+            out,
+            rows=rows,
+            processes=count,
+            ray=ray,
+            on_shard=lambda result: advance(result.rows + len(result.broken)),
+        )
+    broken = {key: reason for result in results for key, reason in result.broken.items()}
+    skipped = sum(result.skipped for result in results)
+    print(f"{sum(result.rows for result in results):>9,}  pictures in {out}")
+    print(f"{len(results):>9,}  shards, {skipped:,} of them there already")
+    if broken:
+        print(f"{len(broken):>9,}  broken pictures left out:")
+        for key, reason in list(broken.items())[:20]:
+            print(f"           {key}: {reason}")

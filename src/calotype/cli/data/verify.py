@@ -1,0 +1,111 @@
+"""`calotype data verify` and `data stats`: what is in a data set, as numbers and as a drawing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calotype.cli.data.progress import counting
+from calotype.cli.data.ray import Processes, Ray, process_count
+from calotype.cli.options import Json
+from calotype.errors import CalotypeError
+
+if TYPE_CHECKING:
+    from calotype.data.verify import DataReport
+
+_NAMED = 20
+
+Data = Annotated[
+    Path, typer.Argument(help="Folder of pictures, Parquet, tars or a saved data set.")
+]
+
+
+def verify(
+    data: Data,
+    as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the whole report.", show_default=False)
+    ] = None,
+    processes: Processes = None,
+    ray: Ray = None,
+) -> None:
+    """Read everything once: counts, sizes, broken files with reasons, duplicates, captions."""
+    report = _verified(data, process_count(processes), ray=ray, quiet=as_json)
+    text = json.dumps(report.to_dict(), indent=None if as_json else 2)
+    if out is not None:
+        _write(out, json.dumps(report.to_dict(), indent=2) + "\n")
+    if as_json:
+        print(text)
+        return
+    for line in _findings(report):
+        print(line)
+
+
+def stats(
+    data: Data,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="SVG to draw; a text if not given.", show_default=False
+        ),
+    ] = None,
+    processes: Processes = None,
+) -> None:
+    """Draw the histograms of sizes, aspect ratios and captions."""
+    from calotype.data.statistics import statistics_svg, statistics_text
+
+    report = _verified(data, process_count(processes), ray=None, quiet=False)
+    if output is None:
+        print(statistics_text(report))
+        return
+    _write(output, statistics_svg(report))
+    print(output)
+
+
+def _verified(data: Path, processes: int, *, ray: str | None, quiet: bool) -> DataReport:
+    from calotype.data.verify import verify_data
+
+    with counting("pictures", quiet=quiet) as advance:
+        return verify_data(data, processes=processes, ray=ray, on_examples=advance)
+
+
+def _findings(report: DataReport) -> list[str]:
+    """What a person wants to know first; the JSON has everything."""
+    lines = []
+    for name, part in report.parts.items():
+        if name:
+            lines.append(f"== {name}")
+        repeated = sum(len(group) - 1 for group in part.duplicates)
+        lines += [
+            f"{part.examples:>9,}  examples, {part.usable:,} usable",
+            f"{len(part.broken):>9,}  broken ({part.broken_share:.1%})",
+            *_some(f"{key}: {reason}" for key, reason in part.broken.items()),
+            f"{repeated:>9,}  duplicates by look",
+            *_some(" = ".join(keys) for keys in part.duplicates),
+            f"{len(part.empty_captions):>9,}  without a caption",
+            f"{len(part.replaced_captions):>9,}  captions that are no UTF-8",
+            *_some(part.replaced_captions),
+            f"{len(part.bad_metadata):>9,}  faults of metadata and archives",
+            *_some(f"{place}: {reason}" for place, reason in part.bad_metadata.items()),
+            f"           most frequent sizes: {', '.join(list(part.sizes)[:5]) or 'none'}",
+        ]
+    return lines
+
+
+def _some(texts: Iterable[str]) -> list[str]:
+    listed = list(texts)
+    more = [f"           and {len(listed) - _NAMED:,} more"] if len(listed) > _NAMED else []
+    return [f"           {text}" for text in listed[:_NAMED]] + more
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CalotypeError(
+            f"cannot write {path}: {error.strerror}; choose another file"
+        ) from error

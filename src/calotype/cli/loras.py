@@ -1,0 +1,120 @@
+"""The options --lora and --merge-lora, and what they do to a cascade."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calotype.errors import UsageError
+
+if TYPE_CHECKING:
+    from calotype.cascade import Cascade
+
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        help="FILE.safetensors[:WEIGHT], a LoRA to draw with. Can be repeated.",
+        show_default=False,
+    ),
+]
+MergeLora = Annotated[
+    bool,
+    typer.Option(
+        "--merge-lora/--no-merge-lora",
+        help="Add LoRAs to the weights, or compute them beside: the same pictures, slower.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class LoraRequest:
+    """A LoRA file and how much of it."""
+
+    path: Path
+    weight: float
+
+
+def parse_lora(text: str) -> LoraRequest:
+    """Read FILE[:WEIGHT]; a colon that no number follows belongs to the name.
+
+    Raises:
+        UsageError: the weight is not finite.
+    """
+    name, colon, number = text.rpartition(":")
+    try:
+        weight = float(number) if colon else None
+    except ValueError:
+        weight = None
+    if weight is None:
+        return LoraRequest(Path(text), 1.0)
+    if not -100 <= weight <= 100:
+        raise UsageError(f"got the weight {number} of {name}; expected a number from -100 to 100")
+    return LoraRequest(Path(name), weight)
+
+
+def apply_loras(
+    cascade: Cascade, texts: Sequence[str] | None, *, known: Collection[int], merged: bool
+) -> list[dict[str, Any]]:
+    """Let a cascade draw with LoRAs.
+
+    Args:
+        cascade: its loaded stages are changed; LoRAs of stages that are not loaded do nothing.
+        texts: of --lora.
+        known: resolutions of the whole model.
+        merged: of --merge-lora.
+
+    Returns:
+        What a picture's recipe notes of them.
+
+    Raises:
+        UsageError: a file is missing, or of another model.
+    """
+    requests = [parse_lora(text) for text in texts or ()]
+    if not requests:
+        return []
+    from calotype.cascade.io import file_sha256
+    from calotype.cascade.lora import LoraStack, load_lora
+
+    stack = LoraStack(cascade.stages, merged=merged)
+    loaded = {stage.config.resolution for stage in cascade.stages}
+    notes = []
+    for request in requests:
+        lora = load_lora(request.path)
+        if lora.resolution not in known:
+            raise UsageError(
+                f"{request.path} is of a {lora.resolution} pixel stage; expected one of "
+                f"{sorted(known)}"
+            )
+        digest = file_sha256(request.path)
+        notes.append({"file": request.path.name, "sha256": digest, "weight": request.weight})
+        if lora.resolution not in loaded:
+            continue
+        stack.add(lora, request.weight)
+        if not stack.fits(lora):
+            print(
+                f"calotype: {request.path} was trained on other weights than these; drawing "
+                "with it all the same",
+                file=sys.stderr,
+            )
+    return notes
+
+
+def check_like(recipe: Mapping[str, Any] | None, texts: Sequence[str] | None) -> None:
+    """Refuse to draw a picture again without the LoRAs it was drawn with.
+
+    Raises:
+        UsageError: it was drawn with some, and none is given.
+    """
+    noted = None if recipe is None else recipe.get("loras")
+    if not isinstance(noted, list) or not noted or texts:
+        return
+    wanted = [
+        f"--lora {one.get('file')}:{one.get('weight')}" for one in noted if isinstance(one, dict)
+    ]
+    raise UsageError(f"the picture was drawn with LoRAs; add {' '.join(wanted)}"[:500])

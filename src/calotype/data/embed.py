@@ -1,0 +1,187 @@
+"""Compute the caption embeddings of a data set ahead, by many processes or on Ray.
+
+Work goes by chunks of examples: whoever has one embeds its captions that the store lacks. What
+was killed is run again: captions that are stored are not embedded twice, save those of the shard
+in hand and those that two chunks met at the same time; merging leaves one of each.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from calotype.data.open import parts
+from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, usable_cores, work_over
+from calotype.errors import CalotypeError, UsageError
+from calotype.text import TextEncoder, build_text_encoder
+from calotype.text.layout import StoreCard, StoreLayout, store_cards
+from calotype.text.merge import merge_shards
+from calotype.text.shard import Precision
+from calotype.text.store import embed_captions
+
+LARGEST_CHUNK = 4096
+SMALLEST_CHUNK = 64
+_CHUNKS_OF_A_PROCESS = 4
+
+
+@dataclass(frozen=True)
+class EmbedJob:
+    """What every process has to know.
+
+    Args:
+        encoder: as `build_text_encoder` takes it.
+        store: folder of the store, absolute.
+        precision: of the store.
+        threads: torch threads of each process; None leaves them as they are.
+    """
+
+    encoder: str
+    store: Path
+    precision: Precision = "float16"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class EmbedCounts:
+    """Of one chunk: its examples, their distinct captions, and how many of those were missing."""
+
+    examples: int
+    captions: int
+    embedded: int
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """Of all chunks; captions that several chunks share count in each. `folder` has the shards."""
+
+    folder: Path
+    examples: int
+    captions: int
+    embedded: int
+    shards: int
+
+
+class CaptionWorker:
+    """Holds the encoder and embeds the captions of chunks."""
+
+    def __init__(self, job: EmbedJob) -> None:
+        """Load the encoder.
+
+        Raises:
+            UsageError: there is nothing to load.
+        """
+        if job.threads is not None:
+            import torch
+
+            torch.set_num_threads(job.threads)
+        self.job = job
+        self.encoder = _encoder(job)
+
+    def __call__(self, chunk: Chunk) -> EmbedCounts:
+        """Embed what the store lacks of a chunk's captions."""
+        source = source_of(chunk.data)
+        captions = {
+            caption.text: None
+            for index in range(chunk.start, chunk.stop)
+            for caption in source.captions(index)[: chunk.data.variants]
+        }
+        embedded = 0
+
+        def count(done: int, total: int) -> None:
+            nonlocal embedded
+            embedded = done
+
+        layout = StoreLayout(precision=self.job.precision)
+        embed_captions(self.encoder, captions, folder=self.job.store, progress=count, layout=layout)
+        return EmbedCounts(chunk.stop - chunk.start, len(captions), embedded)
+
+
+def embed_data(
+    path: Path,
+    job: EmbedJob,
+    *,
+    variants: int = 16,
+    processes: int = 1,
+    ray: str | None = None,
+    on_chunk: Callable[[EmbedCounts], None] | None = None,
+) -> EmbedReport:
+    """Embed every caption of the data at `path`, of all parts and splits.
+
+    Args:
+        path: anything that `open_source` takes.
+        job: encoder and store.
+        variants: captions of each picture made of caption parts; as in the recipe.
+        processes: local processes; on Ray, the actors.
+        ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
+        on_chunk: called with each chunk's counts, for progress.
+
+    Raises:
+        UsageError: the arguments do not fit, or the data cannot be read.
+        CalotypeError: the encoder is missing, or the store cannot be written.
+    """
+    if processes < 1:
+        raise UsageError(f"got processes={processes}; expected at least 1")
+    if variants < 1:
+        raise UsageError(f"got variants={variants}; expected at least 1")
+    job = replace(job, store=job.store.resolve())
+    # Here first: a wrong encoder is found before any process starts.
+    fingerprint = _worker(job).encoder.fingerprint
+    if processes > 1 and job.threads is None:
+        job = replace(job, threads=max(1, usable_cores() // processes))
+    counts = []
+    # Part by part: pictures in two sizes have the same captions.
+    for part in parts(path):
+        data = open_for_work(path, part, variants=variants)
+        share = -(-data.length // (processes * _CHUNKS_OF_A_PROCESS))
+        size = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, share))
+        for result in _work(chunks_of(data, size=size), job, processes, ray):
+            counts.append(result)
+            if on_chunk is not None:
+                on_chunk(result)
+    _worker.cache_clear()  # the encoder may be large
+    card = _card(job, fingerprint)
+    return EmbedReport(
+        card.folder,
+        sum(c.examples for c in counts),
+        sum(c.captions for c in counts),
+        sum(c.embedded for c in counts),
+        merge_shards(card.folder),
+    )
+
+
+def embed_chunk(chunk: Chunk, job: EmbedJob) -> EmbedCounts:
+    """Embed a chunk's captions by this process's own worker."""
+    return _worker(job)(chunk)
+
+
+def _work(
+    chunks: tuple[Chunk, ...], job: EmbedJob, processes: int, ray: str | None
+) -> Iterator[EmbedCounts]:
+    if ray is None:
+        return work_over(chunks, functools.partial(embed_chunk, job=job), processes=processes)
+    from calotype.data.ray_jobs import ray_actor_map
+
+    make = functools.partial(CaptionWorker, job)
+    return ray_actor_map(chunks, make, address=ray, workers=processes)
+
+
+@functools.lru_cache(maxsize=1)
+def _worker(job: EmbedJob) -> CaptionWorker:
+    return CaptionWorker(job)
+
+
+def _encoder(job: EmbedJob) -> TextEncoder:
+    encoder = build_text_encoder(job.encoder)
+    if encoder is None:
+        raise UsageError(f"got encoder {job.encoder!r}; expected one that embeds, e.g. minilm")
+    return encoder
+
+
+def _card(job: EmbedJob, fingerprint: str) -> StoreCard:
+    wanted = (fingerprint, job.precision)
+    for card in store_cards(job.store):
+        if (card.fingerprint, card.precision) == wanted:
+            return card
+    raise CalotypeError(f"got no captions to embed for {job.store}; check the data")

@@ -1,0 +1,244 @@
+"""Writing stages as folders of diffusers' IF pipelines, where the architecture is theirs.
+
+diffusers' U-Nets are told whole timesteps and know no text canvas, no folded pixels and no null
+token; a stage of this library's own networks cannot be written as one. ADM stages can.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.cascade import Cascade
+from calotype.cascade.files import new_folder, write_file
+from calotype.cascade.stage import Stage
+from calotype.config import (
+    AdmConfig,
+    DiscreteScheduleConfig,
+    EfficientUNetConfig,
+    StageConfig,
+    StatesText,
+    UNetConfig,
+)
+from calotype.errors import UsageError
+from calotype.interop.deepfloyd import ENLARGEMENT
+from calotype.interop.unet import rules
+
+_VERSION = "0.30.0"  # of the settings' format
+_PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x": "sample"}
+_STEPS = 1000
+
+
+def export_to_diffusers(cascade: Cascade, out: Path | str) -> list[Path]:
+    """Write every stage as a folder that diffusers loads and draws with.
+
+    The folders hold no text encoder: give the pipelines `prompt_embeds`, or the T5 the stages were
+    trained with.
+
+    Args:
+        cascade: with stages of kind "adm_unet" that take the states of a text encoder.
+        out: new folder; the stages are written into "<resolution>" in it.
+
+    Returns:
+        The stages' folders.
+
+    Raises:
+        UsageError: a stage has no counterpart in diffusers; the message says why.
+    """
+    for stage in cascade.stages:
+        reason = why_not(stage.config)
+        if reason is not None:
+            raise UsageError(
+                f"the {stage.config.resolution} stage cannot be written for diffusers: {reason}"
+            )
+    out = Path(out)
+    if out.exists():
+        raise UsageError(f"{out} exists; name a new folder")
+    with new_folder(out) as temporary:
+        for stage in cascade.stages:
+            _write_stage(stage, temporary / str(stage.config.resolution))
+    return [out / str(stage.config.resolution) for stage in cascade.stages]
+
+
+def why_not(config: StageConfig) -> str | None:
+    """Why diffusers has no counterpart of a stage; None if it has one."""
+    network = config.network
+    if isinstance(network, UNetConfig | EfficientUNetConfig):
+        return _why_not_own(network)
+    checks: Sequence[tuple[bool, str]] = (
+        (config.residual, "it diffuses the difference to the enlarged picture"),
+        (config.data_std != 1, f"its pictures are scaled by data_std={config.data_std}"),
+        (network.extra_channels > 0, "its network has further input channels for in-painting"),
+        (network.last_step, "a second network makes its last step"),
+        (
+            not isinstance(network.text, StatesText),
+            "its network does not take the states of a text encoder, as IF pipelines do",
+        ),
+        (network.middle == "none", "its network has no attention in the middle"),
+    )
+    for wrong, reason in checks:
+        if wrong:
+            return reason
+    return _why_not_lowres(config)
+
+
+def _why_not_lowres(config: StageConfig) -> str | None:
+    assert isinstance(config.network, AdmConfig)
+    if config.lowres_resolution is None:
+        return None
+    if not config.network.aug_level:
+        return "its network is not told the noise of the low-resolution picture"
+    if config.resolution != ENLARGEMENT * config.lowres_resolution:
+        return f"it does not enlarge {ENLARGEMENT} times"
+    if config.lowres.filter != "bilinear_corners" or config.lowres.schedule is None:
+        return "its low-resolution picture is not enlarged and noised as IF pipelines do"
+    return None
+
+
+def _why_not_own(network: UNetConfig | EfficientUNetConfig) -> str:
+    parts = [f"its network ({network.kind}) is told the log-SNR, not a timestep"]
+    if network.fold > 1:
+        parts.append(f"folds {network.fold}x{network.fold} pixels into channels")
+    if any(level.canvas_channels for level in network.levels):
+        parts.append("has a text canvas")
+    if network.text_dim > 0:
+        parts.append("joins a learned null token to the text")
+    listed = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+    return f"{listed}; diffusers' U-Nets have no such parts"
+
+
+def _write_stage(stage: Stage, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    config = stage.config
+    network = config.network
+    assert isinstance(network, AdmConfig)
+    larger = config.lowres_resolution is not None
+    (folder / "unet").mkdir(parents=True)
+    tensors = unet_tensors(stage)
+    save_file(
+        tensors, folder / "unet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
+    )
+    _write(folder / "unet" / "config.json", unet_settings(config))
+    _write(folder / "scheduler" / "scheduler_config.json", scheduler_settings(stage))
+    index: dict[str, Any] = {
+        "_class_name": "IFSuperResolutionPipeline" if larger else "IFPipeline",
+        "_diffusers_version": _VERSION,
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "requires_safety_checker": False,
+    }
+    empty = ("text_encoder", "tokenizer", "safety_checker", "feature_extractor", "watermarker")
+    index |= {name: [None, None] for name in empty}
+    if larger:
+        assert config.lowres.schedule is not None
+        index["image_noising_scheduler"] = ["diffusers", "DDPMScheduler"]
+        noising = _table(config.lowres.schedule) | {"_class_name": "DDPMScheduler"}
+        _write(folder / "image_noising_scheduler" / "scheduler_config.json", noising)
+    _write(folder / "model_index.json", index)
+
+
+def unet_tensors(stage: Stage) -> dict[str, Tensor]:
+    """The network's tensors under diffusers' names."""
+    config = stage.config.network
+    assert isinstance(config, AdmConfig)
+    state = stage.network.state_dict()
+    tensors = {}
+    for rule in rules(config):
+        parts = state[rule.here].detach().cpu().chunk(len(rule.there))
+        for name, part in zip(rule.there, parts, strict=True):
+            tensors[name] = part.clone(memory_format=torch.contiguous_format)
+    return tensors
+
+
+def unet_settings(config: StageConfig) -> dict[str, Any]:
+    """`config.json` of the U-Net."""
+    network = config.network
+    assert isinstance(network, AdmConfig) and isinstance(network.text, StatesText)
+    attending = [level.attention != "none" for level in network.levels]
+    down = [_block_name("Down", attends) for attends in attending]
+    embed_act = network.embed_activation
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "_diffusers_version": _VERSION,
+        "sample_size": config.resolution,
+        "in_channels": 6 if network.lowres else 3,
+        "out_channels": 6 if network.learned_variance else 3,
+        "down_block_types": down,
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+        "up_block_types": [_block_name("Up", attends) for attends in reversed(attending)],
+        "only_cross_attention": [level.attention == "cross" for level in network.levels],
+        "mid_block_only_cross_attention": network.middle == "cross",
+        "block_out_channels": [level.channels for level in network.levels],
+        "layers_per_block": [level.blocks for level in network.levels],
+        "mid_block_scale_factor": network.middle_divisor,
+        "resnet_out_scale_factor": network.block_divisor,
+        "resnet_skip_time_act": network.skip_embed_activation,
+        "resnet_time_scale_shift": "scale_shift",
+        "dropout": network.dropout,
+        "act_fn": network.activation,
+        "norm_num_groups": network.norm_groups,
+        "norm_eps": network.norm_eps,
+        "cross_attention_dim": network.text.width,
+        "cross_attention_norm": "group_norm" if network.text.norm else None,
+        "encoder_hid_dim": network.text_dim,
+        "encoder_hid_dim_type": "text_proj",
+        "attention_head_dim": network.head_dim,
+        "class_embed_type": "timestep" if network.aug_level else None,
+        "addition_embed_type": "text" if network.text.pool_heads > 0 else None,
+        "addition_embed_type_num_heads": max(network.text.pool_heads, 1),
+        "time_embedding_dim": network.embed_dim if network.embed_dim > 0 else None,
+        "time_embedding_act_fn": None if embed_act == "none" else embed_act,
+    }
+
+
+def _block_name(way: str, attends: bool) -> str:
+    if attends:
+        return f"SimpleCrossAttn{way}Block2D"
+    return "ResnetDownsampleBlock2D" if way == "Down" else "ResnetUpsampleBlock2D"
+
+
+def scheduler_settings(stage: Stage) -> dict[str, Any]:
+    """`scheduler_config.json`; a schedule of this library's own is written out as its betas."""
+    config, sampling = stage.config, stage.config.sampling
+    if isinstance(config.schedule, DiscreteScheduleConfig):
+        table = _table(config.schedule)
+    else:
+        times = torch.linspace(0, 1, _STEPS, dtype=torch.float64)
+        kept = torch.sigmoid(stage.schedule.logsnr(times))
+        before = torch.cat((kept.new_ones(1), kept[:-1]))
+        table = {"num_train_timesteps": _STEPS, "trained_betas": (1 - kept / before).tolist()}
+    network = config.network
+    assert isinstance(network, AdmConfig)
+    thresholding = sampling.threshold_percentile is not None
+    ceiling = sampling.threshold_ceiling
+    return table | {
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": _VERSION,
+        "prediction_type": _PREDICTIONS[config.parametrization],
+        "variance_type": "learned_range" if network.learned_variance else "fixed_small",
+        "clip_sample": not thresholding,
+        "thresholding": thresholding,
+        "dynamic_thresholding_ratio": sampling.threshold_percentile if thresholding else 0.995,
+        "sample_max_value": 1e6 if ceiling is None else ceiling,
+    }
+
+
+def _table(schedule: DiscreteScheduleConfig) -> dict[str, Any]:
+    return {
+        "num_train_timesteps": schedule.steps,
+        "beta_schedule": schedule.betas,
+        "beta_start": schedule.beta_start,
+        "beta_end": schedule.beta_end,
+        "timestep_spacing": schedule.spacing,
+    }
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, (json.dumps(data, indent=2) + "\n").encode())

@@ -1,0 +1,106 @@
+"""GLIDE's published files as a cascade: `base.pt` draws 64 pixels, `upsample.pt` enlarges to 256.
+
+The in-painting models, `base_inpaint.pt` and `upsample_inpaint.pt`, make a cascade of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from calotype.cascade.cascade import Cascade
+from calotype.cascade.stage import Stage
+from calotype.errors import UsageError
+from calotype.interop.glide.noised_clip import FOLDER, clip_config, noised_clip, save_clip
+from calotype.interop.glide.stages import glide_stage
+from calotype.interop.pickles import unpickled
+from calotype.text.byte_pair import load_caption_bpe
+
+PLAIN = ("base.pt", "upsample.pt")
+INPAINT = ("base_inpaint.pt", "upsample_inpaint.pt")
+CLIP = ("clip_text_enc.pt", "clip_image_enc.pt")
+
+
+def is_glide(source: Path) -> bool:
+    """Whether a folder holds GLIDE's networks, or a path is one of their files."""
+    names = (*PLAIN, *INPAINT)
+    if source.is_dir():
+        return any((source / name).is_file() for name in names)
+    return source.is_file() and source.name in names
+
+
+def convert_glide(
+    source: Path,
+    out: Path,
+    *,
+    tokenizer: Path | None,
+    inpaint: bool | None = None,
+    head_dim: int = 64,
+) -> Path:
+    """Write a cascade of GLIDE's files; the noised CLIP beside them comes along.
+
+    Args:
+        source: folder with the published files, or one of them.
+        out: cascade folder to write.
+        tokenizer: folder with the vocabulary files; it stays where it is, and is named in `out`.
+        inpaint: take the in-painting models; None = where there are no others.
+        head_dim: channels of one attention head.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: no tokenizer is given, or there is nothing to convert.
+        CalotypeError: a file is damaged or holds something else.
+    """
+    load_glide(source, tokenizer=tokenizer, inpaint=inpaint, head_dim=head_dim).save(out)
+    folder = source if source.is_dir() else source.parent
+    text, image = (folder / name for name in CLIP)
+    if source.is_dir() and text.is_file() and image.is_file():
+        with unpickled(text) as t, unpickled(image) as i:
+            config = clip_config(t.weights.shapes, i.weights.shapes, head_dim=head_dim)
+            towers = {
+                name: (found.weights.shapes, found.weights.reader())
+                for name, found in (("text", t), ("image", i))
+            }
+            save_clip(noised_clip(config, towers), out / FOLDER)
+    return out
+
+
+def load_glide(
+    source: Path, *, tokenizer: Path | None, inpaint: bool | None = None, head_dim: int = 64
+) -> Cascade:
+    """GLIDE's files as a cascade in memory; arguments and errors as in `convert_glide`."""
+    if tokenizer is None:
+        raise UsageError(
+            "got no tokenizer for GLIDE; give the folder with encoder.json and vocab.bpe of "
+            "glide-text2im: --tokenizer FOLDER"
+        )
+    load_caption_bpe(tokenizer)  # before gigabytes are read
+    paths = _chosen(source, inpaint)
+    stages = [load_stage(path, head_dim=head_dim) for path in paths]
+    kind = "-inpaint" if paths[0].name in INPAINT else ""
+    return Cascade(f"glide:{tokenizer.resolve()}", stages, name=f"glide{kind}")
+
+
+def load_stage(path: Path, *, head_dim: int = 64, resolution: int | None = None) -> Stage:
+    """One of the four networks, read in a process of its own; see `glide_stage`."""
+    with unpickled(path) as found:
+        weights = found.weights
+        return glide_stage(
+            weights.shapes, weights.reader(), head_dim=head_dim, resolution=resolution
+        )
+
+
+def _chosen(source: Path, inpaint: bool | None) -> Sequence[Path]:
+    if source.is_file():
+        return [source]
+    plain = [source / name for name in PLAIN if (source / name).is_file()]
+    masked = [source / name for name in INPAINT if (source / name).is_file()]
+    chosen = masked if inpaint or (inpaint is None and not plain) else plain
+    if not chosen:
+        names = INPAINT if inpaint else PLAIN
+        raise UsageError(
+            f"{source} has none of {', '.join(names)}; name the folder of GLIDE's files"
+        )
+    return chosen

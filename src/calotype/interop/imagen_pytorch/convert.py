@@ -1,0 +1,184 @@
+"""Checkpoints of imagen-pytorch become folders that `load` reads.
+
+What is read: files of `ImagenTrainer.save`, state dicts of `Imagen` and `ElucidatedImagen`, files
+of `Unet.persist_to_file`, state dicts of `Unet`. The pickle itself is read by
+`calotype.interop.pickles`, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.interop.imagen_pytorch.files import build, check_shapes, fill, save
+from calotype.interop.imagen_pytorch.infer import NOT_IN_WEIGHTS, infer_unet
+from calotype.interop.imagen_pytorch.keys import own_name
+from calotype.interop.imagen_pytorch.unet import Unet
+from calotype.interop.pickles import unpickled
+
+# Arguments that package ignores: whatever a checkpoint says, its weights are made like this.
+_AS_IGNORED = {
+    "num_image_tokens": 4,
+    "out_dim": None,
+    "dropout": 0.0,
+    "layer_attns_add_text_cond": True,
+}
+_KINDS = {"original": "Imagen", "elucidated": "ElucidatedImagen"}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A checkpoint, taken apart.
+
+    Args:
+        shapes: of every U-Net's weights, by the names used here.
+        sources: where each weight is in the file, by the same names.
+        unets: what the file says of each U-Net's arguments.
+        kind: "Imagen", "ElucidatedImagen" or "Unet", as far as the file says.
+        settings: the cascade's arguments, as far as the file says.
+    """
+
+    shapes: tuple[dict[str, tuple[int, ...]], ...]
+    sources: tuple[dict[str, str], ...]
+    unets: tuple[dict[str, Any], ...]
+    kind: str | None
+    settings: dict[str, Any]
+
+
+def recognises(names: Iterable[str]) -> bool:
+    """Whether a file with tensors of these names (joined by "/") comes from that package."""
+    return any(_place(name) is not None for name in names)
+
+
+def convert(
+    path: str | Path, out: str | Path, *, config: Mapping[str, Any] | None = None, ema: bool = True
+) -> Path:
+    """Convert a checkpoint of imagen-pytorch 1.x or 2.x.
+
+    Args:
+        path: the file.
+        out: the folder to write.
+        config: what the file does not say: {"kind": "Imagen" or "ElucidatedImagen", "settings":
+            {arguments of it, at least image_sizes}, "unets": [{arguments of Unet}, ...]}. Arguments
+            of U-Nets are read off the weights but for `NOT_IN_WEIGHTS`.
+        ema: take the averaged weights, where the file has them.
+
+    Raises:
+        CalotypeError: the file is damaged, no such checkpoint, or of a video network.
+        ConfigError: an argument is missing or does not fit.
+    """
+    with unpickled(Path(path)) as file:
+        foreign = _take_apart(file.weights.shapes, file.plain, ema=ema)
+        model = _build(foreign, {} if config is None else config)
+        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        sources = {
+            (name if isinstance(model, Unet) else f"unets.{i}.{name}"): source
+            for i, unet in enumerate(foreign.sources)
+            for name, source in unet.items()
+        }
+        check_shapes(expected, {name: file.weights[key].shape for name, key in sources.items()})
+        read = file.weights.reader()
+        fill(model, {name: read(source) for name, source in sources.items()})
+    return save(model, out)
+
+
+def _place(name: str) -> tuple[str, int, str] | None:
+    """Where a weight belongs: which set, which U-Net, and its name there."""
+    patterns = (
+        ("ema", r"ema/(\d+)\.ema_model\.(.+)"),
+        ("model", r"(?:model/)?unets\.(\d+)\.(.+)"),
+        ("unet", r"(?:state_dict/)?()((?:downs|ups|init_conv|final_conv)\..+|norm_cond\..+)"),
+    )
+    for kind, pattern in patterns:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return kind, int(match[1] or 0), match[2]
+    return None
+
+
+def _take_apart(
+    shapes: Mapping[str, tuple[int, ...]], plain: Mapping[str, Any], *, ema: bool
+) -> Foreign:
+    kinds = {place[0] for place in map(_place, shapes) if place is not None}
+    if not kinds:
+        raise CalotypeError("this is no checkpoint of imagen-pytorch: it has no weights of a Unet")
+    chosen = "ema" if ema and "ema" in kinds else "model" if "model" in kinds else "unet"
+    groups: dict[int, dict[str, str]] = {}
+    for name in shapes:
+        if chosen == "unet":
+            weight = name.removeprefix("state_dict/")
+            groups.setdefault(0, {})[own_name(weight)] = name
+            continue
+        place = _place(name)
+        if place is not None and place[0] == chosen:
+            groups.setdefault(place[1], {})[own_name(place[2])] = name
+    sources = tuple(groups[i] for i in sorted(groups))
+    params = _nested(plain, "imagen_params/")
+    described = params.pop("unets", None)
+    unets: Sequence[Any] = described if isinstance(described, list) else []
+    told = [unet if isinstance(unet, dict) else {} for unet in unets]
+    if chosen == "unet":
+        told = [_nested(plain, "config/")]
+    told += [{}] * (len(sources) - len(told))
+    return Foreign(
+        shapes=tuple({name: shapes[key] for name, key in unet.items()} for unet in sources),
+        sources=sources,
+        unets=tuple(told),
+        kind="Unet" if chosen == "unet" else _KINDS.get(str(plain.get("imagen_type"))),
+        settings=params,
+    )
+
+
+def _nested(plain: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
+
+
+def _build(foreign: Foreign, config: Mapping[str, Any]) -> nn.Module:
+    unknown = sorted(config.keys() - {"kind", "settings", "unets"})
+    if unknown:
+        raise ConfigError(f"got the unknown key {unknown[0]!r}; known: kind, settings, unets")
+    given = config.get("unets", [{}] * len(foreign.sources))
+    if not isinstance(given, list | tuple) or len(given) != len(foreign.sources):
+        raise ConfigError(f"expected 'unets' with one record for each of {len(foreign.sources)}")
+    unets = [
+        _unet(shapes, told, dict(own))
+        for shapes, told, own in zip(foreign.shapes, foreign.unets, given, strict=True)
+    ]
+    if foreign.kind == "Unet":
+        return build({"kind": "Unet", "settings": unets[0]["settings"]})
+    settings = {**foreign.settings, **dict(config.get("settings", {}))}
+    if settings.pop("video", False):
+        raise UsageError("this is a checkpoint of a video network; only those of images convert")
+    if "image_sizes" not in settings:
+        raise ConfigError(
+            "the checkpoint does not say its image sizes; give them: "
+            '{"settings": {"image_sizes": [64, 256]}}'
+        )
+    first: dict[str, Any] = next((unet["settings"] for unet in unets if unet["kind"] == "Unet"), {})
+    settings.setdefault("condition_on_text", first.get("cond_on_text", True))
+    if settings["condition_on_text"]:
+        settings["text_embed_dim"] = first.get("text_embed_dim")
+    settings.setdefault("channels", first.get("channels", 3))
+    kind = config.get("kind", foreign.kind)
+    return build({"kind": "Imagen" if kind is None else kind, "settings": settings, "unets": unets})
+
+
+def _unet(
+    shapes: Mapping[str, tuple[int, ...]], told: Mapping[str, Any], own: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The U-Net's arguments: read off its weights, then as the file says, then as the user says."""
+    if set(shapes) == {"dummy_parameter"}:
+        return {"kind": "NullUnet"}
+    # Of the file, only what weights do not say: its other arguments are those from before the
+    # cascade changed them to fit.
+    given = {**{name: told[name] for name in _OPEN if name in told}, **own}
+    return {"kind": "Unet", "settings": {**_AS_IGNORED, **infer_unet(shapes, given)}}
+
+
+_OPEN = (*NOT_IN_WEIGHTS, "self_cond", "cond_images_channels")

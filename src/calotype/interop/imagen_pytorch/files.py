@@ -1,0 +1,192 @@
+"""Files of cascades and trainers: safetensors with settings as JSON, never pickle.
+
+A file's names and shapes are checked against networks on the meta device before anything is
+allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from calotype.errors import CalotypeError, ConfigError
+from calotype.interop.imagen_pytorch.cascade import CascadedUnets
+from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen
+from calotype.interop.imagen_pytorch.options import to_json
+from calotype.interop.imagen_pytorch.presets import NullUnet
+from calotype.interop.imagen_pytorch.unet import Unet
+from calotype.text import TextEncoder
+
+FORMAT = 1
+SETTINGS_FILE = "imagen.json"
+WEIGHTS_FILE = "weights.safetensors"
+_CASCADES: dict[str, type[Imagen] | type[ElucidatedImagen]] = {
+    "Imagen": Imagen,
+    "ElucidatedImagen": ElucidatedImagen,
+}
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """All that makes a cascade or a U-Net, without its weights, as plain data."""
+    if isinstance(model, CascadedUnets):
+        kind = "ElucidatedImagen" if isinstance(model, ElucidatedImagen) else "Imagen"
+        unets = [describe(unet) for unet in model.unets]
+        return {"kind": kind, "settings": to_json(model.settings), "unets": unets}
+    if isinstance(model, Unet):
+        return {"kind": "Unet", "settings": to_json(model.settings)}
+    return {"kind": "NullUnet"}
+
+
+def build(
+    data: Mapping[str, Any], *, text_encoder: TextEncoder | str | None = None
+) -> nn.Module:
+    """The cascade or U-Net that `describe` describes; on the meta device, without weights.
+
+    Raises:
+        ConfigError: the description names unknown kinds or settings.
+    """
+    kind = data.get("kind")
+    with torch.device("meta"):
+        if kind == "NullUnet":
+            return NullUnet()
+        if kind == "Unet":
+            return Unet(**_mapping(data.get("settings"), "settings"))
+        if kind not in _CASCADES:
+            raise ConfigError(
+                f"got kind {kind!r}; expected one of {[*_CASCADES, 'Unet', 'NullUnet']}"
+            )
+        described = data.get("unets")
+        if not isinstance(described, list):
+            raise ConfigError("got no list of unets; expected one record each")
+        unets = [build(_mapping(unet, "a U-Net")) for unet in described]
+        settings = _mapping(data.get("settings"), "settings")
+        return _CASCADES[kind](unets, text_encoder=text_encoder, **settings)
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put weights into a model made by `build`; all names and shapes must fit.
+
+    Raises:
+        CalotypeError: they do not.
+    """
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    check_shapes(expected, {name: tuple(value.shape) for name, value in weights.items()})
+    owned = {name: value.detach().clone() for name, value in weights.items()}
+    model.load_state_dict(owned, assign=True)
+
+
+def check_shapes(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Compare the shapes of a model's weights with those of a file.
+
+    Raises:
+        CalotypeError: one is missing, unknown or of another shape.
+    """
+    missing = sorted(expected.keys() - found.keys())
+    unknown = sorted(found.keys() - expected.keys())
+    if missing or unknown:
+        first = f"{missing[0]} missing" if missing else f"{unknown[0]} unknown"
+        raise CalotypeError(
+            f"weights do not fit the settings: {len(missing)} missing, {len(unknown)} unknown "
+            f"(first: {first}); check the settings of the U-Nets"
+        )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise CalotypeError(
+                f"weights do not fit the settings: {name} has shape {found[name]}, expected "
+                f"{shape}; check the settings of the U-Nets"
+            )
+
+
+def save(model: nn.Module, folder: str | Path) -> Path:
+    """Write a cascade or a U-Net into a folder; `load` reads it back."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / WEIGHTS_FILE, model.state_dict(), {})
+    data = {"format": FORMAT, **describe(model)}
+    text = json.dumps(data, indent=1) + "\n"
+    (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def load(folder: str | Path, *, text_encoder: TextEncoder | str | None = None) -> nn.Module:
+    """Read what `save` or a conversion has written.
+
+    Returns:
+        An `Imagen`, an `ElucidatedImagen` or a `Unet`.
+
+    Raises:
+        CalotypeError: files are missing or damaged, or do not fit each other.
+    """
+    folder = Path(folder)
+    try:
+        data = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CalotypeError(f"cannot read {folder / SETTINGS_FILE}: {error}") from error
+    data = _mapping(data, SETTINGS_FILE)
+    if data.get("format") != FORMAT:
+        raise ConfigError(f"{folder}: got format {data.get('format')!r}; expected {FORMAT}")
+    model = build(data, text_encoder=text_encoder)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    file = folder / WEIGHTS_FILE
+    check_shapes(expected, shapes_of(file))
+    tensors, _ = read_tensors(file)
+    fill(model, tensors)
+    return model
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, all or nothing."""
+    owned = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(owned, temporary, metadata=dict(metadata))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CalotypeError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a safetensors file, from its header."""
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file."""
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(metadata)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start[:2] == b"PK" or start[:1] == b"\x80":
+            raise CalotypeError(
+                f"{path} is a pickle, as imagen-pytorch writes them; expected safetensors: "
+                f"convert it with `calotype convert {path} -o FOLDER`"
+            )
+        return safe_open(path, framework="pt")
+    except OSError as error:
+        raise CalotypeError(f"cannot read {path}: {error.strerror}") from error
+    except SafetensorError as error:
+        raise CalotypeError(f"{path} is no whole safetensors file: {error}") from error
+
+
+def _mapping(data: Any, what: str) -> dict[str, Any]:
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ConfigError(f"got {type(data).__name__} as {what}; expected a JSON object")
+    return data

@@ -1,0 +1,396 @@
+"""`ImagenTrainer` with the arguments of imagen-pytorch 2.1.0, over this library's training parts.
+
+AdamW, learning rates and averages are those of `calotype.training`; lengths are counted in updates.
+Every U-Net has its own optimizer, and several may be trained in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from calotype.errors import ConfigError, UsageError
+from calotype.interop.imagen_pytorch import chunks
+from calotype.interop.imagen_pytorch.cascade import CascadedUnets
+from calotype.interop.imagen_pytorch.checkpoint import (
+    TrainerParts,
+    cascade_from,
+    checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from calotype.interop.imagen_pytorch.device import CudaOptional
+from calotype.interop.imagen_pytorch.presets import NullUnet
+from calotype.interop.imagen_pytorch.trainer_config import read_trainer_settings
+from calotype.interop.imagen_pytorch.trainer_data import Feeds
+from calotype.training.ema import EMA
+from calotype.training.learning_rate import learning_rate
+from calotype.training.optimizer import build_optimizer, set_learning_rate
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+class ImagenTrainer(CudaOptional):
+    """Trains the U-Nets of a cascade; draws with averaged weights.
+
+    Args:
+        imagen: the cascade.
+        imagen_checkpoint_path: or a file of `save`, or a converted folder, to make it from.
+        **arguments: the fields of `TrainerSettings`.
+
+    Raises:
+        ConfigError: an argument is unknown, out of range, or not offered here.
+    """
+
+    def __init__(
+        self,
+        imagen: CascadedUnets | None = None,
+        imagen_checkpoint_path: str | Path | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        self.settings = read_trainer_settings(arguments)
+        if (imagen is None) == (imagen_checkpoint_path is None):
+            raise ConfigError("got both or none of imagen and imagen_checkpoint_path; give one")
+        if imagen is None:
+            assert imagen_checkpoint_path is not None
+            imagen = cascade_from(Path(imagen_checkpoint_path))
+        if not isinstance(imagen, CascadedUnets):
+            raise ConfigError(
+                f"got a {type(imagen).__name__}; expected an Imagen or ElucidatedImagen"
+            )
+        self.imagen = imagen
+        self.num_unets = len(imagen.unets)
+        self.schedules = self.settings.schedules(self.num_unets)
+        self.optimizers = [
+            build_optimizer(unet, schedule.optimizer)
+            for unet, schedule in zip(imagen.unets, self.schedules, strict=True)
+        ]
+        self.scalers: dict[int, Any] = {}
+        self.averages: list[EMA] = []
+        self.ema_unets = nn.ModuleList()
+        if self.settings.use_ema:
+            halflife = self.settings.ema_halflife
+            self.averages = [EMA(unet, halflife_images=halflife) for unet in imagen.unets]
+            self.ema_unets.extend(average.averaged() for average in self.averages)
+        self.register_buffer("steps", torch.zeros(self.num_unets, dtype=torch.int64))
+        self.steps: Tensor
+        self.feeds = Feeds(self.settings)
+        if self.settings.checkpoint_path is not None:
+            self.load_from_checkpoint_folder()
+
+    # What one asks about a trainer.
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.imagen.device
+
+    @property
+    def is_main(self) -> bool:
+        """True: there is one process."""
+        return True
+
+    @property
+    def is_local_main(self) -> bool:
+        """True: there is one process."""
+        return True
+
+    @property
+    def is_distributed(self) -> bool:
+        """False: there is one process."""
+        return False
+
+    @property
+    def unets(self) -> nn.ModuleList:
+        """The averaged U-Nets."""
+        return self.ema_unets
+
+    def get_ema_unet(self, unet_number: int | None = None) -> nn.Module | None:
+        """An averaged U-Net; None without averages."""
+        index = self._index(unet_number)
+        return self.ema_unets[index] if self.settings.use_ema else None
+
+    def get_lr(self, unet_number: int | None = None) -> float:
+        """The learning rate of the next update."""
+        index = self._index(unet_number)
+        schedule = self.schedules[index]
+        return learning_rate(schedule.optimizer, int(self.steps[index]), schedule.length)
+
+    def num_steps_taken(self, unet_number: int | None = None) -> int:
+        """Updates of a U-Net so far."""
+        return int(self.steps[self._index(unet_number)])
+
+    def encode_text(self, text: list[str], **kwargs: Any) -> Any:
+        """As the cascade's."""
+        return self.imagen.encode_text(text, **kwargs)
+
+    def print_unet_devices(self) -> None:
+        """Say where the U-Nets are."""
+        for number, unet in enumerate(self.imagen.unets, start=1):
+            self._say(f"U-Net {number}: {next(unet.parameters()).device}")
+
+    # Training.
+
+    def forward(
+        self,
+        *args: Any,
+        unet_number: int | None = None,
+        max_batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> float:
+        """Loss of a batch; in training mode its gradients are added up for `update`.
+
+        Args:
+            *args: as for the cascade: images first.
+            unet_number: which U-Net, from 1.
+            max_batch_size: the batch is computed in parts of this size.
+            **kwargs: as for the cascade.
+        """
+        index = self._index(unet_number)
+        only = self.settings.only_train_unet_number
+        if only is not None and only != index + 1:
+            raise UsageError(f"got unet_number={index + 1}; only U-Net {only} is to be trained")
+        total = 0.0
+        for part in chunks.parts(chunks.as_tensors(args, kwargs), max_batch_size):
+            with self._autocast():
+                loss = self.imagen(*part.args, unet_number=index + 1, **part.kwargs) * part.share
+            total += float(loss.detach())
+            if self.training:
+                self._scaled(index, loss).backward()  # type: ignore[no-untyped-call]
+        return total
+
+    def update(self, unet_number: int | None = None) -> None:
+        """Take a step with the gradients added up, average, and save where it is time."""
+        index = self._index(unet_number)
+        unet, optimizer = self.imagen.unets[index], self.optimizers[index]
+        set_learning_rate(optimizer, self.get_lr(index + 1))
+        scaler = self.scalers.get(index)
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        if self.settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(unet.parameters(), self.settings.max_grad_norm)
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        optimizer.zero_grad()
+        self.steps[index] += 1
+        self._average(index)
+        every = self.settings.checkpoint_every
+        if every is not None and int(self.steps.sum()) % every == 0:
+            self.save_to_checkpoint_folder()
+
+    @torch.no_grad()
+    def _average(self, index: int) -> None:
+        if not self.settings.use_ema:
+            return
+        steps = int(self.steps[index])
+        decay = self.averages[index].decay(batch_size=1, images_seen=steps)
+        # Anew each time: moving a module to another device gives its parameters other memory.
+        own = [p.data for p in self.ema_unets[index].parameters()]
+        other = [p.data for p in self.imagen.unets[index].parameters()]
+        torch._foreach_lerp_(own, other, 1.0 - decay)
+
+    def train_step(self, *, unet_number: int | None = None, **kwargs: Any) -> float:
+        """A batch of the training data, and an update."""
+        loss = self(unet_number=unet_number, **{**kwargs, **self.feeds.next_training()})
+        self.update(unet_number)
+        return float(loss)
+
+    @torch.no_grad()
+    def valid_step(self, *, use_ema_unets: bool = False, **kwargs: Any) -> float:
+        """Loss of a batch of the validation data."""
+        was_training = self.training
+        self.eval()
+        try:
+            with self.use_ema_unets() if use_ema_unets else nullcontext():
+                return float(self(**{**kwargs, **self.feeds.next_validation()}))
+        finally:
+            self.train(was_training)
+
+    def add_train_dataset(self, ds: Any, *, batch_size: int, **loader: Any) -> None:
+        """Train on a dataset; a part is kept for validation with `split_valid_from_train`."""
+        self.feeds.add_training_set(ds, batch_size=batch_size, **loader)
+
+    def add_valid_dataset(self, ds: Any, *, batch_size: int, **loader: Any) -> None:
+        """Validate on a dataset."""
+        self.feeds.add_validation_set(ds, batch_size=batch_size, **loader)
+
+    def add_train_dataloader(self, dl: Any) -> None:
+        """Train on batches."""
+        self.feeds.add_training(dl)
+
+    def add_valid_dataloader(self, dl: Any) -> None:
+        """Validate on batches."""
+        self.feeds.add_validation(dl)
+
+    # Drawing.
+
+    @contextmanager
+    def use_ema_unets(self) -> Iterator[None]:
+        """The cascade works with averaged weights meanwhile."""
+        if not self.settings.use_ema:
+            yield
+            return
+        trained = self.imagen.unets
+        self.imagen.unets = self.ema_unets
+        try:
+            yield
+        finally:
+            self.imagen.unets = trained
+
+    def sample(
+        self,
+        *args: Any,
+        max_batch_size: int | None = None,
+        use_non_ema: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Draw; as the cascade's `sample`.
+
+        Args:
+            *args: as there.
+            max_batch_size: the batch is drawn in parts of this size.
+            use_non_ema: with the trained weights instead of the averaged ones.
+            **kwargs: as there.
+        """
+        self._say_untrained()
+        call = chunks.as_tensors(args, kwargs)
+        calls = [call]
+        if max_batch_size is not None and self.imagen.unconditional:
+            count = int(kwargs.get("batch_size", 1))
+            sizes = [min(max_batch_size, count - i) for i in range(0, count, max_batch_size)]
+            calls = [chunks.Part(call.args, {**call.kwargs, "batch_size": n}, 1.0) for n in sizes]
+        elif max_batch_size is not None:
+            calls = list(chunks.parts(call, max_batch_size))
+        with nullcontext() if use_non_ema else self.use_ema_unets():
+            outputs = [self.imagen.sample(*one.args, **one.kwargs) for one in calls]
+        return outputs[0] if len(outputs) == 1 else chunks.joined(outputs)
+
+    # Files.
+
+    def save(
+        self,
+        path: str | Path,
+        overwrite: bool = True,
+        without_optim_and_sched: bool = False,
+        **extra: Any,
+    ) -> None:
+        """Write everything into one safetensors file.
+
+        Args:
+            path: of the file; its suffix does not matter.
+            overwrite: whether a file of that name may be replaced.
+            without_optim_and_sched: leave out what only training needs.
+            **extra: JSON data that `load` returns.
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} exists; choose another path, or overwrite=True")
+        save_checkpoint(path, self._parts(), extra, optimizers=not without_optim_and_sched)
+        self._say(f"checkpoint saved to {path}")
+
+    def load(
+        self,
+        path: str | Path,
+        only_model: bool = False,
+        strict: bool = True,
+        noop_if_not_exist: bool = False,
+    ) -> dict[str, Any]:
+        """Read what `save` has written.
+
+        Args:
+            path: of the file.
+            only_model: weights only, neither averages nor optimizers.
+            strict: whether all weights must be there.
+            noop_if_not_exist: do nothing where there is no file.
+
+        Returns:
+            What `save` was given as extra.
+
+        Raises:
+            CalotypeError: no such file, or one that does not fit.
+        """
+        path = Path(path)
+        if noop_if_not_exist and not path.exists():
+            self._say(f"no checkpoint at {path}")
+            return {}
+        extra = load_checkpoint(path, self._parts(), strict=strict, only_model=only_model)
+        self._say(f"checkpoint loaded from {path}")
+        return extra
+
+    def save_to_checkpoint_folder(self) -> None:
+        """Write a checkpoint into `checkpoint_path`; only the newest are kept."""
+        folder = self._checkpoint_folder()
+        self.save(folder / f"checkpoint.{int(self.steps.sum())}.pt")
+        if self.settings.max_checkpoints_keep > 0:
+            for old in checkpoints(folder)[: -self.settings.max_checkpoints_keep]:
+                old.unlink()
+
+    def load_from_checkpoint_folder(self, last_total_steps: int = -1) -> None:
+        """Load the newest checkpoint of the folder, or that after so many updates."""
+        folder = self._checkpoint_folder()
+        if last_total_steps != -1:
+            self.load(folder / f"checkpoint.{last_total_steps}.pt")
+            return
+        found = checkpoints(folder)
+        if found:
+            self.load(found[-1])
+        else:
+            self._say(f"no checkpoint in {folder}")
+
+    # Small things.
+
+    def _parts(self) -> TrainerParts:
+        return TrainerParts(self.imagen, self.ema_unets, self.steps, self.optimizers)
+
+    def _index(self, unet_number: int | None) -> int:
+        if unet_number is None and self.num_unets == 1:
+            unet_number = 1
+        if unet_number is None or not 1 <= unet_number <= self.num_unets:
+            raise UsageError(f"got unet_number={unet_number}; expected 1 to {self.num_unets}")
+        return unet_number - 1
+
+    def _autocast(self) -> Any:
+        dtype, device = self.settings.dtype, self.device.type
+        if dtype == "no":
+            return nullcontext()
+        if dtype == "fp16" and device != "cuda":
+            raise UsageError("got fp16 without a GPU; use precision='bf16' or leave it out")
+        return torch.autocast(device, dtype=_DTYPES[dtype])
+
+    def _scaled(self, index: int, loss: Tensor) -> Tensor:
+        if self.settings.dtype != "fp16":
+            return loss
+        if index not in self.scalers:
+            self.scalers[index] = torch.amp.GradScaler("cuda")
+        scaled: Tensor = self.scalers[index].scale(loss)
+        return scaled
+
+    def _say(self, message: str) -> None:
+        if self.settings.verbose:
+            print(message)
+
+    def _say_untrained(self) -> None:
+        counts = zip(self.steps.tolist(), self.imagen.unets, strict=True)
+        untrained = [
+            str(number)
+            for number, (steps, unet) in enumerate(counts, start=1)
+            if steps == 0 and not isinstance(unet, NullUnet)
+        ]
+        if untrained:
+            self._say(
+                f"not trained yet: U-Net {', '.join(untrained)}; stop_at_unet_number draws with "
+                "the ones before"
+            )
+
+    def _checkpoint_folder(self) -> Path:
+        if self.settings.checkpoint_path is None:
+            raise UsageError("got no checkpoint_path; give ImagenTrainer one")
+        return Path(self.settings.checkpoint_path)

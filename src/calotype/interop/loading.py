@@ -1,0 +1,152 @@
+"""Loading and converting folders of other programs: which family a folder is of, and its parts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from calotype.cascade import Cascade
+from calotype.errors import UsageError
+from calotype.interop import deepfloyd, karlo
+from calotype.interop.glide.load import convert_glide, is_glide
+from calotype.interop.pickles import unpickled
+from calotype.interop.safety import open_weights, read_json
+
+INDEX = "model_index.json"
+_LATENT = (
+    "works in the space of an autoencoder, not of pixels; this library runs pixel-space models: "
+    "DeepFloyd IF, GLIDE and Karlo"
+)
+
+
+def load(*folders: Path | str, text_encoder: str | None = None) -> Cascade:
+    """A cascade with the weights of a published model; no pickle is read.
+
+    Args:
+        folders: one of Karlo; or the stages of DeepFloyd IF, from coarse to fine.
+        text_encoder: specification of the encoder; None takes the one beside the weights.
+
+    Raises:
+        UsageError: a folder holds something else, or pickles.
+        CalotypeError: files are missing or damaged.
+    """
+    places = [Path(folder) for folder in folders]
+    if not places:
+        raise UsageError("got no folder; expected that of a published model")
+    kinds = [_pipeline(place) for place in places]
+    return _load(places, kinds, places, text_encoder)
+
+
+def convert(
+    folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    text_encoder: str | None = None,
+    tokenizer: Path | None = None,
+) -> None:
+    """Write a published model as a cascade folder that `Cascade.load` reads.
+
+    Pickled weights are read in a process of their own, with `weights_only=True` and a limit on
+    memory. The text encoder stays where it is; the cascade names its folder.
+
+    Args:
+        folders: as for `load`, or one of GLIDE with its `.pt` files.
+        out: the new folder.
+        dtype: number type of the weights written.
+        text_encoder: as for `load`.
+        tokenizer: folder of GLIDE's tokenizer.
+
+    Raises:
+        CalotypeError: as for `load`.
+    """
+    places = [Path(folder) for folder in folders]
+    if len(places) == 1 and is_glide(places[0]):
+        if dtype != torch.float32 or text_encoder is not None:
+            raise UsageError("GLIDE is written as float32 with its own tokenizer; leave that out")
+        convert_glide(places[0], Path(out), tokenizer=tokenizer)
+        return
+    if tokenizer is not None:
+        raise UsageError("got a tokenizer; expected one for GLIDE alone")
+    if not places:
+        raise UsageError("got no folder; expected that of a published model")
+    kinds = [_pipeline(place) for place in places]
+    with _without_pickles(places) as readable:
+        _load(readable, kinds, places, text_encoder).save(out, dtype=dtype)
+
+
+def _pipeline(folder: Path) -> str:
+    """The class its `model_index.json` names, if this library knows it."""
+    if not (folder / INDEX).is_file():
+        raise UsageError(f"{str(folder)!r:.200} has no {INDEX}; name a published model's folder")
+    kind = read_json(folder / INDEX).get("_class_name")
+    if kind in deepfloyd.PIPELINES or kind in karlo.PIPELINES:
+        return str(kind)
+    if isinstance(kind, str) and ("StableDiffusion" in kind or "Latent" in kind):
+        raise UsageError(f"{folder} is a {kind:.80}, which {_LATENT}")
+    known = [*deepfloyd.PIPELINES, *karlo.PIPELINES]
+    raise UsageError(f"{folder} is a {kind!r:.80}; known: {known}")
+
+
+def _load(
+    places: Sequence[Path], kinds: Sequence[str], originals: Sequence[Path], encoder: str | None
+) -> Cascade:
+    if kinds[0] in karlo.PIPELINES:
+        if len(places) > 1:
+            raise UsageError("got several folders of Karlo; expected one, which holds all parts")
+        _check_encoder_files(originals[0])
+        spec = f"clip_pooled:{originals[0].resolve()}" if encoder is None else encoder
+        stages, prior = karlo.load_stages(places[0]), karlo.load_prior(places[0])
+        return Cascade(spec, stages, name="karlo", prior=prior)
+    if any(kind not in deepfloyd.PIPELINES for kind in kinds):
+        raise UsageError("got folders of different models; expected the stages of one")
+    if encoder is None:
+        encoder = deepfloyd.find_text_encoder(list(originals))
+        _check_encoder_files(Path(encoder.partition(":")[2]))
+    loaded = sorted(
+        (deepfloyd.load_stage(place) for place in places), key=lambda s: s.config.resolution
+    )
+    return Cascade(encoder, loaded, name="deepfloyd-if")
+
+
+def _check_encoder_files(folder: Path) -> None:
+    """Look at the encoder's headers: transformers would follow an index anywhere."""
+    open_weights(folder / "text_encoder", "model")
+
+
+@contextmanager
+def _without_pickles(places: Sequence[Path]) -> Iterator[list[Path]]:
+    """The folders, or copies of their settings with safetensors in the place of pickles."""
+    with tempfile.TemporaryDirectory(prefix="calotype-") as name:
+        yield [_readable(place, Path(name) / str(k)) for k, place in enumerate(places)]
+
+
+def _readable(folder: Path, copy: Path) -> Path:
+    stem = "diffusion_pytorch_model"
+    parts = [part for part in sorted(folder.iterdir()) if part.is_dir()]
+    if not any(_holds_pickles_only(part, stem) for part in parts):
+        return folder
+    for part in parts:
+        place = copy / part.name
+        place.mkdir(parents=True)
+        for file in part.iterdir():
+            if file.suffix == ".json" and file.is_file():
+                shutil.copy(file, place / file.name)
+            elif file.suffix == ".safetensors":
+                (place / file.name).symlink_to(file.resolve())
+        if _holds_pickles_only(part, stem):
+            found = [part / f"{stem}.bin", part / f"{stem}.fp16.bin"]
+            with unpickled(next((f for f in found if f.is_file()), found[0])) as weights:
+                files = {entry.path for entry in weights.weights.values()}
+                for file in files:
+                    shutil.move(file, place / f"{stem}.safetensors")
+    return copy
+
+
+def _holds_pickles_only(folder: Path, stem: str) -> bool:
+    return any(folder.glob(f"{stem}*.bin")) and not any(folder.glob(f"{stem}*.safetensors"))

@@ -1,0 +1,246 @@
+"""GLIDE's files become cascades that load, draw, fill in and follow a noised CLIP."""
+
+import json
+from contextlib import contextmanager
+
+import pytest
+import torch
+from glide_reference import HEAD_DIM, RESOLUTION, conditioning, recorded, shapes, weights
+
+from calotype.cascade import Cascade, StageEdit, inpaint, keep_known
+from calotype.cascade.edit import known_channels
+from calotype.conditioning import TextEmbedding
+from calotype.config import SamplingConfig
+from calotype.diffusion import PerSampleNoise
+from calotype.errors import CalotypeError, UsageError
+from calotype.interop import pickle_worker
+from calotype.interop.glide import convert_glide, is_glide, load, load_guide
+from calotype.interop.glide.noised_clip import (
+    FOLDER,
+    NoisedClipGuide,
+    clip_config,
+    noised_clip,
+    save_clip,
+)
+from calotype.interop.glide.stages import FAST_27, glide_stage
+from calotype.interop.pickles import Unpickled
+from calotype.interop.safety import ForeignWeights, read_header
+from calotype.text.byte_pair import byte_alphabet, load_clip_bpe
+
+VOCABULARY = 300
+QUICK = SamplingConfig(steps=3, sampler="ddim", guidance_weight=2.0, threshold_percentile=None)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A vocabulary of bytes, a pair or two and the end mark, in GLIDE's format and in CLIP's."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    words = [*byte_alphabet(), "fo", "fox", "<|endoftext|>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    (folder / "encoder.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (folder / "vocab.bpe").write_text("#version: 0.2\nf o\nfo x\n", encoding="utf-8")
+    (folder / "bpe_simple_vocab_16e6.txt").write_text("#version: 0.2\nf o\nfo x</w>\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The base and the noised CLIP, as its authors would have written them at this width."""
+    folder = tmp_path_factory.mktemp("published")
+    half = {name: tensor.half() for name, tensor in weights("base", VOCABULARY).items()}
+    torch.save(half, folder / "base.pt")
+    for part in ("text", "image"):
+        tensors = dict(weights(f"clip_{part}"))
+        torch.save(tensors, folder / f"clip_{part}_enc.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(published, tokenizer, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "glide"
+    source = published / "base.pt"
+    assert is_glide(published) and is_glide(source) and not is_glide(tokenizer)
+    return convert_glide(source, out, tokenizer=tokenizer, head_dim=HEAD_DIM)
+
+
+def stage(model):
+    tensors = weights(model, VOCABULARY)
+    return glide_stage(
+        shapes(model, VOCABULARY), tensors.__getitem__, head_dim=HEAD_DIM, resolution=RESOLUTION
+    )
+
+
+def test_a_converted_cascade_has_the_defaults_and_the_weights(converted):
+    cascade = Cascade.load(converted)
+    (base,) = cascade.stages
+    sampling = base.config.sampling
+    assert (base.config.resolution, sampling.steps, sampling.guidance_weight) == (64, 100, 3.0)
+    expected = stage("base").network.state_dict()
+    for name, tensor in base.network.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name].half().float(), atol=0, rtol=0)
+
+
+def test_it_draws_from_captions(converted):
+    cascade = Cascade.load(converted)
+    options = {"sampling": [SamplingConfig(steps=1, sampler="ddim", threshold_percentile=None)]}
+    pictures = cascade.sample(["fox", ""], seeds=[1, 1], size=(16, 16), **options).images[-1]
+    assert pictures.shape == (2, 3, 16, 16)
+    alone = cascade.sample(["fox"], seeds=[1], size=(16, 16), **options).images[-1]
+    torch.testing.assert_close(pictures[:1], alone, atol=1e-4, rtol=0)
+    assert not torch.equal(pictures[0], pictures[1])
+
+
+def test_up_samplers_take_the_steps_of_the_authors():
+    sampling = stage("upsample").config.sampling
+    assert sampling.timesteps == FAST_27[::-1] and sampling.guidance_weight == 1
+    assert sampling.sampler == "ddim"
+    assert stage("base_inpaint").config.sampling.guidance_weight == 5
+
+
+def test_the_up_sampler_sees_bilinear_enlargement():
+    lowres = recorded()["low_res"]
+    upsampler = stage("upsample")
+    text = conditioning("upsample").text
+    noise = PerSampleNoise([0, 1])
+    cond = upsampler.lowres_condition(lowres, text, size=(16, 16), aug_level=0.0, noise=noise)
+    assert torch.equal(cond.lowres, conditioning("upsample").lowres)
+
+
+def test_filling_in_tells_the_network_what_is_known(tokenizer):
+    base = stage("base_inpaint")
+    cascade = Cascade(f"glide:{tokenizer}", [base])
+    picture = recorded()["inpaint_image"]
+    mask = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    mask[..., :8] = True
+    captions, seeds = ["fox", "a fox"], [3, 4]
+    options = {"seeds": seeds, "sampling": [QUICK]}
+    drawn = inpaint(cascade, picture, mask, captions, **options).images[-1]
+    torch.testing.assert_close(drawn[..., :8], picture[..., :8], atol=1e-4, rtol=0)
+
+    edit = StageEdit(transform=keep_known(picture, mask))
+    extra = known_channels(edit)
+    assert torch.equal(extra, torch.cat((picture * mask, mask.float()), dim=1))
+    text = cascade.text_encoder(captions)
+    cond, uncond = (
+        type(conditioning("base"))(t, extra=extra) for t in (text, TextEmbedding.null(2, 1))
+    )
+    noise = PerSampleNoise(seeds, stream=0)
+    expected = base.sample(cond, uncond, noise, size=(16, 16), sampling=QUICK, edit=edit)
+    torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
+
+    without = type(cond)(text)  # the same edit, but the network is not told
+    noise = PerSampleNoise(seeds, stream=0)
+    other = base.sample(without, None, noise, size=(16, 16), sampling=QUICK, edit=edit)
+    assert float((other - drawn).abs().max()) > 1e-3
+
+
+def test_nothing_known_is_a_mask_of_zeros():
+    base, data, cond = stage("base_inpaint"), recorded(), conditioning("base")
+    text = TextEmbedding(cond.text.tokens % VOCABULARY, cond.text.mask)
+    outputs = [
+        base.network(data["x"], data["timesteps"], type(cond)(text, extra=extra))
+        for extra in (None, torch.zeros(2, 4, 16, 16))
+    ]
+    assert torch.equal(*outputs)
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    parts = {"text": "clip_text", "image": "clip_image"}
+    config = clip_config(*(shapes(part) for part in parts.values()), head_dim=32)
+    towers = {name: (shapes(part), weights(part).__getitem__) for name, part in parts.items()}
+    save_clip(noised_clip(config, towers), folder / FOLDER)
+    return folder
+
+
+def test_a_noised_clip_guides_the_base(clip_folder, tokenizer):
+    guide = load_guide(clip_folder, tokenizer=tokenizer)
+    assert isinstance(guide, NoisedClipGuide)
+    data = recorded()
+    embeddings = guide.clip.embed_text(data["clip.tokens"], data["clip.lens"])
+    torch.testing.assert_close(embeddings, data["clip.text_embeddings"], atol=1e-5, rtol=0)
+    captions = ["a fox", "o"]
+    pair = [load_clip_bpe(tokenizer).padded(caption, 77) for caption in captions]
+    ids, lengths = (torch.tensor([entry[i] for entry in pair]) for i in (0, 1))
+    torch.testing.assert_close(guide.embed(captions), guide.clip.embed_text(ids, lengths))
+
+    cascade = Cascade(f"glide:{tokenizer}", [stage("base")])
+    options = {"seeds": [5, 6], "sampling": [QUICK]}
+    edits = [StageEdit(transform=guide.guidance(captions, scale=3.0))]
+    plain = cascade.sample(captions, **options).images[-1]
+    together = cascade.sample(captions, edits=edits, **options).images[-1]
+    parts = cascade.sample(captions, edits=edits, max_batch=1, **options).images[-1]
+    torch.testing.assert_close(parts, together, atol=1e-3, rtol=0)
+    assert float((plain - together).abs().max()) > 1e-4
+    levels = cascade.stages[0].levels(QUICK)[-2].float().expand(2)
+    score = edits[0].transform.log_likelihood
+    assert bool((score(together, levels) > score(plain, levels)).all())
+
+
+@pytest.fixture
+def read_here(monkeypatch, tmp_path):
+    """Reads pickles in this process: starting others takes most of a test's time."""
+
+    @contextmanager
+    def unpickled(path):
+        folder = tmp_path / f"read {path.stem}"
+        folder.mkdir()
+        pickle_worker.convert(path, folder)
+        entries = read_header(folder / "weights.safetensors")
+        yield Unpickled(ForeignWeights(entries, path), {})
+
+    monkeypatch.setattr(load, "unpickled", unpickled)
+
+
+@pytest.mark.usefixtures("read_here")
+def test_the_noised_clip_beside_the_networks_comes_along(published, tokenizer, tmp_path):
+    out = convert_glide(published, tmp_path / "out", tokenizer=tokenizer, head_dim=HEAD_DIM)
+    guide = load_guide(out, tokenizer=tokenizer)
+    assert guide.clip.config.image.heads == 64 // HEAD_DIM
+    assert guide.embed(["fox"]).shape == (1, 64)
+
+
+@pytest.mark.usefixtures("read_here")
+def test_in_painting_models_make_a_cascade_of_their_own(tokenizer, tmp_path):
+    tensors = {name: tensor.clone() for name, tensor in weights("base_inpaint", VOCABULARY).items()}
+    torch.save(tensors, tmp_path / "base_inpaint.pt")
+    out = convert_glide(tmp_path, tmp_path / "out", tokenizer=tokenizer, head_dim=HEAD_DIM)
+    cascade = Cascade.load(out)
+    assert cascade.name == "glide-inpaint"
+    assert cascade.stages[0].config.network.extra_channels == 4
+    with pytest.raises(UsageError, match="upsample"):
+        convert_glide(
+            tmp_path, tmp_path / "other", tokenizer=tokenizer, inpaint=False, head_dim=HEAD_DIM
+        )
+
+
+def test_what_is_missing_is_said(published, tokenizer, tmp_path, clip_folder):
+    with pytest.raises(UsageError, match="--tokenizer"):
+        convert_glide(published, tmp_path / "out", tokenizer=None)
+    with pytest.raises(CalotypeError, match=r"encoder\.json"):
+        convert_glide(published, tmp_path / "out", tokenizer=tmp_path)
+    with pytest.raises(UsageError, match="none of"):
+        convert_glide(tmp_path, tmp_path / "out", tokenizer=tokenizer)
+    with pytest.raises(CalotypeError, match="clip_text_enc"):
+        load_guide(tmp_path, tokenizer=tokenizer)
+    with pytest.raises(CalotypeError, match="bpe_simple_vocab"):
+        load_guide(clip_folder, tokenizer=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pickle_that_is_no_weights_is_refused(tokenizer, tmp_path):
+    torch.save({"out.2.weight": tmp_path}, tmp_path / "base.pt")  # a path is an object, not data
+    with pytest.raises(CalotypeError, match="plain weights"):
+        convert_glide(tmp_path, tmp_path / "out", tokenizer=tokenizer)
+    assert not (tmp_path / "out").exists()
+
+
+def test_truncated_clip_weights_are_refused(clip_folder, tokenizer, tmp_path):
+    place = tmp_path / FOLDER
+    place.mkdir()
+    (place / "config.json").write_bytes((clip_folder / FOLDER / "config.json").read_bytes())
+    data = (clip_folder / FOLDER / "weights.safetensors").read_bytes()
+    (place / "weights.safetensors").write_bytes(data[:-100])
+    with pytest.raises(CalotypeError, match="truncated"):
+        load_guide(tmp_path, tokenizer=tokenizer)

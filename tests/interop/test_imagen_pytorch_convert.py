@@ -1,0 +1,149 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calotype.errors import CalotypeError, ConfigError
+from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, ImagenTrainer, Unet, load
+from calotype.interop.imagen_pytorch.__main__ import main
+from calotype.interop.imagen_pytorch.convert import convert, recognises
+
+HERE = Path(__file__).parent
+DATA = HERE / "data"
+_SPEC = importlib.util.spec_from_file_location("peer_again", HERE / "peer_imagen_pytorch.py")
+peer = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(peer)
+RECORDED = load_file(DATA / "imagen_pytorch_peer.safetensors")
+CASES = json.loads((DATA / "imagen_pytorch_peer.json").read_text())["cases"]
+
+
+def foreign(name):
+    weights = CASES[name]["weights"]
+    return {key: peer.made(key, tuple(shape)) for key, shape in weights.items()}
+
+
+def prefixed(prefix, weights):
+    return {prefix + key: value for key, value in weights.items()}
+
+
+def trainer_file(path, *, scale_ema=1.0, **more):
+    """As ImagenTrainer.save of that package writes it: two stages, averages, optimizer, steps."""
+    first, second = foreign("base"), foreign("memory_efficient")
+    model = prefixed("unets.0.", first) | prefixed("unets.1.", second)
+    ema = {}
+    for index, unet in enumerate((first, second)):
+        ema |= prefixed(f"{index}.online_model.", unet)
+        ema |= prefixed(f"{index}.ema_model.", {k: v * scale_ema for k, v in unet.items()})
+        ema |= {f"{index}.initted": torch.tensor(True), f"{index}.step": torch.tensor(7)}
+    optimizer = {"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": [{"lr": 1e-4}]}
+    whole = {"model": model, "version": "2.1.0", "steps": torch.tensor([7, 0]), "ema": ema}
+    torch.save({**whole, "optim0": optimizer, "scaler0": {}, **more}, path)
+    return path
+
+
+@torch.no_grad()
+def assert_parity(unet, name):
+    theirs = RECORDED[f"{name}.output"]
+    ours = unet.eval()(**peer.inputs_of(CASES[name]["settings"]))
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_a_trainers_checkpoint_needs_only_its_sizes(tmp_path):
+    path = trainer_file(tmp_path / "imagen.pt")
+    with pytest.raises(ConfigError, match="image_sizes"):
+        convert(path, tmp_path / "out")
+    config = {"settings": {"image_sizes": [16, 16], "timesteps": 1}}
+    imagen = load(convert(path, tmp_path / "out", config=config))
+    assert isinstance(imagen, Imagen)
+    assert_parity(imagen.unets[0], "base")
+    assert_parity(imagen.unets[1], "memory_efficient")
+    words = torch.randn(1, 5, 12)
+    assert imagen.sample(text_embeds=words, cond_scale=2.0).shape == (1, 3, 16, 16)
+    trainer = ImagenTrainer(imagen_checkpoint_path=tmp_path / "out", verbose=False)
+    assert trainer(torch.rand(1, 3, 16, 16), text_embeds=words, unet_number=1) > 0
+
+
+def test_averages_are_taken_unless_not_wanted(tmp_path):
+    path = trainer_file(tmp_path / "imagen.pt", scale_ema=2.0)
+    config = {"settings": {"image_sizes": [16, 16]}}
+    averaged = load(convert(path, tmp_path / "a", config=config))
+    plain = load(convert(path, tmp_path / "b", config=config, ema=False))
+    torch.testing.assert_close(
+        averaged.unets[0].final_conv.weight, 2 * plain.unets[0].final_conv.weight
+    )
+
+
+def test_a_checkpoint_made_from_a_config_says_all(tmp_path):
+    params = {
+        "unets": [{"dim": 16, "scale_skip_connection": False}, {"dim": 16}],
+        "image_sizes": [16, 32],
+        "num_sample_steps": 2,
+        "cond_drop_prob": 0.5,
+        "video": False,
+    }
+    path = trainer_file(tmp_path / "i.pt", imagen_type="elucidated", imagen_params=params)
+    imagen = load(convert(path, tmp_path / "out"))
+    assert isinstance(imagen, ElucidatedImagen)
+    assert imagen.settings.cond_drop_prob == 0.5 and imagen.image_sizes == (16, 32)
+    assert not imagen.unets[0].settings.scale_skip_connection
+    assert imagen.unets[1].settings.scale_skip_connection
+    params["video"] = True
+    path = trainer_file(tmp_path / "v.pt", imagen_type="original", imagen_params=params)
+    with pytest.raises(CalotypeError, match="video"):
+        convert(path, tmp_path / "v")
+
+
+def test_single_networks_convert(tmp_path):
+    config = {**CASES["plain"]["settings"], "num_image_tokens": 9, "dropout": 0.3}
+    torch.save({"config": config, "state_dict": foreign("plain")}, tmp_path / "persisted.pt")
+    unet = load(convert(tmp_path / "persisted.pt", tmp_path / "out"))
+    assert isinstance(unet, Unet) and unet.settings.dropout == 0
+    assert_parity(unet, "plain")
+    torch.save(foreign("untold"), tmp_path / "state.pt")
+    assert_parity(load(convert(tmp_path / "state.pt", tmp_path / "state")), "untold")
+
+
+def test_what_does_not_fit_is_said(tmp_path):
+    path = trainer_file(tmp_path / "imagen.pt")
+    sizes = {"settings": {"image_sizes": [16, 16]}}
+    with pytest.raises(CalotypeError, match="settings of the U-Nets"):
+        convert(path, tmp_path / "o", config={**sizes, "unets": [{"dim": 24}, {}]})
+    with pytest.raises(ConfigError, match="each of 2"):
+        convert(path, tmp_path / "o", config={**sizes, "unets": [{}]})
+    with pytest.raises(ConfigError, match="known: kind"):
+        convert(path, tmp_path / "o", config={"setings": {}})
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(CalotypeError, match="no checkpoint of imagen-pytorch"):
+        convert(tmp_path / "other.pt", tmp_path / "o")
+    assert not recognises(["weight"]) and recognises(["model/unets.0.downs.0.1.gamma"])
+
+
+def test_a_folder_that_was_tampered_with_is_refused(tmp_path):
+    torch.save(foreign("untold"), tmp_path / "state.pt")
+    out = convert(tmp_path / "state.pt", tmp_path / "out")
+    data = json.loads((out / "imagen.json").read_text())
+    huge = {**data, "settings": {**data["settings"], "dim": 1 << 19}}
+    for changed in ({**data, "kind": "os.system"}, {**data, "format": 99}, huge):
+        (out / "imagen.json").write_text(json.dumps(changed))
+        with pytest.raises(CalotypeError):
+            load(out)
+    (out / "imagen.json").write_text(json.dumps(data))
+    whole = (out / "weights.safetensors").read_bytes()
+    (out / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CalotypeError, match="whole safetensors"):
+        load(out)
+
+
+def test_from_a_checkpoint_to_a_picture_by_command(tmp_path, capsys):
+    path = trainer_file(tmp_path / "imagen.pt")
+    (tmp_path / "c.json").write_text('{"settings": {"image_sizes": [16, 16], "timesteps": 1}}')
+    out = str(tmp_path / "out")
+    assert main(["convert", str(path), "-o", out, "--config", str(tmp_path / "c.json")]) == 0
+    picture = tmp_path / "p.png"
+    command = ["sample", out, "a cat", "-o", str(picture), "--text-encoder", "bytes:12"]
+    assert main(command) == 0 and picture.read_bytes()[:4] == b"\x89PNG"
+    assert main(["sample", str(tmp_path / "none"), "a cat"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
