@@ -25,6 +25,7 @@ from calotype.typed_json import from_dict, load_config, override, to_dict
 __all__ = [
     "AdmConfig",
     "AdmLevel",
+    "CanvasConfig",
     "CascadeConfig",
     "DataConfig",
     "DiscreteScheduleConfig",
@@ -300,6 +301,31 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanvasConfig:
+    """The text canvas's own lesson before diffusion begins; see `training/canvas.py`.
+
+    Args:
+        images: pictures it sees.
+        batch_size: examples per step.
+        learning_rate: peak rate of AdamW.
+        weight_decay: decoupled decay.
+        frozen: whether the canvas stays as it is while the rest is trained.
+    """
+
+    images: int = 400_000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    frozen: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        in_range("images", self.images, 1, 10**13)
+        in_range("batch_size", self.batch_size, 1, 1_000_000)
+        in_range("learning_rate", self.learning_rate, 0.0, 10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A recipe of one stage: everything that decides a training run.
 
@@ -315,6 +341,7 @@ class TrainConfig:
         ema_halflife_images: half-life of the averaged weights.
         posthoc_ema_images: images between snapshots of the averages whose length `calotype ema`
             chooses after training; 0 = none.
+        canvas: how the text canvas is taught before the rest; None = with the rest.
         lora: train low-rank adapters alone; None = all weights.
         preservation: examples of what was known before, in every batch.
         text_dropout: share of captions replaced by the null caption.
@@ -337,6 +364,7 @@ class TrainConfig:
     total_images: int = 1_000_000
     ema_halflife_images: int = 25_000
     posthoc_ema_images: int = 0
+    canvas: CanvasConfig | None = None
     lora: LoraConfig | None = None
     preservation: PreservationConfig | None = None
     text_dropout: float = 0.1

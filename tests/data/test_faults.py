@@ -50,7 +50,7 @@ USED = {
 }
 REFUSED = {
     "truncated.png": (encoded(noise(8))[:400], "truncated|image file|corrupt"),
-    "truncated.jpg": (encoded(noise(9), "JPEG")[:500], "truncated"),
+    "truncated.jpg": (encoded(noise(9), "JPEG")[:-60], "truncated"),
     "zero.png": (b"", "empty file"),
     "dot.png": (encoded(Image.new("RGB", (1, 1))), "1x1"),
     "bomb.png": (encoded(Image.new("1", (20000, 20000))), "decompression bomb"),
@@ -144,7 +144,7 @@ def test_too_many_faults_stop_with_their_names(tmp_path):
     as_folder(tmp_path / "d")
     source = open_source(tmp_path / "d", resolution=SIDE, data=DataConfig())
     with pytest.raises(CalotypeError, match=r"of 12 pictures are broken.*calotype data verify"):
-        next(make_batches(source))
+        list(itertools.islice(make_batches(source), 6))
 
 
 def make_batches(source, **options):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from glide_reference import HEAD_DIM, RESOLUTION, conditioning, recorded, shapes, weights
 
+from calotype import cli, interop
 from calotype.cascade import Cascade, StageEdit, inpaint, keep_known
 from calotype.cascade.edit import known_channels
 from calotype.conditioning import TextEmbedding
@@ -244,3 +245,32 @@ def test_truncated_clip_weights_are_refused(clip_folder, tokenizer, tmp_path):
     (place / "weights.safetensors").write_bytes(data[:-100])
     with pytest.raises(CalotypeError, match="truncated"):
         load_guide(tmp_path, tokenizer=tokenizer)
+
+
+def test_which_files_make_a_cascade(tmp_path):
+    for name in ("base.pt", "upsample.pt", "base_inpaint.pt", "upsample_inpaint.pt"):
+        (tmp_path / name).touch()
+
+    def names(source, inpaint=None):
+        return [path.name for path in load._chosen(source, inpaint)]
+
+    assert names(tmp_path) == ["base.pt", "upsample.pt"]
+    assert names(tmp_path, True) == ["base_inpaint.pt", "upsample_inpaint.pt"]
+    assert names(tmp_path / "upsample.pt") == ["upsample.pt"]
+    pair = [tmp_path / "upsample_inpaint.pt", tmp_path / "base_inpaint.pt"]
+    assert names(pair) == ["base_inpaint.pt", "upsample_inpaint.pt"]
+    with pytest.raises(UsageError, match="expected one folder"):
+        names([tmp_path / "base.pt", tmp_path / "upsample_inpaint.pt"])
+    with pytest.raises(UsageError, match="calotype convert"):
+        interop.load(tmp_path)
+
+
+@pytest.mark.usefixtures("read_here")
+def test_the_command(published, tokenizer, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(load, "glide_stage", lambda *_, **__: stage("base"))
+    arguments = [str(published / "base.pt"), "-o", str(tmp_path / "out"), "--half"]
+    assert cli.run(["convert", *arguments]) == 2
+    assert "--tokenizer" in capsys.readouterr().err
+    assert cli.run(["convert", *arguments, "--tokenizer", str(tokenizer)]) == 0
+    weight = Cascade.load(tmp_path / "out").stages[0].network.stem.weight
+    torch.testing.assert_close(weight, stage("base").network.stem.weight.half().float())

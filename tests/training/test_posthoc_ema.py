@@ -22,10 +22,11 @@ from calotype.training.posthoc_ema import (
 )
 
 BATCH, STEPS = 8, 1500
+QUIET = {"grid_images": 0, "validation_images": 0}
 
 
 def _brute_force(trajectory, length):
-    """The profile integrated over each step, times the weights after it: what an EMA ought to be."""
+    """What the average ought to be: the profile over each step, times the weights after it."""
     ends = np.arange(1, len(trajectory) + 1) / len(trajectory)
     power = gamma_of(length) + 1
     weights = np.diff(ends**power, prepend=0.0)
@@ -65,7 +66,7 @@ def test_the_exponent_has_the_relative_spread(length):
 
 def test_lengths_out_of_range_are_refused():
     for length in (0.0, 0.3, -1.0, float("nan")):
-        with pytest.raises(UsageError, match="expected 0.005"):
+        with pytest.raises(UsageError, match=r"expected 0\.005"):
             gamma_of(length)
 
 
@@ -112,7 +113,7 @@ def finished(tmp_path_factory):
 def whole(finished, train, micro_recipe):
     """A finished run with snapshots every eight pictures."""
     if not finished.exists():
-        assert train(micro_recipe(posthoc_ema_images=8, grid_images=0, validation_images=0), finished) == 0
+        assert train(micro_recipe(posthoc_ema_images=8, **QUIET), finished) == 0
     return finished
 
 
@@ -132,7 +133,7 @@ def test_an_interrupted_run_resumes_to_the_bit(
         show(self, now, meter)
 
     out = tmp_path / "run"
-    recipe = micro_recipe(posthoc_ema_images=8, grid_images=0, validation_images=0)
+    recipe = micro_recipe(posthoc_ema_images=8, **QUIET)
     monkeypatch.setattr(progress.TrainingDisplay, "show", die)
     with pytest.raises(KilledError):
         train(recipe, out)
@@ -144,7 +145,7 @@ def test_an_interrupted_run_resumes_to_the_bit(
         assert files == {path.relative_to(out): path.read_bytes() for path in out.glob(kind)}
         assert len(files) >= 5
     with pytest.raises(UsageError, match="posthoc_ema_images: was 8, got 4"):
-        train(micro_recipe(posthoc_ema_images=4, grid_images=0, validation_images=0), out, resume=True)
+        train(micro_recipe(posthoc_ema_images=4, **QUIET), out, resume=True)
 
 
 def test_the_command_writes_a_stage_and_a_cascade(whole, train, micro_recipe, tmp_path, capsys):
@@ -163,7 +164,7 @@ def test_the_command_writes_a_stage_and_a_cascade(whole, train, micro_recipe, tm
     capsys.readouterr()
     assert len(Cascade.load(folder).sample(["red left"], seeds=[1]).images) == 1
     # Both are weights to start from.
-    recipe = micro_recipe(total_images=4, grid_images=0, validation_images=0)
+    recipe = micro_recipe(total_images=4, **QUIET)
     assert train(recipe, tmp_path / "next", init=file) == 0
 
 

@@ -84,7 +84,7 @@ def sampling_settings(
     settings = dict(defaults)
     first = next(iter(settings))
     if steps is not None:
-        settings[first] = replace(settings[first], steps=steps)
+        settings[first] = replace(settings[first], steps=steps, timesteps=None)
     if guidance is not None:
         settings[first] = replace(settings[first], guidance_weight=guidance)
     for option in stage_options or ():
@@ -97,5 +97,8 @@ def sampling_settings(
             )
         # Commas within brackets belong to a value: guidance_interval=[0.2,5].
         parts = re.split(r",(?=\s*[a-z_]+\s*=)", assignments)
-        settings[resolution] = override(settings[resolution], parts)
+        changed = override(settings[resolution], parts)
+        if changed.steps != settings[resolution].steps and "timesteps" not in assignments:
+            changed = replace(changed, timesteps=None)  # a published list would take their place
+        settings[resolution] = changed
     return settings

@@ -66,10 +66,11 @@ def convert(
         CalotypeError: as for `load`.
     """
     places = [Path(folder) for folder in folders]
-    if len(places) == 1 and is_glide(places[0]):
-        if dtype != torch.float32 or text_encoder is not None:
-            raise UsageError("GLIDE is written as float32 with its own tokenizer; leave that out")
-        convert_glide(places[0], Path(out), tokenizer=tokenizer)
+    if places and all(is_glide(place) for place in places):
+        if text_encoder is not None:
+            raise UsageError("got a text encoder for GLIDE, which has its own; leave it out")
+        source = places[0] if len(places) == 1 else places
+        convert_glide(source, Path(out), tokenizer=tokenizer, dtype=dtype)
         return
     if tokenizer is not None:
         raise UsageError("got a tokenizer; expected one for GLIDE alone")
@@ -82,6 +83,8 @@ def convert(
 
 def _pipeline(folder: Path) -> str:
     """The class its `model_index.json` names, if this library knows it."""
+    if is_glide(folder):
+        raise UsageError(f"{folder} holds pickles; convert them first: calotype convert {folder}")
     if not (folder / INDEX).is_file():
         raise UsageError(f"{str(folder)!r:.200} has no {INDEX}; name a published model's folder")
     kind = read_json(folder / INDEX).get("_class_name")

@@ -67,10 +67,13 @@ class MeanTokenPooling(nn.Module):
         """(B, L, D) -> (B, D)."""
         first = tokens.mean(dim=1, keepdim=True) + self.position
         tokens = torch.cat((first, tokens), dim=1)
-        queries = split_heads(self.query(first), self.heads)
+        queries = split_heads(self.query(first), self.heads)  # (B, heads, 1, d)
         keys = split_heads(self.key(tokens), self.heads)
         values = split_heads(self.value(tokens), self.heads)
-        pooled = F.scaled_dot_product_attention(queries, keys, values)
+        scale = queries.shape[3] ** -0.25
+        logits = (queries * scale) @ (keys * scale).transpose(2, 3)
+        # In float32 whatever the weights are, as the published model computes it.
+        pooled = torch.softmax(logits.float(), dim=-1).to(values.dtype) @ values
         return pooled.transpose(1, 2).flatten(1)
 
 

@@ -18,6 +18,7 @@ from calotype.data.source import ExampleSource, all_captions
 from calotype.networks.lora import ADAPTERS
 from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
+from calotype.training.canvas import freeze_canvas, teach_canvas
 from calotype.training.initial import initial_weights
 from calotype.training.job import StageJob
 from calotype.training.probe import Probe, read_probe
@@ -99,6 +100,8 @@ def prepare_job(
         copy_weights(state.stage, {**_adapter_weights(state.stage), **weights})
     elif fit_text and text is not None and config.stage.network.text_pooling == "whitened_mean":
         _fit_text(state, source, text, variants=config.data.caption_variants)
+    if init is None and fit_text and text is not None and config.canvas is not None:
+        _teach_canvas(preparation, state, source, text=text, config=config)
     state.ema.reset()
     unseen = _probe(held_out, config)
     trained = None if unseen is None else _probe(source, config, limit=len(unseen))
@@ -149,6 +152,24 @@ def _fit_text(state: TrainState, source: ExampleSource, text: TextLookup, *, var
     if statistics is not None:
         network = cast(Any, state.stage.network)
         network.set_text_statistics(statistics.mean, statistics.covariance)
+
+
+def _teach_canvas(
+    preparation: Preparation,
+    state: TrainState,
+    source: ExampleSource,
+    *,
+    text: TextLookup,
+    config: TrainConfig,
+) -> None:
+    display = CountDisplay("teaching the canvas: pictures", quiet=preparation.quiet)
+
+    def progress(done: int, total: int) -> None:
+        display.count(done, total)
+        preparation.stop.check()
+
+    teach_canvas(state.stage, source, text, config=config, progress=progress)
+    freeze_canvas(state.stage, config.canvas)
 
 
 def _probe(

@@ -15,6 +15,7 @@ from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
 from calotype.errors import CalotypeError
 from calotype.networks.lora import train_adapters
+from calotype.training.canvas import freeze_canvas
 from calotype.training.ema import EMA
 from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from calotype.training.posthoc_ema import PosthocAverages
@@ -74,6 +75,7 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     stage = Stage(config.stage).to(device)
     if config.lora is not None:
         train_adapters(stage.network, config.lora)
+    freeze_canvas(stage, config.canvas)
     cast(Any, stage).to(memory_format=torch.channels_last)
     stage.compute_dtype = dtype
     stage.train()

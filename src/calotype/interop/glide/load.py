@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from calotype.cascade.cascade import Cascade
 from calotype.cascade.stage import Stage
 from calotype.errors import UsageError
@@ -30,21 +32,23 @@ def is_glide(source: Path) -> bool:
 
 
 def convert_glide(
-    source: Path,
+    source: Path | Sequence[Path],
     out: Path,
     *,
     tokenizer: Path | None,
     inpaint: bool | None = None,
     head_dim: int = 64,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write a cascade of GLIDE's files; the noised CLIP beside them comes along.
+    """Write a cascade of GLIDE's files; the noised CLIP in a folder of them comes along.
 
     Args:
-        source: folder with the published files, or one of them.
+        source: folder with the published files; or one of them, or two: base and up-sampler.
         out: cascade folder to write.
         tokenizer: folder with the vocabulary files; it stays where it is, and is named in `out`.
         inpaint: take the in-painting models; None = where there are no others.
         head_dim: channels of one attention head.
+        dtype: number type of the networks' weights written.
 
     Returns:
         `out`.
@@ -53,10 +57,12 @@ def convert_glide(
         UsageError: no tokenizer is given, or there is nothing to convert.
         CalotypeError: a file is damaged or holds something else.
     """
-    load_glide(source, tokenizer=tokenizer, inpaint=inpaint, head_dim=head_dim).save(out)
-    folder = source if source.is_dir() else source.parent
-    text, image = (folder / name for name in CLIP)
-    if source.is_dir() and text.is_file() and image.is_file():
+    cascade = load_glide(source, tokenizer=tokenizer, inpaint=inpaint, head_dim=head_dim)
+    cascade.save(out, dtype=dtype)
+    if not isinstance(source, Path):
+        return out
+    text, image = (source / name for name in CLIP)
+    if text.is_file() and image.is_file():
         with unpickled(text) as t, unpickled(image) as i:
             config = clip_config(t.weights.shapes, i.weights.shapes, head_dim=head_dim)
             towers = {
@@ -68,7 +74,11 @@ def convert_glide(
 
 
 def load_glide(
-    source: Path, *, tokenizer: Path | None, inpaint: bool | None = None, head_dim: int = 64
+    source: Path | Sequence[Path],
+    *,
+    tokenizer: Path | None,
+    inpaint: bool | None = None,
+    head_dim: int = 64,
 ) -> Cascade:
     """GLIDE's files as a cascade in memory; arguments and errors as in `convert_glide`."""
     if tokenizer is None:
@@ -92,7 +102,18 @@ def load_stage(path: Path, *, head_dim: int = 64, resolution: int | None = None)
         )
 
 
-def _chosen(source: Path, inpaint: bool | None) -> Sequence[Path]:
+def _chosen(source: Path | Sequence[Path], inpaint: bool | None) -> Sequence[Path]:
+    if not isinstance(source, Path):
+        if len(source) == 1:
+            return _chosen(source[0], inpaint)
+        for pair in (PLAIN, INPAINT):
+            ordered = [path for name in pair for path in source if path.name == name]
+            if len(ordered) == len(source) == len(pair):
+                return ordered
+        raise UsageError(
+            f"got {', '.join(path.name for path in source)}; expected one folder, or "
+            f"{' and '.join(PLAIN)}, or {' and '.join(INPAINT)}"
+        )
     if source.is_file():
         return [source]
     plain = [source / name for name in PLAIN if (source / name).is_file()]

@@ -1,0 +1,138 @@
+"""The data commands on a small real folder, each by its name."""
+
+import json
+import sys
+import types
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from calotype.text.store import open_store
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.png")
+        (root / f"{number}.txt").write_text(f"text {number}")
+    (root / "broken.png").write_bytes(b"")
+    return root
+
+
+def test_shard_then_verify_then_embed(command, pictures, tmp_path):
+    words = ("data", "shard", "pictures", "--out", "shards", "--rows", "3", "--processes", "1")
+    code, out, err = command(*words)
+    assert (code, err) == (0, "")
+    assert "8  pictures in shards" in out
+    assert "3  shards, 0 of them there already" in out
+    assert "broken.png: empty file (0 bytes)" in out
+    assert "3  shards, 3 of them there already" in command(*words)[1]
+
+    code, out, err = command("data", "verify", "shards", "--json", "--processes", "1")
+    report = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (report["examples"], report["usable"], report["broken"]) == (8, 8, 0)
+
+    words = ("data", "embed", "shards", "--encoder", "bytes:8", "--processes", "1")
+    code, out, _ = command(*words)
+    assert code == 0
+    assert "8  embedded now" in out
+    store = open_store(tmp_path / "shards/embeddings", spec="bytes:8")
+    assert store.missing([f"text {n}" for n in range(8)]) == []
+    assert "0  embedded now" in command(*words)[1]
+    code, out, _ = command(*words, "--precision", "int8", "--out", "elsewhere")
+    assert code == 0
+    assert open_store(tmp_path / "elsewhere").card.precision == "int8"
+
+
+def test_verify_names_what_is_wrong(command, pictures, tmp_path):
+    (pictures / "0.txt").write_bytes(b"B\xe4r")
+    (pictures / "1.txt").unlink()
+    words = ("data", "verify", "pictures", "--processes", "1")
+    code, out, _ = command(*words, "--out", "report.json")
+    assert code == 0
+    assert "9  examples, 8 usable" in out
+    assert "1  broken (11.1%)\n           broken.png: empty file (0 bytes)" in out
+    assert "2  without a caption" in out
+    assert "1  captions that are no UTF-8\n           0.png" in out
+    assert json.loads((tmp_path / "report.json").read_text())["parts"][""]["broken"]
+    assert json.loads(command(*words, "--json")[1])["data"] == "pictures"
+    code, _, err = command(*words, "--out", "no/such/report.json")
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_stats_draw_or_print(command, pictures, tmp_path):
+    code, out, _ = command("data", "stats", "pictures", "-o", "stats.svg", "--processes", "1")
+    assert (code, out) == (0, "stats.svg\n")
+    assert ET.parse(tmp_path / "stats.svg").getroot().tag.endswith("svg")
+    assert "characters of a caption" in command("data", "stats", "pictures", "--processes", "1")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["verify", "none"], "does not exist"),
+        (["shard", "pictures", "--out", "pictures"], "both source and target"),
+        (["shard", "pictures", "--out", "s", "--rows", "0"], "rows=0"),
+        (["shard", "pictures", "--out", "s", "--processes", "0"], "processes=0"),
+        (["embed", "pictures", "--encoder", "minilmm"], "'minilmm'"),
+        (["embed", "pictures", "--precision", "int4"], "'int4'"),
+        (["embed", "pictures", "--encoder", "none"], "'none'"),
+        (["embed", "one.parquet"], "give --out"),
+    ],
+)
+def test_wrong_input_is_one_line(command, pictures, words, message):
+    code, out, err = command("data", *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_a_parquet_file_without_pictures_or_captions(command, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    for column in ("image", "text"):
+        parquet.write_table(pa.table({column: [b"x"]}), tmp_path / "a.parquet")
+        for words in (["verify", "a.parquet"], ["shard", "a.parquet", "--out", "s"]):
+            code, _, err = command("data", *words)
+            assert (code, err.count("\n")) == (2, 1)
+            assert f"got columns ['{column}']" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        (["d", "--ray"], "auto"),
+        (["--ray", "d"], "auto"),
+        (["d", "--ray", "--json"], "auto"),
+        (["--ray", "local", "d"], "local"),
+        (["d", "--ray", "head:6379"], "head:6379"),
+        (["--ray", "ray://head:10001", "d"], "ray://head:10001"),
+        (["d", "--ray=head:6379"], "head:6379"),
+        (["d"], None),
+    ],
+)
+def test_rays_address_may_be_left_out(command, monkeypatch, words, address):
+    calls = []
+
+    def verify_data(path, **options):
+        calls.append((str(path), options["ray"]))
+        return types.SimpleNamespace(parts={}, to_dict=dict)
+
+    module = types.ModuleType("calotype.data.verify")
+    module.verify_data = verify_data
+    monkeypatch.setitem(sys.modules, "calotype.data.verify", module)
+    assert command("data", "verify", *words)[0] == 0
+    assert calls == [("d", address)]
+
+
+def test_without_ray_the_extra_is_named(command, pictures, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = command("data", "verify", "pictures", "--ray", "local")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "calotype[ray]" in err
