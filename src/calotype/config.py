@@ -18,8 +18,13 @@ from calotype.network_config import (
     require,
 )
 from calotype.prior_config import PriorConfig, PriorNetworkConfig
-from calotype.schedule_config import DiscreteScheduleConfig, LowresConfig
-from calotype.tuning_config import LoraConfig, PreservationConfig
+from calotype.schedule_config import (
+    DiscreteScheduleConfig,
+    LowresConfig,
+    Sampler,
+    SamplingConfig,
+)
+from calotype.tuning_config import CanvasConfig, LoraConfig, PreservationConfig
 from calotype.typed_json import from_dict, load_config, override, to_dict
 
 __all__ = [
@@ -56,78 +61,6 @@ __all__ = [
 ]
 
 NetworkConfig = UNetConfig | EfficientUNetConfig | AdmConfig
-Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How a stage draws.
-
-    Args:
-        steps: evaluations of the grid, 1 to 4096.
-        sampler: which step.
-        grid: levels of the schedule at equal times, or Karras et al. 2022, equation 5.
-        sigma_max: noisiest sigma/alpha of the Karras grid.
-        sigma_min: last noisy sigma/alpha of the Karras grid.
-        rho: curvature of the Karras grid.
-        guidance_weight: Imagen's w; 1 = off.
-        guidance_interval: sigma/alpha between which guidance acts (Kynkaanniemi et al. 2024);
-            None = everywhere.
-        guidance_rescale: phi of Lin et al. 2023, section 3.4; 0 = off.
-        oscillating_guidance: alternate guidance with weight 1 (Saharia et al. 2022, appendix).
-        threshold_percentile: dynamic-threshold percentile in (0, 1]; None = static clip.
-        threshold_ceiling: largest divisor of dynamic thresholding, at least 1; None = none.
-        timesteps: of a discrete schedule, falling; they take the place of `steps`.
-        aug_level: noise on the low-resolution picture, in [0, 1].
-        ddpm_interpolation: the paper's gamma of ancestral sampling, in [0, 1].
-    """
-
-    steps: int = 256
-    sampler: Sampler = "ddpm"
-    grid: Literal["schedule", "karras"] = "schedule"
-    sigma_max: float = 80.0
-    sigma_min: float = 0.02
-    rho: float = 5.0
-    guidance_weight: float = 1.0
-    guidance_interval: tuple[float, float] | None = None
-    guidance_rescale: float = 0.0
-    oscillating_guidance: bool = False
-    threshold_percentile: float | None = 0.995
-    threshold_ceiling: float | None = None
-    timesteps: tuple[int, ...] | None = None
-    aug_level: float = 0.0
-    ddpm_interpolation: float = 0.3
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        in_range("steps", self.steps, 1, 4096)
-        in_range("guidance_weight", self.guidance_weight, 0.0, 1000.0)
-        in_range("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
-        in_range("aug_level", self.aug_level, 0.0, 1.0)
-        in_range("ddpm_interpolation", self.ddpm_interpolation, 0.0, 1.0)
-        require(
-            self.threshold_percentile is None or 0 < self.threshold_percentile <= 1,
-            f"got threshold_percentile={self.threshold_percentile}; expected a number in (0, 1], "
-            "or null for a static clip",
-        )
-        ceiling = self.threshold_ceiling
-        require(
-            ceiling is None or ceiling >= 1,
-            f"got threshold_ceiling={ceiling}; expected at least 1, or null",
-        )
-        falling = self.timesteps is None or all(
-            a > b for a, b in zip(self.timesteps, (*self.timesteps[1:], -1), strict=True)
-        )
-        require(
-            falling and self.timesteps != (),
-            "got timesteps that do not fall to 0 or above; expected e.g. [999, 500, 0]",
-        )
-        require(
-            0 < self.sigma_min < self.sigma_max < float("inf"),
-            f"got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; "
-            "expected 0 < sigma_min < sigma_max",
-        )
-        require(self.rho > 0, f"got rho={self.rho}; expected a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,31 +231,6 @@ class OptimizerConfig:
         in_range("decay_from", self.decay_from, 0.0, 1.0)
         in_range("final_rate", self.final_rate, 0.0, 1.0)
         in_range("accumulation", self.accumulation, 1, 100_000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CanvasConfig:
-    """The text canvas's own lesson before diffusion begins; see `training/canvas.py`.
-
-    Args:
-        images: pictures it sees.
-        batch_size: examples per step.
-        learning_rate: peak rate of AdamW.
-        weight_decay: decoupled decay.
-        frozen: whether the canvas stays as it is while the rest is trained.
-    """
-
-    images: int = 400_000
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    frozen: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        in_range("images", self.images, 1, 10**13)
-        in_range("batch_size", self.batch_size, 1, 1_000_000)
-        in_range("learning_rate", self.learning_rate, 0.0, 10.0)
 
 
 @dataclass(frozen=True, kw_only=True)

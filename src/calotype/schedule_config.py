@@ -1,4 +1,4 @@
-"""Settings of what published models were trained with: whole timesteps, and their enlargement."""
+"""Settings of noise levels: tables of timesteps, low-resolution pictures, how a stage draws."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from calotype.network_config import in_range, require
+
+Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +54,74 @@ class LowresConfig:
 
     filter: Literal["bicubic", "bicubic_antialias", "bilinear", "bilinear_corners"] = "bicubic"
     schedule: DiscreteScheduleConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a stage draws.
+
+    Args:
+        steps: evaluations of the grid, 1 to 4096.
+        sampler: which step.
+        grid: levels of the schedule at equal times, or Karras et al. 2022, equation 5.
+        sigma_max: noisiest sigma/alpha of the Karras grid.
+        sigma_min: last noisy sigma/alpha of the Karras grid.
+        rho: curvature of the Karras grid.
+        guidance_weight: Imagen's w; 1 = off.
+        guidance_interval: sigma/alpha between which guidance acts (Kynkaanniemi et al. 2024);
+            None = everywhere.
+        guidance_rescale: phi of Lin et al. 2023, section 3.4; 0 = off.
+        oscillating_guidance: alternate guidance with weight 1 (Saharia et al. 2022, appendix).
+        threshold_percentile: dynamic-threshold percentile in (0, 1]; None = static clip.
+        threshold_ceiling: largest divisor of dynamic thresholding, at least 1; None = none.
+        timesteps: of a discrete schedule, falling; they take the place of `steps`.
+        aug_level: noise on the low-resolution picture, in [0, 1].
+        ddpm_interpolation: the paper's gamma of ancestral sampling, in [0, 1].
+    """
+
+    steps: int = 256
+    sampler: Sampler = "ddpm"
+    grid: Literal["schedule", "karras"] = "schedule"
+    sigma_max: float = 80.0
+    sigma_min: float = 0.02
+    rho: float = 5.0
+    guidance_weight: float = 1.0
+    guidance_interval: tuple[float, float] | None = None
+    guidance_rescale: float = 0.0
+    oscillating_guidance: bool = False
+    threshold_percentile: float | None = 0.995
+    threshold_ceiling: float | None = None
+    timesteps: tuple[int, ...] | None = None
+    aug_level: float = 0.0
+    ddpm_interpolation: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        in_range("steps", self.steps, 1, 4096)
+        in_range("guidance_weight", self.guidance_weight, 0.0, 1000.0)
+        in_range("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
+        in_range("aug_level", self.aug_level, 0.0, 1.0)
+        in_range("ddpm_interpolation", self.ddpm_interpolation, 0.0, 1.0)
+        require(
+            self.threshold_percentile is None or 0 < self.threshold_percentile <= 1,
+            f"got threshold_percentile={self.threshold_percentile}; expected a number in (0, 1], "
+            "or null for a static clip",
+        )
+        ceiling = self.threshold_ceiling
+        require(
+            ceiling is None or ceiling >= 1,
+            f"got threshold_ceiling={ceiling}; expected at least 1, or null",
+        )
+        falling = self.timesteps is None or all(
+            a > b for a, b in zip(self.timesteps, (*self.timesteps[1:], -1), strict=True)
+        )
+        require(
+            falling and self.timesteps != (),
+            "got timesteps that do not fall to 0 or above; expected e.g. [999, 500, 0]",
+        )
+        require(
+            0 < self.sigma_min < self.sigma_max < float("inf"),
+            f"got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; "
+            "expected 0 < sigma_min < sigma_max",
+        )
+        require(self.rho > 0, f"got rho={self.rho}; expected a positive number")

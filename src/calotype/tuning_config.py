@@ -1,4 +1,4 @@
-"""Typed settings of fine-tuning: low-rank adapters, and examples that keep what was known before.
+"""Typed settings of training in parts: the text canvas first, adapters alone, examples to preserve.
 
 Frozen dataclasses, checked when they are made. `calotype.config` shows these too.
 """
@@ -11,6 +11,31 @@ from typing import Literal
 from calotype.network_config import in_range, require
 
 LoraTarget = Literal["attention", "convolution", "linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanvasConfig:
+    """The text canvas's own lesson before diffusion begins; see `training/canvas.py`.
+
+    Args:
+        images: pictures it sees.
+        batch_size: examples per step.
+        learning_rate: peak rate of AdamW.
+        weight_decay: decoupled decay.
+        frozen: whether the canvas stays as it is while the rest is trained.
+    """
+
+    images: int = 400_000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    frozen: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        in_range("images", self.images, 1, 10**13)
+        in_range("batch_size", self.batch_size, 1, 1_000_000)
+        in_range("learning_rate", self.learning_rate, 0.0, 10.0)
 
 
 @dataclass(frozen=True, kw_only=True)

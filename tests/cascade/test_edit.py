@@ -60,7 +60,12 @@ def test_resampling_walks_further(cascade):
     once = inpaint(*arguments, seeds=[1], stop_at=8).images[0]
     twice = inpaint(*arguments, seeds=[1], stop_at=8, resampling=Resampling(2, 2)).images[0]
     assert not torch.equal(once, twice)
-    assert "levels" not in vars(cascade.stages[0])
+
+
+def test_an_edit_may_change_the_levels_that_are_walked(cascade):
+    edit = StageEdit(regrid=lambda levels: torch.cat((levels[:1], levels[-1:])))
+    previews = list(cascade.steps(["x"], seeds=[1], stop_at=8, edits={8: edit}))
+    assert [(preview.steps, preview.state.index) for preview in previews] == [(1, 0), (1, 1)]
 
 
 def test_image_to_image_stays_nearer_the_weaker_it_is(cascade):

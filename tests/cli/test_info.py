@@ -54,4 +54,5 @@ def test_nothing_of_the_kind(command, tmp_path):
     for name in ("emoji-65", "no/such/folder", "a.txt", "a\0b", str(tmp_path)):
         code, out, err = command("info", name)
         assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert ("did you mean 'emoji-64'?" in err) == (name == "emoji-65")
     assert import_module("calotype.cli.info").__doc__

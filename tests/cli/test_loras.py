@@ -112,3 +112,10 @@ def test_files_and_weights_are_told_apart():
     for weight in ("nan", "inf", "1e9"):
         with pytest.raises(UsageError, match="-100 to 100"):
             parse_lora(f"a:{weight}")
+
+
+def test_captions_are_written_beside_pictures(command, tmp_path):
+    words = ("-n", "2", "--size", "8", "-o", "p.png", "--write-captions")
+    assert command("sample", "a fox", "a \ud800 cat", *words)[0] == 0
+    texts = [(tmp_path / f"p-{i}.txt").read_text() for i in range(4)]
+    assert texts == ["a fox", "a fox", "a ? cat", "a ? cat"]

@@ -64,7 +64,7 @@ def test_like_refuses_other_weights_and_other_pictures(command, model, tmp_path)
     recipe = read_recipe(tmp_path / "a.png")
     black = np.zeros((8, 8, 3), np.uint8)
     for changes, code, message in [
-        ({"model": {"name": "other", "weights": "0" * 64}}, 2, "other weights"),
+        ({"model": {"name": "other", "weights": "0" * 64}}, 2, "the weights 000000000000, but"),
         ({"kind": "upscale"}, 2, "kind"),
         ({"stages": []}, 1, "damaged"),
         ({"stages": [{"resolution": 8}]}, 1, "damaged"),
@@ -87,6 +87,8 @@ def test_grid_is_one_sheet(command, tmp_path):
     assert (pixels("g.png")[8:, 8:] == 255).all()
     recipe = read_recipe(tmp_path / "g.png")
     assert [one["caption"] for one in recipe["of"]] == ["a", "b", "c"]
+    told = json.loads(command("sample", "a", "--grid", "-n", "2", "--size", "8", "--json")[1])
+    assert (told["kind"], recipe["kind"]) == ("grid", "grid")
 
 
 def test_json_is_all_that_is_printed(command):

@@ -1,3 +1,6 @@
+import importlib
+import json
+import re
 import sys
 import types
 from dataclasses import dataclass
@@ -77,6 +80,24 @@ def test_settings_of_one_stage_or_of_all():
     assert {stage.optimizer.learning_rate for stage in changed.stages} == {0.5}
     with pytest.raises(ConfigError):
         override_recipe(tiny, ["stages.7.seed=5"])
+
+
+def test_a_dry_run_heeds_what_the_run_would_be_asked_for(command, runs, monkeypatch):
+    seen = []
+    module = importlib.import_module("calotype.training.dry_run")
+    dry_run = module.dry_run
+    monkeypatch.setattr(module, "_SECONDS", 0.01)
+    monkeypatch.setattr(module, "dry_run", lambda *given: seen.append(given) or dry_run(*given))
+    words = ["train", "tiny", "--images", "100", "--threads", "1", "--dtype", "bf16", "--dry-run"]
+    words += ["--device", "cpu"]
+    code, out, err = command(*words, "--json")
+    assert (code, err, runs) == (0, "", [])
+    assert [row["images"] for row in json.loads(out)] == [100, 100, 100]
+    assert seen[0][1].to_dict() == {"device": "cpu", "dtype": "bfloat16", "threads": 1}
+    table = command(*words, )[1].rstrip().splitlines()
+    ends = {re.search(r"(?<=\S)  (?=\S)", line).start() for line in table if line}
+    assert len(ends) == 1, table
+    assert command("train", "tiny", "--images", "0", "--dry-run")[0] == 2
 
 
 def test_data_emoji_passes_everything_on(command, monkeypatch):

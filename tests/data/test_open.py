@@ -11,6 +11,7 @@ from calotype.data import open as open_module
 from calotype.data.folder import FolderSource
 from calotype.data.open import VALIDATION_STEP, open_source, validation_source
 from calotype.data.source import EveryNth, WithoutEveryNth, all_captions
+from calotype.errors import ConfigError
 
 CONFIG = DataConfig()
 
@@ -54,6 +55,21 @@ def test_pictures_and_captions_are_those_of_the_key(tmp_path):
         np.testing.assert_array_equal(source[index].image, whole[number].image)
     assert "text 0" not in set(all_captions(source, 4))
     assert "text 0" in set(all_captions(validation_source(path, resolution=2, data=CONFIG), 4))
+
+
+def test_styles_of_data_that_has_none_are_refused(tmp_path):
+    styled = DataConfig(styles=("noto style",))
+    column = pa.array([b"x"] * 2)
+    for name, columns in (
+        ("bare", {"image": column, "text": ["a", "b"]}),
+        ("styled", {"image": column, "text": ["a", "b"], "style": ["noto style", "flat"]}),
+    ):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table(columns), tmp_path / name / "0.parquet")
+    for path in (folder_of(tmp_path / "d", 3), tmp_path / "bare"):
+        with pytest.raises(ConfigError, match="no styles to choose from"):
+            open_source(path, resolution=2, data=styled)
+    assert len(open_source(tmp_path / "styled", resolution=2, data=styled)) == 1
 
 
 @pytest.mark.parametrize("length", [2, 49, 50, 51, 99, 100, 101, 1000])

@@ -1,13 +1,20 @@
 """The same work on a local Ray with two workers, one of which is killed in mid-job."""
 
+import functools
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from calotype.data.embed import EmbedJob, embed_chunk, embed_data
+from calotype.data.emoji.build import draw_shard
+from calotype.data.emoji.plan import Artwork, PlannedPicture
+from calotype.data.emoji.shards import finished, plan_shards
 from calotype.data.ray_jobs import RETRIES, ray_actor_map, ray_map
 from calotype.data.shard import shard_data, write_shard
 from calotype.data.verify import verify_data
@@ -98,6 +105,35 @@ def test_the_users_error_comes_home_as_it_is():
     with pytest.raises(UsageError, match="got 3; expected less"):
         list(ray_map([3], task, **WHERE))
     assert list(ray_map([], task, **WHERE)) == []
+
+
+def test_emoji_shards_are_drawn(tmp_path):
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="SIZE" height="SIZE" '
+    svg += b'viewBox="0 0 8 8"><rect width="4" height="8" fill="#010203"/></svg>'
+    words = ("dog", (), "animals", "flat style", "noto", "MIT", "dog", "train")
+    pictures = [PlannedPicture(f"noto/{n}", *words, Artwork("dog", svg)) for n in range(600)]
+    plans = plan_shards(tmp_path, "noto", pictures[510:], size=256)
+    plans += plan_shards(tmp_path, "other", pictures[:2], size=256)
+    assert sorted(ray_map(plans, functools.partial(draw_shard, rasters=frozenset()), **WHERE)) == [
+        2,
+        90,
+    ]
+    assert [finished(plan).rows for plan in plans] == [90, 2]
+
+
+def test_the_command_starts_a_ray_of_its_own(folder):
+    words = ["data", "verify", str(folder), "--ray", "local", "--processes", "2", "--json"]
+    code = "import sys; from calotype.cli import run; sys.exit(run(sys.argv[1:]))"
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["broken"] == 1
 
 
 def test_captions_are_embedded_by_actors(folder, tmp_path):

@@ -48,7 +48,12 @@ CASES: dict[str, dict] = {
         "layer_attns": False,
         "layer_cross_attns": (False, True),
     },
-    "linear": {**TINY, "layer_attns": False, "use_linear_attn": True, "use_linear_cross_attn": True},
+    "linear": {
+        **TINY,
+        "layer_attns": False,
+        "use_linear_attn": True,
+        "use_linear_cross_attn": True,
+    },
     "plain": {
         **TINY,
         "init_cross_embed": False,
@@ -155,7 +160,7 @@ class _Stub(metaclass=_Anything):
 
 
 class _StubModule(types.ModuleType):
-    __path__: list[str] = []
+    __path__ = ()
 
     def __getattr__(self, name: str):
         if name.startswith("__"):

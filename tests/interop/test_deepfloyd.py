@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from calotype.cascade import Cascade, Stage
+from calotype.cli import run
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import SamplingConfig, to_dict
 from calotype.errors import CalotypeError, ConfigError, UsageError
@@ -187,9 +188,7 @@ def test_trajectories_are_theirs(
     noise = Recorded()
     if name == "II":
         small = torch.rand(2, 3, side // 4, side // 4) * 2 - 1
-        cond = stage.lowres_condition(
-            small, text, size=(side, side), aug_level=0.25, noise=noise
-        )
+        cond = stage.lowres_condition(small, text, size=(side, side), aug_level=0.25, noise=noise)
         uncond = Conditioning(empty, cond.lowres, cond.aug_level)
         lowres = their_lowres(small, side, noise.drawn.pop(0))
         torch.testing.assert_close(cond.lowres, lowres, atol=1e-6, rtol=0)
@@ -298,7 +297,7 @@ def test_pickles_are_read_by_convert_alone(tmp_path: Path) -> None:
     save_encoder(tmp_path / "I")
     with pytest.raises(UsageError, match="calotype convert"):
         load(tmp_path / "I")
-    convert([tmp_path / "I"], tmp_path / "out")
+    assert run(["convert", str(tmp_path / "I"), "-o", str(tmp_path / "out")]) == 0
     assert isinstance(Cascade.load(tmp_path / "out").stages[0], Stage)
 
 

@@ -137,7 +137,6 @@ def test_stages_are_told_what_they_shall_be_told():
     assert drawn.shape == (2, 1, 16, 16)
     assert [one[2] is None for one in seen] == [True, False, False]
     assert all(len(one[0]) == 4 and one[2].abs().max() <= 1 for one in seen[1:])
-    torch.testing.assert_close(inputs.lowres_logsnr.new_tensor(1.0), torch.tensor(1.0))
 
 
 def test_self_conditioning_leaves_the_target_alone():
@@ -182,7 +181,8 @@ def test_a_null_unet_holds_the_first_place():
             call()
 
 
-def test_texts_need_an_encoder_at_hand(tmp_path):
+def test_texts_need_an_encoder_at_hand(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match="text_embed_dim"):
         Imagen(Unet(**TINY), image_sizes=8, text_encoder_name="no-such-encoder")
     model = Imagen(Unet(**TINY), image_sizes=8, text_encoder_name=str(tmp_path), text_embed_dim=5)
@@ -267,7 +267,7 @@ def test_import_and_construction_touch_no_network_and_no_transformers():
     code = (
         "import socket, sys\n"
         "def refuse(*a, **k): raise RuntimeError('network')\n"
-        "socket.socket = refuse\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "from calotype.interop.imagen_pytorch import *\n"
         "Imagen(Unet(dim=8, dim_mults=(1, 2)), image_sizes=8, text_encoder_name='t5-large')\n"
         "print('transformers' in sys.modules)"

@@ -1,5 +1,7 @@
+import importlib
 import importlib.util
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ from calotype.errors import CalotypeError, ConfigError
 from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, ImagenTrainer, Unet, load
 from calotype.interop.imagen_pytorch.__main__ import main
 from calotype.interop.imagen_pytorch.convert import convert, recognises
+from calotype.interop.pickle_worker import convert as read_pickle
+from calotype.interop.pickles import Unpickled
+from calotype.interop.safety import ForeignWeights, read_header, read_json
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
@@ -18,6 +23,21 @@ peer = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(peer)
 RECORDED = load_file(DATA / "imagen_pytorch_peer.safetensors")
 CASES = json.loads((DATA / "imagen_pytorch_peer.json").read_text())["cases"]
+
+
+@pytest.fixture
+def in_process(monkeypatch, tmp_path_factory):
+    """Read pickles without starting a process for each."""
+
+    @contextmanager
+    def unpickled(path):
+        folder = tmp_path_factory.mktemp("unpickled")
+        read_pickle(path, folder)
+        weights = read_header(folder / "weights.safetensors")
+        yield Unpickled(ForeignWeights(weights, path), read_json(folder / "plain.json"))
+
+    module = importlib.import_module("calotype.interop.imagen_pytorch.convert")
+    monkeypatch.setattr(module, "unpickled", unpickled)
 
 
 def foreign(name):
@@ -51,7 +71,7 @@ def assert_parity(unet, name):
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
-def test_a_trainers_checkpoint_needs_only_its_sizes(tmp_path):
+def test_a_trainers_checkpoint_needs_only_its_sizes(tmp_path, in_process):
     path = trainer_file(tmp_path / "imagen.pt")
     with pytest.raises(ConfigError, match="image_sizes"):
         convert(path, tmp_path / "out")
@@ -66,7 +86,7 @@ def test_a_trainers_checkpoint_needs_only_its_sizes(tmp_path):
     assert trainer(torch.rand(1, 3, 16, 16), text_embeds=words, unet_number=1) > 0
 
 
-def test_averages_are_taken_unless_not_wanted(tmp_path):
+def test_averages_are_taken_unless_not_wanted(tmp_path, in_process):
     path = trainer_file(tmp_path / "imagen.pt", scale_ema=2.0)
     config = {"settings": {"image_sizes": [16, 16]}}
     averaged = load(convert(path, tmp_path / "a", config=config))
@@ -76,7 +96,7 @@ def test_averages_are_taken_unless_not_wanted(tmp_path):
     )
 
 
-def test_a_checkpoint_made_from_a_config_says_all(tmp_path):
+def test_a_checkpoint_made_from_a_config_says_all(tmp_path, in_process):
     params = {
         "unets": [{"dim": 16, "scale_skip_connection": False}, {"dim": 16}],
         "image_sizes": [16, 32],
@@ -96,7 +116,7 @@ def test_a_checkpoint_made_from_a_config_says_all(tmp_path):
         convert(path, tmp_path / "v")
 
 
-def test_single_networks_convert(tmp_path):
+def test_single_networks_convert(tmp_path, in_process):
     config = {**CASES["plain"]["settings"], "num_image_tokens": 9, "dropout": 0.3}
     torch.save({"config": config, "state_dict": foreign("plain")}, tmp_path / "persisted.pt")
     unet = load(convert(tmp_path / "persisted.pt", tmp_path / "out"))
@@ -106,7 +126,7 @@ def test_single_networks_convert(tmp_path):
     assert_parity(load(convert(tmp_path / "state.pt", tmp_path / "state")), "untold")
 
 
-def test_what_does_not_fit_is_said(tmp_path):
+def test_what_does_not_fit_is_said(tmp_path, in_process):
     path = trainer_file(tmp_path / "imagen.pt")
     sizes = {"settings": {"image_sizes": [16, 16]}}
     with pytest.raises(CalotypeError, match="settings of the U-Nets"):
@@ -121,7 +141,7 @@ def test_what_does_not_fit_is_said(tmp_path):
     assert not recognises(["weight"]) and recognises(["model/unets.0.downs.0.1.gamma"])
 
 
-def test_a_folder_that_was_tampered_with_is_refused(tmp_path):
+def test_a_folder_that_was_tampered_with_is_refused(tmp_path, in_process):
     torch.save(foreign("untold"), tmp_path / "state.pt")
     out = convert(tmp_path / "state.pt", tmp_path / "out")
     data = json.loads((out / "imagen.json").read_text())

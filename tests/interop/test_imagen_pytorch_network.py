@@ -115,7 +115,8 @@ def test_elucidated_is_the_real_package_in_the_letters_of_this_library():
     loss = stage.loss(bound, _image(), logsnr, eps=_told()["x"])
     torch.testing.assert_close(loss.mean(), RECORDED["edm.loss"], rtol=2e-5, atol=1e-6)
     levels = karras_levels(8, sigma_max=80, sigma_min=0.002, rho=7)[:-1]
-    torch.testing.assert_close((-levels / 2).exp().float(), RECORDED["edm.sigmas"][:-1], rtol=1e-4, atol=0)
+    sigmas = (-levels / 2).exp().float()
+    torch.testing.assert_close(sigmas, RECORDED["edm.sigmas"][:-1], rtol=1e-4, atol=0)
 
 
 def test_schedules_are_close_to_those_the_weights_were_trained_with():

@@ -56,7 +56,8 @@ def test_parts_of_a_batch_add_up_to_its_gradient(monkeypatch):
     found = []
     for size in (None, 1, 3):
         total = one(PICTURES, max_batch_size=size)
-        found.append((total, [p.grad.clone() for p in one.imagen.parameters() if p.grad is not None]))
+        gradients = [p.grad for p in one.imagen.parameters() if p.grad is not None]
+        found.append((total, [gradient.clone() for gradient in gradients]))
         one.imagen.zero_grad()
     for total, gradients in found[1:]:
         assert abs(total - found[0][0]) < 1e-5
@@ -90,7 +91,9 @@ def test_evaluation_mode_adds_no_gradient_and_validation_uses_averages():
 
 
 def test_rates_warm_up_and_decay():
-    one = trainer(stages=2, lr=(1e-3, 1e-4), warmup_steps=(4, None), cosine_decay_max_steps=(None, 8))
+    one = trainer(
+        stages=2, lr=(1e-3, 1e-4), warmup_steps=(4, None), cosine_decay_max_steps=(None, 8)
+    )
     rates = [[], []]
     for _ in range(9):
         for index in (0, 1):
@@ -148,7 +151,7 @@ def test_checkpoint_folders_keep_the_newest(tmp_path):
 
 def test_pickles_are_not_read(tmp_path):
     torch.save({"model": {}}, tmp_path / "theirs.pt")
-    with pytest.raises(CalotypeError, match="calotype convert"):
+    with pytest.raises(CalotypeError, match="imagen_pytorch convert"):
         trainer().load(tmp_path / "theirs.pt")
 
 

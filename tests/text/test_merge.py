@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_every_caption_once_bit_for_bit(tmp_path: Path, precision: str) -> None:
     after = merged[CAPTIONS]
     assert torch.equal(before.tokens, after.tokens) and torch.equal(before.mask, after.mask)
     shards = [Shard(path) for path in sorted(store.card.folder.glob("*.safetensors"))]
-    for left, right in zip(shards, shards[1:], strict=False):
+    for left, right in itertools.pairwise(shards):
         assert left.last < right.first
     names = {path: path.stat().st_mtime_ns for path in store.card.folder.glob("*.safetensors")}
     assert merge_shards(store.card.folder, shard_bytes=40_000) == count

@@ -156,6 +156,24 @@ def test_a_folder_that_is_not_empty_is_refused(train, micro_recipe, whole, tmp_p
         train(micro_recipe(), tmp_path / "run")
 
 
+def test_what_never_took_a_step_is_no_run(train, micro_recipe, whole, pictures, tmp_path):
+    out, empty = tmp_path / "run", tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match="no pictures"):
+        train(micro_recipe(), out, data=empty, init=whole)
+    assert (out / "recipe.json").is_file() and (out / "init.txt").is_file()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        train(micro_recipe(), out)
+    (out / "mine.txt").unlink()
+    (out / "log.jsonl").write_text('{"images": 4}\n')
+    with pytest.raises(UsageError, match="not empty"):
+        train(micro_recipe(), out)
+    (out / "log.jsonl").write_text("")
+    assert train(micro_recipe(), out) == 0  # and without the weights of the first attempt
+    _assert_same_run(whole, out)
+
+
 def test_resume_without_a_checkpoint_starts_over(train, micro_recipe, whole, tmp_path, capsys):
     out = tmp_path / "run"
     (out / "checkpoints" / "16").mkdir(parents=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
-from calotype.cascade.edit import edit_rows, known_channels, regridded
+from calotype.cascade.edit import edit_rows, known_channels
 from calotype.cascade.find import find_cascade
 from calotype.cascade.io import load_stage, read_cascade_config, read_cascade_file
 from calotype.cascade.io import save_cascade as save_to
@@ -283,7 +283,7 @@ class Cascade:
 
     def _draw_part(self, plan: StagePlan, part: _Part) -> Generator[Preview, None, Tensor]:
         edit = None if plan.edit is None else edit_rows(plan.edit, part.rows)
-        stage = regridded(self.stages[plan.index], edit)
+        stage = self.stages[plan.index]
         noise = PerSampleNoise(part.seeds, stream=plan.index)
         has_text = stage.config.network.text_dim > 0
         text = part.text.to(stage.device) if has_text and part.text is not None else None
@@ -302,8 +302,7 @@ class Cascade:
         uncond = None
         if plan.sampling.guidance_weight != 1 and text is not None and part.negative is not None:
             uncond = replace(cond, text=part.negative.to(stage.device))
-        start_time = 1.0 if edit is None else edit.start_time
-        steps = len(stage.levels(plan.sampling, start_time)) - 1
+        steps = len(stage.edited_levels(plan.sampling, edit)) - 1
         state = None
         for state in stage.steps(
             cond, uncond, noise, size=plan.size, sampling=plan.sampling, edit=edit

@@ -6,9 +6,9 @@ from a picture with noise added. Neither needs a sampler of its own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, Unpack, runtime_checkable
 
 import torch
@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from calotype.cascade.plan import DrawOptions
 from calotype.cascade.stage import Stage, StageEdit
-from calotype.config import SamplingConfig
 from calotype.diffusion import Denoiser, DenoiserTransform, Estimate, resampling_levels
 from calotype.errors import UsageError
 
@@ -82,19 +81,11 @@ def keep_known(known: Tensor, mask: Tensor) -> KeepKnown:
 
 
 @dataclass(frozen=True)
-class ResampledEdit(StageEdit):
-    """An edit whose grid walks every piece of `jump` steps `repeats` times.
+class Resampling:
+    """Walk every piece of `jump` steps `repeats` times; repeats 1 = off.
 
     Reference: RePaint, Lugmayr et al. 2022, section 4.2, arXiv:2201.09865.
     """
-
-    jump: int = 1
-    repeats: int = 1
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """RePaint's `jump` and `repeats`; repeats 1 = off."""
 
     jump: int = 4
     repeats: int = 1
@@ -131,15 +122,14 @@ def inpaint(
     chosen = Resampling() if resampling is None else resampling
     if chosen.jump < 1 or chosen.repeats < 1:
         raise UsageError(f"got {chosen}; expected jump and repeats of at least 1")
+    regrid = partial(resampling_levels, jump=chosen.jump, repeats=chosen.repeats)
     edits: dict[int, StageEdit | None] = {}
     for stage in _drawn_stages(cascade, options):
         size = _stage_size(cascade, stage, options)
         # A pixel of a small picture is known if all it covers is.
         known_mask = _resized(mask.float(), size) > 1 - 1e-4
-        edits[stage.config.resolution] = ResampledEdit(
-            transform=keep_known(_resized(image, size), known_mask),
-            jump=chosen.jump,
-            repeats=chosen.repeats,
+        edits[stage.config.resolution] = StageEdit(
+            transform=keep_known(_resized(image, size), known_mask), regrid=regrid
         )
     options["edits"] = edits
     return cascade.sample(captions, seeds=seeds, **options)
@@ -196,21 +186,6 @@ def edit_rows(edit: StageEdit, rows: slice) -> StageEdit:
     if isinstance(transform, RowsTransform):
         transform = transform.rows(rows)
     return replace(edit, start=start, transform=transform)
-
-
-def regridded(stage: Stage, edit: StageEdit | None) -> Stage:
-    """The stage, or one with the same weights that walks the edit's resampled grid."""
-    if not isinstance(edit, ResampledEdit) or edit.repeats == 1:
-        return stage
-    jump, repeats = edit.jump, edit.repeats
-
-    def levels(sampling: SamplingConfig, start_time: float = 1.0) -> Tensor:
-        grid = stage.levels(sampling, start_time)
-        return resampling_levels(grid, jump=jump, repeats=repeats)
-
-    other = copy.copy(stage)
-    other.__dict__["levels"] = levels  # the stage's sampler asks for its grid here
-    return other
 
 
 def _expanded(what: str, x: Tensor, count: int) -> Tensor:

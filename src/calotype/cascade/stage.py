@@ -82,11 +82,14 @@ class StageEdit:
         start: clean pictures to start from, (B, 3, H, W) in [-1, 1]; None = pure noise.
         start_time: how noisy the start is made, in (0, 1].
         transform: applied to the guided and thresholded denoiser, e.g. `keep_known`.
+        regrid: the levels to walk, from those of the sampling settings (N+1,), e.g. to walk
+            some of them again; None = as they are.
     """
 
     start: Tensor | None = None
     start_time: float = 1.0
     transform: DenoiserTransform | None = None
+    regrid: Callable[[Tensor], Tensor] | None = None
 
 
 class Stage(nn.Module):
@@ -163,6 +166,13 @@ class Stage(nn.Module):
         """The grid of `sampling`, (N+1,) float64, from `start_time` in (0, 1] to clean."""
         return grid_levels(self.schedule, sampling, start_time)
 
+    def edited_levels(self, sampling: SamplingConfig, edit: StageEdit | None) -> Tensor:
+        """The grid that `steps` walks, (M+1,) float64: from the edit's start, and regridded."""
+        if edit is None:
+            return self.levels(sampling)
+        levels = self.levels(sampling, edit.start_time)
+        return levels if edit.regrid is None else edit.regrid(levels)
+
     def lowres_condition(
         self,
         lowres: Tensor,
@@ -210,7 +220,7 @@ class Stage(nn.Module):
         sampling = self.config.sampling if sampling is None else sampling
         edit = StageEdit() if edit is None else edit
         self._check_size(size)
-        levels = self.levels(sampling, edit.start_time)
+        levels = self.edited_levels(sampling, edit)
         denoise = self._guided(cond, uncond, sampling)
         threshold = thresholding(
             sampling.threshold_percentile, max_value=sampling.threshold_ceiling

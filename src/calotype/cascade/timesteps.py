@@ -75,8 +75,11 @@ def network_level(config: NetworkConfig, schedule: NoiseSchedule, logsnr: Tensor
     if not isinstance(config, AdmConfig):
         return logsnr
     if isinstance(schedule, DiscreteSchedule):
-        return schedule.timestep(logsnr)
-    return schedule.time(logsnr) * (_TIMESTEPS - 1)
+        timesteps = schedule.timestep(logsnr)
+    else:
+        timesteps = schedule.time(logsnr) * (_TIMESTEPS - 1)
+    # Whole ones are exact in float32; the schedule may have left a device without float64.
+    return timesteps.to(logsnr.device, torch.float32)
 
 
 def grid_levels(schedule: NoiseSchedule, sampling: SamplingConfig, start_time: float) -> Tensor:

@@ -32,9 +32,7 @@ def convert(
     from calotype.interop.loading import convert as convert_folders
 
     dtype = torch.float16 if half else torch.float32
-    convert_folders(
-        list(folders), out, dtype=dtype, text_encoder=text_encoder, tokenizer=tokenizer
-    )
+    convert_folders(folders, out, dtype=dtype, text_encoder=text_encoder, tokenizer=tokenizer)
     print(f"wrote {out}")
 
 

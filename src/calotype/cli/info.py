@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _EXTRAS = {
     "data": ("pyarrow", "pyvips"),
-    "train": ("pyarrow", "tensorboard", "psutil"),
+    "train": ("pyarrow", "tensorboard"),
     "interop": ("transformers",),
     "ray": ("ray", "pyarrow"),
 }
@@ -72,9 +73,11 @@ def _describe(name: str) -> dict[str, Any]:
         return read_recipe(path)
     if is_folder or name == "default":
         return _cascade(name)
+    close = difflib.get_close_matches(name[:200], (*recipe_names(), "default"), 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
     raise UsageError(
         f"got {name!r:.200}; expected a PNG, a cascade folder, a run, 'default' or one of the "
-        f"recipes {', '.join(recipe_names())}"
+        f"recipes {', '.join(recipe_names())}{hint}"
     )
 
 

@@ -58,6 +58,7 @@ class _Request:
     like: dict[str, Any] | None
     loras: Sequence[str] | None
     merge_lora: bool
+    write_captions: bool
     device: str | None
     dtype: str | None
     threads: int | None
@@ -95,6 +96,10 @@ def sample(
     like: Annotated[
         Path | None, typer.Option(help="PNG to draw again; other options change its recipe.")
     ] = None,
+    write_captions: Annotated[
+        bool,
+        typer.Option("--write-captions", help="Write NAME.txt with its caption beside NAME.png."),
+    ] = False,
     as_json: Json = False,
     device: Device = None,
     dtype: Dtype = None,
@@ -123,6 +128,7 @@ def sample(
         like=recipe,
         loras=lora,
         merge_lora=merge_lora,
+        write_captions=write_captions,
         device=device,
         dtype=dtype,
         threads=threads,
@@ -179,6 +185,7 @@ def _read_captions(path: Path) -> list[str]:
 
 def _draw(request: _Request, names: Sequence[Path], *, quiet: bool) -> dict[str, Any]:
     """Draw in groups that fit in memory, and write each group as it is done."""
+    from calotype.cascade.files import write_file
     from calotype.cascade.pixels import to_pixels
     from calotype.cascade.png import write_png
     from calotype.cascade.recipe import picture_recipe
@@ -209,10 +216,14 @@ def _draw(request: _Request, names: Sequence[Path], *, quiet: bool) -> dict[str,
                     sheet.append(pixels)
                 else:
                     write_png(names[start + row], pixels, recipe)
+                    if request.write_captions:
+                        text = recipe["caption"].encode("utf-8", "replace")
+                        write_file(names[start + row].with_suffix(".txt"), text)
     if one_file:
         pictures = [{"caption": r["caption"], "seed": r["seed"]} for r in recipes]
         write_png(names[0], contact_sheet(sheet), {**recipes[0], "kind": "grid", "of": pictures})
-    return _report(names, recipes)
+    report = _report(names, recipes)
+    return {**report, "kind": "grid"} if one_file else report
 
 
 def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -249,7 +260,8 @@ def _prepare(request: _Request) -> tuple[Cascade, DrawOptions, list[dict[str, An
         side = max(1.0, math.sqrt(size[0] * size[1]))
         stop_at = min(defaults, key=lambda r: abs(math.log(r / side)))
     if stop_at not in defaults:
-        raise UsageError(f"got size {stop_at}; expected one of {list(defaults)}, or WIDTHxHEIGHT")
+        what = "a picture of the stage" if request.size is None else "--size"
+        raise UsageError(f"got {what} {stop_at}; expected one of {list(defaults)}, or WIDTHxHEIGHT")
     settings = sampling_settings(
         defaults,
         steps=request.steps,
@@ -262,8 +274,9 @@ def _prepare(request: _Request) -> tuple[Cascade, DrawOptions, list[dict[str, An
         noted = request.like.get("model", {}).get("weights", "")
         if noted and drawn != noted:
             raise UsageError(
-                f"the picture was drawn by {request.like['model'].get('name')!r} with other "
-                "weights; name its cascade with --model"
+                f"the picture was drawn by {request.like['model'].get('name')!r} with the weights "
+                f"{noted:.12}, but this model has {drawn:.12} now; give --model what drew it: "
+                "another cascade, or of a run that went on an earlier checkpoint's cascade folder"
             )
     drawn_settings = {s.config.resolution: settings[s.config.resolution] for s in cascade.stages}
     options: DrawOptions = {"stop_at": stop_at, "size": size, "sampling": drawn_settings}

@@ -14,6 +14,7 @@ from calotype.cli.options import Device, Dtype, Threads
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:
+    from calotype.cascade.runtime import Runtime
     from calotype.config import Recipe
 
 
@@ -32,7 +33,10 @@ def train(
         bool, typer.Option("--resume", help="Go on from the newest checkpoint.")
     ] = False,
     init: Annotated[
-        Path | None, typer.Option(help="Weights to start from: a file or stage folder.")
+        Path | None,
+        typer.Option(
+            help="Weights to start from: a file, a stage's folder, a cascade, a run or 'default'."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -56,16 +60,21 @@ def train(
 
     prepare_environment()
     chosen = override_recipe(load_recipe(recipe), settings or [])
+    if images is not None and images < 1:
+        raise UsageError(f"got --images {images}; expected at least 1")
     if dry_run:
-        _print_dry_run(chosen, as_json=as_json)
+        from calotype.cascade.runtime import choose_runtime
+        from calotype.training.resume import with_options
+
+        runtime = choose_runtime(device, dtype, threads)
+        chosen = with_options(chosen, images=images, seed=seed)
+        _print_dry_run(chosen, runtime, as_json=as_json)
         return
     if data is None or out is None:
         missing = "--data" if data is None else "--out"
         raise UsageError(f"got no {missing}; expected calotype train RECIPE --data DIR --out RUN")
     if not data.exists():
         raise UsageError(f"got --data {data}, which is missing; expected pictures or shards")
-    if images is not None and images < 1:
-        raise UsageError(f"got --images {images}; expected at least 1")
     from calotype.training.run import RunOptions, run_recipe
 
     options = RunOptions(
@@ -96,16 +105,17 @@ def override_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     return override(recipe, whole) if whole else recipe
 
 
-def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
+def _print_dry_run(recipe: Recipe, runtime: Runtime, *, as_json: bool) -> None:
     from calotype.training.dry_run import dry_run
 
-    rows = [dataclasses.asdict(row) for row in dry_run(recipe)]
+    rows = [dataclasses.asdict(row) for row in dry_run(recipe, runtime)]
     if as_json:
         print(json.dumps(rows))
         return
+    width = max(len(key) for row in rows for key in row)
     for row in rows:
         for key, value in row.items():
-            print(f"{key.replace('_', ' '):>24}  {_readable(value)}")
+            print(f"{key.replace('_', ' '):>{width}}  {_readable(value)}")
         print()
 
 

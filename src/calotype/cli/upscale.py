@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,8 @@ from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from calotype.cascade import Cascade
 
 
 def upscale(
@@ -65,6 +68,8 @@ def upscale(
 
     cascade = Cascade.load(model)
     defaults = {s.config.resolution: s.config.sampling for s in cascade.stages}
+    if size is not None:
+        _check_size(size, cascade, pixels)
     settings = sampling_settings(defaults, stage_options=stage_option)
     plan = plan_upscale(cascade.stages, pixels, [text], seeds=[seed], options={"stop_at": size})
     drawn = [cascade.stages[stage.index].config.resolution for stage in plan.stages]
@@ -84,6 +89,19 @@ def upscale(
     write_png(name, to_pixels(result.images[-1])[0], recipe)
     seconds = round(time.perf_counter() - begin, 3)
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)
+
+
+def _check_size(size: int, cascade: Cascade, pixels: Tensor) -> None:
+    """Refuse a --size that is no stage from the one on that enlarges such pictures."""
+    from calotype.cascade.sizes import first_upscaler
+
+    height, width = (int(side) for side in pixels.shape[2:])
+    first = first_upscaler(cascade.stages, math.sqrt(height * width))
+    possible = [stage.config.resolution for stage in cascade.stages[first:]]
+    if size not in possible:
+        raise UsageError(
+            f"got --size {size} for a picture of {width}x{height}; expected one of {possible}"
+        )
 
 
 def _plain(settings: Any) -> dict[str, Any]:

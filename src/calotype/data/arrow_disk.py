@@ -20,6 +20,7 @@ from calotype.data.columns import (
     ROW_COLUMNS,
     Selection,
     check_captions,
+    has_styles,
     image_column,
     picture_cell,
     row_captions,
@@ -79,6 +80,7 @@ class SavedDatasetSource:
         names = table.column_names
         check_captions(root, names)
         self.has_splits = "split" in names
+        self.has_styles = has_styles(names)
         self._ends = np.cumsum([len(part) for part in tables])
         self._sizes = [file.stat().st_size for file in self.files]
         self._images = table[image_column(root, names)]

@@ -20,7 +20,8 @@ from calotype.errors import UsageError
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
 PARTS_COLUMNS = ("name", "keywords", "style")
-DECIDING_COLUMNS = ("split", "style", "set")
+STYLE_COLUMNS = ("style", "set")
+DECIDING_COLUMNS = ("split", *STYLE_COLUMNS)
 ROW_COLUMNS = ("key", "split", "set", *PARTS_COLUMNS, *TEXT_COLUMNS)
 
 
@@ -39,13 +40,18 @@ class Selection:
     variants: int = 16
 
 
+def has_styles(names: Sequence[str]) -> bool:
+    """Whether a table with these columns says which style a row has."""
+    return any(name in names for name in STYLE_COLUMNS)
+
+
 def selected_rows(table: Any, length: int, selection: Selection) -> NDArray[np.bool_]:
     """(length,) which rows of a table with `DECIDING_COLUMNS` (those there are) are examples."""
     mask = np.ones(length, dtype=bool)
     names = table.column_names
     if selection.split is not None and "split" in names:
         mask &= np.array(table["split"].to_pylist(), dtype=object) == selection.split
-    columns = [table[n].to_pylist() for n in ("style", "set") if n in names]
+    columns = [table[n].to_pylist() for n in STYLE_COLUMNS if n in names]
     if selection.styles is not None and columns:
         mask &= np.isin(np.array(columns).astype(str), selection.styles).any(axis=0)
     return mask

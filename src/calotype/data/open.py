@@ -11,7 +11,7 @@ from calotype.data.folder import FolderSource
 from calotype.data.parquet import ParquetSource
 from calotype.data.source import EncodedSource, EveryNth, ExampleSource, WithoutEveryNth
 from calotype.data.tar import TarSource
-from calotype.errors import UsageError
+from calotype.errors import ConfigError, UsageError
 
 VALIDATION_SPLIT = "unseen_pair"
 VALIDATION_STEP = 50
@@ -36,8 +36,14 @@ def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSour
 
     Raises:
         UsageError: there is nothing to train on.
+        ConfigError: styles are asked for, and the data says none.
     """
     source = _open(path, resolution, Selection("train", data.styles, data.caption_variants))
+    if data.styles is not None and not _has_styles(source):
+        raise ConfigError(
+            f"got data.styles={list(data.styles)} for {path}, which has no styles to choose from; "
+            "expected Parquet or a saved data set with a column `style` or `set`: leave it out"
+        )
     if len(source) == 0:
         styles = "" if data.styles is None else f" of styles {list(data.styles)}"
         raise UsageError(f"got no examples{styles} to train on in {path}; check --data")
@@ -56,6 +62,10 @@ def validation_source(path: Path, *, resolution: int, data: DataConfig) -> Examp
     source = _open(path, resolution, Selection("train", data.styles, data.caption_variants))
     aside = _set_aside(source, path, resolution, data)
     return EveryNth(source, VALIDATION_STEP) if aside is None else aside
+
+
+def _has_styles(source: EncodedSource) -> bool:
+    return isinstance(source, ParquetSource | SavedDatasetSource) and source.has_styles
 
 
 def _set_aside(

@@ -26,6 +26,7 @@ from calotype.data.columns import (
     ROW_COLUMNS,
     Selection,
     check_captions,
+    has_styles,
     image_column,
     picture_cell,
     row_captions,
@@ -60,6 +61,7 @@ class ParquetSource:
         self.selection = selection
         self.report = SourceReport()
         self.has_splits = False
+        self.has_styles = False
         self._lock = threading.Lock()
         self._readers: _Recent[Any] = _Recent(_OPEN_FILES)
         self._images: _Recent[Any] = _Recent(_IMAGE_CACHE_BYTES)
@@ -166,6 +168,7 @@ class ParquetSource:
         sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
         deciding = [n for n in DECIDING_COLUMNS if n in names]
         self.has_splits |= "split" in names
+        self.has_styles |= has_styles(names)
         mask = selected_rows(reader.read(columns=deciding), sum(sizes), self.selection)
         starts = np.cumsum([0, *sizes])
         return [int(mask[a:b].sum()) for a, b in itertools.pairwise(starts)]

@@ -17,7 +17,7 @@ from calotype.diffusion.schedule import float64
 from calotype.errors import UsageError
 
 # Levels come back from float32; what is closer than this to a timestep is that timestep.
-_SNAP = 1e-2
+_SNAP = 1e-3
 Spacing = Literal["leading", "linspace", "trailing"]
 
 

@@ -210,7 +210,8 @@ def scheduler_settings(stage: Stage) -> dict[str, Any]:
         table = _table(config.schedule)
     else:
         times = torch.linspace(0, 1, _STEPS, dtype=torch.float64)
-        kept = torch.sigmoid(stage.schedule.logsnr(times))
+        # diffusers keeps the table in float32, where 1 - 2e-9 is 1 and makes it divide by zero.
+        kept = torch.sigmoid(stage.schedule.logsnr(times)).clamp_max(1 - 1e-6)
         before = torch.cat((kept.new_ones(1), kept[:-1]))
         table = {"num_train_timesteps": _STEPS, "trained_betas": (1 - kept / before).tolist()}
     network = config.network

@@ -100,7 +100,7 @@ def _table(data: Mapping[str, Any], where: str, *, unclip: bool) -> DiscreteSche
         raise ConfigError(
             f"{where}: got beta_schedule={betas!r:.80}; known: ['linear', 'squaredcos_cap_v2']"
         )
-    spacing = "linspace" if unclip else data.get("timestep_spacing", "leading")
+    spacing: Any = "linspace" if unclip else data.get("timestep_spacing", "leading")
     if spacing not in ("leading", "linspace", "trailing"):
         raise ConfigError(
             f"{where}: got timestep_spacing={spacing!r:.80}; known: ['leading', 'linspace', "

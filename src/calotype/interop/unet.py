@@ -226,7 +226,7 @@ def rules(config: AdmConfig) -> Iterator[Rule]:
     for place in range(len(config.levels)):
         level, here, there = config.levels[last - place], f"up.{place}", f"up_blocks.{place}"
         for block in range(level.blocks + 1):
-            inputs = (widths[last - place] if block else widths[min(last - place + 1, last)])
+            inputs = widths[last - place] if block else widths[min(last - place + 1, last)]
             joined = inputs + skips.pop()
             yield from _block(config, level, f"{here}.{block}", there, block, joined)
         if place < last:

@@ -31,9 +31,7 @@ class AdmBlock(nn.Module):
         self.attention = attention
         self.text_layer: int | None = None  # which text keys and values are this block's
 
-    def forward(
-        self, x: Tensor, embedding: Tensor, text: tuple[AdmKeysValues, ...]
-    ) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, text: tuple[AdmKeysValues, ...]) -> Tensor:
         """(B, C, h, w), (B, E) -> (B, C', h', w')."""
         x = self.residual(x, embedding)
         if self.attention is None:
@@ -169,9 +167,7 @@ class AdmUNet(nn.Module):
         text = self._encode(cond.text)
         keys_values: tuple[AdmKeysValues, ...] = ()
         if text is not None:
-            keys_values = tuple(
-                layer.project(text.states, text.mask) for layer in self._attending
-            )
+            keys_values = tuple(layer.project(text.states, text.mask) for layer in self._attending)
         pooled = None if text is None else text.pooled
 
         def predict(z: Tensor, timesteps: Tensor) -> Tensor:
@@ -214,9 +210,7 @@ class AdmUNet(nn.Module):
             parts.append(cond.lowres.to(z))
         return torch.cat(parts, dim=1)
 
-    def _run(
-        self, inputs: Tensor, embedding: Tensor, text: tuple[AdmKeysValues, ...]
-    ) -> Tensor:
+    def _run(self, inputs: Tensor, embedding: Tensor, text: tuple[AdmKeysValues, ...]) -> Tensor:
         x = self.stem(inputs)
         skips = [x]
         for blocks in self.down:

@@ -63,9 +63,8 @@ class AttentionPooling(nn.Module):
         mean = masked_mean(tokens, mask)
         query = split_heads(self.query(mean)[:, None], self.heads)
         keys, values = self.key_value(tokens).chunk(2, dim=2)
-        pooled = F.scaled_dot_product_attention(
-            query, split_heads(keys, self.heads), split_heads(values, self.heads), mask[:, None, None]
-        )
+        keys, values = split_heads(keys, self.heads), split_heads(values, self.heads)
+        pooled = F.scaled_dot_product_attention(query, keys, values, mask[:, None, None])
         return pooled.transpose(1, 2).flatten(1)
 
 

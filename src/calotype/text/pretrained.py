@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,10 +142,15 @@ def _load_model(kind: Any, name: str, dtype: torch.dtype, where: dict[str, Any])
 
 
 def _cannot_load(name: str, part: str, error: Exception) -> CalotypeError:
-    reason = " ".join(str(error).split())[:200]
+    if Path(name).is_dir():  # its own words say which file is damaged, but also link to the hub
+        reason = " ".join(str(error).split()).partition("http")[0]
+        return CalotypeError(
+            f"text encoder {name!r}: cannot read its {part}: copy the folder again "
+            f"({textwrap.shorten(reason, 200, placeholder=' ...')})"
+        )
     return CalotypeError(
         f"text encoder {name!r}: no {part} in a folder or the hub cache of that name; give the "
-        f"path of a model folder, or fetch it with `hf download {name}` ({reason})"
+        f"path of a model folder, or fetch it with `hf download {name}`"
     )
 
 

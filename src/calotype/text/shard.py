@@ -233,7 +233,8 @@ class Shard:
             if 0 in shape:  # an empty file section cannot be mapped
                 self._arrays[name] = np.zeros(shape, kind)
             else:
-                self._arrays[name] = np.memmap(self.path, kind, "r", offset=start, shape=shape)
+                mapped = np.memmap(self.path, kind, "r", offset=start, shape=shape)
+                self._arrays[name] = np.asarray(mapped)  # slices of a memmap itself are slow
         return self._arrays[name]
 
     def find(self, keys: Array) -> Array:

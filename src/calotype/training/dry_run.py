@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from calotype.cascade.runtime import DTYPES, Runtime, choose_runtime
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import Recipe, TrainConfig
 from calotype.networks import build_network
@@ -57,12 +58,23 @@ class DryRunRow:
     measured: bool
 
 
-def dry_run(recipe: Recipe) -> list[DryRunRow]:
-    """Count and measure every stage of a recipe."""
-    return [_row(config) for config in recipe.stages]
+def dry_run(recipe: Recipe, runtime: Runtime | None = None) -> list[DryRunRow]:
+    """Count and measure every stage of a recipe.
+
+    Args:
+        recipe: whose stages are looked at.
+        runtime: how speed is measured; None = as a run would choose.
+    """
+    runtime = choose_runtime() if runtime is None else runtime
+    before = torch.get_num_threads()
+    torch.set_num_threads(runtime.threads)
+    try:
+        return [_row(config, runtime) for config in recipe.stages]
+    finally:
+        torch.set_num_threads(before)
 
 
-def _row(config: TrainConfig) -> DryRunRow:
+def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
     size = config.stage.resolution if config.data.crop is None else config.data.crop
     with torch.device("meta"):
         network = build_network(config.stage.network)
@@ -77,7 +89,7 @@ def _row(config: TrainConfig) -> DryRunRow:
         torch.autograd.backward(output.sum())
     flops = training.get_total_flops()
     measured = parameters <= MEASURED_UP_TO
-    rate = _measured_rate(config, size) if measured else _estimated_rate(flops)
+    rate = _measured_rate(config, size, runtime) if measured else _estimated_rate(flops, runtime)
     return DryRunRow(
         resolution=config.stage.resolution,
         trained_size=size,
@@ -139,25 +151,51 @@ class _SavedBytes:
         return tensor
 
 
-def _measured_rate(config: TrainConfig, size: int) -> float:
+def _measured_rate(config: TrainConfig, size: int, runtime: Runtime) -> float:
     """Pictures a second of the real network, forward and backward, in about two seconds."""
     network = build_network(config.stage.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(runtime.device)
     batch_size = min(config.batch_size, _MEASURED_BATCH)
-    inputs = _inputs(config, size, batch_size=batch_size)
-    torch.autograd.backward(_forward(network, inputs).sum())  # warm
+    with torch.device(runtime.device):
+        inputs = _inputs(config, size, batch_size=batch_size)
+
+    def step() -> None:
+        with _autocast(runtime):
+            output = _forward(network, inputs)
+        torch.autograd.backward(output.float().sum())
+        _wait(runtime)
+
+    step()  # warm
     began, images = time.perf_counter(), 0
     while images == 0 or time.perf_counter() - began < _SECONDS:
-        torch.autograd.backward(_forward(network, inputs).sum())
+        step()
         images += batch_size
     return images / (time.perf_counter() - began)
 
 
 @torch.no_grad()
-def _estimated_rate(flops: int) -> float:
-    x, weight = torch.randn(8, 256, 32, 32), torch.randn(256, 256, 3, 3)
-    torch.nn.functional.conv2d(x, weight, padding=1)
-    began = time.perf_counter()
-    for _ in range(4):
+def _estimated_rate(flops: int, runtime: Runtime) -> float:
+    x = torch.randn(8, 256, 32, 32, device=runtime.device)
+    weight = torch.randn(256, 256, 3, 3, device=runtime.device)
+    with _autocast(runtime):
         torch.nn.functional.conv2d(x, weight, padding=1)
+        _wait(runtime)
+        began = time.perf_counter()
+        for _ in range(4):
+            torch.nn.functional.conv2d(x, weight, padding=1)
+        _wait(runtime)
     per_second = 4 * 2 * x.numel() * weight[0].numel() / (time.perf_counter() - began)
     return per_second * _EFFICIENCY / flops
+
+
+def _autocast(runtime: Runtime) -> torch.autocast:
+    dtype = DTYPES[runtime.dtype]
+    kind = torch.device(runtime.device).type
+    return torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def _wait(runtime: Runtime) -> None:
+    """GPUs answer before they have computed."""
+    kind = torch.device(runtime.device).type
+    if kind != "cpu":
+        getattr(torch, kind).synchronize()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,7 +90,8 @@ def prepare_job(
     preserved = None
     if config.preservation is not None:
         folder = Path(config.preservation.data)
-        preserved = open_source(folder, resolution=resolution, data=config.data)
+        data = replace(config.data, styles=None)  # they choose among the new pictures
+        preserved = open_source(folder, resolution=resolution, data=data)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
     text = _embedded(preparation, config, sources)
     runtime = preparation.runtime

@@ -35,6 +35,8 @@ from calotype.training.log import cut_back
 RECIPE_FILE = "recipe.json"
 INIT_FILE = "init.txt"
 LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
+TENSORBOARD = "tensorboard"
+_START_FILES = (RECIPE_FILE, INIT_FILE, *LOG_FILES)
 _HARMLESS = (
     "total_images",
     "checkpoint_images",
@@ -69,17 +71,29 @@ def with_options(recipe: Recipe, *, images: int | None, seed: int | None) -> Rec
     return dataclasses.replace(recipe, stages=stages)
 
 
-def check_empty(folder: Path) -> None:
-    """Refuse a run folder that holds anything, but for the lock.
+def clear_start(folder: Path) -> None:
+    """Make a run folder ready for a new run: what one that never took a step left is removed.
+
+    Such a run ended before its first step, e.g. because the data or the text encoder are missing.
+    Captions it has embedded stay: they are found by their encoder and text.
 
     Raises:
-        UsageError: it is not empty.
+        UsageError: the folder holds anything else.
     """
-    if any(path.name != LOCK_NAME for path in folder.iterdir()):
+    names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
+    begun = RECIPE_FILE in names and names <= {*_START_FILES, TENSORBOARD, "embeddings"}
+    begun = begun and not any(
+        path.is_file() and path.stat().st_size > 0
+        for path in (folder / name for name in LOG_FILES)
+    )
+    if names and not begun:
         raise UsageError(
             f"{folder} is not empty; add --resume to go on with the run in it, or choose another "
             "--out"
         )
+    for name in _START_FILES:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
 
 
 def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Recipe:

@@ -84,7 +84,7 @@ def run_recipe(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
         raise UsageError(f"cannot make the run folder {out}: {error.strerror}") from error
     with locked(out), stop_on_signals() as stop:
         if not options.resume:
-            resume.check_empty(out)
+            resume.clear_start(out)
         recipe = resume.with_options(recipe, images=options.images, seed=options.seed)
         return _Run(recipe, data, out, options).train(stop)
 
@@ -188,7 +188,7 @@ class _Run:
     @contextmanager
     def _files(self) -> Iterator[RunFiles]:
         images = int(self.start.state.get("images", 0))
-        scalars = open_scalars(self.out / "tensorboard", images=images)
+        scalars = open_scalars(self.out / resume.TENSORBOARD, images=images)
         if scalars is None:
             self.say("TensorBoard is not installed: no event files; pip install 'calotype[train]'")
         log, validation, skipped = (JsonLines(self.out / name) for name in resume.LOG_FILES)

@@ -73,9 +73,9 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     """A stage with initial weights, which depend on the seed and the resolution alone."""
     seed_networks(config.seed, config.stage.resolution, part=-1)
     stage = Stage(config.stage).to(device)
-    if config.lora is not None:
-        train_adapters(stage.network, config.lora)
     freeze_canvas(stage, config.canvas)
+    if config.lora is not None:  # after it: adapters of the canvas may move
+        train_adapters(stage.network, config.lora)
     cast(Any, stage).to(memory_format=torch.channels_last)
     stage.compute_dtype = dtype
     stage.train()

@@ -177,7 +177,7 @@ def _opened(path: Path) -> Any:
         if start[:2] == b"PK" or start[:1] == b"\x80":
             raise CalotypeError(
                 f"{path} is a pickle, as imagen-pytorch writes them; expected safetensors: "
-                f"convert it with `calotype convert {path} -o FOLDER`"
+                f"python -m calotype.interop.imagen_pytorch convert {path} -o FOLDER"
             )
         return safe_open(path, framework="pt")
     except OSError as error:
