@@ -37,6 +37,7 @@ ROOMS = (
 MODULES = sorted(ROOT.rglob("*.py"))
 LARGEST_FILE = 400
 LARGEST_FUNCTION = 60
+LARGEST_COMMAND = 130
 MOST_PARAMETERS = 10  # of them at most four by position
 
 
@@ -79,7 +80,9 @@ def test_pieces_stay_small(path: Path) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert lines <= LARGEST_FUNCTION, f"{node.name} has {lines} lines"
+            # The options of a command are its parameters, each with its help.
+            largest = LARGEST_COMMAND if _room(path) == "cli" else LARGEST_FUNCTION
+            assert lines <= largest, f"{node.name} has {lines} lines"
             if _room(path) in ("interop", "cli"):
                 continue  # foreign signatures; options of a command are its parameters
             by_place = len(node.args.posonlyargs) + len(node.args.args)

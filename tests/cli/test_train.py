@@ -85,15 +85,13 @@ def test_settings_of_one_stage_or_of_all():
 def test_a_dry_run_heeds_what_the_run_would_be_asked_for(command, runs, monkeypatch):
     seen = []
     module = importlib.import_module("calotype.training.dry_run")
-    dry_run = module.dry_run
-    monkeypatch.setattr(module, "_SECONDS", 0.01)
-    monkeypatch.setattr(module, "dry_run", lambda *given: seen.append(given) or dry_run(*given))
+    monkeypatch.setattr(module, "_measured_rate", lambda *given: seen.append(given[2]) or 2.0)
     words = ["train", "tiny", "--images", "100", "--threads", "1", "--dtype", "bf16", "--dry-run"]
     words += ["--device", "cpu"]
     code, out, err = command(*words, "--json")
     assert (code, err, runs) == (0, "", [])
     assert [row["images"] for row in json.loads(out)] == [100, 100, 100]
-    assert seen[0][1].to_dict() == {"device": "cpu", "dtype": "bfloat16", "threads": 1}
+    assert seen[0].to_dict() == {"device": "cpu", "dtype": "bfloat16", "threads": 1}
     table = command(*words, )[1].rstrip().splitlines()
     ends = {re.search(r"(?<=\S)  (?=\S)", line).start() for line in table if line}
     assert len(ends) == 1, table
@@ -112,7 +110,8 @@ def test_data_emoji_passes_everything_on(command, monkeypatch):
         "data", "emoji", "--out", "d", "--sets", "noto, twemoji", "--size", "256"
     )
     assert code == 0 and "6,400  train" in out and "noto/x 256" in out
-    assert calls == [(Path("d"), {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": None, "ray": None})]
+    options = {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": None, "ray": None}
+    assert calls == [(Path("d"), options)]
     assert command("data", "emoji", "--out", "d", "--size", "64")[0] == 2
 
 

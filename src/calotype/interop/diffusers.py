@@ -149,10 +149,9 @@ class CalotypePipeline:
             output_type: see `PipelineOutput`.
             return_dict: False returns a tuple instead of a `PipelineOutput`.
             callback_on_step_end: called after each step of each stage, for each part of a batch
-                that is drawn at once. What it returns must be the tensors it was given; an
-                exception cancels the drawing.
-            callback_on_step_end_tensor_inputs: which of "latents" (noisy pictures) and "images"
-                (what they look like so far) the callback gets.
+                drawn at once; it returns the tensors it was given; an exception cancels.
+            callback_on_step_end_tensor_inputs: which it gets: "latents" (noisy pictures),
+                "images" (what they look like so far).
 
         Raises:
             UsageError: something does not fit; nothing has been computed then.
@@ -161,30 +160,34 @@ class CalotypePipeline:
         for name in callback_on_step_end_tensor_inputs:
             _check_choice("callback_on_step_end_tensor_inputs", name, _CALLBACK_TENSORS)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if num_images_per_prompt < 1:
-            raise UsageError(
-                f"got num_images_per_prompt={num_images_per_prompt}; expected 1 or more"
-            )
-        captions = _repeated(prompts, num_images_per_prompt)
         options: DrawOptions = {"sampling": self._sampling(num_inference_steps, guidance_scale)}
         if negative_prompt is not None:
             negatives = _one_each("negative_prompt", negative_prompt, len(prompts))
             options["negative_captions"] = _repeated(negatives, num_images_per_prompt)
-        if (height is None) != (width is None):
-            raise UsageError(f"got height={height}, width={width}; expected both or neither")
-        if height is not None and width is not None:
-            options["size"] = (height, width)
-        self.cascade.plan(captions, seeds=[0] * len(captions), **options)  # errors come first
-        steps = self.cascade.steps(captions, seeds=_seeds(generator, len(captions)), **options)
+        if height is not None or width is not None:
+            options["size"] = _size(height, width)
+        captions = _repeated(prompts, num_images_per_prompt)
         watch = None
         if callback_on_step_end is not None:
             watch = _Watch(self, callback_on_step_end, tuple(callback_on_step_end_tensor_inputs))
+        images = _images(self._draw(captions, generator, options, watch), output_type)
+        return PipelineOutput(images) if return_dict else (images,)
+
+    def _draw(
+        self,
+        captions: Sequence[str],
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        options: DrawOptions,
+        watch: _Watch | None,
+    ) -> CascadeSample:
+        # Errors come before numbers are taken from the generator.
+        self.cascade.plan(captions, seeds=[0] * len(captions), **options)
+        steps = self.cascade.steps(captions, seeds=_seeds(generator, len(captions)), **options)
         while True:
             try:
                 preview = next(steps)
             except StopIteration as end:
-                images = _images(cast(CascadeSample, end.value), output_type)
-                return PipelineOutput(images) if return_dict else (images,)
+                return cast(CascadeSample, end.value)
             if watch is not None:
                 watch.see(preview)
 
@@ -272,7 +275,15 @@ def _one_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
     return texts
 
 
+def _size(height: int | None, width: int | None) -> tuple[int, int]:
+    if height is None or width is None:
+        raise UsageError(f"got height={height}, width={width}; expected both or neither")
+    return height, width
+
+
 def _repeated(texts: Sequence[str], times: int) -> list[str]:
+    if times < 1:
+        raise UsageError(f"got num_images_per_prompt={times}; expected 1 or more")
     return [text for text in texts for _ in range(times)]
 
 

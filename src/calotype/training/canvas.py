@@ -125,7 +125,7 @@ def teach_canvas(
             drawn = reader(text.canvas(pool(batch.captions).to(device)))
             loss = F.mse_loss(drawn, batch.x.to(device))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             errors[step] = loss.detach().double()
             progress((step + 1) * canvas.batch_size, steps * canvas.batch_size)
