@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import json
 import re
@@ -85,14 +86,20 @@ def test_settings_of_one_stage_or_of_all():
 def test_a_dry_run_heeds_what_the_run_would_be_asked_for(command, runs, monkeypatch):
     seen = []
     module = importlib.import_module("calotype.training.dry_run")
-    monkeypatch.setattr(module, "_measured_rate", lambda *given: seen.append(given[2]) or 2.0)
+
+    def row(config, runtime):
+        seen.append(runtime.to_dict())
+        costs = dict.fromkeys((f.name for f in dataclasses.fields(module.DryRunRow)), 1)
+        return module.DryRunRow(**{**costs, "images": config.total_images})
+
+    monkeypatch.setattr(module, "_row", row)
     words = ["train", "tiny", "--images", "100", "--threads", "1", "--dtype", "bf16", "--dry-run"]
     words += ["--device", "cpu"]
     code, out, err = command(*words, "--json")
     assert (code, err, runs) == (0, "", [])
     assert [row["images"] for row in json.loads(out)] == [100, 100, 100]
-    assert seen[0].to_dict() == {"device": "cpu", "dtype": "bfloat16", "threads": 1}
-    table = command(*words, )[1].rstrip().splitlines()
+    assert seen == [{"device": "cpu", "dtype": "bfloat16", "threads": 1}] * 3
+    table = command(*words)[1].rstrip().splitlines()
     ends = {re.search(r"(?<=\S)  (?=\S)", line).start() for line in table if line}
     assert len(ends) == 1, table
     assert command("train", "tiny", "--images", "0", "--dry-run")[0] == 2

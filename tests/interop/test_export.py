@@ -1,4 +1,4 @@
-"""Folders for diffusers: its own classes load them and answer, and draw, as the stage does."""
+"""Folders for diffusers: its own classes load them, answer as the stage does, and draw."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def larger_stage() -> Stage:
 
 @pytest.mark.parametrize("schedule", [DiscreteScheduleConfig(betas="linear"), "cosine"])
 @torch.no_grad()
-def test_pipelines_draw_what_the_stage_draws(tmp_path: Path, schedule: object) -> None:
-    """The whole pipeline of diffusers, in float64, with the stage's own noise."""
+def test_pipelines_load_and_draw(tmp_path: Path, schedule: object) -> None:
+    """diffusers' network answers as the stage's does, and its pipeline draws from the folder."""
     prediction = "v" if schedule == "cosine" else "eps"
     stage = stage_of(schedule=schedule, parametrization=prediction)
     (folder,) = export_to_diffusers(cascade_of(stage), tmp_path / "out")
