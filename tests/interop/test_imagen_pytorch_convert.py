@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from calotype.cli import run
 from calotype.errors import CalotypeError, ConfigError
 from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, ImagenTrainer, Unet, load
 from calotype.interop.imagen_pytorch.__main__ import main
@@ -167,3 +168,49 @@ def test_from_a_checkpoint_to_a_picture_by_command(tmp_path, capsys):
     assert main(command) == 0 and picture.read_bytes()[:4] == b"\x89PNG"
     assert main(["sample", str(tmp_path / "none"), "a cat"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_calotype_convert_takes_a_file(tmp_path, in_process, capsys):
+    path = trainer_file(tmp_path / "base.pt")  # GLIDE calls one of its files so; --config decides
+    config = tmp_path / "c.json"
+    config.write_text('{"settings": {"image_sizes": [16, 16]}}')
+    out = tmp_path / "out"
+    assert run(["convert", str(path), "-o", str(out), "--config", str(config)]) == 0
+    assert "calotype.interop.imagen_pytorch sample" in capsys.readouterr().out
+    assert_parity(load(out).unets[0], "base")
+    torch.save(foreign("untold"), tmp_path / "unet.ckpt")
+    assert run(["convert", str(tmp_path / "unet.ckpt"), "-o", str(tmp_path / "unet")]) == 0
+    assert_parity(load(tmp_path / "unet"), "untold")
+
+
+@pytest.mark.parametrize(
+    ("more", "config", "said"),
+    [
+        (["--half"], None, "expected --config alone"),
+        (["--text-encoder", "bytes:8"], None, "expected --config alone"),
+        (["i.pt"], None, "got 2 paths"),
+        ([], "[1]", "holds a list"),
+        ([], "{", "as JSON"),
+        ([], '{"setings": {}}', "known: kind"),
+    ],
+)
+def test_calotype_convert_says_what_is_wrong(
+    tmp_path, in_process, capsys, monkeypatch, more, config, said
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save(foreign("untold"), "i.pt")
+    if config is not None:
+        (tmp_path / "c.json").write_text(config)
+        more = [*more, "--config", "c.json"]
+    assert run(["convert", "i.pt", *more, "-o", "out"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_calotype_convert_of_what_is_not_there(tmp_path, capsys):
+    assert run(["convert", str(tmp_path / "none.pt"), "-o", str(tmp_path / "o")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    (tmp_path / "folder").mkdir()
+    command = ["convert", str(tmp_path / "folder"), "-o", "o", "--config", "c.json"]
+    assert run(command) == 2 and "--config for a folder" in capsys.readouterr().err

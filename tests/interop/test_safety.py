@@ -134,7 +134,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_pickle_bomb_meets_the_limit(tmp_path: Path) -> None:
-    """`bytearray` is allowed by weights_only and asks for a terabyte."""
+    """`bytearray` is allowed by weights_only and asks for eight gigabytes."""
     torch.save({"w": _Runs(bytearray, 2**33)}, tmp_path / "w.pt")
     with pytest.raises(CalotypeError, match="more memory"), unpickled(tmp_path / "w.pt"):
         pass
@@ -145,3 +145,72 @@ def test_a_view_that_claims_more_than_the_file(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1).expand(2**60)}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match="claims more bytes"):
         pickle_worker.convert(tmp_path / "w.pt", tmp_path)
+
+
+def _shared(make: object, depth: int, width: int) -> object:
+    """Few bytes, `width ** depth` values once written out: each level names the one below again."""
+    value: object = make([])
+    for _ in range(depth):
+        value = make([value] * width)
+    return value
+
+
+def _endless() -> list:
+    value: list = []
+    value.extend([value] * 100)
+    return value
+
+
+BOMBS = {
+    "lists": lambda: {"a": _shared(list, 12, 50)},
+    "tuples": lambda: {"a": _shared(tuple, 12, 50)},
+    "records": lambda: _shared(lambda v: {str(k): x for k, x in enumerate(v)}, 12, 50),
+    "records in a list": lambda: {"a": [_shared(lambda v: dict(enumerate(v)), 12, 50)]},
+    "letters": lambda: {"a": ["x" * 1_000_000] * 10_000},
+    "keys": lambda: {"a": [{"x" * 1_000_000: 0}] * 10_000},
+    "a list within itself": lambda: {"a": _endless()},
+    "names": lambda: {"x" * 100_000: {str(k): k for k in range(10_000)}},
+    "a tuple as key": lambda: {"a": [{_shared(tuple, 3, 2): 0}]},
+    "a tuple as name": lambda: {_shared(tuple, 3, 2): 0},
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_few_bytes_that_stand_for_many_values(tmp_path: Path, name: str) -> None:
+    """Refused by counting, in an instant: neither memory nor the time limit is needed."""
+    torch.save(BOMBS[name](), tmp_path / "w.pt")
+    assert (tmp_path / "w.pt").stat().st_size < 2_000_000
+    with pytest.raises(ValueError, match=r"more names and values|has a key of type"):
+        pickle_worker.convert(tmp_path / "w.pt", tmp_path)
+    assert not (tmp_path / "plain.json").exists()
+
+
+def test_plain_values_are_copied_and_nothing_else(tmp_path: Path) -> None:
+    """Lists and records stay; a tensor or set among them is named, not read; the deep is cut."""
+    deep: list = [1]
+    for _ in range(40):
+        deep = [deep]
+    values = {
+        "lists": [1, 2.5, None, True, "x", (3, [4])],
+        "records": [{"dim": 8, "mults": (1, 2), 5: "five"}],
+        "others": [torch.zeros(3), {1, 2}, torch.float16],
+        "long": list(range(10_001)),
+        "deep": deep,
+    }
+    torch.save(values, tmp_path / "w.pt")
+    pickle_worker.convert(tmp_path / "w.pt", tmp_path)
+    plain = read_json(tmp_path / "plain.json")
+    assert plain["lists"] == [1, 2.5, None, True, "x", [3, [4]]]
+    assert plain["records"] == [{"dim": 8, "mults": [1, 2], "5": "five"}]
+    assert plain["others"] == ["<Tensor>", "<set>", "<dtype>"]
+    assert plain["long"] == "<list>"
+    assert json.dumps(plain["deep"]).count("[") == 16
+
+
+def test_code_within_lists_is_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    for place in ([_Runs(subprocess.call, ["touch", str(mark)])], {"k": [{"v": (mark,)}]}):
+        torch.save({"w": torch.zeros(1), "plain": place}, tmp_path / "w.pt")
+        with pytest.raises(Exception, match="Weights only load failed"):
+            pickle_worker.convert(tmp_path / "w.pt", tmp_path)
+    assert not mark.exists()

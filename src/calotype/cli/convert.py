@@ -14,26 +14,56 @@ def convert(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            help="Folder of DeepFloyd IF (one a stage, all at once), Karlo or GLIDE.",
+            help="Folder of DeepFloyd IF (one a stage, all at once), Karlo or GLIDE; or one file "
+            "of imagen-pytorch.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The cascade folder to write.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")],
     half: Annotated[bool, typer.Option("--half", help="Write weights as float16.")] = False,
     text_encoder: Annotated[
         str | None,
         typer.Option(help="Encoder to use, e.g. t5_padded:FOLDER; else the one in the folder."),
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of GLIDE's tokenizer.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of what a file of imagen-pytorch does not say."),
+    ] = None,
 ) -> None:
-    """Turn published weights into a cascade that sample and serve take with --model."""
+    """Turn published weights into a cascade that sample takes with --model.
+
+    A file of imagen-pytorch becomes a folder that `python -m calotype.interop.imagen_pytorch
+    sample` draws from.
+    """
     import torch
 
+    from calotype.interop.glide.load import is_glide
     from calotype.interop.loading import convert as convert_folders
 
+    # --config settles it for a file that happens to be called as one of GLIDE's.
+    if any(p.is_file() and (config is not None or not is_glide(p)) for p in folders):
+        if half or text_encoder is not None or tokenizer is not None:
+            raise UsageError(
+                "got --half, --text-encoder or --tokenizer for a file of imagen-pytorch; expected "
+                "--config alone (the encoder is named when drawing)"
+            )
+        _convert_imagen_pytorch(folders, out, config)
+        return
+    if config is not None:
+        raise UsageError("got --config for a folder; expected it for a file of imagen-pytorch")
     dtype = torch.float16 if half else torch.float32
     convert_folders(folders, out, dtype=dtype, text_encoder=text_encoder, tokenizer=tokenizer)
     print(f"wrote {out}")
+
+
+def _convert_imagen_pytorch(files: list[Path], out: Path, config: Path | None) -> None:
+    from calotype.interop.imagen_pytorch.convert import convert, read_config
+
+    if len(files) != 1:
+        raise UsageError(f"got {len(files)} paths; expected one file of imagen-pytorch")
+    print(f"wrote {convert(files[0], out, config=read_config(config))}")
+    print(f"draw: python -m calotype.interop.imagen_pytorch sample {out} CAPTION -o picture.png")
 
 
 def export(

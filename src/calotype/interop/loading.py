@@ -83,6 +83,8 @@ def convert(
 
 def _pipeline(folder: Path) -> str:
     """The class its `model_index.json` names, if this library knows it."""
+    if not folder.exists():
+        raise UsageError(f"{str(folder)!r:.200} does not exist; name a published model's folder")
     if is_glide(folder):
         raise UsageError(f"{folder} holds pickles; convert them first: calotype convert {folder}")
     if not (folder / INDEX).is_file():

@@ -17,6 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 _DEEPEST = 16
+_MOST_VALUES = 1_000_000
+_MOST_LETTERS = 16_000_000  # what `plain.json` may hold is limited where it is read, too
+_LONGEST_LIST = 10_000
 
 
 def limit_memory(extra: int) -> None:
@@ -38,13 +41,43 @@ def limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def leaves(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+class Budget:
+    """How much may still be visited of a file.
+
+    A pickle may name one list a thousand times, and that in another list a thousand times: few
+    bytes, endless values once it is written out.
+    """
+
+    def __init__(self) -> None:
+        self.values, self.letters = _MOST_VALUES, _MOST_LETTERS
+
+    def spend(self, letters: int = 0) -> None:
+        """Count a value, and the length of its text."""
+        self.values -= 1
+        self.letters -= letters
+        if self.values < 0 or self.letters < 0:
+            raise ValueError("it holds more names and values than any checkpoint")
+
+    def key(self, key: Any) -> str:
+        """A dictionary's key as text; those of checkpoints are words and numbers."""
+        if not isinstance(key, bool | int | float | str):
+            raise ValueError(f"a dictionary has a key of type {type(key).__name__}")
+        text = str(key)
+        self.spend(len(text))
+        return text
+
+
+def leaves(
+    value: Any, budget: Budget, name: str = "", depth: int = 0
+) -> Iterator[tuple[str, Any]]:
     """Tensors and plain values of nested dictionaries, by names joined with "/"."""
     if depth > _DEEPEST:
         raise ValueError("dictionaries are nested too deeply")
+    budget.spend(len(name))
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from leaves(inner, f"{name}/{key}" if name else str(key), depth + 1)
+            word = budget.key(key)
+            yield from leaves(inner, budget, f"{name}/{word}" if name else word, depth + 1)
     else:
         yield name, value
 
@@ -65,7 +98,8 @@ def convert(path: Path, folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
     total = 0
-    for name, value in leaves(loaded):
+    budget = Budget()
+    for name, value in leaves(loaded, budget):
         if name in tensors or name in plain:
             raise ValueError(f"two entries are called {name!r:.120}")
         if isinstance(value, Tensor):
@@ -74,19 +108,20 @@ def convert(path: Path, folder: Path) -> None:
             if total > 2 * size + 4096:
                 raise ValueError("its tensors claim more bytes than the file has")
         else:
-            plain[name] = _plain(value)
+            plain[name] = _plain(value, budget)
     save_file(tensors, folder / "weights.safetensors", metadata={"format": "pt"})
     (folder / "plain.json").write_text(json.dumps(plain), "utf-8")
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def _plain(value: Any, budget: Budget, depth: int = 0) -> Any:
     """Numbers, strings, nothing, lists and records of such; of anything else, its type's name."""
+    budget.spend(len(value) if isinstance(value, str) else 0)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if depth < _DEEPEST and isinstance(value, list | tuple) and len(value) <= 10_000:
-        return [_plain(v, depth + 1) for v in value]
-    if depth < _DEEPEST and isinstance(value, dict) and len(value) <= 10_000:
-        return {str(k): _plain(v, depth + 1) for k, v in value.items()}
+    if depth < _DEEPEST and isinstance(value, list | tuple) and len(value) <= _LONGEST_LIST:
+        return [_plain(v, budget, depth + 1) for v in value]
+    if depth < _DEEPEST and isinstance(value, dict) and len(value) <= _LONGEST_LIST:
+        return {budget.key(k): _plain(v, budget, depth + 1) for k, v in value.items()}
     return f"<{type(value).__name__}>"
 
 

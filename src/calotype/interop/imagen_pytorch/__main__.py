@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
-from calotype.interop.imagen_pytorch.convert import convert
+from calotype.interop.imagen_pytorch.convert import convert, read_config
 from calotype.interop.imagen_pytorch.files import load
 
 
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "convert":
-            config = json.loads(options.config.read_text("utf-8")) if options.config else None
+            config = read_config(options.config)
             print(f"wrote {convert(options.file, options.out, config=config, ema=options.ema)}")
         else:
             _sample(options)

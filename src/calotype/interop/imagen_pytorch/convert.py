@@ -7,6 +7,7 @@ of `Unet.persist_to_file`, state dicts of `Unet`. The pickle itself is read by
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _AS_IGNORED = {
     "dropout": 0.0,
     "layer_attns_add_text_cond": True,
 }
+_EXAMPLE = 'expected an object such as {"settings": {"image_sizes": [64, 256]}}'
 _KINDS = {"original": "Imagen", "elucidated": "ElucidatedImagen"}
 
 
@@ -54,6 +56,23 @@ class Foreign:
 def recognises(names: Iterable[str]) -> bool:
     """Whether a file with tensors of these names (joined by "/") comes from that package."""
     return any(_place(name) is not None for name in names)
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The `config` of `convert` from a JSON file; None is an empty one.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no JSON object.
+    """
+    if path is None:
+        return {}
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read {path} as JSON: {error}; {_EXAMPLE}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds a {type(data).__name__}; {_EXAMPLE}")
+    return data
 
 
 def convert(
