@@ -174,7 +174,7 @@ def test_network_outputs_are_theirs(tmp_path: Path, name: str) -> None:
         assert difference < limit
 
 
-@pytest.mark.parametrize("name", ["I", "II"])
+@pytest.mark.parametrize("name", ["I", pytest.param("II", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_trajectories_are_theirs(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -292,6 +292,7 @@ def test_from_folders_to_a_picture(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_pickles_are_read_by_convert_alone(tmp_path: Path) -> None:
     save_stage(tmp_path / "I", "I", safe_serialization=False)
     save_encoder(tmp_path / "I")

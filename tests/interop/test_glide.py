@@ -100,7 +100,16 @@ def rounding_as_recorded():
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", ["base", "upsample", "base_inpaint", "upsample_inpaint"])
+# The fast two are, between them, small and large, plain and in-painting.
+PUBLISHED = [
+    "base",
+    "upsample_inpaint",
+    pytest.param("upsample", marks=pytest.mark.slow),
+    pytest.param("base_inpaint", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_tables_fit(name):
     table = {key: tuple(shape) for key, shape in released()[f"{name}.pt"]["tensors"].items()}
     config = stage_config(table)
@@ -251,6 +260,7 @@ def reference_ddim_step(move):
     return x_hat * alpha2_next.sqrt() + (1 - alpha2_next).sqrt() * eps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", TABLES)
 def test_with_the_references_rounding(model, stage, which):
     betas = table_name(stage, which)

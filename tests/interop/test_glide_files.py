@@ -230,6 +230,7 @@ def test_what_is_missing_is_said(published, tokenizer, tmp_path, clip_folder):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_pickle_that_is_no_weights_is_refused(tokenizer, tmp_path):
     torch.save({"out.2.weight": tmp_path}, tmp_path / "base.pt")  # a path is an object, not data
     with pytest.raises(CalotypeError, match="plain weights"):

@@ -263,6 +263,7 @@ def test_cuda_without_a_gpu_warns_and_stays():
         assert unet.cuda() is unet
 
 
+@pytest.mark.slow
 def test_import_and_construction_touch_no_network_and_no_transformers():
     code = (
         "import socket, sys\n"

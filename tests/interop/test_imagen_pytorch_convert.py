@@ -50,14 +50,14 @@ def prefixed(prefix, weights):
     return {prefix + key: value for key, value in weights.items()}
 
 
-def trainer_file(path, *, scale_ema=1.0, **more):
+def trainer_file(path, **more):
     """As ImagenTrainer.save of that package writes it: two stages, averages, optimizer, steps."""
     first, second = foreign("base"), foreign("memory_efficient")
     model = prefixed("unets.0.", first) | prefixed("unets.1.", second)
     ema = {}
     for index, unet in enumerate((first, second)):
         ema |= prefixed(f"{index}.online_model.", unet)
-        ema |= prefixed(f"{index}.ema_model.", {k: v * scale_ema for k, v in unet.items()})
+        ema |= prefixed(f"{index}.ema_model.", unet)
         ema |= {f"{index}.initted": torch.tensor(True), f"{index}.step": torch.tensor(7)}
     optimizer = {"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": [{"lr": 1e-4}]}
     whole = {"model": model, "version": "2.1.0", "steps": torch.tensor([7, 0]), "ema": ema}
@@ -88,8 +88,11 @@ def test_a_trainers_checkpoint_needs_only_its_sizes(tmp_path, in_process):
 
 
 def test_averages_are_taken_unless_not_wanted(tmp_path, in_process):
-    path = trainer_file(tmp_path / "imagen.pt", scale_ema=2.0)
-    config = {"settings": {"image_sizes": [16, 16]}}
+    path, weights = tmp_path / "imagen.pt", foreign("plain")
+    twice = {name: weight * 2 for name, weight in weights.items()}
+    model, ema = prefixed("unets.0.", weights), prefixed("0.ema_model.", twice)
+    torch.save({"model": model, "ema": ema}, path)
+    config = {"settings": {"image_sizes": [16]}}
     averaged = load(convert(path, tmp_path / "a", config=config))
     plain = load(convert(path, tmp_path / "b", config=config, ema=False))
     torch.testing.assert_close(
@@ -158,6 +161,7 @@ def test_a_folder_that_was_tampered_with_is_refused(tmp_path, in_process):
         load(out)
 
 
+@pytest.mark.slow
 def test_from_a_checkpoint_to_a_picture_by_command(tmp_path, capsys):
     path = trainer_file(tmp_path / "imagen.pt")
     (tmp_path / "c.json").write_text('{"settings": {"image_sizes": [16, 16], "timesteps": 1}}')
