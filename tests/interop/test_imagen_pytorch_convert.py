@@ -57,7 +57,7 @@ def trainer_file(path, **more):
     ema = {}
     for index, unet in enumerate((first, second)):
         ema |= prefixed(f"{index}.online_model.", unet)
-        ema |= prefixed(f"{index}.ema_model.", unet)
+        ema |= prefixed(f"{index}.ema_model.", {k: v.clone() for k, v in unet.items()})
         ema |= {f"{index}.initted": torch.tensor(True), f"{index}.step": torch.tensor(7)}
     optimizer = {"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": [{"lr": 1e-4}]}
     whole = {"model": model, "version": "2.1.0", "steps": torch.tensor([7, 0]), "ema": ema}
