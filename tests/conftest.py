@@ -1,4 +1,4 @@
-"""One thread a test process: small tensors gain nothing from more, and processes share the cores."""
+"""One thread a test process: small tensors gain nothing from more, and processes share cores."""
 
 from __future__ import annotations
 
