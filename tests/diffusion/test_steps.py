@@ -87,4 +87,4 @@ def test_dpm_solver(algorithm, step, steps, denoise: Denoiser, record_property) 
         theirs = scheduler.step(x_hat, t, theirs, variance_noise=noise).prev_sample.double()
     difference = (ours(denoise, z, levels, step) - theirs).abs().max().item()
     record_property("difference", difference)
-    assert difference < 2e-6  # diffusers keeps its images in float32
+    assert difference < 1e-5  # diffusers keeps its images in float32
