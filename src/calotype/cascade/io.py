@@ -148,7 +148,7 @@ def _as_float32(tensor: Tensor) -> Tensor:
 
 def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
     """Compare names, shapes, types and size of a weights file with what is expected."""
-    header, data_bytes = _read_header(path)
+    header, data_bytes = read_header(path)
     missing, unknown = sorted(set(expected) - set(header)), sorted(set(header) - set(expected))
     if missing or unknown:
         what = f"lacks {missing[0]!r}" if missing else f"has the unknown {unknown[0]!r:.200}"
@@ -187,8 +187,12 @@ def _end_offset(entry: Mapping[str, Any], path: Path) -> int:
     raise CalotypeError(f"{path} has a damaged header; {_AGAIN}")
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and how many bytes follow it."""
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and how many bytes follow it; nothing else is read.
+
+    Raises:
+        CalotypeError: missing, truncated or damaged.
+    """
     try:
         with path.open("rb") as file:
             total = path.stat().st_size

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calotype.cascade.io import read_header as safetensors_header
 from calotype.errors import CalotypeError, ConfigError, UsageError
 
 JSON_LIMIT = 64_000_000
-HEADER_LIMIT = 100_000_000
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1, "I8": 1}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 _AGAIN = "get the file again"
@@ -173,22 +172,8 @@ def read_header(path: Path) -> dict[str, ForeignTensor]:
     Raises:
         CalotypeError: missing, truncated or damaged.
     """
-    try:
-        total = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else total
-            if length > min(HEADER_LIMIT, total - 8):
-                raise CalotypeError(f"{path} is truncated or no safetensors file; {_AGAIN}")
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
-    except (ValueError, RecursionError) as error:
-        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}") from error
-    if not isinstance(header, dict):
-        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}")
-    header.pop("__metadata__", None)
-    return {name: _entry(name, entry, path, total - 8 - length) for name, entry in header.items()}
+    header, size = safetensors_header(path)
+    return {name: _entry(name, entry, path, size) for name, entry in header.items()}
 
 
 def _entry(name: str, entry: Any, path: Path, size: int) -> ForeignTensor:

@@ -55,8 +55,12 @@ class PreparedNoise:
         return self._numbers
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Not prepared."""
-        raise NotImplementedError
+        """Nothing: only normal numbers were drawn ahead.
+
+        Raises:
+            RuntimeError: always; conditioning in training draws normal numbers alone.
+        """
+        raise RuntimeError(f"got a call for uniform noise {tuple(shape)}; expected normal only")
 
 
 def train_step(
