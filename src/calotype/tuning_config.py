@@ -22,20 +22,22 @@ class CanvasConfig:
         batch_size: examples per step.
         learning_rate: peak rate of AdamW.
         weight_decay: decoupled decay.
-        frozen: whether the canvas stays as it is while the rest is trained.
+        rate_share: share of the stage's learning rate at which the canvas learns on with the
+            rest; 0 leaves it as the lesson made it.
     """
 
     images: int = 400_000
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
-    frozen: bool = True
+    rate_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         in_range("images", self.images, 1, 10**13)
         in_range("batch_size", self.batch_size, 1, 1_000_000)
         in_range("learning_rate", self.learning_rate, 0.0, 10.0)
+        in_range("rate_share", self.rate_share, 0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ def test_a_frozen_canvas_gets_no_gradients() -> None:
     assert text is not None and text.canvas is not None
     assert not any(weight.requires_grad for weight in text.canvas.parameters())
     free = Stage(train.stage)
-    freeze_canvas(free, CanvasConfig(frozen=False))
+    freeze_canvas(free, CanvasConfig(rate_share=0.5))
     assert all(weight.requires_grad for weight in free.parameters())
 
 

@@ -66,9 +66,15 @@ def text_conditioner(stage: Stage) -> TextConditioner | None:
 
 def freeze_canvas(stage: Stage, config: CanvasConfig | None) -> None:
     """Leave the canvas as `teach_canvas` made it, if the recipe says so."""
+    if config is not None and config.rate_share == 0:
+        for weight in canvas_weights(stage):
+            weight.requires_grad_(False)
+
+
+def canvas_weights(stage: Stage) -> list[nn.Parameter]:
+    """Weights of a stage's text canvas; none where it has no canvas."""
     text = text_conditioner(stage)
-    if config is not None and config.frozen and text is not None and text.canvas is not None:
-        text.canvas.requires_grad_(False)
+    return [] if text is None or text.canvas is None else list(text.canvas.parameters())
 
 
 def teach_canvas(

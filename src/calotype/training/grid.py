@@ -20,9 +20,7 @@ from calotype.training.text import TextLookup
 _GAP = 2  # pixels between pictures
 
 
-def draw_prompts(
-    stage: Stage, captions: tuple[str, ...], text: TextLookup | None
-) -> Tensor:
+def draw_prompts(stage: Stage, captions: tuple[str, ...], text: TextLookup | None) -> Tensor:
     """One picture a caption from a base stage, seeds 0, 1, ...; (B, 3, H, W) in [-1, 1]."""
     # A network without text ignores the null captions; they only say how many pictures.
     null = TextEmbedding.null(len(captions), 1)
@@ -64,9 +62,7 @@ def save_sheet(pictures: Tensor, path: Path, *, columns: int) -> None:
 
 
 @torch.no_grad()
-def _draw(
-    stage: Stage, cond: Conditioning, noise: PerSampleNoise, size: tuple[int, int]
-) -> Tensor:
+def _draw(stage: Stage, cond: Conditioning, noise: PerSampleNoise, size: tuple[int, int]) -> Tensor:
     guided = stage.config.sampling.guidance_weight != 1
     uncond = cond.without_text() if guided and cond.text is not None else None
     return stage.sample(cond, uncond, noise, size=size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +11,45 @@ from calotype.config import OptimizerConfig
 from calotype.errors import CalotypeError
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module,
+    config: OptimizerConfig,
+    *,
+    slowed: Iterable[nn.Parameter] = (),
+    rate_share: float = 1.0,
+) -> torch.optim.Optimizer:
     """AdamW (fused: three times the speed of the default on CPUs) or Adafactor.
 
     Norms, biases and other vectors are not decayed.
+
+    Args:
+        model: its weights that require gradients are optimized.
+        config: of the optimizer.
+        slowed: weights that learn at `rate_share` of the rate.
+        rate_share: in (0, 1].
     """
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    slow = {id(p) for p in slowed}
+    for p in model.parameters():
+        if p.requires_grad:
+            share = rate_share if id(p) in slow else 1.0
+            decay = config.weight_decay if p.ndim > 1 else 0.0
+            groups.setdefault((-share, -decay), []).append(p)
+    ordered = [
+        {"params": members, "weight_decay": -decay, "rate_share": -share}
+        for (share, decay), members in sorted(groups.items(), key=lambda item: item[0])
     ]
-    groups = [group for group in groups if group["params"]]
     if config.kind == "adafactor":
-        return torch.optim.Adafactor(groups, lr=config.learning_rate)
+        return torch.optim.Adafactor(ordered, lr=config.learning_rate)
     return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True
+        ordered, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True
     )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group."""
+    """Set the rate of every group, times its share."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_share", 1.0)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

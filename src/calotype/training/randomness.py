@@ -56,13 +56,9 @@ def draw_step(
     config: TrainConfig, schedule: NoiseSchedule, position: int, *, shape: torch.Size
 ) -> StepDraws:
     """Draw what the step at `position` needs for pictures of `shape` (B, 3, H, W)."""
-    noise = GlobalNoise(
-        torch.Generator().manual_seed(mixed_seed(config.seed, position, "step"))
-    )
+    noise = GlobalNoise(torch.Generator().manual_seed(mixed_seed(config.seed, position, "step")))
     if isinstance(config.levels, NormalLogSNR):
-        logsnr = normal_logsnr(
-            shape[0], noise, mean=config.levels.mean, std=config.levels.std
-        )
+        logsnr = normal_logsnr(shape[0], noise, mean=config.levels.mean, std=config.levels.std)
     else:
         logsnr = schedule.logsnr(stratified_times(shape[0], noise))
     keep = noise.uniform((shape[0],)) >= config.text_dropout

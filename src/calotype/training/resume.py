@@ -83,8 +83,7 @@ def clear_start(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
     begun = RECIPE_FILE in names and names <= {*_START_FILES, TENSORBOARD, "embeddings"}
     begun = begun and not any(
-        path.is_file() and path.stat().st_size > 0
-        for path in (folder / name for name in LOG_FILES)
+        path.is_file() and path.stat().st_size > 0 for path in (folder / name for name in LOG_FILES)
     )
     if names and not begun:
         raise UsageError(
@@ -187,7 +186,8 @@ def is_finished(state: dict[str, Any], recipe: Recipe) -> bool:
     """Whether a checkpoint is the end of the run."""
     last = len(recipe.stages) - 1
     return bool(
-        state and state["stage"] == last
+        state
+        and state["stage"] == last
         and state["images_seen"] >= recipe.stages[last].total_images
     )
 

@@ -15,7 +15,7 @@ from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
 from calotype.errors import CalotypeError
 from calotype.networks.lora import train_adapters
-from calotype.training.canvas import freeze_canvas
+from calotype.training.canvas import canvas_weights, freeze_canvas
 from calotype.training.ema import EMA
 from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from calotype.training.posthoc_ema import PosthocAverages
@@ -74,6 +74,7 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     seed_networks(config.seed, config.stage.resolution, part=-1)
     stage = Stage(config.stage).to(device)
     freeze_canvas(stage, config.canvas)
+    slowed = [] if config.canvas is None else canvas_weights(stage)
     if config.lora is not None:  # after it: adapters of the canvas may move
         train_adapters(stage.network, config.lora)
     cast(Any, stage).to(memory_format=torch.channels_last)
@@ -81,7 +82,9 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     stage.train()
     ema = EMA(stage, halflife_images=config.ema_halflife_images)
     posthoc = PosthocAverages(stage) if config.posthoc_ema_images > 0 else None
-    return TrainState(stage, ema, build_optimizer(stage, config.optimizer), posthoc=posthoc)
+    share = 1.0 if config.canvas is None else config.canvas.rate_share
+    optimizer = build_optimizer(stage, config.optimizer, slowed=slowed, rate_share=share)
+    return TrainState(stage, ema, optimizer, posthoc=posthoc)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,9 +21,7 @@ def training_batches(job: StageJob) -> Generator[Batch, None, None]:
     return _mixed(job, job.preserved, position)
 
 
-def _mixed(
-    job: StageJob, preserved: ExampleSource, position: int
-) -> Generator[Batch, None, None]:
+def _mixed(job: StageJob, preserved: ExampleSource, position: int) -> Generator[Batch, None, None]:
     """Batches of both sources, each in its own order and at its own pace."""
     config = job.config
     kept = config.preserved_images
