@@ -14,17 +14,22 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.cascade.runtime import DTYPES, Runtime, choose_runtime
-from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import Recipe, TrainConfig
 from calotype.networks import build_network
+from calotype.training.cost import (
+    network_inputs,
+    peak_flops,
+    run_network,
+    synchronize,
+    trained_size,
+)
 
 MEASURED_UP_TO = 100_000_000
-"""Networks with more parameters are not run, but estimated from the speed of a convolution."""
-_CAPTION_TOKENS = 16
+"""Networks with more parameters are not run, but estimated from the measured peak."""
 _STATE_BYTES = {"adamw": 20, "adafactor": 13}  # weights, gradients, EMA, moments a parameter
 _SECONDS = 2.0
 _MEASURED_BATCH = 32
-_EFFICIENCY = 0.5  # of a large network against its convolutions alone, as a rule
+_EFFICIENCY = 0.5  # of a large network against the measured peak, as a rule
 
 
 @dataclass(frozen=True)
@@ -75,17 +80,17 @@ def dry_run(recipe: Recipe, runtime: Runtime | None = None) -> list[DryRunRow]:
 
 
 def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
-    size = config.stage.resolution if config.data.crop is None else config.data.crop
+    size = trained_size(config)
     with torch.device("meta"):
         network = build_network(config.stage.network)
-        inputs = _inputs(config, size, batch_size=1)
+        inputs = network_inputs(config.stage, size, batch_size=1)
     parameters = sum(p.numel() for p in network.parameters())
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        _forward(network, inputs)
+        run_network(network, inputs)
     saved = _SavedBytes(network)
     with FlopCounterMode(display=False) as training:
         with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
-            output = _forward(network, inputs)
+            output = run_network(network, inputs)
         torch.autograd.backward(output.sum())
     flops = training.get_total_flops()
     measured = parameters <= MEASURED_UP_TO
@@ -103,32 +108,6 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
         hours=config.total_images / rate / 3600,
         measured=measured,
     )
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    z: Tensor
-    logsnr: Tensor
-    cond: Conditioning
-
-
-def _inputs(config: TrainConfig, size: int, *, batch_size: int) -> _Inputs:
-    """Pictures, levels and captions of the right shapes; call under the wanted device."""
-    text = None
-    text_dim = config.stage.network.text_dim
-    if text_dim > 0:
-        mask = torch.ones(batch_size, _CAPTION_TOKENS, dtype=torch.bool)
-        text = TextEmbedding(torch.ones(batch_size, _CAPTION_TOKENS, text_dim), mask)
-    picture = torch.zeros(batch_size, 3, size, size)
-    lowres = aug_level = None
-    if config.stage.lowres_resolution is not None:
-        lowres, aug_level = picture, torch.zeros(batch_size)
-    return _Inputs(picture, torch.zeros(batch_size), Conditioning(text, lowres, aug_level))
-
-
-def _forward(network: nn.Module, inputs: _Inputs) -> Tensor:
-    output: Tensor = network(inputs.z, inputs.logsnr, inputs.cond)
-    return output
 
 
 class _SavedBytes:
@@ -157,13 +136,13 @@ def _measured_rate(config: TrainConfig, size: int, runtime: Runtime) -> float:
     network.to(runtime.device)
     batch_size = min(config.batch_size, _MEASURED_BATCH)
     with torch.device(runtime.device):
-        inputs = _inputs(config, size, batch_size=batch_size)
+        inputs = network_inputs(config.stage, size, batch_size=batch_size)
 
     def step() -> None:
         with _autocast(runtime):
-            output = _forward(network, inputs)
+            output = run_network(network, inputs)
         torch.autograd.backward(output.float().sum())
-        _wait(runtime)
+        synchronize(runtime.device)
 
     step()  # warm
     began, images = time.perf_counter(), 0
@@ -173,29 +152,11 @@ def _measured_rate(config: TrainConfig, size: int, runtime: Runtime) -> float:
     return images / (time.perf_counter() - began)
 
 
-@torch.no_grad()
 def _estimated_rate(flops: int, runtime: Runtime) -> float:
-    x = torch.randn(8, 256, 32, 32, device=runtime.device)
-    weight = torch.randn(256, 256, 3, 3, device=runtime.device)
-    with _autocast(runtime):
-        torch.nn.functional.conv2d(x, weight, padding=1)
-        _wait(runtime)
-        began = time.perf_counter()
-        for _ in range(4):
-            torch.nn.functional.conv2d(x, weight, padding=1)
-        _wait(runtime)
-    per_second = 4 * 2 * x.numel() * weight[0].numel() / (time.perf_counter() - began)
-    return per_second * _EFFICIENCY / flops
+    return peak_flops(runtime.device, DTYPES[runtime.dtype]) * _EFFICIENCY / flops
 
 
 def _autocast(runtime: Runtime) -> torch.autocast:
     dtype = DTYPES[runtime.dtype]
     kind = torch.device(runtime.device).type
     return torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32)
-
-
-def _wait(runtime: Runtime) -> None:
-    """GPUs answer before they have computed."""
-    kind = torch.device(runtime.device).type
-    if kind != "cpu":
-        getattr(torch, kind).synchronize()

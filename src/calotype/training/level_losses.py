@@ -1,0 +1,44 @@
+"""Training loss by noise level: one number hides that easy and hard levels move differently.
+
+Levels are told by sigma/alpha, the amount of noise over that of the picture, with the same marks
+as in validation.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+BOUNDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
+"""sigma/alpha between the bins, rising; the first and the last bin are open."""
+BINS = (
+    f"<{BOUNDS[0]:g}",
+    *(f"{low:g}-{high:g}" for low, high in itertools.pairwise(BOUNDS)),
+    f">{BOUNDS[-1]:g}",
+)
+"""Names of the bins, from little noise to much."""
+
+
+def loss_by_level(losses: Tensor, logsnr: Tensor) -> dict[str, dict[str, float]]:
+    """The mean loss in each bin that any picture of the step fell into, for the log.
+
+    Args:
+        losses: of each picture, (B,).
+        logsnr: log(alpha^2 / sigma^2) of each picture, (B,).
+
+    Returns:
+        `loss_by_level` (bin -> mean loss) and `images_by_level` (bin -> pictures): the sum of
+        their products over the batch size is the loss of the step.
+    """
+    ratios = torch.exp(-0.5 * logsnr.double().cpu())
+    numbers = torch.bucketize(ratios, torch.tensor(BOUNDS, dtype=torch.float64), right=True)
+    counts = torch.bincount(numbers, minlength=len(BINS))
+    sums = torch.zeros(len(BINS), dtype=torch.float64)
+    sums.index_add_(0, numbers, losses.double().cpu())
+    filled = [(name, int(n), float(s)) for name, n, s in zip(BINS, counts, sums, strict=True) if n]
+    return {
+        "loss_by_level": {name: float(f"{total / count:.7g}") for name, count, total in filled},
+        "images_by_level": {name: count for name, count, _ in filled},
+    }

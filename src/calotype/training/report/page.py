@@ -1,0 +1,188 @@
+"""The page itself: facts, charts and drawings of a run in one file."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from calotype import __version__
+from calotype.cascade.files import write_file
+from calotype.training.report.charts import loss_charts, speed_charts, validation_charts
+from calotype.training.report.curves import smoothed
+from calotype.training.report.pictures import films
+from calotype.training.report.record import RunRecord, number, read_run
+from calotype.training.report.svg import draw, human
+
+_RECENT = 200  # steps that a speed of "now" is taken over
+_SHOWN_SKIPS = 50
+
+
+def write_report(run: Path, output: Path) -> int:
+    """Write the page about a run, whether it is finished or going on.
+
+    Args:
+        run: folder of the run; it is only read.
+        output: HTML file, replaced in one step.
+
+    Returns:
+        Bytes of the page.
+
+    Raises:
+        UsageError: the folder holds no run that has taken a step.
+        CalotypeError: the page cannot be written.
+    """
+    # Captions may hold lone surrogates, which no encoding has.
+    page = render(read_run(run)).encode("utf-8", errors="replace")
+    write_file(output, page)
+    return len(page)
+
+
+def render(run: RunRecord) -> str:
+    """The page's HTML. All text from the run is escaped: names and captions are anybody's."""
+    environment = Environment(
+        loader=PackageLoader("calotype.training.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["draw"] = draw
+    environment.filters["commas"] = lambda value: f"{value:,}"
+    return environment.get_template("report.html.j2").render(
+        title=str(run.recipe.get("name", run.folder.resolve().name)),
+        note=str(run.recipe.get("note", "")),
+        folder=run.folder.resolve().name,
+        images=run.images,
+        total=run.total_images,
+        tiles=_tiles(run),
+        films=films(run),
+        sections=_sections(run),
+        validation=_last_validation(run),
+        skips=[_skip(line) for line in run.skipped[-_SHOWN_SKIPS:]],
+        skip_count=len(run.skipped),
+        facts=_facts(run),
+        recipe=json.dumps(run.recipe, indent=1, ensure_ascii=False) if run.recipe else "",
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        version=__version__,
+    )
+
+
+def _sections(run: RunRecord) -> list[dict[str, Any]]:
+    losses, speeds = loss_charts(run), speed_charts(run)
+    parts = (
+        ("Loss", "", losses),
+        (
+            "Validation",
+            "Mean squared error of the estimated picture, with the averaged weights, by the "
+            "amount of noise: at sigma/alpha 20 there is little but the text to go by. Where the "
+            "error on trained pictures falls alone, the model learns by heart.",
+            validation_charts(run),
+        ),
+        ("Speed", "", speeds),
+    )
+    return [
+        {
+            "title": title,
+            "text": text,
+            "charts": [chart for chart in charts if not chart.empty],
+            "absent": [chart.title for chart in charts if chart.empty],
+        }
+        for title, text, charts in parts
+    ]
+
+
+def _tiles(run: RunRecord) -> list[tuple[str, str, str]]:
+    """Name, value and a remark of the numbers at the top."""
+    steps = run.steps
+    total = run.total_images
+    remark = f"of {total:,}" if total is not None else ""
+    loss = smoothed(steps["loss"][run.segments[-1][1]])[-1]
+    rows = [
+        ("images seen", f"{run.images:,}", remark),
+        ("loss", f"{loss:.4g}", "smoothed"),
+        ("time in steps", _duration(_step_seconds(run)), f"{len(steps['loss']):,} steps"),
+    ]
+    for name, column, show in (
+        ("images a second", "images_per_second", human),
+        ("FLOP/s", "flops_per_second", human),
+        ("of the peak", "flops_share_of_peak", lambda value: f"{value:.0%}"),
+        ("waiting for data", "data_wait", lambda value: f"{value:.1%}"),
+    ):
+        recent = steps[column][-_RECENT:]
+        if np.isfinite(recent).any():
+            rows.append((name, show(float(np.nanmedian(recent))), "newest steps"))
+    for name in ("skipped", "rewinds"):
+        value = steps[name][-1]
+        if np.isfinite(value):
+            rows.append((name, f"{int(value):,}", "steps" if name == "skipped" else ""))
+    return rows
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    """How the run was computed, from its newest checkpoint, and what its recipe asks for."""
+    facts = []
+    for stage in run.stages:
+        config = stage.get("stage")
+        size = config.get("resolution") if isinstance(config, dict) else "?"
+        optimizer = stage.get("optimizer")
+        rate = optimizer.get("learning_rate") if isinstance(optimizer, dict) else "?"
+        facts.append(
+            (
+                f"stage {size} px",
+                f"batch {stage.get('batch_size')}, learning rate {rate}, "
+                f"{stage.get('total_images')} images, text encoder {stage.get('text_encoder')}, "
+                f"seed {stage.get('seed')}",
+            )
+        )
+    validating = [number(line.get("seconds")) for line in run.validations]
+    facts.append(("time in steps", _duration(_step_seconds(run))))
+    facts.append(("time in validations", _duration(float(np.nansum(validating)))))
+    if run.state:
+        facts.append(("newest checkpoint", f"{run.state.get('images')} images"))
+    for group in ("runtime", "versions"):
+        entries = run.state.get(group)
+        if isinstance(entries, dict):
+            facts += [(str(name), str(value)) for name, value in entries.items()]
+    return facts
+
+
+def _last_validation(run: RunRecord) -> dict[str, Any] | None:
+    """The newest validation as a table: levels, and a row of errors for each kind of picture."""
+    for line in reversed(run.validations):
+        kinds = [kind for kind in ("validation", "trained") if isinstance(line.get(kind), dict)]
+        if kinds:
+            levels = list(line[kinds[0]])
+            rows = [
+                (kind, [f"{number(line[kind].get(level)):.4g}" for level in levels])
+                for kind in kinds
+            ]
+            return {"images": int(number(line["images"])), "levels": levels, "rows": rows}
+    return None
+
+
+def _skip(line: dict[str, Any]) -> dict[str, Any]:
+    keys = line.get("keys")
+    keys = [str(key) for key in keys] if isinstance(keys, list) else []
+    more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+    return {
+        "images": int(number(line["images"])),
+        "reason": str(line.get("reason", "")),
+        "keys": ", ".join(keys[:4]) + more,
+    }
+
+
+def _step_seconds(run: RunRecord) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seconds = run.step_images / run.steps["images_per_second"]
+    return float(seconds[np.isfinite(seconds)].sum())
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
