@@ -132,6 +132,18 @@ def test_the_fingerprint_is_that_of_the_weights_alone(own, cascade, loras, tmp_p
     assert not LoraStack(own.stages).fits(loras[2])
 
 
+def test_the_fingerprint_survives_an_average_of_frozen_weights(cascade):
+    stage = copy.deepcopy(cascade.stages[0])
+    with torch.no_grad():
+        next(stage.parameters()).flatten()[0] = -0.0
+    averaged = copy.deepcopy(stage)
+    with torch.no_grad():
+        for a, b in zip(averaged.parameters(), stage.parameters(), strict=True):
+            a.lerp_(b, 0.3)
+    assert not next(averaged.parameters()).flatten()[0].signbit()  # -0 became 0
+    assert weights_fingerprint(averaged) == weights_fingerprint(stage)
+
+
 def test_a_lora_of_another_network_changes_nothing(own, cascade, loras):
     before = _bits(own)
     stack = LoraStack(own.stages)
