@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from calotype.data.emoji import shards as shards_module
 from calotype.data.emoji.build import build_emoji
 from calotype.data.emoji.fetch import FetchedPackage
 from calotype.data.emoji.recipe import EmojiRecipe, PackageConfig, SourceConfig
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import CalotypeError, MissingExtra, UsageError
 
 pytest.importorskip("pyvips")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -256,3 +257,13 @@ def test_worker_processes_draw_the_same(build, tmp_path):
     alone = rows(out / "256")
     build_emoji(tmp_path / "two", recipe=RECIPE, sizes=[256], processes=2)
     assert rows(tmp_path / "two" / "256") == alone
+
+
+def test_a_missing_package_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
+    def fetch(names):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr(build_module, "fetched", fetch)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"calotype\[data\]"):
+        build_module.build_emoji(tmp_path / "out", processes=0)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.drawing import contact_sheet, output_names, progress, watch
-from calotype.cli.loras import Loras, MergeLora, apply_loras, check_like
+from calotype.cli.data.progress import counting
+from calotype.cli.data.ray import GpusPerWorker, Ray, gpu_share
+from calotype.cli.drawing import (
+    DrawRequest,
+    contact_sheet,
+    numbered_name,
+    output_names,
+    progress,
+)
+from calotype.cli.imagen_pytorch import ImagenDrawer, is_converted
+from calotype.cli.loras import Loras, MergeLora
 from calotype.cli.options import (
     Device,
     Dtype,
@@ -26,42 +34,19 @@ from calotype.cli.options import (
     Threads,
     check_seed,
     parse_size,
-    sampling_settings,
 )
+from calotype.cli.prompts import open_prompts
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from calotype.cascade import Cascade, Runtime
-    from calotype.cascade.plan import DrawOptions
+    from calotype.cli.list_job import ListJob
+    from calotype.cli.prompts import PromptFile
 
 _MAX_PICTURES = 1_000_000
 _MAX_SHEET = 256
 _MAX_SHEET_PIXELS = 2**26
-# Finished pictures held in memory at a time, in pixels of the last stage.
-_GROUP_PIXELS = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What the user asked for."""
-
-    captions: Sequence[str]
-    seeds: Sequence[int]
-    negative: str | None
-    model: str | None
-    size: int | tuple[int, int] | None
-    steps: int | None
-    guidance: float | None
-    stage_options: Sequence[str] | None
-    like: dict[str, Any] | None
-    loras: Sequence[str] | None
-    merge_lora: bool
-    write_captions: bool
-    device: str | None
-    dtype: str | None
-    threads: int | None
 
 
 def sample(
@@ -100,25 +85,53 @@ def sample(
         bool,
         typer.Option("--write-captions", help="Write NAME.txt with its caption beside NAME.png."),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="With --from-file: processes that draw; 1 (this one) if not given, on Ray as many "
+            "as there are cores.",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="With --from-file: pictures drawn together by a worker; up to 64 if not given.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
 ) -> None:
-    """Draw pictures of captions; each PNG carries its recipe."""
+    """Draw pictures of captions; each PNG carries its recipe.
+
+    With --from-file pictures that are there already, with the same recipe, are skipped.
+    """
     if not 1 <= count <= _MAX_PICTURES:
         raise UsageError(f"got -n {count}; expected 1 to {_MAX_PICTURES}")
+    if captions and from_file is not None:
+        raise UsageError("got captions and --from-file; expected one of them")
     recipe = _read_like(like)
-    texts = _captions(captions, from_file, recipe)
     first = seed if seed is not None else (0 if recipe is None else int(recipe["seed"]))
     check_seed(first, count)
-    total = len(texts) * count
-    if grid and total > _MAX_SHEET:
-        raise UsageError(f"got --grid with {total} pictures; expected at most {_MAX_SHEET}")
-    names = output_names(output, caption=texts[0], seed=first, count=1 if grid else total)
-    request = _Request(
-        captions=[text for text in texts for _ in range(count)],
-        seeds=[first + i for _ in texts for i in range(count)],
+    order = _Order(
+        output=output,
+        seed=first,
+        count=count,
+        grid=grid,
+        as_json=as_json,
+        write_captions=write_captions,
+        workers=workers,
+        ray=ray,
+        gpus=gpu_share(gpus_per_worker, ray),
+        batch=batch,
+    )
+    order.check(is_list=from_file is not None and not grid)
+    request = DrawRequest(
         negative=negative,
         model=model,
         size=None if size is None else parse_size(size),
@@ -128,19 +141,48 @@ def sample(
         like=recipe,
         loras=lora,
         merge_lora=merge_lora,
-        write_captions=write_captions,
         device=device,
         dtype=dtype,
         threads=threads,
     )
-    begin = time.perf_counter()
-    report = _draw(request, names, quiet=as_json)
-    report["seconds"] = round(time.perf_counter() - begin, 3)
-    if as_json:
-        print(json.dumps(report))
-    else:
-        for name in names:
-            print(name)
+    if from_file is None:
+        _draw_few(_captions(captions, recipe), request, order)
+        return
+    # Where all machines see it.
+    folder = None if ray is None else (output or Path("x")).resolve().parent
+    with open_prompts(from_file, shared=folder) as prompts:
+        if grid or is_converted(model):
+            order.check(is_list=False)
+            _check_sheet(prompts.captions * count if grid else 0)
+            _draw_few(list(prompts.read()), request, order)
+        else:
+            _draw_list(prompts, request, order)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is asked of this command that does not change a picture."""
+
+    output: Path | None
+    seed: int
+    count: int
+    grid: bool
+    as_json: bool
+    write_captions: bool
+    workers: int | None
+    ray: str | None
+    gpus: float
+    batch: int | None
+
+    def check(self, *, is_list: bool) -> None:
+        """Refuse settings of long lists elsewhere, and numbers out of range."""
+        numbers = {"--workers": self.workers, "--batch": self.batch}
+        for name, given in {**numbers, "--ray": self.ray}.items():
+            if given is not None and not is_list:
+                raise UsageError(f"got {name} without a list; expected --from-file, and no --grid")
+        for name, number in numbers.items():
+            if number is not None and not 1 <= number <= 4096:
+                raise UsageError(f"got {name} {number}; expected 1 to 4096")
 
 
 def _read_like(path: Path | None) -> dict[str, Any] | None:
@@ -154,76 +196,141 @@ def _read_like(path: Path | None) -> dict[str, Any] | None:
     return recipe
 
 
-def _captions(
-    given: Sequence[str] | None, from_file: Path | None, recipe: dict[str, Any] | None
-) -> list[str]:
-    if given and from_file is not None:
-        raise UsageError("got captions and --from-file; expected one of them")
+def _captions(given: Sequence[str] | None, recipe: dict[str, Any] | None) -> list[str]:
     if given:
         return list(given)
-    if from_file is not None:
-        return _read_captions(from_file)
     if recipe is not None:
         return [recipe["caption"]]
     raise UsageError("got no caption; expected e.g. calotype sample 'a red fox' -o fox.png")
 
 
-def _read_captions(path: Path) -> list[str]:
-    try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read {path}: {reason}; name a text file") from error
-    text = data.decode("utf-8-sig", errors="replace")
-    # Only line feeds end a caption: str.splitlines would also cut at exotic separators.
-    lines = [line.rstrip("\r") for line in text.split("\n")]
-    captions = [line for line in lines if line.strip()]
-    if not captions:
-        raise UsageError(f"{path} holds no caption; expected one a line")
-    return captions
+def _check_sheet(total: int) -> None:
+    if total > _MAX_SHEET:
+        raise UsageError(f"got --grid with {total} pictures; expected at most {_MAX_SHEET}")
 
 
-def _draw(request: _Request, names: Sequence[Path], *, quiet: bool) -> dict[str, Any]:
-    """Draw in groups that fit in memory, and write each group as it is done."""
+def _draw_list(prompts: PromptFile, request: DrawRequest, order: _Order) -> None:
+    """Draw what is not there of a list, and say what was."""
+    total = prompts.captions * order.count
+    name = output_names(order.output, caption=prompts.first, seed=order.seed, count=1)[0]
+    begin = time.perf_counter()
+    from calotype.cli.draw_job import check_job, on_workers, outline, settle
+    from calotype.cli.list_job import ListJob, draw_list
+    from calotype.data.work import usable_cores
+
+    draw = settle(request)
+    workers = order.workers
+    if workers is None:
+        workers = 1 if order.ray is None else usable_cores()
+    alone = workers == 1 and order.ray is None
+    if not alone:
+        check_job(draw, outline(draw), [prompts.first])  # before any process starts
+        draw = on_workers(draw, workers, threads=request.threads, gpus=order.gpus)
+    path, texts = name.resolve(), order.write_captions
+    job = ListJob(draw, prompts, order.count, order.seed, path, write_captions=texts)
+    skipped, common = 0, dict[str, Any]()
+    with (
+        progress(total, quiet=order.as_json or not alone) as show,
+        counting("pictures", quiet=order.as_json or alone) as advance,
+    ):
+        for shard in draw_list(job, size=order.batch, workers=workers, ray=order.ray, show=show):
+            advance(shard.drawn + shard.skipped)
+            skipped += shard.skipped
+            common = shard.common
+    if order.as_json:
+        seconds = round(time.perf_counter() - begin, 3)
+        _print_list_json(name, job, {**common, "skipped": skipped, "seconds": seconds})
+        return
+    if skipped:
+        print(f"calotype: {skipped:,} of {total:,} pictures were there already", file=sys.stderr)
+    for number in range(total):
+        print(numbered_name(name, number, total))
+
+
+def _print_list_json(name: Path, job: ListJob, common: dict[str, Any]) -> None:
+    """The report, written bit by bit: a list may be long."""
+    negative, total = job.draw.negative, job.total
+
+    def pictures() -> Iterator[dict[str, Any]]:
+        texts = (text for text in job.prompts.read() for _ in range(job.repeats))
+        for number, caption in enumerate(texts):
+            own = {"caption": caption, "negative_caption": negative}
+            seed = job.seed + number % job.repeats
+            yield {"file": str(numbered_name(name, number, total)), **own, "seed": seed}
+
+    print('{"files": [', end="")
+    for number in range(total):
+        print(", " * (number > 0) + json.dumps(str(numbered_name(name, number, total))), end="")
+    print('], "pictures": [', end="")
+    for number, picture in enumerate(pictures()):
+        print(", " * (number > 0) + json.dumps(picture), end="")
+    print("], " + json.dumps(common)[1:])
+
+
+def _draw_few(captions: Sequence[str], request: DrawRequest, order: _Order) -> None:
+    """Draw captions of the command line, or a sheet."""
+    total = len(captions) * order.count
+    if order.grid:
+        _check_sheet(total)
+    names = output_names(
+        order.output, caption=captions[0], seed=order.seed, count=1 if order.grid else total
+    )
+    begin = time.perf_counter()
+    from calotype.cli.draw_job import Drawer, settle
+
+    drawer: Any  # both have the same calls, each with plans of its own
+    if is_converted(request.model):
+        drawer = ImagenDrawer(request, quiet=order.as_json)
+    else:
+        drawer = Drawer(settle(request))
+    texts = [text for text in captions for _ in range(order.count)]
+    seeds = [order.seed + i for _ in captions for i in range(order.count)]
+    recipes = _draw(drawer, (texts, seeds), names, order)
+    report = _report(names, recipes)
+    if len(names) == 1 and total > 1:
+        report["kind"] = "grid"
+    if order.as_json:
+        print(json.dumps({**report, "seconds": round(time.perf_counter() - begin, 3)}))
+        return
+    for name in names:
+        print(name)
+
+
+def _draw(
+    drawer: Any,
+    wanted: tuple[list[str], list[int]],
+    names: Sequence[Path],
+    order: _Order,
+) -> list[dict[str, Any]]:
+    """Draw in groups that fit in memory, and write each group as it is done; the recipes."""
     from calotype.cascade.files import write_file
-    from calotype.cascade.pixels import to_pixels
     from calotype.cascade.png import write_png
-    from calotype.cascade.recipe import picture_recipe
 
-    cascade, options, loras = _prepare(request)
-    runtime = _apply_runtime(cascade, request)
-    whole = cascade.plan(request.captions, seeds=request.seeds, **options)
-    shown = whole.stages[-1].shown
-    group = max(1, min(64, _GROUP_PIXELS // (shown[0] * shown[1])))
+    captions, seeds = wanted
+    shown = drawer.plan(captions, seeds).stages[-1].shown  # errors before computing
+    one_file = len(names) == 1 and len(captions) > 1
+    if one_file and shown[0] * shown[1] * len(captions) > _MAX_SHEET_PIXELS:
+        raise UsageError("got --grid with too many pictures for one sheet; use a smaller --size")
     sheet: list[np.ndarray] = []
     recipes: list[dict[str, Any]] = []
-    one_file = len(names) == 1 and len(request.captions) > 1
-    if one_file and shown[0] * shown[1] * len(request.captions) > _MAX_SHEET_PIXELS:
-        raise UsageError("got --grid with too many pictures for one sheet; use a smaller --size")
-    with progress(len(request.captions), quiet=quiet) as show:
-        for start in range(0, len(request.captions), group):
-            rows = slice(start, start + group)
-            part: DrawOptions = {**options}
-            if whole.negatives is not None:
-                part["negative_captions"] = whole.negatives[rows]
-            plan = cascade.plan(request.captions[rows], seeds=request.seeds[rows], **part)
-            result = watch(cascade.draw(plan), show)
-            for row, pixels in enumerate(to_pixels(result.images[-1])):
-                recipe = picture_recipe(cascade, plan, row, runtime)
-                recipe |= {"loras": loras} if loras else {}
+    with progress(len(captions), quiet=order.as_json) as show:
+        for start in range(0, len(captions), drawer.job.group):
+            rows = slice(start, start + drawer.job.group)
+            plan = drawer.plan(captions[rows], seeds[rows])
+            for row, pixels in enumerate(drawer.draw(plan, show)):
+                recipe = drawer.recipe(plan, row)
                 recipes.append(recipe)
                 if one_file:
                     sheet.append(pixels)
-                else:
-                    write_png(names[start + row], pixels, recipe)
-                    if request.write_captions:
-                        text = recipe["caption"].encode("utf-8", "replace")
-                        write_file(names[start + row].with_suffix(".txt"), text)
+                    continue
+                if order.write_captions:
+                    text = recipe["caption"].encode("utf-8", "replace")
+                    write_file(names[start + row].with_suffix(".txt"), text)
+                write_png(names[start + row], pixels, recipe)
     if one_file:
         pictures = [{"caption": r["caption"], "seed": r["seed"]} for r in recipes]
         write_png(names[0], contact_sheet(sheet), {**recipes[0], "kind": "grid", "of": pictures})
-    report = _report(names, recipes)
-    return {**report, "kind": "grid"} if one_file else report
+    return recipes
 
 
 def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -235,78 +342,3 @@ def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[st
     ]
     common = {k: v for k, v in recipes[0].items() if k not in own}
     return {"files": files, "pictures": pictures, **common}
-
-
-def _prepare(request: _Request) -> tuple[Cascade, DrawOptions, list[dict[str, Any]]]:
-    """Load the cascade and settle what is drawn, and with which LoRAs."""
-    from calotype.cascade import Cascade
-    from calotype.cascade.find import find_cascade
-    from calotype.cascade.io import read_cascade_config
-    from calotype.cascade.recipe import recipe_sampling, weights_id
-
-    folder = find_cascade(request.model)
-    config = read_cascade_config(folder)
-    defaults = {stage.resolution: stage.sampling for stage in config.stages}
-    stop_at, size = max(defaults), None
-    if request.like is not None:
-        known = {r: s for r, s in recipe_sampling(request.like).items() if r in defaults}
-        defaults.update(known)
-        last = request.like["stages"][-1]
-        stop_at, size = last["resolution"], (last["height"], last["width"])
-    if isinstance(request.size, int):
-        stop_at, size = request.size, None
-    elif request.size is not None:
-        size = request.size
-        side = max(1.0, math.sqrt(size[0] * size[1]))
-        stop_at = min(defaults, key=lambda r: abs(math.log(r / side)))
-    if stop_at not in defaults:
-        what = "a picture of the stage" if request.size is None else "--size"
-        raise UsageError(f"got {what} {stop_at}; expected one of {list(defaults)}, or WIDTHxHEIGHT")
-    settings = sampling_settings(
-        defaults,
-        steps=request.steps,
-        guidance=request.guidance,
-        stage_options=request.stage_options,
-    )
-    cascade = Cascade.load(folder, stop_at=stop_at)
-    if request.like is not None:
-        drawn = weights_id(cascade, range(len(cascade.stages)))
-        noted = request.like.get("model", {}).get("weights", "")
-        if noted and drawn != noted:
-            raise UsageError(
-                f"the picture was drawn by {request.like['model'].get('name')!r} with the weights "
-                f"{noted:.12}, but this model has {drawn:.12} now; give --model what drew it: "
-                "another cascade, or of a run that went on an earlier checkpoint's cascade folder"
-            )
-    drawn_settings = {s.config.resolution: settings[s.config.resolution] for s in cascade.stages}
-    options: DrawOptions = {"stop_at": stop_at, "size": size, "sampling": drawn_settings}
-    negative = request.negative
-    if negative is None and request.like is not None:
-        negative = request.like.get("negative_caption")
-    if negative is not None:
-        options["negative_captions"] = [negative] * len(request.captions)
-    cascade.plan(request.captions, seeds=request.seeds, **options)  # errors before computing
-    check_like(request.like, request.loras)
-    loras = apply_loras(cascade, request.loras, known=list(defaults), merged=request.merge_lora)
-    return cascade, options, loras
-
-
-def _apply_runtime(cascade: Cascade, request: _Request) -> Runtime:
-    """Choose how to compute; a picture drawn again is computed as it was, if possible."""
-    from calotype.cascade.runtime import DTYPES, choose_runtime, usable_threads
-
-    stored = {} if request.like is None else request.like.get("runtime", {})
-    threads, dtype = request.threads, request.dtype
-    if threads is None and stored.get("threads") is not None:
-        threads = max(1, min(stored["threads"], usable_threads()))
-    if dtype is None and stored.get("dtype") in DTYPES:
-        dtype = stored["dtype"]
-    runtime = choose_runtime(request.device, dtype, threads)
-    runtime.apply(cascade.stages)
-    if request.like is not None and request.dtype is None:
-        noted = {stage["resolution"]: stage.get("dtype") for stage in request.like["stages"]}
-        for stage in cascade.stages:
-            name = noted.get(stage.config.resolution)
-            if name in DTYPES:
-                stage.compute_dtype = DTYPES[name]
-    return runtime

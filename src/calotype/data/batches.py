@@ -36,6 +36,19 @@ DECODERS = 2
 WHITE = (255, 255, 255)
 
 
+@dataclass(frozen=True)
+class BatchShare:
+    """One process's part of a batch that several processes share.
+
+    Args:
+        rows: which rows of the whole batch these are, rising; those from `total` on do not count.
+        total: rows of the whole batch.
+    """
+
+    rows: tuple[int, ...]
+    total: int
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Examples to train on.
@@ -48,6 +61,7 @@ class Batch:
         position: of the first example of the global batch.
         next_position: where the next batch starts; what a checkpoint stores.
         weights: how much each example's loss counts, (B,); None = all 1.
+        share: which part of a batch of several processes this is; None = all of it.
     """
 
     x: Tensor
@@ -57,6 +71,12 @@ class Batch:
     position: int
     next_position: int
     weights: Tensor | None = None
+    share: BatchShare | None = None
+
+    @property
+    def images(self) -> int:
+        """Examples of the whole batch, over all processes."""
+        return len(self.x) if self.share is None else self.share.total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +175,10 @@ def _make_batches(
         reader.close()
 
 
+class NothingUsable(CalotypeError):
+    """No picture of a source can be used."""
+
+
 class _Reader:
     """Makes the batch at any position; keeps decoded pictures and knows the unusable ones."""
 
@@ -189,7 +213,11 @@ class _Reader:
         if plan.lowres_resolution is not None:
             lowres = area_resize(x, x.shape[-1] // plan.grid)
         keys = tuple(example.key for example in examples)
-        return Batch(x, lowres, tuple(texts), keys, position, end)
+        share = None
+        if plan.world_size > 1:
+            rows = tuple(range(plan.rank, plan.batch_size, plan.world_size))
+            share = BatchShare(rows, plan.batch_size)
+        return Batch(x, lowres, tuple(texts), keys, position, end, share=share)
 
     def _examples(self, positions: Ints) -> list[Prepared]:
         """The example at each position, stepping over unusable ones."""
@@ -207,7 +235,7 @@ class _Reader:
                 return [found[index] for index in indices]
             skip += bad
             if skip.max() >= length:
-                raise CalotypeError(
+                raise NothingUsable(
                     f"none of the {length} pictures can be used, e.g. {self._example_of_failure()}"
                 )
 
@@ -246,7 +274,9 @@ class _Reader:
         report = self.source.report
         kind = report.skipped if isinstance(reason, TooSmall) else report.broken
         kind[self.source.key(index)] = str(reason)
-        total, share = len(self.source), self.plan.config.broken_share
+        # The report is that of the whole source, of which this may be a part.
+        total = len(getattr(self.source, "source", self.source))
+        share = self.plan.config.broken_share
         if len(report.broken) > share * total:
             raise CalotypeError(
                 f"{len(report.broken)} of {total} pictures are broken, more than the set share of "

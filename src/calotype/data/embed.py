@@ -8,7 +8,7 @@ in hand and those that two chunks met at the same time; merging leaves one of ea
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,12 +35,14 @@ class EmbedJob:
         store: folder of the store, absolute.
         precision: of the store.
         threads: torch threads of each process; None leaves them as they are.
+        gpus: of each actor on Ray, a fraction allowed; 0 = none.
     """
 
     encoder: str
     store: Path
     precision: Precision = "float16"
     threads: int | None = None
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,17 @@ class CaptionWorker:
 
             torch.set_num_threads(job.threads)
         self.job = job
-        self.encoder = _encoder(job)
+        self.encoder = _encoder(job, device="cuda" if job.gpus > 0 else "cpu")
 
     def __call__(self, chunk: Chunk) -> EmbedCounts:
         """Embed what the store lacks of a chunk's captions."""
         source = source_of(chunk.data)
-        captions = {
-            caption.text: None
-            for index in range(chunk.start, chunk.stop)
-            for caption in source.captions(index)[: chunk.data.variants]
-        }
+        with source.report.apart():
+            captions = {
+                caption.text: None
+                for index in range(chunk.start, chunk.stop)
+                for caption in source.captions(index)[: chunk.data.variants]
+            }
         embedded = 0
 
         def count(done: int, total: int) -> None:
@@ -126,29 +129,27 @@ def embed_data(
     if variants < 1:
         raise UsageError(f"got variants={variants}; expected at least 1")
     job = replace(job, store=job.store.resolve())
+    if job.gpus > 0 and ray is None:
+        raise UsageError(f"got gpus={job.gpus} without Ray, which shares them out; give --ray")
     # Here first: a wrong encoder is found before any process starts.
-    fingerprint = _worker(job).encoder.fingerprint
+    fingerprint = _worker(replace(job, gpus=0.0)).encoder.fingerprint
     if processes > 1 and job.threads is None:
         job = replace(job, threads=max(1, usable_cores() // processes))
-    counts = []
+    examples = captions = embedded = 0
     # Part by part: pictures in two sizes have the same captions.
     for part in parts(path):
         data = open_for_work(path, part, variants=variants)
         share = -(-data.length // (processes * _CHUNKS_OF_A_PROCESS))
         size = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, share))
         for result in _work(chunks_of(data, size=size), job, processes, ray):
-            counts.append(result)
+            examples += result.examples
+            captions += result.captions
+            embedded += result.embedded
             if on_chunk is not None:
                 on_chunk(result)
     _worker.cache_clear()  # the encoder may be large
     card = _card(job, fingerprint)
-    return EmbedReport(
-        card.folder,
-        sum(c.examples for c in counts),
-        sum(c.captions for c in counts),
-        sum(c.embedded for c in counts),
-        merge_shards(card.folder),
-    )
+    return EmbedReport(card.folder, examples, captions, embedded, merge_shards(card.folder))
 
 
 def embed_chunk(chunk: Chunk, job: EmbedJob) -> EmbedCounts:
@@ -157,14 +158,14 @@ def embed_chunk(chunk: Chunk, job: EmbedJob) -> EmbedCounts:
 
 
 def _work(
-    chunks: tuple[Chunk, ...], job: EmbedJob, processes: int, ray: str | None
+    chunks: Sequence[Chunk], job: EmbedJob, processes: int, ray: str | None
 ) -> Iterator[EmbedCounts]:
     if ray is None:
         return work_over(chunks, functools.partial(embed_chunk, job=job), processes=processes)
     from calotype.data.ray_jobs import ray_actor_map
 
     make = functools.partial(CaptionWorker, job)
-    return ray_actor_map(chunks, make, address=ray, workers=processes)
+    return ray_actor_map(chunks, make, address=ray, workers=processes, gpus=job.gpus)
 
 
 @functools.lru_cache(maxsize=1)
@@ -172,8 +173,8 @@ def _worker(job: EmbedJob) -> CaptionWorker:
     return CaptionWorker(job)
 
 
-def _encoder(job: EmbedJob) -> TextEncoder:
-    encoder = build_text_encoder(job.encoder)
+def _encoder(job: EmbedJob, *, device: str) -> TextEncoder:
+    encoder = build_text_encoder(job.encoder, device=device)
     if encoder is None:
         raise UsageError(f"got encoder {job.encoder!r}; expected one that embeds, e.g. minilm")
     return encoder

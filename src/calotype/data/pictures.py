@@ -50,7 +50,7 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
             return ordinary
         with Image.open(io.BytesIO(data)) as picture:
             _check_size(*picture.size)
-            return _to_rgba(picture)
+            return to_rgba(picture)
     except BrokenPicture:
         raise
     except UnidentifiedImageError as error:
@@ -72,7 +72,8 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _to_rgba(picture: Image.Image) -> NDArray[np.uint8]:
+def to_rgba(picture: Image.Image) -> NDArray[np.uint8]:
+    """An opened picture as straight-alpha RGBA, upright; decoders raise nearly anything."""
     orientation = picture.getexif().get(0x0112, 1)
     picture.load()
     upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)

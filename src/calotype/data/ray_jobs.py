@@ -2,17 +2,22 @@
 
 Every item is a row of its own, and what is computed of it a file written under its final name
 when it is whole. Ray starts an item whose worker died again, on another worker; the finished ones
-are not touched. Data and outputs must lie under the same paths on all machines (a shared disk).
+are not touched. Of more than `MOST_BLOCKS` items several share a block, and those of a dead
+worker's block that are finished are found there and skipped. Data and outputs must lie under the
+same paths on all machines (a shared disk).
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import numpy as np
 
 from calotype.errors import CalotypeError, MissingExtra
 
@@ -21,6 +26,9 @@ R = TypeVar("R")
 
 RETRIES = 3
 """Times that an item is started again after its worker died; one that kills every worker ends."""
+
+MOST_BLOCKS = 8192
+"""Ray keeps an account of each block: more would slow it down and fill its memory."""
 
 _LOCAL = "local"
 _AUTO = "auto"
@@ -39,7 +47,8 @@ def ray_map(
     """Results of `task` over `items`, each on any worker, as they come.
 
     Args:
-        items: picklable and small.
+        items: picklable and small; a list, or a sequence that makes its items when asked for,
+            which goes to the workers itself while Ray is told numbers alone.
         task: a function of an installed module, or a `functools.partial` of one.
         address: see `connected`.
         workers: of a Ray that is started here.
@@ -50,10 +59,11 @@ def ray_map(
     """
 
     def apply(row: dict[str, Any]) -> dict[str, Any]:
-        return {"result": _carried(task, row["item"])}
+        return {"result": _carried(task, item_of(row))}
 
+    item_of = _reader(items)
     with connected(address, workers):
-        if items:
+        if len(items) > 0:
             rows = _rows(items).map(apply, max_retries=RETRIES)
             yield from _results(rows)
 
@@ -69,7 +79,7 @@ def ray_actor_map(
     """The same by actors, each of which makes what it needs (a model) once, by `make`.
 
     Args:
-        items: picklable and small.
+        items: as in `ray_map`.
         make: a class or function of an installed module, or a `functools.partial` of one; what it
             returns is called with each item.
         address: see `connected`.
@@ -86,10 +96,11 @@ def ray_actor_map(
             self.task = make()
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-            return {"result": _carried(self.task, row["item"])}
+            return {"result": _carried(self.task, item_of(row))}
 
+    item_of = _reader(items)
     with connected(address, workers):
-        if items:
+        if len(items) > 0:
             ray = _ray()
             resources: dict[str, Any] = {"num_gpus": gpus} if gpus > 0 else {"num_cpus": 1}
             pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(items))))
@@ -145,8 +156,19 @@ def _rows(items: Sequence[Any]) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    rows = [{"item": item} for item in items]
-    return ray.data.from_items(rows, override_num_blocks=len(rows))
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # else a line for every job
+    if isinstance(items, list | tuple):
+        rows = [{"item": item} for item in items]
+        return ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
+    blocks = np.array_split(np.arange(len(items)), min(len(items), MOST_BLOCKS))
+    return ray.data.from_numpy(blocks)
+
+
+def _reader(items: Sequence[T]) -> Callable[[dict[str, Any]], T]:
+    """What finds the item of a row that `_rows` made; it is sent to the workers."""
+    if isinstance(items, list | tuple):
+        return lambda row: row["item"]  # type: ignore[no-any-return]
+    return lambda row: items[int(row["data"])]
 
 
 def _carried(task: Callable[[T], R], item: T) -> R | _Failed:

@@ -97,7 +97,8 @@ def write_shard(chunk: Chunk, folder: Path, rows: int) -> ShardResult:
     done = _finished(path, origin)
     if done is not None:
         return done
-    table, broken = _read_chunk(source, chunk)
+    with source.report.apart():
+        table, broken = _read_chunk(source, chunk)
     note = json.dumps({"origin": origin, "broken": broken})
     table = table.replace_schema_metadata({_NOTE: note, b"huggingface": _hugging_face_note()})
     # Another machine may have the same process number.

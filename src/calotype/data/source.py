@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,6 +37,19 @@ class SourceReport:
             "replaced_captions": len(self.replaced_captions),
             "bad_metadata": len(self.bad_metadata),
         }
+
+    @contextmanager
+    def apart(self) -> Iterator[SourceReport]:
+        """In a `with` block, what is met goes into a report of its own, which is yielded.
+
+        Work over millions of examples would fill this one's memory with keys.
+        """
+        mine, found = dict(vars(self)), SourceReport()
+        vars(self).update(vars(found))
+        try:
+            yield found
+        finally:
+            vars(self).update(mine)
 
 
 class ExampleSource(Protocol):
@@ -177,12 +191,36 @@ class WithoutEveryNth:
         return index + index // (self.step - 1) + 1
 
 
+class AllCaptions:
+    """Every caption that training may use: the first `variants` of every example.
+
+    Nothing is held: they are read anew for each loop over them, and a caption that several
+    examples have comes several times.
+    """
+
+    def __init__(
+        self, sources: Sequence[ExampleSource], variants: int, *, more: Sequence[str] = ()
+    ) -> None:
+        """Set up; `more` captions come last."""
+        self._sources = sources
+        self._variants = variants
+        self._more = more
+
+    def __iter__(self) -> Iterator[str]:
+        """The captions, example by example."""
+        for source in self._sources:
+            yield from all_captions(source, self._variants)
+        yield from self._more
+
+
 def all_captions(source: ExampleSource, variants: int) -> Iterator[str]:
-    """Every caption that training may use, each once: the first `variants` of every example."""
-    seen: set[int] = set()
+    """The first `variants` captions of every example, one after the other."""
     for index in range(len(source)):
         for caption in source.captions(index)[:variants]:
-            mark = hash(caption.text)
-            if mark not in seen:
-                seen.add(mark)
-                yield caption.text
+            yield caption.text
+
+
+def some_captions(source: ExampleSource, variants: int, *, most: int) -> Iterator[str]:
+    """The same of evenly spaced examples, if all may have more than `most` captions."""
+    step = -(-len(source) * variants // most)
+    return all_captions(EveryNth(source, step) if step > 1 else source, variants)

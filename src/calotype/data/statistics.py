@@ -46,11 +46,11 @@ def statistics_text(report: DataReport, *, width: int = 40) -> str:
 
 
 def _summary(part: PartReport) -> str:
-    repeated = sum(len(group) - 1 for group in part.duplicates)
+    counts = part.counts
     return (
-        f"{part.examples:,} examples, {part.usable:,} usable, {len(part.broken):,} broken "
-        f"({part.broken_share:.1%}), {repeated:,} duplicates, "
-        f"{len(part.empty_captions):,} without a caption"
+        f"{part.examples:,} examples, {part.usable:,} usable, {counts['broken']:,} broken "
+        f"({part.broken_share:.1%}), {counts['duplicates']:,} duplicates, "
+        f"{counts['empty_captions']:,} without a caption"
     )
 
 

@@ -1,27 +1,29 @@
-"""Read everything once and say what is there: counts, sizes, broken files, duplicates, captions."""
+"""Read everything once and say what is there: counts, sizes, broken files, duplicates, captions.
+
+Memory does not grow with the set: what pictures look like lies on disk (`looks.py`), numbers are
+counted by value, and of lists of keys the first `LISTED` are kept.
+"""
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
+from calotype.data.looks import RECORD, LookBook, imagehash, looks
 from calotype.data.open import parts
 from calotype.data.pictures import BrokenPicture, decode_picture
 from calotype.data.source import EncodedSource
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
-from calotype.errors import MissingExtra
 
 CHUNK = 256
-_HASH_SIDE = 128
+
+LISTED = 100_000
+"""Keys that a report names of each kind."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,18 @@ class PictureFacts:
     key: str
     width: int = 0
     height: int = 0
-    looks: str = ""
+    looks: tuple[int, int] = (0, 0)
     caption_lengths: tuple[int, ...] = ()
     reason: str | None = None
 
 
 @dataclass(frozen=True)
 class ChunkFacts:
-    """What was found of a chunk of examples."""
+    """What was found of a chunk of examples; `replaced` are keys."""
 
     chunk: Chunk
     pictures: tuple[PictureFacts, ...]
-    replaced: tuple[str, ...]
+    replaced: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class PartReport:
-    """What one part of a data set holds; every list of keys is complete.
+    """What one part of a data set holds; of each kind the first `LISTED` keys are named.
 
     Args:
         examples: all of them.
@@ -65,6 +67,7 @@ class PartReport:
         empty_captions: examples that train as unconditional.
         replaced_captions: examples whose captions were no UTF-8.
         bad_metadata: reasons by file and line.
+        counts: how many there are of each kind, named or not; of duplicates those that repeat.
         sizes: the most frequent sizes, "WIDTHxHEIGHT", with their counts.
         histograms: of widths, heights, aspect ratios, captions an example, and their characters.
         fingerprint: of the files' names and sizes.
@@ -77,6 +80,7 @@ class PartReport:
     empty_captions: tuple[str, ...]
     replaced_captions: tuple[str, ...]
     bad_metadata: dict[str, str]
+    counts: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     histograms: dict[str, Histogram] = field(default_factory=dict)
     fingerprint: str = ""
@@ -84,7 +88,11 @@ class PartReport:
     @property
     def broken_share(self) -> float:
         """Share of broken pictures, in [0, 1]."""
-        return len(self.broken) / self.examples if self.examples else 0.0
+        return self.counts["broken"] / self.examples if self.examples else 0.0
+
+
+KINDS = ("broken", "duplicates", "empty_captions", "replaced_captions", "bad_metadata")
+"""Keys of `PartReport.counts`."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +109,7 @@ class DataReport:
             "data": self.data,
             "examples": sum(r.examples for r in reports),
             "usable": sum(r.usable for r in reports),
-            "broken": sum(len(r.broken) for r in reports),
-            "duplicates": sum(len(group) - 1 for r in reports for group in r.duplicates),
-            "empty_captions": sum(len(r.empty_captions) for r in reports),
-            "replaced_captions": sum(len(r.replaced_captions) for r in reports),
-            "bad_metadata": sum(len(r.bad_metadata) for r in reports),
+            **{kind: sum(r.counts[kind] for r in reports) for kind in KINDS},
             "parts": {
                 name: {**asdict(report), "broken_share": report.broken_share}
                 for name, report in self.parts.items()
@@ -132,27 +136,28 @@ def verify_data(
         UsageError: there is nothing at `path`, or it cannot be read as what it seems to be.
         MissingExtra: a package of the extra `data` is not installed.
     """
-    _imagehash()
+    imagehash()
     reports = {}
     for part in parts(path):
         data = open_for_work(path, part)
-        chunks = chunks_of(data, size=CHUNK)
-        found = []
-        for facts in work_over(chunks, inspect_chunk, processes=processes, ray=ray):
-            found.append(facts)
-            if on_examples is not None:
-                on_examples(len(facts.pictures))
-        found.sort(key=lambda facts: facts.chunk.start)
-        reports[part] = _summarise(source_of(data), found)
+        with LookBook(data.length) as book:
+            tally = _Tally(book)
+            chunks = chunks_of(data, size=CHUNK)
+            for facts in work_over(chunks, inspect_chunk, processes=processes, ray=ray):
+                tally.add(facts)
+                if on_examples is not None:
+                    on_examples(len(facts.pictures))
+            reports[part] = tally.report(source_of(data))
     return DataReport(str(path), reports)
 
 
 def inspect_chunk(chunk: Chunk) -> ChunkFacts:
     """Decode the pictures of a chunk and measure its captions."""
     source = source_of(chunk.data)
-    pictures = tuple(_inspect(source, index) for index in range(chunk.start, chunk.stop))
-    replaced = {facts.key for facts in pictures} & source.report.replaced_captions
-    return ChunkFacts(chunk, pictures, tuple(sorted(replaced)))
+    with source.report.apart() as found:
+        pictures = tuple(_inspect(source, index) for index in range(chunk.start, chunk.stop))
+    replaced = found.replaced_captions | source.report.replaced_captions
+    return ChunkFacts(chunk, pictures, frozenset(f.key for f in pictures if f.key in replaced))
 
 
 def _inspect(source: EncodedSource, index: int) -> PictureFacts:
@@ -163,65 +168,106 @@ def _inspect(source: EncodedSource, index: int) -> PictureFacts:
     except BrokenPicture as error:
         return PictureFacts(key, caption_lengths=lengths, reason=str(error))
     height, width = image.shape[:2]
-    return PictureFacts(key, width, height, _looks(image), lengths)
+    return PictureFacts(key, width, height, looks(image), lengths)
 
 
-def _looks(image: NDArray[np.uint8]) -> str:
-    """Perceptual hash (DCT of the brightness) and colour hash: equal ones look the same.
+class _First:
+    """Of things by number, those with the lowest numbers, in whatever order they come."""
 
-    The perceptual hash alone takes a red heart and a blue one for the same.
-    """
-    hashes = _imagehash()
-    picture = Image.fromarray(image).resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX)
-    white = Image.new("RGBA", picture.size, "white")
-    picture = Image.alpha_composite(white, picture).convert("RGB")
-    return f"{hashes.phash(picture)}{hashes.colorhash(picture)}"
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[int, tuple[str, str]] = {}
+        self.count = 0
 
+    def add(self, number: int, key: str, reason: str = "") -> None:
+        self.count += 1
+        self._kept[number] = (key, reason)
+        if len(self._kept) > 2 * self._most:
+            self._kept = dict(sorted(self._kept.items())[: self._most])
 
-def _summarise(source: EncodedSource, found: Iterable[ChunkFacts]) -> PartReport:
-    found = list(found)
-    pictures = [facts for chunk in found for facts in chunk.pictures]
-    sound = [facts for facts in pictures if facts.reason is None]
-    alike: dict[str, list[str]] = {}
-    for facts in sound:
-        alike.setdefault(facts.looks, []).append(facts.key)
-    sizes = Counter(f"{facts.width}x{facts.height}" for facts in sound)
-    lengths = [length for facts in pictures for length in facts.caption_lengths]
-    return PartReport(
-        examples=len(pictures),
-        usable=len(sound),
-        broken={facts.key: facts.reason for facts in pictures if facts.reason is not None},
-        duplicates=tuple(tuple(keys) for keys in alike.values() if len(keys) > 1),
-        empty_captions=tuple(facts.key for facts in pictures if not facts.caption_lengths),
-        replaced_captions=tuple(key for chunk in found for key in chunk.replaced),
-        bad_metadata=dict(source.report.bad_metadata),
-        sizes=dict(sizes.most_common(20)),
-        histograms={
-            "width in pixels": _histogram([facts.width for facts in sound]),
-            "height in pixels": _histogram([facts.height for facts in sound]),
-            "width / height": _histogram([facts.width / facts.height for facts in sound]),
-            "captions of a picture": _histogram([len(f.caption_lengths) for f in pictures]),
-            "characters of a caption": _histogram(lengths),
-        },
-        fingerprint=source.fingerprint,
-    )
+    def items(self) -> dict[str, str]:
+        """Reasons by key."""
+        return dict(self._kept[number] for number in sorted(self._kept)[: self._most])
 
 
-def _histogram(values: Iterable[float], bins: int = 20) -> Histogram:
+class _Tally:
+    """Adds up the facts of chunks, which come in any order."""
+
+    def __init__(self, book: LookBook) -> None:
+        self._book = book
+        self._examples = 0
+        self._broken, self._empty, self._replaced = _First(LISTED), _First(LISTED), _First(LISTED)
+        self._sizes: Counter[tuple[int, int]] = Counter()
+        self._captions: Counter[int] = Counter()
+        self._lengths: Counter[int] = Counter()
+
+    def add(self, facts: ChunkFacts) -> None:
+        """Take in a chunk."""
+        self._examples += len(facts.pictures)
+        records = []
+        for number, picture in enumerate(facts.pictures, facts.chunk.start):
+            self._captions[len(picture.caption_lengths)] += 1
+            self._lengths.update(picture.caption_lengths)
+            if not picture.caption_lengths:
+                self._empty.add(number, picture.key)
+            if picture.key in facts.replaced:
+                self._replaced.add(number, picture.key)
+            if picture.reason is not None:
+                self._broken.add(number, picture.key, picture.reason)
+                continue
+            self._sizes[picture.width, picture.height] += 1
+            records.append((*picture.looks, number))
+        self._book.add(np.array(records, RECORD))
+
+    def report(self, source: EncodedSource) -> PartReport:
+        """The report of everything taken in."""
+        duplicates = self._book.duplicates(LISTED)
+        bad = list(source.report.bad_metadata.items())
+        numbers = (
+            self._broken.count,
+            duplicates.repeated,
+            self._empty.count,
+            self._replaced.count,
+            len(bad),
+        )
+        frequent = sorted(self._sizes.items(), key=lambda item: (-item[1], item[0]))[:20]
+        return PartReport(
+            examples=self._examples,
+            usable=sum(self._sizes.values()),
+            broken=self._broken.items(),
+            duplicates=tuple(tuple(map(source.key, group)) for group in duplicates.groups),
+            empty_captions=tuple(self._empty.items()),
+            replaced_captions=tuple(self._replaced.items()),
+            bad_metadata=dict(bad[:LISTED]),
+            counts=dict(zip(KINDS, numbers, strict=True)),
+            sizes={f"{width}x{height}": count for (width, height), count in frequent},
+            histograms=self._histograms(),
+            fingerprint=source.fingerprint,
+        )
+
+    def _histograms(self) -> dict[str, Histogram]:
+        widths, heights, aspects = Counter[float](), Counter[float](), Counter[float]()
+        for (width, height), count in self._sizes.items():
+            widths[width] += count
+            heights[height] += count
+            aspects[width / height] += count
+        return {
+            "width in pixels": _histogram(widths),
+            "height in pixels": _histogram(heights),
+            "width / height": _histogram(aspects),
+            "captions of a picture": _histogram(self._captions),
+            "characters of a caption": _histogram(self._lengths),
+        }
+
+
+def _histogram(counted: Mapping[int, int] | Mapping[float, int], bins: int = 20) -> Histogram:
     """Counts in equal bins from the smallest to the largest value; one bin if all are equal."""
-    array = np.array(list(values), dtype=np.float64)
-    if array.size == 0:
+    if not counted:
         return Histogram((), ())
-    low, high = float(array.min()), float(array.max())
+    values = np.array(list(counted), np.float64)
+    weights = np.array(list(counted.values()), np.int64)
+    low, high = float(values.min()), float(values.max())
     if low == high:
-        return Histogram((low, high), (array.size,))
-    counts, edges = np.histogram(array, bins)
+        return Histogram((low, high), (int(weights.sum()),))
+    counts, edges = np.histogram(values, bins, weights=weights)
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
-
-
-@functools.cache
-def _imagehash() -> Any:
-    try:
-        return importlib.import_module("imagehash")
-    except ImportError as error:
-        raise MissingExtra("data", "imagehash") from error

@@ -7,12 +7,13 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from calotype.data.open import open_part
 from calotype.data.source import EncodedSource
@@ -22,6 +23,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _KEPT_SOURCES = 4
+_AHEAD = 4
+"""Items a process is sent ahead of its work: more would only fill memory."""
+
 _kept: OrderedDict[DataPart, EncodedSource] = OrderedDict()
 
 
@@ -94,10 +98,35 @@ def _keep(data: DataPart, source: EncodedSource) -> None:
         _kept.popitem(last=False)
 
 
-def chunks_of(data: DataPart, *, size: int) -> tuple[Chunk, ...]:
+class Chunks(Sequence[Chunk]):
+    """A part in chunks of `size` examples, made when asked for: a part may have millions."""
+
+    def __init__(self, data: DataPart, size: int, numbers: range | None = None) -> None:
+        self.data = data
+        self.size = size
+        self._numbers = range(-(-data.length // size)) if numbers is None else numbers
+
+    def __len__(self) -> int:
+        """Number of chunks."""
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Chunk: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Chunks: ...
+
+    def __getitem__(self, index: int | slice) -> Chunk | Chunks:
+        """One chunk, or some of them."""
+        if isinstance(index, slice):
+            return Chunks(self.data, self.size, self._numbers[index])
+        start = self._numbers[index] * self.size
+        return Chunk(self.data, start, min(start + self.size, self.data.length))
+
+
+def chunks_of(data: DataPart, *, size: int) -> Chunks:
     """The whole part in chunks of `size` examples."""
-    starts = range(0, data.length, size)
-    return tuple(Chunk(data, start, min(start + size, data.length)) for start in starts)
+    return Chunks(data, size)
 
 
 def usable_cores() -> int:
@@ -113,7 +142,8 @@ def work_over(
     """Results of `task` as they come, in no fixed order when there are several processes.
 
     Args:
-        items: of the work; small, for they are sent to whoever does it.
+        items: of the work; small, for they are sent to whoever does it. A sequence that makes its
+            items when asked for is never held whole.
         task: a function of a module, or a `functools.partial` of one. It may be called again for
             an item whose worker died: what it leaves must be whole, and be found by the next call.
         processes: local processes; 1 = this one. On a Ray started here, its workers.
@@ -139,10 +169,16 @@ def work_over(
 def _work_in_processes(items: Sequence[T], task: Callable[[T], R], processes: int) -> Iterator[R]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=leave_with_parent) as pool:
-        futures = [pool.submit(task, item) for item in items]
+        waiting: set[Future[R]] = set()
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            for item in items:
+                waiting.add(pool.submit(task, item))
+                if len(waiting) >= processes * _AHEAD:
+                    done, waiting = wait_for(waiting, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while waiting:
+                done, waiting = wait_for(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
         except BrokenProcessPool as error:
             raise CalotypeError(
                 "a process died, probably for lack of memory; run the command again with fewer "

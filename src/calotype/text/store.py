@@ -12,7 +12,7 @@ folder at a time; one that is killed loses the shard in hand. A reader needs no 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ from calotype.text.shard import (
 )
 
 _WINDOW_CAPTIONS = 16384  # captions sorted by length together
+_READ_CAPTIONS, _READ_CHARACTERS = 131_072, 50_000_000  # captions looked up together
 
 
 class MissingCaptionError(CalotypeError, LookupError):
@@ -98,6 +99,10 @@ class CaptionStore:
         found = self._find(wanted)
         return [caption for caption, place in zip(wanted, found, strict=True) if place is None]
 
+    def has_all(self, captions: Iterable[str]) -> bool:
+        """Whether all captions are stored; they are not held, however many there are."""
+        return not any(self.missing(part) for part in _parts(captions))
+
     def __getitem__(self, captions: Sequence[str]) -> TextEmbedding:
         """Token states (B, L, D) float32 and mask, padded to the longest caption.
 
@@ -124,7 +129,9 @@ class CaptionStore:
         """Shard and row of each caption."""
         keys = caption_keys(captions)
         places: list[tuple[Shard, int] | None] = [None] * len(captions)
-        for shard, (first, last) in zip(self._shards.values(), self._ranges, strict=True):
+        shards = list(self._shards.values())
+        for number in self._candidates(keys):
+            shard, (first, last) = shards[number], self._ranges[number]
             (inside,) = np.nonzero((keys[:, 0] >= first) & (keys[:, 0] <= last))
             if len(inside) == 0:
                 continue
@@ -132,6 +139,15 @@ class CaptionStore:
                 if row >= 0:
                     places[index] = (shard, row)
         return places
+
+    def _candidates(self, keys: Array) -> Iterable[int]:
+        """Numbers of the shards that may hold some of the keys."""
+        firsts, lasts = self._ranges[:, 0], self._ranges[:, 1]
+        if not bool((lasts[:-1] < firsts[1:]).all()):
+            return range(len(self._ranges))
+        # Merged: no two overlap, and each key can be in one alone. There may be thousands.
+        numbers = np.unique(np.searchsorted(firsts, keys[:, 0], side="right")).tolist()
+        return [number - 1 for number in numbers if number > 0]
 
     def _embed_absent(self, captions: Sequence[str]) -> dict[str, Array]:
         if not captions:
@@ -194,8 +210,9 @@ def embed_captions(
 ) -> CaptionStore:
     """Embed the captions that the store lacks, and open it (without the encoder).
 
-    Each caption is embedded once; empty ones need no storing. `progress` gets (done, total) after
-    each batch, of what was missing.
+    Each caption is embedded once; empty ones need no storing. Captions are read as they are
+    needed: memory does not grow with their number. `progress` gets (done, total) after each
+    batch, of what was found missing so far.
 
     Raises:
         CalotypeError: the folder cannot be written, or a shard is damaged.
@@ -204,17 +221,33 @@ def embed_captions(
     card = write_card(folder, encoder, layout.precision)
     remove_stale_files(card.folder)
     store = CaptionStore(card)
-    missing = _share(store.missing(captions), layout)
     writer = _ShardWriter(card.folder, layout)
-    done = 0
-    for batch in _batches(missing, batch_size):
-        writer.add(_encode(encoder, batch, layout.precision))
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(missing))
+    done = total = 0
+    for part in _parts(captions):
+        store.refresh()
+        missing = _share(writer.lacking(store.missing(part)), layout)
+        total += len(missing)
+        for batch in _batches(missing, batch_size):
+            writer.add(_encode(encoder, batch, layout.precision))
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)
     writer.flush()
     store.refresh()
     return store
+
+
+def _parts(captions: Iterable[str]) -> Iterator[list[str]]:
+    """The captions, some at a time."""
+    part, characters = list[str](), 0
+    for caption in captions:
+        part.append(caption)
+        characters += len(caption)
+        if len(part) >= _READ_CAPTIONS or characters >= _READ_CHARACTERS:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part
 
 
 def _share(captions: Sequence[str], layout: StoreLayout) -> list[str]:
@@ -260,6 +293,14 @@ class _ShardWriter:
         old = time.monotonic() - self._since > self._layout.shard_seconds
         if old or self._bytes > self._layout.shard_bytes:
             self.flush()
+
+    def lacking(self, captions: Sequence[str]) -> list[str]:
+        """The captions that are not collected."""
+        if not self._captions:
+            return list(captions)
+        held = {caption.key for caption in self._captions}
+        keys = caption_keys(captions).tolist()
+        return [text for text, key in zip(captions, keys, strict=True) if tuple(key) not in held]
 
     def flush(self) -> None:
         if self._captions:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.data.progress import counting
-from calotype.cli.data.ray import Processes, Ray, process_count
+from calotype.cli.data.ray import GpusPerWorker, Processes, Ray, gpu_share, process_count
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def embed(
     ] = 16,
     processes: Processes = None,
     ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Compute caption embeddings ahead; run again, it goes on where it stopped.
 
@@ -47,7 +48,8 @@ def embed(
     count, kind = process_count(processes), _precision(precision)
     from calotype.data.embed import EmbedJob, embed_data
 
-    job = EmbedJob(encoder, data / STORE_NAME if out is None else out, kind)
+    gpus = gpu_share(gpus_per_worker, ray)
+    job = EmbedJob(encoder, data / STORE_NAME if out is None else out, kind, gpus=gpus)
     with counting("captions") as advance:
         report = embed_data(
             data,

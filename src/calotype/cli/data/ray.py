@@ -1,4 +1,4 @@
-"""The option `--ray [ADDRESS]`, whose address may be left out, and `--processes` beside it."""
+"""The option `--ray [ADDRESS]`, whose address may be left out, and what stands beside it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ Ray = Annotated[
 Processes = Annotated[
     int | None,
     typer.Option(help="Local processes; as many as there are cores if not given."),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        help="With --ray: GPUs of each worker, a fraction lets workers share one, e.g. 0.25.",
+        show_default=False,
+    ),
 ]
 
 _NAME = "--ray"
@@ -59,3 +66,18 @@ def process_count(processes: int | None) -> int:
     if processes < 1:
         raise UsageError(f"got processes={processes}; expected at least 1")
     return processes
+
+
+def gpu_share(gpus: float | None, ray: str | None) -> float:
+    """GPUs of each worker; 0 = none.
+
+    Raises:
+        UsageError: no positive number, one that Ray refuses, or given without Ray.
+    """
+    if gpus is None:
+        return 0.0
+    if ray is None:
+        raise UsageError(f"got --gpus-per-worker {gpus:g} without --ray, which shares them out")
+    if not 0 < gpus <= 1024 or (gpus > 1 and gpus != int(gpus)):
+        raise UsageError(f"got --gpus-per-worker {gpus:g}; expected 0 to 1, or a whole number")
+    return gpus

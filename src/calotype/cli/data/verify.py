@@ -15,7 +15,7 @@ from calotype.cli.options import Json
 from calotype.errors import CalotypeError
 
 if TYPE_CHECKING:
-    from calotype.data.verify import DataReport
+    from calotype.data.verify import DataReport, PartReport
 
 _NAMED = 20
 
@@ -79,26 +79,30 @@ def _findings(report: DataReport) -> list[str]:
     for name, part in report.parts.items():
         if name:
             lines.append(f"== {name}")
-        repeated = sum(len(group) - 1 for group in part.duplicates)
         lines += [
             f"{part.examples:>9,}  examples, {part.usable:,} usable",
-            f"{len(part.broken):>9,}  broken ({part.broken_share:.1%})",
-            *_some(f"{key}: {reason}" for key, reason in part.broken.items()),
-            f"{repeated:>9,}  duplicates by look",
-            *_some(" = ".join(keys) for keys in part.duplicates),
-            f"{len(part.empty_captions):>9,}  without a caption",
-            f"{len(part.replaced_captions):>9,}  captions that are no UTF-8",
-            *_some(part.replaced_captions),
-            f"{len(part.bad_metadata):>9,}  faults of metadata and archives",
-            *_some(f"{place}: {reason}" for place, reason in part.bad_metadata.items()),
+            f"{part.counts['broken']:>9,}  broken ({part.broken_share:.1%})",
+            *_some((f"{key}: {reason}" for key, reason in part.broken.items()), part, "broken"),
+            f"{part.counts['duplicates']:>9,}  duplicates by look",
+            *_some((" = ".join(keys) for keys in part.duplicates), part, None),
+            f"{part.counts['empty_captions']:>9,}  without a caption",
+            f"{part.counts['replaced_captions']:>9,}  captions that are no UTF-8",
+            *_some(part.replaced_captions, part, "replaced_captions"),
+            f"{part.counts['bad_metadata']:>9,}  faults of metadata and archives",
+            *_some(
+                (f"{place}: {reason}" for place, reason in part.bad_metadata.items()),
+                part,
+                "bad_metadata",
+            ),
             f"           most frequent sizes: {', '.join(list(part.sizes)[:5]) or 'none'}",
         ]
     return lines
 
 
-def _some(texts: Iterable[str]) -> list[str]:
+def _some(texts: Iterable[str], part: PartReport, kind: str | None) -> list[str]:
     listed = list(texts)
-    more = [f"           and {len(listed) - _NAMED:,} more"] if len(listed) > _NAMED else []
+    count = len(listed) if kind is None else part.counts[kind]
+    more = [f"           and {count - _NAMED:,} more"] if count > _NAMED else []
     return [f"           {text}" for text in listed[:_NAMED]] + more
 
 

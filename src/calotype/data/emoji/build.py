@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from calotype.data.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_
 from calotype.data.emoji.render import RenderJob, pixel_digest, render_png, start_worker
 from calotype.data.emoji.shards import ShardPlan, finished, plan_shards, write_shard
 from calotype.data.work import leave_with_parent, usable_cores, work_over
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import CalotypeError, MissingExtra, UsageError
 
 SIZES = (256, 1024)
 OnProgress = Callable[[int, int, str], None]
@@ -70,6 +71,9 @@ def build_emoji(
     for size in sizes:
         if size not in SIZES:
             raise UsageError(f"got size {size}; expected one of {list(SIZES)}")
+    for package in ("pyarrow", "pyvips"):  # before anything is fetched
+        if find_spec(package) is None:
+            raise MissingExtra("data", package)
     recipe = (load_recipe() if recipe is None else recipe).with_sets(sets)
     report = BuildReport()
     wanted = _needed_sources(recipe)

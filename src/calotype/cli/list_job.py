@@ -1,0 +1,177 @@
+"""Pictures of a long list of captions: by this process, several, or the actors of a Ray cluster.
+
+The list is cut into shards of a fixed number of pictures, and a shard is drawn as one batch by
+whoever has it: its pictures do not depend on who that is. Each is written under another name and
+then renamed. A picture that is there with the recipe it would get is not written again, and a
+shard of such pictures is not drawn; of a shard that was broken off all are drawn again, so that
+the rest comes out of the batch that it would have come out of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calotype.cascade.files import write_file
+from calotype.cascade.png import read_recipe, write_png
+from calotype.cli.draw_job import Drawer, DrawJob
+from calotype.cli.drawing import numbered_name
+from calotype.cli.prompts import PromptFile, PromptShard, PromptShards, shard_captions
+from calotype.data.work import work_over
+from calotype.errors import CalotypeError
+
+if TYPE_CHECKING:
+    from calotype.cascade.cascade import Preview
+
+_STALE_SECONDS = 3600.0
+_DECIDING = ("kind", "caption", "negative_caption", "seed", "model", "stages", "loras")
+_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of any PNG
+OWN = ("caption", "negative_caption", "seed")
+"""Of a recipe, what each picture has of its own."""
+
+
+@dataclass(frozen=True)
+class ListJob:
+    """What every process has to know.
+
+    Args:
+        draw: all but captions and seeds.
+        prompts: the captions.
+        repeats: pictures of each, with seeds `seed`, `seed` + 1, ...
+        seed: of the first picture.
+        output: name that the pictures' names are made of, absolute.
+        write_captions: write a text file beside each picture.
+    """
+
+    draw: DrawJob
+    prompts: PromptFile
+    repeats: int
+    seed: int
+    output: Path
+    write_captions: bool = False
+
+    @property
+    def total(self) -> int:
+        """Number of pictures."""
+        return self.prompts.captions * self.repeats
+
+    def shards(self, size: int | None = None) -> PromptShards:
+        """The list in shards of `size` pictures; None = as many as are drawn together."""
+        return PromptShards(
+            self.prompts, repeats=self.repeats, size=self.draw.group if size is None else size
+        )
+
+
+@dataclass(frozen=True)
+class ShardDrawn:
+    """How many pictures of a shard were drawn and how many were there; what all have in common."""
+
+    drawn: int
+    skipped: int
+    common: dict[str, Any]
+
+
+class ShardDrawer:
+    """Holds the cascade and draws shards."""
+
+    def __init__(self, job: ListJob, show: Callable[[Preview], None] | None = None) -> None:
+        """Load the cascade."""
+        self.job = job
+        self._show = show or (lambda preview: None)
+        self._drawer = Drawer(job.draw)
+
+    def __call__(self, shard: PromptShard) -> ShardDrawn:
+        """Draw the pictures of a shard that are not there."""
+        job, drawer = self.job, self._drawer
+        numbers = range(shard.first, shard.first + shard.count)
+        captions = shard_captions(job.prompts, shard, repeats=job.repeats)
+        plan = drawer.plan(captions, [job.seed + number % job.repeats for number in numbers])
+        recipes = [drawer.recipe(plan, row) for row in range(shard.count)]
+        names = [numbered_name(job.output, number, job.total) for number in numbers]
+        missing = [row for row, name in enumerate(names) if not _is_there(name, recipes[row])]
+        if job.write_captions:  # before the pictures: where one is, its caption is
+            wanted = set(missing)
+            for row, (name, caption) in enumerate(zip(names, captions, strict=True)):
+                text = name.with_suffix(".txt")
+                if row in wanted or not text.exists():
+                    write_file(text, caption.encode("utf-8", "replace"))
+        pictures = drawer.draw(plan, self._show) if missing else []
+        for row in missing:
+            write_png(names[row], pictures[row], recipes[row])
+        common = {key: value for key, value in recipes[0].items() if key not in OWN}
+        return ShardDrawn(len(missing), shard.count - len(missing), common)
+
+
+def _is_there(path: Path, recipe: dict[str, Any]) -> bool:
+    """Whether a whole picture with this recipe is there; who computed it does not matter."""
+    try:
+        found = read_recipe(path)
+        with path.open("rb") as file:
+            file.seek(-len(_END), os.SEEK_END)
+            whole = file.read() == _END
+    except (CalotypeError, OSError):
+        return False
+    if not whole:
+        return False
+    wanted = json.loads(json.dumps(recipe))
+    return all(found.get(key) == wanted.get(key) for key in _DECIDING)
+
+
+def draw_list(
+    job: ListJob,
+    *,
+    size: int | None,
+    workers: int,
+    ray: str | None,
+    show: Callable[[Preview], None],
+) -> Iterator[ShardDrawn]:
+    """Draw what is not there of a list, shard by shard, in no fixed order.
+
+    Args:
+        job: the list.
+        size: pictures of a shard; None = as many as are drawn together.
+        workers: local processes, 1 = this one; on Ray, the actors.
+        ray: address of a Ray cluster; see `ray_jobs.connected`.
+        show: called with every preview, if this process draws.
+
+    Raises:
+        CalotypeError: a picture cannot be written, a process died, or the captions changed.
+    """
+    _remove_stale_files(job.output)
+    shards = job.shards(size)
+    if ray is not None:
+        from calotype.data.ray_jobs import ray_actor_map
+
+        make = functools.partial(ShardDrawer, job)
+        return ray_actor_map(shards, make, address=ray, workers=workers, gpus=job.draw.gpus)
+    if workers == 1 or len(shards) == 1:
+        return map(ShardDrawer(job, show), shards)
+    return work_over(shards, functools.partial(draw_shard, job=job), processes=workers)
+
+
+def draw_shard(shard: PromptShard, job: ListJob) -> ShardDrawn:
+    """Draw a shard by this process's own cascade, which is loaded once."""
+    if not _kept or _kept[0].job != job:
+        _kept[:] = [ShardDrawer(job)]
+    return _kept[0](shard)
+
+
+_kept: list[ShardDrawer] = []
+
+
+def _remove_stale_files(output: Path) -> None:
+    """Remove what killed writers left; files touched in the last hour may be in use."""
+    with os.scandir(output.parent) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(f".{output.stem}") and entry.name.endswith(".tmp")):
+                continue
+            with contextlib.suppress(OSError):
+                if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
+                    os.unlink(entry.path)

@@ -1,0 +1,158 @@
+"""Long lists of captions, one a line, read as they are needed: memory does not grow with them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+from calotype.errors import CalotypeError, UsageError
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A text file with a caption a line, as it was when it was opened.
+
+    Args:
+        path: absolute: it may be read by other processes.
+        size: in bytes.
+        modified: in nanoseconds.
+        captions: how many.
+        first: caption.
+    """
+
+    path: Path
+    size: int
+    modified: int
+    captions: int
+    first: str
+
+    def read(self, offset: int = 0) -> Iterator[str]:
+        """The captions from a line's offset in bytes on.
+
+        Raises:
+            CalotypeError: the file changed, or is gone.
+        """
+        try:
+            state = self.path.stat()
+            if (state.st_size, state.st_mtime_ns) != (self.size, self.modified):
+                raise CalotypeError(f"{self.path} changed while it was drawn from; start again")
+            for _, caption in _captions(self.path, offset):
+                yield caption
+        except OSError as error:
+            raise CalotypeError(
+                f"cannot read {self.path}: {error.strerror}; start again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class PromptShard:
+    """Pictures `first` to `first + count` of a list.
+
+    Args:
+        first: number of its first picture.
+        count: of pictures.
+        offset: in bytes, of the line with the first picture's caption.
+    """
+
+    first: int
+    count: int
+    offset: int
+
+
+class PromptShards(Sequence[PromptShard]):
+    """A list of pictures in shards of a fixed number; 8 bytes each, whatever the captions."""
+
+    def __init__(self, prompts: PromptFile, *, repeats: int, size: int) -> None:
+        """Find where each shard begins; each caption has `repeats` pictures."""
+        self._total = prompts.captions * repeats
+        self._size = size
+        self._offsets = array("q")
+        for number, (offset, _) in enumerate(_captions(prompts.path, 0)):
+            while len(self._offsets) * size < (number + 1) * repeats:
+                self._offsets.append(offset)
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> PromptShard: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[PromptShard]: ...
+
+    def __getitem__(self, index: int | slice) -> PromptShard | list[PromptShard]:
+        """One shard, or some."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        first = number * self._size
+        return PromptShard(first, min(self._size, self._total - first), self._offsets[number])
+
+
+def shard_captions(prompts: PromptFile, shard: PromptShard, *, repeats: int) -> list[str]:
+    """The caption of each picture of a shard."""
+    skip = shard.first % repeats
+    pictures = (text for text in prompts.read(shard.offset) for _ in range(repeats))
+    return list(islice(pictures, skip, skip + shard.count))
+
+
+@contextmanager
+def open_prompts(path: Path, *, shared: Path | None = None) -> Iterator[PromptFile]:
+    """Count the captions of a file; "-" keeps the input in a file as long as the block lasts.
+
+    Args:
+        path: a text file, or "-".
+        shared: folder for that file, where other machines see it; None = a temporary one.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no caption.
+    """
+    with contextlib.ExitStack() as stack:
+        name = path
+        if str(path) == "-":
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=".prompts-", dir=shared)
+            )
+            name = Path(folder, "input.txt")
+            with name.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            name = name.resolve()
+            first, count = None, 0
+            for _, caption in _captions(name, 0):
+                first = caption if first is None else first
+                count += 1
+            state = name.stat()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"cannot read {path}: {reason}; name a text file") from error
+        if first is None:
+            raise UsageError(f"{path} holds no caption; expected one a line")
+        yield PromptFile(name, state.st_size, state.st_mtime_ns, count, first)
+
+
+def _captions(path: Path, offset: int) -> Iterator[tuple[int, str]]:
+    """Captions with the offset of their line.
+
+    Only line feeds end a caption: str.splitlines would also cut at exotic separators.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            begin, offset = offset, offset + len(line)
+            data = line.removeprefix(_BOM) if begin == 0 else line
+            text = data.decode("utf-8", errors="replace").removesuffix("\n").rstrip("\r")
+            if text.strip():
+                yield begin, text

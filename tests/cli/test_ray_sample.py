@@ -1,0 +1,116 @@
+"""A list of captions drawn on a local Ray with two actors, one of which is killed in mid-job."""
+
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from calotype.cli import list_job
+from calotype.cli.draw_job import on_workers, settle
+from calotype.cli.drawing import DrawRequest
+from calotype.cli.list_job import ListJob, ShardDrawer
+from calotype.cli.prompts import open_prompts
+
+WORDS = ("--size", "8", "--threads", "1", "--from-file", "list.txt", "--batch", "2")
+
+
+@pytest.fixture
+def pictures(command, tmp_path):
+    """Seven captions drawn by this process into here.png's folder, in shards of two."""
+    (tmp_path / "list.txt").write_text("".join(f"caption {number}\n" for number in range(7)))
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    assert command("sample", *WORDS, "-o", "here/p.png")[0] == 0
+    return pixels(tmp_path / "here")
+
+
+def pixels(folder):
+    found = {path.name: np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))}
+    assert sorted(os.listdir(folder)) == sorted(found)
+    return found
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert np.array_equal(a[name], b[name]), name
+
+
+def test_what_goes_to_actors_draws_the_same_elsewhere(command, pictures, tmp_path, monkeypatch):
+    """Without Ray: two actors by turns, everything pickled on its way to them."""
+    asked = {}
+
+    def actor_map(items, make, **options):
+        items, make = pickle.loads(pickle.dumps((items, make)))
+        asked.update(options, shards=len(items))
+        actors = [make(), make()]
+        return [actors[number % 2](items[number]) for number in reversed(range(len(items)))]
+
+    monkeypatch.setattr("calotype.data.ray_jobs.ray_actor_map", actor_map)
+    words = ("sample", *WORDS, "-o", "there/p.png", "--ray", "--workers", "2")
+    assert command(*words)[::2] == (0, "")
+    same(pictures, pixels(tmp_path / "there"))
+    assert asked == {"address": "auto", "workers": 2, "gpus": 0.0, "shards": 4}
+    assert command(*words)[2].startswith("calotype: 7 of 7")
+
+
+@pytest.fixture
+def two_workers():
+    ray = pytest.importorskip("ray")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=2, object_store_memory=100_000_000, **options)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_an_actor_killed_in_mid_shard(command, pictures, model, tmp_path, two_workers):
+    """It dies when it has written one picture of two; the shard in hand alone is drawn again."""
+    from calotype.data.ray_jobs import ray_actor_map
+
+    log, out = tmp_path / "log", tmp_path / "there"
+    log.mkdir()
+    request = DrawRequest(
+        negative=None,
+        model=str(model),
+        size=8,
+        steps=None,
+        guidance=None,
+        stage_options=None,
+        like=None,
+        loras=None,
+        merge_lora=True,
+        device=None,
+        dtype="float32",
+        threads=1,
+    )
+    draw = on_workers(settle(request), 2, threads=1, gpus=0.0)
+    with open_prompts(tmp_path / "list.txt") as prompts:
+        job = ListJob(draw, prompts, 1, 0, out / "p.png")
+
+        def make():
+            drawer, write_png = ShardDrawer(job), list_job.write_png
+
+            def write_or_die(path, *picture):
+                if path.name == "p-3.png" and len(list(log.glob("2-*"))) == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                write_png(path, *picture)
+
+            def work(shard):
+                (log / f"{shard.first}-{len(list(log.glob(f'{shard.first}-*')))}").touch()
+                list_job.write_png = write_or_die
+                return drawer(shard)
+
+            return work
+
+        results = list(ray_actor_map(job.shards(2), make, address="auto", workers=2))
+    assert sorted(os.listdir(log)) == ["0-0", "2-0", "2-1", "4-0", "6-0"]
+    assert sorted((r.drawn, r.skipped) for r in results) == [(1, 0), (1, 1), (2, 0), (2, 0)]
+    same(pictures, pixels(out))
+    code, _, err = command("sample", *WORDS, "-o", "there/p.png", "--ray", "--workers", "2")
+    assert code == 0
+    assert err.endswith("calotype: 7 of 7 pictures were there already\n")  # Ray speaks, too
