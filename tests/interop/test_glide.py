@@ -2,12 +2,13 @@
 
 The reference's sampling amplifies rounding: where alpha is small, an estimate is up to 71 times as
 wrong as the network's answer, and 27 steps multiply such errors. Its own recorded trajectories are
-up to 5e-4 away from the same ones computed in float64. They are compared twice: as this library
-computes them, with room for that; and, where the processor rounds as the recording one did, with
-the arithmetic in the reference's order, exactly.
+up to 5e-4 away from the same ones computed in float64. So converted stages compute in the
+reference's order: where processor and torch round as the recording ones did, everything is within
+1e-5 (bit by bit, in fact); elsewhere there is room for the amplified rounding.
 """
 
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -26,7 +27,7 @@ from glide_reference import (
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from calotype.cascade.stage import Stage
-from calotype.cascade.timesteps import build_schedule, split_variance
+from calotype.cascade.timesteps import build_schedule
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import SamplingConfig
 from calotype.diffusion import (
@@ -36,8 +37,6 @@ from calotype.diffusion import (
     alpha_sigma,
     ancestral_step,
     broadcast_to_image,
-    denoising_steps,
-    static_threshold,
     thresholding,
 )
 from calotype.errors import CalotypeError, ConfigError, UsageError
@@ -89,15 +88,26 @@ def table_name(stage, which):
 
 
 @contextmanager
-def rounding_as_recorded():
-    """One thread, and attention in separate products."""
+def one_thread():
+    """As many as the recording had: more of them sum in another order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
+
+
+def rounds_as_recorded(model, stage):
+    """Whether this processor and torch compute the network's answers to the last bit.
+
+    Asked of the network itself, so that a stage that calls it in another way is found out.
+    """
+    data, cond = recorded(), conditioning(model)
+    network = deepcopy(stage.network).to(memory_format=torch.contiguous_format)
+    with sdpa_kernel(SDPBackend.MATH):
+        answers = network(data["x"], data["timesteps"], cond)
+    return torch.equal(answers, data[f"{model}.output"])
 
 
 # The fast two are, between them, small and large, plain and in-painting.
@@ -180,12 +190,12 @@ def test_padding_may_be_left_out(model, stage):
     assert torch.equal(*outputs)
 
 
-def one_step(stage, betas, denoise):
+def one_step(stage, denoise):
     """One reverse step of both pictures, from respaced steps 5 and 20 of 27."""
     data, steps = recorded(), settings()["timesteps"]["27"]
     table = stage.schedule.table
     levels = table[torch.tensor([steps[5], steps[20]])]
-    estimate = thresholding(None)(denoise)(data["x"], levels.float())
+    estimate = thresholding(None)(denoise)(data["x"], levels)
     rows = []
     for row, place in enumerate((5, 20)):
         part = Estimate(
@@ -204,15 +214,20 @@ def one_step(stage, betas, denoise):
 
 @pytest.mark.parametrize("betas", sorted(WALKS))
 def test_reverse_steps(model, stage, betas):
-    with scheduled(stage, betas):
-        found, levels = one_step(stage, betas, stage.denoiser(conditioning(model)))
-    data = {key: recorded()[f"{model}.{betas}.27.step_5_20.{key}"] for key in found}
-    for key in ("mean", "log_variance"):
-        torch.testing.assert_close(found[key], data[key], **CLOSE)
-    # x_hat = (z - sigma*eps) / alpha: 1e-5 in eps is that much more here.
-    alpha, sigma = alpha_sigma(levels)
-    allowed = 1e-5 * broadcast_to_image((sigma / alpha).clamp_min(1.0), data["pred_xstart"])
-    assert bool(((found["pred_xstart"] - data["pred_xstart"]).abs() <= allowed).all())
+    with scheduled(stage, betas), one_thread():
+        found, levels = one_step(stage, stage.denoiser(conditioning(model)))
+        same = rounds_as_recorded(model, stage)
+    for key, tensor in found.items():
+        expected = recorded()[f"{model}.{betas}.27.step_5_20.{key}"]
+        difference = (tensor - expected).abs()
+        print(f"GLIDE {model}, {betas}: {key} differs by {float(difference.max()):.1e}")
+        if same or key != "pred_xstart":
+            torch.testing.assert_close(tensor, expected, **CLOSE)
+        else:
+            # x_hat = (z - sigma*eps) / alpha: 1e-5 in eps is that much more here.
+            alpha, sigma = alpha_sigma(levels)
+            allowed = 1e-5 * broadcast_to_image((sigma / alpha).clamp_min(1.0), expected)
+            assert bool((difference <= allowed).all())
 
 
 class Begin:
@@ -224,67 +239,36 @@ class Begin:
 
 @pytest.mark.parametrize("which", TABLES)
 def test_whole_trajectories(model, stage, which):
+    """What a converted stage draws, by `Stage.sample` alone."""
     betas = table_name(stage, which)
     steps = tuple(settings()["timesteps"][WALKS[betas]][::-1])
     sampling = SamplingConfig(
         steps=len(steps), timesteps=steps, sampler="ddim", threshold_percentile=None
     )
-    with scheduled(stage, betas):
-        drawn = stage.sample(
-            conditioning(model), None, Begin(), size=(16, 16), sampling=sampling
-        )
+    with scheduled(stage, betas), one_thread():
+        drawn = stage.sample(conditioning(model), None, Begin(), size=(16, 16), sampling=sampling)
+        same = rounds_as_recorded(model, stage)
     reference = recorded()[f"{model}.{betas}.{WALKS[betas]}.ddim_sample"]
-    torch.testing.assert_close(drawn, reference, atol=3e-3, rtol=0)
-    assert float((drawn - reference).abs().mean()) < 1e-5
+    difference = (drawn - reference).abs()
+    print(f"GLIDE {model}, {betas}: trajectory differs by {float(difference.max()):.1e}")
+    if same:
+        torch.testing.assert_close(drawn, reference, **CLOSE)
+    else:
+        assert float(difference.max()) < 3e-3 and float(difference.mean()) < 1e-5
 
 
-def reference_denoiser(stage, cond):
-    """The stage's network, with the estimate in the reference's order of operations."""
-    network = stage.network.bind(cond)
-
-    def denoise(z, logsnr):
-        output = split_variance(network(z, stage.schedule.timestep(logsnr)))
-        alpha2 = torch.sigmoid(logsnr.double())
-        of_z, of_eps = (broadcast_to_image(v.sqrt(), z) for v in (1 / alpha2, 1 / alpha2 - 1))
-        return Estimate(of_z * z - of_eps * output.prediction, output.variance_fraction)
-
-    return denoise
-
-
-def reference_ddim_step(move):
-    """DDIM as the reference writes it, rounding to float32 where it does."""
-    z, x_hat = move.state.z, move.state.estimate.x_hat
-    alpha2, alpha2_next = (torch.sigmoid(v) for v in (move.state.logsnr, move.logsnr_next))
-    eps = ((1 / alpha2).sqrt().float() * z - x_hat) / (1 / alpha2 - 1).sqrt().float()
-    alpha2_next = alpha2_next.float()
-    return x_hat * alpha2_next.sqrt() + (1 - alpha2_next).sqrt() * eps
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("which", TABLES)
-def test_with_the_references_rounding(model, stage, which):
-    betas = table_name(stage, which)
-    data, cond = recorded(), conditioning(model)
-    steps = tuple(settings()["timesteps"][WALKS[betas]][::-1])
-    with scheduled(stage, betas), rounding_as_recorded():
-        network = stage.network.to(memory_format=torch.contiguous_format)
-        if not torch.equal(network(data["x"], data["timesteps"], cond), data[f"{model}.output"]):
-            pytest.skip("this processor or torch rounds otherwise than the recording one")
-        denoise = reference_denoiser(stage, cond)
-        found, _ = one_step(stage, betas, denoise)
-        for key, tensor in found.items():
-            expected = data[f"{model}.{betas}.27.step_5_20.{key}"]
-            torch.testing.assert_close(tensor, expected, **CLOSE)
-        *_, last = denoising_steps(
-            thresholding(None)(denoise),
-            data["x"],
-            stage.schedule.sampling_levels(steps),
-            Begin(),
-            step=reference_ddim_step,
-            level_dtype=torch.float64,
-        )
-    expected = data[f"{model}.{betas}.{WALKS[betas]}.ddim_sample"]
-    torch.testing.assert_close(static_threshold(last.z), expected, **CLOSE)
+def test_the_order_of_operations_comes_from_the_settings(stage):
+    """A converted stage is saved with it; without, estimates are the same but for rounding."""
+    assert stage.config.arithmetic == "table"
+    data, cond = recorded(), conditioning("base")
+    if stage.config.network.lowres or stage.config.network.extra_channels:
+        pytest.skip("one network is enough")
+    plain = Stage(replace(stage.config, arithmetic="levels"))
+    plain.network = stage.network
+    levels = stage.schedule.table[torch.tensor([100, 300])]
+    found, other = (s.denoiser(cond)(data["x"], levels).x_hat for s in (stage, plain))
+    torch.testing.assert_close(found, other, atol=1e-4, rtol=0)
+    assert not torch.equal(found, other)
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,20 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from calotype.cli import run
-from calotype.errors import CalotypeError, ConfigError
+from calotype.cascade import Cascade
+from calotype.cascade.png import read_recipe
+from calotype.cli import imagen_pytorch, run
+from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, ImagenTrainer, Unet, load
-from calotype.interop.imagen_pytorch.__main__ import main
 from calotype.interop.imagen_pytorch.convert import convert, recognises
+from calotype.interop.imagen_pytorch.files import SETTINGS_FILE
+from calotype.interop.imagen_pytorch.imagen import change_steps
 from calotype.interop.pickle_worker import convert as read_pickle
 from calotype.interop.pickles import Unpickled
 from calotype.interop.safety import ForeignWeights, read_header, read_json
@@ -161,17 +166,73 @@ def test_a_folder_that_was_tampered_with_is_refused(tmp_path, in_process):
         load(out)
 
 
-@pytest.mark.slow
-def test_from_a_checkpoint_to_a_picture_by_command(tmp_path, capsys):
+@pytest.fixture
+def converted(tmp_path, in_process, monkeypatch):
+    """A folder written by the command, as seen from another place than it was written from."""
     path = trainer_file(tmp_path / "imagen.pt")
-    (tmp_path / "c.json").write_text('{"settings": {"image_sizes": [16, 16], "timesteps": 1}}')
-    out = str(tmp_path / "out")
-    assert main(["convert", str(path), "-o", out, "--config", str(tmp_path / "c.json")]) == 0
-    picture = tmp_path / "p.png"
-    command = ["sample", out, "a cat", "-o", str(picture), "--text-encoder", "bytes:12"]
-    assert main(command) == 0 and picture.read_bytes()[:4] == b"\x89PNG"
-    assert main(["sample", str(tmp_path / "none"), "a cat"]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "c.json").write_text('{"settings": {"image_sizes": [16, 16], "timesteps": 2}}')
+    arguments = [str(path), "--config", str(tmp_path / "c.json"), "--text-encoder", "bytes:12"]
+    assert run(["convert", *arguments, "-o", str(tmp_path / "out")]) == 0
+    return str(tmp_path / "out")
+
+
+def test_from_a_checkpoint_to_pictures_by_command(converted, tmp_path, capsys):
+    def draw(*more, name="p.png"):
+        command = ["sample", "a cat", "--model", converted, "-o", str(tmp_path / name), *more]
+        assert run([*command, "--steps", "1"]) == 0
+        return tmp_path / name
+
+    capsys.readouterr()
+    first = draw("--seed", "4", "--json")
+    report = json.loads(capsys.readouterr().out)
+    assert report["files"] == [str(first)] and report["pictures"][0]["caption"] == "a cat"
+    assert report["model"] == {"name": "out", "text_encoder": "bytes:12"}
+    assert read_recipe(first)["seed"] == 4
+    # What the cascade itself draws from that seed.
+    imagen = load(converted)
+    change_steps(imagen, 1)
+    assert imagen.settings.timesteps == (1, 2)
+    torch.manual_seed(4)
+    expected = imagen.sample(texts=["a cat"], cond_scale=3.0, return_pil_images=True)[0]
+    assert np.array_equal(np.array(Image.open(first)), np.array(expected))
+    # A picture is the same wherever it is in a row of them; other guidance draws another one.
+    draw("--seed", "3", "-n", "2", "--write-captions", name="q.png")
+    again = Image.open(tmp_path / "q-1.png")
+    assert np.array_equal(np.array(again), np.array(expected))
+    assert (tmp_path / "q-0.txt").read_text() == "a cat"
+    other = Image.open(draw("--seed", "4", "--guidance", "1", "--size", "16", name="r.png"))
+    assert not np.array_equal(np.array(other), np.array(expected))
+    assert Image.open(draw("-n", "2", "--grid", name="g.png")).size == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--negative", "dull"], "got --negative for a cascade of imagen-pytorch"),
+        (["--size", "16x16"], "WIDTHxHEIGHT"),
+        (["--size", "64"], "expected one of [16, 16]"),
+        (["--stage-option", "16:steps=2"], "--stage-option"),
+        (["--steps", "0"], "steps"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(converted, tmp_path, capsys, more, said):
+    command = ["sample", "a cat", "--model", converted, "-o", str(tmp_path / "p.png"), *more]
+    assert run(command) in (1, 2)
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_the_text_encoder_is_kept(converted, tmp_path):
+    assert imagen_pytorch.SETTINGS_FILE == SETTINGS_FILE and imagen_pytorch.is_converted(converted)
+    imagen = load(converted)
+    assert imagen.lazy_text.spec == "bytes:12" and imagen.lazy_text.width is None  # not yet loaded
+    assert imagen.encode_text(["a cat"]).shape[-1] == 12
+    assert load(converted, text_encoder="bytes:12").lazy_text.width == 12
+    with pytest.raises(UsageError, match=r"calotype\.interop\.imagen_pytorch\.load"):
+        Cascade.load(converted)
+    with pytest.raises(UsageError, match="calotype convert"):
+        Cascade.load(tmp_path / "imagen.pt")
 
 
 def test_calotype_convert_takes_a_file(tmp_path, in_process, capsys):
@@ -180,7 +241,7 @@ def test_calotype_convert_takes_a_file(tmp_path, in_process, capsys):
     config.write_text('{"settings": {"image_sizes": [16, 16]}}')
     out = tmp_path / "out"
     assert run(["convert", str(path), "-o", str(out), "--config", str(config)]) == 0
-    assert "calotype.interop.imagen_pytorch sample" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"wrote {out}\n"
     assert_parity(load(out).unets[0], "base")
     torch.save(foreign("untold"), tmp_path / "unet.ckpt")
     assert run(["convert", str(tmp_path / "unet.ckpt"), "-o", str(tmp_path / "unet")]) == 0
@@ -190,8 +251,9 @@ def test_calotype_convert_takes_a_file(tmp_path, in_process, capsys):
 @pytest.mark.parametrize(
     ("more", "config", "said"),
     [
-        (["--half"], None, "expected --config alone"),
-        (["--text-encoder", "bytes:8"], None, "expected --config alone"),
+        (["--half"], None, "expected --config"),
+        (["--tokenizer", "."], None, "expected --config"),
+        (["--text-encoder", "bytes:8"], None, "reads no captions"),
         (["i.pt"], None, "got 2 paths"),
         ([], "[1]", "holds a list"),
         ([], "{", "as JSON"),
@@ -218,3 +280,5 @@ def test_calotype_convert_of_what_is_not_there(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     command = ["convert", str(tmp_path / "folder"), "-o", "o", "--config", "c.json"]
     assert run(command) == 2 and "--config for a folder" in capsys.readouterr().err
+    assert run([*command[:-2], "--no-ema"]) == 2
+    assert "--no-ema for a folder" in capsys.readouterr().err

@@ -149,9 +149,26 @@ def test_checkpoint_folders_keep_the_newest(tmp_path):
     assert other.num_steps_taken(1) == 2
 
 
+def test_one_network_is_kept_in_a_file(tmp_path):
+    unet = trainer().imagen.unets[0]
+    unet.persist_to_file(tmp_path / "unet.pt")
+    again = Unet.hydrate_from_file(tmp_path / "unet.pt")
+    config, state = unet.to_config_and_state_dict()
+    third = Unet.from_config_and_state_dict(config, state)
+    assert again.settings == third.settings == unet.settings
+    assert torch.equal(weights(again), weights(unet)) and torch.equal(weights(third), weights(unet))
+    whole = (tmp_path / "unet.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[:-9])
+    torch.save({"state_dict": state}, tmp_path / "theirs.pt")
+    trainer().save(tmp_path / "trainer.pt")
+    for name in ("cut.pt", "theirs.pt", "trainer.pt", "none.pt"):
+        with pytest.raises(CalotypeError):
+            Unet.hydrate_from_file(tmp_path / name)
+
+
 def test_pickles_are_not_read(tmp_path):
     torch.save({"model": {}}, tmp_path / "theirs.pt")
-    with pytest.raises(CalotypeError, match="imagen_pytorch convert"):
+    with pytest.raises(CalotypeError, match="calotype convert"):
         trainer().load(tmp_path / "theirs.pt")
 
 

@@ -1,6 +1,8 @@
 """Karlo against diffusers' own classes, at reduced widths with random weights.
 
-The widths of the published networks are written from memory of their `config.json` files.
+The widths of the published networks are those that diffusers' conversion script of Karlo has
+(scripts/convert_kakao_brain_unclip_to_diffusers.py, commit 0080668); of the prior, the defaults of
+diffusers' class, which that script takes.
 """
 
 from __future__ import annotations

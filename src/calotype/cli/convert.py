@@ -23,19 +23,21 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="Write weights as float16.")] = False,
     text_encoder: Annotated[
         str | None,
-        typer.Option(help="Encoder to use, e.g. t5_padded:FOLDER; else the one in the folder."),
+        typer.Option(
+            help="Encoder to use, e.g. t5_padded:FOLDER; else the one in the folder. "
+            "imagen-pytorch: t5:FOLDER; else the T5 it names."
+        ),
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of GLIDE's tokenizer.")] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="JSON file of what a file of imagen-pytorch does not say."),
     ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="imagen-pytorch: take its averaged weights.")
+    ] = True,
 ) -> None:
-    """Turn published weights into a cascade that sample takes with --model.
-
-    A file of imagen-pytorch becomes a folder that `python -m calotype.interop.imagen_pytorch
-    sample` draws from.
-    """
+    """Turn published weights into a cascade that sample takes with --model."""
     import torch
 
     from calotype.interop.glide.load import is_glide
@@ -43,27 +45,37 @@ def convert(
 
     # --config settles it for a file that happens to be called as one of GLIDE's.
     if any(p.is_file() and (config is not None or not is_glide(p)) for p in folders):
-        if half or text_encoder is not None or tokenizer is not None:
+        if half or tokenizer is not None:
             raise UsageError(
-                "got --half, --text-encoder or --tokenizer for a file of imagen-pytorch; expected "
-                "--config alone (the encoder is named when drawing)"
+                "got --half or --tokenizer for a file of imagen-pytorch; expected --config, "
+                "--text-encoder or --no-ema"
             )
-        _convert_imagen_pytorch(folders, out, config)
+        _convert_imagen_pytorch(folders, out, config, ema=ema, encoder=_anchored(text_encoder))
         return
-    if config is not None:
-        raise UsageError("got --config for a folder; expected it for a file of imagen-pytorch")
+    if config is not None or not ema:
+        what = "--no-ema" if config is None else "--config"
+        raise UsageError(f"got {what} for a folder; expected it for a file of imagen-pytorch")
     dtype = torch.float16 if half else torch.float32
-    convert_folders(folders, out, dtype=dtype, text_encoder=text_encoder, tokenizer=tokenizer)
+    encoder = _anchored(text_encoder)
+    convert_folders(folders, out, dtype=dtype, text_encoder=encoder, tokenizer=tokenizer)
     print(f"wrote {out}")
 
 
-def _convert_imagen_pytorch(files: list[Path], out: Path, config: Path | None) -> None:
+def _anchored(spec: str | None) -> str | None:
+    """The encoder's specification with its folder, if it has one, as seen from anywhere."""
+    kind, colon, place = (spec or "").partition(":")
+    return f"{kind}:{Path(place).resolve()}" if colon and Path(place).is_dir() else spec
+
+
+def _convert_imagen_pytorch(
+    files: list[Path], out: Path, config: Path | None, *, ema: bool, encoder: str | None
+) -> None:
     from calotype.interop.imagen_pytorch.convert import convert, read_config
 
     if len(files) != 1:
         raise UsageError(f"got {len(files)} paths; expected one file of imagen-pytorch")
-    print(f"wrote {convert(files[0], out, config=read_config(config))}")
-    print(f"draw: python -m calotype.interop.imagen_pytorch sample {out} CAPTION -o picture.png")
+    read = read_config(config)
+    print(f"wrote {convert(files[0], out, config=read, ema=ema, text_encoder=encoder)}")
 
 
 def export(

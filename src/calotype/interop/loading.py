@@ -13,7 +13,7 @@ import torch
 from calotype.cascade import Cascade
 from calotype.errors import UsageError
 from calotype.interop import deepfloyd, karlo
-from calotype.interop.glide.load import convert_glide, is_glide
+from calotype.interop.glide.load import convert_glide, is_glide, load_glide
 from calotype.interop.pickles import unpickled
 from calotype.interop.safety import open_weights, read_json
 
@@ -24,18 +24,27 @@ _LATENT = (
 )
 
 
-def load(*folders: Path | str, text_encoder: str | None = None) -> Cascade:
-    """A cascade with the weights of a published model; no pickle is read.
+def load(
+    *folders: Path | str, text_encoder: str | None = None, tokenizer: Path | str | None = None
+) -> Cascade:
+    """A cascade with the weights of a published model.
+
+    Pickles are refused; but GLIDE's, which come in no other form, are read as `convert` reads them.
 
     Args:
-        folders: one of Karlo; or the stages of DeepFloyd IF, from coarse to fine.
+        folders: one of Karlo; the stages of DeepFloyd IF, from coarse to fine; or one of GLIDE, or
+            its base and up-sampler.
         text_encoder: specification of the encoder; None takes the one beside the weights.
+        tokenizer: folder of GLIDE's tokenizer.
 
     Raises:
         UsageError: a folder holds something else, or pickles.
         CalotypeError: files are missing or damaged.
     """
     places = [Path(folder) for folder in folders]
+    if tokenizer is not None:
+        _check_glide(places, text_encoder)
+        return load_glide(places, tokenizer=Path(tokenizer))
     if not places:
         raise UsageError("got no folder; expected that of a published model")
     kinds = [_pipeline(place) for place in places]
@@ -66,14 +75,11 @@ def convert(
         CalotypeError: as for `load`.
     """
     places = [Path(folder) for folder in folders]
-    if places and all(is_glide(place) for place in places):
-        if text_encoder is not None:
-            raise UsageError("got a text encoder for GLIDE, which has its own; leave it out")
+    if tokenizer is not None or (places and all(is_glide(place) for place in places)):
+        _check_glide(places, text_encoder)
         source = places[0] if len(places) == 1 else places
         convert_glide(source, Path(out), tokenizer=tokenizer, dtype=dtype)
         return
-    if tokenizer is not None:
-        raise UsageError("got a tokenizer; expected one for GLIDE alone")
     if not places:
         raise UsageError("got no folder; expected that of a published model")
     kinds = [_pipeline(place) for place in places]
@@ -81,12 +87,22 @@ def convert(
         _load(readable, kinds, places, text_encoder).save(out, dtype=dtype)
 
 
+def _check_glide(places: Sequence[Path], text_encoder: str | None) -> None:
+    if not places or not all(is_glide(place) for place in places):
+        raise UsageError("got a tokenizer; expected one for GLIDE alone")
+    if text_encoder is not None:
+        raise UsageError("got a text encoder for GLIDE, which has its own; leave it out")
+
+
 def _pipeline(folder: Path) -> str:
     """The class its `model_index.json` names, if this library knows it."""
     if not folder.exists():
         raise UsageError(f"{str(folder)!r:.200} does not exist; name a published model's folder")
     if is_glide(folder):
-        raise UsageError(f"{folder} holds pickles; convert them first: calotype convert {folder}")
+        raise UsageError(
+            f"{folder} holds pickles of GLIDE; give load tokenizer=FOLDER, or convert them first: "
+            f"calotype convert {folder} --tokenizer FOLDER"
+        )
     if not (folder / INDEX).is_file():
         raise UsageError(f"{str(folder)!r:.200} has no {INDEX}; name a published model's folder")
     kind = read_json(folder / INDEX).get("_class_name")

@@ -1,4 +1,4 @@
-"""Reading pickles of weights, for `calotype convert` alone.
+"""Reading pickles of weights: for `convert`, and for `load` of GLIDE, which has no other files.
 
 A process of its own reads them with `weights_only=True`, under a limit on its memory that follows
 from the size of the file, and writes safetensors; this process reads those as it would any.

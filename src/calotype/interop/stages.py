@@ -13,10 +13,16 @@ from torch import Tensor
 from calotype.cascade.stage import Stage
 from calotype.config import AdmConfig, StageConfig, UnclipText
 from calotype.errors import ConfigError
-from calotype.interop.safety import ForeignWeights, open_weights, read_json
+from calotype.interop.safety import ForeignWeights, open_weights, read_json, refuse_unknown
 from calotype.interop.unet import Rule, check_names, rules, unclip_rules
 
 State = dict[str, Tensor]
+_TEXT_PROJECTION = (
+    "clip_embeddings_dim",
+    "clip_extra_context_tokens",
+    "cross_attention_dim",
+    "time_embed_dim",  # checked with the shapes
+)
 
 
 def gathered(
@@ -84,6 +90,7 @@ def text_projection_config(folder: Path, text: UnclipText) -> tuple[int, UnclipT
             f"{where}: got the class {data.get('_class_name')!r:.80}; known: "
             "['UnCLIPTextProjModel']"
         )
+    refuse_unknown(data, _TEXT_PROJECTION, where)
     width = _whole(data, "cross_attention_dim", where)
     if width != text.width:
         raise ConfigError(

@@ -50,11 +50,9 @@ def glide_stage(
     check_names(shapes, names, stage.network.state_dict())
     state = {}
     for name, here in names.items():
-        tensor = converted(name, read(name), head_dim).to(torch.float32)
-        layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-        state[here] = tensor.contiguous(memory_format=layout)
+        state[here] = converted(name, read(name), head_dim).to(torch.float32).contiguous()
     stage.network.load_state_dict(state, assign=True)
-    return stage.requires_grad_(True).eval()
+    return stage.requires_grad_(True).arrange().eval()
 
 
 def stage_config(
@@ -73,6 +71,7 @@ def stage_config(
             spacing="linspace",
             precision="float64",
         ),
+        arithmetic="table",
         lowres=LowresConfig(filter="bilinear"),
         sampling=_sampling(network),
     )

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.interop.imagen_pytorch.cascade import CascadedUnets
 from calotype.interop.imagen_pytorch.files import build, check_shapes, fill, save
 from calotype.interop.imagen_pytorch.infer import NOT_IN_WEIGHTS, infer_unet
 from calotype.interop.imagen_pytorch.keys import own_name
@@ -76,7 +77,12 @@ def read_config(path: Path | None) -> dict[str, Any]:
 
 
 def convert(
-    path: str | Path, out: str | Path, *, config: Mapping[str, Any] | None = None, ema: bool = True
+    path: str | Path,
+    out: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    ema: bool = True,
+    text_encoder: str | None = None,
 ) -> Path:
     """Convert a checkpoint of imagen-pytorch 1.x or 2.x.
 
@@ -87,14 +93,21 @@ def convert(
             {arguments of it, at least image_sizes}, "unets": [{arguments of Unet}, ...]}. Arguments
             of U-Nets are read off the weights but for `NOT_IN_WEIGHTS`.
         ema: take the averaged weights, where the file has them.
+        text_encoder: spec of the encoder that captions load, e.g. "t5:FOLDER"; None = the T5 that
+            the cascade names.
 
     Raises:
+        UsageError: `text_encoder` is given for a network that reads no captions.
         CalotypeError: the file is damaged, no such checkpoint, or of a video network.
         ConfigError: an argument is missing or does not fit.
     """
     with unpickled(Path(path)) as file:
         foreign = _take_apart(file.weights.shapes, file.plain, ema=ema)
         model = _build(foreign, {} if config is None else config)
+        if text_encoder is not None:
+            if not isinstance(model, CascadedUnets) or model.unconditional:
+                raise UsageError("got a text encoder for a network that reads no captions")
+            model.lazy_text.spec = text_encoder
         expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         sources = {
             (name if isinstance(model, Unet) else f"unets.{i}.{name}"): source

@@ -23,7 +23,7 @@ from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen
 from calotype.interop.imagen_pytorch.options import to_json
 from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.unet import Unet
-from calotype.text import TextEncoder
+from calotype.text import TextEncoder, build_text_encoder
 
 FORMAT = 1
 SETTINGS_FILE = "imagen.json"
@@ -39,7 +39,8 @@ def describe(model: nn.Module) -> dict[str, Any]:
     if isinstance(model, CascadedUnets):
         kind = "ElucidatedImagen" if isinstance(model, ElucidatedImagen) else "Imagen"
         unets = [describe(unet) for unet in model.unets]
-        return {"kind": kind, "settings": to_json(model.settings), "unets": unets}
+        data = {"kind": kind, "settings": to_json(model.settings), "unets": unets}
+        return data | {"text_encoder": model.lazy_text.spec}
     if isinstance(model, Unet):
         return {"kind": "Unet", "settings": to_json(model.settings)}
     return {"kind": "NullUnet"}
@@ -54,6 +55,8 @@ def build(
         ConfigError: the description names unknown kinds or settings.
     """
     kind = data.get("kind")
+    # Not on the meta device: an encoder has weights of its own.
+    encoder = build_text_encoder(text_encoder) if isinstance(text_encoder, str) else text_encoder
     with torch.device("meta"):
         if kind == "NullUnet":
             return NullUnet()
@@ -68,7 +71,11 @@ def build(
             raise ConfigError("got no list of unets; expected one record each")
         unets = [build(_mapping(unet, "a U-Net")) for unet in described]
         settings = _mapping(data.get("settings"), "settings")
-        return _CASCADES[kind](unets, text_encoder=text_encoder, **settings)
+        model = _CASCADES[kind](unets, text_encoder=encoder, **settings)
+    spec = data.get("text_encoder", model.lazy_text.spec) if text_encoder is None else text_encoder
+    if isinstance(spec, str):
+        model.lazy_text.spec = spec
+    return model
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -144,6 +151,28 @@ def load(folder: str | Path, *, text_encoder: TextEncoder | str | None = None) -
     return model
 
 
+def save_unet(unet: Unet, path: Path) -> None:
+    """Write one U-Net and its arguments into one file."""
+    write_tensors(path, unet.state_dict(), {SETTINGS_FILE: json.dumps(describe(unet))})
+
+
+def read_unet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The arguments and the weights that `save_unet` wrote.
+
+    Raises:
+        CalotypeError: no such file, another kind of file, or weights that do not fit.
+    """
+    tensors, metadata = read_tensors(path)
+    try:
+        data = _mapping(json.loads(metadata.get(SETTINGS_FILE, "null")), "a U-Net")
+    except ValueError as error:
+        raise CalotypeError(f"{path} is no file of Unet.persist_to_file") from error
+    model = build(data)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    check_shapes(expected, {name: tuple(value.shape) for name, value in tensors.items()})
+    return _mapping(data.get("settings"), "settings"), tensors
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, all or nothing."""
     owned = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -177,7 +206,7 @@ def _opened(path: Path) -> Any:
         if start[:2] == b"PK" or start[:1] == b"\x80":
             raise CalotypeError(
                 f"{path} is a pickle, as imagen-pytorch writes them; expected safetensors: "
-                f"python -m calotype.interop.imagen_pytorch convert {path} -o FOLDER"
+                f"calotype convert {path} -o FOLDER"
             )
         return safe_open(path, framework="pt")
     except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from calotype.interop.imagen_pytorch.config import (
     ElucidatedSettings,
     ImagenSettings,
     SampleOptions,
+    per_stage,
 )
 from calotype.interop.imagen_pytorch.formulation import Formulation
 from calotype.interop.imagen_pytorch.options import read_options
@@ -84,6 +86,14 @@ class ElucidatedImagen(CascadedUnets):
         return self.settings.formulations(
             sigma_min=options.sigma_min, sigma_max=options.sigma_max
         )
+
+
+def change_steps(model: Imagen | ElucidatedImagen, steps: int) -> None:
+    """Let the first U-Net draw in so many steps; the others as they did."""
+    name = "num_sample_steps" if isinstance(model, ElucidatedImagen) else "timesteps"
+    own = per_stage(name, getattr(model.settings, name), len(model.unets))
+    settings: Any = replace(model.settings, **{name: (steps, *own[1:])})  # type: ignore[arg-type]
+    model.settings, model.formulations = settings, settings.formulations()
 
 
 def _with_fields(function: Any, kind: type, first: int) -> inspect.Signature:

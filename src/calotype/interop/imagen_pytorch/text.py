@@ -60,10 +60,13 @@ class LazyText:
     Args:
         name: of a T5 encoder.
         given: an encoder, or a spec of `build_text_encoder`, to use instead.
+
+    Attributes:
+        spec: of the encoder that the first caption loads; saved with a cascade.
     """
 
     def __init__(self, name: str, given: TextEncoder | str | None) -> None:
-        self.name = name
+        self.spec = given if isinstance(given, str) else f"t5:{name}"
         self._encoder = build_text_encoder(given) if isinstance(given, str) else given
 
     @property
@@ -81,10 +84,10 @@ class LazyText:
             raise UsageError("texts: got one string, expected a list of strings; write [caption]")
         if self._encoder is None:
             try:
-                self._encoder = build_text_encoder(f"t5:{self.name}")
+                self._encoder = build_text_encoder(self.spec)
             except CalotypeError as error:
                 raise CalotypeError(
-                    f"texts= needs the text encoder {self.name!r}, which is not at hand; pass "
+                    f"texts= needs the text encoder {self.spec!r}, which is not at hand; pass "
                     "text_embeds=, or give Imagen text_encoder= (an encoder, or a spec such as "
                     f"'t5:FOLDER') ({error})"
                 ) from error

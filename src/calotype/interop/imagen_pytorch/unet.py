@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -33,7 +34,7 @@ from calotype.interop.imagen_pytorch.layers import (
     plain_block,
     resized,
 )
-from calotype.interop.imagen_pytorch.options import read_options
+from calotype.interop.imagen_pytorch.options import read_options, to_json
 from calotype.interop.imagen_pytorch.settings import PERCEIVER_POSITIONS, UnetSettings
 from calotype.networks.blocks import zero_init
 
@@ -164,6 +165,37 @@ class Unet(CudaOptional):
         if all(own[name] == value for name, value in changes.items()):
             return self
         return type(self)(**{**own, **changes})
+
+    def to_config_and_state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Its arguments as plain data, and its weights."""
+        return to_json(self.settings), self.state_dict()
+
+    @classmethod
+    def from_config_and_state_dict(
+        cls, config: Mapping[str, Any], state_dict: Mapping[str, Tensor]
+    ) -> Self:
+        """The network of `to_config_and_state_dict`; names of imagen-pytorch's weights fit, too."""
+        unet = cls(**config)
+        unet.load_state_dict(dict(state_dict))
+        return unet
+
+    def persist_to_file(self, path: str | Path) -> None:
+        """Write it into one safetensors file; the suffix does not matter."""
+        from calotype.interop.imagen_pytorch.files import save_unet
+
+        save_unet(self, Path(path))
+
+    @classmethod
+    def hydrate_from_file(cls, path: str | Path) -> Self:
+        """Read a file of `persist_to_file`; imagen-pytorch's own: `calotype convert`.
+
+        Raises:
+            CalotypeError: no such file, a pickle, or one that does not fit.
+        """
+        from calotype.interop.imagen_pytorch.files import read_unet
+
+        config, weights = read_unet(Path(path))
+        return cls.from_config_and_state_dict(config, weights)
 
     def encode_text(
         self, text_embeds: Tensor, text_mask: Tensor | None, keep: Tensor

@@ -1,0 +1,153 @@
+"""Drawing with converted cascades of imagen-pytorch, for `calotype sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calotype.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from calotype.cascade.cascade import Preview
+    from calotype.cli.drawing import DrawRequest
+
+# Known here, too, so that other models are drawn without importing the package.
+SETTINGS_FILE = "imagen.json"
+_GUIDANCE = 3.0  # of that package's examples; a cascade has none of its own
+
+
+def is_converted(model: str | None) -> bool:
+    """Whether a model is a folder that `calotype convert` wrote from a file of imagen-pytorch."""
+    return model is not None and (Path(model) / SETTINGS_FILE).is_file()
+
+
+@dataclass(frozen=True)
+class ImagenPlan:
+    """What is drawn together; `group` and `stages` as the drawing command asks for them."""
+
+    captions: Sequence[str]
+    seeds: Sequence[int]
+    shown: tuple[int, int]
+
+    @property
+    def stages(self) -> tuple[ImagenPlan]:
+        """Itself: only the last stage's size matters."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class ImagenJob:
+    """How many pictures are drawn between two writes."""
+
+    group: int = 1
+
+
+class ImagenDrawer:
+    """Draws one picture a seed; the same calls as `calotype.cli.draw_job.Drawer`.
+
+    Args:
+        request: what the user asked for.
+        quiet: show no progress.
+
+    Raises:
+        UsageError: an option means nothing to such a cascade.
+        CalotypeError: files are missing or damaged.
+    """
+
+    job = ImagenJob()
+
+    def __init__(self, request: DrawRequest, *, quiet: bool) -> None:
+        from calotype.cascade.runtime import choose_runtime
+        from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, load
+        from calotype.interop.imagen_pytorch.imagen import change_steps
+
+        _refuse(request)
+        model = load(str(request.model))
+        if not isinstance(model, Imagen | ElucidatedImagen):
+            raise UsageError(f"{request.model} holds a single U-Net; expected a cascade")
+        sizes = model.image_sizes
+        if request.size is not None and request.size not in sizes:
+            raise UsageError(f"got --size {request.size}; expected one of {list(sizes)}")
+        if request.steps is not None:
+            change_steps(model, request.steps)
+        runtime = choose_runtime(request.device, "float32", request.threads)
+        runtime.apply(())
+        self.model = model.to(runtime.device)
+        last = len(sizes) if request.size is None else sizes.index(request.size) + 1
+        self._side = sizes[last - 1]
+        guidance = _GUIDANCE if request.guidance is None else request.guidance
+        self._options: dict[str, Any] = {
+            "cond_scale": 1.0 if model.unconditional else guidance,
+            "stop_at_unet_number": last,
+            "return_pil_images": True,
+            "use_tqdm": not quiet,
+        }
+        self._name = Path(str(request.model)).name
+
+    def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> ImagenPlan:
+        """Check the captions; nothing is computed."""
+        if self.model.unconditional and any(captions):
+            raise UsageError("got a caption for a cascade without text; expected ''")
+        return ImagenPlan(captions, seeds, (self._side, self._side))
+
+    def draw(
+        self, plan: ImagenPlan, show: Callable[[Preview], None] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Pixels (H, W, 3) of each picture; the cascade shows its own progress."""
+        import numpy as np
+        import torch
+
+        for caption, seed in zip(plan.captions, plan.seeds, strict=True):
+            torch.manual_seed(seed)
+            texts = None if self.model.unconditional else [caption]
+            yield np.asarray(self.model.sample(texts=texts, **self._options)[0].convert("RGB"))
+
+    def recipe(self, plan: ImagenPlan, row: int) -> dict[str, Any]:
+        """What the PNG carries."""
+        import torch
+
+        from calotype import __version__
+
+        steps = [len(formulation.levels) - 1 for formulation in self.model.formulations]
+        sampling = {"guidance_weight": self._options["cond_scale"]}
+        return {
+            "format": 1,
+            "version": __version__,
+            "torch": torch.__version__,
+            "kind": "imagen_pytorch",
+            "caption": plan.captions[row],
+            "negative_caption": None,
+            "seed": plan.seeds[row],
+            "model": {"name": self._name, "text_encoder": self.model.lazy_text.spec},
+            "stages": [
+                {
+                    "resolution": side,
+                    "height": side,
+                    "width": side,
+                    "dtype": "float32",
+                    "sampling": {"steps": count, **sampling},
+                }
+                for side, count in zip(self.model.image_sizes, steps, strict=True)
+            ][: self._options["stop_at_unet_number"]],
+        }
+
+
+def _refuse(request: DrawRequest) -> None:
+    given = {
+        "WIDTHxHEIGHT as --size": isinstance(request.size, tuple),
+        "--stage-option": bool(request.stage_options),
+        "--negative": request.negative is not None,
+        "--like": request.like is not None,
+        "--lora": bool(request.loras),
+        "--dtype": request.dtype is not None,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                f"got {option} for a cascade of imagen-pytorch; expected captions, -n, --seed, "
+                "--steps, --guidance, --size as one number, --grid, --device or --threads"
+            )
