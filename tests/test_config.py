@@ -54,6 +54,9 @@ def test_recipes_load(name: str) -> None:
         ({"channels": "4", "blocks": 1}, "expected int"),
         ({"channels": True, "blocks": 1}, "expected int"),
         ({"channels": 0, "blocks": 1}, "got channels=0"),
+        ({"channels": 10**9, "blocks": 1}, "from 1 to 65536"),
+        ({"channels": 4, "blocks": 10**6}, "from 1 to 1024"),
+        ({"qqq": 4, "blocks": 1}, "expected one of channels, blocks,"),
         ([1], "expected the fields of LevelConfig"),
     ],
 )
@@ -72,11 +75,49 @@ def test_wrong_settings_are_refused(data: object, message: str) -> None:
         ("threshold_percentile", 1.5),
         ("aug_level", -0.1),
         ("sigma_min", 100.0),
+        ("rho", float("inf")),
+        ("guidance_interval", (5.0, 0.5)),
+        ("guidance_interval", (-1.0, 0.5)),
+        ("guidance_interval", (float("nan"), 0.5)),
     ],
 )
-def test_sampling_ranges(field: str, value: float) -> None:
+def test_sampling_ranges(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         dataclasses.replace(SamplingConfig(), **{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("head_dim", 0), ("embed_dim", -1), ("canvas_hidden", 0), ("canvas_resolution", 0)],
+)
+def test_network_ranges(field: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=field):
+        dataclasses.replace(NETWORK, **{field: value})  # type: ignore[arg-type]
+
+
+def test_negative_counts_do_not_mean_none() -> None:
+    with pytest.raises(ConfigError, match="canvas_channels"):
+        LevelConfig(channels=64, blocks=1, canvas_channels=-1)
+    with pytest.raises(ConfigError, match="stem_channels"):
+        EfficientUNetConfig(levels=NETWORK.levels, text_dim=0, stem_channels=-1)
+
+
+def test_a_canvas_has_pixels_on_every_level() -> None:
+    levels = (
+        LevelConfig(channels=64, blocks=1),
+        LevelConfig(channels=64, blocks=1, canvas_channels=8),
+    )
+    with pytest.raises(ConfigError, match="got canvas_resolution=4; expected a number from 8"):
+        UNetConfig(levels=levels, text_dim=6, fold=4, canvas_resolution=4)
+
+
+def test_heads_must_fit_the_middle_that_attends_where_any_level_does() -> None:
+    levels = (
+        LevelConfig(channels=64, blocks=1, self_attention=True),
+        LevelConfig(channels=32, blocks=1),
+    )
+    with pytest.raises(ConfigError, match="got 32 channels with attention heads of 64"):
+        UNetConfig(levels=levels, text_dim=0)
 
 
 def test_override_reaches_deep_and_keeps_zero_and_null() -> None:
@@ -114,6 +155,12 @@ def test_file_errors_name_the_file(tmp_path: Path) -> None:
         load_config(path, StageConfig)
     path.write_text("{")
     with pytest.raises(ConfigError, match=r"stage\.json is not valid JSON"):
+        load_config(path, StageConfig)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match=r"stage\.json is not valid JSON: nested too deeply"):
+        load_config(path, StageConfig)
+    path.write_text(json.dumps({**to_dict(STAGE), "network": {"kind": ["unet"]}}))
+    with pytest.raises(ConfigError, match=r"network\.kind=\['unet'\]; expected one of"):
         load_config(path, StageConfig)
     path.write_text(json.dumps({**to_dict(STAGE), "resolutoin": 1}))
     with pytest.raises(ConfigError, match="did you mean 'resolution'"):

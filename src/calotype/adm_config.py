@@ -105,7 +105,7 @@ class AdmConfig:
         middle: attention in the middle.
         lowres: whether a low-resolution picture is joined to the input.
         aug_level: whether its noise level is embedded.
-        extra_channels: further input channels (in-painting: known picture and mask, 4).
+        extra_channels: further input channels (inpainting: known picture and mask, 4).
         learned_variance: three more output channels tell the variance of the reverse step.
         head_dim: channels of one attention head.
         embed_dim: width of the time embedding; 0 = four times the first level's channels.

@@ -6,7 +6,7 @@ know nothing of where these came from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ class TextEmbedding:
     """Token states of a frozen text encoder.
 
     Args:
-        tokens: encoder states, (B, L, D); rows of padding are ignored whatever they hold.
+        tokens: encoder states, (B, L, D), finite; what rows of padding hold is ignored.
         mask: True = real token, (B, L) bool. A caption without real tokens is the null caption.
     """
 
@@ -82,7 +82,7 @@ class Conditioning:
             (B, 3, H, W) in about [-1, 1]; None for a base stage.
         aug_level: how much `lowres` was noised, (B,) in [0, 1]; None for a base stage.
         extra: further channels of the input that some networks take, (B, C, H, W): for
-            in-painting, the known picture times its mask, then the mask (1 = known).
+            inpainting, the known picture times its mask, then the mask (1 = known).
     """
 
     text: TextEmbedding | None = None
@@ -92,8 +92,7 @@ class Conditioning:
 
     def drop_text(self, keep: Tensor) -> Conditioning:
         """Null the captions where `keep`, (B,) bool, is False."""
-        text = None if self.text is None else self.text.drop(keep)
-        return Conditioning(text, self.lowres, self.aug_level, self.extra)
+        return self if self.text is None else replace(self, text=self.text.drop(keep))
 
     def without_text(self) -> Conditioning:
         """The same pictures with the null caption: the other half of guidance."""
@@ -103,9 +102,14 @@ class Conditioning:
 
     @staticmethod
     def cat(a: Conditioning, b: Conditioning) -> Conditioning:
-        """Join two batches, e.g. with and without text for one guided forward pass."""
-        if (a.text is None) != (b.text is None) or (a.lowres is None) != (b.lowres is None):
-            raise ValueError("got conditionings of different kinds; expected both with the same")
+        """Join two batches, e.g. with and without text for one guided forward pass.
+
+        Raises:
+            ValueError: one of them has what the other lacks.
+        """
+        for name in ("text", "lowres", "aug_level", "extra"):
+            if (getattr(a, name) is None) != (getattr(b, name) is None):
+                raise ValueError(f"got {name} in one of two batches; expected it in both or none")
         text = None
         if a.text is not None and b.text is not None:
             text = TextEmbedding.cat(a.text, b.text)

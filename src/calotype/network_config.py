@@ -31,7 +31,8 @@ class LevelConfig:
     Args:
         channels: feature channels.
         blocks: residual blocks on the way down; see the network for the way up.
-        self_attention: self-attention after each block; text keys and values are joined to it.
+        self_attention: self-attention after each block (Efficient U-Net: after the last); text keys
+            and values are concatenated to the pixels'.
         cross_attention: attention to the text alone, where there is no self-attention.
         canvas_channels: channels of the text canvas added here; 0 = none.
         checkpoint: recompute this level in the backward pass instead of keeping it in memory.
@@ -46,13 +47,22 @@ class LevelConfig:
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        require(self.channels > 0, f"got channels={self.channels}; expected at least 1")
-        require(self.blocks > 0, f"got blocks={self.blocks}; expected at least 1")
+        in_range("channels", self.channels, 1, 65536)
+        in_range("blocks", self.blocks, 1, 1024)
+        require(
+            self.canvas_channels >= 0,
+            f"got canvas_channels={self.canvas_channels}; expected 0 (no canvas) or more",
+        )
         require(
             not (self.self_attention and self.cross_attention),
             "got both self_attention and cross_attention in one level; choose one: "
             "self-attention already attends to the text",
         )
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is attention of either kind."""
+        return self.self_attention or self.cross_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +98,12 @@ class UNetConfig:
     def __post_init__(self) -> None:
         """Check that the parts fit."""
         _check_network(self)
+        in_range("canvas_hidden", self.canvas_hidden, 1, 65536)
+        # The coarsest level's maps have at least one pixel.
+        lowest = self.divisor if any(level.canvas_channels for level in self.levels) else 1
+        in_range("canvas_resolution", self.canvas_resolution, lowest, 65536)
+        if any(level.self_attention for level in self.levels):
+            _check_heads(self.levels[-1], self.head_dim)  # the middle attends, too
 
     @property
     def divisor(self) -> int:
@@ -120,6 +136,7 @@ class EfficientUNetConfig:
     def __post_init__(self) -> None:
         """Check that the parts fit."""
         _check_network(self)
+        in_range("stem_channels", self.stem_channels, 0, 65536)
         require(
             all(level.canvas_channels == 0 for level in self.levels),
             "got canvas_channels in an EfficientUNetConfig; only the base U-Net has a text canvas",
@@ -134,16 +151,22 @@ class EfficientUNetConfig:
 def _check_network(config: UNetConfig | EfficientUNetConfig) -> None:
     require(len(config.levels) > 0, "got no levels; expected at least one LevelConfig")
     require(config.fold >= 1, f"got fold={config.fold}; expected at least 1")
+    in_range("head_dim", config.head_dim, 1, 65536)
+    in_range("embed_dim", config.embed_dim, 0, 65536)
     require(config.text_dim >= 0, f"got text_dim={config.text_dim}; expected 0 or more")
     require(0 <= config.dropout < 1, f"got dropout={config.dropout}; expected [0, 1)")
     for level in config.levels:
-        attends = level.self_attention or level.cross_attention
-        require(
-            not attends or level.channels % config.head_dim == 0,
-            f"got {level.channels} channels with attention heads of {config.head_dim}; expected "
-            "a multiple: change channels or head_dim",
-        )
+        if level.attends:
+            _check_heads(level, config.head_dim)
         require(
             config.text_dim > 0 or not (level.cross_attention or level.canvas_channels),
             "got cross_attention or canvas_channels with text_dim=0; expected a text_dim",
         )
+
+
+def _check_heads(level: LevelConfig, head_dim: int) -> None:
+    require(
+        level.channels % head_dim == 0,
+        f"got {level.channels} channels with attention heads of {head_dim}; expected a multiple: "
+        "change channels or head_dim",
+    )

@@ -68,10 +68,10 @@ class SamplingConfig:
         sigma_min: last noisy sigma/alpha of the Karras grid.
         rho: curvature of the Karras grid.
         guidance_weight: Imagen's w; 1 = off.
-        guidance_interval: sigma/alpha between which guidance acts (Kynkaanniemi et al. 2024);
+        guidance_interval: sigma/alpha between which guidance acts (Kynkäänniemi et al. 2024);
             None = everywhere.
         guidance_rescale: phi of Lin et al. 2023, section 3.4; 0 = off.
-        oscillating_guidance: alternate guidance with weight 1 (Saharia et al. 2022, appendix).
+        oscillating_guidance: alternate guidance with weight 1 (Imagen Video, Ho et al. 2022).
         threshold_percentile: dynamic-threshold percentile in (0, 1]; None = static clip.
         threshold_ceiling: largest divisor of dynamic thresholding, at least 1; None = none.
         timesteps: of a discrete schedule, falling; they take the place of `steps`.
@@ -124,4 +124,9 @@ class SamplingConfig:
             f"got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; "
             "expected 0 < sigma_min < sigma_max",
         )
-        require(self.rho > 0, f"got rho={self.rho}; expected a positive number")
+        require(0 < self.rho < float("inf"), f"got rho={self.rho}; expected a positive number")
+        interval = self.guidance_interval
+        require(
+            interval is None or 0 <= interval[0] <= interval[1],
+            f"got guidance_interval={interval}; expected two rising sigma/alpha, such as [0.5, 5]",
+        )

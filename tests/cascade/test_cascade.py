@@ -1,11 +1,13 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 import calotype.cascade.cascade as module
 from calotype.cascade import Cascade, Stage, StageEdit
-from calotype.config import SamplingConfig
+from calotype.cascade.sizes import padded_lowres_size
+from calotype.config import EfficientUNetConfig, LevelConfig, SamplingConfig, StageConfig
 from calotype.errors import ConfigError, UsageError
 
 CAPTIONS = ["a red fox", "pizza", ""]
@@ -175,9 +177,12 @@ def test_a_super_resolution_cascade_only_upscales(cascade):
         ({"stop_at": 64}, r"\[8, 16, 32\]"),
         ({"size": (30, 32)}, "multiples of 8"),
         ({"size": (0, 32)}, "multiples of 8"),
+        ({"size": 32}, "height, width"),
+        ({"size": (32,)}, "height, width"),
         ({"size": (8192, 8192)}, "at most"),
         ({"sampling": [SamplingConfig()]}, "1 sampling for the 3 stages"),
         ({"sampling": {64: SamplingConfig()}}, "stage 64"),
+        ({"sampling": SamplingConfig()}, "sampling of type SamplingConfig; expected a mapping"),
         ({"negative_captions": ["x"]}, "1 negative captions"),
         ({"max_batch": 0}, "max_batch=0"),
         ({"edits": {8: StageEdit(start=torch.zeros(1, 3, 9, 8))}}, "start of shape"),
@@ -190,6 +195,21 @@ def test_wrong_input_is_refused_before_computing(cascade, monkeypatch, options, 
     captions = arguments.pop("captions")
     with pytest.raises(UsageError, match=message):
         cascade.steps(captions, **arguments)
+
+
+def test_seeds_may_be_of_numpy(cascade):
+    plan = cascade.plan(CAPTIONS, seeds=np.arange(3))
+    assert plan.seeds == (0, 1, 2)
+    assert all(type(seed) is int for seed in plan.seeds)
+
+
+@pytest.mark.parametrize(("source", "resolution"), [(7, 58), (8, 32), (24, 64)])
+def test_sizes_to_upscale_are_the_smallest_that_fit(source, resolution):
+    network = EfficientUNetConfig(levels=(LevelConfig(channels=8, blocks=1),), text_dim=0)
+    config = StageConfig(resolution=resolution, lowres_resolution=source, network=network)
+    side = 3 * source
+    fits = [n for n in range(side, 2 * side) if n * resolution % (source * 2) == 0]
+    assert padded_lowres_size((side, side + 1), [Stage(config)]) == (side, fits[1])
 
 
 def test_wrong_pictures_to_upscale(cascade):

@@ -9,6 +9,8 @@ import torch
 import calotype
 from calotype.cascade import Cascade, files, load_stage, save_stage
 from calotype.cascade.find import find_cascade
+from calotype.cascade.prior import Prior, load_prior, save_prior
+from calotype.config import PriorConfig, PriorNetworkConfig
 from calotype.errors import CalotypeError, ConfigError, UsageError
 
 
@@ -33,7 +35,7 @@ def test_round_trip_draws_the_same(cascade, folder):
     for a, b in zip(images(cascade), images(again), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
     assert sorted(again.weights) == [8, 16, 32]
-    assert len(calotype.cascade.Cascade.load(folder, stop_at=16).stages) == 2
+    assert len(calotype.load(folder, stop_at=16).stages) == 2
 
 
 def test_half_precision_files_are_half_as_large_and_load_as_float32(cascade, folder, tmp_path):
@@ -59,6 +61,18 @@ def test_a_weight_that_overflows_half_precision_is_refused(cascade, tmp_path):
     finally:
         with torch.no_grad():
             parameter.copy_(kept)
+
+
+def test_a_prior_that_overflows_half_precision_is_refused(tmp_path):
+    network = PriorNetworkConfig(clip_dim=4, heads=1, head_dim=4, layers=1, context=2)
+    prior = Prior(PriorConfig(network=network))
+    save_prior(prior, tmp_path / "good", dtype=torch.float16)
+    assert load_prior(tmp_path / "good").config == prior.config
+    with torch.no_grad():
+        prior.network.mean[0] = 1e6
+    with pytest.raises(CalotypeError, match="not finite"):
+        save_prior(prior, tmp_path / "bad", dtype=torch.float16)
+    assert not (tmp_path / "bad").exists()
 
 
 def test_saving_replaces_a_cascade_and_nothing_else(cascade, folder, tmp_path):
@@ -256,6 +270,13 @@ def test_real_write_errors_leave_the_old_cascade_and_no_rest(cascade, folder, tm
     assert {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["8", "small"]
     assert list((tmp_path / "8").iterdir()) == []
+
+
+def test_names_as_long_as_the_disk_takes_can_be_written(tmp_path):
+    path = tmp_path / ("\N{CAT}" * 62 + ".png")  # 252 bytes; most disks take 255
+    files.write_file(path, b"cat")
+    assert path.read_bytes() == b"cat"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_files_are_as_readable_as_the_umask_says(cascade, tmp_path):

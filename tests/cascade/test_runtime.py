@@ -69,6 +69,12 @@ def test_applied_to_stages(cascade):
         runtime.Runtime("cpu", "float32", before, forced=True).apply(cascade.stages)
 
 
+def test_the_prior_goes_where_the_stages_go(cascade):
+    prior = torch.nn.Linear(1, 1)
+    runtime.Runtime("meta", "float32", torch.get_num_threads()).apply((), prior)
+    assert prior.weight.is_meta
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{"device": "gpu"}, {"device": "meta"}, {"dtype": "float8"}, {"threads": 0}, {"device": ""}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,7 +18,13 @@ from calotype.config import (
     StageConfig,
     UNetConfig,
 )
-from calotype.diffusion import GlobalNoise, PerSampleNoise, add_noise, alpha_sigma
+from calotype.diffusion import (
+    GlobalNoise,
+    PerSampleNoise,
+    add_noise,
+    alpha_sigma,
+    oscillating_weight,
+)
 from calotype.errors import UsageError
 
 LEVELS = (LevelConfig(channels=8, blocks=1), LevelConfig(channels=8, blocks=1, self_attention=True))
@@ -155,3 +162,32 @@ def test_sizes_that_cannot_be_drawn_are_refused() -> None:
     stage = Stage(StageConfig(resolution=16, network=BASE))
     with pytest.raises(UsageError, match="multiples of 2"):
         stage.sample(Conditioning(captions(1)), None, PerSampleNoise([0]), size=(15, 16))
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_oscillating_guidance_alternates_along_the_levels_that_are_walked(
+    edited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = exact_stage()
+    seen: dict[float, float] = {}  # weights by level, in the order of steps
+
+    def watched(levels: Tensor, *, high: float) -> Callable[[Tensor], Tensor]:
+        weight = oscillating_weight(levels, high=high)
+
+        def note(logsnr: Tensor) -> Tensor:
+            seen[logsnr[0].item()] = weight(logsnr)[0].item()
+            return weight(logsnr)
+
+        return note
+
+    monkeypatch.setattr("calotype.cascade.stage.oscillating_weight", watched)
+    sampling = SamplingConfig(
+        steps=6, sampler="ddim", guidance_weight=3.0, oscillating_guidance=True
+    )
+    start = torch.zeros(1, 3, 16, 16)
+    edit = StageEdit(start=start, start_time=0.4) if edited else None
+    cond = Conditioning(captions(1))
+    stage.sample(
+        cond, cond, PerSampleNoise([1]), size=(16, 16), sampling=sampling, edit=edit
+    )
+    assert list(seen.values()) == [3.0, 1.0] * 3

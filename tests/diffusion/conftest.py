@@ -46,6 +46,17 @@ def _exact_gaussian_flow(z: Tensor, start: Tensor, end: Tensor, mean: float, std
     return a_end * mean + after / before * (z - a * mean)
 
 
+def _implied_noise(x: Tensor, z: Tensor, logsnr: Tensor) -> Tensor:
+    """The eps that an estimate x of z means: (z - alpha*x) / sigma."""
+    alpha, sigma = (broadcast_to_image(v, z) for v in alpha_sigma(logsnr))
+    return (z - alpha * x) / sigma
+
+
+@pytest.fixture
+def implied_noise() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return _implied_noise
+
+
 @pytest.fixture
 def gaussian() -> Callable[[float, float], Denoiser]:
     return _gaussian

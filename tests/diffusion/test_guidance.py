@@ -12,7 +12,6 @@ from calotype.diffusion import (
     Parametrization,
     VPrediction,
     XPrediction,
-    as_denoiser,
     denoising_steps,
     guide,
     guide_batched,
@@ -20,7 +19,6 @@ from calotype.diffusion import (
     karras_levels,
     oscillating_weight,
     within_interval,
-    x_to_eps,
 )
 from calotype.errors import UsageError
 
@@ -40,22 +38,21 @@ def constant(value: float, calls: list | None = None) -> Denoiser:
 
 @pytest.mark.parametrize("parametrization", [EpsPrediction(), VPrediction(), XPrediction()])
 @pytest.mark.parametrize("weight", [0.0, 0.7, 1.0, 1.35, 8.0])
-def test_guiding_x_eps_or_v_is_the_same(parametrization: Parametrization, weight: float) -> None:
+def test_guiding_x_eps_or_v_is_the_same(
+    parametrization: Parametrization, weight: float, implied_noise
+) -> None:
     generator = torch.Generator().manual_seed(1)
     cond, uncond = torch.randn(2, 3, 3, 4, 4, generator=generator, dtype=torch.float64)
     mixed = weight * cond + (1 - weight) * uncond
-    in_output = as_denoiser(lambda z, logsnr: mixed, parametrization)
-    in_x = guide(
-        as_denoiser(lambda z, logsnr: cond, parametrization),
-        as_denoiser(lambda z, logsnr: uncond, parametrization),
-        weight,
-    )
-    close(in_x(Z, LOGSNR).x_hat, in_output(Z, LOGSNR).x_hat, rtol=1e-9, atol=1e-9)
+
+    def predicting(output: Tensor) -> Denoiser:
+        return lambda z, logsnr: Estimate(parametrization.to_x(output, z, logsnr))
+
+    in_x = guide(predicting(cond), predicting(uncond), weight)(Z, LOGSNR).x_hat
+    in_output = predicting(mixed)(Z, LOGSNR).x_hat
+    close(in_x, in_output, rtol=1e-9, atol=1e-9)
     close(
-        x_to_eps(in_x(Z, LOGSNR).x_hat, Z, LOGSNR),
-        x_to_eps(in_output(Z, LOGSNR).x_hat, Z, LOGSNR),
-        rtol=1e-9,
-        atol=1e-9,
+        implied_noise(in_x, Z, LOGSNR), implied_noise(in_output, Z, LOGSNR), rtol=1e-9, atol=1e-9
     )
 
 

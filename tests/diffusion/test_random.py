@@ -15,6 +15,20 @@ def test_noise_of_an_image_is_the_same_in_any_batch(draw: str) -> None:
         assert torch.equal(first[1], second[0])
 
 
+@pytest.mark.parametrize("draw", ["normal", "uniform"])
+@pytest.mark.parametrize("source", [lambda: PerSampleNoise([3, 4]), GlobalNoise])
+def test_a_program_that_changed_the_defaults_of_torch_gets_the_same_noise(source, draw) -> None:
+    expected = getattr(source(), draw)((2, 5))
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            got = getattr(source(), draw)((2, 5))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, expected)
+
+
 def test_seeds_and_streams_are_independent() -> None:
     seeds = [0, 1, 2**32, 2**32 + 1, 2**62]
     draws = torch.cat(

@@ -33,8 +33,8 @@ def test_inverse_both_ways(schedule: NoiseSchedule) -> None:
     assert torch.isfinite(logsnr).all()
     close(schedule.time(logsnr), t, rtol=0, atol=1e-10)
     close(schedule.logsnr(schedule.time(logsnr)), logsnr, rtol=0, atol=2e-6)
-    ends = schedule.time(torch.tensor([math.inf, 200.0, -200.0], dtype=torch.float64))
-    assert ends.tolist() == [0, 0, 1]
+    ends = schedule.time(torch.tensor([math.inf, 200.0, -200.0, -math.inf], dtype=torch.float64))
+    assert ends.tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("kind", [CosineSchedule, LinearSchedule])

@@ -15,7 +15,6 @@ from calotype.diffusion import (
     dpmpp_2m_sde_step,
     dpmpp_2m_step,
     karras_levels,
-    x_to_eps,
 )
 
 diffusers = pytest.importorskip("diffusers")
@@ -48,7 +47,9 @@ def denoise(mixture) -> Denoiser:
 
 
 @pytest.mark.parametrize(("eta", "step"), [(0.0, ddim_step), (1.0, ddpm_step)])
-def test_ddim_and_ddpm(eta: float, step, denoise: Denoiser, record_property) -> None:
+def test_ddim_and_ddpm(
+    eta: float, step, denoise: Denoiser, implied_noise, record_property
+) -> None:
     scheduler = diffusers.DDIMScheduler(
         beta_schedule="linear", clip_sample=False, timestep_spacing="leading"
     )
@@ -60,7 +61,7 @@ def test_ddim_and_ddpm(eta: float, step, denoise: Denoiser, record_property) -> 
     z = theirs = torch.randn(6, 3, 4, 4, dtype=torch.float64)
     for t, noise in zip(scheduler.timesteps, drawn(25), strict=True):
         level = levels[t].float().expand(6)
-        eps = x_to_eps(denoise(theirs, level).x_hat, theirs, level)
+        eps = implied_noise(denoise(theirs, level).x_hat, theirs, level)
         theirs = scheduler.step(eps, t, theirs, eta=eta, variance_noise=noise).prev_sample
     grid = torch.cat([levels[scheduler.timesteps], torch.tensor([math.inf])])
     difference = (ours(denoise, z, grid, step) - theirs).abs().max().item()

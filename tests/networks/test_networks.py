@@ -160,6 +160,14 @@ def test_bound_text_is_encoded_once(name: str) -> None:
     torch.testing.assert_close(first, network(z, logsnr, cond), rtol=0, atol=0)
 
 
+def test_pictures_that_lack_or_are_too_many_are_named() -> None:
+    z, logsnr, cond = inputs(CASES["efficient"])
+    with pytest.raises(ValueError, match="no low-resolution picture; expected one"):
+        awake(CASES["efficient"])(z, logsnr, Conditioning(cond.text))
+    with pytest.raises(ValueError, match="a low-resolution picture; expected none"):
+        awake(CASES["unet"])(z, logsnr, cond)
+
+
 def test_recomputing_changes_no_gradient() -> None:
     gradients = []
     for name in ("efficient", "efficient_recomputed"):
@@ -200,6 +208,13 @@ def test_whitening_gives_unit_covariance() -> None:
         pooled.T.cov(), torch.eye(TEXT_DIM, dtype=torch.float64), atol=1e-3, rtol=0
     )
     assert pooled.mean(0).abs().amax() < 1e-6
+
+
+def test_whitening_of_captions_that_are_all_alike_is_finite() -> None:
+    pooling = WhitenedMeanPooling(TEXT_DIM)
+    pooling.set_statistics(torch.ones(TEXT_DIM), torch.zeros(TEXT_DIM, TEXT_DIM))
+    alike = TextEmbedding(torch.ones(1, 2, TEXT_DIM), torch.ones(1, 2, dtype=torch.bool))
+    assert not pooling(alike).any()  # nan before: it spread to every weight in one step
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from calotype.errors import CalotypeError
 from calotype.text.byte import ByteTextEncoder
 from calotype.text.layout import StoreLayout
 from calotype.text.merge import merge_shards
-from calotype.text.shard import Shard
+from calotype.text.shard import Shard, caption_keys
 from calotype.text.store import CaptionStore, embed_captions, open_store
 
 CAPTIONS = [f"caption number {i} " + "x" * (i % 17) for i in range(300)]
@@ -110,3 +110,17 @@ def test_only_one_process_merges(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert merge_shards(store.card.folder, always=True) == 20
     assert merge_shards(store.card.folder, always=True) == 1
+
+
+def test_a_merged_store_opens_only_shards_that_may_hold_a_caption(tmp_path: Path) -> None:
+    """By key: each caption's own shard is looked into, and no other."""
+    layout = StoreLayout(shard_bytes=500)
+    store = embed_captions(ENCODER, CAPTIONS, folder=tmp_path, batch_size=8, layout=layout)
+    merge_shards(store.card.folder, shard_bytes=2000, always=True)
+    store = open_store(tmp_path)
+    assert len(store._shards) > 5
+    for caption in CAPTIONS[:20]:
+        keys = caption_keys([caption])
+        (number,) = store._candidates(keys)
+        assert list(store._shards.values())[number].find(keys)[0] >= 0
+    assert store.missing([*CAPTIONS, "not there"]) == ["not there"]

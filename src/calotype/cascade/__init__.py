@@ -61,15 +61,19 @@ if TYPE_CHECKING:
     from calotype.cascade.stage import Stage, StageEdit
 
 
-def load(path_or_name: str | Path | None = None) -> Cascade:
+def load(path_or_name: str | Path | None = None, *, stop_at: int | None = None) -> Cascade:
     """Load a cascade: the embedded default, a cascade folder or a training run.
+
+    Args:
+        path_or_name: None or "default" for the embedded cascade; else a folder.
+        stop_at: resolution of the last stage needed; finer ones are not read.
 
     Raises:
         CalotypeError: nothing is there, or it is damaged; the message says what to do.
     """
     from calotype.cascade.cascade import Cascade
 
-    return Cascade.load(path_or_name)
+    return Cascade.load(path_or_name, stop_at=stop_at)
 
 
 def __getattr__(name: str) -> Any:

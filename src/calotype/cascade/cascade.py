@@ -297,7 +297,7 @@ class Cascade:
                 aug_level=plan.sampling.aug_level,
                 noise=noise,
             )
-        # Only in-painting networks look at it.
+        # Only inpainting networks look at it.
         cond = replace(cond, extra=known_channels(edit))
         uncond = None
         if plan.sampling.guidance_weight != 1 and text is not None and part.negative is not None:
@@ -329,7 +329,8 @@ class Cascade:
         unique = list(dict.fromkeys(captions))
         whole: TextEmbedding | None = None
         for start in range(0, len(unique), _CAPTIONS_AT_ONCE):
-            part = encoder(unique[start : start + _CAPTIONS_AT_ONCE])
+            # On the CPU until a stage takes them: null captions are there wherever others are made.
+            part = encoder(unique[start : start + _CAPTIONS_AT_ONCE]).to("cpu")
             whole = part if whole is None else TextEmbedding.cat(whole, part)
         assert whole is not None
         places = {caption: place for place, caption in enumerate(unique)}

@@ -168,7 +168,7 @@ def image_to_image(
 
 
 def known_channels(edit: StageEdit | None) -> Tensor | None:
-    """What an in-painting network is told: the known picture and its mask, (B, 4, H, W).
+    """What an inpainting network is told: the known picture and its mask, (B, 4, H, W).
 
     None where nothing is known. Order and masking as in Nichol et al. 2021, section 2.4,
     arXiv:2112.10741.

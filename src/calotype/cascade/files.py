@@ -74,7 +74,7 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         CalotypeError: as `write_file`.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    temporary = _beside(path, "tmp")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the user's umask has it; writers may be stricter
@@ -100,7 +100,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         CalotypeError: the folder cannot be made or renamed.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    temporary = _beside(path, "tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -127,6 +127,12 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden name of this process in the same folder; systems count names' bytes, to 255."""
+    start = path.name.encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
+    return path.with_name(f".{start}.{os.getpid()}.{ending}")
+
+
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
@@ -136,7 +142,7 @@ def _swap(temporary: Path, path: Path) -> None:
     if not path.exists():
         os.rename(temporary, path)
         return
-    old = path.with_name(f".{path.name[:100]}.{os.getpid()}.old")
+    old = _beside(path, "old")
     os.rename(path, old)
     try:
         os.rename(temporary, path)

@@ -7,6 +7,8 @@ from pathlib import Path
 from calotype.cascade.io import CASCADE_FILE, STAGE_FILE
 from calotype.errors import CalotypeError, UsageError
 
+_PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+
 
 def find_cascade(path_or_name: str | Path | None) -> Path:
     """The cascade folder that a name or path means.
@@ -36,16 +38,27 @@ def find_cascade(path_or_name: str | Path | None) -> Path:
         raise UsageError(f"got model {str(path)!r:.200}: {error}; name a cascade folder") from error
 
 
+def _entries(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else []
+
+
 def _find_in(path: Path) -> Path:
     for folder in (path, path / "checkpoints" / "latest" / "cascade", path / "cascade"):
         if (folder / CASCADE_FILE).is_file():
             return folder.resolve()
     if (path / "model_index.json").is_file():
         raise UsageError(f"{path} is a diffusers folder; convert it first: calotype convert {path}")
+    if (path / "imagen.json").is_file():
+        raise UsageError(
+            f"{path} is a cascade of imagen-pytorch; draw with calotype sample, without "
+            "--from-file, or load it with calotype.interop.imagen_pytorch.load"
+        )
     if (path / STAGE_FILE).is_file():
         raise UsageError(f"{path} is one stage; join stages first: calotype assemble")
     if (path / "recipe.json").is_file():
         raise CalotypeError(f"the run {path} has no checkpoint yet; let it train for longer")
+    if any(file.suffix in _PICKLES and file.is_file() for file in (path, *_entries(path))):
+        raise UsageError(f"{path} holds pickled weights; convert it first: calotype convert {path}")
     raise UsageError(
         f"got model {str(path)!r:.200}; expected 'default', a cascade folder (with {CASCADE_FILE}) "
         "or the folder of a training run"

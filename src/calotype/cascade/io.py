@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.cascade.files import new_folder, write_error, write_file, write_with
 from calotype.cascade.stage import Stage
@@ -27,6 +27,7 @@ CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.
 _HEADER_LIMIT = 100_000_000  # as safetensors itself
 _NUMBER_TYPES = {"F16", "BF16", "F32"}
 T = TypeVar("T")
+Module = TypeVar("Module", bound=nn.Module)
 _AGAIN = "get the file again"
 
 
@@ -78,23 +79,28 @@ def save_stage(stage: Stage, folder: Path, *, dtype: torch.dtype = torch.float32
         CalotypeError: the disk is full or the folder cannot be written to, or a weight is not
             finite in `dtype`.
     """
+    return save_module(stage, stage.config, folder / STAGE_FILE, dtype=dtype)
+
+
+def save_module(module: nn.Module, config: object, file: Path, *, dtype: torch.dtype) -> str:
+    """Write settings into `file`, and weights beside it; as `save_stage`."""
     from safetensors.torch import save_file
 
-    tensors = _tensors_to_save(stage, dtype)
+    tensors = _tensors_to_save(module, dtype)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(folder, error) from error
-    weights = folder / WEIGHTS_FILE
+        raise write_error(file.parent, error) from error
+    weights = file.parent / WEIGHTS_FILE
     write_with(weights, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    write_file(folder / STAGE_FILE, json.dumps(to_dict(stage.config), indent=1).encode())
+    write_file(file, json.dumps(to_dict(config), indent=1).encode())
     return file_sha256(weights)
 
 
-def _tensors_to_save(stage: Stage, dtype: torch.dtype) -> dict[str, Tensor]:
-    parameters = {name for name, _ in stage.named_parameters()}
+def _tensors_to_save(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    parameters = {name for name, _ in module.named_parameters()}
     tensors = {}
-    for name, tensor in stage.state_dict().items():
+    for name, tensor in module.state_dict().items():
         kind = dtype if name in parameters else torch.float32
         saved = tensor.detach().to("cpu", kind, copy=True, memory_format=torch.contiguous_format)
         if not bool(saved.isfinite().all()):
@@ -116,17 +122,21 @@ def load_stage(folder: Path, *, sha256: str | None = None) -> Stage:
     Raises:
         CalotypeError: a file is missing, truncated or damaged, or does not fit the settings.
     """
-    config = _load_json(folder / STAGE_FILE, StageConfig)
+    config = load_settings(folder / STAGE_FILE, StageConfig)
+    return load_module(folder, lambda: Stage(config), sha256=sha256).arrange()
+
+
+def load_module(folder: Path, build: Callable[[], Module], *, sha256: str | None) -> Module:
+    """Build a module without memory and give it the weights in `folder`; as `load_stage`."""
     with torch.device("meta"):
-        stage = Stage(config)
+        module = build()
     weights = folder / WEIGHTS_FILE
-    expected = stage.state_dict()
+    expected = module.state_dict()
     check_header(weights, expected)
     if sha256 is not None and file_sha256(weights) != sha256:
         raise CalotypeError(f"{weights} has another SHA-256 than noted in its cascade; {_AGAIN}")
-    stage.load_state_dict(load_tensors(weights, expected), assign=True)
-    stage.requires_grad_(True)
-    return stage.eval()
+    module.load_state_dict(load_tensors(weights, expected), assign=True)
+    return module.requires_grad_(True).eval()
 
 
 def load_tensors(weights: Path, names: Iterable[str]) -> dict[str, Tensor]:
@@ -264,20 +274,26 @@ def _replaceable(folder: Path) -> bool:
 
 def read_cascade_file(folder: Path) -> CascadeFile:
     """`cascade.json` of a cascade folder."""
-    return _load_json(folder / CASCADE_FILE, CascadeFile)
+    return load_settings(folder / CASCADE_FILE, CascadeFile)
 
 
 def read_cascade_config(folder: Path) -> CascadeConfig:
     """All settings of a cascade folder, without its weights."""
     file = read_cascade_file(folder)
-    stages = tuple(_load_json(folder / s.folder / STAGE_FILE, StageConfig) for s in file.stages)
+    stages = tuple(load_settings(folder / s.folder / STAGE_FILE, StageConfig) for s in file.stages)
     try:
         return CascadeConfig(stages=stages, text_encoder=file.text_encoder, name=file.name)
     except ConfigError as error:
         raise ConfigError(f"{folder / CASCADE_FILE}: {error}") from error
 
 
-def _load_json(path: Path, kind: type[T]) -> T:
+def load_settings(path: Path, kind: type[T]) -> T:
+    """Settings of `kind` in a JSON file.
+
+    Raises:
+        CalotypeError: the file is missing.
+        ConfigError: it is damaged or holds other settings.
+    """
     if not path.is_file():
         raise CalotypeError(f"{path} is missing; {_AGAIN}, or name another model")
     try:

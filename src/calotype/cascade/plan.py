@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TypedDict, TypeVar
 
 from torch import Tensor
@@ -103,6 +104,10 @@ def plan_sample(
     size = options.get("size")
     if size is None:
         size = (last.resolution, last.resolution)
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise UsageError(
+            f"got size={size!r:.80}; expected (height, width) in pixels; stop_at takes a resolution"
+        )
     sizes = [scaled_size(size, s.config, last.resolution) for s in drawn]
     return _plan(_Drawn(drawn, 0, sizes, sizes), captions, seeds, options)
 
@@ -209,12 +214,13 @@ def _check_captions(captions: Sequence[str]) -> tuple[str, ...]:
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """The seeds, each checked to be an integer from 0 to 2^63-1."""
-    if isinstance(seeds, int):
+    if isinstance(seeds, Integral):
         raise UsageError(f"got one number as seeds; expected a list: [{seeds}]")
     for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MAX_SEED:
+        whole = isinstance(seed, Integral) and not isinstance(seed, bool)  # numpy's, too
+        if not whole or not 0 <= seed <= _MAX_SEED:
             raise UsageError(f"got seed {seed!r:.80}; expected an integer from 0 to 2^63-1")
-    return tuple(seeds)
+    return tuple(int(seed) for seed in seeds)
 
 
 def _per_stage(
@@ -230,6 +236,11 @@ def _per_stage(
                 f"got {what} for a stage {unknown[0]}; this draws the stages {resolutions}"
             )
         return [given.get(resolution) for resolution in resolutions]
+    if not isinstance(given, Sequence):
+        raise UsageError(
+            f"got {what} of type {type(given).__name__}; expected a mapping from resolution, e.g. "
+            f"{{{resolutions[0]}: ...}}, or one for each of the stages {resolutions}"
+        )
     if len(given) != len(configs):
         raise UsageError(
             f"got {len(given)} {what} for the {len(configs)} stages {resolutions}; expected one "

@@ -5,7 +5,6 @@ Files: `prior/prior.json` and `prior/weights.safetensors` in the cascade's folde
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from calotype.cascade.files import write_file, write_with
-from calotype.cascade.io import WEIGHTS_FILE, check_header, file_sha256, load_tensors
+from calotype.cascade.io import load_module, load_settings, save_module
 from calotype.cascade.timesteps import build_discrete
 from calotype.conditioning import TextEmbedding
-from calotype.config import PriorConfig, load_config, to_dict
+from calotype.config import PriorConfig
 from calotype.diffusion import (
     Estimate,
     NoiseSource,
@@ -26,7 +24,6 @@ from calotype.diffusion import (
     denoising_steps,
     guide_batched,
 )
-from calotype.errors import CalotypeError
 from calotype.networks import PriorNetwork
 
 PRIOR_FOLDER, PRIOR_FILE = "prior", "prior.json"
@@ -63,7 +60,8 @@ class Prior(nn.Module):
         predict = self.network.bind(both)
 
         def denoise(z: Tensor, logsnr: Tensor) -> Estimate:
-            return Estimate(predict(z, self.schedule.timestep(logsnr)).to(z.dtype))
+            timesteps = self.schedule.timestep(logsnr).to(z.device, torch.float32)
+            return Estimate(predict(z, timesteps).to(z.dtype))
 
         limit = self.config.clip_range
         denoiser = guide_batched(denoise, weight) if guided else denoise
@@ -106,18 +104,12 @@ def _with_image(text: TextEmbedding, image: Tensor) -> TextEmbedding:
 
 
 def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype) -> str:
-    """Write a prior's settings and weights into `folder`; returns the SHA-256 of the weights."""
-    from safetensors.torch import save_file
+    """Write a prior's settings and weights into `folder`; returns the SHA-256 of the weights.
 
-    tensors = {
-        name: tensor.detach().to("cpu", dtype).contiguous()
-        for name, tensor in prior.state_dict().items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / WEIGHTS_FILE
-    write_with(weights, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    write_file(folder / PRIOR_FILE, json.dumps(to_dict(prior.config), indent=1).encode())
-    return file_sha256(weights)
+    Raises:
+        CalotypeError: as `save_stage`.
+    """
+    return save_module(prior, prior.config, folder / PRIOR_FILE, dtype=dtype)
 
 
 def load_prior(folder: Path, *, sha256: str | None = None) -> Prior:
@@ -126,12 +118,5 @@ def load_prior(folder: Path, *, sha256: str | None = None) -> Prior:
     Raises:
         CalotypeError: a file is missing, truncated or damaged, or does not fit the settings.
     """
-    config = load_config(folder / PRIOR_FILE, PriorConfig)
-    with torch.device("meta"):
-        prior = Prior(config)
-    weights, expected = folder / WEIGHTS_FILE, prior.state_dict()
-    check_header(weights, expected)
-    if sha256 is not None and file_sha256(weights) != sha256:
-        raise CalotypeError(f"{weights} has another SHA-256 than noted in its cascade")
-    prior.load_state_dict(load_tensors(weights, expected), assign=True)
-    return prior.requires_grad_(True).eval()
+    config = load_settings(folder / PRIOR_FILE, PriorConfig)
+    return load_module(folder, lambda: Prior(config), sha256=sha256)

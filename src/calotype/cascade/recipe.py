@@ -82,11 +82,18 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
         sides = ("resolution", "height", "width")
         good = good and isinstance(stage, dict)
         good = good and all(type(stage.get(side)) is int and stage[side] > 0 for side in sides)
-    threads = recipe["runtime"].get("threads", 1) if good else 1
+        good = good and isinstance(stage.get("dtype"), str | None)
     negative = recipe.get("negative_caption")
-    good = good and type(threads) is int and (negative is None or isinstance(negative, str))
+    good = good and isinstance(negative, str | None) and _good_parts(recipe)
     if not good or recipe.get("format") != 1:
         raise CalotypeError("the recipe is damaged or of a newer calotype; use another picture")
+
+
+def _good_parts(recipe: Mapping[str, Any]) -> bool:
+    runtime, loras = recipe["runtime"], recipe.get("loras", [])
+    good = type(runtime.get("threads", 1)) is int and isinstance(runtime.get("dtype"), str | None)
+    good = good and isinstance(recipe["model"].get("weights", ""), str)
+    return good and isinstance(loras, list) and all(isinstance(lora, dict) for lora in loras)
 
 
 def recipe_sampling(recipe: Mapping[str, Any]) -> dict[int, SamplingConfig]:

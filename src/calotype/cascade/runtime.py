@@ -11,12 +11,13 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from calotype.cascade.files import write_file
@@ -45,13 +46,15 @@ class Runtime:
     threads: int
     forced: bool = False
 
-    def apply(self, stages: Iterable[Stage]) -> None:
-        """Set the threads, move the stages, and choose the number type of each.
+    def apply(self, stages: Iterable[Stage], prior: nn.Module | None = None) -> None:
+        """Set the threads, move the stages and the prior, choose the number type of each stage.
 
         A base stays in float32 unless the type was asked for: its picture decides all others, and
         in bfloat16 it would differ visibly between batch sizes.
         """
         torch.set_num_threads(self.threads)
+        if prior is not None:
+            prior.to(self.device)
         for stage in stages:
             stage.to(self.device)
             base = stage.config.lowres_resolution is None
@@ -146,18 +149,29 @@ def cpu_model() -> str:
 
 def bfloat16_gain(threads: int) -> float:
     """Time of float32 over time of bfloat16 on this CPU, from the cache or measured (0.3 s)."""
-    path = _cache_folder() / "bfloat16.json"
     features = "+".join(name for name, has in bfloat16_features().items() if has)
     key = f"{cpu_model()} {features}, torch {torch.__version__}, {threads} threads"
+    return cached_measurement("bfloat16", key, lambda: _measure_gain(threads))
+
+
+def cached_measurement(name: str, key: str, measure: Callable[[], float]) -> float:
+    """A number about this machine, from the user's cache folder or else measured and kept there.
+
+    Args:
+        name: of the file.
+        key: everything that the number depends on.
+        measure: called where the key is not known yet.
+    """
+    path = _cache_folder() / f"{name}.json"
     known = _read_cache(path)
     if key in known:
         return known[key]
-    known[key] = _measure_gain(threads)
+    known[key] = measure()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, json.dumps(known, indent=1).encode())
     except (OSError, CalotypeError):
-        pass  # a cache that cannot be written costs 0.3 s the next time
+        pass  # a cache that cannot be written costs a moment the next time
     return known[key]
 
 

@@ -22,9 +22,9 @@ def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[i
     assert source is not None
     unit = 1
     for stage in drawn:
-        factor, divisor = stage.config.resolution / source, stage.config.network.divisor
-        need = next(n for n in range(1, divisor * source + 1) if n * factor % divisor == 0)
-        unit = math.lcm(unit, need)
+        # Multiples of this become multiples of what the network divides by.
+        whole = source * stage.config.network.divisor
+        unit = math.lcm(unit, whole // math.gcd(stage.config.resolution, whole))
     # At least two units: networks cannot normalise a single value.
     height, width = (max(2, -(-side // unit)) * unit for side in size)
     return height, width

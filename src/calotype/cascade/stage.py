@@ -13,14 +13,17 @@ in the variance-preserving letter).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from calotype.cascade.border import Border
+from calotype.cascade.border import Border, OpenBorder, residual_border
 from calotype.cascade.timesteps import (
     build_schedule,
     enlarge_lowres,
@@ -28,12 +31,10 @@ from calotype.cascade.timesteps import (
     network_level,
     noise_lowres,
     split_variance,
-    without_variance,
 )
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import SamplingConfig, StageConfig
 from calotype.diffusion import (
-    CosineSchedule,
     Denoiser,
     DenoiserTransform,
     EpsPrediction,
@@ -42,13 +43,12 @@ from calotype.diffusion import (
     Parametrization,
     SamplerState,
     Step,
+    TableEpsPrediction,
     VPrediction,
     Weighting,
     XPrediction,
     add_noise,
-    alpha_sigma,
     ancestral_step,
-    broadcast_to_image,
     ddim_step,
     denoising_loss,
     denoising_steps,
@@ -58,14 +58,12 @@ from calotype.diffusion import (
     guide_batched,
     heun_step,
     oscillating_weight,
+    table_ddim_step,
     thresholding,
     within_interval,
 )
 from calotype.errors import UsageError
 from calotype.networks import DenoisingNetwork, build_network
-
-# Spread of pictures in [-1, 1]; decides how far a noised low-resolution picture is believed.
-PICTURE_STD = 0.6
 
 _PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
     "eps": EpsPrediction,
@@ -105,12 +103,32 @@ class Stage(nn.Module):
         self.network = build_network(config.network)
         self.schedule = build_schedule(config.schedule)
         self.parametrization = _PARAMETRIZATIONS[config.parametrization]()
+        if self._by_table:
+            self.parametrization = TableEpsPrediction()
         self.compute_dtype = torch.float32  # other than float32: the network call is autocast
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @property
+    def _by_table(self) -> bool:
+        return self.config.arithmetic == "table"
+
+    def arrange(self) -> Stage:
+        """Bring loaded weights (channels_last) into the memory order of network calls; itself."""
+        if self._by_table:
+            cast(Any, self.network).to(memory_format=self._memory_order)
+        return self
+
+    @property
+    def _memory_order(self) -> torch.memory_format:
+        return torch.contiguous_format if self._by_table else torch.channels_last
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        """Fused attention sums in another order than separate products."""
+        return sdpa_kernel(SDPBackend.MATH) if self._by_table else nullcontext()
 
     def forward(
         self, x: Tensor, cond: Conditioning, logsnr: Tensor, eps: Tensor
@@ -138,9 +156,10 @@ class Stage(nn.Module):
         """
         border = self._border(cond, x)
         # Built inside the call, so that gradients reach the text projections.
-        network = without_variance(self._bound(cond))
+        network = self._bound(cond)
         return denoising_loss(
-            network,
+            # The prediction alone: a learned variance is not trained.
+            lambda z, level: split_variance(network(z, level), self.config.network).prediction,
             border.inside(x),
             border.level(logsnr),
             eps=eps,
@@ -156,7 +175,7 @@ class Stage(nn.Module):
             border = self._border(cond, z)
             inner = border.noisy_inside(z, logsnr)
             level = border.level(logsnr)
-            output = split_variance(network(inner, level))
+            output = split_variance(network(inner, level), self.config.network)
             x_hat = self.parametrization.to_x(output.prediction, inner, level)
             return Estimate(border.outside(x_hat), output.variance_fraction)
 
@@ -221,7 +240,7 @@ class Stage(nn.Module):
         edit = StageEdit() if edit is None else edit
         self._check_size(size)
         levels = self.edited_levels(sampling, edit)
-        denoise = self._guided(cond, uncond, sampling)
+        denoise = self._guided(cond, uncond, sampling, levels=levels)
         threshold = thresholding(
             sampling.threshold_percentile, max_value=sampling.threshold_ceiling
         )
@@ -229,9 +248,8 @@ class Stage(nn.Module):
         if edit.transform is not None:
             denoise = edit.transform(denoise)
         z = self._start(cond, noise, levels[0], size=size, edit=edit)
-        return denoising_steps(
-            denoise, z, levels, noise, step=_step(sampling), level_dtype=self._picture_dtype()
-        )
+        step, dtype = _step(sampling, by_table=self._by_table), self._level_dtype()
+        return denoising_steps(denoise, z, levels, noise, step=step, level_dtype=dtype)
 
     @torch.no_grad()
     def sample(
@@ -243,51 +261,35 @@ class Stage(nn.Module):
         size: tuple[int, int],
         sampling: SamplingConfig | None = None,
         edit: StageEdit | None = None,
-        on_step: Callable[[SamplerState], None] | None = None,
     ) -> Tensor:
         """Draw pictures, (B, 3, H, W) in [-1, 1]; arguments as in `steps`."""
-        state = None
-        for state in self.steps(cond, uncond, noise, size=size, sampling=sampling, edit=edit):
-            if on_step is not None:
-                on_step(state)
-        assert state is not None
-        return state.z.clamp(-1, 1)
+        states = self.steps(cond, uncond, noise, size=size, sampling=sampling, edit=edit)
+        (end,) = deque(states, maxlen=1)
+        return end.z.clamp(-1, 1)
 
     def _bound(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """The network with its conditioning, autocast where asked, float32 outside."""
         network = cast(DenoisingNetwork, self.network)
         device, dtype = self.device.type, self.compute_dtype
-        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+        with self._kernels(), torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
             bound = network.bind(cond)
 
         def call(z: Tensor, logsnr: Tensor) -> Tensor:
-            with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+            autocast = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
+            with self._kernels(), autocast:
                 level = network_level(self.config.network, self.schedule, logsnr)
-                output = bound(z.to(memory_format=torch.channels_last), level)
+                output = bound(z.to(memory_format=self._memory_order), level)
             return output.to(z.dtype)
 
         return call
 
     def _border(self, cond: Conditioning, like: Tensor) -> Border:
-        """What is known beforehand: nothing, or the noised low-resolution picture.
-
-        Of that the best linear guess of the picture is taken, and what it leaves open is the
-        spread: with aug_level 1 nothing is known, and a residual stage diffuses whole pictures.
-        """
-        std = torch.tensor(self.config.data_std, device=like.device)
+        """What is known beforehand: nothing, or the noised low-resolution picture."""
+        if self._by_table:
+            return OpenBorder(None, torch.ones(()))
         if not self.config.residual:
-            return Border(None, std)
-        if cond.lowres is None or cond.aug_level is None:
-            raise UsageError("got no low-resolution picture; expected one for a residual stage")
-        logsnr = CosineSchedule().logsnr(cond.aug_level.double()).float()
-        alpha, sigma = alpha_sigma(logsnr)
-        # At aug_level 0 augmentation returns the picture itself.
-        clean = cond.aug_level == 0
-        alpha, sigma = alpha.masked_fill(clean, 1.0), sigma.masked_fill(clean, 0.0)
-        total = alpha.square() * PICTURE_STD**2 + sigma.square()
-        believed = broadcast_to_image(alpha * PICTURE_STD**2 / total, like).to(cond.lowres)
-        open_variance = PICTURE_STD**2 * sigma.square() / total
-        return Border(believed * cond.lowres, (std.square() + open_variance).sqrt())
+            return Border(None, torch.tensor(self.config.data_std))
+        return residual_border(cond, like, data_std=self.config.data_std)
 
     def _start(
         self,
@@ -302,24 +304,33 @@ class Stage(nn.Module):
         batch = _batch_size(cond, noise)
         eps = noise.normal((batch, 3, *size)).to(self.device, self._picture_dtype())
         if edit.start is not None:
-            return add_noise(edit.start.to(eps), level.float().expand(batch).to(eps), eps)
-        logsnr = level.float().expand(batch).to(eps.device)
-        return self._border(cond, eps).noisy_outside(eps, logsnr)
+            return add_noise(edit.start.to(eps), level.to(eps), eps)
+        return self._border(cond, eps).noisy_outside(eps, level.to(eps).expand(batch))
 
     def _picture_dtype(self) -> torch.dtype:
         """float64 where the weights are, to check numbers with; else float32."""
         dtype = next(self.parameters()).dtype
         return torch.float64 if dtype == torch.float64 else torch.float32
 
+    def _level_dtype(self) -> torch.dtype:
+        """As pictures; in float64 a table's coefficients stay exact (MPS has none)."""
+        exact = self._by_table and self.device.type != "mps"
+        return torch.float64 if exact else self._picture_dtype()
+
     def _guided(
-        self, cond: Conditioning, uncond: Conditioning | None, sampling: SamplingConfig
+        self,
+        cond: Conditioning,
+        uncond: Conditioning | None,
+        sampling: SamplingConfig,
+        *,
+        levels: Tensor,
     ) -> Denoiser:
         weight = sampling.guidance_weight
         if uncond is None or weight == 1:
             return self.denoiser(cond)
         chosen: float | Callable[[Tensor], Tensor] = weight
         if sampling.oscillating_guidance:
-            chosen = oscillating_weight(self.levels(sampling), high=weight)
+            chosen = oscillating_weight(levels, high=weight)
         rescale = sampling.guidance_rescale
         if sampling.guidance_interval is None:
             pair = self.denoiser(Conditioning.cat(cond, uncond))
@@ -341,12 +352,12 @@ class Stage(nn.Module):
             )
 
 
-def _step(sampling: SamplingConfig) -> Step:
+def _step(sampling: SamplingConfig, *, by_table: bool) -> Step:
     match sampling.sampler:
         case "ddpm":
             return ancestral_step(sampling.ddpm_interpolation)
         case "ddim":
-            return ddim_step
+            return table_ddim_step if by_table else ddim_step
         case "dpmpp_2m":
             return dpmpp_2m_step
         case "dpmpp_2m_sde":

@@ -6,7 +6,6 @@ the reverse step beside the prediction, and were trained on pictures enlarged in
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -105,23 +104,17 @@ def grid_levels(schedule: NoiseSchedule, sampling: SamplingConfig, start_time: f
     )
 
 
-def split_variance(output: Tensor) -> NetworkOutput:
-    """Part six channels into the prediction and where the variance lies between its bounds."""
-    if output.shape[1] == 3:
+def split_variance(output: Tensor, config: NetworkConfig) -> NetworkOutput:
+    """Part a network's channels into the prediction and, if it learned one, the variance.
+
+    Args:
+        output: (B, 3, H, W), or (B, 6, H, W) of a network that learned its variance.
+        config: the network's settings.
+    """
+    if not (isinstance(config, AdmConfig) and config.learned_variance):
         return NetworkOutput(output, None)
     prediction, variance = output.chunk(2, dim=1)
     return NetworkOutput(prediction, (variance + 1) / 2)
-
-
-def without_variance(
-    network: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The prediction alone: training leaves a learned variance as it is."""
-
-    def predict(z: Tensor, level: Tensor) -> Tensor:
-        return split_variance(network(z, level)).prediction
-
-    return predict
 
 
 def enlarge_lowres(lowres: Tensor, size: tuple[int, int], config: LowresConfig) -> Tensor:

@@ -42,8 +42,6 @@ from calotype.diffusion.parametrization import (
     Parametrization,
     VPrediction,
     XPrediction,
-    as_denoiser,
-    x_to_eps,
 )
 from calotype.diffusion.random import GlobalNoise, NoiseSource, PerSampleNoise
 from calotype.diffusion.sampler import denoising_steps, renoise, resampling_levels
@@ -68,6 +66,7 @@ from calotype.diffusion.steps import (
     dpmpp_2m_step,
     heun_step,
 )
+from calotype.diffusion.table_order import TableEpsPrediction, table_ddim_step
 from calotype.diffusion.thresholding import dynamic_threshold, static_threshold, thresholding
 
 __all__ = [
@@ -87,13 +86,13 @@ __all__ = [
     "PerSampleNoise",
     "SamplerState",
     "Step",
+    "TableEpsPrediction",
     "VPrediction",
     "Weighting",
     "XPrediction",
     "add_noise",
     "alpha_sigma",
     "ancestral_step",
-    "as_denoiser",
     "augment_lowres",
     "broadcast_to_image",
     "ddim_step",
@@ -120,8 +119,8 @@ __all__ = [
     "squaredcos_betas",
     "static_threshold",
     "stratified_times",
+    "table_ddim_step",
     "thresholding",
     "upsample_lowres",
     "within_interval",
-    "x_to_eps",
 ]

@@ -1,7 +1,7 @@
 """What a network predicts (eps, v or x), turned into an estimate of the clean image.
 
-The conversion happens once, where a network is wrapped as a `Denoiser`; guidance, thresholding
-and samplers see `x_hat` only.
+The conversion happens once, where a network becomes a `Denoiser`; guidance, thresholding and
+samplers see `x_hat` only.
 """
 
 from collections.abc import Callable
@@ -103,26 +103,6 @@ class XPrediction:
     def eps_error(self, logsnr: Tensor) -> Tensor:
         """Return the SNR: `eps = (z - alpha*x) / sigma`."""
         return torch.exp(float64(logsnr))
-
-
-def as_denoiser(
-    network: Callable[[Tensor, Tensor], Tensor], parametrization: Parametrization
-) -> Denoiser:
-    """Wrap a network `(z, logsnr) -> output`, conditioning already bound, as a denoiser.
-
-    The output is brought to the dtype of `z`, so a network under autocast leaves images alone.
-    """
-
-    def denoise(z: Tensor, logsnr: Tensor) -> Estimate:
-        return Estimate(parametrization.to_x(network(z, logsnr).to(z.dtype), z, logsnr))
-
-    return denoise
-
-
-def x_to_eps(x: Tensor, z: Tensor, logsnr: Tensor) -> Tensor:
-    """Return the noise `(z - alpha*x) / sigma` that an estimate `x` implies; `logsnr` finite."""
-    alpha, sigma = _scales(logsnr, z)
-    return (z - alpha * x) / sigma
 
 
 def _scales(logsnr: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """Where noise comes from: always an argument, always drawn on the CPU in float32.
 
+Type and device are always said: if a program changed torch's defaults, the noise would change.
+
 `PerSampleNoise` gives every image its own generator, so the noise of an image is bitwise the same
 alone and in any batch, on any device. `GlobalNoise` is the one stream of a training run.
 """
@@ -66,7 +68,7 @@ class PerSampleNoise:
                 f"noise of shape {tuple(shape)} was asked of {len(self._generators)} seeds, "
                 "expected one row per seed: pass as many seeds as images"
             )
-        return torch.empty(tuple(shape))
+        return torch.empty(tuple(shape), dtype=torch.float32, device="cpu")
 
 
 class GlobalNoise:
@@ -82,11 +84,13 @@ class GlobalNoise:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Draw standard normal numbers of any shape."""
-        return torch.randn(tuple(shape), generator=self._generator)
+        shape, generator = tuple(shape), self._generator
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Draw numbers in [0, 1) of any shape."""
-        return torch.rand(tuple(shape), generator=self._generator)
+        shape, generator = tuple(shape), self._generator
+        return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
 
     def get_state(self) -> Tensor:
         """Return the position in the stream, a uint8 tensor to store in a checkpoint."""

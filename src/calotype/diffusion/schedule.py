@@ -83,7 +83,8 @@ class LinearSchedule:
 
     def _uncut_time(self, logsnr: Tensor) -> Tensor:
         # Root of the quadratic in t, in the form that does not cancel near t = 0.
-        minus_log_alpha2 = torch.logaddexp(torch.zeros_like(logsnr), -logsnr)
+        # Finite, or -inf would come out as inf / inf instead of the end of the schedule.
+        minus_log_alpha2 = torch.logaddexp(torch.zeros_like(logsnr), -logsnr).clamp_max(1e300)
         slope = self.beta_max - self.beta_min
         root = torch.sqrt(self.beta_min**2 + 2 * slope * minus_log_alpha2)
         return 2 * minus_log_alpha2 / (self.beta_min + root)

@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from calotype.adm_config import AdmAttention, AdmConfig, StatesText
+from calotype.adm_config import AdmConfig, AdmLevel, StatesText
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.networks.adm_blocks import (
     AdmAttentionLayer,
-    AdmKeysValues,
     AdmResidual,
     TimestepMLP,
     activation,
 )
 from calotype.networks.adm_text import AdmText, build_text
-from calotype.networks.blocks import zero_init
+from calotype.networks.blocks import Block, zero_init
+from calotype.networks.text import TextKeysValues
+from calotype.networks.u_shape import build_down, build_up, walk
 
+# Timesteps of the low-resolution picture's noise: aug_level 1 is told as this.
 AUG_TIMESTEPS = 1000
-
-
-class AdmBlock(nn.Module):
-    """A residual block and, where the level says so, attention."""
-
-    def __init__(self, residual: AdmResidual, attention: AdmAttentionLayer | None) -> None:
-        super().__init__()
-        self.residual = residual
-        self.attention = attention
-        self.text_layer: int | None = None  # which text keys and values are this block's
-
-    def forward(self, x: Tensor, embedding: Tensor, text: tuple[AdmKeysValues, ...]) -> Tensor:
-        """(B, C, h, w), (B, E) -> (B, C', h', w')."""
-        x = self.residual(x, embedding)
-        if self.attention is None:
-            return x
-        own = text[self.text_layer] if self.text_layer is not None else None
-        attended: Tensor = self.attention(x, own)
-        return attended
 
 
 class AdmUNet(nn.Module):
@@ -66,13 +52,21 @@ class AdmUNet(nn.Module):
         self.stem = nn.Conv2d(inputs, first, 3, padding=1)
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
-        skips = self._build_down()
-        deepest = levels[-1].channels
+        skips = build_down(
+            self.down, levels, block=self._block, halve=partial(self._resampler, kind="down")
+        )
+        deepest = levels[-1]
         self.middle = nn.ModuleList(
-            self._block(deepest, deepest, attention, divisor=config.middle_divisor)
+            self._block(
+                deepest.channels,
+                replace(deepest, attention=attention),
+                divisor=config.middle_divisor,
+            )
             for attention in (config.middle, "none")
         )
-        self._build_up(skips)
+        build_up(
+            self.up, levels, skips, block=self._block, double=partial(self._resampler, kind="up")
+        )
         outputs = 6 if config.learned_variance else 3
         self.head = nn.Sequential(
             nn.GroupNorm(config.norm_groups, first, eps=config.norm_eps),
@@ -82,77 +76,43 @@ class AdmUNet(nn.Module):
         self._attending = self._number_text_layers()
 
     def _block(
-        self,
-        in_channels: int,
-        out_channels: int,
-        attention: AdmAttention = "none",
-        *,
-        divisor: float | None = None,
-    ) -> AdmBlock:
+        self, in_channels: int, level: AdmLevel, *, divisor: float | None = None
+    ) -> Block:
         config = self.config
         residual = AdmResidual(
             config,
             in_channels,
-            out_channels,
+            level.channels,
             self._embed_dim,
             divisor=config.block_divisor if divisor is None else divisor,
         )
-        if attention == "none":
-            return AdmBlock(residual, None)
+        if level.attention == "none":
+            return Block(residual, None)
         layer = AdmAttentionLayer(
-            out_channels,
+            level.channels,
             config.head_dim,
-            kind=attention,
+            kind=level.attention,
             groups=config.norm_groups,
             text_width=0 if config.text is None else config.text.width,
             norm_text=isinstance(config.text, StatesText) and config.text.norm,
         )
-        return AdmBlock(residual, layer)
+        return Block(residual, layer)
 
-    def _resampler(self, channels: int, *, up: bool) -> AdmBlock:
+    def _resampler(self, channels: int, *, kind: Literal["down", "up"]) -> Block:
         residual = AdmResidual(
             self.config,
             channels,
             channels,
             self._embed_dim,
-            resample="up" if up else "down",
+            resample=kind,
             divisor=self.config.block_divisor,
         )
-        return AdmBlock(residual, None)
-
-    def _build_down(self) -> list[int]:
-        levels = self.config.levels
-        channels = levels[0].channels
-        skips = [channels]
-        for index, level in enumerate(levels):
-            blocks = nn.ModuleList()
-            for _ in range(level.blocks):
-                blocks.append(self._block(channels, level.channels, level.attention))
-                channels = level.channels
-                skips.append(channels)
-            if index + 1 < len(levels):
-                blocks.append(self._resampler(channels, up=False))
-                skips.append(channels)
-            self.down.append(blocks)
-        return skips
-
-    def _build_up(self, skips: list[int]) -> None:
-        levels = self.config.levels
-        channels = levels[-1].channels
-        for index, level in reversed(list(enumerate(levels))):
-            blocks = nn.ModuleList()
-            for _ in range(level.blocks + 1):
-                joined = channels + skips.pop()
-                blocks.append(self._block(joined, level.channels, level.attention))
-                channels = level.channels
-            if index > 0:
-                blocks.append(self._resampler(channels, up=True))
-            self.up.append(blocks)
+        return Block(residual, None)
 
     def _number_text_layers(self) -> tuple[AdmAttentionLayer, ...]:
         layers: list[AdmAttentionLayer] = []
         for module in self.modules():
-            if isinstance(module, AdmBlock) and module.attention is not None:
+            if isinstance(module, Block) and isinstance(module.attention, AdmAttentionLayer):
                 if module.attention.text is not None:
                     module.text_layer = len(layers)
                     layers.append(module.attention)
@@ -165,14 +125,22 @@ class AdmUNet(nn.Module):
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """Compute what only the captions decide; returns `(z, timesteps) -> prediction`."""
         text = self._encode(cond.text)
-        keys_values: tuple[AdmKeysValues, ...] = ()
+        keys_values: tuple[TextKeysValues, ...] = ()
         if text is not None:
             keys_values = tuple(layer.project(text.states, text.mask) for layer in self._attending)
         pooled = None if text is None else text.pooled
 
         def predict(z: Tensor, timesteps: Tensor) -> Tensor:
             embedding = self._embedding(timesteps, cond.aug_level, pooled)
-            return self._run(self._inputs(z, cond), embedding, keys_values)
+            x = walk(
+                self.stem(self._inputs(z, cond)),
+                lambda block, x: block(x, embedding, keys_values),
+                down=self.down,
+                middle=self.middle,
+                up=self.up,
+            )
+            output: Tensor = self.head(x)
+            return output
 
         return predict
 
@@ -209,23 +177,6 @@ class AdmUNet(nn.Module):
                 raise ValueError("got no low-resolution picture; expected one for this network")
             parts.append(cond.lowres.to(z))
         return torch.cat(parts, dim=1)
-
-    def _run(self, inputs: Tensor, embedding: Tensor, text: tuple[AdmKeysValues, ...]) -> Tensor:
-        x = self.stem(inputs)
-        skips = [x]
-        for blocks in self.down:
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, embedding, text)
-                skips.append(x)
-        for block in self.middle:
-            x = block(x, embedding, text)
-        for level, blocks in zip(reversed(self.config.levels), self.up, strict=True):
-            for number, block in enumerate(blocks):  # type: ignore[arg-type]
-                if number <= level.blocks:
-                    x = torch.cat((x, skips.pop()), dim=1)
-                x = block(x, embedding, text)
-        output: Tensor = self.head(x)
-        return output
 
 
 class AdmPair(nn.Module):

@@ -6,7 +6,6 @@ Feature maps are (B, C, h, w); embeddings (B, E).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,22 +14,7 @@ from torch.nn import functional as F
 
 from calotype.adm_config import AdmAttention, AdmConfig
 from calotype.networks.blocks import RESAMPLERS
-from calotype.networks.text import split_heads
-
-
-@dataclass(frozen=True)
-class AdmKeysValues:
-    """Text keys and values of one attention layer.
-
-    Args:
-        keys: (B, heads, L, d).
-        values: (B, heads, L, d).
-        mask: (B, 1, 1, L), True where a state counts; None = all count.
-    """
-
-    keys: Tensor
-    values: Tensor
-    mask: Tensor | None
+from calotype.networks.text import TextKeysValues, join_text, split_heads
 
 
 def activation(name: Literal["none", "silu", "gelu"]) -> nn.Module:
@@ -142,43 +126,27 @@ class AdmAttentionLayer(nn.Module):
         self.text = nn.Linear(text_width, 2 * channels) if text_width > 0 else None
         self.out = nn.Linear(channels, channels)
 
-    def project(self, states: Tensor, mask: Tensor | None) -> AdmKeysValues:
+    def project(self, states: Tensor, mask: Tensor | None) -> TextKeysValues:
         """Keys and values of text states (B, L, D); mask (B, L), None = all count."""
         assert self.text is not None
         if self.norm_text is not None:
             states = self.norm_text(states.transpose(1, 2)).transpose(1, 2)
         keys, values = self.text(states).chunk(2, dim=2)
-        return AdmKeysValues(
+        return TextKeysValues(
             split_heads(keys, self.heads),
             split_heads(values, self.heads),
             None if mask is None else mask[:, None, None],
         )
 
-    def forward(self, x: Tensor, text: AdmKeysValues | None) -> Tensor:
+    def forward(self, x: Tensor, text: TextKeysValues | None) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
         batch, channels, height, width = x.shape
         tokens = self.norm(x.flatten(2)).transpose(1, 2)  # (B, hw, C)
         queries, *own = (
             split_heads(part, self.heads) for part in self.qkv(tokens).split(channels, 2)
         )
-        keys, values, mask = _with_text(own, text)
+        keys, values, mask = join_text(own, text, text_first=True)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         h = self.out(attended.transpose(1, 2).flatten(2))
         output: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
         return output
-
-
-def _with_text(
-    own: list[Tensor], text: AdmKeysValues | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Keys, values and mask over the text (if any), then the pixels (if any)."""
-    if text is None:
-        if not own:
-            raise ValueError("got no text for attention to text alone; expected a text embedding")
-        return own[0], own[1], None
-    if not own:
-        return text.keys, text.values, text.mask
-    keys, values = torch.cat((text.keys, own[0]), 2), torch.cat((text.values, own[1]), 2)
-    pixels = own[0].shape[2]
-    mask = None if text.mask is None else F.pad(text.mask, (0, pixels), value=True)
-    return keys, values, mask

@@ -108,7 +108,7 @@ class TokensEncoder(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and a GELU perceptron, LayerNorm before each."""
+    """Self-attention and a GELU MLP, LayerNorm before each."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from calotype.networks.text import TextFeatures, TextKeysValues, split_heads
+from calotype.networks.text import TextKeysValues, join_text, split_heads
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -94,7 +94,7 @@ class ResidualBlock(nn.Module):
     """Residual block with scale-shift norm; may halve or double the resolution (BigGAN).
 
     h = conv(resample(silu(norm(x)))); h = conv(silu(norm(h) * (1 + scale) + shift)); the result
-    is (skip(resample(x)) + h) * `scale`.
+    is skip(resample(x)) + h.
 
     Reference: Dhariwal & Nichol 2021, section 3 and appendix A, arXiv:2105.05233.
     """
@@ -151,32 +151,24 @@ class Attention(nn.Module):
         batch, channels, height, width = x.shape
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, hw, C)
         heads = [split_heads(part, self.heads) for part in self.qkv(tokens).split(channels, 2)]
-        keys, values, mask = _joined(heads[1:], text, pixels=height * width)
+        keys, values, mask = join_text(heads[1:], text)
         attended = F.scaled_dot_product_attention(heads[0], keys, values, attn_mask=mask)
         h = self.out(attended.transpose(1, 2).flatten(2))  # (B, hw, C)
         output: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
         return output
 
 
-def _joined(
-    own: list[Tensor], text: TextKeysValues | None, *, pixels: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Keys, values and mask over pixels (if any) and text (if any)."""
-    if text is None:
-        if not own:
-            raise ValueError("got no text for attention to text alone; expected a text embedding")
-        return own[0], own[1], None
-    if not own:
-        return text.keys, text.values, text.mask
-    keys, values = torch.cat((own[0], text.keys), 2), torch.cat((own[1], text.values), 2)
-    return keys, values, F.pad(text.mask, (pixels, 0), value=True)
-
-
 class Block(nn.Module):
-    """A residual block and, where the level says so, attention."""
+    """A residual block and, where the level says so, attention.
+
+    Args:
+        residual: `(x, embedding) -> x`.
+        attention: `(x, text keys and values or None) -> x`; None = no attention.
+        recompute: compute the block again in the backward pass instead of keeping what it made.
+    """
 
     def __init__(
-        self, residual: nn.Module, attention: Attention | None, *, recompute: bool = False
+        self, residual: nn.Module, attention: nn.Module | None, *, recompute: bool = False
     ) -> None:
         super().__init__()
         self.residual = residual
@@ -184,19 +176,17 @@ class Block(nn.Module):
         self.recompute = recompute
         self.text_layer: int | None = None  # which text keys and values are this block's
 
-    def forward(self, x: Tensor, embedding: Tensor, text: TextFeatures | None) -> Tensor:
-        """(B, C, h, w), (B, E) -> (B, C', h', w')."""
+    def forward(self, x: Tensor, embedding: Tensor, text: tuple[TextKeysValues, ...]) -> Tensor:
+        """(B, C, h, w), (B, E) -> (B, C', h', w'); `text` is that of all the network's layers."""
         if self.recompute and torch.is_grad_enabled():
             recomputed: Tensor = checkpoint(self._run, x, embedding, text, use_reentrant=False)
             return recomputed
         return self._run(x, embedding, text)
 
-    def _run(self, x: Tensor, embedding: Tensor, text: TextFeatures | None) -> Tensor:
+    def _run(self, x: Tensor, embedding: Tensor, text: tuple[TextKeysValues, ...]) -> Tensor:
         x = self.residual(x, embedding)
         if self.attention is None:
             return x
-        own = None
-        if text is not None and self.text_layer is not None:
-            own = text.keys_values[self.text_layer]
+        own = text[self.text_layer] if self.text_layer is not None else None
         attended: Tensor = self.attention(x, own)
         return attended

@@ -53,8 +53,7 @@ class EfficientUNet(nn.Module):
         blocks = nn.ModuleList()
         for number in range(level.blocks):
             attention = None
-            attends = level.self_attention or level.cross_attention
-            if attends and number == level.blocks - 1:
+            if level.attends and number == level.blocks - 1:
                 attention = Attention(
                     level.channels, self.config.head_dim, self_attention=level.self_attention
                 )
@@ -64,38 +63,26 @@ class EfficientUNet(nn.Module):
             blocks.append(Block(residual, attention, recompute=level.checkpoint))
         return blocks
 
-    def set_text_statistics(self, mean: Tensor, covariance: Tensor) -> None:
-        """Statistics of the training captions' mean token states, (D,) and (D, D)."""
-        self.condition.set_text_statistics(mean, covariance)
-
     def forward(self, z: Tensor, logsnr: Tensor, cond: Conditioning) -> Tensor:
         """(B, 3, H, W), (B,) -> (B, 3, H, W)."""
         return self.bind(cond)(z, logsnr)
 
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """Compute what only the captions decide; returns `(z, logsnr) -> prediction`."""
-        text = self.condition.encode(cond.text)
+        return self.condition.bind(cond, self._predict)
 
-        def predict(z: Tensor, logsnr: Tensor) -> Tensor:
-            return self._predict(z, logsnr, cond, text)
-
-        return predict
-
-    def _predict(
-        self, z: Tensor, logsnr: Tensor, cond: Conditioning, text: TextFeatures | None
-    ) -> Tensor:
-        embedding = self.condition(logsnr, cond.aug_level, text)
-        pixels = z if cond.lowres is None else torch.cat((z, cond.lowres.to(z.dtype)), dim=1)
+    def _predict(self, pixels: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
+        """From noisy pictures and what is joined to them, (B, 3 or 6, H, W)."""
         x = stem = self.stem(F.pixel_unshuffle(pixels, self.config.fold))
         skips = []
         for shrink, blocks in zip(self.shrink, self.down, strict=True):
             x = shrink(x)
             for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, embedding, text)
+                x = block(x, embedding, text.keys_values)
                 skips.append(x)
         for blocks, enlarge in zip(self.up, self.enlarge, strict=True):
             for block in blocks:  # type: ignore[attr-defined]
-                x = block(_joined(x, skips.pop()), embedding, text)
+                x = block(_joined(x, skips.pop()), embedding, text.keys_values)
             x = enlarge(nearest_up(x))
         return F.pixel_shuffle(self.head(F.silu(_joined(x, stem))), self.config.fold)
 

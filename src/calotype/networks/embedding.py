@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
-from calotype.conditioning import TextEmbedding
+from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import NetworkConfig
-from calotype.networks.blocks import Block, ScalarEmbedding
+from calotype.networks.blocks import Attention, Block, ScalarEmbedding
 from calotype.networks.text import (
     AttentionShape,
     TextCanvas,
@@ -58,10 +59,34 @@ class ConditionEmbedding(nn.Module):
             raise ValueError("got text statistics; expected text_pooling='whitened_mean'")
         self.text.pooling.set_statistics(mean, covariance)
 
-    def encode(self, text: TextEmbedding | None) -> TextFeatures | None:
-        """What the network wants of its captions; None for a network without text."""
+    def bind(
+        self, cond: Conditioning, predict: Callable[[Tensor, Tensor, TextFeatures], Tensor]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Encode the captions once; returns `(z (B, 3, H, W), logsnr (B,)) -> prediction`.
+
+        Args:
+            cond: all that conditions the network.
+            predict: `(pictures (B, 3 or 6, H, W), embedding (B, E), text) -> prediction`; behind
+                the noisy pictures' channels it gets those of the low-resolution pictures.
+        """
+        if (self.aug_level is None) != (cond.lowres is None):
+            got, expected = ("no", "one") if cond.lowres is None else ("a", "none")
+            raise ValueError(
+                f"got {got} low-resolution picture; expected {expected} for this network"
+            )
+        text = self.encode(cond.text)
+
+        def bound(z: Tensor, logsnr: Tensor) -> Tensor:
+            embedding = self(logsnr, cond.aug_level, text)
+            joined = z if cond.lowres is None else torch.cat((z, cond.lowres.to(z.dtype)), dim=1)
+            return predict(joined, embedding, text)
+
+        return bound
+
+    def encode(self, text: TextEmbedding | None) -> TextFeatures:
+        """What the network wants of its captions: nothing, if it is one without text."""
         if self.text is None:
-            return None
+            return TextFeatures()
         if text is None:
             raise ValueError(
                 "got no text for a network with text; expected a TextEmbedding "
@@ -70,24 +95,22 @@ class ConditionEmbedding(nn.Module):
         features: TextFeatures = self.text(text)
         return features
 
-    def forward(
-        self, logsnr: Tensor, aug_level: Tensor | None, text: TextFeatures | None
-    ) -> Tensor:
+    def forward(self, logsnr: Tensor, aug_level: Tensor | None, text: TextFeatures) -> Tensor:
         """(B,), (B,) -> (B, E)."""
         embedding: Tensor = self.level(logsnr)
         if self.aug_level is not None:
             if aug_level is None:
                 raise ValueError("got no aug_level; expected one number in [0, 1] a picture")
             embedding = embedding + self.aug_level(aug_level)
-        return embedding if text is None else embedding + text.pooled
+        return embedding if text.pooled is None else embedding + text.pooled
 
 
 def _number_text_layers(modules: Iterable[nn.Module]) -> list[AttentionShape]:
     """Give every attending block its place among the text keys and values."""
     shapes: list[AttentionShape] = []
     for module in modules:
-        if isinstance(module, Block) and module.attention is not None:
+        if isinstance(module, Block) and isinstance(module.attention, Attention):
             module.text_layer = len(shapes)
-            heads = module.attention.heads
-            shapes.append(AttentionShape(module.attention.out.out_features, heads))
+            layer = module.attention
+            shapes.append(AttentionShape(layer.out.out_features, layer.heads))
     return shapes

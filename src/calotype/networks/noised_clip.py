@@ -136,7 +136,7 @@ class _ImageTower(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention and a perceptron, each after a LayerNorm and with a skip."""
+    """Attention and an MLP, each after a LayerNorm and with a skip."""
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()

@@ -19,25 +19,32 @@ from calotype.conditioning import TextEmbedding
 
 @dataclass(frozen=True)
 class TextKeysValues:
-    """Text keys and values of one attention layer, (B, heads, L, d), and mask (B, 1, 1, L)."""
+    """Text keys and values of one attention layer.
+
+    Args:
+        keys: (B, heads, L, d).
+        values: (B, heads, L, d).
+        mask: (B, 1, 1, L), True where a token counts; None = all count.
+    """
 
     keys: Tensor
     values: Tensor
-    mask: Tensor
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """Everything a network wants of its captions.
+    """Everything a network wants of its captions; empty for a network without text.
 
     Args:
         pooled: added to the noise-level embedding, (B, E).
-        keys_values: one record an attention layer, in the network's order.
-        canvas: one hidden vector a caption that `TextCanvas` turns into maps, or None.
+        keys_values: one record an attention layer that attends to text, in the network's order.
+        canvas: feature maps of each level, (B, c, side, side), or None where it has none; () for a
+            network without a text canvas.
     """
 
-    pooled: Tensor
-    keys_values: tuple[TextKeysValues, ...]
+    pooled: Tensor | None = None
+    keys_values: tuple[TextKeysValues, ...] = ()
     canvas: tuple[Tensor | None, ...] = ()
 
 
@@ -86,13 +93,19 @@ class WhitenedMeanPooling(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, covariance: Tensor, *, ridge: float = 0.02) -> None:
-        """Whiten with mean (D,) and covariance (D, D); `ridge` is a share of the mean eigenvalue.
+        """Whiten with mean (D,) and covariance (D, D).
+
+        `ridge`, a share of the mean eigenvalue, is added to all: directions that captions hardly
+        use are not blown up to unit variance.
 
         The symmetric (ZCA) root is used, so that the result does not depend on the sign of
         eigenvectors.
         """
-        values, vectors = torch.linalg.eigh(covariance.double())
-        values = values.clamp_min(0.0) + ridge * values.clamp_min(0.0).mean()
+        # On the CPU: some devices have neither float64 nor eigenvalues.
+        values, vectors = torch.linalg.eigh(covariance.cpu().double())
+        values = values.clamp_min(0.0)
+        # The floor is for captions that are all alike: their covariance is zero.
+        values = (values + ridge * values.mean()).clamp_min(1e-12)
         whitening = (vectors * values.rsqrt()) @ vectors.T
         self.mean.copy_(mean)
         self.whitening.copy_(whitening)
@@ -201,6 +214,32 @@ class TextCanvas(nn.Module):
             None if shape is None else layer(hidden).unflatten(1, (shape[0], shape[1], shape[1]))
             for shape, layer in zip(self.shapes, self.maps, strict=True)
         )
+
+
+def join_text(
+    own: Sequence[Tensor], text: TextKeysValues | None, *, text_first: bool = False
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and mask of pixels (if any) and text (if any), for attention to both.
+
+    Args:
+        own: keys and values of the pixels, (B, heads, hw, d) each; empty for attention to the text
+            alone.
+        text: keys and values of the text; None = none.
+        text_first: which comes first, as in published models.
+    """
+    if text is None:
+        if not own:
+            raise ValueError("got no text for attention to text alone; expected a text embedding")
+        return own[0], own[1], None
+    if not own:
+        return text.keys, text.values, text.mask
+    pixels = own[0].shape[2]
+    pairs = ((own[0], text.keys), (own[1], text.values))
+    keys, values = (torch.cat(pair[::-1] if text_first else pair, 2) for pair in pairs)
+    if text.mask is None:
+        return keys, values, None
+    padding = (0, pixels) if text_first else (pixels, 0)
+    return keys, values, F.pad(text.mask, padding, value=True)
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -20,11 +20,14 @@ _EXPECTED = (
 )
 
 
-def build_text_encoder(spec: str, *, max_tokens: int | None = None) -> TextEncoder | None:
+def build_text_encoder(
+    spec: str, *, max_tokens: int | None = None, device: str = "cpu"
+) -> TextEncoder | None:
     """The encoder that `spec` names; None for "none" (an unconditional model).
 
     `max_tokens` None is the encoder's own default: 128 for minilm and bytes, 256 for T5, the
-    model's limit (77) for CLIP.
+    model's limit (77) for CLIP. `device` is where minilm, t5 and clip compute; the others stay on
+    the CPU.
 
     Raises:
         ConfigError: `spec` names no encoder, or `max_tokens` is out of its range.
@@ -37,7 +40,9 @@ def build_text_encoder(spec: str, *, max_tokens: int | None = None) -> TextEncod
         from calotype.text.minilm import MiniLMTextEncoder
 
         folder = Path(name) if name else None
-        return MiniLMTextEncoder(folder, max_tokens=128 if max_tokens is None else max_tokens)
+        return MiniLMTextEncoder(
+            folder, max_tokens=128 if max_tokens is None else max_tokens, device=device
+        )
     if kind == "bytes" and name.isascii() and name.isdecimal() and len(name) < 9:
         from calotype.text.byte import ByteTextEncoder
 
@@ -45,11 +50,13 @@ def build_text_encoder(spec: str, *, max_tokens: int | None = None) -> TextEncod
     if kind == "t5" and name:
         from calotype.text.t5 import T5TextEncoder
 
-        return T5TextEncoder(name, max_tokens=256 if max_tokens is None else max_tokens)
+        return T5TextEncoder(
+            name, max_tokens=256 if max_tokens is None else max_tokens, device=device
+        )
     if kind == "clip" and name:
         from calotype.text.clip import CLIPTextEncoder
 
-        return CLIPTextEncoder(name, max_tokens=max_tokens)
+        return CLIPTextEncoder(name, max_tokens=max_tokens, device=device)
     if kind == "t5_padded" and name:
         from calotype.text.t5_padded import PaddedT5TextEncoder
 

@@ -18,8 +18,7 @@ from calotype.text.encoder import (
     check_max_tokens,
     clean_captions,
     digest,
-    pad_tokens,
-    restore_null_rows,
+    embed_ids,
 )
 
 _LARGEST_DIM = 16384
@@ -50,15 +49,12 @@ class ByteTextEncoder:
 
     def __call__(self, captions: Sequence[str]) -> TextEmbedding:
         """Encode; see `TextEncoder`."""
-        texts = [
-            text.encode()[: self.max_tokens] for text in clean_captions(captions, self.max_tokens)
-        ]
-        rows = [index for index, text in enumerate(texts) if len(text) > 0]
-        if len(rows) == 0:
-            return TextEmbedding.null(len(texts), self.embed_dim)
-        ids, mask = pad_tokens([list(texts[row]) for row in rows])
-        positions = sinusoidal_positions(ids.shape[1], self.embed_dim)
-        return restore_null_rows(self._table[ids] + positions, mask, rows=rows, count=len(texts))
+        texts = clean_captions(captions, self.max_tokens)
+        ids = [list(text.encode()[: self.max_tokens]) for text in texts]
+        return embed_ids(ids, self.embed_dim, self._states)
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self._table[ids] + sinusoidal_positions(ids.shape[1], self.embed_dim)
 
 
 def _byte_table(embed_dim: int) -> Tensor:

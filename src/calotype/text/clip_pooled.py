@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
 from calotype.conditioning import TextEmbedding
 from calotype.errors import ConfigError
 from calotype.text.encoder import check_dtype, clean_captions
-from calotype.text.pretrained import load_pretrained
+from calotype.text.pretrained import load_pipeline_text
 
 _MODEL_TYPES = {
     "clip": "CLIPTextModelWithProjection",
@@ -41,14 +40,7 @@ class PooledCLIPTextEncoder:
         """
         check_dtype(dtype, "clip_pooled")
         self.spec = f"clip_pooled:{folder}"
-        self._loaded = load_pretrained(
-            str(Path(folder) / "text_encoder"),
-            _MODEL_TYPES,
-            dtype=dtype,
-            allow_download=False,
-            tokenizer_name=str(Path(folder) / "tokenizer"),
-        )
-        self._dtype = dtype
+        self._loaded = load_pipeline_text(folder, _MODEL_TYPES, dtype=dtype)
         config = self._loaded.model.config
         self.embed_dim = int(config.projection_dim)
         if int(config.hidden_size) != self.embed_dim:
@@ -61,7 +53,7 @@ class PooledCLIPTextEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of weights, tokenizer, length and dtype; reads all weights once."""
-        return self._loaded.fingerprint(["clip_pooled 1", str(self.max_tokens), str(self._dtype)])
+        return self._loaded.fingerprint("clip_pooled 1", self.max_tokens)
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> TextEmbedding:

@@ -7,7 +7,7 @@ before they are tokenised, so that their cost does not grow with their length.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -83,20 +83,31 @@ def pad_tokens(ids: Sequence[Sequence[int]], *, pad_id: int = 0) -> tuple[Tensor
     return padded, mask
 
 
-def restore_null_rows(
-    states: Tensor, mask: Tensor, *, rows: Sequence[int], count: int
+def embed_ids(
+    ids: Sequence[Sequence[int]], embed_dim: int, encode: Callable[[Tensor, Tensor], Tensor]
 ) -> TextEmbedding:
-    """Put the states (N, L, D) of captions that hold text at their `rows` of `count`.
+    """Token states of captions given as token ids; a caption without any is the null caption.
 
-    The other rows, and all padding, are zero with mask False.
+    Args:
+        ids: of each caption, special tokens included.
+        embed_dim: width D of the states.
+        encode: ids (N, L) int64 and mask (N, L), True = token, of the captions that have ids, to
+            states (N, L, D).
+
+    Returns:
+        (B, L, D) float32 on the device of the states; padding is zero.
     """
-    tokens = states.new_zeros((count, *states.shape[1:]), dtype=torch.float32)
-    full_mask = mask.new_zeros((count, mask.shape[1]))
-    if len(rows) > 0:
-        index = torch.tensor(rows, device=states.device)
-        tokens[index] = states.float().masked_fill(~mask[..., None], 0.0)
-        full_mask[index] = mask
-    return TextEmbedding(tokens=tokens, mask=full_mask)
+    rows = [index for index, row in enumerate(ids) if len(row) > 0]
+    if not rows:
+        return TextEmbedding.null(len(ids), embed_dim)
+    padded, mask = pad_tokens([ids[row] for row in rows])
+    states = encode(padded, mask)
+    index, mask = torch.tensor(rows, device=states.device), mask.to(states.device)
+    tokens = states.new_zeros((len(ids), *states.shape[1:]), dtype=torch.float32)
+    tokens[index] = states.float().masked_fill(~mask[..., None], 0.0)
+    full_mask = mask.new_zeros((len(ids), mask.shape[1]))
+    full_mask[index] = mask
+    return TextEmbedding(tokens, full_mask)
 
 
 def check_max_tokens(max_tokens: int, *, lowest: int, highest: int | None, encoder: str) -> int:

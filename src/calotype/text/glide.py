@@ -18,8 +18,7 @@ from calotype.text.encoder import (
     check_max_tokens,
     clean_captions,
     digest,
-    pad_tokens,
-    restore_null_rows,
+    embed_ids,
 )
 
 
@@ -55,11 +54,7 @@ class CaptionTokens:
             self._ids(caption) if text else []
             for caption, text in zip(captions, stripped, strict=True)
         ]
-        rows = [index for index, row in enumerate(ids) if row]
-        if not rows:
-            return TextEmbedding.null(len(ids), self.embed_dim)
-        padded, mask = pad_tokens([ids[row] for row in rows])
-        return restore_null_rows(padded[..., None].float(), mask, rows=rows, count=len(ids))
+        return embed_ids(ids, self.embed_dim, lambda ids, mask: ids[..., None].float())
 
     def _ids(self, caption: str) -> list[int]:
         head = caption[: self.max_tokens * CHARACTERS_PER_TOKEN]

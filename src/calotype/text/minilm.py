@@ -28,8 +28,7 @@ from calotype.text.encoder import (
     check_max_tokens,
     clean_captions,
     digest,
-    pad_tokens,
-    restore_null_rows,
+    embed_ids,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +80,8 @@ class MiniLMTextEncoder:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of weights, tokenizer, length and dtype."""
         tokenizer = json.loads((self.folder / "tokenizer.json").read_text("utf-8"))
-        del tokenizer["truncation"], tokenizer["padding"]  # ours are used instead
+        for key in ("truncation", "padding"):  # ours are used instead
+            tokenizer.pop(key, None)
         parts = ["minilm 1", WEIGHTS_SHA256, json.dumps(tokenizer, sort_keys=True)]
         return digest([*parts, str(self.max_tokens), str(self._dtype)])
 
@@ -89,16 +89,15 @@ class MiniLMTextEncoder:
     def __call__(self, captions: Sequence[str]) -> TextEmbedding:
         """Encode; see `TextEncoder`."""
         texts = clean_captions(captions, self.max_tokens)
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
-        rows = [index for index, row in enumerate(ids) if len(row) > _SPECIAL_TOKENS]
-        if len(rows) == 0:
-            return TextEmbedding.null(len(texts), _WIDTH)
-        padded, mask = pad_tokens([ids[row] for row in rows])
-        padded, mask = padded.to(self._device), mask.to(self._device)
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        ids = [row if len(row) > _SPECIAL_TOKENS else [] for row in rows]
+        return embed_ids(ids, _WIDTH, self._states)
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
         use_bfloat16 = self._dtype is torch.bfloat16
         with torch.autocast(self._device.type, torch.bfloat16, enabled=use_bfloat16):
-            states = self._network(padded, mask)
-        return restore_null_rows(states, mask, rows=rows, count=len(texts))
+            states: Tensor = self._network(ids.to(self._device), mask.to(self._device))
+        return states
 
 
 class MiniLMNetwork(nn.Module):
@@ -144,7 +143,7 @@ class _Norm(_Affine):
 
 
 class _EncoderLayer(nn.Module):
-    """Self-attention and a GELU perceptron, each with LayerNorm after the residual sum."""
+    """Self-attention and a GELU MLP, each with LayerNorm after the residual sum."""
 
     def __init__(self) -> None:
         super().__init__()

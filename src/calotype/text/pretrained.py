@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from calotype.errors import CalotypeError, ConfigError, MissingExtra
-from calotype.text.encoder import digest
+from calotype.text.encoder import clean_captions, digest
 
 _NOT_DECIDING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
@@ -29,25 +29,32 @@ class PretrainedText:
     Args:
         model: in eval mode, without gradients.
         tokenizer: slow or fast.
-        name: folder or hub name, for messages.
+        dtype: number type of the weights.
     """
 
     model: Any
     tokenizer: Any
-    name: str
+    dtype: torch.dtype
 
     def token_ids(self, captions: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Ids of each caption, special tokens included, at most `max_tokens`.
+        """Ids of each caption, cleaned, special tokens included, at most `max_tokens`.
 
         A caption without any ordinary token has no ids: it is the null caption.
         """
-        rows = self.tokenizer(list(captions), truncation=True, max_length=max_tokens)["input_ids"]
+        texts = clean_captions(captions, max_tokens)
+        rows = self.tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
         # By count and not by id: CLIP's mark of the end stands for unknown characters as well.
         markers = self.tokenizer.num_special_tokens_to_add()
         return [list(row) if len(row) > markers else [] for row in rows]
 
-    def fingerprint(self, parts: Sequence[str]) -> str:
-        """SHA-256 (hex) of weights, configuration, tokenizer and the given settings.
+    @torch.no_grad()
+    def run(self, ids: Tensor, mask: Tensor, **asked: bool) -> Any:
+        """What the model answers to ids (N, L) with mask (N, L), True = token; `asked` as is."""
+        device = self.model.device
+        return self.model(input_ids=ids.to(device), attention_mask=mask.to(device).long(), **asked)
+
+    def fingerprint(self, kind: str, max_tokens: int) -> str:
+        """SHA-256 (hex) of weights, configuration, tokenizer, kind of encoder, length and dtype.
 
         The weights are hashed as loaded, so that file formats and shards make no difference.
         """
@@ -56,7 +63,9 @@ class PretrainedText:
             config.pop(key, None)
         return digest(
             [
-                *parts,
+                kind,
+                str(max_tokens),
+                str(self.dtype),
                 json.dumps(config, sort_keys=True, default=str),
                 _tokenizer_text(self.tokenizer),
                 hash_state(self.model.state_dict()),
@@ -108,7 +117,20 @@ def load_pretrained(
     if tokenizer_name is not None:
         where |= {"use_safetensors": True, **_variant(Path(name))}
     model = _load_model(getattr(transformers, model_types[config.model_type]), name, dtype, where)
-    return PretrainedText(model.eval().requires_grad_(False), tokenizer, name)
+    return PretrainedText(model.eval().requires_grad_(False), tokenizer, dtype)
+
+
+def load_pipeline_text(
+    folder: str, model_types: dict[str, str], *, dtype: torch.dtype
+) -> PretrainedText:
+    """Load `folder`/text_encoder and `folder`/tokenizer of a diffusers folder; see above."""
+    return load_pretrained(
+        str(Path(folder) / "text_encoder"),
+        model_types,
+        dtype=dtype,
+        allow_download=False,
+        tokenizer_name=str(Path(folder) / "tokenizer"),
+    )
 
 
 def _variant(folder: Path) -> dict[str, str]:

@@ -9,15 +9,10 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from calotype.conditioning import TextEmbedding
-from calotype.text.encoder import (
-    check_dtype,
-    check_max_tokens,
-    clean_captions,
-    pad_tokens,
-    restore_null_rows,
-)
+from calotype.text.encoder import check_dtype, check_max_tokens, embed_ids
 from calotype.text.pretrained import load_pretrained
 
 MODEL_TYPES = {
@@ -58,24 +53,18 @@ class T5TextEncoder:
             name, MODEL_TYPES, dtype=dtype, allow_download=allow_download
         )
         self._loaded.model.to(device)
-        self._dtype = dtype
         self.embed_dim = int(self._loaded.model.config.d_model)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of weights, tokenizer, length and dtype; reads all weights once."""
-        return self._loaded.fingerprint(["t5 1", str(self.max_tokens), str(self._dtype)])
+        return self._loaded.fingerprint("t5 1", self.max_tokens)
 
-    @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> TextEmbedding:
         """Encode; see `TextEncoder`."""
-        texts = clean_captions(captions, self.max_tokens)
-        ids = self._loaded.token_ids(texts, self.max_tokens)
-        rows = [index for index, row in enumerate(ids) if len(row) > 0]
-        if len(rows) == 0:
-            return TextEmbedding.null(len(texts), self.embed_dim)
-        padded, mask = pad_tokens([ids[row] for row in rows])
-        model = self._loaded.model
-        padded, mask = padded.to(model.device), mask.to(model.device)
-        states = model(input_ids=padded, attention_mask=mask.long()).last_hidden_state
-        return restore_null_rows(states, mask, rows=rows, count=len(texts))
+        ids = self._loaded.token_ids(captions, self.max_tokens)
+        return embed_ids(ids, self.embed_dim, self._states)
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        states: Tensor = self._loaded.run(ids, mask).last_hidden_state
+        return states

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
 from calotype.conditioning import TextEmbedding
 from calotype.text.encoder import check_dtype, clean_captions, pad_tokens
-from calotype.text.pretrained import load_pretrained
+from calotype.text.pretrained import load_pipeline_text
 from calotype.text.t5 import MODEL_TYPES
 
 PADDED_LENGTH = 77
@@ -38,22 +37,14 @@ class PaddedT5TextEncoder:
         """
         check_dtype(dtype, "t5_padded")
         self.spec = f"t5_padded:{folder}"
-        self._loaded = load_pretrained(
-            str(Path(folder) / "text_encoder"),
-            MODEL_TYPES,
-            dtype=dtype,
-            allow_download=False,
-            tokenizer_name=str(Path(folder) / "tokenizer"),
-        )
-        self._dtype = dtype
+        self._loaded = load_pipeline_text(folder, MODEL_TYPES, dtype=dtype)
         self.embed_dim = int(self._loaded.model.config.d_model)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of weights, tokenizer, length and dtype; reads all weights once."""
-        return self._loaded.fingerprint(["t5_padded 1", str(self.max_tokens), str(self._dtype)])
+        return self._loaded.fingerprint("t5_padded 1", self.max_tokens)
 
-    @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> TextEmbedding:
         """Encode; see `TextEncoder`."""
         texts = [text.lower() for text in clean_captions(captions, self.max_tokens)]
@@ -61,7 +52,5 @@ class PaddedT5TextEncoder:
         # One row more than the longest would be, so that every batch is padded to 77.
         full = [*rows, [0] * PADDED_LENGTH]
         ids, mask = (part[:-1] for part in pad_tokens(full))
-        model = self._loaded.model
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
-        return TextEmbedding(states, torch.ones_like(mask))
+        states = self._loaded.run(ids, mask).last_hidden_state.float()
+        return TextEmbedding(states, torch.ones_like(mask, device=states.device))
