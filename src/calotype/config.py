@@ -76,6 +76,8 @@ class StageConfig:
         data_std: standard deviation of what is diffused; networks see unit variance
             (Karras et al. 2022, section 5). 1 = pictures as they are.
         residual: diffuse the difference to the enlarged low-resolution picture.
+        arithmetic: "levels" is this library's. "table" computes in the order of GLIDE's code, so
+            that published float32 numbers come out to the last bit where a processor rounds alike.
         lowres: how the low-resolution picture is enlarged and noised.
         sampling: how it draws unless told otherwise.
     """
@@ -87,6 +89,7 @@ class StageConfig:
     parametrization: Literal["eps", "v", "x"] = "eps"
     data_std: float = 1.0
     residual: bool = False
+    arithmetic: Literal["levels", "table"] = "levels"
     lowres: LowresConfig = field(default_factory=LowresConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -102,6 +105,12 @@ class StageConfig:
         require(
             not self.residual or self.lowres_resolution is not None,
             "got residual=true in a base stage; expected a lowres_resolution",
+        )
+        tabled = isinstance(self.schedule, DiscreteScheduleConfig) and self.parametrization == "eps"
+        require(
+            self.arithmetic == "levels" or (tabled and self.data_std == 1 and not self.residual),
+            'got arithmetic="table"; expected it with a table as schedule, parametrization="eps", '
+            "data_std=1 and residual=false",
         )
         require(
             self.resolution % self.network.divisor == 0,
@@ -259,6 +268,7 @@ class TrainConfig:
         grid_images: images between grids of the fixed prompts.
         validation_images: images between validations.
         grid_captions: the fixed prompts.
+        trackers: where numbers and grids go beside the run folder's own files.
         seed: of everything random.
     """
 
@@ -282,6 +292,7 @@ class TrainConfig:
     grid_images: int = 20_000
     validation_images: int = 20_000
     grid_captions: tuple[str, ...] = ()
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -325,3 +336,7 @@ class Recipe:
     name: str
     stages: tuple[TrainConfig, ...]
     note: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there is something to train."""
+        require(bool(self.stages), "got a recipe without stages; expected at least one")

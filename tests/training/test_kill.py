@@ -10,7 +10,13 @@ import pytest
 
 from calotype.config import to_dict
 
-TIMINGS = ("images_per_second", "data_wait", "seconds")
+TIMINGS = (
+    "images_per_second",
+    "data_wait",
+    "seconds",
+    "flops_per_second",
+    "flops_share_of_peak",
+)
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
@@ -64,8 +70,7 @@ def _bits(run: Path) -> dict[str, bytes]:
     for name in ("log.jsonl", "validation.jsonl"):
         lines = [json.loads(line) for line in (run / name).read_text().splitlines()]
         timeless = [
-            {key: value for key, value in line.items() if key not in TIMINGS}
-            for line in lines
+            {key: value for key, value in line.items() if key not in TIMINGS} for line in lines
         ]
         bits[name] = json.dumps(timeless).encode()
     return bits

@@ -158,6 +158,7 @@ def test_a_new_picture_is_learnt_and_old_ones_are_kept(train, micro, pictures, t
     new, red = torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
     new[:, 1, :4] = -1
     red[:, 1:, :, :4] = -1
+
     def both(run):
         return error(run, "purple zorb", new), error(run, "red left", red)
 

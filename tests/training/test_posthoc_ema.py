@@ -117,9 +117,7 @@ def whole(finished, train, micro_recipe):
     return finished
 
 
-def test_an_interrupted_run_resumes_to_the_bit(
-    train, micro_recipe, whole, tmp_path, monkeypatch
-):
+def test_an_interrupted_run_resumes_to_the_bit(train, micro_recipe, whole, tmp_path, monkeypatch):
     from calotype.training import progress
 
     show = progress.TrainingDisplay.show

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calotype.cli.options import Device, Dtype, Threads
-from calotype.errors import UsageError
+from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
     from calotype.cascade.runtime import Runtime
     from calotype.config import Recipe
+
+_PARALLEL = ("data", "sharded", "stages")
 
 
 def train(
@@ -48,6 +51,13 @@ def train(
     allow_inexact_resume: Annotated[
         bool, typer.Option("--allow-inexact-resume", help="Resume on a different machine.")
     ] = False,
+    parallel: Annotated[
+        str,
+        typer.Option(
+            help="How processes started by torchrun share the work: 'data' (each stage by all, "
+            "a copy each), 'sharded' (each stage by all, in shards) or 'stages' (each its own)."
+        ),
+    ] = "data",
     as_json: Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     device: Device = None,
@@ -59,23 +69,29 @@ def train(
     from calotype.training.recipes import load_recipe
 
     prepare_environment()
-    chosen = override_recipe(load_recipe(recipe), settings or [])
-    if images is not None and images < 1:
-        raise UsageError(f"got --images {images}; expected at least 1")
-    if dry_run:
-        from calotype.cascade.runtime import choose_runtime
-        from calotype.training.resume import with_options
+    with _told_by_first_process():
+        chosen = override_recipe(load_recipe(recipe), settings or [])
+        if parallel not in _PARALLEL:
+            raise UsageError(f"got --parallel {parallel!r}; expected one of {list(_PARALLEL)}")
+        if images is not None and images < 1:
+            raise UsageError(f"got --images {images}; expected at least 1")
+        if dry_run:
+            from calotype.cascade.runtime import choose_runtime
+            from calotype.training.resume import with_options
 
-        runtime = choose_runtime(device, dtype, threads)
-        chosen = with_options(chosen, images=images, seed=seed)
-        _print_dry_run(chosen, runtime, as_json=as_json)
-        return
-    if data is None or out is None:
-        missing = "--data" if data is None else "--out"
-        raise UsageError(f"got no {missing}; expected calotype train RECIPE --data DIR --out RUN")
-    if not data.exists():
-        raise UsageError(f"got --data {data}, which is missing; expected pictures or shards")
+            runtime = choose_runtime(device, dtype, threads)
+            chosen = with_options(chosen, images=images, seed=seed)
+            _print_dry_run(chosen, runtime, as_json=as_json)
+            return
+        if data is None or out is None:
+            missing = "--data" if data is None else "--out"
+            raise UsageError(
+                f"got no {missing}; expected calotype train RECIPE --data DIR --out RUN"
+            )
+        if not (data.is_dir() or data.is_file()):
+            raise UsageError(f"got --data {data}, which is missing; expected pictures or shards")
     from calotype.training.run import RunOptions, run_recipe
+    from calotype.training.stage_processes import run_stages
 
     options = RunOptions(
         resume=resume,
@@ -87,10 +103,26 @@ def train(
         threads=threads,
         quiet=quiet,
         allow_inexact_resume=allow_inexact_resume,
+        sharded=parallel == "sharded",
     )
-    code = run_recipe(chosen, data=data, out=out, options=options)
+    start = run_stages if parallel == "stages" else run_recipe
+    code = start(chosen, data=data, out=out, options=options)
     if code != 0:
         raise typer.Exit(code)
+
+
+@contextmanager
+def _told_by_first_process() -> Iterator[None]:
+    """Of several processes that were started with the same mistake, let one tell of it."""
+    try:
+        yield
+    except CalotypeError as error:
+        from calotype.training.distributed import launched_place, let_other_tell
+
+        if launched_place().rank == 0:
+            raise
+        let_other_tell()
+        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
 
 
 def override_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:

@@ -17,7 +17,8 @@ def assemble(runs: Sequence[Path], out: Path, *, name: str, dtype: torch.dtype) 
     """Write the newest averaged weights of some runs as a cascade.
 
     Args:
-        runs: run folders (their latest checkpoint counts), checkpoints or cascade folders.
+        runs: run folders (their latest checkpoint counts), folders of one run a stage,
+            checkpoints or cascade folders.
         out: cascade folder to write.
         name: of the cascade.
         dtype: of the weights in the files.
@@ -33,7 +34,7 @@ def assemble(runs: Sequence[Path], out: Path, *, name: str, dtype: torch.dtype) 
         raise UsageError("got no runs; expected at least one")
     stages: dict[int, Stage] = {}
     encoders: dict[str, Path] = {}
-    for run in runs:
+    for run in [part for given in runs for part in stage_runs(given) or [given]]:
         folder = find_cascade(run)
         file = read_cascade_file(folder)
         if file.text_encoder != "none":
@@ -53,3 +54,9 @@ def assemble(runs: Sequence[Path], out: Path, *, name: str, dtype: torch.dtype) 
     encoder = next(iter(encoders), "none")
     save_cascade(out, stages=ordered, text_encoder=encoder, name=name, dtype=dtype)
     return out
+
+
+def stage_runs(folder: Path) -> list[Path]:
+    """The runs in a folder whose stages were trained on different processes, by resolution."""
+    found = [path.parent for path in folder.glob("*/recipe.json") if path.parent.name.isdecimal()]
+    return sorted(found, key=lambda path: int(path.name))

@@ -4,6 +4,7 @@
         weights.safetensors, ema.safetensors, optimizer.safetensors   the stage in training
         state.json      counters, recipe, versions
         cascade/        averaged weights of all stages so far, ready to draw
+        sharded/        instead of the three files, where processes hold parts of the stage
         manifest.json   size and SHA-256 of every other file; written last
     RUN/checkpoints/latest -> the newest
 
@@ -40,15 +41,18 @@ class CheckpointContent:
 
     Args:
         images: pictures over all stages: its name.
-        tensors: named tensors by file name.
+        tensors: named tensors by file name; of those that are spread over processes, parts.
         state: JSON data; `decay_start` in it is true for the one that is never pruned.
         write_cascade: writes the cascade into a folder that does not exist yet.
+        write_shards: writes the tensors into the unfinished checkpoint, together with other
+            processes; None = this process writes them alone.
     """
 
     images: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     state: Mapping[str, Any]
     write_cascade: Callable[[Path], object]
+    write_shards: Callable[[Path], object] | None = None
 
 
 def write_checkpoint(folder: Path, content: CheckpointContent) -> Path:
@@ -170,8 +174,11 @@ def _discard(path: Path) -> None:
 
 
 def _write_files(fresh: Path, content: CheckpointContent) -> None:
-    for name, tensors in content.tensors.items():
-        save_file({key: t.contiguous() for key, t in tensors.items()}, fresh / name)
+    if content.write_shards is not None:
+        content.write_shards(fresh)
+    else:
+        for name, tensors in content.tensors.items():
+            save_file({key: t.contiguous() for key, t in tensors.items()}, fresh / name)
     (fresh / "state.json").write_text(json.dumps(content.state, indent=1), "utf-8")
     content.write_cascade(fresh / "cascade")
     files = [path for path in sorted(fresh.rglob("*")) if path.is_file()]

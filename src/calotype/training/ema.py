@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from calotype.training.shards import own_part
 
 RAMP = 0.1
 """The half-life is never longer than this share of the pictures seen so far (Karras et al. 2022,
@@ -26,7 +29,11 @@ class EMA:
         self.halflife_images = halflife_images
         self._model = model
         self._average = copy.deepcopy(model).eval().requires_grad_(False)
-        self._pairs = _pairs(self._average.parameters(), model.parameters())
+        self.rebind()
+
+    def rebind(self) -> None:
+        """Find the weights again, after those of model and average have become shards."""
+        self._pairs = _pairs(self._average.parameters(), self._model.parameters())
 
     def decay(self, *, batch_size: int, images_seen: int) -> float:
         """Weight of the old average after a step of `batch_size` that ends at `images_seen`."""
@@ -57,5 +64,5 @@ class EMA:
         return self._average
 
 
-def _pairs(a: object, b: object) -> tuple[list[Tensor], list[Tensor]]:
-    return [p.data for p in a], [p.data for p in b]  # type: ignore[attr-defined]
+def _pairs(a: Iterable[Tensor], b: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    return [own_part(p.data) for p in a], [own_part(p.data) for p in b]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from calotype.config import TrainConfig
 from calotype.data.source import ExampleSource
+from calotype.training.distributed import Group
 from calotype.training.probe import Probe
 from calotype.training.state import TrainState
 from calotype.training.text import TextLookup
@@ -35,6 +36,11 @@ class StageJob:
     trained: Probe | None
     state: TrainState
     preserved: ExampleSource | None = None
+
+    @property
+    def group(self) -> Group:
+        """The processes that train it."""
+        return self.state.parallel.group
 
     @property
     def fingerprint(self) -> str:

@@ -24,11 +24,20 @@ from calotype.training.checkpoint import (
 )
 from calotype.training.exports import without_adapters, write_lora
 from calotype.training.job import StageJob
-from calotype.training.state import Snapshot, restore, snapshot
+from calotype.training.sharded_checkpoint import (
+    is_sharded,
+    read_parts,
+    read_whole,
+    write_shards,
+)
+from calotype.training.state import Snapshot, TrainState, restore, snapshot
 
 
 class StageCheckpoints:
     """Writes a job's checkpoints; leaving the `with` block waits for the last.
+
+    Of several processes the first one writes, and all of them if the state is spread over them;
+    all call `write` and `rewind` at the same place.
 
     Args:
         folder: RUN/checkpoints.
@@ -81,7 +90,13 @@ class StageCheckpoints:
             CalotypeError: the checkpoint before could not be written.
         """
         self._work.wait()
+        group, spread = self._job.group, self._job.state.parallel.spread
+        if not spread and not group.is_first:
+            return
         copied = snapshot(self._job.state)
+        if not group.is_first:
+            write_shards(group.shared(Path()), copied.tensors, group)
+            return
         content, keep = self._content(copied, decay_start), self._job.config.keep_checkpoints
         lora = self._job.config.lora
 
@@ -91,7 +106,10 @@ class StageCheckpoints:
             self.latest = write_checkpoint(self._folder, content)
             prune(self._folder, keep=keep)
 
-        self._work.start(work)
+        if spread:
+            work()  # the processes talk to each other meanwhile: nothing else may
+        else:
+            self._work.start(work)
 
     def check(self) -> None:
         """Raise the error of a checkpoint that could not be written; never wait."""
@@ -100,9 +118,10 @@ class StageCheckpoints:
     def rewind(self) -> bool:
         """Put the job's state back to the stage's last checkpoint; False where it has none."""
         self._work.wait()
-        if self.latest is None:
+        latest = self._job.group.shared(self.latest)
+        if latest is None:
             return False
-        restore(self._job.state, read_tensors(self.latest), read_state(self.latest))
+        load_state(self._job.state, latest)
         return True
 
     def _content(self, copied: Snapshot, decay_start: bool) -> CheckpointContent:
@@ -116,6 +135,7 @@ class StageCheckpoints:
             **copied.numbers,
             "data_fingerprint": job.fingerprint,
             "runtime": self._runtime.to_dict(),
+            "processes": job.group.world_size,
             "versions": versions(),
             "recipe": to_dict(self._recipe),
         }
@@ -128,7 +148,26 @@ class StageCheckpoints:
                 name=self._recipe.name,
             )
 
-        return CheckpointContent(job.images, copied.tensors, state, write_cascade)
+        def write_parts(fresh: Path) -> None:
+            write_shards(job.group.shared(fresh), copied.tensors, job.group)
+
+        shards = write_parts if job.state.parallel.spread else None
+        return CheckpointContent(job.images, copied.tensors, state, write_cascade, shards)
+
+
+def load_state(state: TrainState, path: Path) -> None:
+    """Put a state back to a checkpoint, whoever wrote it; every process calls this.
+
+    Raises:
+        CalotypeError: the checkpoint belongs to another recipe.
+    """
+    if not is_sharded(path):
+        tensors = read_tensors(path)
+    elif state.parallel.spread:
+        tensors = read_parts(path, state, state.parallel.group)
+    else:
+        tensors = read_whole(path)
+    restore(state, tensors, read_state(path))
 
 
 def versions() -> dict[str, str]:

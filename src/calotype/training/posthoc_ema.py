@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from calotype.cascade.files import write_error, write_with
 from calotype.cascade.lora import METADATA
 from calotype.errors import CalotypeError, UsageError
+from calotype.training.shards import own_part, spread_like, whole
 
 LENGTHS = (0.05, 0.10)
 """sigma_rel of the averages that are tracked, as in the paper."""
@@ -68,7 +69,7 @@ class PowerFunctionEMA:
         self.images_seen = 0
         self._power = gamma_of(length) + 1
         named = dict(model.named_parameters())
-        self._weights = [parameter.data for parameter in named.values()]
+        self._weights = [own_part(parameter.data) for parameter in named.values()]
         self._averages = {name: p.detach().clone() for name, p in named.items()}
 
     @torch.no_grad()
@@ -78,7 +79,8 @@ class PowerFunctionEMA:
         if since <= 0:
             return
         old = (1.0 - since / images_seen) ** self._power
-        torch._foreach_lerp_(list(self._averages.values()), self._weights, 1.0 - old)
+        averages = [own_part(average) for average in self._averages.values()]
+        torch._foreach_lerp_(averages, self._weights, 1.0 - old)
         self.images_seen = images_seen
 
     def tensors(self) -> dict[str, Tensor]:
@@ -95,7 +97,7 @@ class PowerFunctionEMA:
         if saved.keys() != self._averages.keys():
             raise CalotypeError("got averages of another network; expected the same recipe")
         for name, average in self._averages.items():
-            average.copy_(saved[name])
+            average.copy_(spread_like(saved[name], average))
         self.images_seen = images_seen
 
 
@@ -112,11 +114,8 @@ class PosthocAverages:
             ema.update(images_seen)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Copies of the averages by file name, for a checkpoint."""
-        return {
-            name: {key: tensor.clone() for key, tensor in ema.tensors().items()}
-            for name, ema in self._emas.items()
-        }
+        """The averages by file name, for a checkpoint; training goes on changing them."""
+        return {name: ema.tensors() for name, ema in self._emas.items()}
 
     def restore(self, saved: Mapping[str, Mapping[str, Tensor]], images_seen: int) -> None:
         """Put back what `tensors` gave.
@@ -129,18 +128,23 @@ class PosthocAverages:
                 raise CalotypeError(f"the checkpoint has no {name}; expected the same recipe")
             ema.restore(saved[name], images_seen)
 
-    def write(self, run: Path, *, images: int, resolution: int) -> None:
+    def write(self, run: Path, *, images: int, resolution: int, first: bool = True) -> None:
         """Write float16 snapshots into RUN/ema, named by `images` over all stages.
+
+        Every process calls this, to gather what is spread; the `first` one writes.
 
         Raises:
             CalotypeError: the disk is full, or a weight does not fit float16.
         """
+        halves = {name: _halves(ema.tensors()) for name, ema in self._emas.items()}
+        if not first:
+            return
         folder = run / FOLDER
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise write_error(folder, error) from error
-        for ema in self._emas.values():
+        for name, ema in self._emas.items():
             path = folder / f"{images}-{ema.length:.3f}.safetensors"
             facts = {
                 "format": _FORMAT,
@@ -148,15 +152,18 @@ class PosthocAverages:
                 "images": ema.images_seen,
                 "resolution": resolution,
             }
-            _write(path, ema.tensors(), facts)
+            _write(path, halves[name], facts)
+
+
+def _halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: whole(tensor).half().contiguous().cpu() for name, tensor in tensors.items()}
 
 
 def _file(length: float) -> str:
     return f"ema-{length:.3f}.safetensors"
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-    halves = {name: t.half().contiguous().cpu() for name, t in tensors.items()}
+def _write(path: Path, halves: dict[str, Tensor], facts: dict[str, Any]) -> None:
     for name, tensor in halves.items():
         if not bool(tensor.isfinite().all()):
             raise CalotypeError(

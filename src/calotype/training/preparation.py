@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,17 +15,19 @@ from calotype.cascade.runtime import DTYPES, Runtime
 from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
 from calotype.data.open import open_source, validation_source
-from calotype.data.source import ExampleSource, all_captions
+from calotype.data.source import AllCaptions, ExampleSource, some_captions
+from calotype.errors import CalotypeError
 from calotype.networks.lora import ADAPTERS
 from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
 from calotype.training.canvas import freeze_canvas, teach_canvas
+from calotype.training.distributed import ALONE, Group
 from calotype.training.initial import initial_weights
 from calotype.training.job import StageJob
 from calotype.training.probe import Probe, read_probe
 from calotype.training.progress import CountDisplay
-from calotype.training.signals import StopRequest
-from calotype.training.state import TrainState, copy_weights, new_state
+from calotype.training.signals import Stopped, StopRequest
+from calotype.training.state import TrainState, copy_weights, new_state, spread_over
 from calotype.training.text import (
     TextLookup,
     build_encoder,
@@ -34,6 +37,8 @@ from calotype.training.text import (
 )
 
 PROBE_EXAMPLES = 64
+STATISTICS_CAPTIONS = 1 << 18
+"""Captions that the text statistics are of, about; more change nothing and fill memory."""
 
 
 @dataclass
@@ -46,6 +51,8 @@ class Preparation:
         runtime: where and how it is computed.
         quiet: no progress.
         stop: breaks preparations off.
+        group: the processes that train; the first one embeds captions and teaches the canvas.
+        sharded: spread each stage over the processes.
         stores: embedded captions by text encoder.
     """
 
@@ -54,12 +61,27 @@ class Preparation:
     runtime: Runtime
     quiet: bool
     stop: StopRequest
+    group: Group = ALONE
+    sharded: bool = False
     stores: dict[str, CaptionStore] = field(default_factory=dict)
 
     @property
     def beside(self) -> Path:
         """Where `calotype data embed` puts embedded captions."""
         return self.data / "embeddings"
+
+    def do_first(self, work: Callable[[], None]) -> None:
+        """Let the first process work while the others wait.
+
+        Raises:
+            Stopped: on all of them, if somebody has asked for the end.
+        """
+        if self.group.is_first:
+            with suppress(Stopped):  # told to all, below
+                work()
+        self.stop.agree()
+        if self.stop:
+            raise Stopped
 
     def embeddings(self, spec: str) -> Path:
         """Folder of embedded captions: beside the data if its encoder fits, else in the run."""
@@ -99,13 +121,15 @@ def prepare_job(
     if init is not None:
         weights = initial_weights(init, resolution=resolution)
         copy_weights(state.stage, {**_adapter_weights(state.stage), **weights})
-    elif fit_text and text is not None and config.stage.network.text_pooling == "whitened_mean":
-        _fit_text(state, source, text, variants=config.data.caption_variants)
-    if init is None and fit_text and text is not None and config.canvas is not None:
-        _teach_canvas(preparation, state, source, text=text, config=config)
+    elif fit_text and text is not None:
+        _learn_from_captions(preparation, state, source, text=text, config=config)
+    preparation.group.share_tensors(state.stage.state_dict().values())
     state.ema.reset()
-    unseen = _probe(held_out, config)
-    trained = None if unseen is None else _probe(source, config, limit=len(unseen))
+    spread_over(state, config, preparation.group, sharded=preparation.sharded)
+    unseen = trained = None
+    if preparation.group.is_first:
+        unseen = _probe(held_out, config)
+        trained = None if unseen is None else _probe(source, config, limit=len(unseen))
     return StageJob(config, offset, source, text, unseen, trained, state, preserved)
 
 
@@ -119,40 +143,76 @@ def _embedded(
     spec, text_dim = config.text_encoder, config.stage.network.text_dim
     if text_dim == 0:
         return None
-    captions = [c for s in sources for c in all_captions(s, config.data.caption_variants)]
-    captions += config.grid_captions
+    variants = config.data.caption_variants
+    captions = AllCaptions(sources, variants, more=config.grid_captions)
     missing = config.data.missing_captions
-    stored = stored_captions(
-        preparation.beside, captions, spec=spec, text_dim=text_dim, missing=missing
-    )
-    if stored is not None:
-        preparation.stores[spec] = stored
-        return stored.__getitem__
-    encoder = build_encoder(spec, text_dim)
-    if encoder is None:
-        return None
+
+    def stored_in(folder: Path) -> CaptionStore | None:
+        return stored_captions(folder, captions, spec=spec, text_dim=text_dim, missing=missing)
+
+    group, beside = preparation.group, preparation.beside
+    stored = stored_in(beside) if group.is_first else None
+    if group.shared(stored is not None):  # what the first one sees: it may write there next
+        stored = stored_in(beside) if stored is None else stored
+    else:
+        preparation.do_first(lambda: _embed(preparation, config, captions))
+        if group.is_first:
+            return preparation.stores[spec].__getitem__
+        stored = stored_in(preparation.embeddings(spec))
+    if stored is None:
+        raise CalotypeError(
+            f"process {group.rank} does not see the captions that process 0 has embedded in "
+            f"{preparation.embeddings(spec)}; put --data and --out where all machines see them"
+        )
+    preparation.stores[spec] = stored
+    return stored.__getitem__
+
+
+def _embed(preparation: Preparation, config: TrainConfig, captions: Iterable[str]) -> None:
+    """Embed the captions that are not stored yet; the store is `preparation.stores[spec]`."""
+    spec = config.text_encoder
+    encoder = build_encoder(spec, config.stage.network.text_dim)
+    assert encoder is not None  # text_dim is not 0
     display = CountDisplay("embedding captions", quiet=preparation.quiet)
 
     def progress(done: int, total: int) -> None:
         display.count(done, total)
         preparation.stop.check()
 
-    store = embed_ahead(
+    preparation.stores[spec] = embed_ahead(
         encoder,
         captions,
         folder=preparation.embeddings(spec),
-        missing=missing,
+        missing=config.data.missing_captions,
         progress=progress,
     )
-    preparation.stores[spec] = store
-    return store.__getitem__
+
+
+def _learn_from_captions(
+    preparation: Preparation,
+    state: TrainState,
+    source: ExampleSource,
+    *,
+    text: TextLookup,
+    config: TrainConfig,
+) -> None:
+    """What a new stage learns before diffusion; of several processes the first one learns it."""
+
+    def work() -> None:
+        if config.stage.network.text_pooling == "whitened_mean":
+            _fit_text(state, source, text, variants=config.data.caption_variants)
+        if config.canvas is not None:
+            _teach_canvas(preparation, state, source, text=text, config=config)
+
+    preparation.do_first(work)
 
 
 def _fit_text(state: TrainState, source: ExampleSource, text: TextLookup, *, variants: int) -> None:
-    statistics = caption_statistics(text, all_captions(source, variants))
+    captions = some_captions(source, variants, most=STATISTICS_CAPTIONS)
+    statistics = caption_statistics(text, captions)
     if statistics is not None:
         network = cast(Any, state.stage.network)
-        network.set_text_statistics(statistics.mean, statistics.covariance)
+        network.condition.set_text_statistics(statistics.mean, statistics.covariance)
 
 
 def _teach_canvas(
@@ -171,6 +231,8 @@ def _teach_canvas(
 
     teach_canvas(state.stage, source, text, config=config, progress=progress)
     freeze_canvas(state.stage, config.canvas)
+    # The lesson's last gradients would count in the norm of every step until the run is resumed.
+    state.stage.zero_grad(set_to_none=True)
 
 
 def _probe(

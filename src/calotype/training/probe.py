@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from calotype.config import TrainConfig
-from calotype.data.batches import BatchPlan, sequential_batches
+from calotype.data.batches import BatchPlan, NothingUsable, sequential_batches
 from calotype.data.source import ExampleSource
 
 PROBE_SEED = 20220523  # any constant: the probes of two runs are the same
@@ -40,7 +40,7 @@ class Probe:
 
 
 def read_probe(source: ExampleSource, config: TrainConfig, *, limit: int) -> Probe | None:
-    """The first `limit` examples in an order that no run's seed changes; None of an empty source.
+    """The first `limit` examples in an order that no run's seed changes; None if none can be used.
 
     Pictures are cut as in training, so that a stage trained on crops is judged on crops.
     """
@@ -54,7 +54,10 @@ def read_probe(source: ExampleSource, config: TrainConfig, *, limit: int) -> Pro
         seed=PROBE_SEED,
     )
     limit = min(limit, len(source))
-    parts = list(sequential_batches(source, plan, limit=limit))
+    try:
+        parts = list(sequential_batches(source, plan, limit=limit))
+    except NothingUsable:  # a small set's only picture to validate on may be broken
+        return None
     lowres = [part.lowres for part in parts if part.lowres is not None]
     captions = tuple(caption for part in parts for caption in part.captions)
     x = torch.cat([part.x for part in parts])

@@ -40,8 +40,8 @@ class StepDraws:
     aug_level: Tensor | None
     aug_noise: Tensor | None
 
-    def part(self, rows: slice) -> StepDraws:
-        """The draws of some pictures of the step."""
+    def part(self, rows: slice | Tensor) -> StepDraws:
+        """The draws of some pictures of the step, by a slice or by their numbers."""
         level, noise = self.aug_level, self.aug_noise
         return StepDraws(
             self.logsnr[rows],

@@ -31,12 +31,13 @@ from calotype.training.exports import cut_back_exports, remove_exports
 from calotype.training.learning_rate import decay_start
 from calotype.training.lock import LOCK_NAME
 from calotype.training.log import cut_back
+from calotype.training.scalars import TENSORBOARD_FOLDER as TENSORBOARD
+from calotype.training.scalars import TRACKERS_FILE, WANDB_FOLDER
 
 RECIPE_FILE = "recipe.json"
 INIT_FILE = "init.txt"
 LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
-TENSORBOARD = "tensorboard"
-_START_FILES = (RECIPE_FILE, INIT_FILE, *LOG_FILES)
+_START_FILES = (RECIPE_FILE, INIT_FILE, TRACKERS_FILE, *LOG_FILES)
 _HARMLESS = (
     "total_images",
     "checkpoint_images",
@@ -44,6 +45,7 @@ _HARMLESS = (
     "grid_images",
     "validation_images",
     "grid_captions",
+    "trackers",
 )
 Say = Callable[[str], None]
 
@@ -81,7 +83,8 @@ def clear_start(folder: Path) -> None:
         UsageError: the folder holds anything else.
     """
     names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
-    begun = RECIPE_FILE in names and names <= {*_START_FILES, TENSORBOARD, "embeddings"}
+    harmless = {*_START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings"}
+    begun = RECIPE_FILE in names and names <= harmless
     begun = begun and not any(
         path.is_file() and path.stat().st_size > 0 for path in (folder / name for name in LOG_FILES)
     )

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import dataclasses
+import json
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from calotype.cascade.files import write_file
 from calotype.cascade.io import load_stage
 from calotype.cascade.runtime import Runtime, choose_runtime
 from calotype.cascade.stage import Stage
 from calotype.config import Recipe
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import resume
-from calotype.training.checkpoint import read_tensors
+from calotype.training.assemble import stage_runs
+from calotype.training.distributed import Group, OtherProcessFailed, open_group
 from calotype.training.exports import without_adapters
 from calotype.training.guards import Guards
 from calotype.training.job import StageJob
-from calotype.training.keeper import StageCheckpoints, versions
+from calotype.training.keeper import StageCheckpoints, load_state, versions
 from calotype.training.lock import locked
-from calotype.training.log import JsonLines
 from calotype.training.preparation import Preparation, prepare_job
 from calotype.training.progress import TrainingDisplay
-from calotype.training.scalars import NoScalars, open_scalars
+from calotype.training.run_files import RunFiles, open_files
 from calotype.training.signals import Stopped, StopRequest, stop_on_signals
-from calotype.training.state import restore
-from calotype.training.trainer import RunFiles, StageTrainer
+from calotype.training.stream import check_batches
+from calotype.training.trainer import StageTrainer
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class RunOptions:
         threads: None chooses.
         quiet: no progress.
         allow_inexact_resume: go on where an exact resume is not possible.
+        sharded: with several processes, spread each stage over them; else each has a copy.
         guards: against numbers that are not finite and against spikes.
     """
 
@@ -57,59 +60,88 @@ class RunOptions:
     threads: int | None = None
     quiet: bool = False
     allow_inexact_resume: bool = False
+    sharded: bool = False
     guards: Guards = field(default_factory=Guards)
 
 
-def run_recipe(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) -> int:
+def run_recipe(
+    recipe: Recipe, *, data: Path, out: Path, options: RunOptions, group: Group | None = None
+) -> int:
     """Train a recipe's stages in turn.
+
+    Processes that `torchrun` has started train each stage together, and all call this.
 
     Args:
         recipe: what is trained.
         data: shards or a folder of pictures.
         out: run folder; made if missing, and empty unless `options.resume`.
         options: the rest.
+        group: the processes that train together; None = those that were started together.
 
     Returns:
-        The exit code: 0 when finished, or after SIGTERM; 130 after Ctrl-C.
+        The exit code: 0 when finished, or after SIGTERM; 130 after Ctrl-C; 1 where another
+        process has failed, and told why.
 
     Raises:
         UsageError: the options do not fit what is there.
         CalotypeError: training cannot go on.
     """
+    if group is not None:
+        return _run(recipe, data, out, options=options, group=group)
+    try:
+        with open_group() as started:
+            return _run(recipe, data, out, options=options, group=started)
+    except OtherProcessFailed:
+        return 1
+
+
+def _run(recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: Group) -> int:
     if not options.resume:
         _check_init(recipe, options.init)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the run folder {out}: {error.strerror}") from error
-    with locked(out), stop_on_signals() as stop:
-        if not options.resume:
-            resume.clear_start(out)
+    for config in recipe.stages:
+        check_batches(config, group)
+    with stop_on_signals(group) as stop, ExitStack() as stack:
+        if group.is_first:
+            make_run_folder(out)
+            stack.enter_context(locked(out))
+            _check_kind(out)
+            if not options.resume:
+                resume.clear_start(out)
         recipe = resume.with_options(recipe, images=options.images, seed=options.seed)
-        return _Run(recipe, data, out, options).train(stop)
+        return _Run(recipe, data, out, options=options, group=group).train(stop)
 
 
 class _Run:
     """A recipe on its way through its stages."""
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, options: RunOptions) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: Group
+    ) -> None:
         self.out = out
         self.options = options
-        self.start = resume.Start(None, {})
-        self.init = resume.recorded_init(out, options.init)
-        if options.resume:
-            recipe = resume.recorded_recipe(out, recipe, images=options.images)
-            self.start = resume.find_start(out, recipe, say=self.say)
-            if self.start.path is None:
-                self.say(f"no checkpoint to go on from in {out}: starting over")
-                _check_init(recipe, self.init)
-        self.recipe = recipe
-        self.done: list[Stage] = []  # averaged, on their way into cascades
+        self.group = group
+        self.quiet = options.quiet or not group.is_first
+        self.recipe, self.init, self.start = group.from_first(lambda: self._beginning(recipe))
+        self.done: list[Stage] = []  # averaged, on the first process, on their way into cascades
         self.data = data
 
     def say(self, text: str) -> None:
         """Tell the user something that is not an error."""
-        print(text, flush=True)
+        if self.group.is_first:
+            print(text, flush=True)
+
+    def _beginning(self, recipe: Recipe) -> tuple[Recipe, Path | None, resume.Start]:
+        """The recipe as recorded, the weights to start from, and the checkpoint to go on from."""
+        out, options = self.out, self.options
+        init = resume.recorded_init(out, options.init)
+        if not options.resume:
+            return recipe, init, resume.Start(None, {})
+        recipe = resume.recorded_recipe(out, recipe, images=options.images)
+        start = resume.find_start(out, recipe, say=self.say)
+        if start.path is None:
+            self.say(f"no checkpoint to go on from in {out}: starting over")
+            _check_init(recipe, init)
+        return recipe, init, start
 
     def train(self, stop: StopRequest) -> int:
         """Train from the start that was chosen; returns the exit code."""
@@ -117,44 +149,61 @@ class _Run:
         if resume.is_finished(state, self.recipe):
             self.say(f"the run in {self.out} is finished: {state['images']} images")
             return 0
-        runtime = self._runtime()
+        runtime = self.group.from_first(self._runtime)
         torch.set_num_threads(runtime.threads)
-        preparation = Preparation(self.data, self.out, runtime, self.options.quiet, stop)
-        resume.record_recipe(self.out, self.recipe, init=self.init)
+        preparation = self._preparation(runtime, stop)
+        if self.group.is_first:
+            resume.record_recipe(self.out, self.recipe, init=self.init)
         if self.start.path is not None:
             self.say(f"going on from checkpoint {self.start.path.name}")
         first = int(state.get("stage", 0))
         self._load_earlier_stages(first)
         images = int(state.get("images", 0))
-        with self._files() as files:
+        with open_files(
+            self.out, self.recipe, images=images, say=self.say, first=self.group.is_first
+        ) as files:
             for number in range(first, len(self.recipe.stages)):
                 try:
                     job = self._prepare(preparation, number)
                 except Stopped:
                     return self._stopped(images, stop)
                 if not job.finished and not stop:
-                    self._train_stage(job, files, stop, runtime)
+                    self._train_stage(job, files, stop, number=number, runtime=runtime)
+                    self._account(job)
                 images = job.images
                 if stop:
                     return self._stopped(images, stop)
-                self.done.append(without_adapters(job.state.averaged_stage(), job.config.lora))
+                average = job.state.averaged_stage()
+                if self.group.is_first:
+                    self.done.append(without_adapters(average, job.config.lora))
         self.say(f"finished: {images} images; draw with --model {self.out}")
         return 0
 
+    def _preparation(self, runtime: Runtime, stop: StopRequest) -> Preparation:
+        own = dataclasses.replace(runtime, device=self.group.device(runtime.device))
+        sharded = self.options.sharded
+        return Preparation(self.data, self.out, own, self.quiet, stop, self.group, sharded)
+
     def _runtime(self) -> Runtime:
         """As asked for, else as in the checkpoint, else chosen."""
-        saved, options = self.start.state.get("runtime", {}), self.options
+        state, options = self.start.state, self.options
+        saved, processes = state.get("runtime", {}), self.group.world_size
+        as_many = state.get("processes", 1) == processes
         runtime = choose_runtime(
             saved.get("device") if options.device is None else options.device,
             saved.get("dtype") if options.dtype is None else options.dtype,
-            saved.get("threads") if options.threads is None else options.threads,
+            saved.get("threads") if options.threads is None and as_many else options.threads,
         )
-        before = self.start.state.get("versions", {})
-        if saved and (saved != runtime.to_dict() or before != versions()):
-            self.say("device, dtype, threads or versions have changed: not the same bits from here")
+        before = state.get("versions", {})
+        if saved and (saved != runtime.to_dict() or before != versions() or not as_many):
+            what = "device, dtype, threads or versions" if as_many else "the number of processes"
+            has = "have" if as_many else "has"
+            self.say(f"{what} {has} changed: not the same bits from here")
         return runtime
 
     def _load_earlier_stages(self, first: int) -> None:
+        if not self.group.is_first:
+            return
         for config in self.recipe.stages[:first]:
             assert self.start.path is not None
             folder = self.start.path / "cascade" / str(config.stage.resolution)
@@ -169,7 +218,7 @@ class _Run:
         job = prepare_job(preparation, config, offset=offset, init=init, fit_text=not resumed)
         if resumed and start.path is not None:
             self._check_data(start.state, job)
-            restore(job.state, read_tensors(start.path), start.state)
+            load_state(job.state, start.path)
         return job
 
     def _check_data(self, state: dict[str, Any], job: StageJob) -> None:
@@ -185,31 +234,17 @@ class _Run:
             raise CalotypeError(f"{text}; restore it, or add --allow-inexact-resume")
         self.say(f"{text}: going on, but not exactly")
 
-    @contextmanager
-    def _files(self) -> Iterator[RunFiles]:
-        images = int(self.start.state.get("images", 0))
-        scalars = open_scalars(self.out / resume.TENSORBOARD, images=images)
-        if scalars is None:
-            self.say("TensorBoard is not installed: no event files; pip install 'calotype[train]'")
-        log, validation, skipped = (JsonLines(self.out / name) for name in resume.LOG_FILES)
-        scalars = NoScalars() if scalars is None else scalars
-        files = RunFiles(self.out, log, validation, skipped, scalars)
-        try:
-            yield files
-        finally:
-            files.close()
-
     def _train_stage(
-        self, job: StageJob, files: RunFiles, stop: StopRequest, runtime: Runtime
+        self, job: StageJob, files: RunFiles, stop: StopRequest, *, number: int, runtime: Runtime
     ) -> None:
         title = f"{self.recipe.name} {job.config.stage.resolution}px"
-        ends, quiet = job.offset + job.config.total_images, self.options.quiet
+        ends = job.offset + job.config.total_images
         checkpoints = StageCheckpoints(
             self.out / "checkpoints", self.recipe, job, done=tuple(self.done), runtime=runtime
         )
-        if self.start.path is not None and self.start.state["stage"] == len(self.done):
+        if self.start.path is not None and self.start.state["stage"] == number:
             checkpoints.latest = self.start.path
-        with checkpoints, TrainingDisplay(title, ends, quiet=quiet) as display:
+        with checkpoints, TrainingDisplay(title, ends, quiet=self.quiet) as display:
             trainer = StageTrainer(
                 job,
                 files,
@@ -219,9 +254,38 @@ class _Run:
             )
             trainer.train(stop)
 
+    def _account(self, job: StageJob) -> None:
+        """Say what of the data was not used as it is, and list it in the run's folder."""
+        found = {kind: keys for kind, keys in vars(job.source.report).items() if keys}
+        if found and self.group.is_first:
+            lists = {k: v if isinstance(v, dict) else sorted(v) for k, v in found.items()}
+            write_file(self.out / "data.json", json.dumps(lists, indent=1).encode())
+            counts = ", ".join(f"{len(v)} {k.replace('_', ' ')}" for k, v in found.items())
+            self.say(f"data: {counts}; listed in {self.out / 'data.json'}")
+
     def _stopped(self, images: int, stop: StopRequest) -> int:
         self.say(f"stopped at {images} images; go on with --resume")
         return 0 if stop.exit_code is None else stop.exit_code
+
+
+def make_run_folder(out: Path) -> None:
+    """Make the folder of a run, if it is missing.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run folder {out}: {error.strerror}") from error
+
+
+def _check_kind(out: Path) -> None:
+    if runs := stage_runs(out):
+        raise UsageError(
+            f"{out} holds one run a stage, e.g. {runs[0].name}; go on with --parallel stages, or "
+            "choose another --out"
+        )
 
 
 def _check_init(recipe: Recipe, init: Path | None) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from calotype.training.distributed import ALONE, Group
+
 EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
@@ -16,40 +18,58 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Whether the user wants the run to end, and with which exit code."""
+    """Whether the user wants the run to end, and with which exit code.
 
-    def __init__(self) -> None:
+    Of several processes any may be asked; all must end after the same step. There a wish counts
+    when all have been told of it, by `agree`.
+
+    Args:
+        group: the processes that must end together.
+    """
+
+    def __init__(self, group: Group = ALONE) -> None:
         """Nobody has asked yet."""
         self.exit_code: int | None = None
+        self.wish: int | None = None  # of this process alone
+        self._group = group
 
     def __bool__(self) -> bool:
-        """Whether somebody has asked."""
+        """Whether somebody has asked, and all processes know."""
         return self.exit_code is not None
+
+    def agree(self) -> None:
+        """Make the wish of any process that of all; every process calls this at the same place."""
+        code = int(self._group.largest(-1 if self.wish is None else self.wish))
+        if code >= 0:
+            self.exit_code = code
 
     def check(self) -> None:
         """Break off what can be broken off.
 
         Raises:
-            Stopped: somebody has asked for the end.
+            Stopped: somebody has asked this process for the end.
         """
-        if self:
+        if self.wish is not None or self:
             raise Stopped
 
     def ask(self, exit_code: int) -> None:
         """Ask for the end after this step."""
-        self.exit_code = exit_code
+        self.wish = exit_code
+        if self._group.alone:
+            self.exit_code = exit_code
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(group: Group = ALONE) -> Iterator[StopRequest]:
     """Catch SIGTERM and SIGINT for the length of a `with` block; a second Ctrl-C is immediate."""
-    request = StopRequest()
+    request = StopRequest(group)
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread may set handlers
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if request and number == signal.SIGINT:
+        # Of several processes each gets a Ctrl-C twice: from the terminal and from torchrun.
+        if group.alone and request.wish is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.ask(EXIT_CODES[signal.Signals(number)])
 

@@ -14,12 +14,16 @@ from torch import Tensor, nn
 from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
 from calotype.errors import CalotypeError
-from calotype.networks.lora import train_adapters
+from calotype.networks.lora import ADAPTERS, train_adapters
 from calotype.training.canvas import canvas_weights, freeze_canvas
+from calotype.training.distributed import Group
 from calotype.training.ema import EMA
 from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from calotype.training.parallel import Copies, Shards, Whole
 from calotype.training.posthoc_ema import PosthocAverages
 from calotype.training.randomness import seed_networks
+from calotype.training.shards import spread_like
+from calotype.training.spread_adafactor import SpreadAdafactor
 
 RECENT_LOSSES = 256
 
@@ -40,6 +44,7 @@ class TrainState:
         rewinds: how often a loss spike sent the run back.
         recent_losses: of the last good steps, for finding spikes.
         posthoc: averages whose length is chosen after training, or None.
+        parallel: computes losses, alone or with other processes.
     """
 
     stage: Stage
@@ -53,6 +58,11 @@ class TrainState:
     rewinds: int = 0
     recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LOSSES))
     posthoc: PosthocAverages | None = None
+    parallel: Whole = field(init=False)
+
+    def __post_init__(self) -> None:
+        """One process, until `spread_over` says otherwise."""
+        self.parallel = Whole(self.stage)
 
     @property
     def position(self) -> int:
@@ -60,8 +70,12 @@ class TrainState:
         return self.images_seen + self.data_offset
 
     def averaged_stage(self) -> Stage:
-        """The stage with averaged weights, for drawing and for the cascade."""
-        stage = cast(Stage, self.ema.averaged())
+        """The stage with averaged weights, for drawing and for the cascade.
+
+        Where it is spread over processes all of them call this, and the first one gets it; that
+        of the others has no weights.
+        """
+        stage = self.parallel.gathered(self.ema.averaged())
         stage.compute_dtype = self.stage.compute_dtype
         return stage
 
@@ -74,7 +88,6 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     seed_networks(config.seed, config.stage.resolution, part=-1)
     stage = Stage(config.stage).to(device)
     freeze_canvas(stage, config.canvas)
-    slowed = [] if config.canvas is None else canvas_weights(stage)
     if config.lora is not None:  # after it: adapters of the canvas may move
         train_adapters(stage.network, config.lora)
     cast(Any, stage).to(memory_format=torch.channels_last)
@@ -82,9 +95,39 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     stage.train()
     ema = EMA(stage, halflife_images=config.ema_halflife_images)
     posthoc = PosthocAverages(stage) if config.posthoc_ema_images > 0 else None
-    share = 1.0 if config.canvas is None else config.canvas.rate_share
-    optimizer = build_optimizer(stage, config.optimizer, slowed=slowed, rate_share=share)
-    return TrainState(stage, ema, optimizer, posthoc=posthoc)
+    return TrainState(stage, ema, _new_optimizer(stage, config), posthoc=posthoc)
+
+
+def _new_optimizer(stage: Stage, config: TrainConfig) -> torch.optim.Optimizer:
+    if config.canvas is None:
+        return build_optimizer(stage, config.optimizer)
+    adapters = {id(p) for name, p in stage.named_parameters() if ADAPTERS in name}
+    slowed = [weight for weight in canvas_weights(stage) if id(weight) not in adapters]
+    share = config.canvas.rate_share
+    return build_optimizer(stage, config.optimizer, slowed=slowed, rate_share=share)
+
+
+def spread_over(state: TrainState, config: TrainConfig, group: Group, *, sharded: bool) -> None:
+    """Train a new state with other processes from here on.
+
+    Args:
+        state: with the same weights on every process, and no step taken.
+        config: of the stage.
+        group: the processes; one alone changes nothing.
+        sharded: spread weights and moments over the processes; else each has a copy.
+    """
+    if group.alone:
+        return
+    if not sharded:
+        state.parallel = Copies(state.stage, group)
+        return
+    state.parallel = Shards(state.stage, state.ema.averaged(), group)
+    state.ema.rebind()
+    state.optimizer = _new_optimizer(state.stage, config)
+    if isinstance(state.optimizer, torch.optim.Adafactor):
+        state.optimizer = SpreadAdafactor(state.optimizer.param_groups)
+    if state.posthoc is not None:
+        state.posthoc = PosthocAverages(state.stage)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -112,16 +155,29 @@ class Snapshot:
 
 
 def snapshot(state: TrainState) -> Snapshot:
-    """Copy a state, so that it can be written while training goes on."""
-    averaged = copy.deepcopy(state.averaged_stage())
+    """Copy a state, so that it can be written while training goes on.
+
+    Of a state that is spread over processes, which all call this, the tensors are not copied.
+    """
+    averaged = state.averaged_stage()
+    if state.parallel.spread:
+        return Snapshot(_counters_of(state), tensors_of(state), averaged)
+    averaged = copy.deepcopy(averaged)
+    tensors = tensors_of(state)
+    del tensors["ema.safetensors"]
+    copied = {name: _copied(own) for name, own in tensors.items()}
+    copied["ema.safetensors"] = dict(averaged.state_dict())
+    return Snapshot(_counters_of(state), copied, averaged)
+
+
+def tensors_of(state: TrainState) -> dict[str, dict[str, Tensor]]:
+    """All tensors of a state by the name of their file; training goes on changing them."""
     tensors = {
-        "weights.safetensors": _copied(state.stage.state_dict()),
-        "ema.safetensors": dict(averaged.state_dict()),
-        "optimizer.safetensors": _copied(optimizer_tensors(state.optimizer)),
+        "weights.safetensors": dict(state.stage.state_dict()),
+        "ema.safetensors": dict(state.ema.averaged().state_dict()),
+        "optimizer.safetensors": optimizer_tensors(state.optimizer),
     }
-    if state.posthoc is not None:
-        tensors |= state.posthoc.tensors()
-    return Snapshot(_counters_of(state), tensors, averaged)
+    return tensors if state.posthoc is None else tensors | state.posthoc.tensors()
 
 
 def restore(
@@ -134,13 +190,28 @@ def restore(
     """
     copy_weights(state.stage, saved["weights.safetensors"])
     copy_weights(state.ema.averaged(), saved["ema.safetensors"])
-    restore_optimizer(state.optimizer, saved["optimizer.safetensors"])
+    moments = _spread_moments(state.optimizer, saved["optimizer.safetensors"])
+    restore_optimizer(state.optimizer, moments)
     for name in _COUNTERS:
         setattr(state, name, numbers[name])
     if state.posthoc is not None:
         state.posthoc.restore(saved, state.images_seen)
     state.recent_losses.clear()
     state.recent_losses.extend(numbers["recent_losses"])
+
+
+def _spread_moments(
+    optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Moments spread as their parameters are; `restore_optimizer` checks names and shapes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    spread = {}
+    for key, value in saved.items():
+        number = key.partition(".")[0]
+        known = number.isdecimal() and int(number) < len(parameters)
+        like = parameters[int(number)] if known else value
+        spread[key] = spread_like(value, like) if like.shape == value.shape else value
+    return spread
 
 
 @torch.no_grad()
@@ -160,4 +231,4 @@ def copy_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
                 f"got {name} of shape {tuple(weights[name].shape)}; expected "
                 f"{tuple(value.shape)}: the saved weights belong to another recipe"
             )
-        value.copy_(weights[name])
+        value.copy_(spread_like(weights[name], value))

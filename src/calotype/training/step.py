@@ -14,9 +14,11 @@ from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import TrainConfig
 from calotype.data.batches import Batch
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
+from calotype.training.distributed import Group
 from calotype.training.learning_rate import decay_start, learning_rate
 from calotype.training.optimizer import set_learning_rate
 from calotype.training.randomness import StepDraws, draw_step, seed_networks
+from calotype.training.shards import whole
 from calotype.training.state import TrainState
 from calotype.training.text import TextLookup
 
@@ -27,11 +29,13 @@ class StepMetrics:
 
     Args:
         images: pictures this stage has seen, the step included.
-        loss: mean over the batch.
+        loss: mean over the batch of all processes.
         grad_norm: before clipping.
         learning_rate: of the step.
         skipped: loss or gradient was not finite, and no weight was moved.
-        keys: of the batch's pictures.
+        keys: of this process's pictures.
+        losses: of each picture, (B,) float64 on the CPU; `loss` is their mean.
+        logsnr: their noise levels, (B,).
     """
 
     images: int
@@ -40,6 +44,8 @@ class StepMetrics:
     learning_rate: float
     skipped: bool
     keys: tuple[str, ...]
+    losses: Tensor
+    logsnr: Tensor
 
 
 class PreparedNoise:
@@ -68,20 +74,27 @@ def train_step(
 ) -> StepMetrics:
     """Train on one batch; everything random is a function of seed and position.
 
+    Numbers are drawn for the whole batch, and each process takes those of its rows: how many
+    processes there are changes nothing but rounding (and dropout inside networks, whose numbers
+    each process draws itself).
+
     Args:
         state: moved by one step, unless loss or gradient is not finite.
-        batch: up to `config.batch_size` pictures.
+        batch: up to `config.batch_size` pictures, or this process's part of them.
         text: captions -> embeddings; None for a network without text.
         config: of the stage.
     """
-    images = len(batch.x)
-    draws = draw_step(config, state.stage.schedule, state.position, shape=batch.x.shape)
+    images = batch.images
+    shape = torch.Size((images, *batch.x.shape[1:]))
+    draws = draw_step(config, state.stage.schedule, state.position, shape=shape)
     embedded = None if text is None else text(batch.captions)
     state.optimizer.zero_grad(set_to_none=True)
-    loss = _accumulate(state, batch, draws, embedded=embedded, config=config)
+    own = _accumulate(state, batch, _own(draws, batch), embedded=embedded, config=config)
+    losses = _of_all(own, batch, state.parallel.group)
+    loss = float(losses.sum()) / images
     norm = _clip(state.stage, config.optimizer.grad_clip_norm)
     rate = learning_rate(config.optimizer, state.images_seen, config.total_images)
-    finite = math.isfinite(loss) and math.isfinite(norm)
+    finite = state.parallel.group.all(math.isfinite(loss) and math.isfinite(norm))
     state.decayed |= state.images_seen > decay_start(config.optimizer, config.total_images)
     state.images_seen += images
     if finite:
@@ -90,7 +103,34 @@ def train_step(
         state.ema.update(batch_size=images, images_seen=state.images_seen)
     if state.posthoc is not None:  # after a skipped step, too: time goes on with the same weights
         state.posthoc.update(state.images_seen)
-    return StepMetrics(state.images_seen, loss, norm, rate, not finite, batch.keys)
+    return StepMetrics(
+        images=state.images_seen,
+        loss=loss,
+        grad_norm=norm,
+        learning_rate=rate,
+        skipped=not finite,
+        keys=batch.keys,
+        losses=losses,
+        logsnr=draws.logsnr,
+    )
+
+
+def _own(draws: StepDraws, batch: Batch) -> StepDraws:
+    """The draws of this process's rows; rows that do not count get any."""
+    if batch.share is None:
+        return draws
+    return draws.part(torch.tensor(batch.share.rows).clamp_max(batch.share.total - 1))
+
+
+def _of_all(losses: Tensor, batch: Batch, group: Group) -> Tensor:
+    """The loss of each picture of the whole batch."""
+    if batch.share is None:
+        return losses
+    rows = torch.tensor(batch.share.rows)
+    counts = rows < batch.share.total
+    every = torch.zeros(batch.share.total, dtype=torch.float64)
+    every[rows[counts]] = losses[counts]
+    return group.summed(every)
 
 
 def _accumulate(
@@ -100,27 +140,37 @@ def _accumulate(
     *,
     embedded: TextEmbedding | None,
     config: TrainConfig,
-) -> float:
-    """Gradients of the mean loss, in as many parts as the recipe says; returns that loss."""
+) -> Tensor:
+    """Gradients of the mean loss, in as many parts as the recipe says.
+
+    Returns:
+        The loss of each of this process's pictures, (B,) float64 on the CPU.
+    """
     images, weighting = len(batch.x), _WEIGHTINGS[config.weighting]
+    parallel, processes = state.parallel, state.parallel.group.world_size
     size = math.ceil(images / min(config.optimizer.accumulation, images))
-    total = torch.zeros((), dtype=torch.float64)
-    for number, start in enumerate(range(0, images, size)):
+    starts = range(0, images, size)
+    parts = []
+    for number, start in enumerate(starts):
         rows = slice(start, start + size)
         x = _to_device(batch.x[rows], state.stage)
         part = draws.part(rows)
         text = None if embedded is None else embedded[rows]
         lowres = None if batch.lowres is None else batch.lowres[rows]
         cond = condition(state.stage, text, lowres, draws=part, size=x.shape[2:])
-        seed_networks(config.seed, state.position, part=number)
-        losses = state.stage.loss(
-            x, cond, part.logsnr.to(x.device), part.eps.to(x.device), weighting=weighting
-        )
-        if batch.weights is not None:
-            losses = losses * batch.weights[rows].to(losses)
-        torch.autograd.backward(losses.sum() / images)
-        total += losses.detach().double().sum().cpu()
-    return float(total) / images
+        seed = number + len(starts) * parallel.group.rank
+        seed_networks(config.seed, state.position, part=seed)
+        with parallel.part(last=number + 1 == len(starts)):
+            losses = parallel.losses(
+                x, cond, part.logsnr.to(x.device), part.eps.to(x.device), weighting=weighting
+            )
+            if batch.weights is not None:
+                losses = losses * batch.weights[rows].to(losses)
+            # The mean over all rows; gradients are averaged over processes, not added.
+            mean = losses.sum() / batch.images
+            torch.autograd.backward(mean * processes if processes > 1 else mean)
+        parts.append(losses.detach().double().cpu())
+    return torch.cat(parts)
 
 
 def condition(
@@ -148,7 +198,7 @@ def condition(
 def _clip(stage: Stage, largest: float | None) -> float:
     parameters = [p for p in stage.parameters() if p.grad is not None]
     limit = math.inf if largest is None else largest
-    return float(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True))
+    return float(whole(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)))
 
 
 def _to_device(x: Tensor, stage: Stage) -> Tensor:

@@ -8,17 +8,35 @@ from contextlib import closing
 import torch
 
 from calotype.config import TrainConfig
-from calotype.data.batches import Batch, batches
+from calotype.data.batches import Batch, BatchShare, batches
 from calotype.data.source import ExampleSource
+from calotype.errors import ConfigError
+from calotype.training.distributed import Group
 from calotype.training.job import StageJob
 
 
 def training_batches(job: StageJob) -> Generator[Batch, None, None]:
-    """Batches of a job from its position on; close the generator to stop."""
+    """This process's part of a job's batches, from its position on; close it to stop."""
     config, position = job.config, job.state.position
     if job.preserved is None:
-        return _open(job.source, config, batch_size=config.batch_size, start=position)
+        size = config.batch_size
+        return _open(job.source, config, batch_size=size, start=position, group=job.group)
     return _mixed(job, job.preserved, position)
+
+
+def check_batches(config: TrainConfig, group: Group) -> None:
+    """Refuse batches that processes cannot share evenly, before anything is prepared.
+
+    Raises:
+        ConfigError: the batch, or its part of preserved pictures, is no multiple of their number.
+    """
+    kept, count = config.preserved_images, group.world_size
+    for name, size in (("batch_size", config.batch_size), ("preserved pictures", kept)):
+        if size % count:
+            raise ConfigError(
+                f"got {name}={size} for {count} processes; expected a multiple of their number: "
+                "change it with --set, or start another number of processes"
+            )
 
 
 def _mixed(job: StageJob, preserved: ExampleSource, position: int) -> Generator[Batch, None, None]:
@@ -28,8 +46,9 @@ def _mixed(job: StageJob, preserved: ExampleSource, position: int) -> Generator[
     new = config.batch_size - kept
     number = position // config.batch_size  # batches before this one, all of full size
     weight = 1.0 if config.preservation is None else config.preservation.weight
-    first = _open(job.source, config, batch_size=new, start=number * new)
-    second = _open(preserved, config, batch_size=kept, start=number * kept)
+    group = job.group
+    first = _open(job.source, config, batch_size=new, start=number * new, group=group)
+    second = _open(preserved, config, batch_size=kept, start=number * kept, group=group)
     with closing(first), closing(second):
         while True:
             yield joined(next(first), next(second), weight=weight, position=position)
@@ -39,20 +58,21 @@ def _mixed(job: StageJob, preserved: ExampleSource, position: int) -> Generator[
 def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
     """One batch of two, evenly interleaved: noise levels are stratified along a batch.
 
+    Parts of batches that processes share give the same part of the joined one.
+
     Args:
         new: examples that count fully.
         kept: examples whose loss counts `weight`.
         weight: of those.
         position: of the joined batch.
     """
-    total = len(new.x) + len(kept.x)
-    rows, taken = [], 0
-    for row in range(total):
-        if (row + 1) * len(kept.x) // total > taken:
-            rows.append(len(new.x) + taken)
-            taken += 1
-        else:
-            rows.append(row - taken)
+    total = new.images + kept.images
+    order = _interleaved(new.images, kept.images)
+    own = {place: number for number, place in enumerate((*_own(new, 0), *_own(kept, new.images)))}
+    rows = [own[place] for place in order if place in own]
+    share = None
+    if new.share is not None:
+        share = BatchShare(tuple(n for n, place in enumerate(order) if place in own), total)
     lowres = None
     if new.lowres is not None and kept.lowres is not None:
         lowres = torch.cat((new.lowres, kept.lowres))[rows]
@@ -66,11 +86,29 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
         position,
         position + total,
         weights[rows],
+        share,
     )
 
 
+def _interleaved(new: int, kept: int) -> list[int]:
+    """Which example stands in each row; those to preserve are counted after the new ones."""
+    total, rows, taken = new + kept, list[int](), 0
+    for row in range(total):
+        if (row + 1) * kept // total > taken:
+            rows.append(new + taken)
+            taken += 1
+        else:
+            rows.append(row - taken)
+    return rows
+
+
+def _own(batch: Batch, before: int) -> list[int]:
+    rows = range(len(batch.x)) if batch.share is None else batch.share.rows
+    return [before + row for row in rows]
+
+
 def _open(
-    source: ExampleSource, config: TrainConfig, *, batch_size: int, start: int
+    source: ExampleSource, config: TrainConfig, *, batch_size: int, start: int, group: Group
 ) -> Generator[Batch, None, None]:
     return batches(
         source,
@@ -80,4 +118,6 @@ def _open(
         batch_size=batch_size,
         seed=config.seed,
         start_position=start,
+        rank=group.rank,
+        world_size=group.world_size,
     )

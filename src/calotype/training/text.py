@@ -74,7 +74,7 @@ def embed_ahead(
 
 def stored_captions(
     folder: Path,
-    captions: Sequence[str],
+    captions: Iterable[str],
     *,
     spec: str,
     text_dim: int,
@@ -90,7 +90,7 @@ def stored_captions(
             store = CaptionStore(card)
             if missing == "refuse":
                 return store
-            if not store.missing(captions):
+            if store.has_all(captions):
                 store.encoder = DeferredEncoder(card)
                 return store
     return None

@@ -7,55 +7,28 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
+import torch
+
+from calotype.cascade.stage import Stage
 from calotype.data.batches import Batch
 from calotype.errors import CalotypeError
+from calotype.training.cost import stage_cost
 from calotype.training.exports import cut_back_exports
 from calotype.training.grid import draw_enlarged, draw_prompts, save_sheet
 from calotype.training.guards import Guards
 from calotype.training.job import StageJob
 from calotype.training.keeper import StageCheckpoints
 from calotype.training.learning_rate import decay_start
-from calotype.training.log import JsonLines
+from calotype.training.level_losses import loss_by_level
 from calotype.training.progress import RateMeter, TrainingDisplay
-from calotype.training.scalars import Scalars
+from calotype.training.run_files import RunFiles
 from calotype.training.signals import StopRequest
 from calotype.training.step import StepMetrics, train_step
 from calotype.training.stream import training_batches
 from calotype.training.validation import errors_by_level
 
 _GRID_EXAMPLES = 8
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The files that a run writes beside its checkpoints.
-
-    Args:
-        folder: of the run.
-        log: one line a step.
-        validation: one line a validation.
-        skipped: batches that were skipped or passed over.
-        scalars: TensorBoard, or nothing.
-    """
-
-    folder: Path
-    log: JsonLines
-    validation: JsonLines
-    skipped: JsonLines
-    scalars: Scalars
-
-    def sync(self) -> None:
-        """Wait until all lines are on the disk."""
-        for file in (self.log, self.validation, self.skipped):
-            file.sync()
-
-    def close(self) -> None:
-        """Close all files."""
-        for file in (self.log, self.validation, self.skipped):
-            file.close()
-        self.scalars.close()
 
 
 @dataclass(frozen=True)
@@ -68,6 +41,9 @@ class StepTimes:
 
 class StageTrainer:
     """Trains a job to its end, or until somebody asks it to stop.
+
+    Of several processes all take the same steps and come to the same decisions; the first one
+    writes, validates and draws, while the others wait.
 
     Args:
         job: what is trained.
@@ -93,6 +69,11 @@ class StageTrainer:
         self._display = display
         self._guards = guards
         self._meter = RateMeter()
+        self._group = job.group
+        processes = self._group.world_size
+        self._cost = self._group.from_first(
+            lambda: stage_cost(job.config, job.state.stage, processes=processes)
+        )
 
     def train(self, stop: StopRequest) -> None:
         """Take steps until the stage is finished or `stop` says so; a checkpoint ends both."""
@@ -112,6 +93,7 @@ class StageTrainer:
             waited = time.perf_counter() - began
             metrics = train_step(state, batch, job.text, config=job.config)
             self._write_down(metrics, StepTimes(time.perf_counter() - began, waited), batch)
+            stop.agree()
             if self._guards.spiked(state, metrics) and self._pass_over(batch):
                 return
             self._between_steps(before, stop)
@@ -121,7 +103,7 @@ class StageTrainer:
     def _write_down(self, metrics: StepMetrics, times: StepTimes, batch: Batch) -> None:
         state, images = self.job.state, self.job.images
         self._meter.update(
-            images=len(batch.x), seconds=times.seconds, waited=times.waited, loss=metrics.loss
+            images=batch.images, seconds=times.seconds, waited=times.waited, loss=metrics.loss
         )
         line = {
             "images": images,
@@ -131,46 +113,67 @@ class StageTrainer:
             "lr": metrics.learning_rate,
             "skipped": state.skipped + metrics.skipped,
             "rewinds": state.rewinds,
-            "images_per_second": round(len(batch.x) / times.seconds, 3),
+            "images_per_second": round(batch.images / times.seconds, 3),
             "data_wait": round(times.waited / times.seconds, 4),
+            **self._cost.rates(batch.images / times.seconds),
+            **loss_by_level(metrics.losses, metrics.logsnr),
         }
         self.files.log.write(line)
         self.files.scalars.add(line, images)
         self._display.show(images, self._meter)
         if metrics.skipped:
-            self.files.skipped.write({**line, "reason": "not finite", "keys": list(batch.keys)})
+            self.files.skipped.write({**line, "reason": "not finite", "keys": self._keys(batch)})
         self._guards.count(state, metrics)
 
     def _pass_over(self, batch: Batch) -> bool:
         """After a spike: back to the last checkpoint, and on behind this batch."""
         state, images = self.job.state, self.job.images
         spike_end, skipped, rewinds = state.position, state.skipped, state.rewinds
-        note = {"images": images, "reason": "loss spike", "keys": list(batch.keys)}
+        note = {"images": images, "reason": "loss spike", "keys": self._keys(batch)}
         if not self._checkpoints.rewind():
             return False
         state.data_offset = spike_end - state.images_seen
         state.skipped, state.rewinds = skipped, rewinds + 1
-        self.files.log.cut_back(self.job.images)
-        self.files.validation.cut_back(self.job.images)
-        cut_back_exports(self.files.folder, self.job.images)
+        self.files.cut_back(self.job.images)
+        if self._group.is_first:
+            cut_back_exports(self.files.folder, self.job.images)
         self.files.skipped.write({**note, "images": self.job.images, "spike_at": images})
         return True
+
+    def _keys(self, batch: Batch) -> list[str]:
+        """Of the whole batch; every process calls this."""
+        rows = range(len(batch.x)) if batch.share is None else batch.share.rows
+        named = self._group.gathered(tuple(zip(rows, batch.keys, strict=True)))
+        every = sorted(pair for pairs in named for pair in pairs)
+        return [key for row, key in every if row < batch.images]
 
     def _between_steps(self, before: int, stop: StopRequest) -> None:
         """Validation, grids and checkpoints that are due."""
         job, config, state = self.job, self.job.config, self.job.state
-        if self._due(before, config.validation_images):
-            self._validate()
-        if self._due(before, config.grid_images):
-            self._draw()
+        validates = self._due(before, config.validation_images)
+        draws = self._due(before, config.grid_images)
+        if validates or draws:
+            average = state.averaged_stage()
+            if validates and self._group.is_first:
+                self._validate(average)
+            if draws and self._group.is_first:
+                self._draw(average)
         if state.posthoc is not None and self._due(before, config.posthoc_ema_images):
             resolution = config.stage.resolution
-            state.posthoc.write(self.files.folder, images=job.images, resolution=resolution)
+            state.posthoc.write(
+                self.files.folder,
+                images=job.images,
+                resolution=resolution,
+                first=self._group.is_first,
+            )
         starts = decay_start(config.optimizer, config.total_images)
         at_decay = before < starts <= state.images_seen
-        if self._due(before, config.checkpoint_images) or at_decay or stop:
+        writes = self._due(before, config.checkpoint_images) or at_decay or bool(stop)
+        if writes:
             self.files.sync()
             self._checkpoints.write(decay_start=at_decay)
+        if validates or draws or writes:
+            self._group.wait()  # here, where it may last: steps have less patience
         self._checkpoints.check()
 
     def _due(self, before: int, interval: int) -> bool:
@@ -180,9 +183,8 @@ class StageTrainer:
         then, now = self.job.offset + before, self.job.images
         return self.job.finished or then // interval < now // interval
 
-    def _validate(self) -> None:
+    def _validate(self, stage: Stage) -> None:
         job, began = self.job, time.perf_counter()
-        stage = job.state.averaged_stage()
         line: dict[str, object] = {"images": job.images, "stage": stage.config.resolution}
         for name, probe in (("validation", job.unseen), ("trained", job.trained)):
             if probe is not None:
@@ -193,12 +195,11 @@ class StageTrainer:
                 )
         self.files.validation.write({**line, "seconds": round(time.perf_counter() - began, 2)})
 
-    def _draw(self) -> None:
+    def _draw(self, stage: Stage) -> None:
         job = self.job
         folder = self.files.folder / "grids"
         folder.mkdir(exist_ok=True)
         path = folder / f"{job.images}.png"
-        stage = job.state.averaged_stage()
         if job.config.stage.lowres_resolution is None:
             captions = job.config.grid_captions
             if not captions and job.unseen is not None:
@@ -209,14 +210,22 @@ class StageTrainer:
         elif job.unseen is not None:
             pictures = draw_enlarged(stage, job.unseen.head(_GRID_EXAMPLES), job.text)
             save_sheet(pictures, path, columns=6)
+        if path.is_file():
+            self.files.scalars.add_picture("grid", path, job.images)
 
 
 def shortened(batch: Batch, images: int) -> Batch:
     """At most `images` examples of a batch: the last one of a run."""
     if images <= 0:
         raise CalotypeError(f"got {images} images left; expected at least 1")
-    if len(batch.x) <= images:
+    if batch.images <= images:
         return batch
+    if batch.share is not None:
+        # Rows that are too many stay, and count nothing: all processes do the same work.
+        counted = torch.tensor(batch.share.rows) < images
+        weights = torch.ones(len(batch.x)) if batch.weights is None else batch.weights
+        share = dataclasses.replace(batch.share, total=images)
+        return dataclasses.replace(batch, weights=weights * counted, share=share)
     return dataclasses.replace(
         batch,
         x=batch.x[:images],

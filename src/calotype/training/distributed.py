@@ -1,0 +1,227 @@
+"""Several processes that train together: who they are, and what they tell each other.
+
+`torchrun` starts the processes and says in the environment which is which (RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Tensors of the network go over NCCL between GPUs and over
+gloo between CPUs; what is agreed on goes over gloo, which waits as long as the first process needs
+for work that it does alone. A process that fails says so in the launcher's store, so that one
+error is printed and not one a process; the others notice by their broken connections.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from calotype.errors import CalotypeError, UsageError
+
+T = TypeVar("T")
+_ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LONGEST_WAIT = timedelta(days=7)  # for embedding captions, drawing grids, writing checkpoints
+_FAILED = "calotype/failed"
+_COURTESY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is.
+
+    Args:
+        rank: its number among all.
+        world_size: how many there are.
+        local_rank: its number on this machine: which GPU is its own.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+
+def launched_place() -> Place:
+    """What the launcher has put into the environment; one process without a launcher.
+
+    Raises:
+        UsageError: the environment contradicts itself.
+    """
+    if any(name not in os.environ for name in _ENVIRONMENT):
+        return Place()
+    try:
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    except ValueError as error:
+        raise UsageError(f"RANK, WORLD_SIZE or LOCAL_RANK: {error}; start with torchrun") from error
+    if not 0 <= rank < world_size:
+        raise UsageError(f"got RANK={rank} of WORLD_SIZE={world_size}; start with torchrun")
+    return Place(rank, world_size, local_rank)
+
+
+class Group:
+    """The processes that train together; one alone has nothing to ask and nobody to wait for.
+
+    Every method but `device` and `claim_failure` is called by all processes at the same place.
+
+    Args:
+        place: which process this is.
+        store: of the launcher; None for one process.
+        control: the gloo group that decisions go over; None for one process.
+    """
+
+    def __init__(
+        self, place: Place | None = None, *, store: Any = None, control: Any = None
+    ) -> None:
+        """Keep the parts."""
+        self.place = Place() if place is None else place
+        self.control = control
+        self._store = store
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return self.place.rank
+
+    @property
+    def world_size(self) -> int:
+        """Count of processes."""
+        return self.place.world_size
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is the only process."""
+        return self.world_size == 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """Sums over all processes of numbers on the CPU."""
+        if not self.alone:
+            dist.all_reduce(numbers, group=self.control)
+        return numbers
+
+    def largest(self, number: float) -> float:
+        """The largest of all processes' numbers."""
+        if self.alone:
+            return number
+        value = torch.tensor(number, dtype=torch.float64)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX, group=self.control)
+        return float(value)
+
+    def all(self, condition: bool) -> bool:
+        """Whether it holds on every process."""
+        return self.largest(0.0 if condition else 1.0) == 0.0
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if not self.alone:
+            dist.barrier(group=self.control)
+
+    def shared(self, value: T) -> T:
+        """The first process's value."""
+        if self.alone:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.control)
+        return values[0]
+
+    def from_first(self, work: Callable[[], T]) -> T:
+        """Let the first process work while the others wait; what comes of it, all get."""
+        if self.alone:
+            return work()
+        return cast(T, self.shared(work() if self.is_first else None))
+
+    def gathered(self, value: T) -> list[T]:
+        """The values of all processes, by rank."""
+        if self.alone:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    @torch.no_grad()
+    def share_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors with those of the first process."""
+        if self.alone:
+            return
+        for tensor in tensors:
+            sent = tensor.contiguous()
+            dist.broadcast(sent, src=0)
+            tensor.copy_(sent)
+
+    def device(self, name: str) -> str:
+        """This process's own device of a kind: "cuda" is "cuda:1" for the second on a machine."""
+        return name if self.alone or name != "cuda" else f"cuda:{self.place.local_rank}"
+
+    def claim_failure(self) -> bool:
+        """Whether this process is the first that fails, so that its error is to be told."""
+        if self._store is None:
+            return True
+        try:
+            return bool(self._store.add(_FAILED, 1) == 1)
+        except RuntimeError:  # the launcher itself has gone
+            return True
+
+
+ALONE = Group()
+
+
+@contextmanager
+def open_group() -> Iterator[Group]:
+    """Join the other processes, if a launcher has started several.
+
+    Raises:
+        CalotypeError: the connection to the other processes broke.
+        OtherProcessFailed: another process has failed, and told why.
+    """
+    place = launched_place()
+    if place.world_size == 1:
+        yield ALONE
+        return
+    store, _, _ = next(iter(rendezvous("env://", place.rank, place.world_size)))
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place.local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size)
+    group = Group(place, store=store, control=dist.new_group(backend="gloo", timeout=_LONGEST_WAIT))
+    try:
+        yield group
+    except Exception as error:
+        # No orderly farewell: others may be waiting for what this process no longer sends.
+        if not group.claim_failure():
+            let_other_tell()
+            raise OtherProcessFailed from error
+        if isinstance(error, dist.DistError) or _broken_connection(error):
+            raise CalotypeError(
+                f"process {place.rank} lost the others ({_first_line(error)}); the last "
+                "checkpoint is whole: go on with --resume"
+            ) from error
+        raise
+    dist.destroy_process_group()
+
+
+def let_other_tell() -> None:
+    """Wait for the process that tells of a failure: torchrun ends all when the first one ends."""
+    time.sleep(_COURTESY_SECONDS)
+
+
+class OtherProcessFailed(Exception):
+    """This process ends because another one has failed, which tells why."""
+
+
+def _broken_connection(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and "gloo" in str(error).lower()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,88 @@
+"""The stages of a cascade on different processes: each trains its own, alone, in a run of its own.
+
+    RUN/64/, RUN/256/   an ordinary run a stage, named by its resolution: lock, log, checkpoints
+    RUN/cascade/        all stages joined, once every one of them is finished
+
+A stage is trained on real low-resolution pictures and never needs the one before it, so these
+processes have nothing to tell each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from calotype.config import Recipe, load_config
+from calotype.errors import UsageError
+from calotype.training import resume
+from calotype.training.assemble import assemble
+from calotype.training.checkpoint import read_state
+from calotype.training.distributed import ALONE, Group, launched_place
+from calotype.training.lock import locked
+from calotype.training.run import RunOptions, make_run_folder, run_recipe
+
+CASCADE = "cascade"
+
+
+def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) -> int:
+    """Train this process's stages of a recipe: every n-th of them, of n processes.
+
+    Args:
+        recipe: all stages.
+        data: shards or a folder of pictures.
+        out: folder of the runs.
+        options: as for `run_recipe`.
+
+    Returns:
+        The exit code: 0 when this process's stages are finished, or after SIGTERM; 130 after
+        Ctrl-C.
+
+    Raises:
+        UsageError: there are more processes than stages, or `out` holds another kind of run.
+        CalotypeError: training cannot go on.
+    """
+    place = launched_place()
+    if place.world_size > len(recipe.stages):
+        raise UsageError(
+            f"got {place.world_size} processes for {len(recipe.stages)} stages; expected at most "
+            "one process a stage"
+        )
+    if (out / resume.RECIPE_FILE).exists():
+        raise UsageError(
+            f"{out} holds a run of all stages in turn; go on with it without --parallel stages, "
+            "or choose another --out"
+        )
+    make_run_folder(out)
+    if options.device is None and torch.cuda.is_available():
+        options = dataclasses.replace(options, device=Group(place).device("cuda"))
+    for config in recipe.stages[place.rank :: place.world_size]:
+        own = out / str(config.stage.resolution)
+        part = Recipe(name=f"{recipe.name}-{own.name}", stages=(config,), note=recipe.note)
+        code = run_recipe(part, data=data, out=own, options=options, group=ALONE)
+        if code != 0 or not _is_finished(own):
+            return code
+    _join_if_finished(recipe, out)
+    return 0
+
+
+def _join_if_finished(recipe: Recipe, out: Path) -> None:
+    """Write RUN/cascade, if this is the process that finished last."""
+    if not all(_is_finished(out / str(config.stage.resolution)) for config in recipe.stages):
+        return
+    try:
+        with locked(out):
+            assemble([out], out / CASCADE, name=recipe.name, dtype=torch.float32)
+    except UsageError:
+        if not (out / CASCADE).exists():  # else another process is at it
+            raise
+        return
+    print(f"all stages are finished; draw with --model {out}", flush=True)
+
+
+def _is_finished(run: Path) -> bool:
+    latest = run / "checkpoints" / "latest"
+    if not latest.exists():
+        return False
+    return resume.is_finished(read_state(latest), load_config(run / resume.RECIPE_FILE, Recipe))

@@ -1,0 +1,54 @@
+"""What two processes do for test_distributed: several runs, one after the other, in one launch."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from calotype.training import progress
+from calotype.training.distributed import open_group
+from calotype.training.recipes import load_recipe
+from calotype.training.run import RunOptions, run_recipe
+
+FOLDER = Path(sys.argv[1])
+SETTINGS = {"quiet": True, "threads": 1, "dtype": "float32", "device": "cpu"}
+
+
+def stop_at(images, rank):
+    """The process `rank` gets a SIGTERM, the others do not, after so many pictures."""
+
+    def show(self, now, meter):
+        if now == images and int(os.environ["RANK"]) == rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    progress.TrainingDisplay.show = show
+
+
+def main():
+    with open_group() as group:
+
+        def train(name, *, recipe="recipe.json", **options):
+            settings = RunOptions(**SETTINGS, **options)
+            recipe = load_recipe(FOLDER / recipe)
+            out = FOLDER / name
+            code = run_recipe(recipe, data=FOLDER / "data", out=out, options=settings, group=group)
+            codes = group.gathered(code)
+            if group.is_first:
+                (FOLDER / f"{name}.codes.json").write_text(json.dumps(codes))
+
+        train("copies")
+        train("shards", sharded=True)
+        train("factors-two", recipe="adafactor.json", sharded=True)
+        stop_at(12, rank=1)
+        train("mixed", resume=True)  # begun by one process
+        train("stopped", sharded=True)
+        if group.is_first:
+            os.system(f"cp -a {FOLDER / 'stopped'} {FOLDER / 'to-one'}")
+        group.wait()
+        stop_at(-1, rank=1)
+        train("stopped", sharded=True, resume=True)
+        train("from-one", sharded=True, resume=True)  # begun by one process
+
+
+main()

@@ -1,0 +1,321 @@
+"""Two processes against one: the same examples, the same noise, the same losses."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calotype.cascade import Cascade
+from calotype.config import CanvasConfig, OptimizerConfig, Recipe, to_dict
+from calotype.data.batches import BatchPlan, sequential_batches
+from calotype.data.open import open_source
+from calotype.errors import ConfigError, UsageError
+from calotype.training import progress
+from calotype.training.assemble import assemble
+from calotype.training.distributed import Group, Place
+from calotype.training.recipes import load_recipe
+from calotype.training.run import RunOptions
+from calotype.training.sharded_checkpoint import read_whole
+from calotype.training.stage_processes import run_stages
+from calotype.training.stream import check_batches, joined
+from calotype.training.trainer import shortened
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+TIMINGS = (
+    "images_per_second", "data_wait", "seconds", "flops_per_second", "flops_share_of_peak",
+)  # fmt: skip
+
+
+def lines(path):
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in found]
+
+
+def torchrun(*arguments, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def uneven(micro):
+    """Batches of 3 a process in parts of 2 and 1; the last batch has 3 pictures in all."""
+    base = micro(
+        batch_size=6,
+        total_images=21,
+        checkpoint_images=6,
+        grid_images=12,
+        validation_images=12,
+        posthoc_ema_images=12,
+        canvas=CanvasConfig(images=16, batch_size=8),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_images=6, accumulation=2),
+    )
+    network = dataclasses.replace(base.stage.network, dropout=0.0)
+    stage = dataclasses.replace(base.stage, network=network)
+    return Recipe(name="uneven", stages=(dataclasses.replace(base, stage=stage),))
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Send this process a SIGTERM when so many pictures have been seen."""
+
+    def arrange(images):
+        def show(self, now, meter):
+            if now == images:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(progress.TrainingDisplay, "show", show)
+
+    return arrange
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture
+def runs(place, uneven, train, pictures, stop_at):
+    """The folder in which one process and two have trained; made once."""
+    if (place / "whole").exists():
+        return place
+    (place / "recipe.json").write_text(json.dumps(to_dict(uneven)))
+    adafactor = OptimizerConfig(kind="adafactor", learning_rate=1e-2, warmup_images=6)
+    quiet = {"validation_images": 0, "grid_images": 0, "total_images": 18}
+    config = dataclasses.replace(uneven.stages[0], optimizer=adafactor, **quiet)
+    factored = Recipe(name="factored", stages=(config,))
+    (place / "adafactor.json").write_text(json.dumps(to_dict(factored)))
+    shutil.copytree(pictures, place / "data")
+    assert train(factored, place / "factors", data=place / "data") == 0
+    assert train(uneven, place / "whole", data=place / "data") == 0
+    stop_at(6)
+    assert train(uneven, place / "mixed", data=place / "data") == 0
+    stop_at(-1)
+    shutil.copytree(place / "mixed", place / "from-one", symlinks=True)
+    process = torchrun(WORKER, place)
+    output, errors = process.communicate(timeout=1500)
+    assert process.returncode == 0, errors
+    (place / "output.txt").write_text(output)
+    return place
+
+
+def assert_same_losses(run, whole):
+    ours, theirs = lines(run / "log.jsonl"), lines(whole / "log.jsonl")
+    assert [line["images"] for line in ours] == [6, 12, 18, 21]  # each step once
+    for key in ("images", "loss", "grad_norm", "lr"):
+        expected = pytest.approx([line[key] for line in theirs], rel=2e-5)
+        assert [line[key] for line in ours] == expected, key
+
+
+@pytest.mark.parametrize("name", ["copies", "shards"])
+def test_two_processes_have_the_losses_of_one(runs, name):
+    assert_same_losses(runs / name, runs / "whole")
+    one, two = (runs / run / "checkpoints/latest/cascade/8" for run in ("whole", name))
+    expected, weights = (load_file(path / "weights.safetensors") for path in (one, two))
+    assert expected.keys() == weights.keys()
+    # Adam moves a weight whose gradient is nothing but rounding, too: all weights together.
+    apart = sum(float((weights[key] - value).square().sum()) for key, value in expected.items())
+    assert apart < 1e-6 * sum(float(value.square().sum()) for value in expected.values())
+    one, two = (lines(runs / run / "validation.jsonl")[-1] for run in ("whole", name))
+    assert two["validation"] == pytest.approx(one["validation"], rel=1e-3)
+    grids = [{path.name for path in (runs / run / "grids").iterdir()} for run in ("whole", name)]
+    assert grids[0] == grids[1]
+    averages = [sorted(p.name for p in (runs / run / "ema").iterdir()) for run in ("whole", name)]
+    assert averages[0] == averages[1]
+    for path in (runs / "whole" / "ema").iterdir():
+        expected, found = load_file(path), load_file(runs / name / "ema" / path.name)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=2e-3, atol=2e-3)
+
+
+def test_adafactor_steps_over_whole_weights(runs):
+    ours, theirs = (lines(runs / run / "log.jsonl") for run in ("factors-two", "factors"))
+    for key in ("images", "loss", "grad_norm"):
+        expected = pytest.approx([line[key] for line in theirs], rel=2e-5)
+        assert [line[key] for line in ours] == expected, key
+
+
+def test_copies_are_checkpoints_of_one_process(runs):
+    names = [
+        {path.name for path in (runs / run / "checkpoints/latest").iterdir()}
+        for run in ("whole", "copies", "shards")
+    ]
+    assert names[0] == names[1] and "optimizer.safetensors" in names[1]
+    assert "sharded" in names[2] and "optimizer.safetensors" not in names[2]
+    assert len(list((runs / "shards/checkpoints/latest/sharded").iterdir())) == 2
+
+
+def test_shards_resume_to_the_bit(runs):
+    """One process of two was asked to end: both did, after the same step."""
+    assert json.loads((runs / "stopped.codes.json").read_text()) == [0, 0]
+    assert "stopped at 12 images" in (runs / "output.txt").read_text()
+    assert lines(runs / "stopped/log.jsonl") == lines(runs / "shards/log.jsonl")
+    ours, theirs = (read_whole(runs / run / "checkpoints/21") for run in ("stopped", "shards"))
+    assert ours.keys() == theirs.keys() and len(ours) == 5
+    for file, tensors in theirs.items():
+        assert ours[file].keys() == tensors.keys()
+        assert all(torch.equal(ours[file][key], value) for key, value in tensors.items()), file
+
+
+def test_one_process_then_two_then_one(runs, train, uneven):
+    assert [line["images"] for line in lines(runs / "mixed/log.jsonl")] == [6, 12]
+    assert train(uneven, runs / "mixed", data=runs / "data", resume=True) == 0
+    assert_same_losses(runs / "mixed", runs / "whole")
+
+
+def test_shards_go_on_in_one_process_and_the_other_way_round(runs, train, uneven, capsys):
+    assert (runs / "to-one/checkpoints/latest").resolve().name == "12"
+    assert train(uneven, runs / "to-one", data=runs / "data", resume=True) == 0
+    assert "the number of processes has changed" in capsys.readouterr().out
+    assert_same_losses(runs / "to-one", runs / "whole")
+    assert_same_losses(runs / "from-one", runs / "whole")
+
+
+def test_parts_of_a_joined_batch_are_its_rows(pictures, micro):
+    config = micro()
+
+    def batch(seed, size, rank, count):
+        plan = BatchPlan(
+            resolution=8, lowres_resolution=None, config=config.data, batch_size=size,
+            seed=seed, rank=rank, world_size=count,
+        )  # fmt: skip
+        return next(sequential_batches(open_source(pictures, resolution=8, data=config.data), plan))
+
+    def both(rank, count):
+        return joined(batch(0, 6, rank, count), batch(1, 2, rank, count), weight=0.5, position=0)
+
+    whole = both(0, 1)
+    for images in (8, 5, 1):
+        expected = shortened(whole, images)
+        for rank in range(2):
+            part = shortened(both(rank, 2), images)
+            assert (len(part.x), part.images) == (4, images)
+            for row, x, key, weight in zip(
+                part.share.rows, part.x, part.keys, part.weights, strict=True
+            ):
+                if row >= images:
+                    assert weight == 0
+                    continue
+                assert torch.equal(x, expected.x[row]) and key == expected.keys[row]
+                assert weight == expected.weights[row]
+    rows = sorted(row for rank in range(2) for row in both(rank, 2).share.rows)
+    assert rows == list(range(8))
+
+
+def test_batches_that_cannot_be_shared_are_refused_at_once(micro):
+    check_batches(micro(batch_size=9), Group(Place(0, 3)))
+    with pytest.raises(ConfigError, match="batch_size=9 for 2 processes"):
+        check_batches(micro(batch_size=9), Group(Place(0, 2)))
+
+
+@pytest.fixture
+def as_process(monkeypatch):
+    def become(rank, count):
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", "1")
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(count))
+
+    return become
+
+
+def test_each_process_its_own_stages(pictures, tmp_path, as_process, capsys):
+    tiny, out = load_recipe("tiny"), tmp_path / "run"
+    options = RunOptions(images=8, quiet=True, threads=1, dtype="float32", device="cpu")
+    for rank in (1, 0):
+        as_process(rank, 2)
+        assert run_stages(tiny, data=pictures, out=out, options=options) == 0
+        assert (out / "cascade").exists() == (rank == 0)  # the last one joins them
+    assert sorted(path.name for path in out.iterdir() if path.name.isdecimal()) == [
+        "16", "32", "8",
+    ]  # fmt: skip
+    for folder in (out, assemble([out], tmp_path / "joined", name="x", dtype=torch.float32)):
+        cascade = Cascade.load(folder)
+        assert [stage.config.resolution for stage in cascade.stages] == [8, 16, 32]
+    again = dataclasses.replace(options, resume=True)
+    capsys.readouterr()
+    assert run_stages(tiny, data=pictures, out=out, options=again) == 0
+    assert "is finished" in capsys.readouterr().out
+    as_process(0, 4)
+    with pytest.raises(UsageError, match="4 processes for 3 stages"):
+        run_stages(tiny, data=pictures, out=out, options=options)
+
+
+def test_the_two_kinds_of_runs_do_not_mix(pictures, tmp_path, train):
+    tiny = load_recipe("tiny")
+    (tmp_path / "a" / "8").mkdir(parents=True)
+    (tmp_path / "a" / "8" / "recipe.json").write_text("{}")
+    with pytest.raises(UsageError, match="--parallel stages"):
+        train(tiny, tmp_path / "a", resume=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "recipe.json").write_text("{}")
+    with pytest.raises(UsageError, match="stages in turn"):
+        run_stages(tiny, data=pictures, out=tmp_path / "b", options=RunOptions(resume=True))
+
+
+@pytest.fixture
+def command(place, uneven, pictures):
+    """`torchrun -m calotype train ...` with the recipe of this module."""
+    recipe = place / "command.json"
+    recipe.write_text(json.dumps(to_dict(uneven)))
+
+    def arrange(out, *more):
+        settings = ("--dtype", "float32", "--device", "cpu", "--quiet")
+        return torchrun(
+            "-m", "calotype", "train", recipe, "--data", pictures, "--out", out, *settings, *more
+        )
+
+    return arrange
+
+
+@pytest.mark.slow
+def test_an_error_of_all_is_told_once_and_nobody_hangs(command, tmp_path):
+    process = command(tmp_path / "run", "--set", "batch_size=5")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert errors.count("calotype: got batch_size=5 for 2 processes") == 1
+
+
+@pytest.mark.slow
+def test_an_error_of_one_ends_the_others(command, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")  # seen by the first process alone
+    process = command(tmp_path / "run")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert errors.count("calotype: ") == 1 and "is not empty" in errors
+
+
+@pytest.mark.slow
+def test_torchrun_is_asked_to_end_and_resumed(command, tmp_path):
+    out = tmp_path / "run"
+    process = command(out, "--images", "3000")
+    log = out / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=300)
+    assert "stopped at" in output, errors
+    stopped = lines(log)[-1]["images"]
+    assert int((out / "checkpoints/latest").resolve().name) == stopped < 3000
+    process = command(out, "--images", "3000", "--resume")
+    while process.poll() is None and lines(log)[-1]["images"] < stopped + 12:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=300)
+    assert f"going on from checkpoint {stopped}" in output, errors
+    images = [line["images"] for line in lines(log)]
+    assert images == list(range(6, images[-1] + 1, 6))
