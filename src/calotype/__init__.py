@@ -15,7 +15,10 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Cascade": "calotype.cascade",
+    "SamplingConfig": "calotype.config",
     "Stage": "calotype.cascade",
+    "image_to_image": "calotype.cascade",
+    "inpaint": "calotype.cascade",
     "load": "calotype.cascade",
 }
 
@@ -24,14 +27,18 @@ __all__ = [
     "Cascade",
     "ConfigError",
     "MissingExtra",
+    "SamplingConfig",
     "Stage",
     "UsageError",
     "__version__",
+    "image_to_image",
+    "inpaint",
     "load",
 ]
 
 if TYPE_CHECKING:
-    from calotype.cascade import Cascade, Stage, load
+    from calotype.cascade import Cascade, Stage, image_to_image, inpaint, load
+    from calotype.config import SamplingConfig
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,8 @@ def load_config(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid JSON: nested too deeply") from error
     try:
         return from_dict(data, kind)
     except ConfigError as error:
@@ -80,8 +82,12 @@ def _assign(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _hint(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known) if isinstance(known, dict) else [], 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    if not isinstance(known, dict):
+        return ""
+    close = difflib.get_close_matches(name, known, 1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; expected one of {', '.join(known)}"
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
@@ -139,7 +145,7 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
     records = {k.__dataclass_fields__["kind"].default: k for k in kinds if hasattr(k, "kind")}
     if records and isinstance(value, dict):
         name = value.get("kind")
-        if name not in records:
+        if not isinstance(name, str) or name not in records:
             raise ConfigError(f"got {where}.kind={name!r}; expected one of {list(records)}")
         return _convert(value, records[name], where)
     return _convert(value, kinds[0], where)

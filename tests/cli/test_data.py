@@ -1,5 +1,6 @@
 """The data commands on a small real folder, each by its name."""
 
+import dataclasses
 import json
 import sys
 import types
@@ -84,6 +85,8 @@ def test_stats_draw_or_print(command, pictures, tmp_path):
         (["embed", "pictures", "--precision", "int4"], "'int4'"),
         (["embed", "pictures", "--encoder", "none"], "'none'"),
         (["embed", "one.parquet"], "give --out"),
+        (["embed", "pictures", "--gpus-per-worker", "0.5"], "without --ray"),
+        (["embed", "pictures", "--ray", "local", "--gpus-per-worker", "0"], "got --gpus"),
     ],
 )
 def test_wrong_input_is_one_line(command, pictures, words, message):
@@ -136,3 +139,19 @@ def test_without_ray_the_extra_is_named(command, pictures, monkeypatch):
     code, _, err = command("data", "verify", "pictures", "--ray", "local")
     assert (code, err.count("\n")) == (1, 1)
     assert "calotype[ray]" in err
+
+
+def test_actors_that_embed_get_their_share_of_a_gpu(command, pictures, monkeypatch):
+    asked = {}
+
+    def actor_map(items, make, **options):
+        asked.update(options, encoder=make.args[0].encoder)
+        here = dataclasses.replace(make.args[0], gpus=0.0)
+        return [make.func(here)(item) for item in items]
+
+    monkeypatch.setattr("calotype.data.ray_jobs.ray_actor_map", actor_map)
+    words = ("data", "embed", "pictures", "--encoder", "bytes:8", "--processes", "3", "--ray")
+    code, out, err = command(*words, "--gpus-per-worker", "0.25")
+    assert (code, err) == (0, "")
+    assert "8  embedded now" in out
+    assert asked == {"address": "auto", "workers": 3, "gpus": 0.25, "encoder": "bytes:8"}

@@ -56,3 +56,18 @@ def test_nothing_of_the_kind(command, tmp_path):
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert ("did you mean 'emoji-64'?" in err) == (name == "emoji-65")
     assert import_module("calotype.cli.info").__doc__
+
+
+def test_the_files_of_a_cascade_tell_of_it(command, model):
+    whole = facts(command, str(model))
+    assert facts(command, str(model / "cascade.json")) == whole
+    code, _, err = command("info", str(model / "8" / "stage.json"))
+    assert code == 2 and "one stage" in err
+
+
+def test_recipes_that_hold_nothing_or_too_much(command, tmp_path):
+    (tmp_path / "empty.json").write_text('{"name": "x", "stages": []}')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name, message in (("empty.json", "without stages"), ("deep.json", "too deeply")):
+        code, out, err = command("info", name)
+        assert (code, out, err.count("\n")) == (2, "", 1) and message in err, err

@@ -65,3 +65,14 @@ def test_what_is_no_picture(command, tmp_path):
         code, out, err = command("upscale", *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert message in err
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_grey_of_16_bits_is_scaled_not_clipped(command, tmp_path, name):
+    grey = np.linspace(0, 65535, 64).reshape(8, 8)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / name)
+    Image.fromarray(np.rint(grey / 257).astype(np.uint8)).save(tmp_path / "grey.png")
+    for source in (name, "grey.png"):
+        assert command("upscale", source, "-o", f"{source}-2.png", "--size", "16")[0] == 0
+    with Image.open(f"{name}-2.png") as a, Image.open("grey.png-2.png") as b:
+        assert np.array_equal(np.asarray(a), np.asarray(b))

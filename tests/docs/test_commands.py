@@ -25,13 +25,17 @@ PAGES = sorted(
 REASONS = {
     "hours",
     "installs packages",
+    "needs a cascade of IF's architecture",
+    "needs published weights",
+    "needs a Ray cluster",
     "needs npm, and draws for about half an hour",
+    "trains the embedded base for minutes",
     "writes into docs",
 }
 # The README's two commands are run, as they are, in a fresh environment by .ci/run.
 FIRST_COMMANDS = ("pip install . && ", "pip install '.[dev]' && pytest")
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<note>.*?) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
+    r"(?:^<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
 )
 
 
@@ -74,7 +78,7 @@ def perform(block, names):
         if words[0] == "calotype":
             assert run(words[1:]) == 0, line
         else:
-            subprocess.run(line, shell=True, check=True, timeout=60)
+            subprocess.run(line, shell=True, check=True, timeout=600)
 
 
 def check_options(line):

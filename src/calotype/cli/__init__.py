@@ -16,11 +16,14 @@ import typer
 from calotype import __version__
 from calotype.cli.convert import convert, export
 from calotype.cli.data import app as data_app
+from calotype.cli.data.ray import RayCommand
 from calotype.cli.ema import ema
 from calotype.cli.info import info
+from calotype.cli.report import report
 from calotype.cli.sample import sample
 from calotype.cli.train import assemble, train
 from calotype.cli.upscale import upscale
+from calotype.cli.visible import visible
 from calotype.errors import CalotypeError, UsageError
 
 __all__ = ["app", "main", "run"]
@@ -34,12 +37,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(cls=RayCommand)(sample)
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    sample,
     upscale,
     train,
     assemble,
     ema,
+    report,
     info,
     convert,
     export,
@@ -119,4 +123,4 @@ def _fail(message: str, code: int) -> int:
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())
+    return visible(" ".join(message.split()))

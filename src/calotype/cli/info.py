@@ -16,6 +16,7 @@ import typer
 
 from calotype import __version__
 from calotype.cli.options import Json
+from calotype.cli.visible import visible
 from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def info(
     _print_facts(facts, "")
     if card is not None:
         print()
-        print(card)
+        for line in card.split("\n"):
+            print(visible(line.rstrip("\r")))
 
 
 def _describe(name: str) -> dict[str, Any]:
@@ -58,6 +60,8 @@ def _describe(name: str) -> dict[str, Any]:
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, ValueError):
         is_file = is_folder = False
+    if is_file and path.name in ("cascade.json", "stage.json"):
+        return _cascade(str(path.parent))
     if name in recipe_names() or (is_file and path.suffix.lower() == ".json"):
         recipe = load_recipe(name)
         return {
@@ -177,5 +181,5 @@ def _print_facts(facts: dict[str, Any], indent: str) -> None:
         elif isinstance(value, int) and not isinstance(value, bool) and key == "parameters":
             print(f"{name}: {value:,}")
         else:
-            print(f"{name}: {value}")
+            print(f"{name}: {visible(str(value))}")
     sys.stdout.flush()

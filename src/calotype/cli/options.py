@@ -50,7 +50,8 @@ Output = Annotated[
 def check_seed(seed: int, count: int = 1) -> None:
     """Refuse seeds whose last is out of range."""
     if not 0 <= seed <= 2**63 - count:
-        raise UsageError(f"got seed {seed} for {count} pictures; expected seeds from 0 to 2^63-1")
+        number = f" for {count} pictures" if count > 1 else ""
+        raise UsageError(f"got seed {seed}{number}; expected seeds from 0 to 2^63-1")
 
 
 def parse_size(text: str) -> int | tuple[int, int]:

@@ -75,7 +75,7 @@ def upscale(
     drawn = [cascade.stages[stage.index].config.resolution for stage in plan.stages]
     loras = apply_loras(cascade, lora, known=list(defaults), merged=merge_lora)
     runtime = choose_runtime(device, dtype, threads)
-    runtime.apply(cascade.stages)
+    runtime.apply(cascade.stages, cascade.prior)
     steps = cascade.upscale_steps(
         pixels, [text], seeds=[seed], stop_at=size, sampling={r: settings[r] for r in drawn}
     )
@@ -124,10 +124,11 @@ def _caption_of(picture: Path) -> str:
 def _read_picture(path: Path) -> Tensor:
     """A picture file as (1, 3, H, W) in [-1, 1], upright, on white where it is transparent."""
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     from calotype.cascade.pixels import from_pixels
     from calotype.cascade.sizes import MAX_PIXELS
+    from calotype.data.pictures import to_rgba
 
     try:
         with Image.open(path) as opened:
@@ -136,12 +137,12 @@ def _read_picture(path: Path) -> Tensor:
                 raise UsageError(
                     f"got a picture of {width}x{height}; expected at most 2048x2048: shrink it"
                 )
-            upright = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            upright = Image.fromarray(to_rgba(opened))
+    except UsageError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UsageError(f"{path} is no picture that can be read; name another") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, CalotypeError):
-            raise
+    except Exception as error:  # decoders raise nearly anything on hostile bytes
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read {path}: {reason}; name a picture") from error
     white = Image.new("RGBA", upright.size, "white")

@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> None:
     cascade = Cascade.load(options.model)
     if cascade.stages[0].config.lowres_resolution is not None:
         raise UsageError(f"{cascade.name!r} has no base; the card needs one that draws captions")
-    runtime.apply(cascade.stages)
+    runtime.apply(cascade.stages, cascade.prior)
     found = measure(cascade, options.data, options.runs, effort=effort, say=_say)
     if effort.quick:
         options.out.mkdir(parents=True, exist_ok=True)
