@@ -16,17 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 COUNTED = frozenset(
     {
         "convolution",
+        "convolution_backward",
         "mm",
         "addmm",
         "bmm",
         "baddbmm",
         "linear",
         "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention_for_cpu_backward",
         "_scaled_dot_product_flash_attention",
         "_scaled_dot_product_efficient_attention",
         "_scaled_dot_product_cudnn_attention",
@@ -107,8 +109,12 @@ def recorded() -> Iterator[Recording]:
     """Record the convolutions and matrix products of a block; its FLOPs are counted as well."""
     recorder = _Recorder()
     # The counter does not know the CPU's attention by itself.
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
+    aten = torch.ops.aten
+    attention = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    }
+    counter = FlopCounterMode(display=False, custom_mapping=attention)
     with counter, recorder:
         yield recorder.recording
     recorder.recording.flops = int(counter.get_total_flops())
@@ -117,6 +123,12 @@ def recorded() -> Iterator[Recording]:
 def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
     """From shapes, as the counter calls it."""
     return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward_flops(
+    grad: Any, query: Any, key: Any, value: Any, *rest: Any, **named: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))
 
 
 def _described(value: Any) -> Any:

@@ -41,6 +41,19 @@ def test_records_what_costs_and_nothing_else(kernels):
     assert 0 < recording.replay(1) < 10
 
 
+def test_the_way_back_is_recorded_too(kernels):
+    x, weight = torch.ones(2, 4, 8, 8), torch.ones(6, 4, 3, 3, requires_grad=True)
+    heads = torch.ones(1, 2, 16, 8, requires_grad=True)
+    with kernels.recorded() as recording:
+        functional.conv2d(x, weight, padding=1).sum().backward()
+        functional.scaled_dot_product_attention(heads, heads, heads).sum().backward()
+    assert len(recording.order) == len(recording.distinct) == 4
+    convolution = 2 * (2 * 6 * 8 * 8) * (4 * 3 * 3)  # the gradient of the weights costs as much
+    attention = 2 * 2 * (2 * 16 * 16 * 8)  # back five products for two
+    assert recording.flops == 2 * convolution + attention * 7 // 2
+    assert 0 < recording.replay(1) < 10
+
+
 @torch.no_grad()
 def test_repeats_with_the_same_shapes_and_strides(kernels):
     x = torch.ones(1, 4, 8, 8).to(memory_format=torch.channels_last)

@@ -175,13 +175,16 @@ def test_a_super_resolution_cascade_only_upscales(cascade):
         ({"captions": []}, "at least one"),
         ({"captions": ["a", "b", 3]}, "string"),
         ({"stop_at": 64}, r"\[8, 16, 32\]"),
-        ({"size": (30, 32)}, "multiples of 8"),
+        ({"size": (30, 32)}, "multiples of 8 pixels, e.g. 32x24$"),  # WIDTHxHEIGHT
+        ({"size": (99999, 99999)}, "e.g. 2048x2048$"),
+        ({"size": (9, 10**30)}, "e.g. 524288x8$"),
         ({"size": (0, 32)}, "multiples of 8"),
         ({"size": 32}, "height, width"),
         ({"size": (32,)}, "height, width"),
         ({"size": (8192, 8192)}, "at most"),
         ({"sampling": [SamplingConfig()]}, "1 sampling for the 3 stages"),
         ({"sampling": {64: SamplingConfig()}}, "stage 64"),
+        ({"sampling": {8: SamplingConfig(aug_level=0.2)}}, "aug_level=0.2 for the 8 stage"),
         ({"sampling": SamplingConfig()}, "sampling of type SamplingConfig; expected a mapping"),
         ({"negative_captions": ["x"]}, "1 negative captions"),
         ({"max_batch": 0}, "max_batch=0"),
@@ -195,6 +198,15 @@ def test_wrong_input_is_refused_before_computing(cascade, monkeypatch, options, 
     captions = arguments.pop("captions")
     with pytest.raises(UsageError, match=message):
         cascade.steps(captions, **arguments)
+
+
+@pytest.mark.parametrize("asked", [(99999, 99999), (30, 3000), (5, 4 * 10**6), (1, 1)])
+def test_advised_sizes_are_drawn(cascade, asked):
+    with pytest.raises(UsageError) as caught:
+        cascade.plan(["x"], seeds=[1], size=asked)
+    width, height = map(int, str(caught.value).rpartition(" ")[2].split("x"))
+    assert cascade.plan(["x"], seeds=[1], size=(height, width)).stages[-1].size == (height, width)
+    assert (height < width) == (asked[0] < asked[1])
 
 
 def test_seeds_may_be_of_numpy(cascade):

@@ -82,3 +82,11 @@ def test_the_prior_goes_where_the_stages_go(cascade):
 def test_wrong_choices(arguments):
     with pytest.raises(UsageError, match="got"):
         choose_runtime(**{"device": "cpu", "dtype": "float32", **arguments})
+
+
+@pytest.mark.parametrize("name", ["foo", "cuda:x", "meta", "", "cuda:99", "mps:7"])
+def test_devices_that_may_be_named_are_told(name):
+    with pytest.raises(UsageError, match=r"expected cpu, cuda .* or mps") as caught:
+        choose_runtime(name, "float32")
+    text = str(caught.value)
+    assert len(text) < 220 and "\n" not in text and "ideep" not in text

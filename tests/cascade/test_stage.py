@@ -66,7 +66,10 @@ def captions(batch: int) -> TextEmbedding:
 def test_draws_pictures_of_the_right_spread(parametrization: str, sampler: str) -> None:
     stage = exact_stage(parametrization=parametrization)
     sampling = SamplingConfig(
-        steps=64, sampler=sampler, grid="karras", threshold_percentile=None  # type: ignore[arg-type]
+        steps=64,
+        sampler=sampler,
+        grid="karras",
+        threshold_percentile=None,  # type: ignore[arg-type]
     )
     drawn = stage.sample(
         Conditioning(captions(8)), None, GlobalNoise(), size=(16, 16), sampling=sampling
@@ -85,9 +88,7 @@ def test_residual_stage_draws_around_the_low_resolution_picture(aug_level: float
         lowres, captions(8), size=(16, 16), aug_level=aug_level, noise=noise
     )
     assert cond.lowres is not None
-    sampling = SamplingConfig(
-        steps=64, sampler="ddim", grid="karras", threshold_percentile=None
-    )
+    sampling = SamplingConfig(steps=64, sampler="ddim", grid="karras", threshold_percentile=None)
     drawn = stage.sample(cond, None, noise, size=(16, 16), sampling=sampling)
     if aug_level == 0:
         assert (drawn - cond.lowres).std().item() == pytest.approx(STD, rel=0.1)
@@ -187,7 +188,5 @@ def test_oscillating_guidance_alternates_along_the_levels_that_are_walked(
     start = torch.zeros(1, 3, 16, 16)
     edit = StageEdit(start=start, start_time=0.4) if edited else None
     cond = Conditioning(captions(1))
-    stage.sample(
-        cond, cond, PerSampleNoise([1]), size=(16, 16), sampling=sampling, edit=edit
-    )
+    stage.sample(cond, cond, PerSampleNoise([1]), size=(16, 16), sampling=sampling, edit=edit)
     assert list(seen.values()) == [3.0, 1.0] * 3

@@ -4,6 +4,8 @@ from importlib import import_module
 import pytest
 
 from calotype.cascade.io import file_sha256
+from calotype.cascade.runtime import DTYPES
+from calotype.training.cost import peak_flops
 from calotype.training.recipes import recipe_names
 
 
@@ -46,7 +48,18 @@ def test_a_picture(command):
 def test_this_machine(command):
     machine = facts(command)
     assert machine["chosen"]["threads"] >= 1
-    assert machine["extras"].keys() == {"data", "train", "interop", "ray"}
+    names = {"data", "train", "wandb", "trackio", "interop", "ray"}
+    assert machine["extras"].keys() == names
+
+
+def test_the_peak_is_told_once_it_was_measured(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("calotype.training.cost._measure_peak", lambda device, dtype: 1.25e11)
+    machine = facts(command)
+    assert machine["peak_gflops"] is None  # asking measures nothing
+    chosen = machine["chosen"]
+    peak_flops(chosen["device"], DTYPES[chosen["dtype"]])
+    assert facts(command)["peak_gflops"] == 125.0
 
 
 def test_nothing_of_the_kind(command, tmp_path):

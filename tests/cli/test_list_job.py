@@ -171,3 +171,21 @@ def test_memory_does_not_grow_with_the_captions(tmp_path):
 
     small, large = peak(2_000), peak(20_000)
     assert large - small < 0.01 * 18_000 * 200
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_file_of_utf_16(tmp_path, encoding):
+    """What `>` of PowerShell writes; the byte of a line feed is half of some characters, too."""
+    path = tmp_path / "list.txt"
+    texts = ["a fox", "\u0a0a\u0a05\u050a\u0a0a", "日本 😀", "", "\u0a0a", "last"]
+    path.write_bytes(("\ufeff" + "\r\n".join(texts)).encode(encoding))
+    texts.remove("")
+    with open_prompts(path) as prompts:
+        assert (prompts.first, list(prompts.read())) == (texts[0], texts)
+        for size in (1, 2, 3):
+            shards = PromptShards(prompts, repeats=2, size=size)
+            found = [text for s in shards for text in shard_captions(prompts, s, repeats=2)]
+            assert found == [text for text in texts for _ in range(2)], size
+    path.write_bytes(("\ufeff" + "a\n").encode(encoding) + b"b")  # cut in the middle
+    with open_prompts(path) as prompts:
+        assert list(prompts.read()) == ["a", "\ufffd"]

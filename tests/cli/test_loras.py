@@ -57,7 +57,8 @@ def test_several_merged_or_not(command, files, tmp_path):
     assert np.array_equal(nothing, plain)
     noted = read_recipe(tmp_path / "a.png")["loras"]
     assert [(n["file"], n["weight"]) for n in noted] == [
-        ("8.safetensors", 1.0), ("16.safetensors", 0.5),
+        ("8.safetensors", 1.0),
+        ("16.safetensors", 0.5),
     ]
     assert "loras" not in read_recipe(tmp_path / "plain.png")
 

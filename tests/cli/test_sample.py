@@ -149,6 +149,8 @@ def test_the_empty_prompt_is_legal(command):
         (["sample", "a", "--stage-option", "64:steps=2"], "64:steps=2"),
         (["sample", "a", "--stage-option", "16:stepz=2"], "did you mean 'steps'"),
         (["sample", "a", "--stage-option", "16:steps"], "key=value"),
+        (["sample", "a", "--stage-option", "8:aug_level=0.2"], "the 8 stage, which enlarges"),
+        (["sample", "a", "--size", "30x40"], "got size 30x40 (width x height)"),
         (["sample", "a", "--from-file", "no.txt"], "cannot read"),
         (["sample", "--from-file", "no.txt"], "cannot read no.txt"),
         (["sample", "--like", "no.png"], "cannot read no.png"),

@@ -4,7 +4,6 @@ import json
 import re
 import sys
 import types
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,7 @@ import pytest
 from calotype.cli.train import override_recipe
 from calotype.errors import ConfigError
 from calotype.training.recipes import load_recipe
-
-
-@dataclass(frozen=True)
-class Options:
-    resume: bool = False
-    images: int | None = None
-    seed: int | None = None
-    init: Path | None = None
-    device: str | None = None
-    dtype: str | None = None
-    threads: int | None = None
-    quiet: bool = False
-    allow_inexact_resume: bool = False
+from calotype.training.run import RunOptions
 
 
 @pytest.fixture
@@ -36,9 +23,7 @@ def runs(monkeypatch):
         calls.append((recipe, data, out, options))
         return 130 if options.resume else 0
 
-    module = types.ModuleType("calotype.training.run")
-    module.RunOptions, module.run_recipe = Options, run_recipe
-    monkeypatch.setitem(sys.modules, "calotype.training.run", module)
+    monkeypatch.setattr("calotype.training.run.run_recipe", run_recipe)
     return calls
 
 
@@ -49,7 +34,7 @@ def test_train_passes_everything_on(command, runs, tmp_path):
     recipe, data, folder, options = runs[0]
     assert [stage.batch_size for stage in recipe.stages] == [4, 4, 4]
     assert (data, folder) == (Path("."), Path("run"))
-    assert options == Options(images=50, seed=3, quiet=True, dtype="bfloat16")
+    assert options == RunOptions(images=50, seed=3, quiet=True, dtype="bfloat16")
 
 
 def test_the_exit_code_is_the_trainers(command, runs):

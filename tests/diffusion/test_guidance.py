@@ -51,9 +51,7 @@ def test_guiding_x_eps_or_v_is_the_same(
     in_x = guide(predicting(cond), predicting(uncond), weight)(Z, LOGSNR).x_hat
     in_output = predicting(mixed)(Z, LOGSNR).x_hat
     close(in_x, in_output, rtol=1e-9, atol=1e-9)
-    close(
-        implied_noise(in_x, Z, LOGSNR), implied_noise(in_output, Z, LOGSNR), rtol=1e-9, atol=1e-9
-    )
+    close(implied_noise(in_x, Z, LOGSNR), implied_noise(in_output, Z, LOGSNR), rtol=1e-9, atol=1e-9)
 
 
 def test_weight_one_is_off_and_saves_the_second_call() -> None:

@@ -47,9 +47,7 @@ def denoise(mixture) -> Denoiser:
 
 
 @pytest.mark.parametrize(("eta", "step"), [(0.0, ddim_step), (1.0, ddpm_step)])
-def test_ddim_and_ddpm(
-    eta: float, step, denoise: Denoiser, implied_noise, record_property
-) -> None:
+def test_ddim_and_ddpm(eta: float, step, denoise: Denoiser, implied_noise, record_property) -> None:
     scheduler = diffusers.DDIMScheduler(
         beta_schedule="linear", clip_sample=False, timestep_spacing="leading"
     )

@@ -93,11 +93,18 @@ CASES: dict[str, dict] = {
 PRESETS = {
     "BaseUnet64": {**TINY, "dim_mults": (1, 2, 3, 4)},
     "SRUnet256": {
-        **TINY, "lowres_cond": True, "dim_mults": (1, 2, 4), "num_resnet_blocks": (1, 1, 2),
-        "layer_attns": (False, False, True), "layer_cross_attns": (False, False, True),
+        **TINY,
+        "lowres_cond": True,
+        "dim_mults": (1, 2, 4),
+        "num_resnet_blocks": (1, 1, 2),
+        "layer_attns": (False, False, True),
+        "layer_cross_attns": (False, False, True),
     },
     "SRUnet1024": {
-        **TINY, "lowres_cond": True, "dim_mults": (1, 2), "num_resnet_blocks": 1,
+        **TINY,
+        "lowres_cond": True,
+        "dim_mults": (1, 2),
+        "num_resnet_blocks": 1,
         "layer_cross_attns": (False, True),
     },
 }

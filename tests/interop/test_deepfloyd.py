@@ -331,9 +331,7 @@ def full_size(stage: str, widths: list[int], blocks: int | list[int]) -> dict:
         ("III-L", [128, 256, 512, 1024], [2, 4, 6, 6], 660.5),
     ],
 )
-def test_full_sizes(
-    name: str, widths: list[int], blocks: int | list[int], count: float
-) -> None:
+def test_full_sizes(name: str, widths: list[int], blocks: int | list[int], count: float) -> None:
     """Names and shapes of the full networks, without memory."""
     data = full_size(name.partition("-")[0], widths, blocks)
     if not name.startswith("I-"):

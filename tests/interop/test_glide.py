@@ -184,8 +184,12 @@ def test_text_and_network(model, stage):
 def test_padding_may_be_left_out(model, stage):
     data, cond = recorded(), conditioning(model)
     longest = int(data["mask"].sum(1).max())
-    short = replace(cond, text=replace(cond.text, tokens=cond.text.tokens[:, :longest],
-                                       mask=cond.text.mask[:, :longest]))
+    short = replace(
+        cond,
+        text=replace(
+            cond.text, tokens=cond.text.tokens[:, :longest], mask=cond.text.mask[:, :longest]
+        ),
+    )
     outputs = [stage.network(data["x"], data["timesteps"], c) for c in (cond, short)]
     assert torch.equal(*outputs)
 
@@ -198,9 +202,7 @@ def one_step(stage, denoise):
     estimate = thresholding(None)(denoise)(data["x"], levels)
     rows = []
     for row, place in enumerate((5, 20)):
-        part = Estimate(
-            estimate.x_hat[row : row + 1], estimate.variance_fraction[row : row + 1]
-        )
+        part = Estimate(estimate.x_hat[row : row + 1], estimate.variance_fraction[row : row + 1])
         state = SamplerState(0, table[steps[place]], data["x"][row : row + 1], part)
         following = table[steps[place - 1]]
         mean, noisy = (
@@ -275,9 +277,7 @@ def test_the_order_of_operations_comes_from_the_settings(stage):
 def clip():
     parts = {"text": "clip_text", "image": "clip_image"}
     config = clip_config(*(shapes(part) for part in parts.values()), head_dim=32)
-    towers = {
-        name: (shapes(part), weights(part).__getitem__) for name, part in parts.items()
-    }
+    towers = {name: (shapes(part), weights(part).__getitem__) for name, part in parts.items()}
     return noised_clip(config, towers).requires_grad_(False)
 
 

@@ -169,9 +169,7 @@ def test_seeds_repeat_and_batches_are_captions():
 
 
 def test_a_null_unet_holds_the_first_place():
-    model = Imagen(
-        (NullUnet(), Unet(**TINY)), image_sizes=(8, 16), text_embed_dim=5, timesteps=2
-    )
+    model = Imagen((NullUnet(), Unet(**TINY)), image_sizes=(8, 16), text_embed_dim=5, timesteps=2)
     assert torch.isfinite(model(PICTURES, text_embeds=WORDS, unet_number=2))
     larger = model.sample(text_embeds=WORDS, start_at_unet_number=2, start_image_or_video=PICTURES)
     assert larger.shape == PICTURES.shape

@@ -205,6 +205,18 @@ def test_from_a_checkpoint_to_pictures_by_command(converted, tmp_path, capsys):
     assert Image.open(draw("-n", "2", "--grid", name="g.png")).size == (32, 16)
 
 
+def test_a_list_of_captions_is_drawn_by_this_process(converted, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("a cat\na dog\n")
+    command = ["sample", "--from-file", str(tmp_path / "list.txt"), "--model", converted]
+    command += ["--steps", "1", "-o", str(tmp_path / "p.png")]
+    assert run(command) == 0
+    drawn = [read_recipe(tmp_path / f"p-{number}.png")["caption"] for number in range(2)]
+    assert drawn == ["a cat", "a dog"]
+    capsys.readouterr()
+    assert run([*command, "--workers", "2"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -167,9 +167,7 @@ def test_cascade_as_it_is():
 
 @pytest.mark.slow
 def test_trainer_as_it_is():
-    trainer_program(
-        dim=32, mults=(1, 2, 4, 8), sizes=(64, 256), side=256, timesteps=1, batch=64
-    )
+    trainer_program(dim=32, mults=(1, 2, 4, 8), sizes=(64, 256), side=256, timesteps=1, batch=64)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from calotype.cascade import Cascade
 from calotype.config import CanvasConfig, LevelConfig, OptimizerConfig, Recipe, UNetConfig
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import progress
+from calotype.training.initial import initial_weights
 from calotype.training.recipes import load_recipe
+from calotype.training.run import make_run_folder
 
 TIMINGS = (
     "images_per_second",
@@ -245,6 +248,15 @@ def test_start_from_weights_alone(train, micro_recipe, whole, tmp_path):
         assert train(recipe, out, init=path) == 0
         weights = load_file(out / "checkpoints/4/ema.safetensors")
         assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_wrong_folders_say_which_option_and_what_it_takes(tmp_path):
+    for path in (Path("nope"), tmp_path):
+        with pytest.raises(UsageError, match=r"got --init .*expected 'default', a file of weights"):
+            initial_weights(path, resolution=8)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot make the run folder .*; choose another --out"):
+        make_run_folder(tmp_path / "file" / "run")
 
 
 def test_tiny_trains_its_stages_in_turn_and_draws(train, tmp_path):

@@ -10,6 +10,10 @@ from calotype.errors import CalotypeError, UsageError
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 
+class NoCascade(UsageError):
+    """A path that nothing is known about: neither a cascade nor anything like one."""
+
+
 def find_cascade(path_or_name: str | Path | None) -> Path:
     """The cascade folder that a name or path means.
 
@@ -18,7 +22,7 @@ def find_cascade(path_or_name: str | Path | None) -> Path:
             checkpoint, or a training run, whose newest checkpoint is taken.
 
     Raises:
-        UsageError: nothing usable is there.
+        UsageError: nothing usable is there; `NoCascade` where nothing at all is recognised.
         CalotypeError: the embedded weights are not installed, or the run has no checkpoint.
     """
     if path_or_name is None or str(path_or_name) == "default":
@@ -35,7 +39,7 @@ def find_cascade(path_or_name: str | Path | None) -> Path:
     except (OSError, ValueError) as error:
         if isinstance(error, CalotypeError):
             raise
-        raise UsageError(f"got model {str(path)!r:.200}: {error}; name a cascade folder") from error
+        raise NoCascade(f"got model {str(path)!r:.200}: {error}; name a cascade folder") from error
 
 
 def _entries(path: Path) -> list[Path]:
@@ -50,8 +54,8 @@ def _find_in(path: Path) -> Path:
         raise UsageError(f"{path} is a diffusers folder; convert it first: calotype convert {path}")
     if (path / "imagen.json").is_file():
         raise UsageError(
-            f"{path} is a cascade of imagen-pytorch; draw with calotype sample, without "
-            "--from-file, or load it with calotype.interop.imagen_pytorch.load"
+            f"{path} is a cascade of imagen-pytorch; draw with calotype sample, or load "
+            "it with calotype.interop.imagen_pytorch.load"
         )
     if (path / STAGE_FILE).is_file():
         raise UsageError(f"{path} is one stage; join stages first: calotype assemble")
@@ -59,7 +63,7 @@ def _find_in(path: Path) -> Path:
         raise CalotypeError(f"the run {path} has no checkpoint yet; let it train for longer")
     if any(file.suffix in _PICKLES and file.is_file() for file in (path, *_entries(path))):
         raise UsageError(f"{path} holds pickled weights; convert it first: calotype convert {path}")
-    raise UsageError(
+    raise NoCascade(
         f"got model {str(path)!r:.200}; expected 'default', a cascade folder (with {CASCADE_FILE}) "
         "or the folder of a training run"
     )

@@ -19,7 +19,7 @@ from calotype.cascade.sizes import (
     enlarged,
     first_upscaler,
     padded_lowres_size,
-    scaled_size,
+    stage_sizes,
 )
 from calotype.cascade.stage import Stage, StageEdit
 from calotype.config import SamplingConfig, StageConfig
@@ -108,7 +108,7 @@ def plan_sample(
         raise UsageError(
             f"got size={size!r:.80}; expected (height, width) in pixels; stop_at takes a resolution"
         )
-    sizes = [scaled_size(size, s.config, last.resolution) for s in drawn]
+    sizes = stage_sizes((size[0], size[1]), [s.config for s in drawn])
     return _plan(_Drawn(drawn, 0, sizes, sizes), captions, seeds, options)
 
 
@@ -186,6 +186,7 @@ def _plan(
     for place, config in enumerate(configs):
         settings, edit, size = sampling[place], edits[place], drawn.sizes[place]
         check_pixels(size, config)
+        _check_aug_level(settings, config)
         _check_edit(edit, config, count=len(texts), size=size)
         plans.append(
             StagePlan(
@@ -247,6 +248,16 @@ def _per_stage(
             "each, or a mapping from resolution"
         )
     return list(given)
+
+
+def _check_aug_level(settings: SamplingConfig | None, config: StageConfig) -> None:
+    if settings is None or config.lowres_resolution is not None:
+        return
+    if settings.aug_level not in (0.0, config.sampling.aug_level):
+        raise UsageError(
+            f"got aug_level={settings.aug_level:g} for the {config.resolution} stage, which "
+            "enlarges nothing; expected it for a stage that does"
+        )
 
 
 def _check_edit(

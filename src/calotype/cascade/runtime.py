@@ -106,13 +106,18 @@ def _device(device: str | None) -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
+    expected = "expected cpu, cuda (or cuda:1 and so on) or mps"
     try:
-        torch.empty(1, device=torch.device(device))
+        kind = torch.device(device).type
+    except RuntimeError as error:  # which would name every backend of torch
+        raise UsageError(f"got device {device!r:.80}; {expected}") from error
+    if kind == "meta":
+        raise UsageError(f"got device {device!r}; {expected}")
+    try:
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"got device {device!r}; expected cpu, cuda or mps: {reason}") from error
-    if torch.device(device).type == "meta":
-        raise UsageError("got device 'meta'; expected cpu, cuda or mps")
+        reason = f"{str(error).splitlines()[0]:.120}"
+        raise UsageError(f"got device {device!r}; {expected} that works here: {reason}") from error
     return device
 
 
@@ -162,17 +167,22 @@ def cached_measurement(name: str, key: str, measure: Callable[[], float]) -> flo
         key: everything that the number depends on.
         measure: called where the key is not known yet.
     """
+    found = known_measurement(name, key)
+    if found is not None:
+        return found
     path = _cache_folder() / f"{name}.json"
-    known = _read_cache(path)
-    if key in known:
-        return known[key]
-    known[key] = measure()
+    known = {**_read_cache(path), key: measure()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, json.dumps(known, indent=1).encode())
     except (OSError, CalotypeError):
         pass  # a cache that cannot be written costs a moment the next time
     return known[key]
+
+
+def known_measurement(name: str, key: str) -> float | None:
+    """What `cached_measurement` has kept; None where nothing was measured yet."""
+    return _read_cache(_cache_folder() / f"{name}.json").get(key)
 
 
 def _cache_folder() -> Path:

@@ -30,22 +30,32 @@ def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[i
     return height, width
 
 
-def scaled_size(
-    size: tuple[int, int], config: StageConfig, last_resolution: int
-) -> tuple[int, int]:
-    """The size a stage draws when the last stage draws `size`."""
+def stage_sizes(size: tuple[int, int], configs: Sequence[StageConfig]) -> list[tuple[int, int]]:
+    """The size that each stage draws when the last one draws `size`, height and width."""
+    last = configs[-1].resolution
     # Sides of the last picture must be multiples of this.
-    divisor = config.network.divisor
-    unit = last_resolution * divisor // math.gcd(config.resolution, last_resolution * divisor)
-    for side in size:
-        if isinstance(side, bool) or not isinstance(side, int) or side < 1 or side % unit:
-            low = max(unit, side // unit * unit) if isinstance(side, int) else unit
-            raise UsageError(
-                f"got size {size[0]}x{size[1]} (height x width); expected sides that are multiples "
-                f"of {unit} pixels, e.g. {low}"
-            )
-    height, width = (side * config.resolution // last_resolution for side in size)
-    return height, width
+    unit = 1
+    for config in configs:
+        whole = last * config.network.divisor
+        unit = math.lcm(unit, whole // math.gcd(config.resolution, whole))
+    if any(type(side) is not int or side < 1 or side % unit for side in size):
+        height, width = _nearest_legal(size, unit)
+        raise UsageError(
+            f"got size {size[1]!s:.40}x{size[0]!s:.40} (width x height); expected sides that are "
+            f"multiples of {unit} pixels, e.g. {width}x{height}"
+        )
+    return [(size[0] * c.resolution // last, size[1] * c.resolution // last) for c in configs]
+
+
+def _nearest_legal(size: tuple[int, int], unit: int) -> tuple[int, int]:
+    """A size of about the same shape that is drawn, not above what was asked for."""
+    height, width = (
+        min(side, MAX_PIXELS) if type(side) is int and side > 0 else unit for side in size
+    )
+    most = max(1, MAX_PIXELS // unit // unit)  # units of a side, beside a side of one unit
+    shrink = max(1.0, math.sqrt(height / MAX_PIXELS * width))
+    tall, wide = (min(most, max(1, int(side / shrink) // unit)) * unit for side in (height, width))
+    return tall, wide
 
 
 def first_upscaler(stages: Sequence[Stage], side: float) -> int:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from calotype.config import StageConfig
 
 _EXTRAS = {
-    "data": ("pyarrow", "pyvips"),
-    "train": ("pyarrow", "tensorboard"),
+    "data": ("pyarrow", "pyvips", "imagehash"),
+    "train": ("pyarrow", "tensorboard", "jinja2"),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
     "interop": ("transformers",),
     "ray": ("ray", "pyarrow"),
 }
@@ -131,14 +133,18 @@ def _machine() -> dict[str, Any]:
 
     from calotype.cascade.find import find_cascade
     from calotype.cascade.runtime import (
+        DTYPES,
         bfloat16_features,
         bfloat16_gain,
         choose_runtime,
         cpu_model,
         usable_threads,
     )
+    from calotype.training.cost import known_peak_flops
 
     runtime = choose_runtime()
+    torch.set_num_threads(runtime.threads)  # the peak depends on them
+    peak = known_peak_flops(runtime.device, DTYPES[runtime.dtype])
     features = bfloat16_features()
     threads = usable_threads()
     try:
@@ -158,6 +164,7 @@ def _machine() -> dict[str, Any]:
         "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "mps": torch.backends.mps.is_available(),
         "chosen": runtime.to_dict(),
+        "peak_gflops": None if peak is None else round(peak / 1e9, 1),  # as the first run measured
         "embedded_weights": default,
         "extras": {name: _missing(packages) for name, packages in _EXTRAS.items()},
     }

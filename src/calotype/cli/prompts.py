@@ -1,7 +1,11 @@
-"""Long lists of captions, one a line, read as they are needed: memory does not grow with them."""
+"""Long lists of captions, one a line, read as they are needed: memory does not grow with them.
+
+Files are UTF-8; those that begin with the mark of UTF-16, as Windows programs write them, are that.
+"""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import shutil
 import sys
@@ -12,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import BinaryIO, overload
 
 from calotype.errors import CalotypeError, UsageError
 
-_BOM = b"\xef\xbb\xbf"
+_UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
 @dataclass(frozen=True)
@@ -149,10 +153,25 @@ def _captions(path: Path, offset: int) -> Iterator[tuple[int, str]]:
     Only line feeds end a caption: str.splitlines would also cut at exotic separators.
     """
     with path.open("rb") as file:
+        encoding = _UTF_16.get(file.read(2), "utf-8")
         file.seek(offset)
-        for line in file:
+        for line in file if encoding == "utf-8" else _wide_lines(file, encoding):
             begin, offset = offset, offset + len(line)
-            data = line.removeprefix(_BOM) if begin == 0 else line
-            text = data.decode("utf-8", errors="replace").removesuffix("\n").rstrip("\r")
+            text = line.decode(encoding, errors="replace").removesuffix("\n").rstrip("\r")
+            text = text.removeprefix("\ufeff") if begin == 0 else text
             if text.strip():
                 yield begin, text
+
+
+def _wide_lines(file: BinaryIO, encoding: str) -> Iterator[bytes]:
+    """Lines of UTF-16: the byte of a line feed may also be half of another character."""
+    end, line = "\n".encode(encoding), b""
+    while piece := file.readline():
+        line += piece
+        if encoding == "utf-16-le" and len(line) % 2 == 1:
+            line += file.read(1)
+        if len(line) % 2 == 0 and line.endswith(end):
+            yield line
+            line = b""
+    if line:
+        yield line

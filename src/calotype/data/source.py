@@ -38,6 +38,15 @@ class SourceReport:
             "bad_metadata": len(self.bad_metadata),
         }
 
+    @classmethod
+    def merged(cls, reports: Sequence[SourceReport]) -> SourceReport:
+        """What several processes met, each in its part of one source."""
+        whole = cls()
+        for report in reports:
+            for kind, keys in vars(report).items():
+                vars(whole)[kind].update(keys)
+        return whole
+
     @contextmanager
     def apart(self) -> Iterator[SourceReport]:
         """In a `with` block, what is met goes into a report of its own, which is yielded.

@@ -99,9 +99,7 @@ class CalotypePipeline:
                 f"got safe_serialization={safe_serialization}, variant={variant!r}; expected True, "
                 "and None or 'fp16'"
             )
-        self.cascade.save(
-            save_directory, dtype=torch.float32 if variant is None else torch.float16
-        )
+        self.cascade.save(save_directory, dtype=torch.float32 if variant is None else torch.float16)
 
     @property
     def device(self) -> torch.device:
@@ -235,9 +233,7 @@ class _Watch:
         self._timestep = (schedule.time(state.logsnr) * 999).float()
 
 
-def _seeds(
-    generator: torch.Generator | Sequence[torch.Generator] | None, count: int
-) -> list[int]:
+def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
     if generator is not None and not isinstance(generator, torch.Generator):
         generators = list(generator)
         if len(generators) != count:

@@ -67,9 +67,7 @@ class Budget:
         return text
 
 
-def leaves(
-    value: Any, budget: Budget, name: str = "", depth: int = 0
-) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, budget: Budget, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Tensors and plain values of nested dictionaries, by names joined with "/"."""
     if depth > _DEEPEST:
         raise ValueError("dictionaries are nested too deeply")

@@ -75,9 +75,7 @@ class AdmUNet(nn.Module):
         )
         self._attending = self._number_text_layers()
 
-    def _block(
-        self, in_channels: int, level: AdmLevel, *, divisor: float | None = None
-    ) -> Block:
+    def _block(self, in_channels: int, level: AdmLevel, *, divisor: float | None = None) -> Block:
         config = self.config
         residual = AdmResidual(
             config,

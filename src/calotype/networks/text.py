@@ -154,9 +154,7 @@ class TextConditioner(nn.Module):
     ) -> None:
         super().__init__()
         self.pooling: AttentionPooling | WhitenedMeanPooling = (
-            AttentionPooling(text_dim)
-            if pooling == "attention"
-            else WhitenedMeanPooling(text_dim)
+            AttentionPooling(text_dim) if pooling == "attention" else WhitenedMeanPooling(text_dim)
         )
         self.to_embedding = nn.Sequential(
             nn.Linear(text_dim, embed_dim), nn.SiLU(), nn.Linear(embed_dim, embed_dim)

@@ -71,9 +71,7 @@ class UNet(nn.Module):
             config, self._embed_dim, blocks=self.modules(), canvas=_canvas(config)
         )
 
-    def _block(
-        self, in_channels: int, level: LevelConfig, *, attend: bool | None = None
-    ) -> Block:
+    def _block(self, in_channels: int, level: LevelConfig, *, attend: bool | None = None) -> Block:
         """A block of a level; `attend` None = as the level does."""
         config = self.config
         attention = None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from calotype.cascade.runtime import cached_measurement, cpu_model
+from calotype.cascade.runtime import cached_measurement, cpu_model, known_measurement
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import CanvasConfig, LoraConfig, StageConfig, TrainConfig
@@ -129,12 +129,21 @@ def peak_flops(device: str, dtype: torch.dtype) -> float:
 
     On a CPU that is with torch's present number of threads.
     """
+    key = _peak_key(device, dtype)
+    return cached_measurement("peak_flops", key, partial(_measure_peak, device, dtype))
+
+
+def known_peak_flops(device: str, dtype: torch.dtype) -> float | None:
+    """The same where it was measured before; None elsewhere."""
+    return known_measurement("peak_flops", _peak_key(device, dtype))
+
+
+def _peak_key(device: str, dtype: torch.dtype) -> str:
     kind = torch.device(device).type
     threads = torch.get_num_threads()
     name = torch.cuda.get_device_name(device) if kind == "cuda" else cpu_model()
     count = f", {threads} threads" if kind == "cpu" else ""
-    key = f"{name}, {kind} {dtype}, torch {torch.__version__}{count}"
-    return cached_measurement("peak_flops", key, partial(_measure_peak, device, dtype))
+    return f"{name}, {kind} {dtype}, torch {torch.__version__}{count}"
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from calotype.cascade.find import find_cascade
+from calotype.cascade.find import NoCascade, find_cascade
 from calotype.cascade.io import STAGE_FILE, read_cascade_file
 from calotype.errors import CalotypeError, UsageError
 
@@ -34,7 +34,13 @@ def _weights_file(path: Path, resolution: int) -> Path:
         return path
     if (path / STAGE_FILE).is_file():
         return path / _WEIGHTS
-    folder = find_cascade(path)
+    try:
+        folder = find_cascade(path)
+    except NoCascade as error:
+        raise UsageError(
+            f"got --init {str(path)!r:.200}; expected 'default', a file of weights "
+            "(.safetensors), a stage's folder, a cascade or a run"
+        ) from error
     for entry in read_cascade_file(folder).stages:
         if entry.folder == str(resolution):
             return folder / entry.folder / _WEIGHTS

@@ -16,6 +16,7 @@ from calotype.cascade.io import load_stage
 from calotype.cascade.runtime import Runtime, choose_runtime
 from calotype.cascade.stage import Stage
 from calotype.config import Recipe
+from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import resume
 from calotype.training.assemble import stage_runs
@@ -256,7 +257,9 @@ class _Run:
 
     def _account(self, job: StageJob) -> None:
         """Say what of the data was not used as it is, and list it in the run's folder."""
-        found = {kind: keys for kind, keys in vars(job.source.report).items() if keys}
+        # Each process has read pictures of its own.
+        report = SourceReport.merged(self.group.gathered(job.source.report))
+        found = {kind: keys for kind, keys in vars(report).items() if keys}
         if found and self.group.is_first:
             lists = {k: v if isinstance(v, dict) else sorted(v) for k, v in found.items()}
             write_file(self.out / "data.json", json.dumps(lists, indent=1).encode())
@@ -277,7 +280,9 @@ def make_run_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the run folder {out}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot make the run folder {out}: {error.strerror}; choose another --out"
+        ) from error
 
 
 def _check_kind(out: Path) -> None:

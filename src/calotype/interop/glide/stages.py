@@ -117,9 +117,7 @@ def _sampling(network: AdmConfig) -> SamplingConfig:
     )
 
 
-def check_names(
-    shapes: Shapes, names: Mapping[str, str], expected: Mapping[str, Tensor]
-) -> None:
+def check_names(shapes: Shapes, names: Mapping[str, str], expected: Mapping[str, Tensor]) -> None:
     """Compare all names and shapes of a file with what a network has.
 
     Raises:

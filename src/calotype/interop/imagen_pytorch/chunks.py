@@ -28,9 +28,7 @@ def as_tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Part:
     def turn(value: Any) -> Any:
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
-    return Part(
-        tuple(turn(v) for v in args), {name: turn(v) for name, v in kwargs.items()}, 1.0
-    )
+    return Part(tuple(turn(v) for v in args), {name: turn(v) for name, v in kwargs.items()}, 1.0)
 
 
 def batch_size(call: Part) -> int:

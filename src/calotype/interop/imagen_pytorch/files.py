@@ -46,9 +46,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     return {"kind": "NullUnet"}
 
 
-def build(
-    data: Mapping[str, Any], *, text_encoder: TextEncoder | str | None = None
-) -> nn.Module:
+def build(data: Mapping[str, Any], *, text_encoder: TextEncoder | str | None = None) -> nn.Module:
     """The cascade or U-Net that `describe` describes; on the meta device, without weights.
 
     Raises:

@@ -44,9 +44,7 @@ from calotype.diffusion import (
 # Its networks have never seen less noise.
 SCHEDULES: dict[str, NoiseSchedule] = {
     "cosine": CosineSchedule(logsnr_max=-2 * math.log(math.tan(0.008 / 1.008 * math.pi / 2))),
-    "linear": LinearSchedule(
-        beta_min=0.0, beta_max=20.0, logsnr_max=-math.log(math.expm1(1e-4))
-    ),
+    "linear": LinearSchedule(beta_min=0.0, beta_max=20.0, logsnr_max=-math.log(math.expm1(1e-4))),
 }
 OBJECTIVES: dict[str, Parametrization] = {
     "noise": EpsPrediction(),

@@ -83,9 +83,7 @@ class ElucidatedImagen(CascadedUnets):
         assert isinstance(options, ElucidatedSampleOptions)
         if options.sigma_min is None and options.sigma_max is None:
             return self.formulations
-        return self.settings.formulations(
-            sigma_min=options.sigma_min, sigma_max=options.sigma_max
-        )
+        return self.settings.formulations(sigma_min=options.sigma_min, sigma_max=options.sigma_max)
 
 
 def change_steps(model: Imagen | ElucidatedImagen, steps: int) -> None:

@@ -87,9 +87,7 @@ def draw_stage(
     inner = noise
     if formulation.churn is not None:
         inner = ScaledNoise(noise, formulation.churn.noise_scale)
-    for state in watch(
-        denoising_steps(denoise, z, grid, inner, step=formulation.step), len(grid)
-    ):
+    for state in watch(denoising_steps(denoise, z, grid, inner, step=formulation.step), len(grid)):
         z = state.z
     return z.clamp(-1, 1)
 
@@ -120,9 +118,7 @@ def bound_network(unet: Unet, drawing: Drawing) -> Network:
 
     def guided(z: Tensor, time: Tensor, self_cond: Tensor | None) -> Tensor:
         again = None if self_cond is None else torch.cat((self_cond, self_cond))
-        output = unet.predict(
-            torch.cat((z, z)), torch.cat((time, time)), both, self_cond=again
-        )
+        output = unet.predict(torch.cat((z, z)), torch.cat((time, time)), both, self_cond=again)
         return drawing.guidance(*output.chunk(2))
 
     return guided

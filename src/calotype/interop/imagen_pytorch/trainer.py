@@ -34,6 +34,7 @@ from calotype.training.optimizer import build_optimizer, set_learning_rate
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
+
 class ImagenTrainer(CudaOptional):
     """Trains the U-Nets of a cascade; draws with averaged weights.
 

@@ -111,9 +111,7 @@ class Unet(CudaOptional):
             plain_block(s, s.stem_width, s.stem_width, gated=gated) if s.memory_efficient else None
         )
         down = [DownLayer(s, layer, last=i == last) for i, layer in enumerate(layers)]
-        up = [
-            UpLayer(s, layers[i], skip=down[i].width, last=i == 0) for i in range(last, -1, -1)
-        ]
+        up = [UpLayer(s, layers[i], skip=down[i].width, last=i == 0) for i in range(last, -1, -1)]
         self.down = nn.ModuleList(down)
         middle = layers[last].outer
         self.mid_block1 = middle_block(s, middle)
@@ -197,9 +195,7 @@ class Unet(CudaOptional):
         config, weights = read_unet(Path(path))
         return cls.from_config_and_state_dict(config, weights)
 
-    def encode_text(
-        self, text_embeds: Tensor, text_mask: Tensor | None, keep: Tensor
-    ) -> TextState:
+    def encode_text(self, text_embeds: Tensor, text_mask: Tensor | None, keep: Tensor) -> TextState:
         """Captions as the layers see them; none of it depends on the noise level.
 
         Args:
