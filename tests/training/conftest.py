@@ -1,4 +1,6 @@
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from calotype.config import (
     UNetConfig,
 )
 from calotype.training.run import RunOptions, run_recipe
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what tests share with other processes
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0), "black": (0, 0, 0)}
 

@@ -6,12 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
-from calotype.training import progress
+from calotype.training import progress, stream
 from calotype.training.distributed import open_group
+from calotype.training.guards import Guards
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe
 
-FOLDER = Path(sys.argv[1])
 SETTINGS = {"quiet": True, "threads": 1, "dtype": "float32", "device": "cpu"}
 
 
@@ -25,17 +25,36 @@ def stop_at(images, rank):
     progress.TrainingDisplay.show = show
 
 
+def spoil(position):
+    """Pictures far out of range at one place in the data, and guards that notice at once."""
+    batches = stream.batches
+
+    def spoiled(*args, **kwargs):
+        made = batches(*args, **{**kwargs, "prefetch": 0})
+        try:
+            for batch in made:
+                if batch.position == position:
+                    batch.x.fill_(1000.0)
+                yield batch
+        finally:
+            made.close()
+
+    stream.batches = spoiled
+    return Guards(spike_score=100.0, spike_steps=1, warmup_steps=2)
+
+
 def main():
+    place = Path(sys.argv[1])
     with open_group() as group:
 
         def train(name, *, recipe="recipe.json", **options):
             settings = RunOptions(**SETTINGS, **options)
-            recipe = load_recipe(FOLDER / recipe)
-            out = FOLDER / name
-            code = run_recipe(recipe, data=FOLDER / "data", out=out, options=settings, group=group)
+            recipe = load_recipe(place / recipe)
+            out = place / name
+            code = run_recipe(recipe, data=place / "data", out=out, options=settings, group=group)
             codes = group.gathered(code)
             if group.is_first:
-                (FOLDER / f"{name}.codes.json").write_text(json.dumps(codes))
+                (place / f"{name}.codes.json").write_text(json.dumps(codes))
 
         train("copies")
         train("shards", sharded=True)
@@ -44,11 +63,15 @@ def main():
         train("mixed", resume=True)  # begun by one process
         train("stopped", sharded=True)
         if group.is_first:
-            os.system(f"cp -a {FOLDER / 'stopped'} {FOLDER / 'to-one'}")
+            os.system(f"cp -a {place / 'stopped'} {place / 'to-one'}")
         group.wait()
         stop_at(-1, rank=1)
         train("stopped", sharded=True, resume=True)
         train("from-one", sharded=True, resume=True)  # begun by one process
+        guards = spoil(12)
+        train("rewound-copies", guards=guards)
+        train("rewound-shards", sharded=True, guards=guards)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -6,9 +7,11 @@ import shutil
 
 import pytest
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 
 import calotype.training.checkpoint as module
 from calotype.errors import CalotypeError
+from calotype.training import sharded_checkpoint
 from calotype.training.checkpoint import (
     CheckpointContent,
     checkpoints,
@@ -19,6 +22,7 @@ from calotype.training.checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
+from calotype.training.distributed import Group
 
 
 class KilledError(BaseException):
@@ -32,6 +36,7 @@ class Operations:
         self.count = 0
         self.fatal = None
         self.error = KilledError()
+        self.once = False  # only the chosen one fails: a fault of the disk, not of the process
         self.names = []
         for place, name in (
             (os, "fsync"),
@@ -51,7 +56,8 @@ class Operations:
         def call(*args, **kwargs):
             self.count += 1
             self.names.append(name)
-            if self.fatal is not None and self.count >= self.fatal:
+            fails = self.fatal is not None and self.count >= self.fatal
+            if fails and not (self.once and self.count > self.fatal):
                 if name in ("write_text", "write_bytes", "save_file"):
                     path = args[1] if name == "save_file" else args[0]
                     with open(path, "wb") as file:  # half of it is there
@@ -143,24 +149,60 @@ def test_killed_at_every_file_operation(tmp_path, content, monkeypatch):
     assert fatal > 12 and seen == {"20", "40"}
 
 
+@pytest.mark.parametrize("once", [True, False])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_failing_disk_is_one_line_and_spares_the_last_checkpoint(
-    tmp_path, content, monkeypatch, number
+    tmp_path, content, monkeypatch, number, once
 ):
     folder = tmp_path / "checkpoints"
     write_checkpoint(folder, content(20))
     operations = Operations(monkeypatch)
-    operations.error = OSError(number, os.strerror(number))
-    for fatal in (2, 4, 6, 8):
+    operations.error, operations.once = OSError(number, os.strerror(number)), once
+    for fatal in range(1, 1000):
         operations.count, operations.fatal = 0, fatal
-        with pytest.raises(CalotypeError) as caught:
+        try:
             write_checkpoint(folder, content(40))
+        except CalotypeError as error:
+            told = str(error)
+        else:
+            break
         operations.fatal = None
-        assert "\n" not in str(caught.value) and "the last checkpoint is whole" in str(caught.value)
+        remove_leftovers(folder)
+        assert "\n" not in told and "the last checkpoint is whole" in told
         if number == errno.ENOSPC:
-            assert "bytes" in str(caught.value)
+            assert "needs 10" in told and "bytes" in told
         assert fault(folder / "20") is None
-        assert os.readlink(folder / "latest") == "20"
+        assert fault(folder / "latest") is None
+    assert fatal > 12  # every operation has failed once
+
+
+def test_old_checkpoints_that_cannot_be_removed_are_one_line(tmp_path, content, monkeypatch):
+    for images in (20, 40):
+        write_checkpoint(tmp_path, content(images, decay_start=False))
+    operations = Operations(monkeypatch)
+    operations.error = OSError(errno.EIO, os.strerror(errno.EIO))
+    operations.fatal = 1
+    with pytest.raises(CalotypeError, match=r"cannot remove .*20: Input/output error; the newest"):
+        prune(tmp_path, keep=1)
+    assert len(checkpoints(tmp_path)) == 2
+
+
+def test_a_disk_that_is_full_for_another_process_says_how_much(tmp_path, content, monkeypatch):
+    """torch.distributed.checkpoint wraps what a process has met."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def save(*args, **options):
+        raise CheckpointException("write", {1: (full, [])})
+
+    monkeypatch.setattr(sharded_checkpoint, "save", save)
+
+    def write(fresh):
+        sharded_checkpoint.write_shards(fresh, {}, Group())
+
+    spread = dataclasses.replace(content(20), write_shards=write)
+    with pytest.raises(CalotypeError, match=r"it needs 10\d+ bytes"):
+        write_checkpoint(tmp_path, spread)
+    assert checkpoints(tmp_path) == []
 
 
 def test_a_full_disk_is_noticed_beforehand(tmp_path, content, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from distributed_worker import spoil
 from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
@@ -19,7 +20,7 @@ from calotype.config import CanvasConfig, OptimizerConfig, Recipe, to_dict
 from calotype.data.batches import BatchPlan, sequential_batches
 from calotype.data.open import open_source
 from calotype.errors import ConfigError, UsageError
-from calotype.training import progress
+from calotype.training import progress, stream
 from calotype.training.assemble import assemble
 from calotype.training.distributed import Group, Place
 from calotype.training.recipes import load_recipe
@@ -182,6 +183,17 @@ def test_shards_go_on_in_one_process_and_the_other_way_round(runs, train, uneven
     assert "the number of processes has changed" in capsys.readouterr().out
     assert_same_losses(runs / "to-one", runs / "whole")
     assert_same_losses(runs / "from-one", runs / "whole")
+
+
+@pytest.mark.parametrize("name", ["rewound-copies", "rewound-shards"])
+def test_a_spike_sends_all_processes_back(runs, train, uneven, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(stream, "batches", stream.batches)  # put back afterwards
+    guards = spoil(12)
+    assert train(uneven, tmp_path / "one", data=runs / "data", guards=guards) == 0
+    assert_same_losses(runs / name, tmp_path / "one")
+    assert [line["rewinds"] for line in lines(runs / name / "log.jsonl")] == [0, 0, 1, 1]
+    one, two = (lines(run / "skipped.jsonl") for run in (tmp_path / "one", runs / name))
+    assert one == two and two[0]["positions"] == [12, 18] and len(two[0]["keys"]) == 6
 
 
 def test_parts_of_a_joined_batch_are_its_rows(pictures, micro):

@@ -72,6 +72,7 @@ def test_a_batch_that_is_not_finite_moves_nothing_and_is_written_down(
     assert [line["skipped"] for line in lines] == [0, 0, 1, 1]
     (skipped,) = (tmp_path / "run/skipped.jsonl").read_text().splitlines()
     assert len(json.loads(skipped)["keys"]) == 4 and json.loads(skipped)["images"] == 12
+    assert json.loads(skipped)["positions"] == [8, 12]
 
 
 def test_a_spike_sends_the_run_back_and_past_the_data(train, micro_recipe, tmp_path, monkeypatch):
@@ -85,5 +86,36 @@ def test_a_spike_sends_the_run_back_and_past_the_data(train, micro_recipe, tmp_p
     assert [line["rewinds"] for line in lines] == [0] * 6 + [1] * 6
     (note,) = (out / "skipped.jsonl").read_text().splitlines()
     assert json.loads(note)["reason"] == "loss spike"
+    assert json.loads(note)["positions"] == [24, 32]
     state = json.loads((out / "checkpoints/latest/state.json").read_text())
     assert (state["rewinds"], state["data_offset"]) == (1, 8)
+
+
+def test_a_checkpoint_from_amid_a_spike_is_not_gone_back_to(
+    train, micro_recipe, tmp_path, monkeypatch
+):
+    """Steps that end at 16 and 20 spike; checkpoint 16 was written between them."""
+    _poisoned(monkeypatch, {12, 16}, 1000.0)
+    out = tmp_path / "run"
+    recipe = micro_recipe(total_images=32, checkpoint_images=8, keep_checkpoints=9)
+    assert train(recipe, out, guards=Guards(spike_steps=2, warmup_steps=3)) == 0
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == list(range(4, 33, 4))
+    assert [line["rewinds"] for line in lines] == [0] * 2 + [1] * 6
+    assert max(line["loss"] for line in lines) < 100
+    (note,) = (out / "skipped.jsonl").read_text().splitlines()
+    assert (json.loads(note)["images"], json.loads(note)["spike_at"]) == (8, 20)
+    assert json.loads(note)["positions"] == [8, 20]
+    for path in (out / "checkpoints").glob("*/state.json"):
+        state = json.loads(path.read_text())
+        assert max(state["recent_losses"]) < 100
+        assert state["data_offset"] == (12 if state["images"] > 8 else 0)
+
+
+def test_a_state_is_settled_unless_it_ends_in_a_spike():
+    guards = Guards(warmup_steps=20)
+    losses = [1 + 0.1 * math.sin(i) for i in range(40)]
+    assert guards.settled([]) and guards.settled([50.0]) and guards.settled(losses)
+    assert not guards.settled([*losses, 50.0]) and not guards.settled([*losses, 50.0, 60.0])
+    assert guards.settled([*losses, 50.0, 1.0]) and guards.settled([*losses[:19], 50.0])
+    assert Guards(spike_score=None).settled([*losses, *losses, 50.0])

@@ -43,6 +43,7 @@ def test_the_log_of_a_run_holds_them(train, micro_recipe, tmp_path):
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     for line in lines:
+        assert {"images", "loss", "grad_norm", "lr", "images_per_second"} <= line.keys()
         counts = line["images_by_level"]
         total = sum(line["loss_by_level"][name] * count for name, count in counts.items())
         assert sum(counts.values()) == 4

@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from calotype.errors import CalotypeError
 from calotype.training.log import JsonLines, cut_back
 
 
@@ -49,3 +51,15 @@ def test_floats_are_exact(log):
 
 def test_no_file_is_no_error(tmp_path):
     assert cut_back(tmp_path / "none", 5) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_one_line_that_says_how_much(tmp_path):
+    full = JsonLines(Path("/dev/full"))
+    line = {"images": 4, "loss": 0.5}
+    needed = len(json.dumps(line)) + 1
+    with pytest.raises(CalotypeError, match=rf"No space left.*{needed} bytes needed") as error:
+        full.write(line)
+    assert "\n" not in str(error.value) and "last checkpoint is whole" in str(error.value)
+    with pytest.raises(CalotypeError, match="No space left"):
+        full.close()

@@ -14,6 +14,7 @@ from calotype.config import CanvasConfig, LevelConfig, OptimizerConfig, Recipe, 
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import progress
 from calotype.training.initial import initial_weights
+from calotype.training.lock import locked
 from calotype.training.recipes import load_recipe
 from calotype.training.run import make_run_folder
 
@@ -191,6 +192,14 @@ def test_resume_without_a_checkpoint_starts_over(train, micro_recipe, whole, tmp
     assert train(micro_recipe(), out, resume=True) == 0
     assert "starting over" in capsys.readouterr().out
     _assert_same_run(whole, out)
+
+
+def test_a_second_trainer_is_refused(train, micro_recipe, whole):
+    before = (whole / "log.jsonl").read_bytes()
+    for resume in (False, True):
+        with locked(whole), pytest.raises(UsageError, match="trained by another process"):
+            train(micro_recipe(), whole, images=80, resume=resume)
+    assert (whole / "log.jsonl").read_bytes() == before
 
 
 def test_other_settings_are_refused(train, micro_recipe, whole):

@@ -10,7 +10,7 @@ from calotype.data.embed import EmbedJob, embed_data
 from calotype.errors import CalotypeError
 from calotype.text import build_text_encoder
 from calotype.text.byte import ByteTextEncoder
-from calotype.text.store import embed_captions
+from calotype.text.store import MissingCaptionError, embed_captions
 from calotype.training import preparation, text
 from calotype.training.text import DeferredEncoder, stored_captions
 
@@ -74,6 +74,22 @@ def test_a_run_reads_the_store_beside_the_data(
     assert loads == []
     assert sorted(path.name for path in (data / "embeddings").rglob("*")) == written
     assert not (tmp_path / "run/embeddings").exists()
+
+
+def test_a_caption_that_is_not_stored_ends_a_run_that_refuses(
+    pictures, train, micro_recipe, tmp_path
+):
+    data = tmp_path / "d"
+    shutil.copytree(pictures, data)
+    embed_data(data, EmbedJob("bytes:8", data / "embeddings"))
+    (data / "red-left.txt").write_text("a new caption")
+    quiet = {"total_images": 8, "validation_images": 0, "grid_images": 0}
+    recipe = micro_recipe(data=DataConfig(missing_captions="refuse"), **quiet)
+    with pytest.raises(MissingCaptionError, match="'a new caption'") as error:
+        train(recipe, tmp_path / "run", data=data)
+    assert "\n" not in str(error.value)
+    computing = micro_recipe(data=DataConfig(missing_captions="compute"), **quiet)
+    assert train(computing, tmp_path / "other", data=data) == 0
 
 
 def test_a_store_that_lacks_captions_is_completed_in_its_precision(

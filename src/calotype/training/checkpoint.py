@@ -61,25 +61,25 @@ def write_checkpoint(folder: Path, content: CheckpointContent) -> Path:
     Raises:
         CalotypeError: it could not be written; earlier checkpoints are untouched.
     """
-    folder.mkdir(exist_ok=True)
     path = folder / str(content.images)
     needed = _bytes_needed(content)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise _full(path, needed)
     try:
+        folder.mkdir(exist_ok=True)
+        if shutil.disk_usage(folder).free < needed:
+            raise _full(path, needed)
         with new_folder(path) as fresh:
             _write_files(fresh, content)
+        point_latest(folder, path.name)
     except (OSError, SafetensorError, CalotypeError) as error:
         if _is_full(error):
             raise _full(path, needed) from error
-        if isinstance(error, CalotypeError):
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if isinstance(reason, CalotypeError):
             raise
         raise CalotypeError(
-            f"cannot write checkpoint {path}: {error}; the last checkpoint is whole: "
+            f"cannot write checkpoint {path}: {reason}; the last checkpoint is whole: "
             "mend the disk and go on with --resume"
         ) from error
-    point_latest(folder, path.name)
     return path
 
 
@@ -134,7 +134,7 @@ def prune(folder: Path, *, keep: int) -> list[Path]:
     Nothing is removed unless the newest reads back.
 
     Raises:
-        CalotypeError: the newest does not read back.
+        CalotypeError: the newest does not read back, or an old one cannot be removed.
     """
     paths = checkpoints(folder)
     if len(paths) == 0:
@@ -147,7 +147,13 @@ def prune(folder: Path, *, keep: int) -> list[Path]:
         )
     removed = [path for path in paths[keep:] if not _is_decay_start(path)]
     for path in removed:
-        remove_folder(path)
+        try:
+            remove_folder(path)
+        except OSError as error:
+            raise CalotypeError(
+                f"cannot remove the old checkpoint {path}: {error.strerror}; the newest is whole: "
+                "mend the disk and go on with --resume"
+            ) from error
     return removed
 
 

@@ -72,6 +72,13 @@ class Guards:
             )
         return True
 
+    def settled(self, losses: list[float]) -> bool:
+        """Whether a state with these last losses is one to go back to: it ends in no spike."""
+        past, last = losses[:-1], losses[-1:]
+        if self.spike_score is None or len(past) < max(1, self.warmup_steps):
+            return True
+        return robust_score(last[0], past) <= self.spike_score
+
 
 def robust_score(loss: float, past: list[float]) -> float:
     """How many (robust) standard deviations log(loss) lies above the median of the past."""

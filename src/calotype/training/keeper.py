@@ -17,12 +17,17 @@ from calotype.config import Recipe, to_dict
 from calotype.training.background import BackgroundWork
 from calotype.training.checkpoint import (
     CheckpointContent,
+    checkpoints,
+    fault,
+    point_latest,
     prune,
     read_state,
     read_tensors,
+    remove_folder,
     write_checkpoint,
 )
 from calotype.training.exports import without_adapters, write_lora
+from calotype.training.guards import Guards
 from calotype.training.job import StageJob
 from calotype.training.sharded_checkpoint import (
     is_sharded,
@@ -115,14 +120,36 @@ class StageCheckpoints:
         """Raise the error of a checkpoint that could not be written; never wait."""
         self._work.check()
 
-    def rewind(self) -> bool:
-        """Put the job's state back to the stage's last checkpoint; False where it has none."""
+    def rewind(self, guards: Guards) -> bool:
+        """Put the job's state back to the stage's last good checkpoint; False where it has none.
+
+        One that was written in the middle of a spike is not good, unless there is no other.
+        What is newer than the one gone back to is removed: a resumed run must not begin there.
+        """
         self._work.wait()
-        latest = self._job.group.shared(self.latest)
-        if latest is None:
+        good = self._job.group.from_first(lambda: self._back_to_good(guards))
+        if good is None:
             return False
-        load_state(self._job.state, latest)
+        load_state(self._job.state, good)
         return True
+
+    def _back_to_good(self, guards: Guards) -> Path | None:
+        if self.latest is None:
+            return None
+        newer, stage = list[Path](), len(self._done)
+        for path in checkpoints(self._folder):
+            if fault(path) is None:
+                state = read_state(path)
+                if state["stage"] != stage:
+                    break
+                if guards.settled(state["recent_losses"]):
+                    point_latest(self._folder, path.name)
+                    for passed in newer:
+                        remove_folder(passed)
+                    self.latest = path
+                    return path
+            newer.append(path)
+        return self.latest
 
     def _content(self, copied: Snapshot, decay_start: bool) -> CheckpointContent:
         job = self._job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -27,8 +28,9 @@ class JsonLines:
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line and hand it to the system, so that a killed process loses nothing."""
-        with self._one_line_errors():
-            self._file.write(json.dumps(_legal(line)) + "\n")
+        text = json.dumps(_legal(line)) + "\n"
+        with self._one_line_errors(needed=len(text)):
+            self._file.write(text)
             self._file.flush()
 
     def sync(self) -> None:
@@ -49,13 +51,15 @@ class JsonLines:
             self._file.close()
 
     @contextmanager
-    def _one_line_errors(self) -> Iterator[None]:
+    def _one_line_errors(self, *, needed: int = 0) -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            full = needed and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            room = f" ({needed} bytes needed, and room for checkpoints)" if full else ""
             raise CalotypeError(
-                f"cannot write {self.path}: {error.strerror}; the last checkpoint is whole: mend "
-                "the disk and go on with --resume"
+                f"cannot write {self.path}: {error.strerror}{room}; the last checkpoint is whole: "
+                "mend the disk and go on with --resume"
             ) from error
 
 

@@ -52,7 +52,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], grou
         raise CalotypeError(
             f"cannot write {place}: {_reason(error)}; the last checkpoint is whole: mend the disk "
             "and go on with --resume"
-        ) from error
+        ) from _cause(error)
 
 
 def read_whole(path: Path) -> Tensors:
@@ -106,6 +106,11 @@ def _stored(reader: HuggingFaceStorageReader) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
+    return " ".join(str(_cause(error)).split())
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the first process that failed has met: a full disk is told by it."""
     failures = getattr(error, "failures", {})
     first = next(iter(failures.values()), None)
-    return " ".join(str(first[0] if first is not None else error).split())
+    return error if first is None else first[0]

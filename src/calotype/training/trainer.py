@@ -122,16 +122,19 @@ class StageTrainer:
         self.files.scalars.add(line, images)
         self._display.show(images, self._meter)
         if metrics.skipped:
-            self.files.skipped.write({**line, "reason": "not finite", "keys": self._keys(batch)})
+            place = {"positions": [batch.position, batch.position + batch.images]}
+            note = {**line, "reason": "not finite", **place, "keys": self._keys(batch)}
+            self.files.skipped.write(note)
         self._guards.count(state, metrics)
 
     def _pass_over(self, batch: Batch) -> bool:
-        """After a spike: back to the last checkpoint, and on behind this batch."""
+        """After a spike: back to the last good checkpoint, and on behind this batch."""
         state, images = self.job.state, self.job.images
         spike_end, skipped, rewinds = state.position, state.skipped, state.rewinds
         note = {"images": images, "reason": "loss spike", "keys": self._keys(batch)}
-        if not self._checkpoints.rewind():
+        if not self._checkpoints.rewind(self._guards):
             return False
+        note["positions"] = [state.position, spike_end]  # all that is passed over; keys: the last
         state.data_offset = spike_end - state.images_seen
         state.skipped, state.rewinds = skipped, rewinds + 1
         self.files.cut_back(self.job.images)

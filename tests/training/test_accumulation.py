@@ -1,0 +1,90 @@
+"""Gradients of a step in parts are exchanged between processes once, not once a part."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
+
+from calotype.data.batches import batches
+from calotype.data.open import open_source
+from calotype.training.distributed import Group
+from calotype.training.parallel import Copies, Shards
+from calotype.training.state import new_state
+from calotype.training.step import train_step
+from calotype.training.text import build_encoder
+
+
+@pytest.fixture
+def group():
+    """One process that talks to itself."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield Group()
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def step(micro, pictures):
+    """Take a step in so many parts."""
+    config = micro(batch_size=8)
+    source = open_source(pictures, resolution=8, data=config.data)
+    made = batches(
+        source, resolution=8, lowres_resolution=None, config=config.data, batch_size=8, seed=0,
+        prefetch=0,
+    )  # fmt: skip
+    batch = next(made)
+    made.close()
+    encoder = build_encoder(config.text_encoder, 8)
+
+    def take(wrap, parts):
+        optimizer = dataclasses.replace(config.optimizer, accumulation=parts)
+        state = new_state(config, device="cpu", dtype=torch.float32)
+        state.parallel = wrap(state)
+        parted = dataclasses.replace(config, optimizer=optimizer)
+        return train_step(state, batch, encoder, config=parted)
+
+    return take
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_copies_exchange_gradients_once_a_step(group, step, parts):
+    exchanged = []
+
+    def hook(_, bucket):
+        exchanged.append(bucket.index())
+        done = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    def wrap(state):
+        copies = Copies(state.stage, group)
+        copies._loss.register_comm_hook(None, hook)
+        return copies
+
+    assert not step(wrap, parts).skipped
+    assert exchanged and len(exchanged) == len(set(exchanged))  # every bucket once
+
+
+def test_shards_exchange_gradients_once_a_step(group, step, monkeypatch):
+    exchanged = []
+    reduce = _fsdp_param_group.foreach_reduce
+
+    def counted(*args, **options):
+        exchanged.append(1)
+        return reduce(*args, **options)
+
+    monkeypatch.setattr(_fsdp_param_group, "foreach_reduce", counted)
+
+    def wrap(state):
+        shards = Shards(state.stage, state.ema.averaged(), group)
+        state.ema.rebind()
+        state.optimizer = torch.optim.SGD(state.stage.parameters())
+        return shards
+
+    counts = []
+    for parts in (1, 4):
+        exchanged.clear()
+        assert not step(wrap, parts).skipped
+        counts.append(len(exchanged))
+    assert counts[0] == counts[1] > 0
