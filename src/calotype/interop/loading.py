@@ -13,7 +13,7 @@ import torch
 from calotype.cascade import Cascade
 from calotype.errors import UsageError
 from calotype.interop import deepfloyd, karlo
-from calotype.interop.glide.load import convert_glide, is_glide, load_glide
+from calotype.interop.glide.load import convert_glide, is_glide
 from calotype.interop.pickles import unpickled
 from calotype.interop.safety import open_weights, read_json
 
@@ -24,27 +24,20 @@ _LATENT = (
 )
 
 
-def load(
-    *folders: Path | str, text_encoder: str | None = None, tokenizer: Path | str | None = None
-) -> Cascade:
+def load(*folders: Path | str, text_encoder: str | None = None) -> Cascade:
     """A cascade with the weights of a published model.
 
-    Pickles are refused; but GLIDE's, which come in no other form, are read as `convert` reads them.
+    Pickles are refused: `convert` alone reads them, and so GLIDE's files, which are nothing else.
 
     Args:
-        folders: one of Karlo; the stages of DeepFloyd IF, from coarse to fine; or one of GLIDE, or
-            its base and up-sampler.
+        folders: one of Karlo; or the stages of DeepFloyd IF, from coarse to fine.
         text_encoder: specification of the encoder; None takes the one beside the weights.
-        tokenizer: folder of GLIDE's tokenizer.
 
     Raises:
         UsageError: a folder holds something else, or pickles.
         CalotypeError: files are missing or damaged.
     """
     places = [Path(folder) for folder in folders]
-    if tokenizer is not None:
-        _check_glide(places, text_encoder)
-        return load_glide(places, tokenizer=Path(tokenizer))
     if not places:
         raise UsageError("got no folder; expected that of a published model")
     kinds = [_pipeline(place) for place in places]
@@ -65,7 +58,7 @@ def convert(
     memory. The text encoder stays where it is; the cascade names its folder.
 
     Args:
-        folders: as for `load`, or one of GLIDE with its `.pt` files.
+        folders: as for `load`; or one of GLIDE, or its base and up-sampler.
         out: the new folder.
         dtype: number type of the weights written.
         text_encoder: as for `load`.
@@ -100,7 +93,7 @@ def _pipeline(folder: Path) -> str:
         raise UsageError(f"{str(folder)!r:.200} does not exist; name a published model's folder")
     if is_glide(folder):
         raise UsageError(
-            f"{folder} holds pickles of GLIDE; give load tokenizer=FOLDER, or convert them first: "
+            f"{folder} holds pickles of GLIDE; convert them first: "
             f"calotype convert {folder} --tokenizer FOLDER"
         )
     if not (folder / INDEX).is_file():
