@@ -104,6 +104,18 @@ def extract(archive: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(target, filter="data")
+            else:  # Python before 3.11.4
+                _check_members(tar, target.resolve())
+                tar.extractall(target)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise CalotypeError(f"cannot unpack {archive.name}: {error}") from error
+
+
+def _check_members(tar: tarfile.TarFile, root: Path) -> None:
+    """Refuse what is no plain file or folder inside `root`, links among it."""
+    for member in tar.getmembers():
+        inside = (root / member.name).resolve().is_relative_to(root)
+        if not (inside and (member.isfile() or member.isdir())):
+            raise tarfile.ExtractError(f"{member.name!r:.200} is no plain file inside the archive")
