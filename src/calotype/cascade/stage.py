@@ -130,10 +130,6 @@ class Stage(nn.Module):
         """Fused attention sums in another order than separate products."""
         return sdpa_kernel(SDPBackend.MATH) if self._by_table else nullcontext()
 
-    def forward(self, x: Tensor, cond: Conditioning, logsnr: Tensor, eps: Tensor) -> Tensor:
-        """`loss`, under the name that distributed wrappers call."""
-        return self.loss(x, cond, logsnr, eps)
-
     def loss(
         self,
         x: Tensor,
