@@ -83,16 +83,21 @@ class Conditioning:
         aug_level: how much `lowres` was noised, (B,) in [0, 1]; None for a base stage.
         extra: further channels of the input that some networks take, (B, C, H, W): for
             inpainting, the known picture times its mask, then the mask (1 = known).
+        draft: image that a regression made of the caption, (B, 3, h, w) in about [-1, 1], for
+            networks that are conditioned on one; None = these make it themselves.
     """
 
     text: TextEmbedding | None = None
     lowres: Tensor | None = None
     aug_level: Tensor | None = None
     extra: Tensor | None = None
+    draft: Tensor | None = None
 
     def drop_text(self, keep: Tensor) -> Conditioning:
-        """Null the captions where `keep`, (B,) bool, is False."""
-        return self if self.text is None else replace(self, text=self.text.drop(keep))
+        """Null the captions where `keep`, (B,) bool, is False; a draft is to be made anew."""
+        if self.text is None:
+            return self
+        return replace(self, text=self.text.drop(keep), draft=None)
 
     def without_text(self) -> Conditioning:
         """The same pictures with the null caption: the other half of guidance."""
@@ -107,7 +112,7 @@ class Conditioning:
         Raises:
             ValueError: one of them has what the other lacks.
         """
-        for name in ("text", "lowres", "aug_level", "extra"):
+        for name in ("text", "lowres", "aug_level", "extra", "draft"):
             if (getattr(a, name) is None) != (getattr(b, name) is None):
                 raise ValueError(f"got {name} in one of two batches; expected it in both or none")
         text = None
@@ -118,6 +123,7 @@ class Conditioning:
             _cat(a.lowres, b.lowres),
             _cat(a.aug_level, b.aug_level),
             _cat(a.extra, b.extra),
+            _cat(a.draft, b.draft),
         )
 
 

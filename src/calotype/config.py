@@ -11,6 +11,7 @@ from typing import Literal
 
 from calotype.adm_config import AdmConfig, AdmLevel, StatesText, TokensText, UnclipText
 from calotype.network_config import (
+    DraftConfig,
     EfficientUNetConfig,
     LevelConfig,
     UNetConfig,
@@ -24,16 +25,17 @@ from calotype.schedule_config import (
     Sampler,
     SamplingConfig,
 )
-from calotype.tuning_config import CanvasConfig, LoraConfig, PreservationConfig
+from calotype.tuning_config import DraftTrainingConfig, LoraConfig, PreservationConfig
 from calotype.typed_json import from_dict, load_config, override, to_dict
 
 __all__ = [
     "AdmConfig",
     "AdmLevel",
-    "CanvasConfig",
     "CascadeConfig",
     "DataConfig",
     "DiscreteScheduleConfig",
+    "DraftConfig",
+    "DraftTrainingConfig",
     "EfficientUNetConfig",
     "LevelConfig",
     "LoraConfig",
@@ -113,10 +115,21 @@ class StageConfig:
             "data_std=1 and residual=false",
         )
         require(
+            self.draft is None or self.draft.resolution == self.resolution,
+            f"got a draft of {0 if self.draft is None else self.draft.resolution} pixels in a stage "
+            f"of {self.resolution}; expected a draft of the stage's resolution",
+        )
+        require(
             self.resolution % self.network.divisor == 0,
             f"got resolution {self.resolution}; expected a multiple of {self.network.divisor} "
             "(fold times the U-Net's down-sampling)",
         )
+
+
+    @property
+    def draft(self) -> DraftConfig | None:
+        """The draft its network is conditioned on, if any."""
+        return self.network.draft if isinstance(self.network, UNetConfig) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +271,7 @@ class TrainConfig:
         ema_halflife_images: half-life of the averaged weights.
         posthoc_ema_images: images between snapshots of the averages whose length `calotype ema`
             chooses after training; 0 = none.
-        canvas: how the text canvas is taught before the rest; None = with the rest.
+        draft: how the draft is trained, before the rest; needed by a network that has one.
         lora: train low-rank adapters alone; None = all weights.
         preservation: examples of what was known before, in every batch.
         text_dropout: share of captions replaced by the null caption.
@@ -282,7 +295,7 @@ class TrainConfig:
     total_images: int = 1_000_000
     ema_halflife_images: int = 25_000
     posthoc_ema_images: int = 0
-    canvas: CanvasConfig | None = None
+    draft: DraftTrainingConfig | None = None
     lora: LoraConfig | None = None
     preservation: PreservationConfig | None = None
     text_dropout: float = 0.1

@@ -34,7 +34,6 @@ class LevelConfig:
         self_attention: self-attention after each block (Efficient U-Net: after the last); text keys
             and values are concatenated to the pixels'.
         cross_attention: attention to the text alone, where there is no self-attention.
-        canvas_channels: channels of the text canvas added here; 0 = none.
         checkpoint: recompute this level in the backward pass instead of keeping it in memory.
     """
 
@@ -42,17 +41,12 @@ class LevelConfig:
     blocks: int
     self_attention: bool = False
     cross_attention: bool = False
-    canvas_channels: int = 0
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
         """Check the counts."""
         in_range("channels", self.channels, 1, 65536)
         in_range("blocks", self.blocks, 1, 1024)
-        require(
-            self.canvas_channels >= 0,
-            f"got canvas_channels={self.canvas_channels}; expected 0 (no canvas) or more",
-        )
         require(
             not (self.self_attention and self.cross_attention),
             "got both self_attention and cross_attention in one level; choose one: "
@@ -63,6 +57,32 @@ class LevelConfig:
     def attends(self) -> bool:
         """Whether there is attention of either kind."""
         return self.self_attention or self.cross_attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftConfig:
+    """The draft of a small base: an image that a regression makes of the pooled caption.
+
+    Args:
+        width: of the two hidden layers.
+        rank: images of the basis it is a sum of.
+        resolution: its side in pixels, which is that of the stage.
+    """
+
+    width: int = 1024
+    rank: int = 1024
+    resolution: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        in_range("width", self.width, 1, 65536)
+        in_range("resolution", self.resolution, 1, 1024)
+        numbers = 3 * self.resolution**2
+        require(
+            1 <= self.rank <= numbers,
+            f"got rank={self.rank} for a draft of {self.resolution} pixels; expected 1 to "
+            f"{numbers}, the numbers of such an image",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +99,7 @@ class UNetConfig:
         lowres: whether a low-resolution picture is joined to the input.
         text_pooling: how the pooled text is made: "attention" (the paper), or "whitened_mean"
             (mean of the token states, whitened with statistics of the training captions).
-        canvas_hidden: width of the text canvas's hidden layer.
-        canvas_resolution: side in pixels of the picture the canvas was made for.
+        draft: conditions the network on a draft of the image; None = no draft, as in the paper.
     """
 
     levels: tuple[LevelConfig, ...]
@@ -91,17 +110,17 @@ class UNetConfig:
     dropout: float = 0.0
     lowres: bool = False
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
-    canvas_hidden: int = 1024
-    canvas_resolution: int = 64
+    draft: DraftConfig | None = None
     kind: Literal["unet"] = "unet"
 
     def __post_init__(self) -> None:
         """Check that the parts fit."""
         _check_network(self)
-        in_range("canvas_hidden", self.canvas_hidden, 1, 65536)
-        # The coarsest level's maps have at least one pixel.
-        lowest = self.divisor if any(level.canvas_channels for level in self.levels) else 1
-        in_range("canvas_resolution", self.canvas_resolution, lowest, 65536)
+        require(
+            self.draft is None or (self.text_dim > 0 and self.text_pooling == "whitened_mean"),
+            "got a draft without a frozen summary of the caption to make it of; expected text_dim "
+            'above 0 and text_pooling="whitened_mean"',
+        )
         if any(level.self_attention for level in self.levels):
             _check_heads(self.levels[-1], self.head_dim)  # the middle attends, too
 
@@ -137,10 +156,6 @@ class EfficientUNetConfig:
         """Check that the parts fit."""
         _check_network(self)
         in_range("stem_channels", self.stem_channels, 0, 65536)
-        require(
-            all(level.canvas_channels == 0 for level in self.levels),
-            "got canvas_channels in an EfficientUNetConfig; only the base U-Net has a text canvas",
-        )
 
     @property
     def divisor(self) -> int:
@@ -159,8 +174,8 @@ def _check_network(config: UNetConfig | EfficientUNetConfig) -> None:
         if level.attends:
             _check_heads(level, config.head_dim)
         require(
-            config.text_dim > 0 or not (level.cross_attention or level.canvas_channels),
-            "got cross_attention or canvas_channels with text_dim=0; expected a text_dim",
+            config.text_dim > 0 or not level.cross_attention,
+            "got cross_attention with text_dim=0; expected a text_dim",
         )
 
 

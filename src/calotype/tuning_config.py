@@ -1,4 +1,4 @@
-"""Typed settings of training in parts: the text canvas first, adapters alone, examples to preserve.
+"""Typed settings of training in parts: the draft first, adapters alone, examples to preserve.
 
 Frozen dataclasses, checked when they are made. `calotype.config` shows these too.
 """
@@ -14,30 +14,51 @@ LoraTarget = Literal["attention", "convolution", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanvasConfig:
-    """The text canvas's own lesson before diffusion begins; see `training/canvas.py`.
+class DraftTrainingConfig:
+    """How a base's draft is trained, alone and before diffusion begins; see `training/draft.py`.
 
     Args:
-        images: pictures it sees.
+        images: images it sees.
         batch_size: examples per step.
-        learning_rate: peak rate of AdamW.
+        learning_rate: peak rate of AdamW; constant for half of the steps, then half a cosine.
         weight_decay: decoupled decay.
-        rate_share: share of the stage's learning rate at which the canvas learns on with the
-            rest; 0 leaves it as the lesson made it.
+        text_noise: largest standard deviation of the noise on the whitened captions.
+        text_dropout: fraction of their numbers that is set to zero.
+        plain_fraction: fraction of the rows that get the first caption of their example, whatever
+            the others are.
+        folds: further drafts, each trained without the examples of one part of the captions; 0 =
+            none, else at least 2.
+        fold_images: images each of them sees.
+        fold_fraction: fraction of the base's training rows that are conditioned on the draft which
+            never saw their caption.
     """
 
-    images: int = 400_000
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    rate_share: float = 0.0
+    images: int = 1_000_000
+    batch_size: int = 512
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.03
+    text_noise: float = 0.4
+    text_dropout: float = 0.03
+    plain_fraction: float = 0.25
+    folds: int = 0
+    fold_images: int = 1_000_000
+    fold_fraction: float = 0.4
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         in_range("images", self.images, 1, 10**13)
         in_range("batch_size", self.batch_size, 1, 1_000_000)
         in_range("learning_rate", self.learning_rate, 0.0, 10.0)
-        in_range("rate_share", self.rate_share, 0.0, 1.0)
+        in_range("weight_decay", self.weight_decay, 0.0, 100.0)
+        in_range("text_noise", self.text_noise, 0.0, 100.0)
+        in_range("text_dropout", self.text_dropout, 0.0, 1.0)
+        in_range("plain_fraction", self.plain_fraction, 0.0, 1.0)
+        require(
+            self.folds == 0 or 2 <= self.folds <= 64,
+            f"got folds={self.folds}; expected 0 (none), or 2 to 64",
+        )
+        in_range("fold_images", self.fold_images, 1, 10**13)
+        in_range("fold_fraction", self.fold_fraction, 0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +71,7 @@ class LoraConfig:
             the rank.
         targets: layers that get one: "attention" (queries, keys, values, outputs, and the
             projections of the text), "convolution" (all of them), "linear" (all other linear
-            layers: pooled text, text canvas, embeddings of the noise level in the blocks).
+            layers: pooled text, draft, embeddings of the noise level in the blocks).
     """
 
     rank: int = 8

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -63,7 +63,7 @@ from calotype.diffusion import (
     within_interval,
 )
 from calotype.errors import UsageError
-from calotype.networks import DenoisingNetwork, build_network
+from calotype.networks import DenoisingNetwork, UNet, build_network
 
 _PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
     "eps": EpsPrediction,
@@ -160,6 +160,14 @@ class Stage(nn.Module):
             parametrization=self.parametrization,
             weighting=weighting,
         )
+
+    def with_draft(self, cond: Conditioning) -> Conditioning:
+        """The conditioning with its draft, made now if the network wants one and has none yet."""
+        if cond.draft is not None or not isinstance(self.network, UNet):
+            return cond
+        if self.network.draft is None or cond.text is None:
+            return cond
+        return replace(cond, draft=self.network.make_draft(cond.text))
 
     def denoiser(self, cond: Conditioning) -> Denoiser:
         """The network as a function from noisy to clean pictures; text is encoded here, once."""

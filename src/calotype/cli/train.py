@@ -45,6 +45,10 @@ def train(
         list[str] | None,
         typer.Option("--set", help="key=value, e.g. optimizer.learning_rate=1e-3."),
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="'draft': train the base's draft alone, e.g. anew with --init."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print cost and memory, train nothing.")
     ] = False,
@@ -73,6 +77,8 @@ def train(
         chosen = override_recipe(load_recipe(recipe), settings or [])
         if parallel not in _PARALLEL:
             raise UsageError(f"got --parallel {parallel!r}; expected one of {list(_PARALLEL)}")
+        if only not in (None, "draft"):
+            raise UsageError(f"got --only {only!r:.80}; expected 'draft'")
         if images is not None and images < 1:
             raise UsageError(f"got --images {images}; expected at least 1")
         if dry_run:
@@ -104,6 +110,7 @@ def train(
         quiet=quiet,
         allow_inexact_resume=allow_inexact_resume,
         sharded=parallel == "sharded",
+        only_draft=only == "draft",
     )
     start = run_stages if parallel == "stages" else run_recipe
     code = start(chosen, data=data, out=out, options=options)

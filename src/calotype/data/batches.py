@@ -62,6 +62,7 @@ class Batch:
         next_position: where the next batch starts; what a checkpoint stores.
         weights: how much each example's loss counts, (B,); None = all 1.
         share: which part of a batch of several processes this is; None = all of it.
+        first_captions: of each example, whichever of its captions was chosen; "" = it has none.
     """
 
     x: Tensor
@@ -72,6 +73,7 @@ class Batch:
     next_position: int
     weights: Tensor | None = None
     share: BatchShare | None = None
+    first_captions: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
@@ -217,7 +219,10 @@ class _Reader:
         if plan.world_size > 1:
             rows = tuple(range(plan.rank, plan.batch_size, plan.world_size))
             share = BatchShare(rows, plan.batch_size)
-        return Batch(x, lowres, tuple(texts), keys, position, end, share=share)
+        first = tuple(e.captions[0].text if e.captions else "" for e in examples)
+        return Batch(
+            x, lowres, tuple(texts), keys, position, end, share=share, first_captions=first
+        )
 
     def _examples(self, positions: Ints) -> list[Prepared]:
         """The example at each position, stepping over unusable ones."""
@@ -344,5 +349,18 @@ def sequential_batches(
     try:
         for position in range(0, total, plan.batch_size):
             yield reader.batch(position)
+    finally:
+        reader.close()
+
+
+def each_example(source: ExampleSource, plan: BatchPlan) -> Iterator[Prepared]:
+    """Every usable example of a source, decoded and fitted to the stage, in the source's order."""
+    reader = _Reader(source, plan)
+    try:
+        for start in range(0, len(source), plan.batch_size):
+            indices = list(range(start, min(start + plan.batch_size, len(source))))
+            found: dict[int, Prepared] = {}
+            reader._read(indices, found)
+            yield from (found[index] for index in indices if index in found)
     finally:
         reader.close()

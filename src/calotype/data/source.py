@@ -231,5 +231,10 @@ def all_captions(source: ExampleSource, variants: int) -> Iterator[str]:
 
 def some_captions(source: ExampleSource, variants: int, *, most: int) -> Iterator[str]:
     """The same of evenly spaced examples, if all may have more than `most` captions."""
-    step = -(-len(source) * variants // most)
-    return all_captions(EveryNth(source, step) if step > 1 else source, variants)
+    return all_captions(evenly_spaced(source, most // variants), variants)
+
+
+def evenly_spaced(source: ExampleSource, most: int) -> ExampleSource:
+    """The source itself, or evenly spaced examples of it if it has more than `most`."""
+    step = -(-len(source) // max(1, most))
+    return EveryNth(source, step) if step > 1 else source

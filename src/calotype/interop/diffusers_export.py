@@ -1,6 +1,6 @@
 """Writing stages as folders of diffusers' IF pipelines, where the architecture is theirs.
 
-diffusers' U-Nets are told whole timesteps and know no text canvas, no folded pixels and no null
+diffusers' U-Nets are told whole timesteps and know no draft, no folded pixels and no null
 token; a stage of this library's own networks cannot be written as one. ADM stages can.
 """
 
@@ -104,8 +104,8 @@ def _why_not_own(network: UNetConfig | EfficientUNetConfig) -> str:
     parts = [f"its network ({network.kind}) is told the log-SNR, not a timestep"]
     if network.fold > 1:
         parts.append(f"folds {network.fold}x{network.fold} pixels into channels")
-    if any(level.canvas_channels for level in network.levels):
-        parts.append("has a text canvas")
+    if isinstance(network, UNetConfig) and network.draft is not None:
+        parts.append("has a draft")
     if network.text_dim > 0:
         parts.append("joins a learned null token to the text")
     listed = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]

@@ -2,7 +2,7 @@
 
 They know nothing of schedules, samplers, files or captions as strings. May import `config` and
 `conditioning` only. What does not depend on the noise level (text keys and values, pooled text,
-text canvas) is computed once in `bind` and used by every call of what it returns.
+draft) is computed once in `bind` and used by every call of what it returns.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from calotype.config import NetworkConfig
 from calotype.networks.blocks import Attention, Block, ScalarEmbedding
 from calotype.networks.text import (
     AttentionShape,
-    TextCanvas,
     TextConditioner,
     TextFeatures,
     WhitenedMeanPooling,
@@ -27,7 +26,6 @@ class ConditionEmbedding(nn.Module):
         embed_dim: width E of the embedding.
         blocks: modules of the network; those that attend are given text keys and values in this
             order.
-        canvas: text canvas, if the network has one.
     """
 
     def __init__(
@@ -36,7 +34,6 @@ class ConditionEmbedding(nn.Module):
         embed_dim: int,
         *,
         blocks: Iterable[nn.Module],
-        canvas: TextCanvas | None = None,
     ) -> None:
         super().__init__()
         self.level = ScalarEmbedding(low=-25.0, high=25.0, embed_dim=embed_dim)
@@ -50,7 +47,6 @@ class ConditionEmbedding(nn.Module):
                 embed_dim,
                 pooling=config.text_pooling,
                 layers=_number_text_layers(blocks),
-                canvas=canvas,
             )
 
     def set_text_statistics(self, mean: Tensor, covariance: Tensor) -> None:

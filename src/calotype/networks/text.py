@@ -1,4 +1,4 @@
-"""How text enters a network: pooled into the noise-level embedding, as keys and values, as canvas.
+"""How text enters a network: pooled into the noise-level embedding, as keys and values.
 
 None of it depends on the noise level, so `TextConditioner` computes it once per picture. Padding
 never changes the result; a caption without tokens (the null caption) sees a learned null token.
@@ -39,13 +39,10 @@ class TextFeatures:
     Args:
         pooled: added to the noise-level embedding, (B, E).
         keys_values: one record an attention layer that attends to text, in the network's order.
-        canvas: feature maps of each level, (B, c, side, side), or None where it has none; () for a
-            network without a text canvas.
     """
 
     pooled: Tensor | None = None
     keys_values: tuple[TextKeysValues, ...] = ()
-    canvas: tuple[Tensor | None, ...] = ()
 
 
 class AttentionPooling(nn.Module):
@@ -150,7 +147,6 @@ class TextConditioner(nn.Module):
         *,
         pooling: Literal["attention", "whitened_mean"],
         layers: Sequence[AttentionShape],
-        canvas: TextCanvas | None = None,
     ) -> None:
         super().__init__()
         self.pooling: AttentionPooling | WhitenedMeanPooling = (
@@ -164,7 +160,6 @@ class TextConditioner(nn.Module):
         self.projections = nn.ModuleList(
             TextProjection(text_dim, layer.channels, layer.heads) for layer in layers
         )
-        self.canvas = canvas
 
     def forward(self, text: TextEmbedding) -> TextFeatures:
         """Everything the network wants of its captions."""
@@ -176,41 +171,6 @@ class TextConditioner(nn.Module):
         return TextFeatures(
             pooled=self.to_embedding(pooled),
             keys_values=tuple(project(tokens, mask) for project in self.projections),
-            canvas=() if self.canvas is None else self.canvas(pooled),
-        )
-
-
-class TextCanvas(nn.Module):
-    """Feature maps made of the pooled text alone: where things go.
-
-    Convolutions without positions can hardly learn from text where to draw what; a linear layer
-    from text to maps can. On small networks this is what makes text decide the layout.
-
-    Args:
-        text_dim: width of the pooled text.
-        hidden: width of the two hidden layers.
-        shapes: (channels, side) of each level's maps, or None where a level has none.
-    """
-
-    def __init__(
-        self, text_dim: int, hidden: int, shapes: Sequence[tuple[int, int] | None]
-    ) -> None:
-        super().__init__()
-        self.shapes = tuple(shapes)
-        self.mlp = nn.Sequential(
-            nn.Linear(text_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
-        )
-        self.maps = nn.ModuleList(
-            nn.Identity() if shape is None else nn.Linear(hidden, shape[0] * shape[1] ** 2)
-            for shape in self.shapes
-        )
-
-    def forward(self, pooled: Tensor) -> tuple[Tensor | None, ...]:
-        """(B, D) -> maps (B, c, side, side), one a level or None."""
-        hidden = self.mlp(pooled)
-        return tuple(
-            None if shape is None else layer(hidden).unflatten(1, (shape[0], shape[1], shape[1]))
-            for shape, layer in zip(self.shapes, self.maps, strict=True)
         )
 
 

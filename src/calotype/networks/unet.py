@@ -9,11 +9,12 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.conditioning import Conditioning
+from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import LevelConfig, UNetConfig
 from calotype.networks.blocks import Attention, Block, ResidualBlock, group_norm, zero_init
+from calotype.networks.draft import Draft
 from calotype.networks.embedding import ConditionEmbedding
-from calotype.networks.text import TextCanvas, TextFeatures
+from calotype.networks.text import TextFeatures
 from calotype.networks.u_shape import build_down, build_up, walk
 
 
@@ -59,17 +60,15 @@ class UNet(nn.Module):
             nn.SiLU(),
             zero_init(nn.Conv2d(levels[0].channels, pixels, 3, padding=1)),
         )
-        # Added where a level begins, so to as many channels as the level before has.
-        entering = [levels[0].channels, *(level.channels for level in levels[:-1])]
-        self.canvases = nn.ModuleList(
-            nn.Conv2d(level.canvas_channels, channels, 1)
-            if level.canvas_channels > 0
-            else nn.Identity()
-            for level, channels in zip(levels, entering, strict=True)
-        )
-        self.condition = ConditionEmbedding(
-            config, self._embed_dim, blocks=self.modules(), canvas=_canvas(config)
-        )
+        self.condition = ConditionEmbedding(config, self._embed_dim, blocks=self.modules())
+        self.draft: Draft | None = None
+        if config.draft is not None:
+            self.draft = Draft(config.draft, config.text_dim)
+            # Added where a level begins, so to as many channels as the level before has.
+            entering = [levels[0].channels, *(level.channels for level in levels[:-1])]
+            self.draft_in = nn.ModuleList(
+                nn.Conv2d(pixels * 4**index, channels, 1) for index, channels in enumerate(entering)
+            )
 
     def _block(self, in_channels: int, level: LevelConfig, *, attend: bool | None = None) -> Block:
         """A block of a level; `attend` None = as the level does."""
@@ -95,36 +94,48 @@ class UNet(nn.Module):
 
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """Compute what only the captions decide; returns `(z, logsnr) -> prediction`."""
-        return self.condition.bind(cond, self._predict)
+        folded = self._folded(cond)
 
-    def _predict(self, pixels: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
-        """From noisy pictures and what is joined to them, (B, 3 or 6, H, W)."""
-        x = walk(
-            self.stem(F.pixel_unshuffle(pixels, self.config.fold)),
-            lambda block, x: block(x, embedding, text.keys_values),
-            down=self.down,
-            middle=self.middle,
-            up=self.up,
-            enter=lambda x, index: self._add_canvas(x, index, text),
-        )
-        return F.pixel_shuffle(self.head(x), self.config.fold)
+        def predict(pixels: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
+            x = walk(
+                self.stem(F.pixel_unshuffle(pixels, self.config.fold)),
+                lambda block, x: block(x, embedding, text.keys_values),
+                down=self.down,
+                middle=self.middle,
+                up=self.up,
+                enter=None if folded is None else lambda x, level: x + folded(x, level),
+            )
+            return F.pixel_shuffle(self.head(x), self.config.fold)
 
-    def _add_canvas(self, x: Tensor, index: int, text: TextFeatures) -> Tensor:
-        canvas = text.canvas[index] if text.canvas else None
-        if canvas is None:
-            return x
-        added: Tensor = self.canvases[index](canvas)
-        if added.shape[-2:] != x.shape[-2:]:  # other picture sizes than it was trained for
-            added = F.interpolate(added, x.shape[-2:], mode="bilinear", align_corners=False)
-        return x + added
+        return self.condition.bind(cond, predict)
 
+    def make_draft(self, text: TextEmbedding) -> Tensor:
+        """The draft of each caption, (B, 3, side, side)."""
+        pooling = self.condition.text
+        assert self.draft is not None and pooling is not None  # the settings were checked
+        image: Tensor = self.draft(pooling.pooling(text))
+        return image
 
-def _canvas(config: UNetConfig) -> TextCanvas | None:
-    if all(level.canvas_channels == 0 for level in config.levels):
-        return None
-    side = config.canvas_resolution // config.fold
-    shapes = [
-        (level.canvas_channels, side >> index) if level.canvas_channels > 0 else None
-        for index, level in enumerate(config.levels)
-    ]
-    return TextCanvas(config.text_dim, config.canvas_hidden, shapes)
+    def _folded(self, cond: Conditioning) -> Callable[[Tensor, int], Tensor] | None:
+        """`(feature maps, level) -> the draft as feature maps like them`; None without a draft."""
+        if self.draft is None:
+            return None
+        draft = cond.draft
+        if draft is None:
+            if cond.text is None:
+                raise ValueError("got no text to make a draft of; expected a TextEmbedding")
+            draft = self.make_draft(cond.text)
+
+        maps: dict[int, Tensor] = {}  # they depend on the level alone: made in the first step
+
+        def folded(x: Tensor, level: int) -> Tensor:
+            if level not in maps:
+                side = self.config.fold << level
+                size = [side * length for length in x.shape[2:]]
+                image = draft
+                if list(image.shape[2:]) != size:  # another image size than the draft's
+                    image = F.interpolate(image, size, mode="bilinear", align_corners=False)
+                maps[level] = self.draft_in[level](F.pixel_unshuffle(image, side))
+            return maps[level]
+
+        return folded

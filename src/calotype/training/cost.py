@@ -20,9 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from calotype.cascade.runtime import cached_measurement, cpu_model, known_measurement
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import CanvasConfig, LoraConfig, StageConfig, TrainConfig
+from calotype.config import LoraConfig, StageConfig, TrainConfig
 from calotype.networks.lora import train_adapters
-from calotype.training.canvas import freeze_canvas
 
 CAPTION_TOKENS = 16  # of an ordinary caption
 _BUDGET_SECONDS = 0.4
@@ -65,17 +64,14 @@ def stage_cost(config: TrainConfig, stage: Stage, *, processes: int = 1) -> Stag
 
 def training_flops(config: TrainConfig) -> int:
     """Operations of one picture, forward and backward, without computing anything."""
-    return _count(config.stage, config.canvas, config.lora, size=trained_size(config))
+    return _count(config.stage, config.lora, size=trained_size(config))
 
 
 @functools.cache  # the first count in a process takes about a second
-def _count(
-    config: StageConfig, canvas: CanvasConfig | None, lora: LoraConfig | None, *, size: int
-) -> int:
+def _count(config: StageConfig, lora: LoraConfig | None, *, size: int) -> int:
     with torch.device("meta"):
         stage = Stage(config)
         inputs = network_inputs(config, size, batch_size=1)
-        freeze_canvas(stage, canvas)
         if lora is not None:
             train_adapters(stage.network, lora)
         with FlopCounterMode(display=False) as counter:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from calotype.config import TrainConfig
 from calotype.data.source import ExampleSource
 from calotype.training.distributed import Group
+from calotype.training.draft import DraftFolds
 from calotype.training.probe import Probe
 from calotype.training.state import TrainState
 from calotype.training.text import TextLookup
@@ -26,6 +27,7 @@ class StageJob:
         trained: as many that are trained on, or None.
         state: changes.
         preserved: examples of what was known before, mixed into every batch, or None.
+        drafts: the draft and its folds, for a base whose rows are conditioned on either, or None.
     """
 
     config: TrainConfig
@@ -36,6 +38,7 @@ class StageJob:
     trained: Probe | None
     state: TrainState
     preserved: ExampleSource | None = None
+    drafts: DraftFolds | None = None
 
     @property
     def group(self) -> Group:

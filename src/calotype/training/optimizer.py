@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,7 @@ from calotype.config import OptimizerConfig
 from calotype.errors import CalotypeError
 
 
-def build_optimizer(
-    model: nn.Module,
-    config: OptimizerConfig,
-    *,
-    slowed: Iterable[nn.Parameter] = (),
-    rate_share: float = 1.0,
-) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW (fused: three times the speed of the default on CPUs) or Adafactor.
 
     Norms, biases and other vectors are not decayed.
@@ -25,19 +19,13 @@ def build_optimizer(
     Args:
         model: its weights that require gradients are optimized.
         config: of the optimizer.
-        slowed: weights that learn at `rate_share` of the rate.
-        rate_share: in (0, 1].
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    slow = {id(p) for p in slowed}
+    groups: dict[float, list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
-            share = rate_share if id(p) in slow else 1.0
-            decay = config.weight_decay if p.ndim > 1 else 0.0
-            groups.setdefault((-share, -decay), []).append(p)
+            groups.setdefault(config.weight_decay if p.ndim > 1 else 0.0, []).append(p)
     ordered = [
-        {"params": members, "weight_decay": -decay, "rate_share": -share}
-        for (share, decay), members in sorted(groups.items(), key=lambda item: item[0])
+        {"params": groups[decay], "weight_decay": decay} for decay in sorted(groups, reverse=True)
     ]
     if config.kind == "adafactor":
         return torch.optim.Adafactor(ordered, lr=config.learning_rate)
@@ -47,9 +35,9 @@ def build_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group, times its share."""
+    """Set the rate of every group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("rate_share", 1.0)
+        group["lr"] = rate
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -20,8 +20,9 @@ from calotype.errors import CalotypeError
 from calotype.networks.lora import ADAPTERS
 from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
-from calotype.training.canvas import freeze_canvas, teach_canvas
 from calotype.training.distributed import ALONE, Group
+from calotype.training.draft import FOLDER as DRAFT_FOLDER
+from calotype.training.draft import DraftFolds, DraftTraining, new_folds
 from calotype.training.initial import initial_weights
 from calotype.training.job import StageJob
 from calotype.training.probe import Probe, read_probe
@@ -51,7 +52,7 @@ class Preparation:
         runtime: where and how it is computed.
         quiet: no progress.
         stop: breaks preparations off.
-        group: the processes that train; the first one embeds captions and teaches the canvas.
+        group: the processes that train; the first one embeds captions and trains the draft.
         sharded: spread each stage over the processes.
         stores: embedded captions by text encoder.
     """
@@ -96,6 +97,7 @@ def prepare_job(
     offset: int,
     init: Path | None,
     fit_text: bool,
+    only_draft: bool = False,
 ) -> StageJob:
     """Open the data, embed its captions, and make the stage.
 
@@ -104,7 +106,9 @@ def prepare_job(
         config: of the stage.
         offset: pictures that earlier stages were trained on.
         init: weights to start from.
-        fit_text: set the text statistics of whitened pooling (a new stage without `init`).
+        fit_text: train what comes before diffusion, text statistics and draft: of a stage that
+            begins, not of one that is resumed.
+        only_draft: train the draft anew, although `init` has one.
     """
     resolution = config.stage.resolution
     source = open_source(preparation.data, resolution=resolution, data=config.data)
@@ -121,8 +125,22 @@ def prepare_job(
     if init is not None:
         weights = initial_weights(init, resolution=resolution)
         copy_weights(state.stage, {**_adapter_weights(state.stage), **weights})
-    elif fit_text and text is not None:
-        _learn_from_captions(preparation, state, source, text=text, config=config)
+    if init is None and fit_text and text is not None:
+        _fit_text(preparation, state, source, text, config=config)
+    drafts = None
+    if config.draft is not None and text is not None:
+        training = DraftTraining(
+            state.stage,
+            source,
+            text,
+            config=config,
+            folder=preparation.out / DRAFT_FOLDER,
+            progress=_draft_progress(preparation),
+        )
+        fresh = fit_text and (init is None or only_draft)
+        drafts = _train_draft(
+            preparation, training, fresh=fresh, resumed=not fit_text, only=only_draft
+        )
     preparation.group.share_tensors(state.stage.state_dict().values())
     state.ema.reset()
     spread_over(state, config, preparation.group, sharded=preparation.sharded)
@@ -130,7 +148,7 @@ def prepare_job(
     if preparation.group.is_first:
         unseen = _probe(held_out, config)
         trained = None if unseen is None else _probe(source, config, limit=len(unseen))
-    return StageJob(config, offset, source, text, unseen, trained, state, preserved)
+    return StageJob(config, offset, source, text, unseen, trained, state, preserved, drafts)
 
 
 def _adapter_weights(stage: Stage) -> dict[str, Tensor]:
@@ -188,51 +206,69 @@ def _embed(preparation: Preparation, config: TrainConfig, captions: Iterable[str
     )
 
 
-def _learn_from_captions(
+def _fit_text(
     preparation: Preparation,
     state: TrainState,
     source: ExampleSource,
-    *,
     text: TextLookup,
+    *,
     config: TrainConfig,
 ) -> None:
-    """What a new stage learns before diffusion; of several processes the first one learns it."""
+    """Set the statistics of whitened pooling; of several processes the first one does."""
+    if config.stage.network.text_pooling != "whitened_mean":
+        return
 
     def work() -> None:
-        if config.stage.network.text_pooling == "whitened_mean":
-            _fit_text(state, source, text, variants=config.data.caption_variants)
-        if config.canvas is not None:
-            _teach_canvas(preparation, state, source, text=text, config=config)
+        variants = config.data.caption_variants
+        captions = some_captions(source, variants, most=STATISTICS_CAPTIONS)
+        statistics = caption_statistics(text, captions)
+        if statistics is not None:
+            network = cast(Any, state.stage.network)
+            network.condition.set_text_statistics(statistics.mean, statistics.covariance)
 
     preparation.do_first(work)
 
 
-def _fit_text(state: TrainState, source: ExampleSource, text: TextLookup, *, variants: int) -> None:
-    captions = some_captions(source, variants, most=STATISTICS_CAPTIONS)
-    statistics = caption_statistics(text, captions)
-    if statistics is not None:
-        network = cast(Any, state.stage.network)
-        network.condition.set_text_statistics(statistics.mean, statistics.covariance)
+def _train_draft(
+    preparation: Preparation, training: DraftTraining, *, fresh: bool, resumed: bool, only: bool
+) -> DraftFolds | None:
+    """Train the draft of a new stage, and the folds; of several processes the first one does.
+
+    Args:
+        preparation: shared by the stages.
+        training: of the draft.
+        fresh: train the draft itself; else it came with the weights to start from.
+        resumed: diffusion has begun: everything is in the run's folder.
+        only: no diffusion follows, and so there is no need of folds.
+    """
+    config = training.config
+    folds = 0 if config.draft is None or config.lora is not None or only else config.draft.folds
+    if fresh:
+        preparation.do_first(training.train_main)
+    elif resumed and folds > 0:
+        preparation.do_first(training.load_main)
+    elif folds > 0:
+        preparation.do_first(training.keep_main)
+    if folds == 0:
+        return None
+    group, stage = preparation.group, training.stage
+    group.share_tensors(stage.state_dict().values())
+    drafts = new_folds(stage, config)
+    preparation.do_first(lambda: training.train_folds(drafts))
+    group.share_tensors(drafts.state_dict().values())
+    return drafts
 
 
-def _teach_canvas(
-    preparation: Preparation,
-    state: TrainState,
-    source: ExampleSource,
-    *,
-    text: TextLookup,
-    config: TrainConfig,
-) -> None:
-    display = CountDisplay("teaching the canvas: pictures", quiet=preparation.quiet)
+def _draft_progress(preparation: Preparation) -> Callable[[str, int, int], None]:
+    displays: dict[str, CountDisplay] = {}
 
-    def progress(done: int, total: int) -> None:
-        display.count(done, total)
+    def progress(name: str, done: int, total: int) -> None:
+        if name not in displays:
+            displays[name] = CountDisplay(f"draft, {name}: images", quiet=preparation.quiet)
+        displays[name].count(done, total)
         preparation.stop.check()
 
-    teach_canvas(state.stage, source, text, config=config, progress=progress)
-    freeze_canvas(state.stage, config.canvas)
-    # The lesson's last gradients would count in the norm of every step until the run is resumed.
-    state.stage.zero_grad(set_to_none=True)
+    return progress
 
 
 def _probe(

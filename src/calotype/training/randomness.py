@@ -32,6 +32,8 @@ class StepDraws:
         keep: False where the caption is dropped, (B,) bool.
         aug_level: noise level of the low-resolution pictures, (B,) in [0, 1]; None for a base.
         aug_noise: their noise, (B, 3, H, W); None for a base.
+        folded: True where the draft is that of the fold which never saw the caption, (B,) bool;
+            None where there are no folds.
     """
 
     logsnr: Tensor
@@ -39,16 +41,18 @@ class StepDraws:
     keep: Tensor
     aug_level: Tensor | None
     aug_noise: Tensor | None
+    folded: Tensor | None = None
 
     def part(self, rows: slice | Tensor) -> StepDraws:
         """The draws of some pictures of the step, by a slice or by their numbers."""
-        level, noise = self.aug_level, self.aug_noise
+        level, noise, folded = self.aug_level, self.aug_noise, self.folded
         return StepDraws(
             self.logsnr[rows],
             self.eps[rows],
             self.keep[rows],
             None if level is None else level[rows],
             None if noise is None else noise[rows],
+            None if folded is None else folded[rows],
         )
 
 
@@ -66,7 +70,12 @@ def draw_step(
     if config.stage.lowres_resolution is not None:
         aug_level = noise.uniform((shape[0],)) * config.aug_level_max
         aug_noise = noise.normal(shape)
-    return StepDraws(logsnr, noise.normal(shape), keep, aug_level, aug_noise)
+    folded = None
+    if config.draft is not None and config.draft.folds > 0:
+        # From a stream of its own: recipes without folds draw what they always drew.
+        generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "folds"))
+        folded = torch.rand(shape[0], generator=generator) < config.draft.fold_fraction
+    return StepDraws(logsnr, noise.normal(shape), keep, aug_level, aug_noise, folded)
 
 
 def seed_networks(seed: int, position: int, *, part: int = 0) -> None:

@@ -50,6 +50,7 @@ class RunOptions:
         allow_inexact_resume: go on where an exact resume is not possible.
         sharded: with several processes, spread each stage over them; else each has a copy.
         guards: against numbers that are not finite and against spikes.
+        only_draft: train the draft of the base, write a checkpoint, and end before diffusion.
     """
 
     resume: bool = False
@@ -63,6 +64,7 @@ class RunOptions:
     allow_inexact_resume: bool = False
     sharded: bool = False
     guards: Guards = field(default_factory=Guards)
+    only_draft: bool = False
 
 
 def run_recipe(
@@ -99,6 +101,11 @@ def run_recipe(
 def _run(recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: Group) -> int:
     if not options.resume:
         _check_init(recipe, options.init)
+    if options.only_draft and recipe.stages[0].draft is None:
+        raise UsageError(
+            f"got --only draft for {recipe.name}, whose first stage trains no draft; expected a "
+            "recipe such as emoji-64"
+        )
     for config in recipe.stages:
         check_batches(config, group)
     with stop_on_signals(group) as stop, ExitStack() as stack:
@@ -172,6 +179,9 @@ class _Run:
                     self._train_stage(job, files, stop, number=number, runtime=runtime)
                     self._account(job)
                 images = job.images
+                if self.options.only_draft and not stop:
+                    self.say(f"the draft is trained; sample with --model {self.out}")
+                    return 0
                 if stop:
                     return self._stopped(images, stop)
                 average = job.state.averaged_stage()
@@ -216,7 +226,14 @@ class _Run:
         offset = sum(stage.total_images for stage in self.recipe.stages[:number])
         resumed = start.path is not None and start.state["stage"] == number
         init = None if resumed else self.init
-        job = prepare_job(preparation, config, offset=offset, init=init, fit_text=not resumed)
+        job = prepare_job(
+            preparation,
+            config,
+            offset=offset,
+            init=init,
+            fit_text=not resumed,
+            only_draft=self.options.only_draft,
+        )
         if resumed and start.path is not None:
             self._check_data(start.state, job)
             load_state(job.state, start.path)
@@ -253,7 +270,10 @@ class _Run:
                 display=display,
                 guards=self.options.guards,
             )
-            trainer.train(stop)
+            if self.options.only_draft:
+                checkpoints.write(decay_start=False)
+            else:
+                trainer.train(stop)
 
     def _account(self, job: StageJob) -> None:
         """Say what of the data was not used as it is, and list it in the run's folder."""

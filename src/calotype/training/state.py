@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
 from calotype.errors import CalotypeError
-from calotype.networks.lora import ADAPTERS, train_adapters
-from calotype.training.canvas import canvas_weights, freeze_canvas
+from calotype.networks.lora import train_adapters
 from calotype.training.distributed import Group
+from calotype.training.draft import freeze_draft
 from calotype.training.ema import EMA
 from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from calotype.training.parallel import Copies, Shards, Whole
@@ -87,24 +87,15 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     """A stage with initial weights, which depend on the seed and the resolution alone."""
     seed_networks(config.seed, config.stage.resolution, part=-1)
     stage = Stage(config.stage).to(device)
-    freeze_canvas(stage, config.canvas)
-    if config.lora is not None:  # after it: adapters of the canvas may move
+    freeze_draft(stage)
+    if config.lora is not None:  # after it: adapters of the draft may move
         train_adapters(stage.network, config.lora)
     cast(Any, stage).to(memory_format=torch.channels_last)
     stage.compute_dtype = dtype
     stage.train()
     ema = EMA(stage, halflife_images=config.ema_halflife_images)
     posthoc = PosthocAverages(stage) if config.posthoc_ema_images > 0 else None
-    return TrainState(stage, ema, _new_optimizer(stage, config), posthoc=posthoc)
-
-
-def _new_optimizer(stage: Stage, config: TrainConfig) -> torch.optim.Optimizer:
-    if config.canvas is None:
-        return build_optimizer(stage, config.optimizer)
-    adapters = {id(p) for name, p in stage.named_parameters() if ADAPTERS in name}
-    slowed = [weight for weight in canvas_weights(stage) if id(weight) not in adapters]
-    share = config.canvas.rate_share
-    return build_optimizer(stage, config.optimizer, slowed=slowed, rate_share=share)
+    return TrainState(stage, ema, build_optimizer(stage, config.optimizer), posthoc=posthoc)
 
 
 def spread_over(state: TrainState, config: TrainConfig, group: Group, *, sharded: bool) -> None:
@@ -123,7 +114,7 @@ def spread_over(state: TrainState, config: TrainConfig, group: Group, *, sharded
         return
     state.parallel = Shards(state.stage, state.ema.averaged(), group)
     state.ema.rebind()
-    state.optimizer = _new_optimizer(state.stage, config)
+    state.optimizer = build_optimizer(state.stage, config.optimizer)
     if isinstance(state.optimizer, torch.optim.Adafactor):
         state.optimizer = SpreadAdafactor(state.optimizer.param_groups)
     if state.posthoc is not None:

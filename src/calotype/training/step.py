@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from calotype.config import TrainConfig
 from calotype.data.batches import Batch
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.training.distributed import Group
+from calotype.training.draft import DraftFolds, fold_of
 from calotype.training.learning_rate import decay_start, learning_rate
 from calotype.training.optimizer import set_learning_rate
 from calotype.training.randomness import StepDraws, draw_step, seed_networks
@@ -70,7 +71,12 @@ class PreparedNoise:
 
 
 def train_step(
-    state: TrainState, batch: Batch, text: TextLookup | None, *, config: TrainConfig
+    state: TrainState,
+    batch: Batch,
+    text: TextLookup | None,
+    *,
+    config: TrainConfig,
+    drafts: DraftFolds | None = None,
 ) -> StepMetrics:
     """Train on one batch; everything random is a function of seed and position.
 
@@ -83,13 +89,16 @@ def train_step(
         batch: up to `config.batch_size` pictures, or this process's part of them.
         text: captions -> embeddings; None for a network without text.
         config: of the stage.
+        drafts: of a base that is conditioned on the drafts of folds as well.
     """
     images = batch.images
     shape = torch.Size((images, *batch.x.shape[1:]))
     draws = draw_step(config, state.stage.schedule, state.position, shape=shape)
     embedded = None if text is None else text(batch.captions)
     state.optimizer.zero_grad(set_to_none=True)
-    own = _accumulate(state, batch, _own(draws, batch), embedded=embedded, config=config)
+    own = _accumulate(
+        state, batch, _own(draws, batch), embedded=embedded, config=config, drafts=drafts
+    )
     losses = _of_all(own, batch, state.parallel.group)
     loss = float(losses.sum()) / images
     norm = _clip(state.stage, config.optimizer.grad_clip_norm)
@@ -140,6 +149,7 @@ def _accumulate(
     *,
     embedded: TextEmbedding | None,
     config: TrainConfig,
+    drafts: DraftFolds | None,
 ) -> Tensor:
     """Gradients of the mean loss, in as many parts as the recipe says.
 
@@ -158,6 +168,8 @@ def _accumulate(
         text = None if embedded is None else embedded[rows]
         lowres = None if batch.lowres is None else batch.lowres[rows]
         cond = condition(state.stage, text, lowres, draws=part, size=x.shape[2:])
+        if drafts is not None:
+            cond = _with_drafts(cond, drafts, batch.first_captions[rows], draws=part)
         seed = number + len(starts) * parallel.group.rank
         seed_networks(config.seed, state.position, part=seed)
         with parallel.part(last=number + 1 == len(starts)):
@@ -193,6 +205,16 @@ def condition(
         aug_level=draws.aug_level,
         noise=PreparedNoise(draws.aug_noise),
     )
+
+
+def _with_drafts(
+    cond: Conditioning, drafts: DraftFolds, first_captions: Sequence[str], *, draws: StepDraws
+) -> Conditioning:
+    """Give each row the draft of the fold that never saw its caption, or that of all captions."""
+    assert cond.text is not None and draws.folded is not None
+    folds = torch.tensor([fold_of(caption, len(drafts)) for caption in first_captions])
+    folds[~(draws.folded & draws.keep)] = -1
+    return replace(cond, draft=drafts(cond.text, folds))
 
 
 def _clip(stage: Stage, largest: float | None) -> float:

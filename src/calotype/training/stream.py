@@ -77,6 +77,7 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
     if new.lowres is not None and kept.lowres is not None:
         lowres = torch.cat((new.lowres, kept.lowres))[rows]
     captions, keys = (*new.captions, *kept.captions), (*new.keys, *kept.keys)
+    first = (*new.first_captions, *kept.first_captions)
     weights = torch.cat((torch.ones(len(new.x)), torch.full((len(kept.x),), weight)))
     return Batch(
         torch.cat((new.x, kept.x))[rows],
@@ -87,6 +88,7 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
         position + total,
         weights[rows],
         share,
+        tuple(first[row] for row in rows),
     )
 
 

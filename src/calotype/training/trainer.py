@@ -91,7 +91,7 @@ class StageTrainer:
             before, began = state.images_seen, time.perf_counter()
             batch = shortened(next(stream), job.config.total_images - before)
             waited = time.perf_counter() - began
-            metrics = train_step(state, batch, job.text, config=job.config)
+            metrics = train_step(state, batch, job.text, config=job.config, drafts=job.drafts)
             self._write_down(metrics, StepTimes(time.perf_counter() - began, waited), batch)
             stop.agree()
             if self._guards.spiked(state, metrics) and self._pass_over(batch):
@@ -235,5 +235,6 @@ def shortened(batch: Batch, images: int) -> Batch:
         lowres=None if batch.lowres is None else batch.lowres[:images],
         captions=batch.captions[:images],
         keys=batch.keys[:images],
+        first_captions=batch.first_captions[:images],
         weights=None if batch.weights is None else batch.weights[:images],
     )
