@@ -88,7 +88,7 @@ def test_sampling_ranges(field: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("head_dim", 0), ("embed_dim", -1), ("canvas_hidden", 0), ("canvas_resolution", 0)],
+    [("head_dim", 0), ("embed_dim", -1)],
 )
 def test_network_ranges(field: str, value: int) -> None:
     with pytest.raises(ConfigError, match=field):

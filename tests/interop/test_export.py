@@ -127,15 +127,15 @@ def test_round_trip(tmp_path: Path) -> None:
                 StageConfig(
                     resolution=8,
                     network=UNetConfig(
-                        levels=(LevelConfig(channels=8, blocks=1, canvas_channels=2),),
+                        levels=(LevelConfig(channels=8, blocks=1),),
                         text_dim=16,
                         fold=2,
                         head_dim=8,
-                        canvas_resolution=8,
+                        draft=DraftConfig(width=8, rank=4, resolution=8),
                     ),
                 )
             ),
-            "log-SNR.*folds 2x2 pixels.*text canvas.*null token",
+            "log-SNR.*folds 2x2 pixels.*draft.*null token",
         ),
         (lambda: stage_of(data_std=0.5), "data_std=0.5"),
         (

@@ -17,15 +17,14 @@ TEXT_DIM = 12
 def small_unet(**changes: object) -> UNetConfig:
     settings: dict[str, object] = dict(
         levels=(
-            LevelConfig(channels=16, blocks=1, canvas_channels=4),
-            LevelConfig(channels=32, blocks=2, self_attention=True, canvas_channels=4),
+            LevelConfig(channels=16, blocks=1),
+            LevelConfig(channels=32, blocks=2, self_attention=True),
         ),
         text_dim=TEXT_DIM,
         fold=2,
         head_dim=8,
         text_pooling="whitened_mean",
-        canvas_hidden=16,
-        canvas_resolution=16,
+        draft=DraftConfig(width=16, rank=12, resolution=16),
     )
     return UNetConfig(**{**settings, **changes})  # type: ignore[arg-type]
 
@@ -44,7 +43,7 @@ def small_efficient(**changes: object) -> EfficientUNetConfig:
 
 CASES = {
     "unet": small_unet(),
-    "unet_attention_pooling": small_unet(text_pooling="attention", fold=1),
+    "unet_attention_pooling": small_unet(text_pooling="attention", fold=1, draft=None),
     "unet_cross": small_unet(
         levels=(
             LevelConfig(channels=16, blocks=1),
@@ -178,7 +177,7 @@ def test_recomputing_changes_no_gradient() -> None:
         torch.testing.assert_close(kept, recomputed)
 
 
-def test_canvas_follows_other_picture_sizes() -> None:
+def test_the_draft_follows_other_image_sizes() -> None:
     config = CASES["unet"]
     network = awake(config)
     wide = torch.randn(2, 3, 24, 32, dtype=torch.float64)
@@ -186,14 +185,37 @@ def test_canvas_follows_other_picture_sizes() -> None:
     assert output.shape == wide.shape
 
 
-def test_canvas_makes_text_decide_by_place() -> None:
-    """With noise that says nothing and attention shut off, only the canvas can vary over places."""
+def test_the_draft_makes_text_decide_by_place() -> None:
+    """With noise that says nothing, only the draft can vary over places."""
     network = awake(CASES["unet"])
     blank = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
     logsnr = torch.zeros(1, dtype=torch.float64)
     drawn = network(blank, logsnr, Conditioning(text(1)))
     middle = drawn[0, :, 6:10, 6:10]  # away from the padding of convolutions
     assert middle.std() > 1e-3
+
+
+def test_folding_the_draft_equals_a_convolution_of_the_whole_image() -> None:
+    """A 1x1 convolution of folded pixels is a convolution with strides as long as its kernel."""
+    network = awake(CASES["unet"])
+    cond = Conditioning(text())
+    draft = network.make_draft(cond.text)
+    folded = network._folded(cond)
+    for level, side in enumerate((2, 4)):
+        layer = network.draft_in[level]
+        kernel = layer.weight.unflatten(1, (3, side, side))[..., 0, 0]
+        expected = F.conv2d(draft, kernel, layer.bias, stride=side)
+        maps = torch.zeros(2, 1, 16 // side, 16 // side)
+        torch.testing.assert_close(folded(maps, level), expected)
+
+
+def test_a_draft_that_is_given_takes_the_place_of_the_networks_own() -> None:
+    network, (z, logsnr, cond) = awake(CASES["unet"]), inputs(CASES["unet"])
+    own = network.make_draft(cond.text)
+    expected = network(z, logsnr, cond)
+    torch.testing.assert_close(network(z, logsnr, replace(cond, draft=own)), expected)
+    other = network(z, logsnr, replace(cond, draft=own.flip(3)))
+    assert (other - expected).abs().amax() > 1e-6
 
 
 def test_whitening_gives_unit_covariance() -> None:

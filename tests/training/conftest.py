@@ -9,6 +9,7 @@ from PIL import Image
 
 from calotype.config import (
     DataConfig,
+    DraftConfig,
     LevelConfig,
     OptimizerConfig,
     Recipe,
@@ -37,18 +38,17 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def _micro(**changes):
+def _micro(*, draft=False, **changes):
     network = UNetConfig(
         levels=(
-            LevelConfig(channels=8, blocks=1, canvas_channels=2),
+            LevelConfig(channels=8, blocks=1),
             LevelConfig(channels=16, blocks=1, self_attention=True),
         ),
         text_dim=8,
         head_dim=8,
         dropout=0.1,
         text_pooling="whitened_mean",
-        canvas_hidden=16,
-        canvas_resolution=8,
+        draft=DraftConfig(width=16, rank=8, resolution=8) if draft else None,
     )
     sampling = SamplingConfig(steps=2, sampler="dpmpp_2m", threshold_percentile=None)
     stage = StageConfig(resolution=8, network=network, parametrization="v", sampling=sampling)

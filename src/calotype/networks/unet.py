@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -110,11 +112,15 @@ class UNet(nn.Module):
         return self.condition.bind(cond, predict)
 
     def make_draft(self, text: TextEmbedding) -> Tensor:
-        """The draft of each caption, (B, 3, side, side)."""
-        pooling = self.condition.text
-        assert self.draft is not None and pooling is not None  # the settings were checked
-        image: Tensor = self.draft(pooling.pooling(text))
-        return image
+        """The draft of each caption, (B, 3, side, side); never autocast."""
+        conditioner, device = self.condition.text, text.tokens.device.type
+        assert self.draft is not None and conditioner is not None  # the settings were checked
+        # Autocast knows no meta device, where costs are counted.
+        exact = torch.autocast(device, enabled=False) if device != "meta" else nullcontext()
+        with exact:
+            text = TextEmbedding(text.tokens.to(self.draft.mean.dtype), text.mask)
+            image: Tensor = self.draft(conditioner.pooling(text))
+            return image
 
     def _folded(self, cond: Conditioning) -> Callable[[Tensor, int], Tensor] | None:
         """`(feature maps, level) -> the draft as feature maps like them`; None without a draft."""

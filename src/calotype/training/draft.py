@@ -40,7 +40,7 @@ from calotype.data.batches import BatchPlan, each_example
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks import UNet
-from calotype.networks.draft import Draft
+from calotype.networks.draft import CoefficientRegression, Draft
 from calotype.networks.text import TextConditioner
 from calotype.training.optimizer import optimizer_tensors, restore_optimizer
 from calotype.training.randomness import mixed_seed
@@ -89,7 +89,7 @@ class DraftFolds(nn.Module):
     Args:
         pooling: of the captions, as the draft was trained with.
         draft: has seen every caption.
-        regressions: one a fold, like `draft.mlp`, to coefficients of the same basis.
+        regressions: one a fold, like that of `draft`, to coefficients of the same basis.
     """
 
     def __init__(self, pooling: nn.Module, draft: Draft, regressions: nn.ModuleList) -> None:
@@ -106,7 +106,7 @@ class DraftFolds(nn.Module):
     def forward(self, text: TextEmbedding, fold: Tensor) -> Tensor:
         """The drafts of B captions, (B, 3, side, side), each by its `fold`, (B,); -1 = `draft`."""
         pooled = self.pooling(text)
-        regressions = (self.draft.mlp, *self.regressions)
+        regressions = (self.draft.regression, *self.regressions)
         coefficients = torch.stack([regression(pooled) for regression in regressions])
         rows = torch.arange(len(pooled), device=pooled.device)
         return self.draft.image(coefficients[fold.to(pooled.device) + 1, rows])
@@ -186,12 +186,12 @@ class DraftTraining:
                 draft.basis.copy_(found.basis)
                 draft.mean.copy_(found.mean)
             self._write_basis()
-        self._regress("main", draft.mlp, images=self._config.images, left_out=None)
+        self._regress("main", draft.regression, images=self._config.images, left_out=None)
 
     def keep_main(self) -> None:
         """Write down the draft that the stage has already, for `load_main`."""
         self._write_basis()
-        weights = {f"weights.{k}": t for k, t in self._draft.mlp.state_dict().items()}
+        weights = {f"weights.{k}": t for k, t in self._draft.regression.state_dict().items()}
         self._write("main", weights, steps=0)
 
     def load_main(self) -> None:
@@ -206,7 +206,7 @@ class DraftTraining:
                 f"{self.folder} no longer holds the draft that the run began with; restore it, or "
                 "begin a new run"
             )
-        self._draft.mlp.load_state_dict(_under("weights.", known))
+        self._draft.regression.load_state_dict(_under("weights.", known))
 
     def train_folds(self, folds: DraftFolds) -> None:
         """Train new folds, on the draft's basis."""
@@ -269,20 +269,25 @@ class DraftTraining:
                     f"got no example outside of fold {left_out}; expected more captions, or "
                     "draft.folds=0"
                 )
+            reduced = self.stage.compute_dtype != torch.float32
             saved = time.monotonic()
             for step in range(start, steps):
                 generator = torch.Generator().manual_seed(mixed_seed(self._seed, step, name))
                 text, target = examples.batch(config, rows, generator)
                 for group in optimizer.param_groups:
                     group["lr"] = config.learning_rate * _rate(step, steps)
-                loss = F.mse_loss(regression(text.to(device)), target.to(device))
+                with torch.autocast(
+                    device.type, dtype=self.stage.compute_dtype, enabled=reduced
+                ):
+                    found = regression(text.to(device))
+                loss = F.mse_loss(found.float(), target.to(device))
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 optimizer.step()
                 if step % _REPORT_STEPS == 0 or step + 1 == steps:
-                    if not math.isfinite(float(loss)):
+                    if not math.isfinite(error := float(loss.detach())):
                         raise CalotypeError(
-                            f"the error of the draft ({name}) is {float(loss)} at step {step}; "
+                            f"the error of the draft ({name}) is {error} at step {step}; "
                             "lower draft.learning_rate"
                         )
                     if time.monotonic() - saved > _SAVE_SECONDS or step + 1 == steps:
@@ -441,9 +446,12 @@ def new_folds(stage: Stage, config: TrainConfig) -> DraftFolds:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(config.seed, 0, "draft folds"))
         made = [
-            Draft(draft.config, config.stage.network.text_dim) for _ in range(config.draft.folds)
+            CoefficientRegression(
+                config.stage.network.text_dim, draft.config.width, draft.config.rank
+            )
+            for _ in range(config.draft.folds)
         ]
-    regressions = nn.ModuleList(one.mlp for one in made).to(stage.device)
+    regressions = nn.ModuleList(made).to(stage.device)
     pooling, copied = copy.deepcopy(conditioner.pooling), copy.deepcopy(draft)
     return DraftFolds(pooling, copied, regressions).requires_grad_(False)
 
