@@ -69,7 +69,8 @@ class SamplingConfig:
         start: what the first level holds: noise, or the network's draft of the caption with noise
             added. "draft" needs the Karras grid, with a sigma_max of about 0.5 to 2.
         variety: how far above sigma_max sampling from a draft starts, in [0, 1]: at
-            sigma_max^(1 - variety) * 20^variety. 0 keeps to the draft, 1 leaves nothing of it.
+            sigma_max^(1 - variety) * 20^variety. 0 keeps to the draft, 1 starts where noise
+            hides it.
         sigma_max: noisiest sigma/alpha of the Karras grid.
         sigma_min: last noisy sigma/alpha of the Karras grid.
         rho: curvature of the Karras grid.
