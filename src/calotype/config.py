@@ -124,7 +124,15 @@ class StageConfig:
             f"got resolution {self.resolution}; expected a multiple of {self.network.divisor} "
             "(fold times the U-Net's down-sampling)",
         )
+        self.check_start(self.sampling)
 
+    def check_start(self, sampling: SamplingConfig) -> None:
+        """Refuse sampling settings that start from a draft which the network does not have."""
+        require(
+            sampling.start == "noise" or self.draft is not None,
+            f'got start="draft" for the {self.resolution} stage, whose network has no draft; '
+            'expected start="noise", or a network with a draft (network.draft)',
+        )
 
     @property
     def draft(self) -> DraftConfig | None:

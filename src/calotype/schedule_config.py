@@ -8,6 +8,8 @@ from typing import Literal
 from calotype.network_config import in_range, require
 
 Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun"]
+# sigma/alpha beyond which a draft, an image of values in [-1, 1], is lost in noise.
+MOST_VARIED_SIGMA = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,11 @@ class SamplingConfig:
         steps: evaluations of the grid, 1 to 4096.
         sampler: which step.
         grid: levels of the schedule at equal times, or Karras et al. 2022, equation 5.
+        start: what the first level holds: noise, or the network's draft of the caption with noise
+            added. "draft" needs the Karras grid, with a sigma_max of about 0.5 to 2.
+        variety: how far above sigma_max sampling from a draft starts, in [0, 1]: at
+            sigma_max^(1 - variety) * 20^variety. 0 keeps to the draft, 1 starts where noise
+            hides it.
         sigma_max: noisiest sigma/alpha of the Karras grid.
         sigma_min: last noisy sigma/alpha of the Karras grid.
         rho: curvature of the Karras grid.
@@ -82,6 +89,8 @@ class SamplingConfig:
     steps: int = 256
     sampler: Sampler = "ddpm"
     grid: Literal["schedule", "karras"] = "schedule"
+    start: Literal["noise", "draft"] = "noise"
+    variety: float = 0.0
     sigma_max: float = 80.0
     sigma_min: float = 0.02
     rho: float = 5.0
@@ -102,6 +111,16 @@ class SamplingConfig:
         in_range("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
         in_range("aug_level", self.aug_level, 0.0, 1.0)
         in_range("ddpm_interpolation", self.ddpm_interpolation, 0.0, 1.0)
+        in_range("variety", self.variety, 0.0, 1.0)
+        require(
+            self.start == "noise" or self.grid == "karras",
+            f'got start="draft" with grid="{self.grid}"; expected grid="karras", whose sigma_max '
+            "is the noise added to the draft",
+        )
+        require(
+            self.start == "draft" or self.variety == 0,
+            f'got variety={self.variety} with start="noise"; expected variety=0, or start="draft"',
+        )
         require(
             self.threshold_percentile is None or 0 < self.threshold_percentile <= 1,
             f"got threshold_percentile={self.threshold_percentile}; expected a number in (0, 1], "
@@ -130,3 +149,11 @@ class SamplingConfig:
             interval is None or 0 <= interval[0] <= interval[1],
             f"got guidance_interval={interval}; expected two rising sigma/alpha, such as [0.5, 5]",
         )
+
+    @property
+    def first_sigma(self) -> float:
+        """sigma/alpha of the first level of a Karras grid: `sigma_max`, raised by `variety`."""
+        if self.sigma_max >= MOST_VARIED_SIGMA:
+            return self.sigma_max
+        raised: float = self.sigma_max ** (1 - self.variety) * MOST_VARIED_SIGMA**self.variety
+        return raised

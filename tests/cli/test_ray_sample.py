@@ -80,6 +80,7 @@ def test_an_actor_killed_in_mid_shard(command, pictures, model, tmp_path, two_wo
         size=8,
         steps=None,
         guidance=None,
+        variety=None,
         stage_options=None,
         like=None,
         loras=None,

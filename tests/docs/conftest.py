@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from calotype.cascade import Stage, find, save_cascade
 from calotype.config import (
+    DraftConfig,
     EfficientUNetConfig,
     LevelConfig,
     SamplingConfig,
@@ -43,9 +44,20 @@ def _levels(*channels):
 def _stages():
     """Random networks as small as can be, with the resolutions of the embedded cascade."""
     sampling = SamplingConfig(steps=2, sampler="dpmpp_2m", grid="karras", threshold_percentile=None)
-    base = UNetConfig(levels=_levels(8, 16), text_dim=16, fold=4, head_dim=8)
+    base = UNetConfig(
+        levels=_levels(8, 16),
+        text_dim=16,
+        fold=4,
+        head_dim=8,
+        text_pooling="whitened_mean",
+        draft=DraftConfig(width=8, rank=4, resolution=64),
+    )
     yield StageConfig(
-        resolution=64, network=base, parametrization="v", data_std=0.6, sampling=sampling
+        resolution=64,
+        network=base,
+        parametrization="v",
+        data_std=0.6,
+        sampling=dataclasses.replace(sampling, start="draft", sigma_max=1.0),
     )
     for resolution in (256, 1024):
         yield StageConfig(

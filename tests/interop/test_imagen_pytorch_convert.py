@@ -221,6 +221,7 @@ def test_a_list_of_captions_is_drawn_by_this_process(converted, tmp_path, capsys
     ("more", "said"),
     [
         (["--negative", "dull"], "got --negative for a cascade of imagen-pytorch"),
+        (["--variety", "0.5"], "got --variety for a cascade of imagen-pytorch"),
         (["--size", "16x16"], "WIDTHxHEIGHT"),
         (["--size", "64"], "expected one of [16, 16]"),
         (["--stage-option", "16:steps=2"], "--stage-option"),

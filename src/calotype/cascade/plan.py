@@ -92,7 +92,8 @@ def plan_sample(
     """Plan drawing from captions alone, from the base on.
 
     Raises:
-        UsageError: counts that do not match, seeds, sizes or resolutions out of range.
+        UsageError: counts that do not match, seeds, sizes or resolutions out of range, or settings
+            that a stage cannot sample with.
     """
     if stages[0].config.lowres_resolution is not None:
         raise UsageError(
@@ -187,6 +188,8 @@ def _plan(
         settings, edit, size = sampling[place], edits[place], drawn.sizes[place]
         check_pixels(size, config)
         _check_aug_level(settings, config)
+        if settings is not None:
+            config.check_start(settings)
         _check_edit(edit, config, count=len(texts), size=size)
         plans.append(
             StagePlan(

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from calotype.cascade.border import Border, OpenBorder, residual_border
@@ -77,7 +78,8 @@ class StageEdit:
     """An edit of one stage, as data.
 
     Args:
-        start: clean pictures to start from, (B, 3, H, W) in [-1, 1]; None = pure noise.
+        start: clean pictures to start from, (B, 3, H, W) in [-1, 1]; None = as the sampling
+            settings say: pure noise, or the draft.
         start_time: how noisy the start is made, in (0, 1].
         transform: applied to the guided and thresholded denoiser, e.g. `keep_known`.
         regrid: the levels to walk, from those of the sampling settings (N+1,), e.g. to walk
@@ -191,6 +193,9 @@ class Stage(nn.Module):
         """The grid that `steps` walks, (M+1,) float64: from the edit's start, and regridded."""
         if edit is None:
             return self.levels(sampling)
+        if edit.start is not None and sampling.start == "draft":
+            # An image of its own may be noised further than the draft: `start_time` says how far.
+            sampling = replace(sampling, variety=1.0)
         levels = self.levels(sampling, edit.start_time)
         return levels if edit.regrid is None else edit.regrid(levels)
 
@@ -241,7 +246,12 @@ class Stage(nn.Module):
         sampling = self.config.sampling if sampling is None else sampling
         edit = StageEdit() if edit is None else edit
         self._check_size(size)
+        self.config.check_start(sampling)
+        cond = self.with_draft(cond)
+        uncond = None if uncond is None else self.with_draft(uncond)
         levels = self.edited_levels(sampling, edit)
+        if sampling.start == "draft" and edit.start is None:
+            edit = replace(edit, start=_draft_start(cond, size))
         denoise = self._guided(cond, uncond, sampling, levels=levels)
         threshold = thresholding(
             sampling.threshold_percentile, max_value=sampling.threshold_ceiling
@@ -302,7 +312,7 @@ class Stage(nn.Module):
         size: tuple[int, int],
         edit: StageEdit,
     ) -> Tensor:
-        """Pictures at the first level: noise around what is known, or a noised start."""
+        """Pictures at the first level: noise around what is known, or a noised image."""
         batch = _batch_size(cond, noise)
         eps = noise.normal((batch, 3, *size)).to(self.device, self._picture_dtype())
         if edit.start is not None:
@@ -366,6 +376,13 @@ def _step(sampling: SamplingConfig, *, by_table: bool) -> Step:
             return dpmpp_2m_sde_step
         case "heun":
             return heun_step
+
+
+def _draft_start(cond: Conditioning, size: tuple[int, int]) -> Tensor:
+    """The draft as an image to start from, (B, 3, *size), clipped to [-1, 1]."""
+    if cond.draft is None:
+        raise UsageError("got no text to make a draft of; expected a TextEmbedding")
+    return F.interpolate(cond.draft.clamp(-1, 1), size, mode="bilinear", align_corners=False)
 
 
 def _batch_size(cond: Conditioning, noise: NoiseSource) -> int:

@@ -92,7 +92,7 @@ def grid_levels(schedule: NoiseSchedule, sampling: SamplingConfig, start_time: f
         raise UsageError("got timesteps for a stage without a table of them; expected steps")
     if sampling.grid == "schedule":
         return sampling_levels(schedule, sampling.steps, start_time=start_time)
-    sigma_max = sampling.sigma_max
+    sigma_max = sampling.first_sigma
     if start_time < 1:
         logsnr = schedule.logsnr(torch.tensor(start_time, dtype=torch.float64))
         sigma_max = min(sigma_max, float(torch.exp(-logsnr / 2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,6 @@ class DrawJob:
         merge_lora: of --merge-lora.
         runtime: how to compute.
         stage_dtypes: number types by resolution where they differ from what `runtime` gives.
-        noted: model's entry in the recipe of the picture to draw again, with its last stage.
         gpus: of each process; more than 0 computes on the GPU that Ray gives it.
     """
 
@@ -61,7 +61,6 @@ class DrawJob:
     merge_lora: bool
     runtime: Runtime
     stage_dtypes: Mapping[int, str]
-    noted: Mapping[str, Any] | None
     gpus: float = 0.0
 
     @property
@@ -100,7 +99,7 @@ def settle(request: DrawRequest) -> DrawJob:
     if negative is None and like is not None:
         negative = like.get("negative_caption")
     runtime, stage_dtypes = _runtime(request)
-    return DrawJob(
+    job = DrawJob(
         folder=folder,
         stop_at=stop_at,
         size=size,
@@ -108,6 +107,7 @@ def settle(request: DrawRequest) -> DrawJob:
             defaults,
             steps=request.steps,
             guidance=request.guidance,
+            variety=request.variety,
             stage_options=request.stage_options,
         ),
         negative=negative,
@@ -115,7 +115,37 @@ def settle(request: DrawRequest) -> DrawJob:
         merge_lora=request.merge_lora,
         runtime=runtime,
         stage_dtypes=stage_dtypes,
-        noted=None if like is None else {**like["model"], "last": like["stages"][-1]["resolution"]},
+    )
+    if like is not None:
+        _compare_weights(job, like, embedded=request.model in (None, "default"))
+    return job
+
+
+def _compare_weights(job: DrawJob, like: Mapping[str, Any], *, embedded: bool) -> None:
+    """Refuse to sample again with other weights; those of an older embedded cascade are gone.
+
+    Raises:
+        UsageError: the image was made by another model.
+    """
+    # The stages that made it: --size may ask for more of them now, or fewer.
+    last = like["stages"][-1]["resolution"]
+    model = outline(replace(job, stop_at=max(last, min(job.sampling))))
+    name, noted = like["model"].get("name"), like["model"].get("weights", "")
+    weights = weights_id(model, range(len(model.stages)))
+    if not noted or weights == noted:
+        return
+    if embedded and name == model.name:
+        print(
+            f"calotype: the image was made by other weights of {name!r} ({noted:.12}; now "
+            f"{weights:.12}) and cannot be made again exactly; sampling with the settings of its "
+            "recipe: leave out --like for the model's own",
+            file=sys.stderr,
+        )
+        return
+    raise UsageError(
+        f"the picture was drawn by {name!r} with the weights {noted:.12}, but this model has "
+        f"{weights:.12} now; give --model what drew it: another cascade, or of a run that went on "
+        "an earlier checkpoint's cascade folder"
     )
 
 
@@ -190,18 +220,8 @@ def check_job(job: DrawJob, cascade: Cascade, captions: Sequence[str] = ("",)) -
     """Refuse what cannot be drawn, before anything is computed.
 
     Raises:
-        UsageError: sizes or settings that do not fit, or a picture of other weights.
+        UsageError: sizes or settings that do not fit.
     """
-    if job.noted is not None:
-        # The stages that drew it: --size may ask for more of them now, or fewer.
-        model = outline(replace(job, stop_at=max(job.noted["last"], min(job.sampling))))
-        drawn, noted = weights_id(model, range(len(model.stages))), job.noted.get("weights", "")
-        if noted and drawn != noted:
-            raise UsageError(
-                f"the picture was drawn by {job.noted.get('name')!r} with the weights "
-                f"{noted:.12}, but this model has {drawn:.12} now; give --model what drew it: "
-                "another cascade, or of a run that went on an earlier checkpoint's cascade folder"
-            )
     _plan(job, cascade, captions, range(len(captions)))
 
 

@@ -29,6 +29,7 @@ class DrawRequest:
     size: int | tuple[int, int] | None
     steps: int | None
     guidance: float | None
+    variety: float | None
     stage_options: Sequence[str] | None
     like: Mapping[str, Any] | None
     loras: Sequence[str] | None

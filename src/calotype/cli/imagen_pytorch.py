@@ -139,6 +139,7 @@ class ImagenDrawer:
 def _refuse(request: DrawRequest) -> None:
     given = {
         "WIDTHxHEIGHT as --size": isinstance(request.size, tuple),
+        "--variety": request.variety is not None,
         "--stage-option": bool(request.stage_options),
         "--negative": request.negative is not None,
         "--like": request.like is not None,

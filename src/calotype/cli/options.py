@@ -69,6 +69,7 @@ def sampling_settings(
     *,
     steps: int | None = None,
     guidance: float | None = None,
+    variety: float | None = None,
     stage_options: Sequence[str] | None = None,
 ) -> dict[int, SamplingConfig]:
     """The sampling settings of every stage, from its defaults and what the user asked for.
@@ -77,10 +78,11 @@ def sampling_settings(
         defaults: by resolution, coarse to fine.
         steps: of the first stage.
         guidance: weight of the first stage.
+        variety: of the first stage, which has to start from a draft.
         stage_options: texts such as "256:steps=8,aug_level=0.2".
 
     Raises:
-        ConfigError: an unknown stage or setting, or a value out of range.
+        ConfigError: an unknown stage or setting, a value out of range, or variety without a draft.
     """
     settings = dict(defaults)
     first = next(iter(settings))
@@ -88,6 +90,13 @@ def sampling_settings(
         settings[first] = replace(settings[first], steps=steps, timesteps=None)
     if guidance is not None:
         settings[first] = replace(settings[first], guidance_weight=guidance)
+    if variety is not None:
+        if settings[first].start != "draft":
+            raise ConfigError(
+                f"got --variety {variety:g} for a base that starts from noise; expected a "
+                "model, or a recipe of --like, that starts from a draft, or no --variety"
+            )
+        settings[first] = replace(settings[first], variety=variety)
     for option in stage_options or ():
         stage, colon, assignments = option.partition(":")
         resolution = int(stage) if re.fullmatch("[0-9]{1,6}", stage.strip()) else None

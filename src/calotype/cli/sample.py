@@ -66,6 +66,13 @@ def sample(
     guidance: Annotated[
         float | None, typer.Option(help="Guidance weight of the base stage; 1 = off.")
     ] = None,
+    variety: Annotated[
+        float | None,
+        typer.Option(
+            help="0 keeps to the draft, 1 differs most between seeds; of the base, if it samples "
+            "from a draft."
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(help="Resolution of the last stage drawn (64, 256, 1024), or WIDTHxHEIGHT."),
@@ -137,6 +144,7 @@ def sample(
         size=None if size is None else parse_size(size),
         steps=steps,
         guidance=guidance,
+        variety=variety,
         stage_options=stage_option,
         like=recipe,
         loras=lora,
