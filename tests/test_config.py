@@ -96,19 +96,19 @@ def test_network_ranges(field: str, value: int) -> None:
 
 
 def test_negative_counts_do_not_mean_none() -> None:
-    with pytest.raises(ConfigError, match="canvas_channels"):
-        LevelConfig(channels=64, blocks=1, canvas_channels=-1)
     with pytest.raises(ConfigError, match="stem_channels"):
         EfficientUNetConfig(levels=NETWORK.levels, text_dim=0, stem_channels=-1)
 
 
-def test_a_canvas_has_pixels_on_every_level() -> None:
-    levels = (
-        LevelConfig(channels=64, blocks=1),
-        LevelConfig(channels=64, blocks=1, canvas_channels=8),
-    )
-    with pytest.raises(ConfigError, match="got canvas_resolution=4; expected a number from 8"):
-        UNetConfig(levels=levels, text_dim=6, fold=4, canvas_resolution=4)
+def test_settings_of_a_text_canvas_are_refused_unless_they_meant_nothing() -> None:
+    data = to_dict(NETWORK)
+    for level in data["levels"]:
+        level["canvas_channels"] = 0
+    data |= {"canvas_hidden": 1024, "canvas_resolution": 64}
+    assert from_dict(data, UNetConfig) == NETWORK
+    data["levels"][0]["canvas_channels"] = 32
+    with pytest.raises(ConfigError, match=r"canvas_channels=32; expected no text canvas.*train"):
+        from_dict(data, UNetConfig)
 
 
 def test_heads_must_fit_the_middle_that_attends_where_any_level_does() -> None:

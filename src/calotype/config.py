@@ -11,6 +11,7 @@ from typing import Literal
 
 from calotype.adm_config import AdmConfig, AdmLevel, StatesText, TokensText, UnclipText
 from calotype.network_config import (
+    NO_CANVAS,
     DraftConfig,
     EfficientUNetConfig,
     LevelConfig,
@@ -26,7 +27,7 @@ from calotype.schedule_config import (
     SamplingConfig,
 )
 from calotype.tuning_config import DraftTrainingConfig, LoraConfig, PreservationConfig
-from calotype.typed_json import from_dict, load_config, override, to_dict
+from calotype.typed_json import Retired, from_dict, load_config, override, to_dict
 
 __all__ = [
     "AdmConfig",
@@ -116,8 +117,8 @@ class StageConfig:
         )
         require(
             self.draft is None or self.draft.resolution == self.resolution,
-            f"got a draft of {0 if self.draft is None else self.draft.resolution} pixels in a stage "
-            f"of {self.resolution}; expected a draft of the stage's resolution",
+            f"got draft={self.draft} in a stage of {self.resolution} pixels; expected a draft of "
+            "the stage's resolution",
         )
         require(
             self.resolution % self.network.divisor == 0,
@@ -315,6 +316,8 @@ class TrainConfig:
     grid_captions: tuple[str, ...] = ()
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     seed: int = 0
+
+    RETIRED = (Retired("canvas", (None,), NO_CANVAS),)
 
     def __post_init__(self) -> None:
         """Check the ranges."""

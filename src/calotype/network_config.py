@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from calotype.errors import ConfigError
+from calotype.typed_json import Retired
+
+NO_CANVAS = (
+    "expected no text canvas, which only calotype 0.1 has: sample from this cascade with that, or "
+    "train its base again with a draft, as the recipe emoji-64 does"
+)
 
 
 def require(condition: bool, message: str) -> None:
@@ -42,6 +48,8 @@ class LevelConfig:
     self_attention: bool = False
     cross_attention: bool = False
     checkpoint: bool = False
+
+    RETIRED = (Retired("canvas_channels", (0,), NO_CANVAS),)
 
     def __post_init__(self) -> None:
         """Check the counts."""
@@ -112,6 +120,8 @@ class UNetConfig:
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
     draft: DraftConfig | None = None
     kind: Literal["unet"] = "unet"
+
+    RETIRED = (Retired("canvas_hidden", (), ""), Retired("canvas_resolution", (), ""))
 
     def __post_init__(self) -> None:
         """Check that the parts fit."""

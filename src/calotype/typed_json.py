@@ -18,6 +18,21 @@ from calotype.errors import ConfigError
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True)
+class Retired:
+    """A field that files of before may have; a record lists those it had in `RETIRED`.
+
+    Args:
+        name: of the field.
+        inert: values that meant nothing and are passed over; () = all.
+        remedy: what to do about any other value.
+    """
+
+    name: str
+    inert: tuple[Any, ...]
+    remedy: str
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain JSON data; `from_dict` reads it back."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
@@ -114,6 +129,11 @@ def _convert_record(value: Any, kind: Any) -> Any:
     if not isinstance(value, dict):
         raise ConfigError(f"got {value!r}; expected the fields of {kind.__name__}")
     hints = get_type_hints(kind)
+    for old in getattr(kind, "RETIRED", ()):
+        if old.name in value:
+            if old.inert and value[old.name] not in old.inert:
+                raise ConfigError(f"got {old.name}={value[old.name]!r:.80}; {old.remedy}")
+            value = {k: v for k, v in value.items() if k != old.name}
     for key in value:
         if key not in hints:
             raise ConfigError(f"unknown key {key!r} in {kind.__name__}{_hint(key, hints)}")

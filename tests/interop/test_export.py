@@ -13,6 +13,7 @@ from calotype.config import (
     AdmConfig,
     AdmLevel,
     DiscreteScheduleConfig,
+    DraftConfig,
     LevelConfig,
     LowresConfig,
     SamplingConfig,

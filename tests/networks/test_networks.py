@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import EfficientUNetConfig, LevelConfig, Recipe, UNetConfig, load_config
+from calotype.config import (
+    DraftConfig,
+    EfficientUNetConfig,
+    LevelConfig,
+    Recipe,
+    UNetConfig,
+    load_config,
+)
 from calotype.networks import build_network
 from calotype.networks.text import WhitenedMeanPooling
 
@@ -106,8 +116,11 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     network = awake(CASES[name])
     z, logsnr, cond = inputs(CASES[name])
     network(z, logsnr, cond).square().sum().backward()
-    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    learned = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+    silent = [n for n, p in learned if p.grad is None or not p.grad.any()]
     assert silent == []
+    fixed = {n for n, p in network.named_parameters() if not p.requires_grad}
+    assert fixed <= {"draft.basis", "draft.mean"}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -38,7 +38,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def _micro(*, draft=False, **changes):
+def _micro(*, with_draft=False, **changes):
     network = UNetConfig(
         levels=(
             LevelConfig(channels=8, blocks=1),
@@ -48,7 +48,7 @@ def _micro(*, draft=False, **changes):
         head_dim=8,
         dropout=0.1,
         text_pooling="whitened_mean",
-        draft=DraftConfig(width=16, rank=8, resolution=8) if draft else None,
+        draft=DraftConfig(width=16, rank=8, resolution=8) if with_draft else None,
     )
     sampling = SamplingConfig(steps=2, sampler="dpmpp_2m", threshold_percentile=None)
     stage = StageConfig(resolution=8, network=network, parametrization="v", sampling=sampling)

@@ -16,7 +16,7 @@ from distributed_worker import spoil
 from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
-from calotype.config import CanvasConfig, OptimizerConfig, Recipe, to_dict
+from calotype.config import DraftTrainingConfig, OptimizerConfig, Recipe, to_dict
 from calotype.data.batches import BatchPlan, sequential_batches
 from calotype.data.open import open_source
 from calotype.errors import ConfigError, UsageError
@@ -60,7 +60,8 @@ def uneven(micro):
         grid_images=12,
         validation_images=12,
         posthoc_ema_images=12,
-        canvas=CanvasConfig(images=16, batch_size=8),
+        with_draft=True,
+        draft=DraftTrainingConfig(images=16, batch_size=8, folds=2, fold_images=16),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_images=6, accumulation=2),
     )
     network = dataclasses.replace(base.stage.network, dropout=0.0)

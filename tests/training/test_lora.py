@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
 from calotype.cascade.lora import LoraStack, load_lora
-from calotype.config import CanvasConfig, LoraConfig, OptimizerConfig, PreservationConfig, Recipe
+from calotype.config import LoraConfig, OptimizerConfig, PreservationConfig, Recipe
 from calotype.errors import UsageError
 from calotype.training import progress
 from calotype.training.recipes import load_recipe
@@ -45,9 +45,7 @@ def lora_recipe(micro_recipe):
 def test_only_adapters_move_and_the_file_makes_the_cascade(base, train, lora_recipe, tmp_path):
     out = tmp_path / "run"
     everywhere = LoraConfig(rank=2, targets=("attention", "convolution", "linear"))
-    recipe = lora_recipe(
-        lora=everywhere, canvas=CanvasConfig(), grid_images=16, validation_images=16
-    )
+    recipe = lora_recipe(lora=everywhere, grid_images=16, validation_images=16)
     assert train(recipe, out, init=base) == 0
     before = load_file(base / "checkpoints/latest/cascade/8/weights.safetensors")
     for name, value in load_file(out / "checkpoints/16/weights.safetensors").items():

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
-from calotype.config import CanvasConfig, LevelConfig, OptimizerConfig, Recipe, UNetConfig
+from calotype.config import LevelConfig, OptimizerConfig, Recipe, UNetConfig
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import progress
 from calotype.training.initial import initial_weights
@@ -287,23 +287,6 @@ def test_a_run_stopped_in_its_second_stage_resumes_to_the_bit(train, tmp_path, s
     assert train(tiny, out, images=16, resume=True) == 0
     assert _lines(out / "log.jsonl") == _lines(whole / "log.jsonl")
     for path in (whole / "checkpoints" / "48").rglob("*.safetensors"):
-        assert (out / path.relative_to(whole)).read_bytes() == path.read_bytes()
-
-
-def test_a_run_that_began_with_the_canvas_resumes_to_the_bit(
-    train, micro_recipe, tmp_path, stop_at
-):
-    """A frozen canvas keeps no gradient of its lesson, which would count in the norms."""
-    canvas = CanvasConfig(images=16, batch_size=8)
-    recipe = micro_recipe(canvas=canvas, total_images=20, grid_images=0, validation_images=0)
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    assert train(recipe, whole) == 0
-    stop_at(12, signal.SIGTERM)
-    assert train(recipe, out) == 0
-    stop_at(-1, signal.SIGTERM)
-    assert train(recipe, out, resume=True) == 0
-    assert _lines(out / "log.jsonl") == _lines(whole / "log.jsonl")
-    for path in (whole / "checkpoints" / "20").rglob("*.safetensors"):
         assert (out / path.relative_to(whole)).read_bytes() == path.read_bytes()
 
 

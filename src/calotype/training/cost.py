@@ -22,6 +22,7 @@ from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config import LoraConfig, StageConfig, TrainConfig
 from calotype.networks.lora import train_adapters
+from calotype.training.draft_folds import freeze_draft
 
 CAPTION_TOKENS = 16  # of an ordinary caption
 _BUDGET_SECONDS = 0.4
@@ -72,6 +73,7 @@ def _count(config: StageConfig, lora: LoraConfig | None, *, size: int) -> int:
     with torch.device("meta"):
         stage = Stage(config)
         inputs = network_inputs(config, size, batch_size=1)
+        freeze_draft(stage)
         if lora is not None:
             train_adapters(stage.network, lora)
         with FlopCounterMode(display=False) as counter:

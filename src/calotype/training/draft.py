@@ -1,12 +1,7 @@
 """Trains a base's draft, alone and before diffusion: caption in, coefficients of an image out.
 
-The basis are the principal components of the training images, on white and on random grounds. A
-ground enters an image linearly, x = alpha * image + (1 - alpha) * ground, so image and ground are
-projected once, apart, and a step of training is three matrix products of a few hundred captions.
-
-A base that is trained on drafts of captions which the draft knows by heart trusts it blindly. So
-further drafts, the folds, are trained without one part of the captions each, and a part of the
-base's rows is conditioned on the draft that never saw their caption.
+Targets are projected once (`training/draft_examples.py`), so a step of training is a few matrix
+products of some hundred captions.
 
 Everything random is a function of the seed, and everything is kept in RUN/draft, so that a run
 that was killed goes on there:
@@ -17,13 +12,13 @@ that was killed goes on there:
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,9 +34,9 @@ from calotype.config import DraftTrainingConfig, TrainConfig, to_dict
 from calotype.data.batches import BatchPlan, each_example
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import CalotypeError, UsageError
-from calotype.networks import UNet
-from calotype.networks.draft import CoefficientRegression, Draft
-from calotype.networks.text import TextConditioner
+from calotype.networks.draft import Draft
+from calotype.training.draft_examples import Basis, DraftExamples, fit_basis, project_examples
+from calotype.training.draft_folds import DraftFolds, draft_of, fold_of, text_conditioner
 from calotype.training.optimizer import optimizer_tensors, restore_optimizer
 from calotype.training.randomness import mixed_seed
 from calotype.training.text import TextLookup
@@ -57,98 +52,6 @@ _FINAL_RATE = 0.003
 _SAVE_SECONDS = 30.0
 _REPORT_STEPS = 20
 Progress = Callable[[str, int, int], None]
-
-
-def draft_of(stage: Stage) -> Draft | None:
-    """The draft of a stage's network, if it has one."""
-    return stage.network.draft if isinstance(stage.network, UNet) else None
-
-
-def text_conditioner(stage: Stage) -> TextConditioner:
-    """What pools the captions of a network with a draft."""
-    assert isinstance(stage.network, UNet) and stage.network.condition.text is not None
-    return stage.network.condition.text
-
-
-def freeze_draft(stage: Stage) -> None:
-    """Leave the draft as `train_draft` made it."""
-    draft = draft_of(stage)
-    if draft is not None:
-        draft.requires_grad_(False)
-
-
-def fold_of(caption: str, folds: int) -> int:
-    """Which fold leaves out the examples whose first caption this is, 0 to `folds` - 1."""
-    digest = hashlib.blake2b(caption.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % folds
-
-
-class DraftFolds(nn.Module):
-    """A trained draft and its folds, which are a fraction of a base's training examples.
-
-    Args:
-        pooling: of the captions, as the draft was trained with.
-        draft: has seen every caption.
-        regressions: one a fold, like that of `draft`, to coefficients of the same basis.
-    """
-
-    def __init__(self, pooling: nn.Module, draft: Draft, regressions: nn.ModuleList) -> None:
-        super().__init__()
-        self.pooling = pooling
-        self.draft = draft
-        self.regressions = regressions
-
-    def __len__(self) -> int:
-        """Number of folds."""
-        return len(self.regressions)
-
-    @torch.no_grad()
-    def forward(self, text: TextEmbedding, fold: Tensor) -> Tensor:
-        """The drafts of B captions, (B, 3, side, side), each by its `fold`, (B,); -1 = `draft`."""
-        pooled = self.pooling(text)
-        regressions = (self.draft.regression, *self.regressions)
-        coefficients = torch.stack([regression(pooled) for regression in regressions])
-        rows = torch.arange(len(pooled), device=pooled.device)
-        return self.draft.image(coefficients[fold.to(pooled.device) + 1, rows])
-
-
-@dataclass(frozen=True)
-class DraftExamples:
-    """Training examples in the space of the coefficients.
-
-    Args:
-        image: coefficients of the images on black, less the mean image, (N, R).
-        ground: coefficients of a red, a green and a blue ground of 1 behind them, (N, 3, R).
-        pooled: whitened text of all captions, (T, D); the first is the null caption.
-        captions: which of them each example has, (N, V); `counts`, (N,), says how many count.
-        counts: captions of each example.
-        colours: ground that each of its captions asks for, (N, V, 3) in [0, 1].
-        fold: which fold leaves the example out, (N,).
-    """
-
-    image: Tensor
-    ground: Tensor
-    pooled: Tensor
-    captions: Tensor
-    counts: Tensor
-    colours: Tensor
-    fold: Tensor
-
-    def batch(
-        self, config: DraftTrainingConfig, rows: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Text (B, D), augmented, and coefficients (B, R) of `batch_size` examples of `rows`."""
-        size = config.batch_size
-        chosen = rows[torch.randint(len(rows), (size,), generator=generator)]
-        place = (torch.rand(size, generator=generator) * self.counts[chosen]).long()
-        place[torch.rand(size, generator=generator) < config.plain_fraction] = 0
-        text = self.pooled[self.captions[chosen, place]]
-        spread = config.text_noise * torch.rand(size, 1, generator=generator)
-        text = text + spread * torch.randn(text.shape, generator=generator)
-        kept = torch.rand(text.shape, generator=generator) >= config.text_dropout
-        text = text * kept / max(1 - config.text_dropout, 1e-6)
-        colours = self.colours[chosen, place]
-        return text, self.image[chosen] + torch.einsum("bc,bcr->br", colours, self.ground[chosen])
 
 
 @dataclass
@@ -258,7 +161,10 @@ class DraftTraining:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        steps, start = max(1, images // config.batch_size), self._resume(name, regression, optimizer)
+        steps, start = (
+            max(1, images // config.batch_size),
+            self._resume(name, regression, optimizer),
+        )
         if start < steps:
             examples, device = self._all_examples(), self.stage.device
             rows = torch.arange(len(examples.fold))
@@ -276,9 +182,7 @@ class DraftTraining:
                 text, target = examples.batch(config, rows, generator)
                 for group in optimizer.param_groups:
                     group["lr"] = config.learning_rate * _rate(step, steps)
-                with torch.autocast(
-                    device.type, dtype=self.stage.compute_dtype, enabled=reduced
-                ):
+                with torch.autocast(device.type, dtype=self.stage.compute_dtype, enabled=reduced):
                     found = regression(text.to(device))
                 loss = F.mse_loss(found.float(), target.to(device))
                 optimizer.zero_grad(set_to_none=True)
@@ -346,9 +250,11 @@ class DraftTraining:
         try:
             with safe_open(path, framework="pt") as file:
                 made_of = (file.metadata() or {}).get("made_of")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
         except (OSError, SafetensorError) as error:
-            raise CalotypeError(f"cannot read {path}: {error}; delete it to train it again") from error
+            raise CalotypeError(
+                f"cannot read {path}: {error}; delete it to train it again"
+            ) from error
         if made_of != self._made_of(name):
             raise CalotypeError(
                 f"got {path}, a draft of other data, settings or seed; expected those it was begun "
@@ -393,34 +299,13 @@ class DraftTraining:
     def _all_examples(self) -> DraftExamples:
         """The examples as coefficients of the draft's basis, projected once for all regressions."""
         if self._examples is None:
-            draft, folds = self._draft, max(1, self._config.folds)
-            basis, mean = draft.basis.detach().cpu(), draft.mean.detach().cpu()
-            known: dict[str, int] = {"": 0}
-            image, ground, captions, colours, fold = [], [], [], [], []
-            variants = self.config.data.caption_variants
-            for example in each_example(evenly_spaced(self.source, MOST_EXAMPLES), self._plan):
-                layers = image_and_grounds(torch.from_numpy(example.image)[None])
-                layers[:, 0] -= mean
-                coefficients = layers[0] @ basis.T
-                image.append(coefficients[0])
-                ground.append(coefficients[1:])
-                texts = example.captions[:variants]
-                own = [known.setdefault(text.text.strip(), len(known)) for text in texts] or [0]
-                captions.append(torch.tensor(own))
-                white = (255, 255, 255)
-                painted = [white if t.background is None else t.background for t in texts]
-                colours.append(torch.tensor(painted or [white]) / 255)
-                fold.append(fold_of(texts[0].text if texts else "", folds))
-            if len(known) == 1:
-                raise UsageError("got no captions to make drafts of; expected captions, or no draft")
-            self._examples = DraftExamples(
-                torch.stack(image),
-                torch.stack(ground),
-                self._pooled(list(known)),
-                nn.utils.rnn.pad_sequence(captions, batch_first=True),
-                torch.tensor([len(own) for own in captions]),
-                nn.utils.rnn.pad_sequence(colours, batch_first=True),
-                torch.tensor(fold),
+            draft = self._draft
+            self._examples = project_examples(
+                each_example(evenly_spaced(self.source, MOST_EXAMPLES), self._plan),
+                Basis(draft.basis.detach().cpu(), draft.mean.detach().cpu()),
+                variants=self.config.data.caption_variants,
+                fold=partial(fold_of, folds=max(1, self._config.folds)),
+                pool=self._pooled,
             )
         return self._examples
 
@@ -434,93 +319,6 @@ class DraftTraining:
             text = TextEmbedding(text.tokens.float(), text.mask).to(device)
             parts.append(pooling(text).cpu())
         return torch.cat(parts)
-
-
-def new_folds(stage: Stage, config: TrainConfig) -> DraftFolds:
-    """Folds of random weights, a function of the seed, with copies of the stage's draft and pooling.
-
-    Copies, since the stage's own may become shards on several processes.
-    """
-    draft, conditioner = draft_of(stage), text_conditioner(stage)
-    assert draft is not None and config.draft is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mixed_seed(config.seed, 0, "draft folds"))
-        made = [
-            CoefficientRegression(
-                config.stage.network.text_dim, draft.config.width, draft.config.rank
-            )
-            for _ in range(config.draft.folds)
-        ]
-    regressions = nn.ModuleList(made).to(stage.device)
-    pooling, copied = copy.deepcopy(conditioner.pooling), copy.deepcopy(draft)
-    return DraftFolds(pooling, copied, regressions).requires_grad_(False)
-
-
-@dataclass(frozen=True)
-class Basis:
-    """Principal components of images: orthonormal rows, (R, 3 * side²), and the mean image."""
-
-    basis: Tensor
-    mean: Tensor
-
-
-def image_and_grounds(pixels: Tensor) -> Tensor:
-    """What an image on any plain ground is a sum of.
-
-    Args:
-        pixels: straight-alpha RGBA, (B, side, side, 4) uint8.
-
-    Returns:
-        (B, 4, 3 * side²): the image on black, in [-1, 1], and what a red, a green and a blue ground
-        of 1 would add to it.
-    """
-    rgba = pixels.permute(0, 3, 1, 2).float() / 255
-    alpha = rgba[:, 3:]
-    image = (2 * rgba[:, :3] * alpha - 1).flatten(1)
-    behind = 2 * (1 - alpha).flatten(1)
-    grounds = torch.zeros(len(pixels), 3, 3, behind.shape[1])
-    grounds[:, range(3), range(3)] = behind[:, None]
-    return torch.cat((image[:, None], grounds.flatten(2)), 1)
-
-
-def fit_basis(pixels: Tensor, *, rank: int, seed: int) -> Basis:
-    """Principal components of images, each once on white and once on a random ground.
-
-    Args:
-        pixels: straight-alpha RGBA, (N, side, side, 4) uint8.
-        rank: components.
-        seed: of the grounds, and of the randomized decomposition (Halko et al. 2011,
-            arXiv:0909.4061).
-
-    Raises:
-        UsageError: there are fewer images than components, or all are alike.
-    """
-    if 2 * len(pixels) <= rank:
-        raise UsageError(
-            f"got {len(pixels)} images for a draft of rank {rank}; expected more than "
-            f"{rank // 2} images, or a smaller stage.network.draft.rank"
-        )
-    generator = torch.Generator().manual_seed(mixed_seed(seed, 0, "draft grounds"))
-    colours = torch.ones(2, len(pixels), 3)
-    colours[1] = torch.rand(len(pixels), 3, generator=generator)
-    images = []
-    for chosen in colours:
-        for start in range(0, len(pixels), 256):
-            layers = image_and_grounds(pixels[start : start + 256])
-            grounds = torch.einsum("bc,bcp->bp", chosen[start : start + 256], layers[:, 1:])
-            images.append(layers[:, 0] + grounds)
-    x = torch.cat(images)
-    mean = x.mean(0)
-    x -= mean
-    if float(x.abs().max()) < 1e-6:
-        raise UsageError(
-            f"got {len(pixels)} images that are all alike; expected different images to make a "
-            "draft's basis of"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mixed_seed(seed, 0, "draft basis"))
-        components = torch.svd_lowrank(x, q=min(rank + 64, *x.shape), niter=4)[2]
-    return Basis(components[:, :rank].T.contiguous(), mean)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from calotype.config import TrainConfig
 from calotype.data.source import ExampleSource
 from calotype.training.distributed import Group
-from calotype.training.draft import DraftFolds
+from calotype.training.draft_folds import DraftFolds
 from calotype.training.probe import Probe
 from calotype.training.state import TrainState
 from calotype.training.text import TextLookup

@@ -22,7 +22,8 @@ from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
 from calotype.training.distributed import ALONE, Group
 from calotype.training.draft import FOLDER as DRAFT_FOLDER
-from calotype.training.draft import DraftFolds, DraftTraining, new_folds
+from calotype.training.draft import DraftTraining
+from calotype.training.draft_folds import DraftFolds, new_folds
 from calotype.training.initial import initial_weights
 from calotype.training.job import StageJob
 from calotype.training.probe import Probe, read_probe

@@ -16,7 +16,7 @@ from calotype.config import TrainConfig
 from calotype.errors import CalotypeError
 from calotype.networks.lora import train_adapters
 from calotype.training.distributed import Group
-from calotype.training.draft import freeze_draft
+from calotype.training.draft_folds import freeze_draft
 from calotype.training.ema import EMA
 from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from calotype.training.parallel import Copies, Shards, Whole

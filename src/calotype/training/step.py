@@ -15,7 +15,7 @@ from calotype.config import TrainConfig
 from calotype.data.batches import Batch
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.training.distributed import Group
-from calotype.training.draft import DraftFolds, fold_of
+from calotype.training.draft_folds import DraftFolds, fold_of
 from calotype.training.learning_rate import decay_start, learning_rate
 from calotype.training.optimizer import set_learning_rate
 from calotype.training.randomness import StepDraws, draw_step, seed_networks

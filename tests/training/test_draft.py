@@ -1,0 +1,337 @@
+"""The draft: closed forms of its regression and its basis, folds that never see their captions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from calotype.cascade.stage import Stage
+from calotype.conditioning import TextEmbedding
+from calotype.config import (
+    DataConfig,
+    DraftConfig,
+    DraftTrainingConfig,
+    LevelConfig,
+    StageConfig,
+    TrainConfig,
+    UNetConfig,
+)
+from calotype.data.batches import composite
+from calotype.data.example import Caption, Example
+from calotype.data.source import ListSource
+from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.training.draft import DraftTraining
+from calotype.training.draft_examples import DraftExamples, fit_basis, image_and_grounds
+from calotype.training.draft_folds import draft_of, fold_of, new_folds
+from calotype.training.signals import Stopped
+
+WIDTH, SIDE, COUNT = 6, 8, 48
+
+
+def embedding(caption: str) -> Tensor:
+    """The made-up text states of a caption: (1, WIDTH)."""
+    generator = torch.Generator().manual_seed(fold_of(caption, 1 << 30))
+    return torch.randn(1, WIDTH, generator=generator)
+
+
+def embed(captions: Sequence[str]) -> TextEmbedding:
+    tokens = torch.stack([embedding(caption) for caption in captions])
+    return TextEmbedding(tokens, torch.ones(len(captions), 1, dtype=torch.bool))
+
+
+def opaque(colours: np.ndarray) -> np.ndarray:
+    return np.concatenate((colours, np.full((SIDE, SIDE, 1), 255)), 2).astype(np.uint8)
+
+
+def linear_source(count: int = COUNT) -> ListSource:
+    """Images whose pixels are a linear function of their caption's states."""
+    generator = torch.Generator().manual_seed(3)
+    weight = 12 * torch.randn(WIDTH, 3 * SIDE * SIDE, generator=generator)
+    examples = []
+    for number in range(count):
+        name = f"caption {number}"
+        pixels = (128 + embedding(name) @ weight).clamp(0, 255).reshape(SIDE, SIDE, 3)
+        examples.append(Example(name, opaque(pixels.round().numpy()), (Caption(name),)))
+    return ListSource(examples, fingerprint=f"linear {count}")
+
+
+def config(*, rank: int = WIDTH, **changes: object) -> TrainConfig:
+    network = UNetConfig(
+        levels=(LevelConfig(channels=8, blocks=1),),
+        text_dim=WIDTH,
+        head_dim=8,
+        text_pooling="whitened_mean",
+        draft=DraftConfig(width=64, rank=rank, resolution=SIDE),
+    )
+    settings = {"images": 64_000, "batch_size": 64, "text_noise": 0.0, "text_dropout": 0.0}
+    return TrainConfig(
+        stage=StageConfig(resolution=SIDE, network=network),
+        text_encoder="bytes:6",
+        data=DataConfig(),
+        draft=DraftTrainingConfig(**{**settings, **changes}),  # type: ignore[arg-type]
+    )
+
+
+def training(
+    folder: Path,
+    train: TrainConfig,
+    *,
+    source: ListSource | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> DraftTraining:
+    torch.manual_seed(0)
+    chosen = linear_source() if source is None else source
+    return DraftTraining(
+        Stage(train.stage), chosen, embed, config=train, folder=folder, progress=progress
+    )
+
+
+def test_images_that_are_linear_in_the_text_give_the_least_squares_solution(tmp_path: Path) -> None:
+    made = training(tmp_path, config())
+    made.train_main()
+    draft = draft_of(made.stage)
+    assert draft is not None
+    source = linear_source()
+    texts = torch.cat([embedding(example.key) for example in source.examples])
+    images = torch.stack([torch.from_numpy(e.image) for e in source.examples])
+    images = image_and_grounds(images)[:, 0]  # opaque: grounds add nothing
+    solution = torch.linalg.lstsq(torch.cat((texts, torch.ones(COUNT, 1)), 1), images).solution
+    expected = torch.cat((texts, torch.ones(COUNT, 1)), 1) @ solution
+    found = draft(texts).flatten(1).detach()
+    spread = images.var(0).mean()
+    assert (found - expected).square().mean() < 2e-3 * spread
+    assert (found - images).square().mean() < 5e-3 * spread  # clipping and rounding stay
+
+
+def test_basis_is_orthonormal_and_spans_what_the_images_vary_in() -> None:
+    pixels = torch.stack([torch.from_numpy(e.image) for e in linear_source().examples])
+    found = fit_basis(pixels, rank=WIDTH, seed=0)
+    torch.testing.assert_close(found.basis @ found.basis.T, torch.eye(WIDTH), atol=1e-5, rtol=0)
+    x = image_and_grounds(pixels)[:, 0] - found.mean
+    exact = torch.linalg.svd(x, full_matrices=False).S[WIDTH:].square().sum()
+    left = (x - x @ found.basis.T @ found.basis).square().sum()
+    assert left < 1.01 * exact + 1e-4
+
+
+def test_projected_parts_are_the_projected_composite() -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (5, SIDE, SIDE, 4)).astype(np.uint8)
+    colours = generator.integers(0, 256, (5, 3)).astype(np.float32)
+    painted = torch.from_numpy(composite(pixels, colours)).permute(0, 3, 1, 2).flatten(1)
+    layers = image_and_grounds(torch.from_numpy(pixels))
+    basis = torch.linalg.qr(torch.randn(3 * SIDE * SIDE, 20)).Q.T
+    parts = layers @ basis.T
+    summed = parts[:, 0] + torch.einsum("bc,bcr->br", torch.from_numpy(colours) / 255, parts[:, 1:])
+    torch.testing.assert_close(summed, painted @ basis.T, atol=1e-5, rtol=1e-5)
+
+
+def test_a_fold_never_sees_its_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, seen = linear_source(), dict[int, set[int]]()
+    names = [example.key for example in source.examples]
+    drawn = DraftExamples.batch
+
+    def watch(self, settings, rows, generator):  # type: ignore[no-untyped-def]
+        seen.setdefault(len(seen) if rows is not watch.last else len(seen) - 1, set())
+        watch.last = rows
+        seen[len(seen) - 1] |= set(rows.tolist())
+        return drawn(self, settings, rows, generator)
+
+    watch.last = None  # type: ignore[attr-defined]
+    monkeypatch.setattr(DraftExamples, "batch", watch)
+    train = config(images=640, folds=3, fold_images=640)
+    made = training(tmp_path, train, source=source)
+    made.train_main()
+    made.train_folds(new_folds(made.stage, train))
+    assert seen[0] == set(range(COUNT))
+    for fold in range(3):
+        left_out = {row for row, name in enumerate(names) if fold_of(name, 3) == fold}
+        assert left_out and seen[1 + fold] == set(range(COUNT)) - left_out
+
+
+def test_folds_are_chosen_row_by_row(tmp_path: Path) -> None:
+    train = config(images=640, folds=2, fold_images=640)
+    made = training(tmp_path, train)
+    made.train_main()
+    folds = new_folds(made.stage, train)
+    made.train_folds(folds)
+    text = embed(["a", "b", "c"])
+    mixed = folds(text, torch.tensor([-1, 0, 1]))
+    for row, fold in enumerate((-1, 0, 1)):
+        alone = folds(text, torch.full((3,), fold))
+        torch.testing.assert_close(mixed[row], alone[row])
+    own = draft_of(made.stage)
+    assert own is not None
+    pooled = made.stage.network.condition.text.pooling(text)  # type: ignore[union-attr]
+    torch.testing.assert_close(mixed[0], own(pooled)[0])
+
+
+def test_is_a_function_of_the_seed_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    train = config(images=6400, folds=2, fold_images=6400)
+
+    def trained(folder: Path, progress: Callable[[str, int, int], None]) -> dict[str, Tensor]:
+        made = training(folder, train, progress=progress)
+        made.train_main()
+        folds = new_folds(made.stage, train)
+        made.train_folds(folds)
+        return {**made.stage.state_dict(), **folds.state_dict()}
+
+    whole = trained(tmp_path / "whole", lambda *_: None)
+    for name in ("main", "fold-1"):
+
+        def stop(what: str, done: int, total: int, name: str = name) -> None:
+            if what == name and done > total // 2:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            trained(tmp_path / "cut", stop)
+    again = trained(tmp_path / "cut", lambda *_: None)
+    for key, tensor in whole.items():
+        assert torch.equal(tensor, again[key]), key
+
+
+def test_moves_nothing_but_the_draft(tmp_path: Path) -> None:
+    made = training(tmp_path, config(images=640))
+    before = {k: v.clone() for k, v in made.stage.state_dict().items()}
+    made.train_main()
+    changed = {k for k, v in made.stage.state_dict().items() if not torch.equal(before[k], v)}
+    assert changed and all(name.startswith("network.draft.") for name in changed)
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    training(tmp_path, config(images=640)).train_main()
+    with pytest.raises(CalotypeError, match="of other data, settings or seed; expected those"):
+        training(tmp_path, config(images=640), source=linear_source(40)).train_main()
+    with pytest.raises(CalotypeError, match="of other data, settings or seed"):
+        training(tmp_path, config(images=1280)).train_main()
+    (tmp_path / "main.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CalotypeError, match=r"cannot read .*main.safetensors"):
+        training(tmp_path, config(images=640)).train_main()
+
+
+def test_a_folder_without_the_draft_it_began_with_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CalotypeError, match="no longer holds the draft"):
+        training(tmp_path, config()).load_main()
+
+
+def examples(images: Sequence[np.ndarray], captions: tuple[Caption, ...]) -> ListSource:
+    return ListSource([Example(str(n), image, captions) for n, image in enumerate(images)])
+
+
+@pytest.mark.parametrize(
+    ("source", "rank", "message"),
+    [
+        (linear_source(1), 6, "got 1 images for a draft of rank 6; expected more than 3 images"),
+        (linear_source(20), 64, "got 20 images for a draft of rank 64; expected more than 32"),
+        (
+            examples([opaque(np.full((SIDE, SIDE, 3), 7.0))] * 9, (Caption("x"),)),
+            6,
+            "got 9 images that are all alike; expected different images",
+        ),
+        (
+            examples([e.image for e in linear_source(20).examples], ()),
+            6,
+            "got no captions to make drafts of; expected captions, or no draft",
+        ),
+    ],
+)
+def test_data_that_make_no_draft(
+    tmp_path: Path, source: ListSource, rank: int, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        training(tmp_path, config(rank=rank), source=source).train_main()
+
+
+def test_a_basis_of_another_resolution_is_refused() -> None:
+    network = config().stage.network
+    with pytest.raises(
+        ConfigError, match=r"got draft=.*resolution=8.* in a stage of 16 pixels; expected"
+    ):
+        StageConfig(resolution=16, network=network)
+
+
+def test_a_rank_above_the_numbers_of_an_image_is_refused() -> None:
+    with pytest.raises(ConfigError, match="got rank=193 for a draft of 8 pixels; expected 1 to"):
+        DraftConfig(rank=3 * SIDE * SIDE + 1, resolution=SIDE)
+
+
+@pytest.mark.parametrize("change", [{"folds": 1}, {"fold_fraction": 1.5}, {"text_dropout": -0.1}])
+def test_settings_out_of_range(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        DraftTrainingConfig(**change)  # type: ignore[arg-type]
+
+
+FAST = DraftTrainingConfig(images=64, batch_size=8, folds=2, fold_images=64)
+
+
+def same_files(one: Path, other: Path) -> None:
+    for path in one.rglob("*.safetensors"):
+        assert (other / path.relative_to(one)).read_bytes() == path.read_bytes(), path
+
+
+def test_a_run_with_folds_resumes_to_the_bit(  # type: ignore[no-untyped-def]
+    train, micro_recipe, tmp_path, monkeypatch
+):
+    recipe = micro_recipe(
+        with_draft=True, draft=FAST, total_images=20, grid_images=0, validation_images=0
+    )
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert train(recipe, whole) == 0
+
+    def step(*arguments, **options):  # type: ignore[no-untyped-def]
+        if arguments[0].images_seen == 12:
+            raise KeyboardInterrupt
+        return train_step(*arguments, **options)
+
+    from calotype.training import trainer
+
+    train_step = trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataclasses.replace(recipe), out)
+    monkeypatch.setattr(trainer, "train_step", train_step)
+    assert train(recipe, out, resume=True) == 0
+    same_files(whole / "checkpoints" / "20", out / "checkpoints" / "20")
+
+
+def test_only_the_draft_is_trained_anew(train, micro_recipe, tmp_path):  # type: ignore[no-untyped-def]
+    """A swapped draft changes nothing but the draft's own tensors."""
+    recipe = micro_recipe(with_draft=True, draft=FAST, total_images=8, validation_images=0)
+    assert train(recipe, tmp_path / "one") == 0
+    longer = micro_recipe(
+        with_draft=True, draft=dataclasses.replace(FAST, images=128), validation_images=0
+    )
+    settings = {"init": tmp_path / "one", "only_draft": True}
+    assert train(longer, tmp_path / "two", **settings) == 0
+    place = "checkpoints/latest/cascade/8/weights.safetensors"
+    before, after = load_file(tmp_path / "one" / place), load_file(tmp_path / "two" / place)
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed and all(name.startswith("network.draft.") for name in changed)
+    # Diffusion can follow, on the new draft.
+    assert train(longer, tmp_path / "two", resume=True, images=4) == 0
+
+
+def test_only_the_draft_needs_a_recipe_that_has_one(train, micro_recipe, tmp_path):  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match="got --only draft for micro, whose first stage trains no"):
+        train(micro_recipe(), tmp_path / "run", only_draft=True)
+
+
+def test_rows_see_their_folds_in_training(micro) -> None:  # type: ignore[no-untyped-def]
+    from calotype.training.randomness import draw_step
+
+    settings = micro(with_draft=True, draft=dataclasses.replace(FAST, fold_fraction=0.5))
+    plain = micro(with_draft=True, draft=dataclasses.replace(FAST, folds=0))
+    shape = torch.Size((64, 3, 8, 8))
+    schedule = Stage(settings.stage).schedule
+    with_folds = draw_step(settings, schedule, 0, shape=shape)
+    without = draw_step(plain, schedule, 0, shape=shape)
+    assert with_folds.folded is not None and without.folded is None
+    assert 16 < int(with_folds.folded.sum()) < 48
+    assert torch.equal(with_folds.eps, without.eps)
+    assert torch.equal(with_folds.logsnr, without.logsnr)
