@@ -40,8 +40,8 @@ class TextEmbedding:
         """The same embedding on another device."""
         return TextEmbedding(self.tokens.to(device), self.mask.to(device))
 
-    def __getitem__(self, rows: slice) -> TextEmbedding:
-        """A part of the batch."""
+    def __getitem__(self, rows: slice | Tensor) -> TextEmbedding:
+        """A part of the batch, by a slice or by row numbers."""
         return TextEmbedding(self.tokens[rows], self.mask[rows])
 
     def drop(self, keep: Tensor) -> TextEmbedding:

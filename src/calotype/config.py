@@ -26,7 +26,12 @@ from calotype.schedule_config import (
     Sampler,
     SamplingConfig,
 )
-from calotype.tuning_config import DraftTrainingConfig, LoraConfig, PreservationConfig
+from calotype.tuning_config import (
+    DraftTrainingConfig,
+    LoraConfig,
+    LowresEstimatesConfig,
+    PreservationConfig,
+)
 from calotype.typed_json import Retired, from_dict, load_config, override, to_dict
 
 __all__ = [
@@ -41,6 +46,7 @@ __all__ = [
     "LevelConfig",
     "LoraConfig",
     "LowresConfig",
+    "LowresEstimatesConfig",
     "NetworkConfig",
     "NormalLogSNR",
     "OptimizerConfig",
@@ -281,6 +287,8 @@ class TrainConfig:
         posthoc_ema_images: images between snapshots of the averages whose length `calotype ema`
             chooses after training; 0 = none.
         draft: how the draft is trained, before the rest; needed by a network that has one.
+        lowres_estimates: train on low-resolution images as the stage before makes them, too; None =
+            on true ones alone.
         lora: train low-rank adapters alone; None = all weights.
         preservation: examples of what was known before, in every batch.
         text_dropout: share of captions replaced by the null caption.
@@ -305,6 +313,7 @@ class TrainConfig:
     ema_halflife_images: int = 25_000
     posthoc_ema_images: int = 0
     draft: DraftTrainingConfig | None = None
+    lowres_estimates: LowresEstimatesConfig | None = None
     lora: LoraConfig | None = None
     preservation: PreservationConfig | None = None
     text_dropout: float = 0.1
@@ -329,6 +338,11 @@ class TrainConfig:
         for name in ("checkpoint_images", "keep_checkpoints", "ema_halflife_images"):
             in_range(name, getattr(self, name), 1, 10**13)
         in_range("posthoc_ema_images", self.posthoc_ema_images, 0, 10**13)
+        require(
+            self.lowres_estimates is None or self.stage.lowres_resolution is not None,
+            "got lowres_estimates for a base stage; expected them for super-resolution alone: set "
+            "lowres_estimates=null",
+        )
         require(
             self.lora is None or self.posthoc_ema_images == 0,
             "got lora with posthoc_ema_images; expected one of them: averages of the factors are "

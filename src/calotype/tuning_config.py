@@ -1,4 +1,5 @@
-"""Typed settings of training in parts: the draft first, adapters alone, examples to preserve.
+"""Typed settings of training in parts: the draft first, adapters alone, examples to preserve,
+low-resolution images as another stage makes them.
 
 Frozen dataclasses, checked when they are made. `calotype.config` shows these too.
 """
@@ -59,6 +60,36 @@ class DraftTrainingConfig:
         )
         in_range("fold_images", self.fold_images, 1, 10**13)
         in_range("fold_fraction", self.fold_fraction, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowresEstimatesConfig:
+    """Super-resolution that has seen what it gets; see `training/estimates.py`.
+
+    A fraction of the low-resolution images are the estimates that the stage before makes of them:
+    noised, and denoised by it in a few steps. They are aligned with their truth, and have that
+    stage's own grain.
+
+    Args:
+        model: has the stage before: "default", a cascade, a run, or a checkpoint of one.
+        fraction: of the rows of a batch.
+        sigma_min: smallest sigma/alpha of the noise, which is drawn log-uniformly.
+        sigma_max: largest sigma/alpha.
+        steps: of the stage before.
+    """
+
+    model: str
+    fraction: float = 0.5
+    sigma_min: float = 0.1
+    sigma_max: float = 1.0
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        in_range("fraction", self.fraction, 0.0, 1.0)
+        in_range("sigma_min", self.sigma_min, 1e-3, 1e3)
+        in_range("sigma_max", self.sigma_max, self.sigma_min, 1e3)
+        in_range("steps", self.steps, 1, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,8 @@ class Batch:
         weights: how much each example's loss counts, (B,); None = all 1.
         share: which part of a batch of several processes this is; None = all of it.
         first_captions: of each example, whichever of its captions was chosen; "" = it has none.
+        whole_lowres: what `lowres` are crops of, (B, 3, h, w), mirrored alike; None = not asked for.
+        places: row and column where `lowres` begin in them, (B, 2) int64; None = not asked for.
     """
 
     x: Tensor
@@ -74,6 +76,8 @@ class Batch:
     weights: Tensor | None = None
     share: BatchShare | None = None
     first_captions: tuple[str, ...] = ()
+    whole_lowres: Tensor | None = None
+    places: Tensor | None = None
 
     @property
     def images(self) -> int:
@@ -92,6 +96,7 @@ class BatchPlan:
     seed: int
     rank: int = 0
     world_size: int = 1
+    whole_lowres: bool = False
 
     def __post_init__(self) -> None:
         """Check that the sizes fit each other."""
@@ -131,6 +136,7 @@ def batches(
     prefetch: int = 3,
     rank: int = 0,
     world_size: int = 1,
+    whole_lowres: bool = False,
 ) -> Generator[Batch, None, None]:
     """Batches without end from `start_position` on; close the generator to stop.
 
@@ -145,6 +151,7 @@ def batches(
         prefetch: batches made ahead on a background thread; 0 = none, in the caller's thread.
         rank: this process; it gets positions rank, rank + world_size, ... of each batch.
         world_size: count of processes; the global order does not depend on it.
+        whole_lowres: add the whole low-resolution images to crops, and where these are.
 
     Raises:
         ConfigError: sizes do not fit each other.
@@ -158,6 +165,7 @@ def batches(
         seed=seed,
         rank=rank,
         world_size=world_size,
+        whole_lowres=whole_lowres,
     )
     if len(source) == 0:
         raise CalotypeError("the data has no examples to train on; check --data and data.styles")
@@ -209,11 +217,19 @@ class _Reader:
             texts.append("" if caption is None else caption.text)
             background = None if caption is None else caption.background
             colours.append(WHITE if background is None else background)
-        pixels = self._cut(examples, positions)
-        x = torch.from_numpy(composite(pixels, np.array(colours, np.float32))).permute(0, 3, 1, 2)
-        lowres = None
+        grounds = np.array(colours, np.float32)
+        corners = self._corners(positions)
+        flips = draw(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
+        x = _painted(cut(examples, corners, flips, side=self._side), grounds)
+        lowres = whole_lowres = places = None
         if plan.lowres_resolution is not None:
             lowres = area_resize(x, x.shape[-1] // plan.grid)
+            if plan.whole_lowres:
+                whole = cut(examples, np.zeros_like(corners), flips, side=plan.resolution)
+                whole_lowres = area_resize(_painted(whole, grounds), plan.lowres_resolution)
+                mirrored = plan.resolution - self._side - corners[:, 1]
+                corners[:, 1] = np.where(flips, mirrored, corners[:, 1])
+                places = torch.from_numpy(corners // plan.grid)
         keys = tuple(example.key for example in examples)
         share = None
         if plan.world_size > 1:
@@ -221,8 +237,30 @@ class _Reader:
             share = BatchShare(rows, plan.batch_size)
         first = tuple(e.captions[0].text if e.captions else "" for e in examples)
         return Batch(
-            x, lowres, tuple(texts), keys, position, end, share=share, first_captions=first
+            x,
+            lowres,
+            tuple(texts),
+            keys,
+            position,
+            end,
+            share=share,
+            first_captions=first,
+            whole_lowres=whole_lowres,
+            places=places,
         )
+
+    @property
+    def _side(self) -> int:
+        crop = self.plan.config.crop
+        return self.plan.resolution if crop is None else crop
+
+    def _corners(self, positions: Ints) -> Ints:
+        """Row and column where each crop begins, (B, 2)."""
+        plan = self.plan
+        places = (plan.resolution - self._side) // plan.grid + 1
+        streams = (Stream.ROW, Stream.COLUMN)
+        drawn = [draw(plan.seed, positions, stream=stream, below=places) for stream in streams]
+        return np.stack(drawn, axis=1) * plan.grid
 
     def _examples(self, positions: Ints) -> list[Prepared]:
         """The example at each position, stepping over unusable ones."""
@@ -294,20 +332,20 @@ class _Reader:
         key, reason = next(iter((report.broken or report.skipped).items()))
         return f"{key}: {reason}"
 
-    def _cut(self, examples: list[Prepared], positions: Ints) -> NDArray[np.uint8]:
-        """(B, H, W, 4): whole pictures or crops, mirrored where drawn."""
-        plan = self.plan
-        side = plan.resolution if plan.config.crop is None else plan.config.crop
-        places = (plan.resolution - side) // plan.grid + 1
-        rows = draw(plan.seed, positions, stream=Stream.ROW, below=places) * plan.grid
-        columns = draw(plan.seed, positions, stream=Stream.COLUMN, below=places) * plan.grid
-        flips = draw(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
-        pixels = np.empty((len(examples), side, side, 4), np.uint8)
-        for i, example in enumerate(examples):
-            top, left = int(rows[i]), int(columns[i])
-            cut = example.image[top : top + side, left : left + side]
-            pixels[i] = cut[:, ::-1] if flips[i] else cut
-        return pixels
+
+def cut(examples: list[Prepared], corners: Ints, flips: Ints, *, side: int) -> NDArray[np.uint8]:
+    """(B, side, side, 4): squares from `corners`, (B, 2), on, mirrored where `flips`, (B,)."""
+    pixels = np.empty((len(examples), side, side, 4), np.uint8)
+    for i, example in enumerate(examples):
+        top, left = corners[i]
+        square = example.image[top : top + side, left : left + side]
+        pixels[i] = square[:, ::-1] if flips[i] else square
+    return pixels
+
+
+def _painted(pixels: NDArray[np.uint8], colours: NDArray[np.float32]) -> Tensor:
+    """(B, 3, H, W) in [-1, 1], channels last in memory."""
+    return torch.from_numpy(composite(pixels, colours)).permute(0, 3, 1, 2)
 
 
 def composite(pixels: NDArray[np.uint8], colours: NDArray[np.float32]) -> NDArray[np.float32]:

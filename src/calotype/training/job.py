@@ -9,6 +9,7 @@ from calotype.config import TrainConfig
 from calotype.data.source import ExampleSource
 from calotype.training.distributed import Group
 from calotype.training.draft_folds import DraftFolds
+from calotype.training.estimates import LowresEstimates
 from calotype.training.probe import Probe
 from calotype.training.state import TrainState
 from calotype.training.text import TextLookup
@@ -28,6 +29,7 @@ class StageJob:
         state: changes.
         preserved: examples of what was known before, mixed into every batch, or None.
         drafts: the draft and its folds, for a base whose rows are conditioned on either, or None.
+        estimates: of low-resolution pictures by the stage before, or None.
     """
 
     config: TrainConfig
@@ -39,6 +41,7 @@ class StageJob:
     state: TrainState
     preserved: ExampleSource | None = None
     drafts: DraftFolds | None = None
+    estimates: LowresEstimates | None = None
 
     @property
     def group(self) -> Group:
@@ -47,11 +50,13 @@ class StageJob:
 
     @property
     def fingerprint(self) -> str:
-        """Of all data that is trained on."""
-        if self.preserved is None:
-            return self.source.fingerprint
-        both = f"{self.source.fingerprint} {self.preserved.fingerprint}"
-        return hashlib.sha256(both.encode()).hexdigest()
+        """Of all data that is trained on, and of the stage that estimates some of it."""
+        parts = [self.source.fingerprint]
+        if self.preserved is not None:
+            parts.append(self.preserved.fingerprint)
+        if self.estimates is not None:
+            parts.append(self.estimates.sha256)
+        return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @property
     def images(self) -> int:

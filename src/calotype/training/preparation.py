@@ -24,6 +24,7 @@ from calotype.training.distributed import ALONE, Group
 from calotype.training.draft import FOLDER as DRAFT_FOLDER
 from calotype.training.draft import DraftTraining
 from calotype.training.draft_folds import DraftFolds, new_folds
+from calotype.training.estimates import load_estimates
 from calotype.training.initial import initial_weights
 from calotype.training.job import StageJob
 from calotype.training.probe import Probe, read_probe
@@ -122,6 +123,7 @@ def prepare_job(
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
     text = _embedded(preparation, config, sources)
     runtime = preparation.runtime
+    estimates = load_estimates(config, runtime)
     state = new_state(config, device=runtime.device, dtype=DTYPES[runtime.dtype])
     if init is not None:
         weights = initial_weights(init, resolution=resolution)
@@ -149,7 +151,9 @@ def prepare_job(
     if preparation.group.is_first:
         unseen = _probe(held_out, config)
         trained = None if unseen is None else _probe(source, config, limit=len(unseen))
-    return StageJob(config, offset, source, text, unseen, trained, state, preserved, drafts)
+    return StageJob(
+        config, offset, source, text, unseen, trained, state, preserved, drafts, estimates
+    )
 
 
 def _adapter_weights(stage: Stage) -> dict[str, Tensor]:

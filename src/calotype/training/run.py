@@ -21,6 +21,7 @@ from calotype.errors import CalotypeError, UsageError
 from calotype.training import resume
 from calotype.training.assemble import stage_runs
 from calotype.training.distributed import Group, OtherProcessFailed, open_group
+from calotype.training.estimates import check_estimates
 from calotype.training.exports import without_adapters
 from calotype.training.guards import Guards
 from calotype.training.job import StageJob
@@ -108,6 +109,7 @@ def _run(recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: G
         )
     for config in recipe.stages:
         check_batches(config, group)
+        check_estimates(config)
     with stop_on_signals(group) as stop, ExitStack() as stack:
         if group.is_first:
             make_run_folder(out)
@@ -248,6 +250,10 @@ class _Run:
         if state["data_fingerprint"] == job.fingerprint:
             return
         text = f"the data in {self.data} has changed since the checkpoint was written"
+        if job.estimates is not None:
+            text = (
+                f"the data in {self.data}, or the weights of lowres_estimates.model, have changed"
+            )
         if not self.options.allow_inexact_resume:
             raise CalotypeError(f"{text}; restore it, or add --allow-inexact-resume")
         self.say(f"{text}: going on, but not exactly")

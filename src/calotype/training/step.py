@@ -16,9 +16,10 @@ from calotype.data.batches import Batch
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.training.distributed import Group
 from calotype.training.draft_folds import DraftFolds, fold_of
+from calotype.training.estimates import LowresEstimates
 from calotype.training.learning_rate import decay_start, learning_rate
 from calotype.training.optimizer import set_learning_rate
-from calotype.training.randomness import StepDraws, draw_step, seed_networks
+from calotype.training.randomness import PreparedNoise, StepDraws, draw_step, seed_networks
 from calotype.training.shards import whole
 from calotype.training.state import TrainState
 from calotype.training.text import TextLookup
@@ -49,27 +50,6 @@ class StepMetrics:
     logsnr: Tensor
 
 
-class PreparedNoise:
-    """A `NoiseSource` of numbers that were drawn already, for parts of a batch."""
-
-    def __init__(self, numbers: Tensor) -> None:
-        """Keep the numbers, (B, 3, H, W)."""
-        self._numbers = numbers
-
-    def normal(self, shape: Sequence[int]) -> Tensor:
-        """The numbers, which must have this shape."""
-        assert tuple(shape) == tuple(self._numbers.shape)
-        return self._numbers
-
-    def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Nothing: only normal numbers were drawn ahead.
-
-        Raises:
-            RuntimeError: always; conditioning in training draws normal numbers alone.
-        """
-        raise RuntimeError(f"got a call for uniform noise {tuple(shape)}; expected normal only")
-
-
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -77,6 +57,7 @@ def train_step(
     *,
     config: TrainConfig,
     drafts: DraftFolds | None = None,
+    estimates: LowresEstimates | None = None,
 ) -> StepMetrics:
     """Train on one batch; everything random is a function of seed and position.
 
@@ -90,15 +71,20 @@ def train_step(
         text: captions -> embeddings; None for a network without text.
         config: of the stage.
         drafts: of a base that is conditioned on the drafts of folds as well.
+        estimates: take the place of some low-resolution pictures.
     """
     images = batch.images
     shape = torch.Size((images, *batch.x.shape[1:]))
-    draws = draw_step(config, state.stage.schedule, state.position, shape=shape)
-    embedded = None if text is None else text(batch.captions)
-    state.optimizer.zero_grad(set_to_none=True)
-    own = _accumulate(
-        state, batch, _own(draws, batch), embedded=embedded, config=config, drafts=drafts
+    estimated = None if estimates is None else estimates.shape(batch)
+    draws = draw_step(
+        config, state.stage.schedule, state.position, shape=shape, estimated=estimated
     )
+    own_draws = _own(draws, batch)
+    embedded = None if text is None else text(batch.captions)
+    if estimates is not None:
+        batch = replace(batch, lowres=estimates(batch, embedded, own_draws))
+    state.optimizer.zero_grad(set_to_none=True)
+    own = _accumulate(state, batch, own_draws, embedded=embedded, config=config, drafts=drafts)
     losses = _of_all(own, batch, state.parallel.group)
     loss = float(losses.sum()) / images
     norm = _clip(state.stage, config.optimizer.grad_clip_norm)

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import closing
 
 import torch
+from torch import Tensor
 
 from calotype.config import TrainConfig
 from calotype.data.batches import Batch, BatchShare, batches
@@ -20,7 +21,7 @@ def training_batches(job: StageJob) -> Generator[Batch, None, None]:
     config, position = job.config, job.state.position
     if job.preserved is None:
         size = config.batch_size
-        return _open(job.source, config, batch_size=size, start=position, group=job.group)
+        return _open(job, job.source, batch_size=size, start=position)
     return _mixed(job, job.preserved, position)
 
 
@@ -46,9 +47,8 @@ def _mixed(job: StageJob, preserved: ExampleSource, position: int) -> Generator[
     new = config.batch_size - kept
     number = position // config.batch_size  # batches before this one, all of full size
     weight = 1.0 if config.preservation is None else config.preservation.weight
-    group = job.group
-    first = _open(job.source, config, batch_size=new, start=number * new, group=group)
-    second = _open(preserved, config, batch_size=kept, start=number * kept, group=group)
+    first = _open(job, job.source, batch_size=new, start=number * new)
+    second = _open(job, preserved, batch_size=kept, start=number * kept)
     with closing(first), closing(second):
         while True:
             yield joined(next(first), next(second), weight=weight, position=position)
@@ -73,15 +73,12 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
     share = None
     if new.share is not None:
         share = BatchShare(tuple(n for n, place in enumerate(order) if place in own), total)
-    lowres = None
-    if new.lowres is not None and kept.lowres is not None:
-        lowres = torch.cat((new.lowres, kept.lowres))[rows]
     captions, keys = (*new.captions, *kept.captions), (*new.keys, *kept.keys)
     first = (*new.first_captions, *kept.first_captions)
     weights = torch.cat((torch.ones(len(new.x)), torch.full((len(kept.x),), weight)))
     return Batch(
         torch.cat((new.x, kept.x))[rows],
-        lowres,
+        _rows_of(new.lowres, kept.lowres, rows),
         tuple(captions[row] for row in rows),
         tuple(keys[row] for row in rows),
         position,
@@ -89,7 +86,13 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
         weights[rows],
         share,
         tuple(first[row] for row in rows),
+        _rows_of(new.whole_lowres, kept.whole_lowres, rows),
+        _rows_of(new.places, kept.places, rows),
     )
+
+
+def _rows_of(new: Tensor | None, kept: Tensor | None, rows: list[int]) -> Tensor | None:
+    return None if new is None or kept is None else torch.cat((new, kept))[rows]
 
 
 def _interleaved(new: int, kept: int) -> list[int]:
@@ -110,8 +113,9 @@ def _own(batch: Batch, before: int) -> list[int]:
 
 
 def _open(
-    source: ExampleSource, config: TrainConfig, *, batch_size: int, start: int, group: Group
+    job: StageJob, source: ExampleSource, *, batch_size: int, start: int
 ) -> Generator[Batch, None, None]:
+    config, estimates = job.config, job.estimates
     return batches(
         source,
         resolution=config.stage.resolution,
@@ -120,6 +124,9 @@ def _open(
         batch_size=batch_size,
         seed=config.seed,
         start_position=start,
-        rank=group.rank,
-        world_size=group.world_size,
+        rank=job.group.rank,
+        world_size=job.group.world_size,
+        whole_lowres=config.data.crop is not None
+        and estimates is not None
+        and estimates.of_whole_images,
     )

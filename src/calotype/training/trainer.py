@@ -91,7 +91,14 @@ class StageTrainer:
             before, began = state.images_seen, time.perf_counter()
             batch = shortened(next(stream), job.config.total_images - before)
             waited = time.perf_counter() - began
-            metrics = train_step(state, batch, job.text, config=job.config, drafts=job.drafts)
+            metrics = train_step(
+                state,
+                batch,
+                job.text,
+                config=job.config,
+                drafts=job.drafts,
+                estimates=job.estimates,
+            )
             self._write_down(metrics, StepTimes(time.perf_counter() - began, waited), batch)
             stop.agree()
             if self._guards.spiked(state, metrics) and self._pass_over(batch):
@@ -233,6 +240,8 @@ def shortened(batch: Batch, images: int) -> Batch:
         batch,
         x=batch.x[:images],
         lowres=None if batch.lowres is None else batch.lowres[:images],
+        whole_lowres=None if batch.whole_lowres is None else batch.whole_lowres[:images],
+        places=None if batch.places is None else batch.places[:images],
         captions=batch.captions[:images],
         keys=batch.keys[:images],
         first_captions=batch.first_captions[:images],

@@ -1,0 +1,226 @@
+"""Low-resolution images as the stage before makes them, to train super-resolution on.
+
+A stage that is trained on true low-resolution images alone meets other ones when it samples: those
+of the stage before, with its grain and its soft edges. Here a row's image is noised to a moderate
+level and denoised by that stage with the row's caption, in a few deterministic steps. What comes
+back is still aligned with its truth, and looks like the work of that stage.
+
+The start is that of SDEdit (Meng et al. 2021, arXiv:2108.01073).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from calotype.cascade.find import find_cascade
+from calotype.cascade.io import STAGE_FILE, StageEntry, load_settings, load_stage, read_cascade_file
+from calotype.cascade.runtime import DTYPES, Runtime
+from calotype.cascade.stage import Stage
+from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.config import LowresEstimatesConfig, StageConfig, TrainConfig
+from calotype.data.batches import Batch
+from calotype.data.resize import area_resize
+from calotype.diffusion import (
+    Denoiser,
+    add_noise,
+    alpha_sigma,
+    broadcast_to_image,
+    karras_levels,
+    thresholding,
+)
+from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.training.randomness import PreparedNoise, StepDraws
+
+_ROWS = 64  # that are estimated at once
+
+
+@dataclass(frozen=True, eq=False)
+class LowresEstimates:
+    """The stage before, and how it estimates low-resolution images; frozen, and never saved.
+
+    Args:
+        stage: the stage before. A base sees whole images, for it may decide layout; a
+            super-resolution stage the crop alone, beside its own low-resolution version of it.
+        steps: it takes.
+        sha256: of its weights.
+    """
+
+    stage: Stage
+    steps: int
+    sha256: str = ""
+
+    @property
+    def of_whole_images(self) -> bool:
+        """Whether the stage before wants whole images."""
+        return self.stage.config.lowres_resolution is None
+
+    def shape(self, batch: Batch) -> torch.Size:
+        """Shape of the images that are estimated, of all processes' rows, (B, 3, h, w)."""
+        return torch.Size((batch.images, *self._truth(batch).shape[1:]))
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, text: TextEmbedding | None, draws: StepDraws) -> Tensor:
+        """The low-resolution images of a batch, some of them estimated.
+
+        Args:
+            batch: with whole low-resolution images, if it has crops and the stage wants them.
+            text: of the batch's captions.
+            draws: of the batch: which rows, their level and noise.
+
+        Returns:
+            (B, 3, h, w); rows that are not estimated are those of `batch.lowres`.
+        """
+        assert batch.lowres is not None  # the settings were checked
+        assert draws.estimate_sigma is not None and draws.estimate_noise is not None
+        device, truth = self.stage.device, self._truth(batch)
+        lowres, side = batch.lowres.to(device, copy=True), batch.lowres.shape[-1]
+        for rows in torch.split(draws.estimate_sigma.nonzero().flatten(), _ROWS):
+            own = None
+            if text is not None and self.stage.config.network.text_dim > 0:
+                own = text[rows].to(device)
+            sigmas, noise = draws.estimate_sigma[rows].tolist(), draws.estimate_noise[rows]
+            estimate = self._estimate(truth[rows].to(device), own, sigmas, noise.to(device))
+            if batch.places is not None and self.of_whole_images:
+                corners = batch.places[rows].tolist()
+                crops = zip(estimate, corners, strict=True)
+                estimate = torch.stack([x[:, i : i + side, j : j + side] for x, (i, j) in crops])
+            lowres[rows.to(device)] = estimate
+        return lowres
+
+    def _truth(self, batch: Batch) -> Tensor:
+        truth = batch.whole_lowres if self.of_whole_images else None
+        truth = batch.lowres if truth is None else truth
+        assert truth is not None
+        return truth
+
+    def _estimate(
+        self, x: Tensor, text: TextEmbedding | None, sigmas: Sequence[float], eps: Tensor
+    ) -> Tensor:
+        sampling = self.stage.config.sampling
+        levels = [
+            karras_levels(
+                self.steps,
+                sigma_max=sigma,
+                sigma_min=min(sampling.sigma_min, sigma / 2),
+                rho=sampling.rho,
+            )
+            for sigma in sigmas
+        ]
+        threshold = thresholding(
+            sampling.threshold_percentile, max_value=sampling.threshold_ceiling
+        )
+        denoise = threshold(self.stage.denoiser(self._condition(x, text, eps)))
+        return denoised(denoise, x, eps, torch.stack(levels)).clamp(-1, 1)
+
+    def _condition(self, x: Tensor, text: TextEmbedding | None, noise: Tensor) -> Conditioning:
+        config = self.stage.config
+        if config.lowres_resolution is None:
+            return Conditioning(text)
+        side = x.shape[-1] * config.lowres_resolution // config.resolution
+        # At aug_level 0 there is no noise, but a source has to be given.
+        return self.stage.lowres_condition(
+            area_resize(x, side),
+            text,
+            size=(x.shape[2], x.shape[3]),
+            aug_level=0.0,
+            noise=PreparedNoise(noise),
+        )
+
+
+def denoised(denoise: Denoiser, x: Tensor, eps: Tensor, levels: Tensor) -> Tensor:
+    """Noise images and denoise them with DDIM steps, each along levels of its own.
+
+    Args:
+        denoise: the denoiser.
+        x: clean images, (B, 3, h, w).
+        eps: standard normal noise, like `x`.
+        levels: log-SNR, (B, N+1), rising and ending at +inf.
+
+    Reference: Song et al. 2020, Eq. 12 without noise, arXiv:2010.02502.
+    """
+    grid = levels.to(torch.float32).T  # as the network sees them
+    z = add_noise(x, grid[0].to(x.device), eps)
+    for logsnr, following in zip(grid[:-1], grid[1:], strict=True):
+        x_hat = denoise(z, logsnr.to(x.device)).x_hat
+        (alpha, sigma), (alpha_next, sigma_next) = alpha_sigma(logsnr), alpha_sigma(following)
+        ratio = sigma_next / sigma
+        z = broadcast_to_image(ratio, z) * z
+        z = z + broadcast_to_image(alpha_next - alpha * ratio, z) * x_hat
+    return z
+
+
+def check_estimates(config: TrainConfig) -> None:
+    """Refuse a stage before that does not fit, from its settings alone.
+
+    Raises:
+        UsageError: there is no such model, or it has no such stage.
+        ConfigError: the stage reads captions in another way, or crops do not fit it.
+    """
+    if config.lowres_estimates is None:
+        return
+    folder, entry = _find(config, config.lowres_estimates)
+    before = load_settings(folder / entry.folder / STAGE_FILE, StageConfig)
+    encoder, text_dim = read_cascade_file(folder).text_encoder, before.network.text_dim
+    model = config.lowres_estimates.model
+    own = (config.text_encoder, config.stage.network.text_dim)
+    if text_dim > 0 and (encoder, text_dim) != own:
+        raise ConfigError(
+            f"got lowres_estimates.model={model!r}, which reads captions by {encoder!r} "
+            f"({text_dim} channels) in a recipe with {own[0]!r} ({own[1]}); expected both alike: "
+            "choose another model, or set lowres_estimates=null"
+        )
+    _check_crop(config, before)
+
+
+def _check_crop(config: TrainConfig, before: StageConfig) -> None:
+    """A super-resolution stage gets crops: they must be as many of its pixels as it can take."""
+    crop, lowres = config.data.crop, before.lowres_resolution
+    if crop is None or lowres is None or config.stage.lowres_resolution is None:
+        return
+    factor = config.stage.resolution // config.stage.lowres_resolution
+    side, enlarges = crop // factor, before.resolution // lowres
+    if side % before.network.divisor or side % enlarges:
+        raise ConfigError(
+            f"got data.crop={crop}, which is {side} pixels for the {before.resolution} stage of "
+            f"lowres_estimates.model; expected a multiple of {before.network.divisor} and of "
+            f"{enlarges} there: choose another crop"
+        )
+
+
+def load_estimates(config: TrainConfig, runtime: Runtime) -> LowresEstimates | None:
+    """The stage before, on the runtime's device and in its number type; None where none is set.
+
+    Raises:
+        CalotypeError: its files are missing or damaged.
+    """
+    if config.lowres_estimates is None:
+        return None
+    folder, entry = _find(config, config.lowres_estimates)
+    stage = load_stage(folder / entry.folder, sha256=entry.sha256).to(runtime.device)
+    stage.compute_dtype = DTYPES[runtime.dtype]
+    return LowresEstimates(
+        stage.requires_grad_(False).eval(), config.lowres_estimates.steps, entry.sha256
+    )
+
+
+def _find(config: TrainConfig, estimates: LowresEstimatesConfig) -> tuple[Path, StageEntry]:
+    """The cascade of the model, and its stage before the one that is trained."""
+    try:
+        folder = find_cascade(estimates.model)
+        entries = read_cascade_file(folder).stages
+    except CalotypeError as error:
+        raise UsageError(f"lowres_estimates.model: {error}") from error
+    resolution = config.stage.lowres_resolution
+    for entry in entries:
+        if entry.folder == str(resolution):
+            return folder, entry
+    stages = ", ".join(entry.folder for entry in entries)
+    raise UsageError(
+        f"got lowres_estimates.model={estimates.model!r} with stages of {stages} pixels; expected "
+        f"one of {resolution}: choose another model, or set lowres_estimates=null"
+    )
