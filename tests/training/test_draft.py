@@ -307,12 +307,22 @@ def test_only_the_draft_is_trained_anew(train, micro_recipe, tmp_path):  # type:
     longer = micro_recipe(
         with_draft=True, draft=dataclasses.replace(FAST, images=128), validation_images=0
     )
+    # Of another rank and width: what the rest sees is an image.
+    network = dataclasses.replace(
+        longer.stages[0].stage.network, draft=DraftConfig(width=24, rank=10, resolution=8)
+    )
+    stage = dataclasses.replace(longer.stages[0].stage, network=network)
+    longer = dataclasses.replace(
+        longer, stages=(dataclasses.replace(longer.stages[0], stage=stage),)
+    )
     settings = {"init": tmp_path / "one", "only_draft": True}
     assert train(longer, tmp_path / "two", **settings) == 0
     place = "checkpoints/latest/cascade/8/weights.safetensors"
     before, after = load_file(tmp_path / "one" / place), load_file(tmp_path / "two" / place)
-    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    assert changed and all(name.startswith("network.draft.") for name in changed)
+    assert after["network.draft.basis"].shape == (10, 3 * 8 * 8)
+    for name, value in before.items():
+        if not name.startswith("network.draft."):
+            assert torch.equal(value, after[name]), name
     # Diffusion can follow, on the new draft.
     assert train(longer, tmp_path / "two", resume=True, images=4) == 0
 

@@ -63,7 +63,8 @@ class Batch:
         weights: how much each example's loss counts, (B,); None = all 1.
         share: which part of a batch of several processes this is; None = all of it.
         first_captions: of each example, whichever of its captions was chosen; "" = it has none.
-        whole_lowres: what `lowres` are crops of, (B, 3, h, w), mirrored alike; None = not asked for.
+        whole_lowres: what `lowres` are crops of, (B, 3, h, w), mirrored alike; None = not asked
+            for.
         places: row and column where `lowres` begin in them, (B, 2) int64; None = not asked for.
     """
 
