@@ -40,6 +40,7 @@ from calotype.training.text import (
 )
 
 PROBE_EXAMPLES = 64
+_DRAFT = "network.draft."
 STATISTICS_CAPTIONS = 1 << 18
 """Captions that the text statistics are of, about; more change nothing and fill memory."""
 
@@ -127,7 +128,10 @@ def prepare_job(
     state = new_state(config, device=runtime.device, dtype=DTYPES[runtime.dtype])
     if init is not None:
         weights = initial_weights(init, resolution=resolution)
-        copy_weights(state.stage, {**_adapter_weights(state.stage), **weights})
+        if only_draft:  # that of `init` may be of another width and rank
+            weights = {k: t for k, t in weights.items() if not k.startswith(_DRAFT)}
+        kept = _DRAFT if only_draft else ADAPTERS
+        copy_weights(state.stage, {**_own_weights(state.stage, kept), **weights})
     if init is None and fit_text and text is not None:
         _fit_text(preparation, state, source, text, config=config)
     drafts = None
@@ -156,8 +160,8 @@ def prepare_job(
     )
 
 
-def _adapter_weights(stage: Stage) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in stage.state_dict().items() if ADAPTERS in name}
+def _own_weights(stage: Stage, part: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in stage.state_dict().items() if part in name}
 
 
 def _embedded(
