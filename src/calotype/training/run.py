@@ -251,7 +251,9 @@ class _Run:
             return
         text = f"the data in {self.data} has changed since the checkpoint was written"
         if job.estimates is not None:
-            text = f"the data in {self.data}, or the weights of lowres_estimates.model, have changed"
+            text = (
+                f"the data in {self.data}, or the weights of lowres_estimates.model, have changed"
+            )
         if not self.options.allow_inexact_resume:
             raise CalotypeError(f"{text}; restore it, or add --allow-inexact-resume")
         self.say(f"{text}: going on, but not exactly")
