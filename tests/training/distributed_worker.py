@@ -27,7 +27,7 @@ def stop_at(images, rank):
 
 def spoil(position):
     """Pictures far out of range at one place in the data, and guards that notice at once."""
-    batches = stream.batches
+    batches = stream.planned_batches
 
     def spoiled(*args, **kwargs):
         made = batches(*args, **{**kwargs, "prefetch": 0})
@@ -39,7 +39,7 @@ def spoil(position):
         finally:
             made.close()
 
-    stream.batches = spoiled
+    stream.planned_batches = spoiled
     return Guards(spike_score=100.0, spike_steps=1, warmup_steps=2)
 
 

@@ -38,6 +38,7 @@ def _job(config, pictures, prior, *, position=0):
         preserved=None if prior is None else open_source(prior, **open_one),
         state=types.SimpleNamespace(position=position),
         group=ALONE,
+        estimates=None,
     )
 
 

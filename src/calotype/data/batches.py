@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -63,9 +63,8 @@ class Batch:
         weights: how much each example's loss counts, (B,); None = all 1.
         share: which part of a batch of several processes this is; None = all of it.
         first_captions: of each example, whichever of its captions was chosen; "" = it has none.
-        whole_lowres: what `lowres` are crops of, (B, 3, h, w), mirrored alike; None = not asked
-            for.
-        places: row and column where `lowres` begin in them, (B, 2) int64; None = not asked for.
+        whole_lowres: what `lowres` are crops of, (B, 3, h, w), where the plan asks for it.
+        places: row and column in it where each of `lowres` begins, (B, 2) int64; with it.
     """
 
     x: Tensor
@@ -88,7 +87,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """What batches look like; the arguments of `batches` as a record."""
+    """The arguments of `batches`, and whether crops come with whole low-resolution images."""
 
     resolution: int
     lowres_resolution: int | None
@@ -137,7 +136,6 @@ def batches(
     prefetch: int = 3,
     rank: int = 0,
     world_size: int = 1,
-    whole_lowres: bool = False,
 ) -> Generator[Batch, None, None]:
     """Batches without end from `start_position` on; close the generator to stop.
 
@@ -152,7 +150,6 @@ def batches(
         prefetch: batches made ahead on a background thread; 0 = none, in the caller's thread.
         rank: this process; it gets positions rank, rank + world_size, ... of each batch.
         world_size: count of processes; the global order does not depend on it.
-        whole_lowres: add the whole low-resolution images to crops, and where these are.
 
     Raises:
         ConfigError: sizes do not fit each other.
@@ -166,8 +163,14 @@ def batches(
         seed=seed,
         rank=rank,
         world_size=world_size,
-        whole_lowres=whole_lowres,
     )
+    return planned_batches(source, plan, start_position=start_position, prefetch=prefetch)
+
+
+def planned_batches(
+    source: ExampleSource, plan: BatchPlan, *, start_position: int = 0, prefetch: int = 3
+) -> Generator[Batch, None, None]:
+    """As `batches`, with its arguments in one record."""
     if len(source) == 0:
         raise CalotypeError("the data has no examples to train on; check --data and data.styles")
     made = _make_batches(source, plan, start_position)
@@ -237,18 +240,10 @@ class _Reader:
             rows = tuple(range(plan.rank, plan.batch_size, plan.world_size))
             share = BatchShare(rows, plan.batch_size)
         first = tuple(e.captions[0].text if e.captions else "" for e in examples)
-        return Batch(
-            x,
-            lowres,
-            tuple(texts),
-            keys,
-            position,
-            end,
-            share=share,
-            first_captions=first,
-            whole_lowres=whole_lowres,
-            places=places,
+        batch = Batch(
+            x, lowres, tuple(texts), keys, position, end, share=share, first_captions=first
         )
+        return replace(batch, whole_lowres=whole_lowres, places=places)
 
     @property
     def _side(self) -> int:

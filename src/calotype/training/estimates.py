@@ -10,9 +10,9 @@ The start is that of SDEdit (Meng et al. 2021, arXiv:2108.01073).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -146,7 +146,7 @@ def denoised(denoise: Denoiser, x: Tensor, eps: Tensor, levels: Tensor) -> Tenso
     """
     grid = levels.to(torch.float32).T  # as the network sees them
     z = add_noise(x, grid[0].to(x.device), eps)
-    for logsnr, following in pairwise(grid):
+    for logsnr, following in itertools.pairwise(grid):
         x_hat = denoise(z, logsnr.to(x.device)).x_hat
         (alpha, sigma), (alpha_next, sigma_next) = alpha_sigma(logsnr), alpha_sigma(following)
         ratio = sigma_next / sigma

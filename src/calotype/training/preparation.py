@@ -116,11 +116,7 @@ def prepare_job(
     resolution = config.stage.resolution
     source = open_source(preparation.data, resolution=resolution, data=config.data)
     held_out = validation_source(preparation.data, resolution=resolution, data=config.data)
-    preserved = None
-    if config.preservation is not None:
-        folder = Path(config.preservation.data)
-        data = replace(config.data, styles=None)  # they choose among the new pictures
-        preserved = open_source(folder, resolution=resolution, data=data)
+    preserved = _preserved(config)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
     text = _embedded(preparation, config, sources)
     runtime = preparation.runtime
@@ -162,6 +158,14 @@ def prepare_job(
 
 def _own_weights(stage: Stage, part: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in stage.state_dict().items() if part in name}
+
+
+def _preserved(config: TrainConfig) -> ExampleSource | None:
+    if config.preservation is None:
+        return None
+    data = replace(config.data, styles=None)  # they choose among the new pictures
+    folder = Path(config.preservation.data)
+    return open_source(folder, resolution=config.stage.resolution, data=data)
 
 
 def _embedded(

@@ -3,8 +3,9 @@
     RUN/64/, RUN/256/   an ordinary run a stage, named by its resolution: lock, log, checkpoints
     RUN/cascade/        all stages joined, once every one of them is finished
 
-A stage is trained on real low-resolution pictures and never needs the one before it, so these
-processes have nothing to tell each other.
+A stage is trained on real low-resolution pictures, or on estimates by a model that exists already
+(`lowres_estimates`), and never needs the one beside it, so these processes have nothing to tell
+each other.
 """
 
 from __future__ import annotations

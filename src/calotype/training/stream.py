@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from calotype.config import TrainConfig
-from calotype.data.batches import Batch, BatchShare, batches
+from calotype.data.batches import Batch, BatchPlan, BatchShare, planned_batches
 from calotype.data.source import ExampleSource
 from calotype.errors import ConfigError
 from calotype.training.distributed import Group
@@ -116,17 +116,15 @@ def _open(
     job: StageJob, source: ExampleSource, *, batch_size: int, start: int
 ) -> Generator[Batch, None, None]:
     config, estimates = job.config, job.estimates
-    return batches(
-        source,
+    whole = estimates is not None and estimates.of_whole_images and config.data.crop is not None
+    plan = BatchPlan(
         resolution=config.stage.resolution,
         lowres_resolution=config.stage.lowres_resolution,
         config=config.data,
         batch_size=batch_size,
         seed=config.seed,
-        start_position=start,
         rank=job.group.rank,
         world_size=job.group.world_size,
-        whole_lowres=config.data.crop is not None
-        and estimates is not None
-        and estimates.of_whole_images,
+        whole_lowres=whole,
     )
+    return planned_batches(source, plan, start_position=start)
