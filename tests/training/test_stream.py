@@ -80,7 +80,15 @@ def test_without_preservation_batches_are_as_ever(micro, pictures):
 def test_low_resolution_pictures_stay_with_theirs():
     def made(value, count):
         x = torch.full((count, 3, 4, 4), value)
-        return Batch(x, x[..., :2, :2], ("c",) * count, ("k",) * count, 0, count)
+        return Batch(
+            x,
+            x[..., :2, :2],
+            ("c",) * count,
+            ("k",) * count,
+            0,
+            count,
+            first_captions=("f",) * count,
+        )
 
     batch = joined(made(1.0, 3), made(2.0, 2), weight=1.0, position=0)
     assert torch.equal(batch.x[:, 0, 0, 0], batch.lowres[:, 0, 0, 0])

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
-
 from calotype.cascade.runtime import DTYPES, Runtime
 from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
@@ -123,11 +121,7 @@ def prepare_job(
     estimates = load_estimates(config, runtime)
     state = new_state(config, device=runtime.device, dtype=DTYPES[runtime.dtype])
     if init is not None:
-        weights = initial_weights(init, resolution=resolution)
-        if only_draft:  # that of `init` may be of another width and rank
-            weights = {k: t for k, t in weights.items() if not k.startswith(_DRAFT)}
-        kept = _DRAFT if only_draft else ADAPTERS
-        copy_weights(state.stage, {**_own_weights(state.stage, kept), **weights})
+        _start_from(init, state.stage, without_draft=only_draft)
     if init is None and fit_text and text is not None:
         _fit_text(preparation, state, source, text, config=config)
     drafts = None
@@ -156,8 +150,17 @@ def prepare_job(
     )
 
 
-def _own_weights(stage: Stage, part: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in stage.state_dict().items() if part in name}
+def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:
+    """Copy the weights that `init` names, but for adapters and, if asked for, the draft.
+
+    The draft of `init` may then be of another width and rank.
+    """
+    weights = initial_weights(init, resolution=stage.config.resolution)
+    if without_draft:
+        weights = {k: t for k, t in weights.items() if not k.startswith(_DRAFT)}
+    kept = _DRAFT if without_draft else ADAPTERS
+    own = {name: tensor for name, tensor in stage.state_dict().items() if kept in name}
+    copy_weights(stage, {**own, **weights})
 
 
 def _preserved(config: TrainConfig) -> ExampleSource | None:
