@@ -124,6 +124,7 @@ def _stage(config: StageConfig) -> dict[str, Any]:
         "parametrization": config.parametrization,
         "schedule": config.schedule,
         "network": config.network.kind,
+        "draft": None if config.draft is None else to_dict(config.draft),
         "sampling": to_dict(config.sampling),
     }
 

@@ -7,6 +7,7 @@ device), so that the largest recipes can be looked at anywhere.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.cascade.runtime import DTYPES, Runtime, choose_runtime
 from calotype.config import Recipe, TrainConfig
-from calotype.networks import build_network
+from calotype.networks import UNet, build_network
+from calotype.networks.draft import CoefficientRegression
 from calotype.training.cost import (
     network_inputs,
     peak_flops,
@@ -27,6 +29,7 @@ from calotype.training.cost import (
 MEASURED_UP_TO = 100_000_000
 """Networks with more parameters are not run, but estimated from the measured peak."""
 _STATE_BYTES = {"adamw": 20, "adafactor": 13}  # weights, gradients, EMA, moments a parameter
+_FROZEN_BYTES = 8  # weights, EMA
 _SECONDS = 2.0
 _MEASURED_BATCH = 32
 _EFFICIENCY = 0.5  # of a large network against the measured peak, as a rule
@@ -43,10 +46,12 @@ class DryRunRow:
         forward_flops: of one picture through the network (multiply and add are two).
         training_flops: of one picture, forward and backward.
         activation_bytes_per_image: kept for the backward pass, float32.
-        state_bytes: weights, gradients, average and optimizer.
+        state_bytes: weights and their average; gradients and optimizer of what is trained.
+        draft_images: that draft and folds see before the run; 0 without a draft.
+        draft_hours: of that, here.
         images: length of the run.
         images_per_second: here.
-        hours: of the whole run, here.
+        hours: of the run after the draft, here.
         measured: whether the speed was measured on this network, or estimated.
     """
 
@@ -57,6 +62,8 @@ class DryRunRow:
     training_flops: int
     activation_bytes_per_image: int
     state_bytes: int
+    draft_images: int
+    draft_hours: float
     images: int
     images_per_second: float
     hours: float
@@ -85,6 +92,9 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
         network = build_network(config.stage.network)
         inputs = network_inputs(config.stage, size, batch_size=1)
     parameters = sum(p.numel() for p in network.parameters())
+    draft = network.draft if isinstance(network, UNet) else None
+    frozen = 0 if draft is None else sum(p.numel() for p in draft.parameters())
+    draft_images = _draft_images(config)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         run_network(network, inputs)
     saved = _SavedBytes(network)
@@ -102,12 +112,50 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
         forward_flops=forward.get_total_flops(),
         training_flops=flops,
         activation_bytes_per_image=saved.total,
-        state_bytes=parameters * _STATE_BYTES[config.optimizer.kind],
+        state_bytes=(parameters - frozen) * _STATE_BYTES[config.optimizer.kind]
+        + frozen * _FROZEN_BYTES,
+        draft_images=draft_images,
+        draft_hours=draft_images / _draft_rate(config, runtime) / 3600 if draft_images else 0.0,
         images=config.total_images,
         images_per_second=rate,
         hours=config.total_images / rate / 3600,
         measured=measured,
     )
+
+
+def _draft_images(config: TrainConfig) -> int:
+    if config.draft is None or config.stage.draft is None:
+        return 0
+    return config.draft.images + config.draft.folds * config.draft.fold_images
+
+
+def _draft_rate(config: TrainConfig, runtime: Runtime) -> float:
+    """Images a second of the draft's regression, forward, backward and the optimizer's step."""
+    draft, training = config.stage.draft, config.draft
+    assert draft is not None and training is not None
+    text_dim, batch_size = config.stage.network.text_dim, training.batch_size
+    with torch.device(runtime.device):
+        regression = CoefficientRegression(text_dim, draft.width, draft.rank)
+        text = torch.ones(batch_size, text_dim)
+    optimizer = torch.optim.AdamW(regression.parameters(), fused=True)
+
+    def step() -> None:
+        with _autocast(runtime):
+            output = regression(text)
+        torch.autograd.backward(output.float().sum())
+        optimizer.step()
+        synchronize(runtime.device)
+
+    return batch_size * _turns_a_second(step)
+
+
+def _turns_a_second(step: Callable[[], None]) -> float:
+    step()  # warm
+    began, turns = time.perf_counter(), 0
+    while turns == 0 or time.perf_counter() - began < _SECONDS:
+        step()
+        turns += 1
+    return turns / (time.perf_counter() - began)
 
 
 class _SavedBytes:
@@ -144,12 +192,7 @@ def _measured_rate(config: TrainConfig, size: int, runtime: Runtime) -> float:
         torch.autograd.backward(output.float().sum())
         synchronize(runtime.device)
 
-    step()  # warm
-    began, images = time.perf_counter(), 0
-    while images == 0 or time.perf_counter() - began < _SECONDS:
-        step()
-        images += batch_size
-    return images / (time.perf_counter() - began)
+    return batch_size * _turns_a_second(step)
 
 
 def _estimated_rate(flops: int, runtime: Runtime) -> float:
