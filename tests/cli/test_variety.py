@@ -13,7 +13,7 @@ from calotype.cascade.png import read_recipe, write_png
 from calotype.config import DraftConfig, LevelConfig, SamplingConfig, StageConfig, UNetConfig
 
 
-def random_cascade(folder, seed, *, shaken=0.1):
+def random_cascade(folder, seed):
     """A cascade of one base of 8 pixels that samples from its draft, with random weights."""
     network = UNetConfig(
         levels=(LevelConfig(channels=8, blocks=1), LevelConfig(channels=8, blocks=1)),
@@ -29,7 +29,7 @@ def random_cascade(folder, seed, *, shaken=0.1):
     stage = Stage(StageConfig(resolution=8, network=network, sampling=sampling))
     with torch.no_grad():
         for parameter in stage.parameters():
-            parameter.add_(shaken * torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.randn_like(parameter))
     save_cascade(folder, stages=[stage], text_encoder="bytes:16", name=folder.name)
     return folder
 
@@ -79,16 +79,13 @@ def test_variety_is_of_the_base_and_stays_in_the_recipe(command, drafted, tmp_pa
     assert np.abs(pixels("a.png") - pixels("d.png")).mean() > 1
 
 
-def test_seeds_differ_more_with_more_variety(command, tmp_path):
-    """A network that answers 0, as a new one does, leaves the noise it was given."""
-    (tmp_path / "models").mkdir()
-    drafted = random_cascade(tmp_path / "models" / "still", 0, shaken=0.0)
-    spreads = []
+def test_variety_changes_the_image(command, drafted):
+    """How much seeds differ is checked with exact denoisers, in tests/cascade."""
     for variety in ("0", "0.5", "1"):
-        options = ("--variety", variety, "-n", "4", "-o", "a.png", "--model", str(drafted))
+        options = ("--variety", variety, "-o", f"{variety}.png", "--model", str(drafted))
         assert command("sample", "fox", *options)[0] == 0
-        spreads.append(np.stack([pixels(f"a-{i}.png") for i in range(4)]).std(0).mean())
-    assert spreads == sorted(spreads)
+    images = [pixels(f"{variety}.png") for variety in ("0", "0.5", "1")]
+    assert (images[0] != images[1]).any() and (images[1] != images[2]).any()
 
 
 @pytest.mark.parametrize("variety", ["0", "0.5"])

@@ -132,6 +132,7 @@ def test_round_trip(tmp_path: Path) -> None:
                         text_dim=16,
                         fold=2,
                         head_dim=8,
+                        text_pooling="whitened_mean",
                         draft=DraftConfig(width=8, rank=4, resolution=8),
                     ),
                 )
