@@ -27,7 +27,7 @@ from calotype.errors import MissingExtra, UsageError
 from calotype.evaluation.retrieval import THUMBNAIL_SIDE, thumbnails
 
 Colour = tuple[int, int, int]
-_COLUMNS = ("key", "name", "style", "set", "license", "concept", "split")
+_COLUMNS = ("key", "name", "style", "set", "license", "concept", "split", "keywords")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class PictureRow:
     license: str
     concept: str
     split: str
+    keywords: tuple[str, ...] = ()
 
     @property
     def caption(self) -> str:
@@ -153,6 +154,7 @@ def read_gallery(data: Path, side: int) -> Gallery:
                 picture = _premultiplied(values.pop("image")["bytes"], side)
                 if picture is not None:
                     pictures[len(rows)] = (picture * 255).round()
+                    values["keywords"] = tuple(values["keywords"] or ())
                     rows.append(PictureRow(**values))
     if not rows:
         raise UsageError(f"got no pictures in {data}; make them with: calotype data emoji")
