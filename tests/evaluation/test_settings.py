@@ -10,7 +10,7 @@ from calotype.cascade import Cascade, CascadeSample
 from calotype.config import SamplingConfig, load_config
 from calotype.errors import UsageError
 from calotype.evaluation import settings
-from calotype.evaluation.gallery import over_background, read_gallery, read_pictures
+from calotype.evaluation.gallery import over_background, read_pictures, read_rows
 from calotype.evaluation.sweep import (
     Axis,
     Cell,
@@ -66,7 +66,7 @@ def oracle(cascade, data, monkeypatch):
     seen = []
 
     def real(captions, side, spoiled, lowres=None):
-        keys = {row.caption: row.key for row in read_gallery(data, 8).rows}
+        keys = {row.caption: row.key for row in read_rows(data)}
         images = {k: over_background(x) for k, x in read_pictures(data, keys.values(), side)}
         x = torch.stack([images[keys[caption]] for caption in captions])
         seen.append((side, spoiled, None if lowres is None else lowres.clone()))
@@ -89,8 +89,7 @@ def test_chooses_what_is_known_to_be_better(cascade, data, oracle):
         Axis(8, "guidance_weight", (1.5, 2.0)),
         Axis(16, "steps", (2, 4)),
     ]
-    gallery = read_gallery(data, 8)
-    found = sweep(cascade, data, gallery, axes, features=brightness, size=SIZE, say=lambda _: None)
+    found = sweep(cascade, data, axes, features=brightness, size=SIZE, say=lambda _: None)
     # Coarse stages first; the value in force, 1, is tried as well.
     assert [(axis.resolution, axis.setting) for axis in found.axes] == [
         (8, "guidance_weight"),
@@ -138,9 +137,8 @@ def test_the_command_writes_every_cell(cascade, data, tmp_path, monkeypatch):
     ],
 )
 def test_refuses_axes_before_anything_is_sampled(cascade, data, axis, expected):
-    gallery = read_gallery(data, 8)
     with pytest.raises(UsageError, match=expected):
-        sweep(cascade, data, gallery, [parse_axis(axis)], features=brightness, size=SIZE)
+        sweep(cascade, data, [parse_axis(axis)], features=brightness, size=SIZE)
 
 
 def test_refuses_more_captions_than_there_are(cascade, data):
@@ -149,7 +147,6 @@ def test_refuses_more_captions_than_there_are(cascade, data):
         sweep(
             cascade,
             data,
-            read_gallery(data, 8),
             [Axis(8, "steps", (1,))],
             features=brightness,
             size=size,

@@ -36,12 +36,11 @@ from calotype.data.emoji.prompts import (
 from calotype.errors import UsageError
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.gallery import (
-    Gallery,
     PictureRow,
     keys_at,
     over_background,
-    read_gallery,
     read_pictures,
+    read_rows,
 )
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
 
@@ -49,6 +48,7 @@ _A_SHEET, _COLUMNS, _SIDE = 32, 8, 192
 _SHEET_BYTES = 8_000_000
 # A keyword that more concepts have names a kind of thing, such as "animal", and not the thing.
 _OWN_CONCEPTS, _NAME_CONCEPTS = 4, 20
+_COLOURS = frozenset("black blue brown green grey gray orange pink purple red white yellow".split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,7 @@ def accepted_answers(rows: Sequence[PictureRow]) -> dict[str, tuple[str, ...]]:
 
     Keywords that at most four concepts have are synonyms. Of commoner ones those that are words of
     the name are taken ("cat" of "cat face"), unless more than twenty concepts have them ("face").
+    A colour alone names nothing.
     """
     concepts = defaultdict(set)
     for row in rows:
@@ -94,7 +95,8 @@ def accepted_answers(rows: Sequence[PictureRow]) -> dict[str, tuple[str, ...]]:
         kept = [
             word
             for word in row.keywords
-            if len(concepts[word])
+            if word not in _COLOURS
+            and len(concepts[word])
             <= (_NAME_CONCEPTS if own.issuperset(_words(word)) else _OWN_CONCEPTS)
         ]
         answers[row.key] = tuple(dict.fromkeys([row.name, row.concept, *kept]))
@@ -139,13 +141,12 @@ def _words(text: str) -> list[str]:
 def _sheets(options: argparse.Namespace) -> None:
     if options.count < 1:
         raise UsageError(f"got --count {options.count}; expected at least 1")
-    say(f"reading the images of {options.data}")
-    gallery = read_gallery(options.data, min(options.resolution, 64))
-    prompts = _prompts(options, gallery)
+    rows = read_rows(options.data)
+    prompts = _prompts(options, rows)
     images, model = _images(options, prompts)
     order = list(range(len(prompts)))
     random.Random(options.seed).shuffle(order)
-    accepted = accepted_answers(gallery.rows)
+    accepted, name_of = accepted_answers(rows), {row.key: row.name for row in rows}
     options.out.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(order), _A_SHEET):
         cells = [
@@ -162,7 +163,7 @@ def _sheets(options: argparse.Namespace) -> None:
                 number=number,
                 key=prompt.key,
                 caption=prompt.prompt,
-                name=gallery.rows[gallery.places[prompt.key]].name,
+                name=name_of[prompt.key],
                 accepted=accepted[prompt.key],
             )
         )
@@ -177,18 +178,18 @@ def _sheets(options: argparse.Namespace) -> None:
     write_file(options.out / "key.json", text.encode())
     say(
         f"wrote {len(listed)} images and key.json into {options.out}; give readers the sheets "
-        "alone, and add close synonyms to `accepted` before they answer"
+        "alone, and look through `accepted` of key.json before they answer"
     )
 
 
-def _prompts(options: argparse.Namespace, gallery: Gallery) -> list[EvaluationPrompt]:
+def _prompts(options: argparse.Namespace, rows: Sequence[PictureRow]) -> list[EvaluationPrompt]:
     present = keys_at(options.data, options.resolution)
-    rows = [
+    there = [
         PromptRow(r.key, r.name, r.style, r.split)  # type: ignore[arg-type]
-        for r in gallery.rows
+        for r in rows
         if r.key in present
     ]
-    chosen = choose_prompts(rows, {**COUNTS, options.group: options.count})
+    chosen = choose_prompts(there, {**COUNTS, options.group: options.count})
     prompts = [prompt for prompt in chosen if prompt.group == options.group]
     if len(prompts) < options.count:
         raise UsageError(
@@ -232,8 +233,11 @@ def _score(options: argparse.Namespace) -> None:
         raise UsageError(f'got {options.answers}; expected numbers and texts: {{"1": "a cat"}}')
     found = score(key, answers)
     for line in found["answers"]:
-        if line["named_by"] is None:
-            print(f"{line['number']}: {line['answer'] or '(no answer)'} – {line['name']}")
+        by, text = line["named_by"], f"{line['number']}: {line['answer'] or '(no answer)'}"
+        if by is None:
+            print(f"{text} – not {line['name']}")
+        elif by != line["name"]:
+            print(f"{text} – {line['name']}, by {by!r}")
     print(f"named {found['named']} of {found['images']} ({key.model}, {key.group})")
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     write_file(options.folder / "score.json", text.encode())

@@ -17,7 +17,6 @@ from calotype.cascade.files import write_file
 from calotype.config import to_dict
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.features import load_features
-from calotype.evaluation.gallery import read_gallery
 from calotype.evaluation.sweep import (
     SweepSize,
     default_axes,
@@ -36,12 +35,9 @@ def _run(options: argparse.Namespace) -> None:
     axes = [parse_axis(text) for text in options.axis]
     features = load_features()
     cascade, _ = load_cascade(options)
-    say(f"reading the images of {options.data}")
-    gallery = read_gallery(options.data, cascade.stages[0].config.resolution)
     found = sweep(
         cascade,
         options.data,
-        gallery,
         axes or default_axes(cascade.config.stages),
         features=features,
         size=SweepSize(

@@ -22,11 +22,12 @@ from calotype.errors import ConfigError, UsageError
 from calotype.evaluation.about import table
 from calotype.evaluation.features import Features, kernel_distance
 from calotype.evaluation.gallery import (
-    Gallery,
     PictureRow,
+    in_hash_order,
     keys_at,
     over_background,
     read_pictures,
+    read_rows,
 )
 
 TOLERANCE = 0.05
@@ -152,7 +153,6 @@ def default_axes(configs: Iterable[StageConfig]) -> list[Axis]:
 def sweep(
     cascade: Cascade,
     data: Path,
-    gallery: Gallery,
     axes: Sequence[Axis],
     *,
     features: Features,
@@ -164,7 +164,6 @@ def sweep(
     Args:
         cascade: what is judged.
         data: the emoji set's folder.
-        gallery: its rows.
         axes: those of a stage in the order they are measured.
         features: (N, 3, H, W) -> (N, D), e.g. `load_features()`.
         size: how much is measured.
@@ -186,7 +185,6 @@ def sweep(
         subject = _subject(
             cascade,
             data,
-            gallery,
             resolution,
             size=size or SweepSize(),
             best=best,
@@ -245,7 +243,6 @@ def _check(axes: Sequence[Axis], sampling: SamplingConfig) -> None:
 def _subject(
     cascade: Cascade,
     data: Path,
-    gallery: Gallery,
     resolution: int,
     *,
     size: SweepSize,
@@ -254,9 +251,9 @@ def _subject(
 ) -> _Subject:
     count = size.captions if resolution <= _FINE else size.fine_captions
     present = keys_at(data, resolution)
+    known = in_hash_order(row for row in read_rows(data) if row.key in present)
     ordered = {
-        split: [row for row in gallery.sample(split, len(gallery.rows)) if row.key in present]
-        for split in ("train", "unseen_pair")
+        split: [row for row in known if row.split == split] for split in ("train", "unseen_pair")
     }
     rows = tuple(row for split in ordered.values() for row in split[: count // 2])
     if len(rows) < max(2, count // 2 * 2):
