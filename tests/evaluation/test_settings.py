@@ -98,17 +98,17 @@ def test_chooses_what_is_known_to_be_better(cascade, data, oracle):
     ]
     guidance, aug_level, steps = found.axes
     values = [cell.sampling.guidance_weight for cell in guidance.cells]
-    assert values == [1.5, 2.0, 1.0] and guidance.chosen == 1
-    assert aug_level.chosen == 1 and aug_level.cells[1].unseen == pytest.approx(0, abs=1e-8)
-    assert aug_level.cells[1].kid < aug_level.cells[0].kid
+    assert values == [1.0, 1.5, 2.0] and guidance.chosen == 2
+    assert aug_level.chosen == 0 and aug_level.cells[0].unseen == pytest.approx(0, abs=1e-8)
+    assert aug_level.cells[0].kid < aug_level.cells[2].kid
     assert all(cell.sampling.aug_level == 0 for cell in steps.cells)
     assert (guidance.trained, guidance.unseen, guidance.reference) == (1, 1, 6)
     # The stage before is sampled once, with the best settings, and enlarged each time; what has
     # been measured is not measured again.
     enlarged = [(spoiled, lowres) for side, spoiled, lowres in oracle if side == 16]
-    assert [spoiled for spoiled, _ in enlarged] == [0.5, 0.0, 0.2, 0.0]
+    assert [spoiled for spoiled, _ in enlarged] == [0.0, 0.2, 0.5, 0.0]
     assert all(torch.equal(lowres, enlarged[0][1]) for _, lowres in enlarged)
-    assert [spoiled for side, spoiled, _ in oracle if side == 8] == [0.05, 0.0, 0.1, 0.0]
+    assert [spoiled for side, spoiled, _ in oracle if side == 8] == [0.1, 0.05, 0.0, 0.0]
 
 
 def test_the_command_writes_every_cell(cascade, data, tmp_path, monkeypatch):

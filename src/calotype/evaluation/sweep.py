@@ -309,10 +309,12 @@ def _measure(
     features: Features,
     say: Callable[[str], None],
 ) -> AxisResult:
-    """One axis; the value in force is always among its cells."""
-    tried = [_with(best, axis, value) for value in axis.values]
+    """One axis; the value in force is always among its cells, and numbers rise."""
+    tried = [*(_with(best, axis, value) for value in axis.values), best]
+    if all(isinstance(getattr(sampling, axis.setting), int | float) for sampling in tried):
+        tried.sort(key=lambda sampling: float(getattr(sampling, axis.setting)))
     cells = []
-    for sampling in dict.fromkeys([*tried, best]):
+    for sampling in dict.fromkeys(tried):
         if sampling not in subject.cells:
             subject.cells[sampling] = _cell(cascade, subject, axis.resolution, sampling, features)
         cell = subject.cells[sampling]
