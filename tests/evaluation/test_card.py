@@ -2,14 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from calotype.config import to_dict
+from calotype.config import DraftConfig, SamplingConfig, to_dict
+from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.card import main
 from calotype.evaluation.gallery import read_gallery
+from calotype.evaluation.report import stages_section
 from calotype.evaluation.suite import draw_suite, measure_group
+from calotype.evaluation.sweep import AxisResult, Cell, Sweep, choose
 from calotype.training.recipes import load_recipe
 
 FAST = ["--captions", "3", "--sweep-captions", "2", "--guidance", "1", "2", "--pictures", "2"]
@@ -39,16 +43,40 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path):
+@pytest.fixture()
+def sweep_file(tmp_path):
+    cells = [
+        Cell(sampling=SamplingConfig(steps=steps), trained=0.01, unseen=steps / 100, kid=1 / steps)
+        for steps in (4, 8)
+    ]
+    axis = AxisResult(
+        resolution=8,
+        setting="steps",
+        trained=48,
+        unseen=48,
+        reference=1056,
+        chosen=choose(cells),
+        cells=tuple(cells),
+    )
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(to_dict(Sweep(model="tiny bars", axes=(axis,)))))
+    return path
+
+
+def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_file):
     out = tmp_path / "card"
     arguments = ["--model", str(model), "--data", str(data), "--out", str(out), "--threads", "1"]
+    arguments += ["--settings", str(sweep_file)]
     assert main([*arguments, "--runs", str(run), str(tmp_path / "none"), *FAST]) == 0
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0") and "# tiny bars" in card
     # Training: one stage's figures, the others said to be missing.
     assert "| 8² | `tiny` | 600 | 0.00 | 100.0 | 0.1234 | 0 |" in card
     assert card.count("| not available | not available |") >= 2
-    assert "0.1250 / 0.2500" in card
+    assert "## Learning curves" in card and "0.1250 / 0.2500" in card
+    # Settings: the tables of the sweep.
+    assert "| **4** | 0.0100 | 0.0400 | 0.2500 |\n| 8 | 0.0100 | 0.0800 | 0.1250 |" in card
+    assert "8²: N = 48 trained + 48 unseen pairs; KID to 1056 real images." in card
     # Data and attribution.
     assert "| noto | noto style | MIT | 10 | 8 | [Somebody](https://example.org/noto) |" in card
     assert "17 pictures of 9 concepts" in card
@@ -83,6 +111,40 @@ def test_errors_are_one_line(model, data, tmp_path, capsys):
     assert main(["--model", str(model), "--data", str(tmp_path / "none"), *common]) == 2
     assert main(["--model", str(model), "--data", str(data), *common, "--captions", "0"]) == 2
     assert capsys.readouterr().err.count("error: got") == 2
+    missing = ["--settings", str(tmp_path / "none.json")]
+    assert main(["--model", str(model), "--data", str(data), *common, *missing]) == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_says_how_a_base_with_a_draft_works(cascade):
+    config = cascade.stages[0].config
+    network = replace(
+        config.network,
+        text_pooling="whitened_mean",
+        draft=DraftConfig(width=8, rank=5, resolution=8),
+    )
+    sampling = replace(config.sampling, grid="karras", start="draft", sigma_max=0.7)
+    drafted = replace(config, network=network, sampling=sampling)
+    text = stages_section(about_stage(drafted))
+    assert "2 steps dpmpp_2m, guidance 1, from the draft at sigma/alpha 0.7 |" in text
+    assert "an image of 8² that a regression makes of the caption, from 5 coefficients" in text
+    assert "and sampling starts from it" in text
+    from_noise = replace(drafted, sampling=config.sampling)
+    text = stages_section(about_stage(from_noise))
+    assert "conditioned on the draft" in text and "starts from it" not in text
+    assert "draft" not in stages_section(about_stage(config))
+
+
+def about_stage(config):
+    return About(
+        name="bars",
+        text_encoder="bytes:16",
+        stages=(StageFile(config, 1000, "0" * 64),),
+        machine="",
+        version="",
+        sheets={},
+        data_recipe={},
+    )
 
 
 def test_suite_looks_up_every_stage(cascade, data):

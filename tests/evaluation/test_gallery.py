@@ -5,11 +5,13 @@ import torch
 
 from calotype.errors import UsageError
 from calotype.evaluation.gallery import (
+    in_hash_order,
     keys_at,
     over_background,
     prompts_for,
     read_gallery,
     read_pictures,
+    read_rows,
 )
 from calotype.evaluation.retrieval import concept_rank, thumbnails
 from calotype.evaluation.suite import look_up
@@ -31,6 +33,12 @@ def test_reads_rows_and_pools_by_style_and_split(data):
     for key in ("noto/navy-bar", "noto/olive-bar"):
         held_out = gallery.pool(by_key[key])
         assert len(held_out.concepts) == 10 and by_key[key].concept in held_out.concepts
+
+
+def test_reads_rows_alone(data):
+    rows = read_rows(data)
+    assert tuple(rows) == read_gallery(data, 8).rows and rows[0].keywords
+    assert in_hash_order(rows) == in_hash_order(reversed(rows)) != rows
 
 
 @pytest.mark.parametrize("background", [None, (20, 40, 110)])

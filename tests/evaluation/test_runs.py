@@ -5,6 +5,7 @@ import json
 import pytest
 
 from calotype.config import to_dict
+from calotype.evaluation.provenance import learning_curves
 from calotype.evaluation.runs import read_run, read_runs
 from calotype.training.recipes import load_recipe
 
@@ -47,4 +48,26 @@ def test_reads_each_stage(run):
 
 def test_missing_runs_are_passed_over(run, tmp_path):
     assert read_run(tmp_path / "nowhere") == []
-    assert set(read_runs([tmp_path / "nowhere", run])) == {8, 16}
+    stages = [run.config.stage.resolution for run in read_runs([tmp_path / "nowhere", run])]
+    assert stages == [8, 16]
+
+
+def test_learning_curves_in_eight_rows(run):
+    # The errors of check n are n / 1000 and n / 100; the base's 100 images come before.
+    checks = [
+        {"images": 100 + n, "stage": 16, "trained": {"20": n / 1000, "1": n / 2000}}
+        | {"validation": {"20": n / 100, "1": None}}
+        for n in range(1, 30)
+    ]
+    lines(run / "validation.jsonl", checks)
+    text = learning_curves(read_runs([run, run]))
+    base, second = text.split("**16²**")[:2]
+    assert "**8²**, `tiny`:\n\nErrors by noise level: not available." in base
+    rows = [line for line in second.split("**8²**")[0].splitlines() if line.startswith("| ")]
+    assert rows[0] == "| images seen | σ/α 20 | σ/α 1 |" and len(rows) == 2 + 8
+    assert rows[2] == "| 1 | 0.0010 / 0.0100 | 0.0005 / – |"
+    assert rows[6] == "| 17 | 0.0170 / 0.1700 | 0.0085 / – |"
+    assert rows[-1] == "| 29 | 0.0290 / 0.2900 | 0.0145 / – |"
+    # Of two runs of a stage both are shown.
+    assert text.count("**16²**, `tiny`:") == 2
+    assert "Runs: not available." in learning_curves(())

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +18,27 @@ from PIL import Image
 from torch import Tensor
 
 import calotype
-from calotype.cascade import Cascade, choose_runtime
+from calotype.cascade import Cascade
 from calotype.cascade.files import write_file
 from calotype.cascade.runtime import Runtime, cpu_model
+from calotype.config import load_config
 from calotype.data.resize import area_resize
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
+from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.measure import Effort, Measurements, measure
 from calotype.evaluation.report import PROMPT_GROUPS, model_card, quick_report
 from calotype.evaluation.retrieval import NEAREST
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
 from calotype.evaluation.suite import DrawnSuite
+from calotype.evaluation.sweep import Sweep
 
 _CROPS = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except CalotypeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    return 0
+    return run_command(_parser(), _run, arguments)
 
 
 def write_card(
@@ -120,12 +118,10 @@ def _crop_sheet(drawn: DrawnSuite) -> Image.Image:
 
 def _run(options: argparse.Namespace) -> None:
     effort = _effort(options)
-    runtime = choose_runtime(options.device, options.dtype, options.threads)
-    cascade = Cascade.load(options.model)
-    if cascade.stages[0].config.lowres_resolution is not None:
-        raise UsageError(f"{cascade.name!r} has no base; the card needs one that draws captions")
-    runtime.apply(cascade.stages, cascade.prior)
-    found = measure(cascade, options.data, options.runs, effort=effort, say=_say)
+    settings = None if options.settings is None else load_config(options.settings, Sweep)
+    cascade, runtime = load_cascade(options)
+    found = measure(cascade, options.data, options.runs, effort=effort, say=say)
+    found = replace(found, settings=settings)
     if effort.quick:
         options.out.mkdir(parents=True, exist_ok=True)
         report = quick_report(found)
@@ -134,7 +130,7 @@ def _run(options: argparse.Namespace) -> None:
         print(report)
         return
     path = write_card(cascade, found, options.out, data=options.data, machine=_machine(runtime))
-    _say(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 def _effort(options: argparse.Namespace) -> Effort:
@@ -169,7 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--sweep-captions", type=int, default=defaults.sweep_captions, help="a group and weight")
     add("--pictures", type=int, default=defaults.pictures, help="held-out pictures to enlarge")
     add("--steps", type=int, nargs="*", default=defaults.steps, help="of super-resolution, to try")
-    add("--device"), add("--dtype"), add("--threads", type=int)
+    add("--settings", type=Path, help="settings.json of calotype.evaluation.settings, to print")
+    add_machine_options(parser)
     return parser
 
 
@@ -184,10 +181,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from calotype.errors import MissingExtra, UsageError
 from calotype.evaluation.retrieval import THUMBNAIL_SIDE, thumbnails
 
 Colour = tuple[int, int, int]
-_COLUMNS = ("key", "name", "style", "set", "license", "concept", "split")
+_COLUMNS = ("key", "name", "style", "set", "license", "concept", "split", "keywords")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class PictureRow:
     license: str
     concept: str
     split: str
+    keywords: tuple[str, ...] = ()
 
     @property
     def caption(self) -> str:
@@ -100,8 +101,12 @@ class Gallery:
 
     def sample(self, split: str, count: int) -> list[PictureRow]:
         """`count` rows of a split (or all), chosen by hash of the key."""
-        rows = [row for row in self.rows if row.split == split]
-        return sorted(rows, key=lambda row: _digest(row.key))[:count]
+        return in_hash_order(row for row in self.rows if row.split == split)[:count]
+
+
+def in_hash_order(rows: Iterable[PictureRow]) -> list[PictureRow]:
+    """Rows in the order of a hash of their keys, so that any number of them is a fair choice."""
+    return sorted(rows, key=lambda row: _digest(row.key))
 
 
 @dataclass(frozen=True)
@@ -153,10 +158,20 @@ def read_gallery(data: Path, side: int) -> Gallery:
                 picture = _premultiplied(values.pop("image")["bytes"], side)
                 if picture is not None:
                     pictures[len(rows)] = (picture * 255).round()
-                    rows.append(PictureRow(**values))
+                    rows.append(_row(values))
     if not rows:
         raise UsageError(f"got no pictures in {data}; make them with: calotype data emoji")
     return Gallery(tuple(rows), pictures[: len(rows)])
+
+
+def read_rows(data: Path, side: int = 1) -> list[PictureRow]:
+    """What a set's pictures are, without reading them; `side` as in `read_pictures`.
+
+    Raises:
+        UsageError: there are no such shards.
+    """
+    groups = (group for file in _shards(data, side) for group in _row_groups(file, _COLUMNS))
+    return [_row(values) for group in groups for values in group.to_pylist()]
 
 
 def read_pictures(data: Path, keys: Collection[str], side: int) -> Iterator[tuple[str, Tensor]]:
@@ -186,6 +201,10 @@ def keys_at(data: Path, side: int) -> set[str]:
         for group in _row_groups(file, ("key",)):
             found.update(group["key"].to_pylist())
     return found
+
+
+def _row(values: dict[str, Any]) -> PictureRow:
+    return PictureRow(**values | {"keywords": tuple(values["keywords"] or ())})
 
 
 def _premultiplied(data: bytes, side: int) -> Tensor | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -24,6 +24,7 @@ from calotype.evaluation.gallery import (
 from calotype.evaluation.runs import StageRun, read_runs
 from calotype.evaluation.suite import DrawnSuite, GroupResult, draw_suite, measure_group
 from calotype.evaluation.superresolution import Comparison, RealPicture, compare_with_bicubic
+from calotype.evaluation.sweep import Sweep
 
 GROUPS = {
     "train": "trained pairs",
@@ -74,7 +75,8 @@ class Measurements:
     groups: tuple[GroupResult, ...]
     guidance: tuple[GuidanceResult, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
-    runs: Mapping[int, StageRun] = field(default_factory=dict)
+    runs: tuple[StageRun, ...] = ()
+    settings: Sweep | None = None
 
 
 def measure(

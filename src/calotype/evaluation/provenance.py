@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calotype.config import NormalLogSNR, TrainConfig
@@ -15,31 +15,48 @@ from calotype.evaluation.runs import StageRun
 _SHOWN_VALIDATIONS = 8
 
 
-def training_section(about: About, runs: Mapping[int, StageRun]) -> str:
-    """How each stage was trained, as far as its run is at hand."""
+def training_section(about: About, runs: Sequence[StageRun]) -> str:
+    """How each stage was trained, as far as its runs are at hand."""
     rows, details = [], []
     for stage in about.stages:
         resolution = stage.config.resolution
-        run = runs.get(resolution)
-        if run is None:
+        own = [run for run in runs if run.config.stage.resolution == resolution]
+        for run in own:
+            rows.append(_run_row(run))
+            details += ["", _recipe_line(run.config)]
+        if not own:
             rows.append([f"{resolution}²", *[NOT_AVAILABLE] * 6])
-            continue
-        rate = f"{run.images / run.seconds:.1f}" if run.seconds > 0 else NOT_AVAILABLE
-        rows.append(
-            [
-                f"{resolution}²",
-                f"`{run.recipe}`",
-                f"{run.images:,}",
-                f"{run.seconds / 3600:.2f}",
-                rate,
-                f"{run.loss:.4f}",
-                str(run.skipped),
-            ]
-        )
-        details += ["", _recipe_line(run.config), "", _levels(run)]
-    head = ["stage", "recipe", "pictures seen", "hours", "pictures/s", "final loss", "skipped"]
+    head = ["stage", "recipe", "images seen", "hours", "images/s", "final loss", "skipped"]
     note = "Hours of steps and validations; the loss is the mean over the last 5 % of the run."
     return "\n".join([table(head, rows), "", note, *details, ""])
+
+
+def learning_curves(runs: Sequence[StageRun]) -> str:
+    """Error by noise level against images seen, a table a stage and run."""
+    lines = [
+        "## Learning curves",
+        "",
+        "Mean squared error of the estimate by sigma/alpha (20: from the text alone), trained / "
+        "unseen images. Super-resolution stages see the true image, shrunk, with aug_level 0.",
+    ]
+    for run in runs:
+        lines += ["", f"**{run.config.stage.resolution}²**, `{run.recipe}`:", "", _curve(run)]
+    if not runs:
+        lines += ["", f"Runs: {NOT_AVAILABLE}."]
+    return "\n".join([*lines, ""])
+
+
+def _run_row(run: StageRun) -> list[str]:
+    rate = f"{run.images / run.seconds:.1f}" if run.seconds > 0 else NOT_AVAILABLE
+    return [
+        f"{run.config.stage.resolution}²",
+        f"`{run.recipe}`",
+        f"{run.images:,}",
+        f"{run.seconds / 3600:.2f}",
+        rate,
+        f"{run.loss:.4f}",
+        str(run.skipped),
+    ]
 
 
 def _recipe_line(config: TrainConfig) -> str:
@@ -57,9 +74,9 @@ def _recipe_line(config: TrainConfig) -> str:
     )
 
 
-def _levels(run: StageRun) -> str:
+def _curve(run: StageRun) -> str:
     if not run.validations:
-        return f"Losses by noise level: {NOT_AVAILABLE}."
+        return f"Errors by noise level: {NOT_AVAILABLE}."
     checks = run.validations
     if len(checks) > _SHOWN_VALIDATIONS:
         step = (len(checks) - 1) / (_SHOWN_VALIDATIONS - 1)
@@ -71,11 +88,7 @@ def _levels(run: StageRun) -> str:
             f"{_number(check.trained, level)} / {_number(check.unseen, level)}" for level in levels
         ]
         rows.append([f"{check.images:,}", *cells])
-    head = ["pictures seen", *(f"σ/α {level}" for level in levels)]
-    return (
-        "Mean squared error of the estimated picture by noise level, trained / held-out pictures:"
-        f"\n\n{table(head, rows)}"
-    )
+    return table(["images seen", *(f"σ/α {level}" for level in levels)], rows)
 
 
 def _number(errors: Mapping[str, float], level: str) -> str:

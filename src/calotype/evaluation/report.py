@@ -6,10 +6,16 @@ from collections.abc import Sequence
 
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
 from calotype.evaluation.measure import GuidanceResult, Measurements
-from calotype.evaluation.provenance import data_section, limits_section, training_section
+from calotype.evaluation.provenance import (
+    data_section,
+    learning_curves,
+    limits_section,
+    training_section,
+)
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE
 from calotype.evaluation.suite import GroupResult
 from calotype.evaluation.superresolution import Comparison
+from calotype.evaluation.sweep import sweep_tables
 
 PROMPT_GROUPS = {
     "trained_pair": "trained pairs",
@@ -23,16 +29,18 @@ def model_card(about: About, found: Measurements) -> str:
     """The README.md of a cascade folder."""
     parts = [
         _head(about),
-        _stages(about),
+        stages_section(about),
         _pictures(about),
         "## How well it draws\n",
         _prompts(about, found),
         _random_captions(found.groups),
         _guidance(found.guidance),
+        _settings(found),
         "## Enlargement\n",
         _enlargement(about, found),
         "## Training\n",
         training_section(about, found.runs),
+        learning_curves(found.runs),
         data_section(about, found),
         limits_section(about, found),
         _made(about),
@@ -52,6 +60,8 @@ def quick_report(found: Measurements) -> str:
 
 def _head(about: About) -> str:
     sides = " → ".join(f"{stage.config.resolution}²" for stage in about.stages)
+    if about.stages[0].config.draft is not None:
+        sides = f"draft → {sides}"
     return f"""---
 license: apache-2.0
 language: [en]
@@ -66,11 +76,14 @@ emoji-like pictures from English captions. All figures here were measured by
 """
 
 
-def _stages(about: About) -> str:
+def stages_section(about: About) -> str:
+    """The stages: how large they are and how they sample; the draft, if there is one."""
     rows = []
     for stage in about.stages:
         config, sampling = stage.config, stage.config.sampling
         drawn = f"{sampling.steps} steps {sampling.sampler}, guidance {sampling.guidance_weight:g}"
+        if sampling.start == "draft":
+            drawn += f", from the draft at sigma/alpha {sampling.first_sigma:.2g}"
         if config.lowres_resolution is not None:
             drawn += f", aug_level {sampling.aug_level:g}"
         predicts = config.parametrization + (" of the residual" if config.residual else "")
@@ -83,7 +96,24 @@ def _stages(about: About) -> str:
                 f"`{stage.sha256[:16]}…`" if stage.sha256 else NOT_AVAILABLE,
             ]
         )
-    return table(["stage", "parameters", "predicts", "draws with", "weights' SHA-256"], rows) + "\n"
+    head = ["stage", "parameters", "predicts", "samples with", "weights' SHA-256"]
+    return "\n".join([table(head, rows), *_draft(about), ""])
+
+
+def _draft(about: About) -> list[str]:
+    """How the base works, where it has a draft."""
+    config = about.stages[0].config
+    if config.draft is None:
+        return []
+    text = (
+        f"The base begins with a draft: an image of {config.draft.resolution}² that a regression "
+        f"makes of the caption, from {config.draft.rank} coefficients of a fixed basis. Layout and "
+        "colours are right in it and details are blurred. The base is conditioned on the draft as "
+        "a super-resolution stage is on its low-resolution image"
+    )
+    if config.sampling.start == "draft":
+        text += ", and sampling starts from it, with noise added"
+    return ["", text + ". An addition for small models; Imagen has none."]
 
 
 def _pictures(about: About) -> str:
@@ -168,6 +198,10 @@ def _guidance(results: Sequence[GuidanceResult]) -> str:
         rows.append([f"{result.weight:g}", threshold, *cells])
     lines = ["Guidance weights (1 = off): found, and mean squared error to the real picture:", ""]
     return "\n".join([*lines, table(["weight", "threshold", *names], rows), ""])
+
+
+def _settings(found: Measurements) -> str:
+    return "" if found.settings is None else "## Settings\n\n" + sweep_tables(found.settings)
 
 
 def _enlargement(about: About, found: Measurements) -> str:

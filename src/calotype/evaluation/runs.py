@@ -65,9 +65,9 @@ def read_run(folder: Path) -> list[StageRun]:
     return runs
 
 
-def read_runs(folders: Sequence[Path]) -> dict[int, StageRun]:
-    """Stages of several runs by resolution; of two runs of one stage the later named counts."""
-    return {run.config.stage.resolution: run for folder in folders for run in read_run(folder)}
+def read_runs(folders: Sequence[Path]) -> tuple[StageRun, ...]:
+    """The stages of several runs, in the order they are named."""
+    return tuple(run for folder in folders for run in read_run(folder))
 
 
 def _stage_run(

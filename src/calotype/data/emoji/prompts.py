@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
@@ -36,21 +36,27 @@ class EvaluationPrompt:
     background: tuple[int, int, int] | None = None
 
 
-def choose_prompts(rows: Iterable[PromptRow]) -> list[EvaluationPrompt]:
+def choose_prompts(
+    rows: Iterable[PromptRow], counts: Mapping[PromptGroup, int] = COUNTS
+) -> list[EvaluationPrompt]:
     """64 prompts: 32 trained pairs, 16 unseen pairs, 16 further trained pairs on a colour.
 
     Within a split the rows with the smallest sha256 of their key are taken, so the choice depends
     on the keys alone, and not on their order.
+
+    Args:
+        rows: of the set.
+        counts: prompts of each group, where other numbers are wanted.
     """
     ordered = sorted(rows, key=lambda row: _digest(row.key))
     trained = [row for row in ordered if row.split == "train"]
     unseen = [row for row in ordered if row.split == "unseen_pair"]
-    first = COUNTS["trained_pair"]
+    first = counts["trained_pair"]
     prompts = [EvaluationPrompt("trained_pair", r.key, _plain(r)) for r in trained[:first]]
     prompts += [
-        EvaluationPrompt("unseen_pair", r.key, _plain(r)) for r in unseen[: COUNTS["unseen_pair"]]
+        EvaluationPrompt("unseen_pair", r.key, _plain(r)) for r in unseen[: counts["unseen_pair"]]
     ]
-    return prompts + [_coloured(r) for r in trained[first : first + COUNTS["background"]]]
+    return prompts + [_coloured(r) for r in trained[first : first + counts["background"]]]
 
 
 def load_prompts() -> list[EvaluationPrompt]:

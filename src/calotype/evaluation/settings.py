@@ -1,0 +1,83 @@
+"""Choose sampling settings by measurement: `python -m calotype.evaluation.settings`.
+
+Writes `settings.json` (every cell) and `settings.md` (one table an axis) into a folder; the model
+card prints the tables with `--settings settings.json`. Changes no model: the chosen settings are
+for the recipe, or for the cascade's own files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from calotype.cascade.files import write_file
+from calotype.config import to_dict
+from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
+from calotype.evaluation.features import load_features
+from calotype.evaluation.sweep import (
+    SweepSize,
+    default_axes,
+    parse_axis,
+    sweep,
+    sweep_tables,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(_parser(), _run, arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
+    axes = [parse_axis(text) for text in options.axis]
+    features = load_features()
+    cascade, _ = load_cascade(options)
+    found = sweep(
+        cascade,
+        options.data,
+        axes or default_axes(cascade.config.stages),
+        features=features,
+        size=SweepSize(
+            captions=options.captions,
+            fine_captions=options.fine_captions,
+            reference=options.reference,
+        ),
+        say=say,
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(to_dict(found), indent=2) + "\n"
+    write_file(options.out / "settings.json", text.encode())
+    write_file(options.out / "settings.md", sweep_tables(found).encode())
+    say(f"wrote {options.out / 'settings.md'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = SweepSize()
+    parser = argparse.ArgumentParser(
+        prog="python -m calotype.evaluation.settings",
+        description="Measure sampling settings, one axis after another, and choose the best.",
+    )
+    add = parser.add_argument
+    add("--model", help="cascade or run folder; default: the embedded cascade")
+    add("--data", type=Path, required=True, help="folder made by: calotype data emoji")
+    add("--out", type=Path, required=True, help="folder for settings.json and settings.md")
+    add(
+        "--axis",
+        action="append",
+        default=[],
+        metavar="RESOLUTION:SETTING=VALUE,…",
+        help="e.g. 64:sigma_max=0.3,0.5; again for more, in order; default: levels, steps, "
+        "guidance and aug_level of every stage",
+    )
+    add("--captions", type=int, default=defaults.captions, help="half of them of unseen pairs")
+    add("--fine-captions", type=int, default=defaults.fine_captions, help="beyond 256 pixels")
+    add("--reference", type=int, default=defaults.reference, help="real images for KID, at least")
+    add_machine_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
