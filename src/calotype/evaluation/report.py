@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
 from calotype.evaluation.measure import GuidanceResult, Measurements
@@ -22,7 +22,8 @@ PROMPT_GROUPS = {
     "unseen_pair": "unseen pairs",
     "background": "trained pairs on a colour",
 }
-_TARGETS = {"trained_pair": (32, 31), "unseen_pair": (16, 11)}
+_TARGETS = {"trained_pair": (32, 31), "unseen_pair": (16, 11), "background": (16, 15)}
+_GROUP_TARGETS = {"trained pairs": (48, 48), "unseen pairs": (48, 40)}
 
 
 def model_card(about: About, found: Measurements) -> str:
@@ -135,8 +136,7 @@ def _prompts(about: About, found: Measurements) -> str:
     for group, title in PROMPT_GROUPS.items():
         count = len(found.drawn.of(group))
         figures = [f"{found.drawn.found(group, r)} of {count}" for r in resolutions]
-        size, target = _TARGETS.get(group, (0, 0))
-        rows.append([title, *figures, f"{target} of {size}" if size == count else "none"])
+        rows.append([title, *figures, _target(_TARGETS, group, count)])
     source = "come with the package" if found.suite.installed else "are chosen from this data"
     text = f"""A drawing counts as right when its own concept is among the {NEAREST} real pictures
 of its style that are nearest to it (pixels at {THUMBNAIL_SIDE}²): of the style's training pictures,
@@ -145,6 +145,12 @@ or, for what was held out, of all its pictures. The prompts {source}, chosen by 
 """
     text += table(["prompts", *(f"at {r}²" for r in resolutions), "at least wanted"], rows)
     return text + "\n\n" + _prompt_failures(found, resolutions[-1])
+
+
+def _target(targets: Mapping[str, tuple[int, int]], group: str, count: int) -> str:
+    """What a group of this size is to reach; "none" where nothing is asked."""
+    size, target = targets.get(group, (0, 0))
+    return f"{target} of {size}" if size == count else "none"
 
 
 def _prompt_failures(found: Measurements, resolution: int) -> str:
@@ -177,12 +183,19 @@ def _groups_table(groups: Sequence[GroupResult]) -> str:
         [
             group.name,
             f"{group.found} of {len(group.findings)}",
+            _target(_GROUP_TARGETS, group.name, len(group.findings)),
             f"{group.chance:.1f}",
             f"{group.error:.4f}",
         ]
         for group in groups
     ]
-    head = ["captions", "found", "by chance", "mean squared error to the real picture"]
+    head = [
+        "captions",
+        "found",
+        "at least wanted",
+        "by chance",
+        "mean squared error to the real picture",
+    ]
     return table(head, rows)
 
 
