@@ -11,7 +11,6 @@ from typing import Literal
 
 from calotype.adm_config import AdmConfig, AdmLevel, StatesText, TokensText, UnclipText
 from calotype.network_config import (
-    NO_CANVAS,
     DraftConfig,
     EfficientUNetConfig,
     LevelConfig,
@@ -326,7 +325,7 @@ class TrainConfig:
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     seed: int = 0
 
-    RETIRED = (Retired("canvas", (None,), NO_CANVAS),)
+    RETIRED = (Retired("canvas", (None,), "expected no text canvas: take the recipe emoji-64"),)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -342,6 +341,17 @@ class TrainConfig:
             self.lowres_estimates is None or self.stage.lowres_resolution is not None,
             "got lowres_estimates for a base stage; expected them for super-resolution alone: set "
             "lowres_estimates=null",
+        )
+        drafted = self.stage.draft is not None
+        require(
+            drafted or self.draft is None,
+            "got draft for a network without one; expected stage.network.draft beside it, or "
+            "draft=null",
+        )
+        require(
+            not drafted or (self.data.crop is None and not self.data.flip),
+            "got data.crop or data.flip with a draft, which is of the whole image as it is; "
+            "expected neither",
         )
         require(
             self.lora is None or self.posthoc_ema_images == 0,

@@ -72,7 +72,7 @@ class DraftConfig:
     """The draft of a small base: an image that a regression makes of the pooled caption.
 
     Args:
-        width: of the two hidden layers.
+        width: of the regression's hidden layer; half as many features follow.
         rank: images of the basis it is a sum of.
         resolution: its side in pixels, which is that of the stage.
     """

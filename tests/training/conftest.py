@@ -56,7 +56,7 @@ def _micro(*, with_draft=False, **changes):
     config = TrainConfig(
         stage=stage,
         text_encoder="bytes:8",
-        data=DataConfig(flip=True),
+        data=DataConfig(flip=not with_draft),
         optimizer=optimizer,
         batch_size=4,
         total_images=48,

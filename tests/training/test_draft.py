@@ -19,6 +19,8 @@ from calotype.config import (
     DraftConfig,
     DraftTrainingConfig,
     LevelConfig,
+    LoraConfig,
+    Recipe,
     StageConfig,
     TrainConfig,
     UNetConfig,
@@ -220,6 +222,13 @@ def test_a_folder_without_the_draft_it_began_with_is_told(tmp_path: Path) -> Non
         training(tmp_path, config()).load_main()
 
 
+def clear_and_opaque() -> np.ndarray:
+    """An image whose grounds differ, though the image does not."""
+    image = opaque(np.full((SIDE, SIDE, 3), 7.0))
+    image[:4, :, 3] = 0
+    return image
+
+
 def examples(images: Sequence[np.ndarray], captions: tuple[Caption, ...]) -> ListSource:
     return ListSource([Example(str(n), image, captions) for n, image in enumerate(images)])
 
@@ -227,10 +236,15 @@ def examples(images: Sequence[np.ndarray], captions: tuple[Caption, ...]) -> Lis
 @pytest.mark.parametrize(
     ("source", "rank", "message"),
     [
-        (linear_source(1), 6, "got 1 images for a draft of rank 6; expected more than 3 images"),
-        (linear_source(20), 64, "got 20 images for a draft of rank 64; expected more than 32"),
+        (linear_source(1), 6, "got 1 images for a draft of rank 6; expected at least 6 images"),
+        (linear_source(20), 64, "got 20 images for a draft of rank 64; expected at least 64"),
         (
             examples([opaque(np.full((SIDE, SIDE, 3), 7.0))] * 9, (Caption("x"),)),
+            6,
+            "got 9 images that are all alike; expected different images",
+        ),
+        (
+            examples([clear_and_opaque()] * 9, (Caption("x"),)),
             6,
             "got 9 images that are all alike; expected different images",
         ),
@@ -309,7 +323,7 @@ def test_only_the_draft_is_trained_anew(train, micro_recipe, tmp_path):  # type:
     )
     # Of another rank and width: what the rest sees is an image.
     network = dataclasses.replace(
-        longer.stages[0].stage.network, draft=DraftConfig(width=24, rank=10, resolution=8)
+        longer.stages[0].stage.network, draft=DraftConfig(width=24, rank=5, resolution=8)
     )
     stage = dataclasses.replace(longer.stages[0].stage, network=network)
     longer = dataclasses.replace(
@@ -319,12 +333,40 @@ def test_only_the_draft_is_trained_anew(train, micro_recipe, tmp_path):  # type:
     assert train(longer, tmp_path / "two", **settings) == 0
     place = "checkpoints/latest/cascade/8/weights.safetensors"
     before, after = load_file(tmp_path / "one" / place), load_file(tmp_path / "two" / place)
-    assert after["network.draft.basis"].shape == (10, 3 * 8 * 8)
+    assert after["network.draft.basis"].shape == (5, 3 * 8 * 8)
     for name, value in before.items():
         if not name.startswith("network.draft."):
             assert torch.equal(value, after[name]), name
     # Diffusion can follow, on the new draft.
     assert train(longer, tmp_path / "two", resume=True, images=4) == 0
+
+
+def test_a_trained_draft_is_not_trained_again_in_its_place(train, micro_recipe, tmp_path):  # type: ignore[no-untyped-def]
+    recipe = micro_recipe(with_draft=True, draft=FAST, validation_images=0)
+    assert train(recipe, tmp_path / "run", only_draft=True) == 0
+    with pytest.raises(UsageError, match="whose draft is trained; expected another --out"):
+        train(recipe, tmp_path / "run", only_draft=True, resume=True)
+    with pytest.raises(UsageError, match="is not empty; add --resume"):
+        train(recipe, tmp_path / "run", only_draft=True)
+
+
+def test_a_draft_in_training_is_not_overwritten_by_that_of_init(tmp_path: Path) -> None:
+    training(tmp_path, config(images=640)).train_main()
+    with pytest.raises(CalotypeError, match="holds a draft in training; go on with --only draft"):
+        training(tmp_path, config(images=640)).keep_main()
+
+
+def test_drafts_that_would_not_fit_the_rest_are_refused(micro, train, tmp_path):  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError, match="got draft for a network without one"):
+        micro(draft=FAST)
+    with pytest.raises(ConfigError, match=r"got data.crop or data.flip with a draft"):
+        micro(with_draft=True, draft=FAST, data=DataConfig(flip=True))
+    empty = Recipe(name="empty", stages=(micro(with_draft=True),))
+    with pytest.raises(UsageError, match="draft=null, which leaves the draft empty"):
+        train(empty, tmp_path / "run")
+    lora = Recipe(name="lora", stages=(micro(with_draft=True, draft=FAST, lora=LoraConfig()),))
+    with pytest.raises(UsageError, match="got --only draft with lora"):
+        train(lora, tmp_path / "run", only_draft=True, init=tmp_path)
 
 
 def test_only_the_draft_needs_a_recipe_that_has_one(train, micro_recipe, tmp_path):  # type: ignore[no-untyped-def]

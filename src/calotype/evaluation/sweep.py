@@ -229,7 +229,9 @@ def _with(sampling: SamplingConfig, axis: Axis, value: Any) -> SamplingConfig:
 
 def _check(axes: Sequence[Axis], sampling: SamplingConfig) -> None:
     """Refuse values that do not fit each other before anything is sampled."""
-    for values in itertools.product(*(axis.values for axis in axes)):
+    # The value in force is tried as well; a setting that does not exist is refused by `_with`.
+    tried = [(*axis.values, getattr(sampling, axis.setting, axis.values[0])) for axis in axes]
+    for values in itertools.product(*tried):
         changed = sampling
         for axis, value in zip(axes, values, strict=True):
             try:

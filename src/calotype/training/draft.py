@@ -65,6 +65,7 @@ class DraftTraining:
         config: of the stage; `config.draft` says how long.
         folder: RUN/draft.
         progress: gets (what is trained, images seen, images in all); may raise to stop.
+        begun: diffusion has begun, and what is in the folder is taken as it is.
     """
 
     stage: Stage
@@ -73,6 +74,7 @@ class DraftTraining:
     config: TrainConfig
     folder: Path
     progress: Progress
+    begun: bool = False
     _examples: DraftExamples | None = field(default=None, init=False)
 
     def train_main(self) -> None:
@@ -92,7 +94,17 @@ class DraftTraining:
         self._regress("main", draft.regression, images=self._config.images, left_out=None)
 
     def keep_main(self) -> None:
-        """Write down the draft that the stage has already, for `load_main`."""
+        """Write down the draft that the stage has already, for `load_main`.
+
+        Raises:
+            CalotypeError: another draft was being trained in the folder.
+        """
+        known = self._read("main")
+        if known is not None and int(known["steps"]) > 0:
+            raise CalotypeError(
+                f"{self.folder} holds a draft in training; go on with --only draft, or choose "
+                "another --out"
+            )
         self._write_basis()
         weights = {f"weights.{k}": t for k, t in self._draft.regression.state_dict().items()}
         self._write("main", weights, steps=0)
@@ -101,7 +113,7 @@ class DraftTraining:
         """Set the draft and the text statistics to those that the run began with.
 
         Raises:
-            CalotypeError: the folder no longer holds them, or those of other data or settings.
+            CalotypeError: the folder no longer holds them.
         """
         known = self._read("main")
         if known is None or not self._load_basis():
@@ -255,7 +267,7 @@ class DraftTraining:
             raise CalotypeError(
                 f"cannot read {path}: {error}; delete it to train it again"
             ) from error
-        if made_of != self._made_of(name):
+        if made_of != self._made_of(name) and not self.begun:
             raise CalotypeError(
                 f"got {path}, a draft of other data, settings or seed; expected those it was begun "
                 "with: restore them, or choose another --out"
@@ -275,6 +287,8 @@ class DraftTraining:
             self.source.fingerprint,
             self.config.text_encoder,
         ]
+        if name.startswith("fold"):  # the basis may have come with weights to start from
+            decides.append(self._draft.mean.double().sum().item())
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def _images(self, most: int) -> Tensor:

@@ -145,10 +145,15 @@ def fit_basis(pixels: Tensor, *, rank: int, seed: int) -> Basis:
     Raises:
         UsageError: there are fewer images than components, or all are alike.
     """
-    if 2 * len(pixels) <= rank:
+    if len(pixels) < rank:
         raise UsageError(
-            f"got {len(pixels)} images for a draft of rank {rank}; expected more than "
-            f"{rank // 2} images, or a smaller stage.network.draft.rank"
+            f"got {len(pixels)} images for a draft of rank {rank}; expected at least {rank} "
+            "images, or a smaller stage.network.draft.rank"
+        )
+    if bool((pixels == pixels[:1]).all()):
+        raise UsageError(
+            f"got {len(pixels)} images that are all alike; expected different images to make a "
+            "draft's basis of"
         )
     generator = torch.Generator().manual_seed(mixed_seed(seed, 0, "draft grounds"))
     colours = torch.ones(2, len(pixels), 3)
@@ -162,11 +167,6 @@ def fit_basis(pixels: Tensor, *, rank: int, seed: int) -> Basis:
     x = torch.cat(images)
     mean = x.mean(0)
     x -= mean
-    if float(x.abs().max()) < 1e-6:
-        raise UsageError(
-            f"got {len(pixels)} images that are all alike; expected different images to make a "
-            "draft's basis of"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(seed, 0, "draft basis"))
         components = torch.svd_lowrank(x, q=min(rank + 64, *x.shape), niter=4)[2]

@@ -34,7 +34,7 @@ def text_conditioner(stage: Stage) -> TextConditioner:
 
 
 def freeze_draft(stage: Stage) -> None:
-    """Leave the draft as `train_draft` made it."""
+    """Leave the draft as its own training made it."""
     draft = draft_of(stage)
     if draft is not None:
         draft.requires_grad_(False)

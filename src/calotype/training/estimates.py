@@ -80,7 +80,9 @@ class LowresEstimates:
         assert draws.estimate_sigma is not None and draws.estimate_noise is not None
         device, truth = self.stage.device, self._truth(batch)
         lowres, side = batch.lowres.to(device, copy=True), batch.lowres.shape[-1]
-        for rows in torch.split(draws.estimate_sigma.nonzero().flatten(), _ROWS):
+        chosen = draws.estimate_sigma.nonzero().flatten()
+        for start in range(0, len(chosen), _ROWS):
+            rows = chosen[start : start + _ROWS]
             own = None
             if text is not None and self.stage.config.network.text_dim > 0:
                 own = text[rows].to(device)

@@ -133,6 +133,7 @@ def prepare_job(
             config=config,
             folder=preparation.out / DRAFT_FOLDER,
             progress=_draft_progress(preparation),
+            begun=not fit_text,
         )
         fresh = fit_text and (init is None or only_draft)
         drafts = _train_draft(

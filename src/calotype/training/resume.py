@@ -27,7 +27,6 @@ from calotype.training.checkpoint import (
     remove_folder,
     remove_leftovers,
 )
-from calotype.training.draft import FOLDER as DRAFT_FOLDER
 from calotype.training.exports import cut_back_exports, remove_exports
 from calotype.training.learning_rate import decay_start
 from calotype.training.lock import LOCK_NAME
@@ -84,7 +83,7 @@ def clear_start(folder: Path) -> None:
         UsageError: the folder holds anything else.
     """
     names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
-    harmless = {*_START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings", DRAFT_FOLDER}
+    harmless = {*_START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings"}
     begun = RECIPE_FILE in names and names <= harmless
     begun = begun and not any(
         path.is_file() and path.stat().st_size > 0 for path in (folder / name for name in LOG_FILES)
@@ -96,8 +95,7 @@ def clear_start(folder: Path) -> None:
         )
     for name in _START_FILES:
         (folder / name).unlink(missing_ok=True)
-    for name in (TENSORBOARD, DRAFT_FOLDER):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
 
 
 def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Recipe:

@@ -102,6 +102,8 @@ def run_recipe(
 def _run(recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: Group) -> int:
     if not options.resume:
         _check_init(recipe, options.init)
+    if options.only_draft and recipe.stages[0].lora is not None:
+        raise UsageError("got --only draft with lora, which trains adapters alone; choose one")
     if options.only_draft and recipe.stages[0].draft is None:
         raise UsageError(
             f"got --only draft for {recipe.name}, whose first stage trains no draft; expected a "
@@ -159,6 +161,11 @@ class _Run:
         if resume.is_finished(state, self.recipe):
             self.say(f"the run in {self.out} is finished: {state['images']} images")
             return 0
+        if self.options.only_draft and self.start.path is not None:
+            raise UsageError(
+                f"got --only draft for {self.out}, whose draft is trained; expected another --out, "
+                f"with --init {self.out} to train a new draft for it"
+            )
         runtime = self.group.from_first(self._runtime)
         torch.set_num_threads(runtime.threads)
         preparation = self._preparation(runtime, stop)
@@ -323,8 +330,14 @@ def _check_init(recipe: Recipe, init: Path | None) -> None:
     """Adapters of random weights would be of no use.
 
     Raises:
-        UsageError: the recipe trains some, and there is nothing to start from.
+        UsageError: the recipe trains some, and there is nothing to start from; or a network has a
+            draft that neither is trained nor comes with weights.
     """
+    if init is None and any(s.stage.draft is not None and s.draft is None for s in recipe.stages):
+        raise UsageError(
+            "got a network with a draft and draft=null, which leaves the draft empty; expected "
+            "settings of draft, or --init with weights that have one"
+        )
     if init is None and any(stage.lora is not None for stage in recipe.stages):
         raise UsageError(
             "got a recipe with lora and no weights to start from; add --init, e.g. --init default"
