@@ -374,6 +374,23 @@ def test_only_the_draft_needs_a_recipe_that_has_one(train, micro_recipe, tmp_pat
         train(micro_recipe(), tmp_path / "run", only_draft=True)
 
 
+def test_adapters_of_linear_layers_reach_the_draft() -> None:
+    from calotype.networks import build_network
+    from calotype.networks.lora import targeted_layers, train_adapters
+
+    network = build_network(config().stage.network)
+    lora = LoraConfig(rank=2, targets=("linear",))
+    names = {name for name in targeted_layers(network, lora) if name.startswith("draft.")}
+    assert names == {
+        f"draft.regression.{part}" for part in ("gate", "hidden", "features", "mixture", "heads")
+    }
+    train_adapters(network, lora)
+    text = embed(["a", "b"])
+    network.make_draft(text).square().sum().backward()  # type: ignore[operator]
+    moved = {n for n, p in network.named_parameters() if p.grad is not None}
+    assert moved == {f"{name}.adapters.0.{part}" for name in names for part in ("down", "up")}
+
+
 def test_rows_see_their_folds_in_training(micro) -> None:  # type: ignore[no-untyped-def]
     from calotype.training.randomness import draw_step
 

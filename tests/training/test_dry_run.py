@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 import calotype.training.dry_run as module
-from calotype.config import LevelConfig, Recipe, UNetConfig
+from calotype.config import DraftTrainingConfig, LevelConfig, Recipe, UNetConfig
 from calotype.networks import build_network
 from calotype.training.dry_run import dry_run
 from calotype.training.recipes import load_recipe
@@ -48,3 +48,15 @@ def test_networks_too_large_to_run_are_estimated(monkeypatch):
 def test_crops_are_what_counts():
     row = dry_run(load_recipe("emoji-256"))[0]
     assert (row.resolution, row.trained_size) == (256, 128)
+
+
+def test_the_draft_is_counted_apart(micro):
+    lesson = DraftTrainingConfig(images=1000, folds=3, fold_images=200, batch_size=8)
+    config = micro(with_draft=True, draft=lesson)
+    (row,) = dry_run(Recipe(name="x", stages=(config,)))
+    assert row.draft_images == 1600 and row.draft_hours > 0
+    network = build_network(config.stage.network)
+    frozen = sum(p.numel() for p in network.draft.parameters())
+    assert row.state_bytes == 20 * (row.parameters - frozen) + 8 * frozen
+    (plain,) = dry_run(Recipe(name="x", stages=(micro(),)))
+    assert (plain.draft_images, plain.draft_hours) == (0, 0.0)

@@ -195,6 +195,16 @@ def test_rows_that_are_not_chosen_are_as_without_estimates(pictures, told):
     assert torch.equal(batch.lowres, taken(pictures, config).lowres)  # it was not written to
 
 
+def test_a_part_without_a_chosen_row_keeps_its_true_images(pictures):
+    """As a last batch of one image may be, or one process's few rows."""
+    estimates, config = LowresEstimates(some(), steps=2), sr()
+    none = dataclasses.replace(config.lowres_estimates, fraction=0.0)
+    batch = taken(pictures, config)
+    changed = dataclasses.replace(config, lowres_estimates=none)
+    found = estimates(batch, TEXT(batch.captions), drawn(changed, estimates, batch))
+    assert torch.equal(found, batch.lowres)
+
+
 def test_the_stage_before_is_told_captions_that_are_dropped(pictures, monkeypatch):
     config = every_row(sr(text_dropout=1.0))
     batch, seen = taken(pictures, config), []
