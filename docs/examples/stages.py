@@ -18,7 +18,7 @@ from calotype.conditioning import Conditioning
 
 CAPTIONS = (
     "a slice of pizza, glossy gradient style",
-    "a red fox, 3d render style",
+    "an owl, flat fluent style",
     "a police car, flat twemoji style",
     "a rocket, noto style",
 )
