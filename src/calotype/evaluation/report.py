@@ -149,8 +149,8 @@ or, for what was held out, of all its pictures. The prompts {source}, chosen by 
 
 def _target(targets: Mapping[str, tuple[int, int]], group: str, count: int) -> str:
     """What a group of this size is to reach; "none" where nothing is asked."""
-    size, target = targets.get(group, (0, 0))
-    return f"{target} of {size}" if size == count else "none"
+    size, target = targets.get(group, (count, 0))
+    return f"{target * count // size} of {count}" if target and count % size == 0 else "none"
 
 
 def _prompt_failures(found: Measurements, resolution: int) -> str:
