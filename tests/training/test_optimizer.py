@@ -8,7 +8,6 @@ from calotype.training.optimizer import (
     build_optimizer,
     optimizer_tensors,
     restore_optimizer,
-    set_learning_rate,
 )
 
 
@@ -50,24 +49,6 @@ def test_vectors_are_not_decayed():
     optimizer = build_optimizer(_model(), OptimizerConfig(weight_decay=0.1))
     decays = {g["weight_decay"]: {p.ndim for p in g["params"]} for g in optimizer.param_groups}
     assert decays == {0.1: {4}, 0.0: {1}}
-
-
-def test_slowed_weights_move_by_their_share_of_the_rate():
-    model = _model()
-    slowed = list(model[0].parameters())
-    config = OptimizerConfig(weight_decay=0.0, eps=1e-30)
-    optimizer = build_optimizer(model, config, slowed=slowed, rate_share=0.25)
-    set_learning_rate(optimizer, 1e-3)
-    before = [p.detach().clone() for p in model.parameters()]
-    for p in model.parameters():
-        p.grad = torch.ones_like(p)
-    optimizer.step()  # the first step of Adam is the rate itself
-    slow = {id(p) for p in slowed}
-    for p, old in zip(model.parameters(), before, strict=True):
-        expected = 2.5e-4 if id(p) in slow else 1e-3
-        torch.testing.assert_close(
-            (old - p).detach(), torch.full_like(p, expected), rtol=1e-3, atol=1e-7
-        )
 
 
 def test_state_of_another_network_is_refused():
