@@ -13,8 +13,8 @@ from calotype.errors import ConfigError
 from calotype.typed_json import Retired
 
 NO_CANVAS = (
-    "expected no text canvas, which bases had before they had drafts: sample with the calotype that "
-    "made this cascade, or train its base again, as the recipe emoji-64 does"
+    "expected no text canvas, which bases had before they had drafts: sample with the calotype "
+    "that made this cascade, or train its base again, as the recipe emoji-64 does"
 )
 
 
