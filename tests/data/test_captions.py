@@ -23,12 +23,12 @@ PIZZA = [
     "pizza, glossy gradient style",
     "pizza, glossy gradient style",
     "pizza, glossy gradient style",
-    "pizza, glossy gradient style",
-    "pizza, glossy gradient style",
-    "a pizza in glossy gradient style",
-    "pizza, glossy gradient style, cheese, food",
-    "pizza, glossy gradient style, food",
-    "an icon of a pizza",
+    "pizza icon, glossy gradient style",
+    "pizza, glossy gradient style, food, slice",
+    "slice, pizza, glossy gradient style",
+    "a pizza",
+    "pizza, glossy gradient style, on a yellow background",
+    "a pizza, glossy gradient style, on an orange background",
     "pizza, glossy gradient style, on a red background",
     "pizza, glossy gradient style, on an orange background",
 ]
@@ -81,8 +81,8 @@ def test_shares_are_those_promised():
             else:
                 kinds["sentence"] += 1
     shares = {kind: count / 6000 for kind, count in kinds.items()}
-    expected = {"plain": 0.5, "sentence": 0.12, "keywords": 0.12, "no style": 0.08}
-    assert shares == pytest.approx(expected | {"background": 0.18}, abs=0.01)
+    expected = {"plain": 0.36, "sentence": 0.12, "keywords": 0.12, "no style": 0.08}
+    assert shares == pytest.approx(expected | {"background": 0.32}, abs=0.01)
 
 
 def test_every_form_is_used():

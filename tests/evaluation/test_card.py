@@ -11,6 +11,7 @@ from calotype.config import DraftConfig, SamplingConfig, to_dict
 from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.card import main
 from calotype.evaluation.gallery import read_gallery
+from calotype.evaluation.naming import Key
 from calotype.evaluation.report import stages_section
 from calotype.evaluation.suite import draw_suite, measure_group
 from calotype.evaluation.sweep import AxisResult, Cell, Sweep, choose
@@ -63,10 +64,20 @@ def sweep_file(tmp_path):
     return path
 
 
+def scored(folder, model, named):
+    """A folder as `naming score` leaves it."""
+    folder.mkdir()
+    key = Key(model=model, group="unseen_pair", resolution=16, seed=0, images=())
+    (folder / "key.json").write_text(json.dumps(to_dict(key)))
+    (folder / "score.json").write_text(json.dumps({"named": named, "images": 32, "answers": []}))
+    return str(folder)
+
+
 def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_file):
     out = tmp_path / "card"
+    named = [scored(tmp_path / "own", "tiny bars", 20), scored(tmp_path / "real", "real", 31)]
     arguments = ["--model", str(model), "--data", str(data), "--out", str(out), "--threads", "1"]
-    arguments += ["--settings", str(sweep_file)]
+    arguments += ["--settings", str(sweep_file), "--naming", *named]
     assert main([*arguments, "--runs", str(run), str(tmp_path / "none"), *FAST]) == 0
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0") and "# tiny bars" in card
@@ -77,6 +88,10 @@ def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_f
     # Settings: the tables of the sweep.
     assert "| **4** | 0.0100 | 0.0400 | 0.2500 |\n| 8 | 0.0100 | 0.0800 | 0.1250 |" in card
     assert "8²: N = 48 trained + 48 unseen pairs; KID to 1056 real images." in card
+    # Naming: the model's beside the ceiling.
+    assert "| unseen pairs | 16² | 20 of 32 | 31 of 32 |" in card
+    # Failures stand before the sheets.
+    assert card.index("## What it gets wrong") < card.index("## Sample sheets")
     # Data and attribution.
     assert "| noto | noto style | MIT | 10 | 8 | [Somebody](https://example.org/noto) |" in card
     assert "17 pictures of 9 concepts" in card
@@ -114,6 +129,10 @@ def test_errors_are_one_line(model, data, tmp_path, capsys):
     missing = ["--settings", str(tmp_path / "none.json")]
     assert main(["--model", str(model), "--data", str(data), *common, *missing]) == 2
     assert "cannot read" in capsys.readouterr().err
+    folder = scored(tmp_path / "named", "real", 3)
+    (tmp_path / "named" / "score.json").unlink()
+    assert main(["--model", str(model), "--data", str(data), *common, "--naming", folder]) == 2
+    assert "without a readable score.json" in capsys.readouterr().err
 
 
 def test_says_how_a_base_with_a_draft_works(cascade):

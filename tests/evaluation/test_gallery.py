@@ -45,14 +45,15 @@ def test_reads_rows_alone(data):
 def test_real_pictures_are_found_over_any_colour(data, background):
     gallery = read_gallery(data, 16)
     for row in gallery.rows:
-        assert look_up(gallery.real(row.key, background), gallery, row, background=background) == 0
+        real = gallery.real(row.key, background)
+        assert look_up(real, gallery.pool(row, background), row) == 0
 
 
 def test_the_background_decides_the_pool(data):
     gallery = read_gallery(data, 16)
     row = gallery.rows[gallery.places["noto/black-bar"]]
     on_black = gallery.real(row.key, (0, 0, 0))
-    assert look_up(on_black, gallery, row, background=(0, 0, 0)) == 0
+    assert look_up(on_black, gallery.pool(row, (0, 0, 0)), row) == 0
     pool = gallery.pool(row)  # over white
     small = thumbnails(on_black[None])[0]
     distances = (pool.pictures - small).square().sum((1, 2, 3))
@@ -86,3 +87,11 @@ def test_says_what_is_missing(tmp_path):
     (tmp_path / "256" / "a.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UsageError, match="make it again"):
         read_gallery(tmp_path, 8)
+
+
+def test_a_bare_name_is_looked_up_in_all_styles(data):
+    gallery = read_gallery(data, 16)
+    row = gallery.rows[gallery.places["noto/black-bar"]]
+    own, every = gallery.pool(row), gallery.pool(row, any_style=True)
+    trained = [other for other in gallery.rows if other.split == "train"]
+    assert len(every.concepts) == len(trained) > len(own.concepts)

@@ -332,3 +332,35 @@ def test_torchrun_is_asked_to_end_and_resumed(command, tmp_path):
     assert f"going on from checkpoint {stopped}" in output, errors
     images = [line["images"] for line in lines(log)]
     assert images == list(range(6, images[-1] + 1, 6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_lesson_of_the_draft_ends_and_goes_on_to_the_bit(command, tmp_path, how):
+    lesson = ("--set", "draft.images=12000", "--set", "draft.fold_images=12000")
+    process = command(tmp_path / "whole", *lesson)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    out = tmp_path / "run"
+    process = command(out, *lesson)
+    # The second fold is what takes its turn when the first has been written.
+    while process.poll() is None and not (out / "draft" / "fold-0.safetensors").exists():
+        time.sleep(0.02)
+    if how == signal.SIGKILL:
+        kill_all(process)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=300)
+    assert not (out / "log.jsonl").exists() or not (out / "log.jsonl").read_text(), "too late"
+    process = command(out, *lesson, "--resume")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    for path in (tmp_path / "whole" / "draft").iterdir():
+        assert (out / "draft" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert lines(out / "log.jsonl") == lines(tmp_path / "whole" / "log.jsonl")
+
+
+def kill_all(process):
+    """Kill the processes that torchrun has started: it cannot when it is killed itself."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from calotype.cascade.stage import Stage
@@ -312,6 +313,39 @@ def test_a_run_with_folds_resumes_to_the_bit(  # type: ignore[no-untyped-def]
     monkeypatch.setattr(trainer, "train_step", train_step)
     assert train(recipe, out, resume=True) == 0
     same_files(whole / "checkpoints" / "20", out / "checkpoints" / "20")
+
+
+def test_a_run_with_folds_goes_on_with_other_data_only_if_asked(  # type: ignore[no-untyped-def]
+    train, micro_recipe, pictures, tmp_path
+):
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(pictures, data)
+    recipe = micro_recipe(
+        with_draft=True, draft=FAST, total_images=8, grid_images=0, validation_images=0
+    )
+    assert train(recipe, out, data=data) == 0
+    trained = {path.name: path.read_bytes() for path in (out / "draft").iterdir()}
+    (data / "red-left.png").unlink()
+    options = {"data": data, "images": 16, "resume": True}
+    with pytest.raises(CalotypeError, match=r"has changed since.*add --allow-inexact-resume"):
+        train(recipe, out, **options)
+    assert train(recipe, out, **options, allow_inexact_resume=True) == 0
+    # Draft and folds are those that the run began with, and not of the new data.
+    assert {path.name: path.read_bytes() for path in (out / "draft").iterdir()} == trained
+
+
+def test_weights_with_a_basis_of_another_resolution_are_refused(  # type: ignore[no-untyped-def]
+    train, micro_recipe, tmp_path
+):
+    recipe = micro_recipe(with_draft=True, draft=FAST, total_images=8, validation_images=0)
+    assert train(recipe, tmp_path / "one") == 0
+    saved = tmp_path / "one/checkpoints/latest/cascade/8/weights.safetensors"
+    weights = load_file(saved)
+    weights["network.draft.basis"] = torch.zeros(len(weights["network.draft.basis"]), 3 * 4 * 4)
+    save_file(weights, tmp_path / "other.safetensors")
+    message = r"got network.draft.basis of shape \(\d+, 48\); expected \(\d+, 192\)"
+    with pytest.raises(CalotypeError, match=message):
+        train(recipe, tmp_path / "two", init=tmp_path / "other.safetensors")
 
 
 def test_only_the_draft_is_trained_anew(train, micro_recipe, tmp_path):  # type: ignore[no-untyped-def]

@@ -141,11 +141,11 @@ def on_background(text: str, colour: str) -> str:
 
 # Share of the captions of each kind; they add up to 1.
 _KINDS: tuple[tuple[float, Callable[[_Subject], Caption]], ...] = (
-    (0.50, _plain),
+    (0.36, _plain),
     (0.12, _sentence),
     (0.12, _with_keywords),
     (0.08, _bare),
-    (0.18, _on_background),
+    (0.32, _on_background),
 )
 
 

@@ -27,6 +27,7 @@ from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.measure import Effort, Measurements, measure
+from calotype.evaluation.naming import read_naming
 from calotype.evaluation.report import PROMPT_GROUPS, model_card, quick_report
 from calotype.evaluation.retrieval import NEAREST
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
@@ -97,6 +98,7 @@ def _group_sheet(drawn: DrawnSuite, group: str, resolution: int) -> Image.Image:
         )
         for prompt in drawn.of(group)
     ]
+    cells.sort(key=lambda cell: not cell.failed)
     return draw_sheet(cells, columns=4, side=side)
 
 
@@ -119,9 +121,10 @@ def _crop_sheet(drawn: DrawnSuite) -> Image.Image:
 def _run(options: argparse.Namespace) -> None:
     effort = _effort(options)
     settings = None if options.settings is None else load_config(options.settings, Sweep)
+    naming = tuple(read_naming(folder) for folder in options.naming)
     cascade, runtime = load_cascade(options)
     found = measure(cascade, options.data, options.runs, effort=effort, say=say)
-    found = replace(found, settings=settings)
+    found = replace(found, settings=settings, naming=naming)
     if effort.quick:
         options.out.mkdir(parents=True, exist_ok=True)
         report = quick_report(found)
@@ -165,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sweep-captions", type=int, default=defaults.sweep_captions, help="a group and weight")
     add("--pictures", type=int, default=defaults.pictures, help="held-out pictures to enlarge")
     add("--steps", type=int, nargs="*", default=defaults.steps, help="of super-resolution, to try")
+    add("--naming", type=Path, nargs="*", default=[], help="folders of scored naming sheets")
     add("--settings", type=Path, help="settings.json of calotype.evaluation.settings, to print")
     add_machine_options(parser)
     return parser

@@ -21,6 +21,7 @@ from calotype.evaluation.gallery import (
     read_gallery,
     read_pictures,
 )
+from calotype.evaluation.naming import Naming
 from calotype.evaluation.runs import StageRun, read_runs
 from calotype.evaluation.suite import DrawnSuite, GroupResult, draw_suite, measure_group
 from calotype.evaluation.superresolution import Comparison, RealPicture, compare_with_bicubic
@@ -77,6 +78,7 @@ class Measurements:
     comparisons: tuple[Comparison, ...] = ()
     runs: tuple[StageRun, ...] = ()
     settings: Sweep | None = None
+    naming: tuple[Naming, ...] = ()
 
 
 def measure(

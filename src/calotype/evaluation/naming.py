@@ -73,6 +73,17 @@ class Key:
     images: tuple[NamedImage, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """How many images of a key were named; a model of "real" are real images."""
+
+    model: str
+    group: str
+    resolution: int
+    named: int
+    images: int
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     return run_command(_parser(), lambda options: options.run(options), arguments)
@@ -132,6 +143,26 @@ def score(key: Key, answers: Mapping[str, Any]) -> dict[str, Any]:
         lines.append(line)
     named = sum(line["named_by"] is not None for line in lines)
     return {"named": named, "images": len(lines), "answers": lines}
+
+
+def read_naming(folder: Path) -> Naming:
+    """What `score` has written into a folder.
+
+    Raises:
+        UsageError: it has not been there, or a file is damaged.
+    """
+    key = load_config(folder / "key.json", Key)
+    try:
+        found = json.loads((folder / "score.json").read_text(encoding="utf-8"))
+        named, images = int(found["named"]), int(found["images"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"got {folder} without a readable score.json ({error}); write it with: "
+            f"python -m calotype.evaluation.naming score {folder} ANSWERS.json"
+        ) from error
+    return Naming(
+        model=key.model, group=key.group, resolution=key.resolution, named=named, images=images
+    )
 
 
 def _words(text: str) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
 from calotype.evaluation.measure import GuidanceResult, Measurements
+from calotype.evaluation.naming import Naming
 from calotype.evaluation.provenance import (
     data_section,
     learning_curves,
@@ -21,8 +23,9 @@ PROMPT_GROUPS = {
     "trained_pair": "trained pairs",
     "unseen_pair": "unseen pairs",
     "background": "trained pairs on a colour",
+    "bare_name": "bare names",
 }
-_TARGETS = {"trained_pair": (32, 31), "unseen_pair": (16, 11), "background": (16, 15)}
+_TARGETS = {"trained_pair": (48, 48), "unseen_pair": (48, 40), "background": (16, 15)}
 _GROUP_TARGETS = {"trained pairs": (48, 48), "unseen pairs": (48, 40)}
 
 
@@ -31,9 +34,11 @@ def model_card(about: About, found: Measurements) -> str:
     parts = [
         _head(about),
         stages_section(about),
+        _failures(found),
         _pictures(about),
         "## How well it draws\n",
-        _prompts(about, found),
+        _prompts(found),
+        _naming(found.naming),
         _random_captions(found.groups),
         _guidance(found.guidance),
         _settings(found),
@@ -122,15 +127,31 @@ def _pictures(about: About) -> str:
         return ""
     lines = ["## Sample sheets", ""]
     lines.append(
-        "Real picture left, drawing right; seed 1, nothing drawn again. A caption in red: its own "
-        f"concept is not among the {NEAREST} nearest real pictures of its style."
+        "Real picture left, drawing right; seed 1, nothing drawn again. Failures come first, their "
+        f"captions in red: the concept is not among the {NEAREST} nearest real pictures."
     )
     for title, file in about.sheets.items():
         lines += ["", f"### {title[0].upper()}{title[1:]}", "", f"![{title}]({file})"]
     return "\n".join(lines) + "\n"
 
 
-def _prompts(about: About, found: Measurements) -> str:
+def _failures(found: Measurements) -> str:
+    """What was not found at the last resolution, before anything that was."""
+    resolution = _resolutions(found)[-1]
+    lines = ["## What it gets wrong", ""]
+    for group, title in PROMPT_GROUPS.items():
+        drawn = found.drawn.of(group)
+        failed = [p for p in drawn if p.ranks[resolution] >= NEAREST]
+        if drawn:
+            names = "; ".join(f"{p.prompt.prompt} ({p.ranks[resolution]})" for p in failed)
+            count = f"{len(failed)} of {len(drawn)} {title}"
+            lines += [f"- {count} at {resolution}²{': ' + names if names else ''}."]
+    lines += ["", "In brackets: how many real pictures of other concepts are nearer. See also the"]
+    lines += ["[limits](#limits).", ""]
+    return "\n".join(lines)
+
+
+def _prompts(found: Measurements) -> str:
     resolutions = _resolutions(found)
     rows = []
     for group, title in PROMPT_GROUPS.items():
@@ -140,28 +161,42 @@ def _prompts(about: About, found: Measurements) -> str:
     source = "come with the package" if found.suite.installed else "are chosen from this data"
     text = f"""A drawing counts as right when its own concept is among the {NEAREST} real pictures
 of its style that are nearest to it (pixels at {THUMBNAIL_SIDE}²): of the style's training pictures,
-or, for what was held out, of all its pictures. The prompts {source}, chosen by hash and not by eye.
+or, for what was held out, of all its pictures. A bare name says no style: it is looked up in the
+training pictures of all. The prompts {source}, chosen by hash and not by eye.
 
 """
     text += table(["prompts", *(f"at {r}²" for r in resolutions), "at least wanted"], rows)
-    return text + "\n\n" + _prompt_failures(found, resolutions[-1])
+    return text + "\n"
+
+
+def _naming(found: Sequence[Naming]) -> str:
+    """Blind naming: a row a group and resolution, of this model's samples and of real images."""
+    if not found:
+        return ""
+    groups = sorted({(n.group, n.resolution) for n in found}, key=lambda g: (g[1], g[0]))
+    rows = []
+    for group, resolution in groups:
+        own = [n for n in found if (n.group, n.resolution) == (group, resolution)]
+        of = {real: [n for n in own if (n.model == "real") == real] for real in (False, True)}
+        named = [
+            f"{sum(n.named for n in of[real])} of {sum(n.images for n in of[real])}"
+            if of[real]
+            else NOT_AVAILABLE
+            for real in (False, True)
+        ]
+        rows.append([PROMPT_GROUPS.get(group, group), f"{resolution}²", *named])
+    head = ["captions", "at", "its drawings", "real pictures"]
+    text = """Blind naming: readers who know no caption write what they see; right is what holds the
+name or a synonym of a list made before (`python -m calotype.evaluation.naming`).
+
+"""
+    return text + table(head, rows) + "\n"
 
 
 def _target(targets: Mapping[str, tuple[int, int]], group: str, count: int) -> str:
     """What a group of this size is to reach; "none" where nothing is asked."""
     size, target = targets.get(group, (count, 0))
-    return f"{target * count // size} of {count}" if target and count % size == 0 else "none"
-
-
-def _prompt_failures(found: Measurements, resolution: int) -> str:
-    failures = [
-        f"- {p.prompt.prompt} ({PROMPT_GROUPS[p.prompt.group]}; {p.ranks[resolution]} pictures of "
-        "other concepts are nearer)"
-        for p in found.drawn.prompts
-        if p.ranks[resolution] >= NEAREST
-    ]
-    head = f"Not found at {resolution}²"
-    return f"{head}: none.\n" if not failures else "\n".join([f"{head}:", "", *failures, ""])
+    return f"{math.ceil(target * count / size)} of {count}" if target else "none"
 
 
 def _random_captions(groups: Sequence[GroupResult]) -> str:

@@ -15,7 +15,7 @@ from calotype.config import SamplingConfig
 from calotype.data.emoji.prompts import EvaluationPrompt
 from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
-from calotype.evaluation.gallery import Colour, Gallery, PictureRow
+from calotype.evaluation.gallery import Gallery, PictureRow, Pool
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE, concept_rank, thumbnails
 from calotype.evaluation.sheet import most_detailed
 from calotype.evaluation.superresolution import edge_contrast
@@ -150,22 +150,20 @@ def _looked_up(
     images: dict[int, Tensor], prompt: EvaluationPrompt, gallery: Gallery, *, real: Tensor
 ) -> DrawnPrompt:
     row = gallery.rows[gallery.places[prompt.key]]
-    colour, detail = prompt.background, most_detailed(real)
+    pool = gallery.pool(row, prompt.background, any_style=prompt.group == "bare_name")
+    detail = most_detailed(real)
     return DrawnPrompt(
         prompt,
         area_resize(real[None], min(int(real.shape[-1]), _CELL_SIDE))[0],
         detail.crop(real),
         {side: area_resize(x[None], min(side, _CELL_SIDE))[0] for side, x in images.items()},
         {side: detail.crop(x) for side, x in images.items()},
-        {side: look_up(x, gallery, row, background=colour) for side, x in images.items()},
+        {side: look_up(x, pool, row) for side, x in images.items()},
     )
 
 
-def look_up(
-    drawn: Tensor, gallery: Gallery, row: PictureRow, *, background: Colour | None = None
-) -> int:
+def look_up(drawn: Tensor, pool: Pool, row: PictureRow) -> int:
     """`concept_rank` of one drawing, (3, H, W), of `row`."""
-    pool = gallery.pool(row, background)
     side = min(THUMBNAIL_SIDE, int(pool.pictures.shape[-1]))
     small = thumbnails(drawn[None], side)[0]
     return concept_rank(small, pool.pictures, pool.concepts, concept=row.concept)
@@ -223,8 +221,9 @@ def measure_group(
     )
     findings, errors, chance = [], [], 0.0
     for row, drawn in zip(rows, result.images[0], strict=True):
-        findings.append(Finding(row.caption, look_up(drawn, gallery, row)))
+        pool = gallery.pool(row)
+        findings.append(Finding(row.caption, look_up(drawn, pool, row)))
         real = area_resize(gallery.real(row.key)[None], resolution)[0]
         errors.append((drawn - real).double().square().mean())
-        chance += min(1.0, NEAREST / len(gallery.pool(row).concepts))
+        chance += min(1.0, NEAREST / len(pool.concepts))
     return GroupResult(name, tuple(findings), float(torch.stack(errors).mean()), chance)

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding
 from calotype.config import DraftTrainingConfig, TrainConfig, to_dict
 from calotype.data.batches import BatchPlan, each_example
+from calotype.data.cache import Prepared
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.draft import Draft
@@ -293,12 +294,16 @@ class DraftTraining:
 
     def _images(self, most: int) -> Tensor:
         """RGBA images of evenly spaced examples, (N, side, side, 4) uint8."""
-        return torch.stack(
-            [
-                torch.from_numpy(example.image)
-                for example in each_example(evenly_spaced(self.source, most), self._plan)
-            ]
-        )
+        examples = self._read_examples("basis", most)
+        return torch.stack([torch.from_numpy(example.image) for example in examples])
+
+    def _read_examples(self, name: str, most: int) -> Iterator[Prepared]:
+        """Evenly spaced examples; progress is told of, and may end it."""
+        source = evenly_spaced(self.source, most)
+        for done, example in enumerate(each_example(source, self._plan), 1):
+            yield example
+            if done % self._plan.batch_size == 0:
+                self.progress(name, done, len(source))
 
     @property
     def _plan(self) -> BatchPlan:
@@ -315,7 +320,7 @@ class DraftTraining:
         if self._examples is None:
             draft = self._draft
             self._examples = project_examples(
-                each_example(evenly_spaced(self.source, MOST_EXAMPLES), self._plan),
+                self._read_examples("projection", MOST_EXAMPLES),
                 Basis(draft.basis.detach().cpu(), draft.mean.detach().cpu()),
                 variants=self.config.data.caption_variants,
                 fold=partial(fold_of, folds=max(1, self._config.folds)),

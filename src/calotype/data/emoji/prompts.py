@@ -12,8 +12,13 @@ from typing import Literal
 from calotype.data.captions import BACKGROUND_COLOURS, on_background
 from calotype.data.emoji.recipe import Split
 
-PromptGroup = Literal["trained_pair", "unseen_pair", "background"]
-COUNTS: dict[PromptGroup, int] = {"trained_pair": 32, "unseen_pair": 16, "background": 16}
+PromptGroup = Literal["trained_pair", "unseen_pair", "background", "bare_name"]
+COUNTS: dict[PromptGroup, int] = {
+    "trained_pair": 64,
+    "unseen_pair": 64,
+    "background": 64,
+    "bare_name": 64,
+}
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,10 @@ class EvaluationPrompt:
 def choose_prompts(
     rows: Iterable[PromptRow], counts: Mapping[PromptGroup, int] = COUNTS
 ) -> list[EvaluationPrompt]:
-    """64 prompts: 32 trained pairs, 16 unseen pairs, 16 further trained pairs on a colour.
+    """Trained pairs, unseen pairs, further trained pairs on a colour, and bare names of others.
 
     Within a split the rows with the smallest sha256 of their key are taken, so the choice depends
-    on the keys alone, and not on their order.
+    on the keys alone, and not on their order. Bare names say no style: each is taken once.
 
     Args:
         rows: of the set.
@@ -56,7 +61,11 @@ def choose_prompts(
     prompts += [
         EvaluationPrompt("unseen_pair", r.key, _plain(r)) for r in unseen[: counts["unseen_pair"]]
     ]
-    return prompts + [_coloured(r) for r in trained[first : first + counts["background"]]]
+    second = first + counts["background"]
+    prompts += [_coloured(r) for r in trained[first:second]]
+    by_name = {r.name: r for r in reversed(trained[second:])}  # the first of each name is kept
+    bare = sorted(by_name.values(), key=lambda row: _digest(row.key))[: counts["bare_name"]]
+    return prompts + [EvaluationPrompt("bare_name", r.key, r.name) for r in bare]
 
 
 def load_prompts() -> list[EvaluationPrompt]:
