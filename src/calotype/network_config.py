@@ -85,11 +85,11 @@ class DraftConfig:
         """Check the ranges."""
         in_range("width", self.width, 1, 65536)
         in_range("resolution", self.resolution, 1, 1024)
-        numbers = 3 * self.resolution**2
+        numbers = 4 * self.resolution**2
         require(
             1 <= self.rank <= numbers,
             f"got rank={self.rank} for a draft of {self.resolution} pixels; expected 1 to "
-            f"{numbers}, the numbers of such an image",
+            f"{numbers}, the numbers of such an image with its transparency",
         )
 
 

@@ -37,6 +37,7 @@ from calotype.config import (
 from calotype.diffusion import PerSampleNoise, alpha_sigma
 from calotype.errors import ConfigError, UsageError
 from calotype.schedule_config import MOST_VARIED_SIGMA
+from calotype.training.draft_folds import draft_of
 
 SIDE, STD = 16, 0.1
 EXACT = SamplingConfig(
@@ -72,6 +73,9 @@ def random_stage() -> Stage:
     with torch.no_grad():
         for parameter in stage.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+    draft = draft_of(stage)
+    assert draft is not None
+    draft.set_basis(0.1 * torch.randn(draft.basis.shape), 0.2 * torch.rand(draft.basis.shape[1]))
     return stage.eval()
 
 

@@ -30,8 +30,14 @@ from calotype.data.batches import composite
 from calotype.data.example import Caption, Example
 from calotype.data.source import ListSource
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.networks.draft import Draft
 from calotype.training.draft import DraftTraining
-from calotype.training.draft_examples import DraftExamples, fit_basis, image_and_grounds
+from calotype.training.draft_examples import (
+    DraftExamples,
+    fit_basis,
+    ground_coefficients,
+    layers_of,
+)
 from calotype.training.draft_folds import draft_of, fold_of, new_folds
 from calotype.training.signals import Stopped
 
@@ -104,7 +110,7 @@ def test_images_that_are_linear_in_the_text_give_the_least_squares_solution(tmp_
     source = linear_source()
     texts = torch.cat([embedding(example.key) for example in source.examples])
     images = torch.stack([torch.from_numpy(e.image) for e in source.examples])
-    images = image_and_grounds(images)[:, 0]  # opaque: grounds add nothing
+    images = layers_of(images)[:, : 3 * SIDE * SIDE]  # opaque: nothing shows through
     solution = torch.linalg.lstsq(torch.cat((texts, torch.ones(COUNT, 1)), 1), images).solution
     expected = torch.cat((texts, torch.ones(COUNT, 1)), 1) @ solution
     found = draft(texts).flatten(1).detach()
@@ -116,23 +122,33 @@ def test_images_that_are_linear_in_the_text_give_the_least_squares_solution(tmp_
 def test_basis_is_orthonormal_and_spans_what_the_images_vary_in() -> None:
     pixels = torch.stack([torch.from_numpy(e.image) for e in linear_source().examples])
     found = fit_basis(pixels, rank=WIDTH, seed=0)
-    torch.testing.assert_close(found.basis @ found.basis.T, torch.eye(WIDTH), atol=1e-5, rtol=0)
-    x = image_and_grounds(pixels)[:, 0] - found.mean
+    rows = found.components
+    torch.testing.assert_close(rows @ rows.T, torch.eye(WIDTH), atol=1e-5, rtol=0)
+    x = layers_of(pixels) - found.mean
     exact = torch.linalg.svd(x, full_matrices=False).S[WIDTH:].square().sum()
-    left = (x - x @ found.basis.T @ found.basis).square().sum()
+    left = (x - x @ rows.T @ rows).square().sum()
     assert left < 1.01 * exact + 1e-4
 
 
-def test_projected_parts_are_the_projected_composite() -> None:
+def test_parts_make_the_composite_on_any_ground() -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (5, SIDE, SIDE, 4)).astype(np.uint8)
     colours = generator.integers(0, 256, (5, 3)).astype(np.float32)
-    painted = torch.from_numpy(composite(pixels, colours)).permute(0, 3, 1, 2).flatten(1)
-    layers = image_and_grounds(torch.from_numpy(pixels))
-    basis = torch.linalg.qr(torch.randn(3 * SIDE * SIDE, 20)).Q.T
-    parts = layers @ basis.T
-    summed = parts[:, 0] + torch.einsum("bc,bcr->br", torch.from_numpy(colours) / 255, parts[:, 1:])
-    torch.testing.assert_close(summed, painted @ basis.T, atol=1e-5, rtol=1e-5)
+    painted = torch.from_numpy(composite(pixels, colours)).permute(0, 3, 1, 2)
+    numbers = 4 * SIDE * SIDE
+    draft = Draft(DraftConfig(width=4, rank=numbers, resolution=SIDE), WIDTH)
+    draft.set_basis(torch.eye(numbers), mean := torch.randn(numbers))  # exact in 8 bits
+    image = layers_of(torch.from_numpy(pixels)) - mean
+    ground = ground_coefficients(torch.from_numpy(colours), side=SIDE)
+    found = draft.image(torch.cat((image, ground), 1))
+    torch.testing.assert_close(found, painted, atol=1e-5, rtol=1e-5)
+
+
+def test_eight_bits_of_a_basis_are_enough() -> None:
+    components = torch.linalg.qr(torch.randn(4 * SIDE * SIDE, 20)).Q.T
+    draft = Draft(DraftConfig(width=4, rank=20, resolution=SIDE), WIDTH)
+    draft.set_basis(components, torch.zeros(4 * SIDE * SIDE))
+    assert (draft.components() - components).square().sum(1).max() < 1e-4  # of rows of length 1
 
 
 def test_a_fold_never_sees_its_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,8 +288,8 @@ def test_a_basis_of_another_resolution_is_refused() -> None:
 
 
 def test_a_rank_above_the_numbers_of_an_image_is_refused() -> None:
-    with pytest.raises(ConfigError, match="got rank=193 for a draft of 8 pixels; expected 1 to"):
-        DraftConfig(rank=3 * SIDE * SIDE + 1, resolution=SIDE)
+    with pytest.raises(ConfigError, match="got rank=257 for a draft of 8 pixels; expected 1 to"):
+        DraftConfig(rank=4 * SIDE * SIDE + 1, resolution=SIDE)
 
 
 @pytest.mark.parametrize("change", [{"folds": 1}, {"fold_fraction": 1.5}, {"text_dropout": -0.1}])
@@ -341,9 +357,9 @@ def test_weights_with_a_basis_of_another_resolution_are_refused(  # type: ignore
     assert train(recipe, tmp_path / "one") == 0
     saved = tmp_path / "one/checkpoints/latest/cascade/8/weights.safetensors"
     weights = load_file(saved)
-    weights["network.draft.basis"] = torch.zeros(len(weights["network.draft.basis"]), 3 * 4 * 4)
+    weights["network.draft.basis"] = torch.zeros(len(weights["network.draft.basis"]), 4 * 4 * 4)
     save_file(weights, tmp_path / "other.safetensors")
-    message = r"got network.draft.basis of shape \(\d+, 48\); expected \(\d+, 192\)"
+    message = r"got network.draft.basis of shape \(\d+, 64\); expected \(\d+, 256\)"
     with pytest.raises(CalotypeError, match=message):
         train(recipe, tmp_path / "two", init=tmp_path / "other.safetensors")
 
@@ -367,7 +383,7 @@ def test_only_the_draft_is_trained_anew(train, micro_recipe, tmp_path):  # type:
     assert train(longer, tmp_path / "two", **settings) == 0
     place = "checkpoints/latest/cascade/8/weights.safetensors"
     before, after = load_file(tmp_path / "one" / place), load_file(tmp_path / "two" / place)
-    assert after["network.draft.basis"].shape == (5, 3 * 8 * 8)
+    assert after["network.draft.basis"].shape == (5, 4 * 8 * 8)
     for name, value in before.items():
         if not name.startswith("network.draft."):
             assert torch.equal(value, after[name]), name

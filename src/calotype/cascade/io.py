@@ -26,6 +26,7 @@ from calotype.errors import CalotypeError, ConfigError, UsageError
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
 _HEADER_LIMIT = 100_000_000  # as safetensors itself
 _NUMBER_TYPES = {"F16", "BF16", "F32"}
+_INTEGERS = {"I8"}
 T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
 _AGAIN = "get the file again"
@@ -102,6 +103,7 @@ def _tensors_to_save(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]
     tensors = {}
     for name, tensor in module.state_dict().items():
         kind = dtype if name in parameters else torch.float32
+        kind = kind if tensor.is_floating_point() else tensor.dtype
         saved = tensor.detach().to("cpu", kind, copy=True, memory_format=torch.contiguous_format)
         if not bool(saved.isfinite().all()):
             raise CalotypeError(
@@ -140,20 +142,21 @@ def load_module(folder: Path, build: Callable[[], Module], *, sha256: str | None
 
 
 def load_tensors(weights: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """Tensors of a weights file, in float32, each a copy of its own."""
+    """Tensors of a weights file, each a copy of its own; in float32, but for integers."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(weights, framework="pt") as file:
-            return {name: _as_float32(file.get_tensor(name)) for name in names}
+            return {name: _loaded(file.get_tensor(name)) for name in names}
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CalotypeError(f"{weights} cannot be read: {error}; {_AGAIN}") from error
 
 
-def _as_float32(tensor: Tensor) -> Tensor:
+def _loaded(tensor: Tensor) -> Tensor:
     """A copy of its own (the file may change); convolutions are fastest in channels_last."""
     layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-    return tensor.to(torch.float32, copy=True, memory_format=layout)
+    kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(kind, copy=True, memory_format=layout)
 
 
 def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
@@ -177,10 +180,11 @@ def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
                 f"{path}: got {name!r} of shape {got!r:.80}; expected {shape}; use the weights "
                 "and the stage.json of one model"
             )
-        if entry.get("dtype") not in _NUMBER_TYPES:
+        kinds = _NUMBER_TYPES if tensor.is_floating_point() else _INTEGERS
+        if entry.get("dtype") not in kinds:
             raise CalotypeError(
                 f"{path}: got {name!r} as {entry.get('dtype')!r:.80}; expected one of "
-                f"{sorted(_NUMBER_TYPES)}"
+                f"{sorted(kinds)}"
             )
         end = max(end, _end_offset(entry, path))
     if end != data_bytes:

@@ -46,7 +46,8 @@ FOLDER = "draft"
 MOST_EXAMPLES = 1 << 16
 """Examples a draft is trained on, evenly spaced over the data: they are held in memory."""
 BASIS_EXAMPLES = 1 << 13
-"""Examples of the principal components, each on two grounds."""
+"""Examples of the principal components."""
+_BASIS = ("basis", "scale", "mean")  # tensors of a draft
 _WARMUP_STEPS = 50
 _DECAY_FROM = 0.5
 _FINAL_RATE = 0.003
@@ -88,9 +89,7 @@ class DraftTraining:
         draft = self._draft
         if not self._load_basis():
             found = fit_basis(self._images(BASIS_EXAMPLES), rank=draft.config.rank, seed=self._seed)
-            with torch.no_grad():
-                draft.basis.copy_(found.basis)
-                draft.mean.copy_(found.mean)
+            draft.set_basis(found.components, found.mean)
             self._write_basis()
         self._regress("main", draft.regression, images=self._config.images, left_out=None)
 
@@ -149,7 +148,8 @@ class DraftTraining:
     def _write_basis(self) -> None:
         draft, pooling = self._draft, text_conditioner(self.stage).pooling
         statistics = {f"pooling.{k}": t for k, t in pooling.state_dict().items()}
-        self._write("basis", {"basis": draft.basis, "mean": draft.mean, **statistics}, steps=0)
+        parts = {name: getattr(draft, name) for name in _BASIS}
+        self._write("basis", {**parts, **statistics}, steps=0)
 
     @torch.no_grad()
     def _load_basis(self) -> bool:
@@ -157,8 +157,8 @@ class DraftTraining:
         known = self._read("basis")
         if known is None:
             return False
-        self._draft.basis.copy_(known["basis"])
-        self._draft.mean.copy_(known["mean"])
+        for name in _BASIS:
+            getattr(self._draft, name).copy_(known[name])
         text_conditioner(self.stage).pooling.load_state_dict(_under("pooling.", known))
         return True
 
@@ -321,7 +321,7 @@ class DraftTraining:
             draft = self._draft
             self._examples = project_examples(
                 self._read_examples("projection", MOST_EXAMPLES),
-                Basis(draft.basis.detach().cpu(), draft.mean.detach().cpu()),
+                Basis(draft.components().cpu(), draft.mean.cpu()),
                 variants=self.config.data.caption_variants,
                 fold=partial(fold_of, folds=max(1, self._config.folds)),
                 pool=self._pooled,

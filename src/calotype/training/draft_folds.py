@@ -85,9 +85,7 @@ def new_folds(stage: Stage, config: TrainConfig) -> DraftFolds:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(config.seed, 0, "draft folds"))
         made = [
-            CoefficientRegression(
-                config.stage.network.text_dim, draft.config.width, draft.config.rank
-            )
+            CoefficientRegression(draft.config, config.stage.network.text_dim)
             for _ in range(config.draft.folds)
         ]
     regressions = nn.ModuleList(made).to(stage.device)

@@ -135,7 +135,7 @@ def _draft_rate(config: TrainConfig, runtime: Runtime) -> float:
     assert draft is not None and training is not None
     text_dim, batch_size = config.stage.network.text_dim, training.batch_size
     with torch.device(runtime.device):
-        regression = CoefficientRegression(text_dim, draft.width, draft.rank)
+        regression = CoefficientRegression(draft, text_dim)
         text = torch.ones(batch_size, text_dim)
     optimizer = torch.optim.AdamW(regression.parameters(), fused=True)
 
