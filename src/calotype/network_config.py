@@ -73,7 +73,7 @@ class DraftConfig:
 
     Args:
         width: of the regression's hidden layer; half as many features follow.
-        rank: images of the basis it is a sum of.
+        rank: images with their transparency that it is a sum of; the colour of the ground is apart.
         resolution: its side in pixels, which is that of the stage.
     """
 

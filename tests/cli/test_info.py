@@ -23,7 +23,7 @@ def test_recipes(command, name):
     for stage in recipe["stages"]:
         assert stage["parameters"] > 1000
         assert {"resolution", "parametrization", "schedule"} <= set(stage)
-        expected = {"width": 1024, "rank": 896, "resolution": 64} if name == "emoji-64" else None
+        expected = {"width": 1024, "rank": 1152, "resolution": 64} if name == "emoji-64" else None
         assert stage["draft"] == expected
 
 

@@ -85,7 +85,7 @@ def test_prompts_are_of_their_groups(rows):
     assert Counter(prompt.group for prompt in prompts) == COUNTS
     assert len({prompt.key for prompt in prompts}) == len(prompts) == 256
     bare = [prompt.prompt for prompt in prompts if prompt.group == "bare_name"]
-    assert len(set(bare)) == len(bare)
+    assert len(set(bare)) == len(bare) and not any(":" in prompt for prompt in bare)
     for prompt in prompts:
         wanted = "unseen_pair" if prompt.group == "unseen_pair" else "train"
         assert splits[prompt.key] == wanted

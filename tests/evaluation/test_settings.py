@@ -23,7 +23,7 @@ from calotype.evaluation.sweep import (
 )
 
 pytest.importorskip("torchmetrics")
-SIZE = SweepSize(captions=2, fine_captions=2, reference=6)
+SIZE = SweepSize(captions=2, reference=6)
 
 
 def brightness(images):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from calotype.cascade.io import load_stage, save_stage
 from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding
 from calotype.config import (
@@ -26,17 +27,19 @@ from calotype.config import (
     TrainConfig,
     UNetConfig,
 )
-from calotype.data.batches import composite
+from calotype.data.batches import BatchPlan, composite, each_example
 from calotype.data.example import Caption, Example
 from calotype.data.source import ListSource
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.networks.draft import Draft
 from calotype.training.draft import DraftTraining
 from calotype.training.draft_examples import (
+    Basis,
     DraftExamples,
     fit_basis,
     ground_coefficients,
     layers_of,
+    project_examples,
 )
 from calotype.training.draft_folds import draft_of, fold_of, new_folds
 from calotype.training.signals import Stopped
@@ -142,6 +145,57 @@ def test_parts_make_the_composite_on_any_ground() -> None:
     ground = ground_coefficients(torch.from_numpy(colours), side=SIDE)
     found = draft.image(torch.cat((image, ground), 1))
     torch.testing.assert_close(found, painted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_is_taught_on_the_ground_its_caption_asks_for(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    image = generator.integers(0, 256, (SIDE, SIDE, 4)).astype(np.uint8)
+    red = Caption("on red", (200, 10, 30))
+    source = ListSource(
+        [Example("both", image, (Caption("plain"), red)), Example("one", image, (red,))]
+    )
+    numbers = 4 * SIDE * SIDE
+    basis = Basis(torch.eye(numbers), torch.zeros(numbers))
+    plan = BatchPlan(
+        resolution=SIDE, lowres_resolution=None, config=DataConfig(), batch_size=2, seed=0
+    )
+
+    def pool(captions: Sequence[str]) -> Tensor:
+        return torch.arange(len(captions)).float()[:, None]  # tells captions apart
+
+    found = project_examples(
+        each_example(source, plan), basis, variants=2, fold=lambda _: 0, pool=pool
+    )
+    settings = DraftTrainingConfig(
+        batch_size=64, plain_fraction=0.0, text_noise=0.0, text_dropout=0.0
+    )
+    text, target = found.batch(settings, torch.arange(2), torch.Generator().manual_seed(0))
+    draft = Draft(DraftConfig(width=4, rank=numbers, resolution=SIDE), WIDTH)
+    draft.set_basis(torch.eye(numbers), torch.zeros(numbers))
+    painted = {}
+    for number, colour in ((1, (255, 255, 255)), (2, red.background)):
+        on_colour = composite(image[None], np.array([colour], np.float32))
+        painted[number] = torch.from_numpy(on_colour).permute(0, 3, 1, 2)[0]
+    numbers_seen = text[:, 0].int().tolist()
+    assert set(numbers_seen) == {1, 2}
+    for number, x in zip(numbers_seen, draft.image(target), strict=True):
+        torch.testing.assert_close(x, painted[number], atol=1e-5, rtol=1e-5)
+
+
+def test_the_basis_stays_in_eight_bits_in_files(tmp_path: Path) -> None:
+    made = training(tmp_path / "draft", config(images=640))
+    made.train_main()
+    save_stage(made.stage, tmp_path / "stage", dtype=torch.float16)
+    saved = load_file(tmp_path / "stage" / "weights.safetensors")
+    kinds = {name: saved[f"network.draft.{name}"].dtype for name in ("basis", "scale", "mean")}
+    assert kinds == {"basis": torch.int8, "scale": torch.float32, "mean": torch.float32}
+    again, own = draft_of(load_stage(tmp_path / "stage")), draft_of(made.stage)
+    assert again is not None and own is not None
+    assert torch.equal(again.components(), own.components())
+    saved["network.draft.basis"] = saved["network.draft.basis"].float()
+    save_file(saved, tmp_path / "stage" / "weights.safetensors")
+    with pytest.raises(CalotypeError, match=r"as 'F32'; expected one of \['I8'\]"):
+        load_stage(tmp_path / "stage")
 
 
 def test_eight_bits_of_a_basis_are_enough() -> None:

@@ -57,6 +57,13 @@ def test_the_draft_is_counted_apart(micro):
     assert row.draft_images == 1600 and row.draft_hours > 0
     network = build_network(config.stage.network)
     frozen = sum(p.numel() for p in network.draft.parameters())
-    assert row.state_bytes == 20 * (row.parameters - frozen) + 8 * frozen
+    buffers = sum(b.nbytes for b in network.buffers())
+    assert buffers > network.draft.basis.numel()  # 8 bits a number
+    assert row.state_bytes == 20 * (row.parameters - frozen) + 8 * frozen + 2 * buffers
+    wide = dataclasses.replace(config.stage.network.draft, rank=50)
+    network = dataclasses.replace(config.stage.network, draft=wide)
+    stage = dataclasses.replace(config.stage, network=network)
+    (ranked,) = dry_run(Recipe(name="x", stages=(dataclasses.replace(config, stage=stage),)))
+    assert ranked.activation_bytes_per_image == row.activation_bytes_per_image
     (plain,) = dry_run(Recipe(name="x", stages=(micro(),)))
     assert (plain.draft_images, plain.draft_hours) == (0, 0.0)

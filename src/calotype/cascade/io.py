@@ -71,7 +71,7 @@ def save_stage(stage: Stage, folder: Path, *, dtype: torch.dtype = torch.float32
     Args:
         stage: what is saved.
         folder: where; each of its two files is replaced all at once.
-        dtype: number type of the parameters in the file; buffers stay float32.
+        dtype: number type of the parameters in the file; buffers stay float32 or integers.
 
     Returns:
         The SHA-256 of the weights file.
@@ -87,7 +87,7 @@ def save_module(module: nn.Module, config: object, file: Path, *, dtype: torch.d
     """Write settings into `file`, and weights beside it; as `save_stage`."""
     from safetensors.torch import save_file
 
-    tensors = _tensors_to_save(module, dtype)
+    tensors = tensors_to_save(module, dtype)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,7 +98,12 @@ def save_module(module: nn.Module, config: object, file: Path, *, dtype: torch.d
     return file_sha256(weights)
 
 
-def _tensors_to_save(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+def tensors_to_save(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Parameters as `dtype`, buffers as float32 or, where they are integers, as they are.
+
+    Raises:
+        CalotypeError: a number is not finite.
+    """
     parameters = {name for name, _ in module.named_parameters()}
     tensors = {}
     for name, tensor in module.state_dict().items():

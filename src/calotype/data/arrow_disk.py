@@ -92,7 +92,8 @@ class SavedDatasetSource:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the files' names and sizes."""
-        return files_fingerprint(self.root, [*self.files, self.root / STATE_NAME])
+        files = [*self.files, self.root / STATE_NAME]
+        return files_fingerprint(self.root, files, parts=self.has_styles)
 
     def __len__(self) -> int:
         """Count of selected rows."""

@@ -139,6 +139,8 @@ def on_background(text: str, colour: str) -> str:
     return f"{text}, on {_article(colour)} {colour} background"
 
 
+CAPTIONS_VERSION = 2
+"""Other captions of the same parts are other data: this is part of a source's fingerprint."""
 # Share of the captions of each kind; they add up to 1.
 _KINDS: tuple[tuple[float, Callable[[_Subject], Caption]], ...] = (
     (0.36, _plain),

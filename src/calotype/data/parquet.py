@@ -79,7 +79,7 @@ class ParquetSource:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the files' names and sizes."""
-        return files_fingerprint(self.root, self.files)
+        return files_fingerprint(self.root, self.files, parts=self.has_styles)
 
     def __len__(self) -> int:
         """Count of selected rows."""

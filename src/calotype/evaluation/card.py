@@ -122,6 +122,9 @@ def _run(options: argparse.Namespace) -> None:
     effort = _effort(options)
     settings = None if options.settings is None else load_config(options.settings, Sweep)
     naming = tuple(read_naming(folder) for folder in options.naming)
+    models = sorted({one.model for one in naming} - {"real"})
+    if len(models) > 1:
+        raise UsageError(f"got --naming of the models {models}; expected those of one")
     cascade, runtime = load_cascade(options)
     found = measure(cascade, options.data, options.runs, effort=effort, say=say)
     found = replace(found, settings=settings, naming=naming)

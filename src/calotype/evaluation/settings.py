@@ -40,11 +40,7 @@ def _run(options: argparse.Namespace) -> None:
         options.data,
         axes or default_axes(cascade.config.stages),
         features=features,
-        size=SweepSize(
-            captions=options.captions,
-            fine_captions=options.fine_captions,
-            reference=options.reference,
-        ),
+        size=SweepSize(captions=options.captions, reference=options.reference),
         say=say,
     )
     options.out.mkdir(parents=True, exist_ok=True)
@@ -73,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
         "guidance and aug_level of every stage",
     )
     add("--captions", type=int, default=defaults.captions, help="half of them of unseen pairs")
-    add("--fine-captions", type=int, default=defaults.fine_captions, help="beyond 256 pixels")
     add("--reference", type=int, default=defaults.reference, help="real images for KID, at least")
     add_machine_options(parser)
     return parser

@@ -47,7 +47,6 @@ _SUPER_RESOLUTION: Mapping[str, tuple[float, ...]] = {
     "sigma_min": (0.1, 0.2, 0.4),
     "sigma_max": (1.0, 2.0, 4.0),
 }
-_FINE = 256  # finer stages sample fewer captions
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,6 @@ class SweepSize:
     """How much is measured: captions of a stage (half of them unseen), and real images at least."""
 
     captions: int = 96
-    fine_captions: int = 16
     reference: int = 1000
 
 
@@ -251,7 +249,7 @@ def _subject(
     best: Mapping[int, SamplingConfig],
     features: Features,
 ) -> _Subject:
-    count = size.captions if resolution <= _FINE else size.fine_captions
+    count = size.captions
     present = keys_at(data, resolution)
     known = in_hash_order(row for row in read_rows(data) if row.key in present)
     ordered = {
@@ -354,7 +352,8 @@ def _cell(
             subject.lowres, captions, seeds=seeds, stop_at=resolution, sampling=own
         )
     images = sample.images[-1]
-    errors = (images - subject.x).double().square().flatten(1).mean(1)
+    pairs = zip(images, subject.x, strict=True)  # one by one: at 1024 pixels all are gigabytes
+    errors = torch.stack([(image - x).double().square().mean() for image, x in pairs])
     trained = torch.tensor([row.split == "train" for row in subject.rows])
     return Cell(
         sampling=sampling,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from calotype.cascade.files import write_with
 from calotype.cascade.find import find_cascade
-from calotype.cascade.io import load_stage, read_cascade_file, save_cascade
+from calotype.cascade.io import load_stage, read_cascade_file, save_cascade, tensors_to_save
 from calotype.cascade.lora import METADATA
 from calotype.cascade.stage import Stage
 from calotype.config import to_dict
@@ -87,10 +87,7 @@ def write_average(chosen: ChosenAverage, run: Path, out: Path, *, dtype: torch.d
         CalotypeError: the disk is full or cannot be written to.
     """
     if out.suffix == ".safetensors":
-        tensors = {
-            name: tensor.to(dtype if dtype == torch.float16 else tensor.dtype).contiguous()
-            for name, tensor in chosen.stage.state_dict().items()
-        }
+        tensors = tensors_to_save(chosen.stage, dtype)
         stage = to_dict(chosen.stage.config)
         facts = {"stage": stage, "length": chosen.length, "images": chosen.images}
         metadata = {METADATA: json.dumps(facts)}

@@ -6,7 +6,7 @@ products of some hundred captions.
 Everything random is a function of the seed, and everything is kept in RUN/draft, so that a run
 that was killed goes on there:
 
-    RUN/draft/basis.safetensors                        basis and mean
+    RUN/draft/basis.safetensors                        basis, mean, and text statistics
     RUN/draft/main.safetensors, fold-0.safetensors     regressions, with their optimizers
 """
 
@@ -48,6 +48,7 @@ MOST_EXAMPLES = 1 << 16
 BASIS_EXAMPLES = 1 << 13
 """Examples of the principal components."""
 _BASIS = ("basis", "scale", "mean")  # tensors of a draft
+_FORMAT = 2  # of the files; 1 had a basis of finished images
 _WARMUP_STEPS = 50
 _DECAY_FROM = 0.5
 _FINAL_RATE = 0.003
@@ -268,6 +269,12 @@ class DraftTraining:
             raise CalotypeError(
                 f"cannot read {path}: {error}; delete it to train it again"
             ) from error
+        own = self._draft.basis.shape
+        if name == "basis" and ("scale" not in tensors or tensors["basis"].shape != own):
+            raise CalotypeError(
+                f"got {path}, a draft of another calotype or rank; expected a basis of {tuple(own)}"
+                ": begin a new run, with --init for its weights"
+            )
         if made_of != self._made_of(name) and not self.begun:
             raise CalotypeError(
                 f"got {path}, a draft of other data, settings or seed; expected those it was begun "
@@ -280,6 +287,7 @@ class DraftTraining:
         data = to_dict(self.config.data)
         data.pop("cache_bytes")
         decides = [
+            _FORMAT,
             to_dict(self._config),
             to_dict(self._draft.config),
             self._seed,

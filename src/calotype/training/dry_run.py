@@ -92,8 +92,9 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
         network = build_network(config.stage.network)
         inputs = network_inputs(config.stage, size, batch_size=1)
     parameters = sum(p.numel() for p in network.parameters())
-    draft = network.draft if isinstance(network, UNet) else None
-    frozen = 0 if draft is None else sum(p.numel() for p in draft.parameters())
+    _freeze_draft(network)
+    frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+    buffers = sum(buffer.nbytes for buffer in network.buffers())  # of weights and average
     draft_images = _draft_images(config)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         run_network(network, inputs)
@@ -113,7 +114,8 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
         training_flops=flops,
         activation_bytes_per_image=saved.total,
         state_bytes=(parameters - frozen) * _STATE_BYTES[config.optimizer.kind]
-        + frozen * _FROZEN_BYTES,
+        + frozen * _FROZEN_BYTES
+        + 2 * buffers,
         draft_images=draft_images,
         draft_hours=draft_images / _draft_rate(config, runtime) / 3600 if draft_images else 0.0,
         images=config.total_images,
@@ -121,6 +123,12 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
         hours=config.total_images / rate / 3600,
         measured=measured,
     )
+
+
+def _freeze_draft(network: nn.Module) -> None:
+    """As in training: the draft stays as its own lesson made it."""
+    if isinstance(network, UNet) and network.draft is not None:
+        network.draft.requires_grad_(False)
 
 
 def _draft_images(config: TrainConfig) -> int:
@@ -182,6 +190,7 @@ def _measured_rate(config: TrainConfig, size: int, runtime: Runtime) -> float:
     """Pictures a second of the real network, forward and backward, in about two seconds."""
     network = build_network(config.stage.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.to(runtime.device)
+    _freeze_draft(network)
     batch_size = min(config.batch_size, _MEASURED_BATCH)
     with torch.device(runtime.device):
         inputs = network_inputs(config.stage, size, batch_size=batch_size)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
-from calotype.data.captions import BACKGROUND_COLOURS, on_background
+from calotype.data.captions import BACKGROUND_COLOURS, on_background, spoken
 from calotype.data.emoji.recipe import Split
 
 PromptGroup = Literal["trained_pair", "unseen_pair", "background", "bare_name"]
@@ -63,9 +63,9 @@ def choose_prompts(
     ]
     second = first + counts["background"]
     prompts += [_coloured(r) for r in trained[first:second]]
-    by_name = {r.name: r for r in reversed(trained[second:])}  # the first of each name is kept
+    by_name = {spoken(r.name): r for r in reversed(trained[second:])}  # the first of each is kept
     bare = sorted(by_name.values(), key=lambda row: _digest(row.key))[: counts["bare_name"]]
-    return prompts + [EvaluationPrompt("bare_name", r.key, r.name) for r in bare]
+    return prompts + [EvaluationPrompt("bare_name", r.key, spoken(r.name)) for r in bare]
 
 
 def load_prompts() -> list[EvaluationPrompt]:
