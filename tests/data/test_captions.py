@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from calotype.data.captions import (
+    ALWAYS_SAID,
     BACKGROUND_COLOURS,
     caption_variants,
     on_background,
@@ -25,7 +26,7 @@ PIZZA = [
     "pizza, glossy gradient style",
     "pizza icon, glossy gradient style",
     "pizza, glossy gradient style, food, slice",
-    "slice, pizza, glossy gradient style",
+    "a picture of a pizza",
     "a pizza",
     "pizza, glossy gradient style, on a yellow background",
     "a pizza, glossy gradient style, on an orange background",
@@ -81,8 +82,17 @@ def test_shares_are_those_promised():
             else:
                 kinds["sentence"] += 1
     shares = {kind: count / 6000 for kind, count in kinds.items()}
-    expected = {"plain": 0.36, "sentence": 0.12, "keywords": 0.12, "no style": 0.08}
+    expected = {"plain": 0.36, "sentence": 0.12, "keywords": 0.08, "no style": 0.12}
     assert shares == pytest.approx(expected | {"background": 0.32}, abs=0.01)
+
+
+def test_one_style_alone_may_go_unsaid():
+    """Bare names are of one style, so that they are no blend of five."""
+    for style in ALWAYS_SAID:
+        for i in range(100):
+            assert all(style in caption.text for caption in variants(f"key {i}", style=style))
+    own = [caption.text for i in range(100) for caption in variants(f"key {i}", style="oils")]
+    assert "pizza" in own  # and in sets of somebody else
 
 
 def test_every_form_is_used():

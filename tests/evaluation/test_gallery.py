@@ -87,11 +87,3 @@ def test_says_what_is_missing(tmp_path):
     (tmp_path / "256" / "a.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UsageError, match="make it again"):
         read_gallery(tmp_path, 8)
-
-
-def test_a_bare_name_is_looked_up_in_all_styles(data):
-    gallery = read_gallery(data, 16)
-    row = gallery.rows[gallery.places["noto/black-bar"]]
-    own, every = gallery.pool(row), gallery.pool(row, any_style=True)
-    trained = [other for other in gallery.rows if other.split == "train"]
-    assert len(every.concepts) == len(trained) > len(own.concepts)

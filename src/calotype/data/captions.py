@@ -38,6 +38,16 @@ BACKGROUND_COLOURS = MappingProxyType(
 """Named colours (red, green, blue), each 0..255, that captions ask for and that are painted."""
 
 
+ALWAYS_SAID = frozenset(
+    {"3d render style", "flat fluent style", "flat twemoji style", "noto style"}
+)
+"""Styles of the emoji set that captions always say.
+
+What is asked for without a style is to come in the remaining one, "glossy gradient style": were it
+of all five, the best estimate would be their blend.
+"""
+
+
 @dataclass(frozen=True)
 class _Subject:
     """What is to be said, and `number`, which draws the words' random choices."""
@@ -120,6 +130,8 @@ def _with_keywords(subject: _Subject) -> Caption:
 
 
 def _bare(subject: _Subject) -> Caption:
+    if subject.style in ALWAYS_SAID:
+        return _sentence(subject)
     thing, name = with_article(subject.name), spoken(subject.name)
     forms = (name, thing, f"a picture of {thing}", name.lower(), f"an icon of {thing}")
     return Caption(forms[subject.number("form", len(forms))])
@@ -145,8 +157,8 @@ CAPTIONS_VERSION = 2
 _KINDS: tuple[tuple[float, Callable[[_Subject], Caption]], ...] = (
     (0.36, _plain),
     (0.12, _sentence),
-    (0.12, _with_keywords),
-    (0.08, _bare),
+    (0.08, _with_keywords),
+    (0.12, _bare),
     (0.32, _on_background),
 )
 

@@ -84,21 +84,13 @@ class Gallery:
         ]
         return torch.cat(parts)
 
-    def pool(
-        self, row: PictureRow, background: Colour | None = None, *, any_style: bool = False
-    ) -> Pool:
-        """What a drawing of `row` is looked up in; `retrieval` says why it depends on the split.
-
-        Args:
-            row: what was asked for.
-            background: painted behind all.
-            any_style: the caption said none, so pictures of all styles count.
-        """
+    def pool(self, row: PictureRow, background: Colour | None = None) -> Pool:
+        """What a drawing of `row` is looked up in; `retrieval` says why it depends on the split."""
         splits = {"train"} if row.split == "train" else {"train", "unseen_pair", "unseen_concept"}
         chosen = [
             number
             for number, other in enumerate(self.rows)
-            if (any_style or other.style == row.style) and other.split in splits
+            if other.style == row.style and other.split in splits
         ]
         concepts = tuple(self.rows[number].concept for number in chosen)
         return Pool(over_background(self._thumbnails[chosen], background), concepts)

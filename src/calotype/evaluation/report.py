@@ -113,9 +113,8 @@ def _draft(about: About) -> list[str]:
         return []
     text = (
         f"The base begins with a draft: an image of {config.draft.resolution}² that a regression "
-        f"makes of the caption, from {config.draft.rank} coefficients of a fixed basis of images with "
-        "their transparency, and a colour for the ground. Layout and "
-        "colours are right in it and details are blurred. The base is conditioned on the draft as "
+        f"makes of the caption, from {config.draft.rank} coefficients of a fixed basis of "
+        "images with their transparency, and a colour for the ground. Layout and colours are right in it and details are blurred. The base is conditioned on the draft as "
         "a super-resolution stage is on its low-resolution image"
     )
     if config.sampling.start == "draft":
@@ -162,8 +161,8 @@ def _prompts(found: Measurements) -> str:
     source = "come with the package" if found.suite.installed else "are chosen from this data"
     text = f"""A drawing counts as right when its own concept is among the {NEAREST} real pictures
 of its style that are nearest to it (pixels at {THUMBNAIL_SIDE}²): of the style's training pictures,
-or, for what was held out, of all its pictures. A bare name says no style: it is looked up in the
-training pictures of all. The prompts {source}, chosen by hash and not by eye.
+or, for what was held out, of all its pictures. A bare name is to come in
+the one style that captions may leave out. The prompts {source}, chosen by hash and not by eye.
 
 """
     text += table(["prompts", *(f"at {r}²" for r in resolutions), "at least wanted"], rows)

@@ -150,7 +150,7 @@ def _looked_up(
     images: dict[int, Tensor], prompt: EvaluationPrompt, gallery: Gallery, *, real: Tensor
 ) -> DrawnPrompt:
     row = gallery.rows[gallery.places[prompt.key]]
-    pool = gallery.pool(row, prompt.background, any_style=prompt.group == "bare_name")
+    pool = gallery.pool(row, prompt.background)
     detail = most_detailed(real)
     return DrawnPrompt(
         prompt,

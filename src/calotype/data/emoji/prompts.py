@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
-from calotype.data.captions import BACKGROUND_COLOURS, on_background, spoken
+from calotype.data.captions import (
+    ALWAYS_SAID,
+    BACKGROUND_COLOURS,
+    on_background,
+    spoken,
+)
 from calotype.data.emoji.recipe import Split
 
 PromptGroup = Literal["trained_pair", "unseen_pair", "background", "bare_name"]
@@ -47,7 +52,8 @@ def choose_prompts(
     """Trained pairs, unseen pairs, further trained pairs on a colour, and bare names of others.
 
     Within a split the rows with the smallest sha256 of their key are taken, so the choice depends
-    on the keys alone, and not on their order. Bare names say no style: each is taken once.
+    on the keys alone, and not on their order. Bare names are of pictures in the style that captions
+    may leave out.
 
     Args:
         rows: of the set.
@@ -63,9 +69,10 @@ def choose_prompts(
     ]
     second = first + counts["background"]
     prompts += [_coloured(r) for r in trained[first:second]]
-    by_name = {spoken(r.name): r for r in reversed(trained[second:])}  # the first of each is kept
-    bare = sorted(by_name.values(), key=lambda row: _digest(row.key))[: counts["bare_name"]]
-    return prompts + [EvaluationPrompt("bare_name", r.key, spoken(r.name)) for r in bare]
+    bare = [row for row in trained[second:] if row.style not in ALWAYS_SAID]
+    return prompts + [
+        EvaluationPrompt("bare_name", r.key, spoken(r.name)) for r in bare[: counts["bare_name"]]
+    ]
 
 
 def load_prompts() -> list[EvaluationPrompt]:
