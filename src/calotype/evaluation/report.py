@@ -113,9 +113,10 @@ def _draft(about: About) -> list[str]:
         return []
     text = (
         f"The base begins with a draft: an image of {config.draft.resolution}² that a regression "
-        f"makes of the caption, from {config.draft.rank} coefficients of a fixed basis of "
-        "images with their transparency, and a colour for the ground. Layout and colours are right in it and details are blurred. The base is conditioned on the draft as "
-        "a super-resolution stage is on its low-resolution image"
+        f"makes of the caption, from {config.draft.rank} coefficients of a fixed basis of images "
+        "with their transparency, and a colour for the ground. Layout and colours are right in it "
+        "and details are blurred. The base is conditioned on the draft as a super-resolution "
+        "stage is on its low-resolution image"
     )
     if config.sampling.start == "draft":
         text += ", and sampling starts from it, with noise added"
