@@ -1,4 +1,5 @@
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import calotype.cascade.cascade as module
 from calotype.cascade import Cascade, Stage, StageEdit
 from calotype.cascade.sizes import padded_lowres_size
 from calotype.config import EfficientUNetConfig, LevelConfig, SamplingConfig, StageConfig
-from calotype.errors import ConfigError, UsageError
+from calotype.errors import CalotypeError, ConfigError, UsageError
 
 CAPTIONS = ["a red fox", "pizza", ""]
 SEEDS = [1, 2, 3]
@@ -247,3 +248,19 @@ def test_hostile_captions_draw(cascade):
     captions = ["\0a\0", "\ud800 lone", "x" * 10_000_000]
     images = drawn(cascade, captions=captions, stop_at=8)
     assert images[0].isfinite().all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_12_numbers_that_are_not_finite_are_no_image(cascade, value):
+    stage = cascade.stages[-1]
+    name, parameter = list(stage.named_parameters())[-1]
+    before = parameter.detach().clone()
+    try:
+        with torch.no_grad():
+            parameter.fill_(value)
+        message = f"the {stage.config.resolution} stage sampled numbers.*{re.escape(name)}"
+        with pytest.raises(CalotypeError, match=message):
+            cascade.sample(["a fox"], seeds=[0])
+    finally:
+        with torch.no_grad():
+            parameter.copy_(before)

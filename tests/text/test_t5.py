@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from calotype.errors import CalotypeError, ConfigError
 from calotype.text import build_text_encoder
@@ -116,3 +120,34 @@ def test_errors_are_one_line_and_say_what_to_do(tmp_path: Path) -> None:
         T5TextEncoder(str(folder))
     assert "http" not in str(absent.value) and str(absent.value).endswith("`")
     assert "\n" not in str(absent.value) + str(broken.value)
+
+
+@pytest.mark.parametrize("where", ["config.json", "tokenizer_config.json"])
+def test_8_code_in_a_model_folder_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """transformers would ask whether to run it, and a pipe can say yes."""
+    folder, canary = save_t5(tmp_path / "encoder", "t5"), tmp_path / "canary"
+    code = f"open({str(canary)!r}, 'w').write('run')\n"
+    (folder / "stranger.py").write_text(code + "class Stranger: pass\n")
+    settings = json.loads((folder / where).read_text())
+    settings["auto_map"] = {
+        "AutoConfig": "stranger.Stranger",
+        "AutoModel": "stranger.Stranger",
+        "AutoTokenizer": ["stranger.Stranger", "stranger.Stranger"],
+    }
+    settings |= {"model_type": "stranger"} if where == "config.json" else {}
+    settings |= {"tokenizer_class": "Stranger"} if where != "config.json" else {}
+    (folder / where).write_text(json.dumps(settings))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    with suppress(CalotypeError, ConfigError):
+        build_text_encoder(f"t5:{folder}")(["a cat"])
+    assert not canary.exists()
+
+
+def test_8_pickled_weights_are_never_read(tmp_path: Path) -> None:
+    folder = save_t5(tmp_path / "encoder", "t5")
+    (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
+    torch.save(load_file(tmp_path / "model.safetensors"), folder / "pytorch_model.bin")
+    with pytest.raises(CalotypeError, match="cannot read its weights"):
+        build_text_encoder(f"t5:{folder}")(["a cat"])

@@ -309,6 +309,8 @@ class Cascade:
         ):
             yield Preview(plan.index, stage.config.resolution, part.rows, steps, state)
         assert state is not None
+        if not bool(state.z.isfinite().all()):  # clamped they would be a black image
+            raise CalotypeError(_not_finite(stage))
         return state.z.clamp(-1, 1).float().cpu().contiguous()
 
     def _embed(self, captions: Sequence[str]) -> TextEmbedding | None:
@@ -356,6 +358,18 @@ def _drain(steps: Generator[Preview, None, CascadeSample]) -> CascadeSample:
         except StopIteration as end:
             result: CascadeSample = end.value
             return result
+
+
+def _not_finite(stage: Stage) -> str:
+    """What to say of a stage that samples NaN or infinities: which weight has some, if any has."""
+    where = f"the {stage.config.resolution} stage sampled numbers that are not finite"
+    for name, tensor in stage.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            return f"{where}: so is its weight {name!r}; get the weights again"
+    return (
+        f"{where}, though its weights are finite; expected images: sample in float32, with less "
+        "guidance or a smaller LoRA scale, or get the weights again"
+    )
 
 
 def _is_caption(text: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from calotype.config import CascadeConfig, StageConfig, load_config, to_dict
 from calotype.errors import CalotypeError, ConfigError, UsageError
 
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
+CARD_FILE = "README.md"
 _HEADER_LIMIT = 100_000_000  # as safetensors itself
 _NUMBER_TYPES = {"F16", "BF16", "F32"}
 _INTEGERS = {"I8"}
@@ -241,7 +243,8 @@ def save_cascade(
 ) -> None:
     """Write a whole cascade; an older one in `folder` is replaced all at once.
 
-    `write_prior` writes the cascade's prior, if it has one, and returns the SHA-256 of its weights.
+    Its README.md is carried over. `write_prior` writes the cascade's prior, if it has one, and
+    returns the SHA-256 of its weights.
 
     Raises:
         UsageError: `folder` holds something else.
@@ -251,8 +254,7 @@ def save_cascade(
         stages=tuple(stage.config for stage in stages), text_encoder=text_encoder, name=name
     )
     folder = folder.resolve()
-    if folder.exists() and not _replaceable(folder):
-        raise UsageError(f"{folder} exists and is no cascade; choose another folder")
+    check_replaceable(folder)
     with new_folder(folder) as temporary:
         entries = []
         for stage in stages:
@@ -273,12 +275,48 @@ def save_cascade(
         if prior is None:
             del data["prior"]  # readers of before priors existed refuse the key
         write_file(temporary / CASCADE_FILE, json.dumps(data, indent=1).encode())
+        if (folder / CARD_FILE).is_file():
+            shutil.copy2(folder / CARD_FILE, temporary / CARD_FILE)
 
 
-def _replaceable(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    return (folder / CASCADE_FILE).is_file() or not any(folder.iterdir())
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder for a cascade unless it is new, empty, or a cascade and nothing else.
+
+    Only files that its cascade.json names, and README.md, are a cascade's; whatever else lies there
+    would be lost.
+
+    Raises:
+        UsageError: it holds anything else.
+        CalotypeError: it cannot be read.
+    """
+    way_out = "move that away, or choose another folder"
+    try:
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise UsageError(f"got {folder}, which is no folder; expected one: {way_out}")
+        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    except OSError as error:
+        raise CalotypeError(f"cannot read {folder}: {error.strerror}; {way_out}") from error
+    if not found:
+        return
+    if CASCADE_FILE not in found:
+        raise UsageError(
+            f"{folder} exists and is no cascade; expected a new or empty folder or a cascade: "
+            f"{way_out}"
+        )
+    own = {CASCADE_FILE, CARD_FILE}
+    file = read_cascade_file(folder)
+    for entry in (*file.stages, *(() if file.prior is None else (file.prior,))):
+        place = Path(entry.folder)
+        names = (STAGE_FILE, "prior.json", WEIGHTS_FILE)
+        own |= {place.as_posix(), *((place / name).as_posix() for name in names)}
+    others = sorted(found - own)
+    if others:
+        raise UsageError(
+            f"got {folder}, which holds {others[0]!r} ({len(others)} in all) beside its cascade; "
+            f"expected what its {CASCADE_FILE} names, and {CARD_FILE}: {way_out}"
+        )
 
 
 def read_cascade_file(folder: Path) -> CascadeFile:

@@ -55,6 +55,10 @@ def train(
     allow_inexact_resume: Annotated[
         bool, typer.Option("--allow-inexact-resume", help="Resume on a different machine.")
     ] = False,
+    start_over: Annotated[
+        bool,
+        typer.Option("--start-over", help="With --resume: begin anew; moves the old run beside."),
+    ] = False,
     parallel: Annotated[
         str,
         typer.Option(
@@ -94,6 +98,11 @@ def train(
             raise UsageError(
                 f"got no {missing}; expected calotype train RECIPE --data DIR --out RUN"
             )
+        if not resume and Path(recipe).is_file() and Path(recipe).resolve().parent == out.resolve():
+            raise UsageError(
+                f"got --out {out}, the folder of the recipe {recipe} itself; expected another: a "
+                "run writes a recipe.json of its own"
+            )
         if not (data.is_dir() or data.is_file()):
             raise UsageError(f"got --data {data}, which is missing; expected pictures or shards")
     from calotype.training.run import RunOptions, run_recipe
@@ -109,6 +118,7 @@ def train(
         threads=threads,
         quiet=quiet,
         allow_inexact_resume=allow_inexact_resume,
+        start_over=start_over,
         sharded=parallel == "sharded",
         only_draft=only == "draft",
     )

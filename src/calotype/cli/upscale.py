@@ -128,10 +128,10 @@ def _read_picture(path: Path) -> Tensor:
 
     from calotype.cascade.pixels import from_pixels
     from calotype.cascade.sizes import MAX_PIXELS
-    from calotype.data.pictures import to_rgba
+    from calotype.data.pictures import FORMATS, to_rgba
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             width, height = opened.size
             if width * height > MAX_PIXELS:
                 raise UsageError(

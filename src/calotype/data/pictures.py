@@ -21,6 +21,10 @@ MAX_PIXELS = 89_000_000
 MIN_SIDE = 2
 """Pictures with a shorter side teach nothing and are mostly tracking pixels."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+"""What Pillow may open, for it decides by a file's bytes and not by its name. It would hand others,
+such as PostScript, to programs that run what is in them."""
+
 SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .tga".split())
 
 
@@ -48,7 +52,7 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
             _check_size(*size)
         if (ordinary := decode_ordinary_png(data)) is not None:
             return ordinary
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_size(*picture.size)
             return to_rgba(picture)
     except BrokenPicture:

@@ -65,9 +65,13 @@ def scan_tar(file: Path) -> TarScan:
     problem = None
     current = _Sample("")
     try:
+        size = file.stat().st_size
         with tarfile.open(file, "r:") as tar:
             try:
+                reached = -1
                 while (member := tar.next()) is not None:
+                    _check_member(member, after=reached, size=size)
+                    reached = member.offset
                     # tarfile keeps every member it has seen; a shard may have a million.
                     tar.members.clear()  # type: ignore[attr-defined]
                     stem, suffix = split_name(member.name)
@@ -76,17 +80,32 @@ def scan_tar(file: Path) -> TarScan:
                         current = _Sample(stem)
                     if member.isfile():
                         _note(current, member, suffix)
-            except tarfile.TarError as error:
+            except (tarfile.TarError, ValueError, OverflowError) as error:
                 problem = f"is cut off or damaged ({error}); its first samples are used"
             _add(rows, current)
             end = int(tar.offset)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise UsageError(
             f"cannot read {file} as a tar: {error}; compressed tars must be unpacked first"
         ) from error
     if problem is None and not _ends_at(file, end):
         problem = f"is cut off or damaged at byte {end:,}; the samples before are used"
     return TarScan(np.array(rows, dtype=SAMPLE), problem)
+
+
+def _check_member(member: tarfile.TarInfo, *, after: int, size: int) -> None:
+    """Refuse a header that lies: tarfile goes wherever it points to, backwards and for ever.
+
+    Raises:
+        tarfile.ReadError: it has a size below 0, is no further than the one before, is sparse, or
+            ends beyond the file of `size` bytes.
+    """
+    if member.size < 0 or member.offset <= after or member.offset_data <= member.offset:
+        raise tarfile.ReadError(f"a header at byte {member.offset} points backwards")
+    if member.issparse():
+        raise tarfile.ReadError(f"a sparse file at byte {member.offset}")
+    if member.isreg() and member.offset_data + member.size > size:
+        raise tarfile.ReadError(f"a file at byte {member.offset} ends beyond the tar")
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -100,7 +100,8 @@ def load_pretrained(
         import transformers
     except ImportError as error:
         raise MissingExtra("interop", "transformers") from error
-    where: dict[str, Any] = {"local_files_only": not allow_download}
+    # Nothing in a file is code: without this transformers asks at the terminal, and runs it on a y.
+    where: dict[str, Any] = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
         config = transformers.AutoConfig.from_pretrained(name, **where)
     except Exception as error:  # transformers raises many kinds
@@ -114,8 +115,9 @@ def load_pretrained(
         tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_name or name, **where)
     except Exception as error:
         raise _cannot_load(name, "tokenizer", error) from error
+    where |= {"use_safetensors": True}  # other weights are pickles
     if tokenizer_name is not None:
-        where |= {"use_safetensors": True, **_variant(Path(name))}
+        where |= _variant(Path(name))
     model = _load_model(getattr(transformers, model_types[config.model_type]), name, dtype, where)
     return PretrainedText(model.eval().requires_grad_(False), tokenizer, dtype)
 

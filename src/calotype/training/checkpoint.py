@@ -18,6 +18,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,10 +29,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calotype.cascade.files import new_folder, sync_folder
+from calotype.cascade.files import new_folder, sync_folder, write_error
 from calotype.errors import CalotypeError
 
 MANIFEST = "manifest.json"
+DAMAGED = "damaged"
+"""Where checkpoints go that do not have the sizes and hashes of their manifest."""
+_FORMAT = 1
+_LEFTOVER = re.compile(r"\.\d+\.\d+\.(tmp|old)|\.latest\.tmp")
 _SPARE_BYTES = 1_000_000  # manifest, state, folder entries
 
 
@@ -104,18 +109,57 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def fault(path: Path) -> str | None:
-    """Read a checkpoint back whole; what is wrong with it, or None."""
+    """Read a checkpoint back whole; what is damaged in it, or None.
+
+    Damaged is what has another size or hash than its manifest says, or is gone.
+
+    Raises:
+        CalotypeError: it cannot be read, or its manifest is of another version of calotype: that is
+            no damage, and the files may be worth as much as before.
+    """
+    file = path / MANIFEST
     try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))["files"]
-        for name, entry in manifest.items():
+        manifest = json.loads(file.read_text("utf-8"))
+        if manifest["format"] != _FORMAT:
+            raise CalotypeError(
+                f"got {file} of format {manifest['format']!r:.20}; expected {_FORMAT}: go on "
+                "with the version of calotype that wrote it"
+            )
+        for name, entry in manifest["files"].items():
             file = path / name
             if file.stat().st_size != entry["size"]:
                 return f"{name} has {file.stat().st_size} bytes, expected {entry['size']}"
             if _sha256(file) != entry["sha256"]:
                 return f"{name} does not have its SHA-256"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
+    except FileNotFoundError:
+        return f"{file.name} is gone"
+    except OSError as error:
+        raise CalotypeError(
+            f"cannot read {file}: {error.strerror}; nothing was changed: make it readable and go "
+            "on with --resume"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{file.name}: {type(error).__name__}: {error}"
     return None
+
+
+def set_damaged_aside(path: Path) -> Path:
+    """Move a damaged checkpoint to `damaged` in its folder; somebody may want what is left of it.
+
+    Raises:
+        CalotypeError: it cannot be moved.
+    """
+    folder = path.parent / DAMAGED
+    try:
+        folder.mkdir(exist_ok=True)
+        number, place = 1, folder / path.name
+        while place.exists():
+            number += 1
+            place = folder / f"{path.name}-{number}"
+        os.rename(path, place)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    return place
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -165,11 +209,10 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left under temporary names."""
-    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
-        _discard(path)
-    for path in folder.glob(".*.old") if folder.is_dir() else ():
-        _discard(path)
+    """Remove what killed writers of checkpoints left under temporary names."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _LEFTOVER.fullmatch(path.name):
+            _discard(path)
 
 
 def _discard(path: Path) -> None:
@@ -194,7 +237,7 @@ def _write_files(fresh: Path, content: CheckpointContent) -> None:
         path.relative_to(fresh).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
         for path in files
     }
-    manifest = {"format": 1, "images": content.images, "files": entries}
+    manifest = {"format": _FORMAT, "images": content.images, "files": entries}
     (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
     _sync_file(fresh / MANIFEST)
     for path in sorted(fresh.rglob("*")):

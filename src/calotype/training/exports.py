@@ -10,7 +10,6 @@ there after a resume is what an uninterrupted run would have written.
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from calotype.networks.lora import merge_adapters
 from calotype.training.posthoc_ema import FOLDER as EMA_FOLDER
 
 LORA_FOLDER = "lora"
+EXPORT_FOLDERS = (EMA_FOLDER, LORA_FOLDER)
 
 
 def write_lora(run: Path, stage: Stage, config: LoraConfig, *, images: int) -> Path:
@@ -57,12 +57,6 @@ def cut_back_exports(run: Path, images: int) -> None:
             path.unlink()
 
 
-def remove_exports(run: Path) -> None:
-    """Remove all of them."""
-    for name in (EMA_FOLDER, LORA_FOLDER):
-        shutil.rmtree(run / name, ignore_errors=True)
-
-
 def _exports(run: Path) -> Iterator[Path]:
-    for name in (EMA_FOLDER, LORA_FOLDER):
+    for name in EXPORT_FOLDERS:
         yield from (run / name).glob("*.safetensors")

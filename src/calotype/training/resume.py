@@ -11,23 +11,26 @@ import dataclasses
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.cascade.files import write_file
+from calotype.cascade.files import write_error, write_file
 from calotype.config import Recipe, TrainConfig, load_config, to_dict
-from calotype.errors import UsageError
+from calotype.errors import ConfigError, UsageError
 from calotype.training.checkpoint import (
+    DAMAGED,
     checkpoints,
     fault,
     point_latest,
     read_state,
     remove_folder,
     remove_leftovers,
+    set_damaged_aside,
 )
-from calotype.training.exports import cut_back_exports, remove_exports
+from calotype.training.exports import EXPORT_FOLDERS, cut_back_exports
 from calotype.training.learning_rate import decay_start
 from calotype.training.lock import LOCK_NAME
 from calotype.training.log import cut_back
@@ -37,6 +40,7 @@ from calotype.training.scalars import TRACKERS_FILE, WANDB_FOLDER
 RECIPE_FILE = "recipe.json"
 INIT_FILE = "init.txt"
 LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
+_FOLDERS = ("checkpoints", "finished", "grids")
 _START_FILES = (RECIPE_FILE, INIT_FILE, TRACKERS_FILE, *LOG_FILES)
 _HARMLESS = (
     "total_images",
@@ -83,19 +87,41 @@ def clear_start(folder: Path) -> None:
         UsageError: the folder holds anything else.
     """
     names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
+    ours = is_run(folder)
     harmless = {*_START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings"}
-    begun = RECIPE_FILE in names and names <= harmless
+    begun = ours and names <= harmless
     begun = begun and not any(
         path.is_file() and path.stat().st_size > 0 for path in (folder / name for name in LOG_FILES)
     )
     if names and not begun:
-        raise UsageError(
-            f"{folder} is not empty; add --resume to go on with the run in it, or choose another "
-            "--out"
-        )
-    for name in _START_FILES:
-        (folder / name).unlink(missing_ok=True)
+        advice = "add --resume to go on with the run in it, or choose" if ours else "choose"
+        raise UsageError(f"{folder} is not empty; {advice} another --out")
+    for name in names & {*_START_FILES} - {RECIPE_FILE}:  # that is replaced by the new one
+        (folder / name).unlink()
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run: it has a recipe.json, and that is one of ours."""
+    path = folder / RECIPE_FILE
+    try:
+        return path.is_file() and bool(load_config(path, Recipe).stages)
+    except ConfigError:
+        return False
+
+
+def check_run(folder: Path) -> None:
+    """Refuse to resume where there is no run, unless there is nothing at all.
+
+    Raises:
+        UsageError: the folder holds something, but no recipe.json of a run.
+    """
+    empty = not any(path.name != LOCK_NAME for path in folder.iterdir())
+    if not empty and not is_run(folder):
+        raise UsageError(
+            f"got --resume for {folder}, which is no run: it has no {RECIPE_FILE} of a recipe; "
+            "expected the folder of a run: choose another --out"
+        )
 
 
 def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Recipe:
@@ -144,20 +170,34 @@ def recorded_init(folder: Path, init: Path | None) -> Path | None:
     return Path(path.read_text("utf-8"))
 
 
-def find_start(folder: Path, recipe: Recipe, *, say: Say) -> Start:
-    """Choose the checkpoint to go on from; damaged ones are removed, others set aside.
+def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> Start:
+    """Choose the checkpoint to go on from; damaged ones and others are set aside.
+
+    Args:
+        folder: of the run.
+        recipe: to go on with.
+        start_over: begin anew where there is none; the old run is moved beside.
+        say: told what is set aside.
 
     Raises:
-        UsageError: the recipe is shorter than what was trained already.
+        UsageError: the recipe is shorter than what was trained already, or no checkpoint can be
+            gone on from and `start_over` is not asked for.
+        CalotypeError: a checkpoint cannot be read, which is not to say that it is damaged.
     """
     store = folder / "checkpoints"
     remove_leftovers(store)
     aside: list[Path] = []
-    for path in checkpoints(store):
+    found = checkpoints(store)
+    damaged = sum(1 for _ in (store / DAMAGED).iterdir()) if (store / DAMAGED).is_dir() else 0
+    for path in found:
         problem = fault(path)
         if problem is not None:
-            say(f"checkpoint {path.name} is damaged ({problem}); going back to an earlier one")
-            remove_folder(path)
+            damaged += 1
+            place = set_damaged_aside(path)
+            say(
+                f"checkpoint {path.name} is damaged ({problem}): moved to {place}; going back to "
+                "an earlier one"
+            )
             continue
         state = read_state(path)
         if usable(state, recipe):
@@ -165,7 +205,16 @@ def find_start(folder: Path, recipe: Recipe, *, say: Say) -> Start:
             return Start(path, state)
         _check_longer(state, recipe)
         aside.append(path)
-    _start_over(folder, aside)
+    if (aside or damaged) and not start_over:
+        reason = f"its checkpoints (newest {aside[0].name}) do not fit" if aside else "all damaged"
+        raise UsageError(
+            f"got --resume for {folder}, where no checkpoint can be gone on from: {reason}; "
+            "expected the length, batch size and schedule it was begun with: add --start-over to "
+            "begin anew, which moves the old run beside"
+        )
+    if start_over and (moved := _move_beside(folder)) is not None:
+        say(f"moved the old run to {moved}")
+    _cut_back(folder, 0)  # a run that was killed before its first checkpoint has lines and sheets
     return Start(None, {})
 
 
@@ -213,7 +262,11 @@ def _check_longer(state: dict[str, Any], recipe: Recipe) -> None:
 def _go_back(folder: Path, path: Path, aside: list[Path]) -> None:
     point_latest(folder / "checkpoints", path.name)
     _set_aside(folder, aside)
-    images = int(path.name)
+    _cut_back(folder, int(path.name))
+
+
+def _cut_back(folder: Path, images: int) -> None:
+    """Take what was written after `images` pictures from the logs, sheets and exports."""
     for name in LOG_FILES:
         cut_back(folder / name, images)
     cut_back_exports(folder, images)
@@ -233,13 +286,28 @@ def _set_aside(folder: Path, aside: list[Path]) -> None:
         os.rename(path, target)
 
 
-def _start_over(folder: Path, aside: list[Path]) -> None:
-    _set_aside(folder, aside)
-    for name in LOG_FILES:
-        (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "grids"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    remove_exports(folder)
+def _move_beside(folder: Path) -> Path | None:
+    """Move a run's files into a dated folder beside it; None if it has none.
+
+    Embedded captions and the draft stay: they are functions of data and settings, and are checked.
+
+    Raises:
+        CalotypeError: they cannot be moved.
+    """
+    names = (*LOG_FILES, *_FOLDERS, *EXPORT_FOLDERS, TENSORBOARD)
+    there = [path for name in names if (path := folder / name).exists()]
+    if not there:
+        return None
+    stamp = time.strftime("%Y-%m-%d-%H%M%S")
+    place = folder.with_name(f"{folder.name}-{stamp}")
+    try:
+        place.mkdir()
+        shutil.copy2(folder / RECIPE_FILE, place / RECIPE_FILE)
+        for path in there:
+            os.rename(path, place / path.name)
+    except OSError as error:
+        raise write_error(place, error) from error
+    return place
 
 
 def _essence(recipe: Recipe) -> list[dict[str, Any]]:

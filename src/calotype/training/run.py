@@ -49,6 +49,8 @@ class RunOptions:
         threads: None chooses.
         quiet: no progress.
         allow_inexact_resume: go on where an exact resume is not possible.
+        start_over: with `resume`, begin anew where no checkpoint can be gone on from; the old run's
+            files are moved beside.
         sharded: with several processes, spread each stage over them; else each has a copy.
         guards: against numbers that are not finite and against spikes.
         only_draft: train the draft of the base, write a checkpoint, and end before diffusion.
@@ -63,6 +65,7 @@ class RunOptions:
     threads: int | None = None
     quiet: bool = False
     allow_inexact_resume: bool = False
+    start_over: bool = False
     sharded: bool = False
     guards: Guards = field(default_factory=Guards)
     only_draft: bool = False
@@ -117,7 +120,9 @@ def _run(recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: G
             make_run_folder(out)
             stack.enter_context(locked(out))
             _check_kind(out)
-            if not options.resume:
+            if options.resume:
+                resume.check_run(out)
+            else:
                 resume.clear_start(out)
         recipe = resume.with_options(recipe, images=options.images, seed=options.seed)
         return _Run(recipe, data, out, options=options, group=group).train(stop)
@@ -149,7 +154,7 @@ class _Run:
         if not options.resume:
             return recipe, init, resume.Start(None, {})
         recipe = resume.recorded_recipe(out, recipe, images=options.images)
-        start = resume.find_start(out, recipe, say=self.say)
+        start = resume.find_start(out, recipe, start_over=options.start_over, say=self.say)
         if start.path is None:
             self.say(f"no checkpoint to go on from in {out}: starting over")
             _check_init(recipe, init)

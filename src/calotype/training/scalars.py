@@ -68,7 +68,7 @@ class TensorBoardScalars:
         import numpy as np
         from PIL import Image
 
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("PNG",)) as picture:
             pixels = np.asarray(picture.convert("RGB"))
         self._writer.add_image(name, pixels, images, dataformats="HWC")
 

@@ -1,7 +1,12 @@
-"""SIGTERM and Ctrl-C as a wish: the step is finished and a checkpoint written before the end."""
+"""SIGTERM, SIGHUP and Ctrl-C as a wish: the step is finished, a checkpoint written, then it ends.
+
+A second one ends at once: whoever asks twice does not want to wait for a step, a preparation or a
+read that hangs.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +15,11 @@ from types import FrameType
 
 from calotype.training.distributed import ALONE, Group
 
-EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
+EXIT_CODES = {
+    number: code
+    for name, code in (("SIGTERM", 0), ("SIGHUP", 0), ("SIGINT", 130))
+    if (number := getattr(signal, name, None)) is not None  # Windows has no SIGHUP
+}
 
 
 class Stopped(Exception):
@@ -61,16 +70,22 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(group: Group = ALONE) -> Iterator[StopRequest]:
-    """Catch SIGTERM and SIGINT for the length of a `with` block; a second Ctrl-C is immediate."""
+    """Catch the signals for the length of a `with` block; the second one acts as it would outside.
+
+    Of several processes each gets a signal twice, from the terminal or system and from torchrun:
+    there it is torchrun that ends those which do not end.
+    """
     request = StopRequest(group)
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread may set handlers
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        # Of several processes each gets a Ctrl-C twice: from the terminal and from torchrun.
-        if group.alone and request.wish is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if group.alone and request.wish is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         request.ask(EXIT_CODES[signal.Signals(number)])
 
     before = {number: signal.signal(number, handle) for number in EXIT_CODES}

@@ -92,7 +92,7 @@ def _frame(images: int, path: Path) -> Frame | None:
     """The sheet at its size where the file is small, else a smaller JPEG; None if unreadable."""
     try:
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             if len(data) <= _KEPT_BYTES:
                 picture.verify()
                 return Frame(images, _uri("png", data), *picture.size)
