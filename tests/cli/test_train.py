@@ -49,6 +49,7 @@ def test_the_exit_code_is_the_trainers(command, runs):
         (["tiny", "--data", "."], "no --out"),
         (["tiny", "--data", "none", "--out", "run"], "missing"),
         (["tiny", "--data", ".", "--out", "run", "--images", "0"], "--images 0"),
+        (["tiny", "--data", ".", "--out", "run", "--start-over"], "without --resume"),
         (["tiny", "--data", ".", "--out", "run", "--set", "batchsize=1"], "batch_size"),
         (["tiny", "--data", ".", "--out", "run", "--set", "batch_size=x"], "expected int"),
     ],

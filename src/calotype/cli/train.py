@@ -83,6 +83,8 @@ def train(
             raise UsageError(f"got --parallel {parallel!r}; expected one of {list(_PARALLEL)}")
         if only not in (None, "draft"):
             raise UsageError(f"got --only {only!r:.80}; expected 'draft'")
+        if start_over and not resume:
+            raise UsageError("got --start-over without --resume; expected both, or neither")
         if images is not None and images < 1:
             raise UsageError(f"got --images {images}; expected at least 1")
         if dry_run:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from calotype.training.scalars import TRACKERS_FILE, WANDB_FOLDER
 RECIPE_FILE = "recipe.json"
 INIT_FILE = "init.txt"
 LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
+_UNFINISHED = re.compile(r"\.(recipe\.json|init\.txt)\.\d+\.tmp")
 _FOLDERS = ("checkpoints", "finished", "grids")
 _START_FILES = (RECIPE_FILE, INIT_FILE, TRACKERS_FILE, *LOG_FILES)
 _HARMLESS = (
@@ -116,7 +118,9 @@ def check_run(folder: Path) -> None:
     Raises:
         UsageError: the folder holds something, but no recipe.json of a run.
     """
-    empty = not any(path.name != LOCK_NAME for path in folder.iterdir())
+    names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
+    # A run that was killed while it wrote its recipe has that under a temporary name.
+    empty = all(_UNFINISHED.fullmatch(name) for name in names)
     if not empty and not is_run(folder):
         raise UsageError(
             f"got --resume for {folder}, which is no run: it has no {RECIPE_FILE} of a recipe; "
