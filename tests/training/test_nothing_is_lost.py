@@ -92,7 +92,7 @@ def test_2_all_damaged_checkpoints_are_kept_and_nothing_starts_over_unasked(trai
     for path in out.glob("checkpoints/[0-9]*/weights.safetensors"):
         path.write_bytes(b"rot")
     for _ in range(2):  # also when they have been set aside already
-        with pytest.raises(UsageError, match=r"all damaged.*add --start-over"):
+        with pytest.raises(UsageError, match=r"all are damaged.*add --start-over"):
             train(recipe, out, resume=True)
     assert sorted(path.name for path in (out / "checkpoints/damaged").iterdir()) == ["16", "8"]
     log = (out / "log.jsonl").read_text()
@@ -142,7 +142,7 @@ def test_16_a_longer_run_that_fits_no_checkpoint_asks(train, micro_recipe, tmp_p
     recipe = micro_recipe(total_images=18, checkpoint_images=100, optimizer=rate)
     assert train(recipe, out) == 0
     before = tree(out)
-    with pytest.raises(UsageError, match=r"do not fit.*add --start-over"):
+    with pytest.raises(UsageError, match=r"does not fit.*add --start-over"):
         train(recipe, out, resume=True, images=36)
     assert tree(out) == before
     assert train(recipe, out, resume=True, images=36, start_over=True) == 0

@@ -57,7 +57,10 @@ def train(
     ] = False,
     start_over: Annotated[
         bool,
-        typer.Option("--start-over", help="With --resume: begin anew; moves the old run beside."),
+        typer.Option(
+            "--start-over",
+            help="With --resume: begin anew if no checkpoint fits.",
+        ),
     ] = False,
     parallel: Annotated[
         str,

@@ -249,21 +249,20 @@ def _subject(
     best: Mapping[int, SamplingConfig],
     features: Features,
 ) -> _Subject:
-    count = size.captions
     present = keys_at(data, resolution)
     known = in_hash_order(row for row in read_rows(data) if row.key in present)
     ordered = {
         split: [row for row in known if row.split == split] for split in ("train", "unseen_pair")
     }
-    rows = tuple(row for split in ordered.values() for row in split[: count // 2])
-    if len(rows) < max(2, count // 2 * 2):
+    rows = tuple(row for split in ordered.values() for row in split[: size.captions // 2])
+    if len(rows) < max(2, size.captions // 2 * 2):
         raise UsageError(
-            f"got {len(rows)} rows at {resolution} pixels for {count} captions; expected half of "
-            "them trained and half unseen pairs: ask for fewer captions, at least 2"
+            f"got {len(rows)} rows at {resolution} pixels for {size.captions} captions; expected "
+            "half of them trained and half unseen pairs: ask for fewer captions, at least 2"
         )
     # Whole parts, each as large as the samples: see `kernel_distance`.
     wanted = -(-size.reference // len(rows)) * len(rows)
-    others = [row for split in ordered.values() for row in split[count // 2 :]]
+    others = [row for split in ordered.values() for row in split[size.captions // 2 :]]
     x, reference = _real(data, rows, others[: wanted - len(rows)], resolution, features)
     before = [side for side in best if side < resolution]
     lowres = None

@@ -73,7 +73,7 @@ def _count(config: StageConfig, lora: LoraConfig | None, *, size: int) -> int:
     with torch.device("meta"):
         stage = Stage(config)
         inputs = network_inputs(config, size, batch_size=1)
-        freeze_draft(stage)
+        freeze_draft(stage.network)
         if lora is not None:
             train_adapters(stage.network, lora)
         with FlopCounterMode(display=False) as counter:

@@ -33,11 +33,10 @@ def text_conditioner(stage: Stage) -> TextConditioner:
     return stage.network.condition.text
 
 
-def freeze_draft(stage: Stage) -> None:
-    """Leave the draft as its own training made it."""
-    draft = draft_of(stage)
-    if draft is not None:
-        draft.requires_grad_(False)
+def freeze_draft(network: nn.Module) -> None:
+    """Leave the draft, if the network has one, as its own training made it."""
+    if isinstance(network, UNet) and network.draft is not None:
+        network.draft.requires_grad_(False)
 
 
 def fold_of(caption: str, folds: int) -> int:

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.cascade.runtime import DTYPES, Runtime, choose_runtime
 from calotype.config import Recipe, TrainConfig
-from calotype.networks import UNet, build_network
+from calotype.networks import build_network
 from calotype.networks.draft import CoefficientRegression
 from calotype.training.cost import (
     network_inputs,
@@ -25,6 +25,7 @@ from calotype.training.cost import (
     synchronize,
     trained_size,
 )
+from calotype.training.draft_folds import freeze_draft
 
 MEASURED_UP_TO = 100_000_000
 """Networks with more parameters are not run, but estimated from the measured peak."""
@@ -92,7 +93,7 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
         network = build_network(config.stage.network)
         inputs = network_inputs(config.stage, size, batch_size=1)
     parameters = sum(p.numel() for p in network.parameters())
-    _freeze_draft(network)
+    freeze_draft(network)
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     buffers = sum(buffer.nbytes for buffer in network.buffers())  # of weights and average
     draft_images = _draft_images(config)
@@ -123,12 +124,6 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
         hours=config.total_images / rate / 3600,
         measured=measured,
     )
-
-
-def _freeze_draft(network: nn.Module) -> None:
-    """As in training: the draft stays as its own lesson made it."""
-    if isinstance(network, UNet) and network.draft is not None:
-        network.draft.requires_grad_(False)
 
 
 def _draft_images(config: TrainConfig) -> int:
@@ -190,7 +185,7 @@ def _measured_rate(config: TrainConfig, size: int, runtime: Runtime) -> float:
     """Pictures a second of the real network, forward and backward, in about two seconds."""
     network = build_network(config.stage.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.to(runtime.device)
-    _freeze_draft(network)
+    freeze_draft(network)
     batch_size = min(config.batch_size, _MEASURED_BATCH)
     with torch.device(runtime.device):
         inputs = network_inputs(config.stage, size, batch_size=batch_size)

@@ -191,9 +191,8 @@ def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> S
     store = folder / "checkpoints"
     remove_leftovers(store)
     aside: list[Path] = []
-    found = checkpoints(store)
     damaged = sum(1 for _ in (store / DAMAGED).iterdir()) if (store / DAMAGED).is_dir() else 0
-    for path in found:
+    for path in checkpoints(store):
         problem = fault(path)
         if problem is not None:
             damaged += 1
@@ -210,11 +209,15 @@ def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> S
         _check_longer(state, recipe)
         aside.append(path)
     if (aside or damaged) and not start_over:
-        reason = f"its checkpoints (newest {aside[0].name}) do not fit" if aside else "all damaged"
+        reason = "all are damaged; expected a whole one"
+        if aside:
+            reason = (
+                f"the newest ({aside[0].name}) does not fit; expected the length, batch size and "
+                "schedule it was begun with"
+            )
         raise UsageError(
-            f"got --resume for {folder}, where no checkpoint can be gone on from: {reason}; "
-            "expected the length, batch size and schedule it was begun with: add --start-over to "
-            "begin anew, which moves the old run beside"
+            f"got --resume for {folder}, where no checkpoint can be gone on from: {reason}: add "
+            "--start-over to begin anew, which moves the old run beside"
         )
     if start_over and (moved := _move_beside(folder)) is not None:
         say(f"moved the old run to {moved}")

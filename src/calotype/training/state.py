@@ -87,7 +87,7 @@ def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainS
     """A stage with initial weights, which depend on the seed and the resolution alone."""
     seed_networks(config.seed, config.stage.resolution, part=-1)
     stage = Stage(config.stage).to(device)
-    freeze_draft(stage)
+    freeze_draft(stage.network)
     if config.lora is not None:  # after it: adapters of the draft may move
         train_adapters(stage.network, config.lora)
     cast(Any, stage).to(memory_format=torch.channels_last)
