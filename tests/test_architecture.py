@@ -15,6 +15,7 @@ ROOT = Path(calotype.__file__).parent
 # A room may import itself and what stands above it.
 ROOMS = (
     "errors",
+    "storage",
     "typed_json",
     "diffusion",
     "network_config",

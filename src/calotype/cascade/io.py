@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from calotype.cascade.files import new_folder, write_error, write_file, write_with
 from calotype.cascade.stage import Stage
 from calotype.config import CascadeConfig, StageConfig, load_config, to_dict
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.storage.files import new_folder, write_error, write_file, write_with
 
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
 CARD_FILE = "README.md"

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from calotype.cascade.files import write_with
 from calotype.cascade.stage import Stage
 from calotype.config import LoraConfig
 from calotype.errors import CalotypeError, UsageError
@@ -29,6 +28,7 @@ from calotype.networks.lora import (
     attach,
     detach,
 )
+from calotype.storage.files import write_with
 
 METADATA = "calotype"
 """Key of the only entry in the metadata of our files, JSON: safetensors writes several entries in

@@ -16,8 +16,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from calotype.cascade.files import write_file
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.files import write_file
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEY = "calotype"

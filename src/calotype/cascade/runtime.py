@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable
@@ -20,13 +20,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from calotype.cascade.files import write_file
 from calotype.cascade.stage import Stage
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.cache import cache_folder
+from calotype.storage.files import write_file
+from calotype.storage.reading import read_regular
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _ALIASES = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16"}
 _MIN_GAIN = 1.15  # bfloat16 must be this much faster: measurements are noisy
+_MOST_CACHE_BYTES = 1_000_000
 _BUDGET_SECONDS = 0.25
 
 
@@ -170,7 +173,9 @@ def cached_measurement(name: str, key: str, measure: Callable[[], float]) -> flo
     found = known_measurement(name, key)
     if found is not None:
         return found
-    path = _cache_folder() / f"{name}.json"
+    path = _cache_file(name)
+    if path is None:
+        return measure()
     known = {**_read_cache(path), key: measure()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,22 +187,23 @@ def cached_measurement(name: str, key: str, measure: Callable[[], float]) -> flo
 
 def known_measurement(name: str, key: str) -> float | None:
     """What `cached_measurement` has kept; None where nothing was measured yet."""
-    return _read_cache(_cache_folder() / f"{name}.json").get(key)
+    path = _cache_file(name)
+    return None if path is None else _read_cache(path).get(key)
 
 
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path("~/.cache").expanduser()) / "calotype"
+def _cache_file(name: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / f"{name}.json"
 
 
 def _read_cache(path: Path) -> dict[str, float]:
+    """What is kept there; a damaged file is measured anew."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = json.loads(read_regular(path, most_bytes=_MOST_CACHE_BYTES))
+        numbers = {k: float(v) for k, v in data.items() if isinstance(v, int | float)}
+    except (OSError, ValueError, OverflowError, AttributeError, RecursionError):
         return {}
-    if not isinstance(data, dict):
-        return {}
-    return {k: float(v) for k, v in data.items() if isinstance(v, int | float)}
+    return {key: number for key, number in numbers.items() if math.isfinite(number)}
 
 
 @torch.no_grad()

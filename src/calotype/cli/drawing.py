@@ -65,7 +65,7 @@ def output_names(output: Path | None, *, caption: str, seed: int, count: int) ->
         UsageError: the folder is missing or the name is not that of a PNG.
         CalotypeError: the folder cannot be written to.
     """
-    from calotype.cascade.files import check_output
+    from calotype.storage.files import check_output
 
     name = output_name(output, caption=caption, seed=seed)
     names = [numbered_name(name, number, count) for number in range(count)]

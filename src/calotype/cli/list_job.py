@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calotype.cascade.files import write_file
 from calotype.cascade.png import read_recipe, write_png
 from calotype.cli.draw_job import Drawer, DrawJob
 from calotype.cli.drawing import numbered_name
 from calotype.cli.prompts import PromptFile, PromptShard, PromptShards, shard_captions
 from calotype.data.work import work_over
 from calotype.errors import CalotypeError
+from calotype.storage.files import write_file
 
 if TYPE_CHECKING:
     from calotype.cascade.cascade import Preview

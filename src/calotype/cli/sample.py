@@ -311,8 +311,8 @@ def _draw(
     order: _Order,
 ) -> list[dict[str, Any]]:
     """Draw in groups that fit in memory, and write each group as it is done; the recipes."""
-    from calotype.cascade.files import write_file
     from calotype.cascade.png import write_png
+    from calotype.storage.files import write_file
 
     captions, seeds = wanted
     shown = drawer.plan(captions, seeds).stages[-1].shown  # errors before computing

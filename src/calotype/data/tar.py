@@ -27,6 +27,8 @@ from calotype.data.source import SourceReport
 from calotype.data.tar_index import SAMPLE, scan_tar, split_name
 from calotype.data.text import decode_text
 from calotype.errors import CalotypeError
+from calotype.storage.cache import cache_folder
+from calotype.storage.reading import open_regular
 
 _INDEX_VERSION = 1
 
@@ -125,7 +127,7 @@ class TarSource:
     def _opened(self, file: Path) -> BinaryIO:
         """The tar, which must be the one that was indexed: offsets in another mean nothing."""
         try:
-            data = file.open("rb")
+            data = open_regular(file)
         except OSError as error:
             raise CalotypeError(
                 f"cannot read {file}: {error.strerror}; did the data change under the run?"
@@ -153,26 +155,22 @@ def _json_texts(text: str) -> list[str]:
 
 def _index(file: Path) -> tuple[NDArray[np.void], str | None]:
     """Samples of a tar and what is wrong with it, from the cache folder if it has them."""
+    cache = cache_folder()
     status = file.stat()
     mark = f"{_INDEX_VERSION}\0{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
     name = hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()
-    kept = _cache_folder() / f"{name}.npy"
-    try:
-        samples = np.load(kept, mmap_mode="r")
-        if samples.dtype == SAMPLE:
-            return samples, None
-    except (OSError, ValueError):
-        pass
+    kept = None if cache is None else cache / "tar-index" / f"{name}.npy"
+    if kept is not None:
+        try:
+            samples = np.load(kept, mmap_mode="r")
+            if samples.dtype == SAMPLE:
+                return samples, None
+        except (OSError, ValueError):
+            pass
     scan = scan_tar(file)
-    if scan.problem is None:
+    if kept is not None and scan.problem is None:
         _keep(kept, scan.samples)
     return scan.samples, scan.problem
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    folder = Path(root) if root else Path.home() / ".cache"
-    return folder / "calotype" / "tar-index"
 
 
 def _keep(path: Path, samples: NDArray[np.void]) -> None:

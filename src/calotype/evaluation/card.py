@@ -19,7 +19,6 @@ from torch import Tensor
 
 import calotype
 from calotype.cascade import Cascade
-from calotype.cascade.files import write_file
 from calotype.cascade.runtime import Runtime, cpu_model
 from calotype.config import load_config
 from calotype.data.resize import area_resize
@@ -33,6 +32,7 @@ from calotype.evaluation.retrieval import NEAREST
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
 from calotype.evaluation.suite import DrawnSuite
 from calotype.evaluation.sweep import Sweep
+from calotype.storage.files import write_file
 
 _CROPS = 16
 

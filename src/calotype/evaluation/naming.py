@@ -24,7 +24,6 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from calotype.cascade.files import write_file
 from calotype.config import load_config, to_dict
 from calotype.data.emoji.prompts import (
     COUNTS,
@@ -43,6 +42,7 @@ from calotype.evaluation.gallery import (
     read_rows,
 )
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
+from calotype.storage.files import write_file
 
 _A_SHEET, _COLUMNS, _SIDE = 32, 8, 192
 _SHEET_BYTES = 8_000_000

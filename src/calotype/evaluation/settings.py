@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from calotype.cascade.files import write_file
 from calotype.config import to_dict
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.features import load_features
@@ -24,6 +23,7 @@ from calotype.evaluation.sweep import (
     sweep,
     sweep_tables,
 )
+from calotype.storage.files import write_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from calotype.cascade.files import write_file
 from calotype.cascade.pixels import to_pixels
 from calotype.data.resize import area_resize
 from calotype.errors import CalotypeError
+from calotype.storage.files import write_file
 
 MAX_BYTES = 1_500_000
 _GAP = 8

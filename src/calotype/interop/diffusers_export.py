@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from calotype.cascade import Cascade
-from calotype.cascade.files import new_folder, write_file
 from calotype.cascade.stage import Stage
 from calotype.config import (
     AdmConfig,
@@ -28,6 +27,7 @@ from calotype.config import (
 from calotype.errors import UsageError
 from calotype.interop.deepfloyd import ENLARGEMENT
 from calotype.interop.unet import rules
+from calotype.storage.files import new_folder, write_file
 
 _VERSION = "0.30.0"  # of the settings' format
 _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x": "sample"}

@@ -29,8 +29,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calotype.cascade.files import new_folder, sync_folder, write_error
 from calotype.errors import CalotypeError
+from calotype.storage.files import new_folder, sync_folder, write_error
 
 MANIFEST = "manifest.json"
 DAMAGED = "damaged"

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from calotype.cascade.files import write_with
 from calotype.cascade.find import find_cascade
 from calotype.cascade.io import load_stage, read_cascade_file, save_cascade, tensors_to_save
 from calotype.cascade.lora import METADATA
 from calotype.cascade.stage import Stage
 from calotype.config import to_dict
 from calotype.errors import UsageError
+from calotype.storage.files import write_with
 from calotype.training.posthoc_ema import ProfileFit, combine, find_snapshots, fit_profile
 from calotype.training.state import copy_weights
 

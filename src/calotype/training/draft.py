@@ -27,7 +27,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.cascade.files import write_with
 from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding
 from calotype.config import DraftTrainingConfig, TrainConfig, to_dict
@@ -36,6 +35,7 @@ from calotype.data.cache import Prepared
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.draft import Draft
+from calotype.storage.files import write_with
 from calotype.training.draft_examples import Basis, DraftExamples, fit_basis, project_examples
 from calotype.training.draft_folds import DraftFolds, draft_of, fold_of, text_conditioner
 from calotype.training.optimizer import optimizer_tensors, restore_optimizer

@@ -13,11 +13,11 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 
-from calotype.cascade.files import write_error
 from calotype.cascade.lora import save_lora, trained_lora
 from calotype.cascade.stage import Stage
 from calotype.config import LoraConfig
 from calotype.networks.lora import merge_adapters
+from calotype.storage.files import write_error
 from calotype.training.posthoc_ema import FOLDER as EMA_FOLDER
 
 LORA_FOLDER = "lora"

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from calotype.cascade.files import write_file
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.diffusion import PerSampleNoise, upsample_lowres
+from calotype.storage.files import write_file
 from calotype.training.probe import Probe
 from calotype.training.text import TextLookup
 

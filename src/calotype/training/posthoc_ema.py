@@ -28,9 +28,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from calotype.cascade.files import write_error, write_with
 from calotype.cascade.lora import METADATA
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.files import write_error, write_with
 from calotype.training.shards import own_part, spread_like, whole
 
 LENGTHS = (0.05, 0.10)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.cascade.files import write_error, write_file
 from calotype.config import Recipe, TrainConfig, load_config, to_dict
 from calotype.errors import ConfigError, UsageError
+from calotype.storage.files import write_error, write_file
 from calotype.training.checkpoint import (
     DAMAGED,
     checkpoints,

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from calotype.cascade.files import write_file
 from calotype.cascade.io import load_stage
 from calotype.cascade.runtime import Runtime, choose_runtime
 from calotype.cascade.stage import Stage
 from calotype.config import Recipe
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.files import write_file
 from calotype.training import resume
 from calotype.training.assemble import stage_runs
 from calotype.training.distributed import Group, OtherProcessFailed, open_group

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from calotype.cascade.files import write_file
 from calotype.config import Recipe, to_dict
 from calotype.errors import MissingExtra
+from calotype.storage.files import write_file
 
 TRACKERS_FILE = "trackers.json"
 TENSORBOARD_FOLDER = "tensorboard"

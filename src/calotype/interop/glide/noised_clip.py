@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from calotype.cascade.files import write_file, write_with
 from calotype.cascade.timesteps import build_discrete
 from calotype.config import DiscreteScheduleConfig, load_config, to_dict
 from calotype.diffusion import DiscreteSchedule
@@ -26,6 +25,7 @@ from calotype.interop.glide.keys import Shapes
 from calotype.interop.glide.stages import check_names
 from calotype.interop.safety import ForeignWeights, read_header
 from calotype.networks.noised_clip import NoisedCLIP, NoisedCLIPConfig, TowerConfig
+from calotype.storage.files import write_file, write_with
 from calotype.text.byte_pair import ClipBPE, load_clip_bpe
 
 FOLDER = "noised_clip"  # in a converted cascade

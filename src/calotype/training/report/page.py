@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from calotype import __version__
-from calotype.cascade.files import write_file
+from calotype.storage.files import write_file
 from calotype.training.report.charts import loss_charts, speed_charts, validation_charts
 from calotype.training.report.curves import smoothed
 from calotype.training.report.pictures import films

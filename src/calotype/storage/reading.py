@@ -1,0 +1,69 @@
+"""Opening files of others: a FIFO, a device or a socket would hang the reader or never end.
+
+What is refused is refused as `OSError`, for it is met where files are missing or unreadable, too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISDIR, "a folder"),
+)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, or a symbolic link to one, for reading; never waits.
+
+    Raises:
+        OSError: as `open`, or it is no regular file; `strerror` says what it is.
+        ValueError: no name of a file, as one with a NUL.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening alone would wake a device or a writer
+        raise _refused(path, os.stat(path).st_mode)
+    # Another kind may have taken its place since: opening a FIFO waits, unless told not to.
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(number).st_mode
+        if not stat.S_ISREG(mode):
+            raise _refused(path, mode)
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_regular(path: Path, *, most_bytes: int | None = None) -> bytes:
+    """The bytes of a regular file; as `open_regular`.
+
+    Args:
+        path: of the file.
+        most_bytes: a larger one is refused before it is read; None = any size.
+
+    Raises:
+        OSError: as `open_regular`, or it is too large.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most_bytes is not None and size > most_bytes:
+            reason = f"got {size:,} bytes; expected at most {most_bytes:,}"
+            raise OSError(errno.EFBIG, reason, str(path))
+        return file.read()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what a library is about to open by its name; as `open_regular`."""
+    open_regular(path).close()
+
+
+def _refused(path: Path, mode: int) -> OSError:
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
+    return OSError(errno.EINVAL, f"is {kind}; expected a regular file", str(path))
