@@ -31,6 +31,7 @@ from torch import Tensor
 
 from calotype.errors import CalotypeError
 from calotype.storage.files import new_folder, sync_folder, write_error
+from calotype.storage.reading import read_regular
 
 MANIFEST = "manifest.json"
 DAMAGED = "damaged"
@@ -89,23 +90,60 @@ def write_checkpoint(folder: Path, content: CheckpointContent) -> Path:
 
 
 def point_latest(folder: Path, name: str) -> None:
-    """Make `latest` a link to the checkpoint `name`, in one step."""
-    link = folder / ".latest.tmp"
+    """Make `latest` a link to the checkpoint `name`, in one step.
+
+    Raises:
+        CalotypeError: it is a folder.
+    """
+    latest, link = folder / "latest", folder / ".latest.tmp"
+    if latest.is_dir() and not latest.is_symlink():
+        raise CalotypeError(
+            f"got a folder {latest}; expected a link, which some ways of copying a run do not "
+            "keep: move it away and go on with --resume"
+        )
     link.unlink(missing_ok=True)
     os.symlink(name, link)
-    os.replace(link, folder / "latest")
+    os.replace(link, latest)
     sync_folder(folder)
 
 
 def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The tensors of a checkpoint by file name."""
-    return {file.name: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+    """The tensors of a checkpoint by file name.
+
+    Raises:
+        CalotypeError: a file is none that this program wrote, though its manifest agrees with it.
+    """
+    tensors = {}
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            tensors[file.name] = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(file, error) from error
+    return tensors
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The JSON data of a checkpoint."""
-    state: dict[str, Any] = json.loads((path / "state.json").read_text("utf-8"))
+    """The JSON data of a checkpoint.
+
+    Raises:
+        CalotypeError: as `read_tensors`.
+    """
+    file = path / "state.json"
+    try:
+        state = json.loads(read_regular(file))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(file, error) from error
+    if not isinstance(state, dict):
+        raise _unreadable(file, TypeError(f"got {type(state).__name__}; expected an object"))
     return state
+
+
+def _unreadable(file: Path, error: Exception) -> CalotypeError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return CalotypeError(
+        f"cannot read {file}: {reason}; its manifest was written for it as it is: move the "
+        "checkpoint away and --resume goes on from the one before"
+    )
 
 
 def fault(path: Path) -> str | None:

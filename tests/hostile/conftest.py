@@ -1,0 +1,98 @@
+"""A small world of what a user has: images, a run, a cascade, an image of it, captions, a LoRA."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for what these tests share
+
+from apart import in_child
+
+_RECIPE = {
+    "name": "micro",
+    "stages": [
+        {
+            "stage": {
+                "resolution": 8,
+                "parametrization": "v",
+                "network": {
+                    "kind": "unet",
+                    "text_dim": 8,
+                    "head_dim": 8,
+                    "levels": [{"channels": 8, "blocks": 1}],
+                },
+                "sampling": {"steps": 2, "sampler": "ddim", "threshold_percentile": None},
+            },
+            "text_encoder": "bytes:8",
+            "batch_size": 4,
+            "total_images": 16,
+            "checkpoint_images": 8,
+            "grid_images": 0,
+            "posthoc_ema_images": 4,
+            "optimizer": {"warmup_images": 8},
+        }
+    ],
+}
+
+
+def _build(folder: Path) -> int:
+    import numpy as np
+    from PIL import Image
+
+    from calotype.cli import run
+
+    (folder / "images").mkdir()
+    for number, name in enumerate(("left", "right", "up", "down")):
+        pixels = np.full((16, 16, 3), 60 * number, np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
+        (folder / "images" / f"{name}.txt").write_text(f"it is {name}")
+    (folder / "micro.json").write_text(json.dumps(_RECIPE))
+    (folder / "captions.txt").write_text("left\nright\n")
+    os.chdir(folder)
+    for line in (
+        "train micro.json --data images --out run --quiet --device cpu --dtype float32 --threads 1",
+        "assemble run -o cascade",
+        "sample left --model cascade --dtype float32 -o image.png",
+        "data shard images --out shards --processes 1",
+    ):
+        code = run(line.split())
+        if code != 0:
+            return code
+    return 0
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder; read it, copy from it, change nothing."""
+    import calotype.cli
+    import calotype.cli.draw_job
+    import calotype.cli.list_job
+    import calotype.data.embed
+    import calotype.data.shard
+    import calotype.data.verify
+    import calotype.interop
+    import calotype.training.assemble
+    import calotype.training.report
+    import calotype.training.run  # noqa: F401
+
+    folder = tmp_path_factory.mktemp("world")
+    outcome = in_child(lambda: _build(folder), folder, seconds=120)
+    assert outcome.code == 0, outcome
+    return folder
+
+
+@pytest.fixture
+def place(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the world to work in, with its own cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CALOTYPE_DEBUG", raising=False)
+    folder = tmp_path / "w"
+    shutil.copytree(world, folder, symlinks=True)
+    (folder / "out").mkdir()
+    return folder
