@@ -36,7 +36,7 @@ class Listing:
 
     images: list[str] = field(default_factory=list)
     metadata: list[Path] = field(default_factory=list)
-    tars: list[Path] = field(default_factory=list)
+    tars: list[str] = field(default_factory=list)
     captions: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, Found] = field(default_factory=dict)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,7 +24,7 @@ from calotype.data.listing import Listing
 from calotype.data.metadata import TEXT_FIELDS
 from calotype.data.pictures import MAX_FILE_BYTES, BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
-from calotype.data.tar_index import SAMPLE, HeaderReader, scan_tar, split_name
+from calotype.data.tar_index import SAMPLE, open_headers, scan_tar, split_name
 from calotype.data.text import (
     MAX_CAPTION_BYTES,
     DecodedText,
@@ -88,7 +87,7 @@ class TarSource:
         file, sample = self._locate(index)
         with self._opened(file) as data:
             data.seek(int(sample["header"]))
-            with tarfile.open(fileobj=HeaderReader(data), mode="r:") as tar:
+            with open_headers(data) as tar:
                 member = tar.next()
         name = "?" if member is None else split_name(member.name)[0]
         return encodable(f"{self._name(file)}/{name}")

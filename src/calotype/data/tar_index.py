@@ -39,19 +39,23 @@ SAMPLE = np.dtype(
 offset of -1 = there is none."""
 
 
-class HeaderReader:
-    """A tar as tarfile reads it for headers alone, which says in them how much it has to read."""
+def open_headers(file: BinaryIO) -> tarfile.TarFile:
+    """A tar for reading its headers from where `file` stands; they are of a bounded size.
+
+    Raises:
+        tarfile.TarError: it is none, or begins with a larger header.
+    """
+    return tarfile.open(fileobj=cast(Any, _HeaderReader(file)), mode="r:")
+
+
+class _HeaderReader:
+    """A file for tarfile, which reads as much as a header says that it has to say."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        """As of a file.
-
-        Raises:
-            tarfile.ReadError: it is more than any header has.
-        """
         if size > _LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return self._file.read(size)
@@ -88,7 +92,7 @@ def scan_tar(file: Path) -> TarScan:
     problem = None
     current = _Sample("")
     try:
-        with open_regular(file) as data, tarfile.open(fileobj=HeaderReader(data), mode="r:") as tar:
+        with open_regular(file) as data, open_headers(data) as tar:
             size = os.fstat(data.fileno()).st_size
             try:
                 reached = -1

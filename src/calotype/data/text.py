@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import os
 from dataclasses import dataclass
 
 MAX_CAPTION_BYTES = 16_000_000
@@ -56,12 +55,13 @@ def has_replacement(text: str) -> bool:
 def encodable(name: str) -> str:
     r"""A name that UTF-8 can say, another for each: one that it can is kept.
 
-    Bytes of file names that are no UTF-8 are written as `\\xe9`, after `./`, with which no name
+    Bytes of file names that are no UTF-8 are written as `\xe9`, after `./`, with which no name
     of a file within a folder begins.
     """
     try:
         name.encode()
     except UnicodeEncodeError:
-        escaped = os.fsencode(name.replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
+        data = name.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
+        escaped = data.decode("utf-8", "backslashreplace")
         return f"./{escaped}"
     return name

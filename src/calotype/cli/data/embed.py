@@ -27,6 +27,8 @@ def embed(
     out: Annotated[
         Path | None,
         typer.Option(
+            "-o",
+            "--out",
             help="Folder of the store; DATA/embeddings, where train looks, if not given.",
             show_default=False,
         ),

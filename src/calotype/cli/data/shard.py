@@ -15,7 +15,9 @@ def shard(
     source: Annotated[
         Path, typer.Argument(help="Folder of pictures, Parquet, tars or a saved data set.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the shards; made if missing.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of the shards; made if missing.")
+    ],
     rows: Annotated[int, typer.Option(help="Pictures of a shard.")] = 2048,
     processes: Processes = None,
     ray: Ray = None,
