@@ -51,7 +51,7 @@ class Account:
 
     def __str__(self) -> str:
         """One line."""
-        parts = [_counted(self.images, "image")]
+        parts = [counted(self.images, "image")]
         for count, what in (
             (self.without_caption, "without a caption"),
             (self.faulty_captions, "with a faulty caption"),
@@ -62,7 +62,7 @@ class Account:
                 parts.append(f"about {count / self.looked_at:.2g} of them {what}")
         if bad := self.report.bad_metadata:
             place, reason = next(iter(bad.items()))
-            parts.append(f"{_counted(len(bad), 'fault')} of metadata ({place} {reason})")
+            parts.append(f"{counted(len(bad), 'fault')} of metadata ({place} {reason})")
         if ignored := describe_ignored(self.report):
             parts.append(ignored)
         return ", ".join(parts)
@@ -95,9 +95,10 @@ def check_account(account: Account) -> None:
 def describe_ignored(report: SourceReport) -> str:
     """What was passed over, with the first few names of each kind; "" for nothing."""
     return ", ".join(
-        f"{_counted(found.count, kind)} ignored ({found})" for kind, found in report.ignored.items()
+        f"{counted(found.count, kind)} ignored ({found})" for kind, found in report.ignored.items()
     )
 
 
-def _counted(count: int, kind: str) -> str:
+def counted(count: int, kind: str) -> str:
+    """A number of things, for people."""
     return f"{count:,} {kind}{'' if count == 1 else 's'}"

@@ -79,6 +79,8 @@ def _verified(
 
 def _findings(report: DataReport) -> list[str]:
     """What a person wants to know first; the JSON has everything."""
+    from calotype.data.account import counted
+
     lines = []
     for name, part in report.parts.items():
         if name:
