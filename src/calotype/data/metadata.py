@@ -29,10 +29,10 @@ _MAX_FIELD_CHARACTERS = 100_000_000
 
 @dataclass(frozen=True)
 class MetadataRow:
-    """One row: where it ends, the image's name and captions; `reason` says what is wrong with it.
+    """One row: where it is, the image's name and captions; `reason` says what is wrong with it.
 
     Args:
-        line: number of its last line, from 1.
+        line: number of its last line, from 1; of the first one of what cannot be read.
         name: of the image, as it is written.
         texts: captions; empty ones as well.
         replaced: they were no UTF-8.
@@ -75,21 +75,25 @@ def _csv_rows(text: DecodedText) -> Iterator[MetadataRow]:
     # The module's default refuses fields above 128 KiB; long captions are legal here.
     csv.field_size_limit(min(_MAX_FIELD_CHARACTERS, sys.maxsize))
     # Strict: else a stray quote swallows the lines after it without a word.
-    reader = csv.DictReader(io.StringIO(text.text, newline=""), strict=True)
-    reached = 1
+    lines = csv.reader(io.StringIO(text.text, newline=""), strict=True)
+    columns: list[str] | None = None
     while True:
+        reached = lines.line_num
         try:
-            values = next(reader)
+            cells = next(lines)
         except StopIteration:
             return
         except csv.Error as error:
-            lost = reader.line_num - reached
+            lost = lines.line_num - reached
             reason = f"is no CSV: {error}; {lost} lines are lost, perhaps by a stray quote"
-            yield MetadataRow(reader.line_num, reason=reason)
-        else:
-            replaced = text.replaced and has_replacement(str(values))
-            yield _row(reader.line_num, values, replaced=replaced)
-        reached = reader.line_num
+            yield MetadataRow(reached + 1, reason=reason)
+            continue
+        if columns is None:
+            columns = cells
+        elif cells:
+            replaced = text.replaced and any(map(has_replacement, cells))
+            values = dict(zip(columns, cells, strict=False))
+            yield _row(lines.line_num, values, replaced=replaced)
 
 
 def _row(line: int, values: dict[Any, Any], *, replaced: bool) -> MetadataRow:

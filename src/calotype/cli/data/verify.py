@@ -102,7 +102,7 @@ def _findings(report: DataReport) -> list[str]:
             ),
             f"{part.counts['ignored']:>9,}  files and folders passed over",
             *(
-                f"           {found.count:,} {kind}: {found}"
+                f"           {counted(found.count, kind)}: {found}"
                 for kind, found in part.ignored.items()
             ),
             f"           most frequent sizes: {', '.join(list(part.sizes)[:5]) or 'none'}",
