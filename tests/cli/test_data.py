@@ -60,7 +60,7 @@ def test_verify_names_what_is_wrong(command, pictures, tmp_path):
     assert "9  examples, 8 usable" in out
     assert "1  broken (11.1%)\n           broken.png: empty file (0 bytes)" in out
     assert "2  without a caption" in out
-    assert "1  captions that are no UTF-8\n           0.png" in out
+    assert "1  with a faulty caption, mended or left out\n           0.png" in out
     assert json.loads((tmp_path / "report.json").read_text())["parts"][""]["broken"]
     assert json.loads(command(*words, "--json")[1])["data"] == "pictures"
     code, _, err = command(*words, "--out", "no/such/report.json")
