@@ -221,3 +221,16 @@ def test_actors_that_embed_get_their_share_of_a_gpu(command, pictures, monkeypat
     assert (code, err) == (0, "")
     assert "8  embedded now" in out
     assert asked == {"address": "auto", "workers": 3, "gpus": 0.25, "encoder": "bytes:8"}
+
+
+@pytest.mark.parametrize("words", [["shard", "--out", "s"], ["embed", "--encoder", "bytes:8"]])
+def test_14_25_other_commands_tell_what_they_do_not_use(command, pictures, words):
+    (pictures / "backup.tar").write_bytes(b"")
+    (pictures / "metadata.jsonl").write_text('{"file_name": "a\\u0000.png", "text": "x"}')
+    code, _, err = command("data", *words, "pictures", "--processes", "1")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "1 fault of metadata (metadata.jsonl:1 names" in err
+    assert "1 tar ignored (backup.tar)" in err
+    text = command("data", "stats", "pictures", "--processes", "1")[1]
+    passed = 2 if words[0] == "embed" else 1  # the store
+    assert f"1 faults of metadata, {passed} files and folders passed over" in text

@@ -60,12 +60,7 @@ class Account:
                 parts.append(f"{count:,} {what}")
             elif count:
                 parts.append(f"about {count / self.looked_at:.2g} of them {what}")
-        if bad := self.report.bad_metadata:
-            place, reason = next(iter(bad.items()))
-            parts.append(f"{counted(len(bad), 'fault')} of metadata ({place} {reason})")
-        if ignored := describe_ignored(self.report):
-            parts.append(ignored)
-        return ", ".join(parts)
+        return ", ".join([*parts, *findings(self.report)])
 
 
 def take_account(source: ExampleSource) -> Account:
@@ -92,11 +87,16 @@ def check_account(account: Account) -> None:
         )
 
 
-def describe_ignored(report: SourceReport) -> str:
-    """What was passed over, with the first few names of each kind; "" for nothing."""
-    return ", ".join(
-        f"{counted(found.count, kind)} ignored ({found})" for kind, found in report.ignored.items()
-    )
+def findings(report: SourceReport) -> list[str]:
+    """What a source found when it was opened and did not use, with the first few names."""
+    found = []
+    if bad := report.bad_metadata:
+        place, reason = next(iter(bad.items()))
+        found.append(f"{counted(len(bad), 'fault')} of metadata ({place} {reason})")
+    return found + [
+        f"{counted(things.count, kind)} ignored ({things})"
+        for kind, things in report.ignored.items()
+    ]
 
 
 def counted(count: int, kind: str) -> str:

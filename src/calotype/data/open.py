@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from calotype.config import DataConfig
-from calotype.data.account import describe_ignored
+from calotype.data.account import findings
 from calotype.data.arrow_disk import SavedDatasetSource, saved_dataset_folder
 from calotype.data.columns import Selection
 from calotype.data.folder import FolderSource
@@ -110,7 +110,7 @@ def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:
         return TarSource(path, [path / name for name in listing.tars], listing)
     folder = FolderSource(path, listing)
     if len(folder) == 0:
-        found = describe_ignored(folder.report) or "nothing"
+        found = ", ".join(findings(folder.report)) or "nothing"
         raise UsageError(f"got no pictures and no Parquet shards in {path}: {found}; check --data")
     return folder
 

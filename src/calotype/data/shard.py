@@ -22,7 +22,7 @@ from calotype.data.shard_file import (
     remove_unfinished,
     write_shard_file,
 )
-from calotype.data.source import EncodedSource
+from calotype.data.source import EncodedSource, SourceReport
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
 from calotype.errors import UsageError
 
@@ -52,6 +52,7 @@ def shard_data(
     rows: int = 2048,
     processes: int = 1,
     ray: str | None = None,
+    on_open: Callable[[SourceReport], None] | None = None,
     on_shard: Callable[[ShardResult], None] | None = None,
 ) -> list[ShardResult]:
     """Convert the data at `path` to shards `out/00000.parquet`, ...
@@ -65,6 +66,7 @@ def shard_data(
         rows: examples of a shard; broken ones are left out, and named in the result.
         processes: local processes.
         ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
+        on_open: called with what was found of each part when it was opened.
         on_shard: called with each result, for progress.
 
     Raises:
@@ -88,6 +90,8 @@ def shard_data(
     _check_folder(out.resolve(), expected, path)
     results = []
     for folder, chunks in work.items():
+        if on_open is not None:
+            on_open(source_of(chunks.data).report)
         remove_unfinished(folder)
         task = functools.partial(write_shard, folder=folder, rows=rows)
         for result in work_over(chunks, task, processes=processes, ray=ray):

@@ -6,6 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from calotype.data.source import SourceReport
 
 LINE_SECONDS = 30.0
 
@@ -24,6 +28,14 @@ def counting(title: str, *, quiet: bool = False) -> Iterator[Callable[..., None]
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda more, total=None: bar.update(task, advance=more, total=total)
+
+
+def tell_findings(report: SourceReport) -> None:
+    """Say what of the data is not used, before the work, if there is any."""
+    from calotype.data.account import findings
+
+    if found := findings(report):
+        print(f"calotype: data: {', '.join(found)}", file=sys.stderr, flush=True)
 
 
 def _lines(title: str, *, quiet: bool) -> Callable[..., None]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli.data.progress import counting
+from calotype.cli.data.progress import counting, tell_findings
 from calotype.cli.data.ray import Processes, Ray, process_count
 
 
@@ -33,6 +33,7 @@ def shard(
             rows=rows,
             processes=count,
             ray=ray,
+            on_open=tell_findings,
             on_shard=lambda result: advance(result.rows + len(result.broken)),
         )
     broken = {key: reason for result in results for key, reason in result.broken.items()}
