@@ -36,10 +36,11 @@ class FolderSource:
         self._captions = listing.captions
         self._metadata_files = listing.metadata
         self._texts: dict[str, tuple[str, ...]] = {}
+        images = frozenset(listing.images) if listing.metadata else frozenset[str]()
         for file in self._metadata_files:
-            self._read_metadata(file, frozenset(listing.images))
+            self._read_metadata(file, images)
         # Pictures that metadata name and that are not there are counted as broken, not forgotten.
-        self._names.extend(sorted(self._texts.keys() - set(self._names)))
+        self._names.extend(sorted(self._texts.keys() - images))
 
     @cached_property
     def fingerprint(self) -> str:
