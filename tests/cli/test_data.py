@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import types
 import xml.etree.ElementTree as ET
@@ -60,11 +61,76 @@ def test_verify_names_what_is_wrong(command, pictures, tmp_path):
     assert "9  examples, 8 usable" in out
     assert "1  broken (11.1%)\n           broken.png: empty file (0 bytes)" in out
     assert "2  without a caption" in out
-    assert "1  captions that are no UTF-8\n           0.png" in out
+    assert "1  with a faulty caption, mended or left out\n           0.png" in out
     assert json.loads((tmp_path / "report.json").read_text())["parts"][""]["broken"]
     assert json.loads(command(*words, "--json")[1])["data"] == "pictures"
-    code, _, err = command(*words, "--out", "no/such/report.json")
+
+
+def never(*_, **__):
+    raise AssertionError("the work was begun")
+
+
+@pytest.mark.parametrize("words", [["verify", "pictures", "--out"], ["stats", "pictures", "-o"]])
+@pytest.mark.parametrize("out", ["no/such/file", ".", "pipe"])
+def test_7_outputs_are_checked_before_the_work(command, pictures, monkeypatch, words, out):
+    monkeypatch.setattr("calotype.data.verify.open_for_work", never)
+    os.mkfifo(pictures.parent / "pipe")
+    code, _, err = command("data", *words, out, "--processes", "1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert (pictures.parent / "pipe").is_fifo()  # a device would be gone for everybody
+
+
+@pytest.mark.parametrize("words", [["verify", "pictures", "--out"], ["stats", "pictures", "-o"]])
+def test_7_a_full_disk_leaves_what_was_there(command, pictures, monkeypatch, words):
+    old = pictures.parent / "report"
+    old.write_text("of yesterday")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = command("data", *words, "report", "--processes", "1")
     assert (code, err.count("\n")) == (1, 1)
+    assert "cannot write report: No space left on device" in err
+    assert old.read_text() == "of yesterday"
+    assert sorted(p.name for p in pictures.parent.iterdir()) == ["pictures", "report"]
+
+
+def test_10_the_printed_count_is_what_lies_there(command, pictures, tmp_path):
+    words = ("data", "shard", "pictures", "-o", "s", "--processes", "1", "--rows")
+    assert "8  pictures in s" in command(*words, "8")[1]
+    code, _, err = command(*words, "3")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "choose another --out, or move them away" in err
+    code, out, _ = command("data", "verify", "s", "--json", "--processes", "1")
+    assert json.loads(out)["examples"] == 8
+
+
+@pytest.mark.parametrize("name", ["emoji", "shard", "embed", "verify", "stats"])
+def test_35_out_is_spelled_alike(command, name):
+    code, out, _ = command("data", name, "--help")
+    assert code == 0 and "-o, --out" in out
+
+
+def test_35_the_old_spelling_of_stats_goes_on_working(command, pictures, tmp_path):
+    words = ("data", "stats", "pictures", "--processes", "1", "--output", "a.svg")
+    assert command(*words)[:2] == (0, "a.svg\n")
+
+
+def test_35_progress_is_told_without_a_terminal(command, pictures, monkeypatch):
+    monkeypatch.setattr("calotype.cli.data.progress.LINE_SECONDS", 0.0)
+    words = ("data", "verify", "pictures", "--processes", "1")
+    assert command(*words)[2] == "pictures: 9\n"
+    assert command(*words, "--json")[2] == ""
+
+
+def test_11_13_14_15_verify_tells_what_is_passed_over(command, pictures):
+    (pictures / "a.heic").write_bytes(b"")
+    (pictures / "backup.tar").write_bytes(b"")
+    out = command("data", "verify", "pictures", "--processes", "1")[1]
+    assert "2  files and folders passed over\n" in out
+    assert "           1 unknown file: .heic\n" in out
+    assert "           1 tar: backup.tar\n" in out
 
 
 def test_stats_draw_or_print(command, pictures, tmp_path):
@@ -155,3 +221,16 @@ def test_actors_that_embed_get_their_share_of_a_gpu(command, pictures, monkeypat
     assert (code, err) == (0, "")
     assert "8  embedded now" in out
     assert asked == {"address": "auto", "workers": 3, "gpus": 0.25, "encoder": "bytes:8"}
+
+
+@pytest.mark.parametrize("words", [["shard", "--out", "s"], ["embed", "--encoder", "bytes:8"]])
+def test_14_25_other_commands_tell_what_they_do_not_use(command, pictures, words):
+    (pictures / "backup.tar").write_bytes(b"")
+    (pictures / "metadata.jsonl").write_text('{"file_name": "a\\u0000.png", "text": "x"}')
+    code, _, err = command("data", *words, "pictures", "--processes", "1")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "1 fault of metadata (metadata.jsonl:1 names" in err
+    assert "1 tar ignored (backup.tar)" in err
+    text = command("data", "stats", "pictures", "--processes", "1")[1]
+    passed = 2 if words[0] == "embed" else 1  # the store
+    assert f"1 faults of metadata, {passed} files and folders passed over" in text

@@ -104,6 +104,7 @@ def test_data_emoji_passes_everything_on(command, monkeypatch):
     )
     assert code == 0 and "6,400  train" in out and "noto/x 256" in out
     options = {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": None, "ray": None}
+    assert callable(calls[0][1].pop("on_images"))
     assert calls == [(Path("d"), options)]
     assert command("data", "emoji", "--out", "d", "--size", "64")[0] == 2
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -201,11 +203,27 @@ def test_a_second_run_draws_nothing_and_a_changed_plan_draws_again(build, monkey
 
 def test_shards_that_are_no_longer_wanted_go_and_other_sets_stay(build):
     out, _ = build(sizes=[256])
-    (out / "256" / "noto-00009.parquet").write_bytes(b"old")
-    (out / "256" / "noto-00000.parquet.partial").write_bytes(b"cut")
+    shutil.copy(out / "256" / "noto-00001.parquet", out / "256" / "noto-00009.parquet")
+    unfinished = out / "256" / "noto-00000.parquet.partial-0123456789ab"
+    unfinished.write_bytes(b"cut")
+    os.utime(unfinished, (1, 1))
     build(sizes=[256], sets=["noto"])
     names = sorted(file.name for file in (out / "256").iterdir())
     assert names == ["fluent-3d-00000.parquet", "noto-00000.parquet", "noto-00001.parquet"]
+
+
+def test_10_files_of_others_are_never_taken_for_leftovers(build):
+    out, _ = build(sizes=[256])
+    kept = ("noto-00000.parquet.bak", "noto-00001.parquet.partial", "notes.txt")
+    for name in kept:
+        (out / "256" / name).write_bytes(b"mine")
+        os.utime(out / "256" / name, (1, 1))
+    build(sizes=[256], sets=["noto"])
+    assert {file.name for file in (out / "256").iterdir()} > set(kept)
+    (out / "256" / "noto-00009.parquet").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"noto-00009\.parquet is not a shard of an emoji"):
+        build(sizes=[256])
+    assert (out / "256" / "noto-00009.parquet").read_bytes() == b"mine"
 
 
 def test_card_attribution_and_recipe_describe_the_whole_folder(build):

@@ -37,7 +37,7 @@ def test_shards_hold_the_same_examples(folder, tmp_path):
     assert b"huggingface" in pq.read_schema(results[0].path).metadata
 
 
-def test_a_second_run_skips_what_is_there_and_redoes_what_changed(folder, tmp_path):
+def test_a_second_run_skips_what_is_there(folder, tmp_path):
     first = shard_data(folder, tmp_path / "out", rows=3)
     times = [r.path.stat().st_mtime_ns for r in first]
     first[1].path.unlink()
@@ -45,8 +45,41 @@ def test_a_second_run_skips_what_is_there_and_redoes_what_changed(folder, tmp_pa
     assert [r.skipped for r in second] == [True, False, True]
     assert [r.rows for r in second] == [3, 2, 1]
     assert second[0].path.stat().st_mtime_ns == times[0]
+
+
+def tree(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_10_shards_of_other_data_or_rows_are_never_mixed(folder, tmp_path):
+    out = tmp_path / "out"
+    shard_data(folder, out, rows=3)
+    before = tree(out)
+    with pytest.raises(UsageError, match=r"out holds 3 shards .* another --rows, e\.g\. 00000"):
+        shard_data(folder, out, rows=4)
     (folder / "0.txt").write_text("another caption")
-    assert not any(r.skipped for r in shard_data(folder, tmp_path / "out", rows=3))
+    with pytest.raises(UsageError, match="made from other data"):
+        shard_data(folder, out, rows=3)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("name", ["00009.parquet", "256/00000.parquet", "data/mine.parquet"])
+def test_10_parquet_that_would_be_read_as_well_is_refused(folder, tmp_path, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(UsageError, match=f"holds 1 shards .* e.g. {name}"):
+        shard_data(folder, tmp_path / "out", rows=3)
+    assert [file.read_bytes() for file in tree(tmp_path / "out")] == [b"mine"]
+
+
+def test_10_other_files_beside_shards_stay(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("README.md", "0.parquet.partial", "00000.parquet.bak"):
+        (out / name).write_text("mine")
+    shard_data(folder, out, rows=3)
+    assert sum(text == b"mine" for text in tree(out).values()) == 3
 
 
 def test_sharded_shards_are_the_same_again(folder, tmp_path):

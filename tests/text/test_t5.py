@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -151,3 +152,10 @@ def test_8_pickled_weights_are_never_read(tmp_path: Path) -> None:
     torch.save(load_file(tmp_path / "model.safetensors"), folder / "pytorch_model.bin")
     with pytest.raises(CalotypeError, match="cannot read its weights"):
         build_text_encoder(f"t5:{folder}")(["a cat"])
+
+
+def test_21_a_fifo_in_an_encoders_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(CalotypeError, match=r"is a FIFO; expected a regular file"):
+        build_text_encoder(f"t5:{tmp_path}")

@@ -62,6 +62,13 @@ def train(
             help="With --resume: begin anew if no checkpoint fits.",
         ),
     ] = False,
+    missing_captions: Annotated[
+        bool,
+        typer.Option(
+            "--missing-captions",
+            help="Train although most images have lost their captions.",
+        ),
+    ] = False,
     parallel: Annotated[
         str,
         typer.Option(
@@ -126,6 +133,7 @@ def train(
         start_over=start_over,
         sharded=parallel == "sharded",
         only_draft=only == "draft",
+        missing_captions=missing_captions,
     )
     start = run_stages if parallel == "stages" else run_recipe
     code = start(chosen, data=data, out=out, options=options)

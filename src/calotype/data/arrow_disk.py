@@ -17,12 +17,14 @@ import numpy as np
 
 from calotype.data.columns import (
     DECIDING_COLUMNS,
+    READ_ERRORS,
     ROW_COLUMNS,
     Selection,
-    check_captions,
+    check_columns,
     has_styles,
     image_column,
     picture_cell,
+    reason_of,
     row_captions,
     selected_rows,
     texts_as_bytes,
@@ -32,8 +34,10 @@ from calotype.data.fingerprint import files_fingerprint
 from calotype.data.pictures import decode_picture
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.storage.reading import check_regular, read_regular
 
 STATE_NAME = "state.json"
+_LARGEST_STATE = 100_000_000
 
 
 def saved_dataset_folder(path: Path, split: str = "train") -> Path | None:
@@ -66,24 +70,25 @@ class SavedDatasetSource:
         self.selection = selection
         self.report = SourceReport()
         try:
-            state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
-            self.files = tuple(root / file["filename"] for file in state["_data_files"])
-            chosen = [root / file["filename"] for file in state.get("_indices_data_files") or ()]
+            state = json.loads(read_regular(root / STATE_NAME, most_bytes=_LARGEST_STATE))
+            self.files = _named(root, state["_data_files"])
+            chosen = _named(root, state.get("_indices_data_files") or ())
             tables = _mapped(self.files)
             table = _joined(tables)
             rows = np.arange(table.num_rows) if not chosen else _numbers(_joined(_mapped(chosen)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            if len(rows) and not 0 <= rows.min() <= rows.max() < table.num_rows:
+                raise ValueError(f"it chooses rows beyond its {table.num_rows:,}")
+        except READ_ERRORS as error:
             raise UsageError(
-                f"cannot read {root} as a data set saved to disk: {reason}; save it again"
+                f"cannot read {root} as a data set saved to disk: {reason_of(error)}; save it again"
             ) from error
         names = table.column_names
-        check_captions(root, names)
+        check_columns(root, table.schema)
         self.has_splits = "split" in names
         self.has_styles = has_styles(names)
         self._ends = np.cumsum([len(part) for part in tables])
         self._sizes = [file.stat().st_size for file in self.files]
-        self._images = table[image_column(root, names)]
+        self._images = table[image_column(names)]
         self._texts = texts_as_bytes(table.select([n for n in ROW_COLUMNS if n in names]))
         deciding = table.select([n for n in DECIDING_COLUMNS if n in names])
         mask = selected_rows(deciding, table.num_rows, selection)
@@ -109,7 +114,9 @@ class SavedDatasetSource:
         row = int(self._rows[index])
         if "key" in self._texts.column_names:
             self._check_unchanged(row)
-            return str(self._texts["key"][row].as_py())
+            named = self._texts["key"][row].as_py()
+            if named is not None:
+                return str(named)
         return f"row:{row}"
 
     def captions(self, index: int) -> tuple[Caption, ...]:
@@ -142,6 +149,11 @@ class SavedDatasetSource:
             raise CalotypeError(f"{file} changed under the run; put it back, or start anew")
 
 
+def _named(root: Path, entries: Sequence[Any]) -> tuple[Path, ...]:
+    """The files of a list in the state, which lie in the same folder."""
+    return tuple(root / Path(entry["filename"]).name for entry in entries)
+
+
 def _mapped(files: Sequence[Path]) -> list[Any]:
     try:
         import pyarrow as pa
@@ -151,6 +163,7 @@ def _mapped(files: Sequence[Path]) -> list[Any]:
     for file in files:
         if not file.is_file():
             raise CalotypeError(f"{file} is missing; save the data set again")
+        check_regular(file)
         tables.append(pa.ipc.open_stream(pa.memory_map(str(file))).read_all())
     return tables
 

@@ -14,7 +14,7 @@ from calotype.data.captions import caption_variants
 from calotype.data.example import Caption
 from calotype.data.pictures import BrokenPicture
 from calotype.data.source import SourceReport
-from calotype.data.text import decode_text
+from calotype.data.text import decode_caption
 from calotype.errors import UsageError
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
@@ -22,7 +22,19 @@ TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
 PARTS_COLUMNS = ("name", "keywords", "style")
 STYLE_COLUMNS = ("style", "set")
 DECIDING_COLUMNS = ("split", *STYLE_COLUMNS)
+_TEXTS = frozenset({"string", "large_string", "string_view", "null"})  # types' names in Arrow
+_BYTES = frozenset({"binary", "large_binary", "binary_view", "null"})
 ROW_COLUMNS = ("key", "split", "set", *PARTS_COLUMNS, *TEXT_COLUMNS)
+
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    NotImplementedError,
+    MemoryError,
+)
+"""What pyarrow raises for files that are damaged, or that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,25 @@ def has_styles(names: Sequence[str]) -> bool:
 
 def selected_rows(table: Any, length: int, selection: Selection) -> NDArray[np.bool_]:
     """(length,) which rows of a table with `DECIDING_COLUMNS` (those there are) are examples."""
+    import pyarrow as pa
+
     mask = np.ones(length, dtype=bool)
     names = table.column_names
     if selection.split is not None and "split" in names:
-        mask &= np.array(table["split"].to_pylist(), dtype=object) == selection.split
-    columns = [table[n].to_pylist() for n in STYLE_COLUMNS if n in names]
+        mask &= _is_in(table["split"], pa.array([selection.split]))
+    columns = [table[name] for name in STYLE_COLUMNS if name in names]
     if selection.styles is not None and columns:
-        mask &= np.isin(np.array(columns).astype(str), selection.styles).any(axis=0)
+        styles = pa.array(selection.styles)
+        mask &= np.any([_is_in(column, styles) for column in columns], axis=0)
     return mask
+
+
+def _is_in(column: Any, values: Any) -> NDArray[np.bool_]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.is_in(column.cast(pa.large_string()), values.cast(pa.large_string()))
+    return np.asarray(found.to_numpy(), dtype=bool)
 
 
 def row_captions(
@@ -68,11 +91,15 @@ def row_captions(
     column = next((name for name in TEXT_COLUMNS if name in names), None)
     if column is None:
         name, keywords, style = (table[c][number].as_py() for c in PARTS_COLUMNS)
-        return caption_variants(name, keywords, style, key=key, count=variants)
+        if not (name or "").strip():
+            report.empty_captions.add(key)
+            return ()
+        words = [word for word in keywords or () if word is not None]
+        return caption_variants(name, words, style or "", key=key, count=variants)
     value = table[column][number].as_py()
     captions = []
     for data in value if isinstance(value, list) else [value]:
-        decoded = decode_text(data or b"")
+        decoded = decode_caption(data or b"")
         if decoded.replaced:
             report.replaced_captions.add(key)
         if decoded.text.strip():
@@ -94,51 +121,85 @@ def picture_cell(value: Any) -> bytes:
     return data
 
 
-def image_column(file: Path, names: Sequence[str]) -> str:
-    """Name of the column of pictures.
+def reason_of(error: Exception) -> str:
+    """One line of what pyarrow, or the system, says."""
+    told = error.strerror if isinstance(error, OSError) else None
+    return told or next(iter(str(error).splitlines()), type(error).__name__)
 
-    Raises:
-        UsageError: there is none.
-    """
-    found = next((name for name in IMAGE_COLUMNS if name in names), None)
-    if found is None:
-        raise UsageError(
-            f"got columns {list(names)} in {file}; expected pictures in one of "
-            f"{list(IMAGE_COLUMNS)}"
-        )
-    return found
+
+def image_column(names: Sequence[str]) -> str:
+    """Name of the column of pictures, of those of a table that went through `check_columns`."""
+    return next(name for name in IMAGE_COLUMNS if name in names)
 
 
 def texts_as_bytes(table: Any) -> Any:
-    """The table with its text columns as bytes, which may be no UTF-8.
-
-    Raises:
-        UsageError: such a column holds something else.
-    """
+    """The table with its text columns as bytes, which may be no UTF-8."""
     import pyarrow as pa
 
     for name in set(TEXT_COLUMNS) & set(table.column_names):
         column = table[name]
-        nested = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-        leaf = column.type.value_type if nested else column.type
-        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_null)
-        if not any(kind(leaf) for kind in kinds):
-            raise UsageError(f"got captions of type {column.type} in column {name!r}; want text")
+        nested = _is_list(column.type)
         as_bytes = column.cast(pa.list_(pa.large_binary()) if nested else pa.large_binary())
         table = table.set_column(table.column_names.index(name), name, as_bytes)
     return table
 
 
-def check_captions(file: Path, names: Sequence[str]) -> None:
-    """Refuse tables without captions: training would be unconditional without a word.
+def check_columns(file: Path, schema: Any) -> None:
+    """Refuse tables that have no pictures or captions where they are looked for.
+
+    Without captions training would be unconditional without a word.
 
     Raises:
-        UsageError: there is neither a text column nor all caption parts.
+        UsageError: a column is missing, there twice or of another type; the message names it.
     """
-    if not any(name in names for name in TEXT_COLUMNS) and not all(
-        name in names for name in PARTS_COLUMNS
-    ):
+    names = schema.names
+    if not any(name in names for name in IMAGE_COLUMNS):
+        raise UsageError(
+            f"got columns {list(names)} in {file}; expected pictures in one of "
+            f"{list(IMAGE_COLUMNS)}"
+        )
+    has_text = any(name in names for name in TEXT_COLUMNS)
+    if not has_text and not all(name in names for name in PARTS_COLUMNS):
         raise UsageError(
             f"got columns {list(names)} in {file}; expected captions in one of "
             f"{list(TEXT_COLUMNS)}, which may be empty"
         )
+    read = (image_column(names), *ROW_COLUMNS)
+    for name in (name for name in dict.fromkeys(read) if name in names):
+        if names.count(name) > 1:
+            raise UsageError(f"got {names.count(name)} columns {name!r} in {file}; expected one")
+        wanted = _wanted(name, schema.field(name).type, parts=not has_text)
+        if wanted is not None:
+            raise UsageError(
+                f"got column {name!r} of type {schema.field(name).type} in {file}; "
+                f"expected {wanted}"
+            )
+
+
+def _wanted(name: str, kind: Any, *, parts: bool) -> str | None:
+    """What a column should hold, if it is not of a type that it can be of."""
+    fields = list(kind) if str(kind).startswith("struct") else []
+    is_bytes = _leaf(kind) in _BYTES or str(kind).startswith("fixed_size_binary")
+    is_text = _leaf(kind) in _TEXTS
+    holds_texts = _is_list(kind) and _leaf(kind.value_type) in _TEXTS
+    if name in IMAGE_COLUMNS:
+        fits = is_bytes or any(field.name == "bytes" for field in fields)
+        return None if fits else "bytes, or a struct of bytes and path"
+    if name in TEXT_COLUMNS:
+        holds_bytes = _is_list(kind) and _leaf(kind.value_type) in _BYTES
+        fits = is_text or holds_texts or is_bytes or holds_bytes
+        return None if fits else "a text or a list of texts"
+    if parts and name == "keywords":
+        return None if holds_texts or _leaf(kind) == "null" else "a list of texts"
+    if parts and name in PARTS_COLUMNS:
+        return None if is_text else "a text"
+    return "a text" if name in DECIDING_COLUMNS and (fields or _is_list(kind)) else None
+
+
+def _leaf(kind: Any) -> str:
+    """Name of a type; of a dictionary (pandas calls it categorical) that of its values."""
+    return str(kind.value_type if hasattr(kind, "index_type") else kind)
+
+
+def _is_list(kind: Any) -> bool:
+    return hasattr(kind, "value_field") and not hasattr(kind, "key_type")

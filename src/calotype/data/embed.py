@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calotype.data.open import parts
+from calotype.data.source import SourceReport
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, usable_cores, work_over
 from calotype.errors import CalotypeError, UsageError
 from calotype.text import TextEncoder, build_text_encoder
@@ -108,6 +109,7 @@ def embed_data(
     variants: int = 16,
     processes: int = 1,
     ray: str | None = None,
+    on_open: Callable[[SourceReport], None] | None = None,
     on_chunk: Callable[[EmbedCounts], None] | None = None,
 ) -> EmbedReport:
     """Embed every caption of the data at `path`, of all parts and splits.
@@ -118,6 +120,7 @@ def embed_data(
         variants: captions of each picture made of caption parts; as in the recipe.
         processes: local processes; on Ray, the actors.
         ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
+        on_open: called with what was found of each part when it was opened.
         on_chunk: called with each chunk's counts, for progress.
 
     Raises:
@@ -139,6 +142,8 @@ def embed_data(
     # Part by part: pictures in two sizes have the same captions.
     for part in parts(path):
         data = open_for_work(path, part, variants=variants)
+        if on_open is not None:
+            on_open(source_of(data).report)
         share = -(-data.length // (processes * _CHUNKS_OF_A_PROCESS))
         size = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, share))
         for result in _work(chunks_of(data, size=size), job, processes, ray):

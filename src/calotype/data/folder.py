@@ -8,48 +8,45 @@ captions). A picture without a caption trains as unconditional.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
-from calotype.data.pictures import SUFFIXES, BrokenPicture, decode_picture
+from calotype.data.listing import CAPTION_SUFFIX, Listing, list_folder
+from calotype.data.metadata import read_metadata
+from calotype.data.pictures import MAX_FILE_BYTES, BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
-from calotype.data.text import decode_text
-
-METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
-TEXT_FIELDS = ("text", "caption", "captions", "prompt")
-
-_MAX_FIELD_CHARACTERS = 100_000_000
+from calotype.data.text import MAX_CAPTION_BYTES, DecodedText, decode_caption, encodable
+from calotype.storage.reading import read_regular
 
 
 class FolderSource:
     """Pictures of a folder in the order of their names."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, listing: Listing | None = None) -> None:
+        """Read the metadata; `listing` is what lies in `root`, if that is known."""
+        listing = list_folder(root) if listing is None else listing
         self.root = root
-        self.report = SourceReport()
-        self._names, self._metadata_files = _list_folder(root)
+        self.report = SourceReport(ignored=listing.ignored)
+        for name in listing.tars:
+            listing.ignore("tar", name)
+        self._names = listing.images
+        self._captions = listing.captions
+        self._metadata_files = listing.metadata
         self._texts: dict[str, tuple[str, ...]] = {}
+        images = frozenset(listing.images) if listing.metadata else frozenset[str]()
         for file in self._metadata_files:
-            self._read_metadata(file)
+            self._read_metadata(file, images)
         # Pictures that metadata name and that are not there are counted as broken, not forgotten.
-        missing = sorted(self._texts.keys() - set(self._names))
-        self._names.extend(missing)
+        self._names.extend(sorted(self._texts.keys() - images))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names and sizes of pictures, text files and metadata."""
         pictures = [self.root / name for name in self._names]
-        texts = [text for p in pictures if (text := p.with_suffix(".txt")).exists()]
+        texts = [t for name in self._names if os.path.exists(t := self._caption_file(name))]
         return files_fingerprint(self.root, {*pictures, *texts, *self._metadata_files})
 
     def __len__(self) -> int:
@@ -66,8 +63,8 @@ class FolderSource:
         return Example(self.key(index), image, self.captions(index))
 
     def key(self, index: int) -> str:
-        """Path of the picture in the folder, with forward slashes."""
-        return self._names[index]
+        """Path of the picture in the folder, with forward slashes; see `encodable`."""
+        return encodable(self._names[index])
 
     def picture_bytes(self, index: int) -> bytes:
         """The encoded picture.
@@ -76,7 +73,7 @@ class FolderSource:
             BrokenPicture: the file cannot be read.
         """
         try:
-            return (self.root / self._names[index]).read_bytes()
+            return read_regular(self.root / self._names[index], most_bytes=MAX_FILE_BYTES)
         except OSError as error:
             raise BrokenPicture(f"cannot be read: {error.strerror}") from error
 
@@ -88,88 +85,50 @@ class FolderSource:
             texts = self._text_file(name)
         captions = tuple(Caption(text) for text in texts if text)
         if not captions:
-            self.report.empty_captions.add(name)
+            self.report.empty_captions.add(encodable(name))
         return captions
+
+    def _caption_file(self, name: str) -> Path:
+        """Where the caption of an image is looked for."""
+        return self.root / self._captions.get(name, os.path.splitext(name)[0] + CAPTION_SUFFIX)
 
     def _text_file(self, name: str) -> tuple[str, ...]:
         try:
-            data = (self.root / name).with_suffix(".txt").read_bytes()
-        except OSError:
+            data = read_regular(self._caption_file(name), most_bytes=MAX_CAPTION_BYTES)
+            text = decode_caption(data)
+        except (FileNotFoundError, NotADirectoryError):
             return ()
-        text = decode_text(data)
+        except OSError:  # a FIFO, too large, or not ours to read
+            text = DecodedText("", True)
         if text.replaced:
-            self.report.replaced_captions.add(name)
+            self.report.replaced_captions.add(encodable(name))
         return (text.text.strip(),)
 
-    def _read_metadata(self, file: Path) -> None:
-        rows = _jsonl_rows(file) if file.suffix == ".jsonl" else _csv_rows(file)
+    def _read_metadata(self, file: Path, images: frozenset[str]) -> None:
         folder = file.parent.relative_to(self.root)
-        for row in rows:
-            place = f"{file.relative_to(self.root).as_posix()}:{row.line}"
-            name = row.values.get("file_name")
-            if row.reason is not None or not isinstance(name, str):
-                self.report.bad_metadata[place] = row.reason or "has no file_name"
+        for row in read_metadata(file):
+            key = os.path.normpath((folder / row.name).as_posix()).replace(os.sep, "/")
+            reason = row.reason
+            if reason is None and key not in images:
+                reason = self._fault_of_name(key)
+            if reason is not None:
+                place = f"{file.relative_to(self.root).as_posix()}:{row.line}"
+                self.report.bad_metadata[encodable(place)] = reason
                 continue
-            key = os.path.normpath((folder / name).as_posix()).replace(os.sep, "/")
-            if key.startswith("../") or os.path.isabs(key):
-                self.report.bad_metadata[place] = f"names {name!r}, outside the folder"
-                continue
-            value: Any = next((row.values[f] for f in TEXT_FIELDS if f in row.values), "")
-            texts = value if isinstance(value, list) else [value]
-            self._texts[key] = tuple(str(t).strip() for t in texts if t is not None)
+            self._texts[key] = row.texts
             if row.replaced:
-                self.report.replaced_captions.add(key)
+                self.report.replaced_captions.add(encodable(key))
 
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    values: dict[str, Any]
-    replaced: bool = False
-    reason: str | None = None
-
-
-def _list_folder(root: Path) -> tuple[list[str], list[Path]]:
-    """Names of pictures relative to the root, and metadata files, both sorted."""
-    pictures: list[str] = []
-    metadata: list[Path] = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            path = Path(folder, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                pictures.append(path.relative_to(root).as_posix())
-            elif name in METADATA_NAMES:
-                metadata.append(path)
-    return sorted(pictures), sorted(metadata)
-
-
-def _jsonl_rows(file: Path) -> Iterator[_Row]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            text = decode_text(line)
-            if not text.text.strip():
-                continue
-            try:
-                values = json.loads(text.text)
-            except (ValueError, RecursionError) as error:
-                yield _Row(number, {}, reason=f"is no JSON: {error}")
-                continue
-            if isinstance(values, dict):
-                yield _Row(number, values, text.replaced)
-            else:
-                yield _Row(number, {}, reason="is no JSON object")
-
-
-def _csv_rows(file: Path) -> Iterator[_Row]:
-    text = decode_text(file.read_bytes())
-    # The module's default refuses fields above 128 KiB; long captions are legal here.
-    csv.field_size_limit(min(_MAX_FIELD_CHARACTERS, sys.maxsize))
-    reader = csv.DictReader(io.StringIO(text.text.replace("\0", ""), newline=""))
-    try:
-        for row in reader:
-            values = {key: value for key, value in row.items() if key is not None}
-            replaced = text.replaced and any("�" in str(value) for value in values.values())
-            yield _Row(reader.line_num, values, replaced)
-    except csv.Error as error:
-        yield _Row(reader.line_num, {}, reason=f"is no CSV: {error}")
+    def _fault_of_name(self, key: str) -> str | None:
+        """Why no image can have this name; None = one could, if it were there."""
+        if key.startswith("../") or os.path.isabs(key):
+            return f"names {key!r:.200}, outside the folder"
+        try:
+            key.encode()  # JSON can say surrogates, which no file system here can
+            (self.root / key).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            return f"names {key!r:.200}: {reason}"
+        return None

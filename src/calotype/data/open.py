@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from calotype.config import DataConfig
+from calotype.data.account import findings
 from calotype.data.arrow_disk import SavedDatasetSource, saved_dataset_folder
 from calotype.data.columns import Selection
 from calotype.data.folder import FolderSource
+from calotype.data.listing import list_folder
 from calotype.data.parquet import ParquetSource
-from calotype.data.source import EncodedSource, EveryNth, ExampleSource, WithoutEveryNth
+from calotype.data.pictures import SUFFIXES
+from calotype.data.source import (
+    EncodedSource,
+    EveryNth,
+    ExampleSource,
+    Found,
+    SourceReport,
+    WithoutEveryNth,
+)
 from calotype.data.tar import TarSource
 from calotype.errors import ConfigError, UsageError
 
@@ -84,20 +94,33 @@ def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:
         raise UsageError(f"got data {path}, which does not exist; expected a folder of pictures")
     files = parquet_files(path, resolution)
     if files:
-        root = path if path.is_dir() else path.parent
-        return ParquetSource(root, files, selection)
-    tars = [path] if path.suffix == ".tar" else sorted(path.glob("*.tar"))
-    if tars:
-        return TarSource(path if path.is_dir() else path.parent, tars)
+        source = ParquetSource(path if path.is_dir() else path.parent, files, selection)
+        _tell_images(path, source.report)
+        return source
+    if path.suffix == ".tar" and not path.is_dir():
+        return TarSource(path.parent, [path])
     if not path.is_dir():
         raise UsageError(f"got the file {path}; expected a folder, a .parquet or a .tar file")
     saved = saved_dataset_folder(path)
     if saved is not None:
         return SavedDatasetSource(saved, selection)
-    folder = FolderSource(path)
+    listing = list_folder(path)
+    # A backup among images is no data, nor is a preview among shards.
+    if len(listing.tars) > len(listing.images):
+        return TarSource(path, [path / name for name in listing.tars], listing)
+    folder = FolderSource(path, listing)
     if len(folder) == 0:
-        raise UsageError(f"got no pictures and no Parquet shards in {path}; check --data")
+        found = ", ".join(findings(folder.report)) or "nothing"
+        raise UsageError(f"got no pictures and no Parquet shards in {path}: {found}; check --data")
     return folder
+
+
+def _tell_images(path: Path, report: SourceReport) -> None:
+    """Note the images that lie beside Parquet shards, which are the data."""
+    if path.is_dir():
+        for file in sorted(path.iterdir()):
+            if file.suffix.lower() in SUFFIXES:
+                report.ignored.setdefault("image", Found()).add(file.name)
 
 
 def parts(path: Path) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ groups (a megabyte or so) read best.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +22,14 @@ import numpy as np
 
 from calotype.data.columns import (
     DECIDING_COLUMNS,
+    READ_ERRORS,
     ROW_COLUMNS,
     Selection,
-    check_captions,
+    check_columns,
     has_styles,
     image_column,
     picture_cell,
+    reason_of,
     row_captions,
     selected_rows,
     texts_as_bytes,
@@ -37,8 +38,17 @@ from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
 from calotype.data.pictures import BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
+from calotype.data.text import encodable
 from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.storage.reading import check_regular
 
+MOST_GROUP_ROWS = 1 << 20
+"""What pyarrow writes if it is not told otherwise; more would not be read for one picture."""
+
+MOST_GROUP_BYTES = 8_000_000_000
+"""Pictures of a row group that are held at a time."""
+
+_BATCH_ROWS = 256
 _IMAGE_CACHE_BYTES = 256_000_000
 _ROW_CACHE_BYTES = 128_000_000
 _OPEN_FILES = 32
@@ -100,9 +110,12 @@ class ParquetSource:
         rows = self._group_rows(group)
         number = int(rows.numbers[place])
         if "key" in rows.table.column_names:
-            return str(rows.table["key"][number].as_py())
+            named = rows.table["key"][number].as_py()
+            if named is not None:
+                return str(named)
         file, row_group = self._groups[group]
-        return f"{self.files[file].relative_to(self.root).as_posix()}:{row_group}:{number}"
+        name = self.files[file].relative_to(self.root).as_posix()
+        return encodable(f"{name}:{row_group}:{number}")
 
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Captions of a row."""
@@ -153,25 +166,33 @@ class ParquetSource:
         file, number = (int(v) for v in self._groups[group])
         try:
             reader = self._reader(file)
-            name = image_column(self.files[file], reader.schema_arrow.names)
-            return reader.read_row_group(number, columns=[name]).column(0).combine_chunks()
-        except (OSError, ValueError) as error:
+            name = image_column(reader.schema_arrow.names)
+            return _read_bounded(reader, number, name)
+        except READ_ERRORS as error:
             raise BrokenPicture(f"row group {number} cannot be read: {error}") from error
 
     def _count_selected(self, number: int) -> list[int]:
         """Selected rows of each row group of a file."""
-        reader = self._reader(number)
-        names = reader.schema_arrow.names
-        image_column(self.files[number], names)
-        check_captions(self.files[number], names)
+        file, reader = self.files[number], self._reader(number)
+        check_columns(file, reader.schema_arrow)
         metadata = reader.metadata
         sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+        if max(sizes, default=0) > MOST_GROUP_ROWS:
+            raise UsageError(
+                f"got a row group of {max(sizes):,} rows in {file}; expected at most "
+                f"{MOST_GROUP_ROWS:,}: write it again with row_group_size=64 or so"
+            )
+        names = reader.schema_arrow.names
         deciding = [n for n in DECIDING_COLUMNS if n in names]
         self.has_splits |= "split" in names
         self.has_styles |= has_styles(names)
-        mask = selected_rows(reader.read(columns=deciding), sum(sizes), self.selection)
-        starts = np.cumsum([0, *sizes])
-        return [int(mask[a:b].sum()) for a, b in itertools.pairwise(starts)]
+        if not deciding:
+            return sizes
+        counts = []
+        for group, size in enumerate(sizes):
+            table = reader.read_row_group(group, columns=deciding)
+            counts.append(int(selected_rows(table, size, self.selection).sum()))
+        return counts
 
     def _reader(self, number: int) -> Any:
         return self._readers.get(number, lambda: _open_parquet(self.files[number]))
@@ -217,10 +238,9 @@ def _explained(file: Path) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise CalotypeError(f"{file} is gone; did the data change under the run?") from error
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except READ_ERRORS as error:
         raise UsageError(
-            f"cannot read {file} as Parquet: {reason}; make it again or move it away"
+            f"cannot read {file} as Parquet: {reason_of(error)}; make it again or move it away"
         ) from error
 
 
@@ -229,5 +249,25 @@ def _open_parquet(file: Path) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtra("data", "pyarrow") from error
+    check_regular(file)
     # Not mapped: a file that is cut short under the run would end the process without a word.
     return pyarrow.parquet.ParquetFile(file)
+
+
+def _read_bounded(reader: Any, group: int, name: str) -> Any:
+    """The pictures of a row group, as a chunked array.
+
+    A small file can say one picture a million times: the size is known only as it is read.
+
+    Raises:
+        ValueError: they need more than `MOST_GROUP_BYTES`.
+    """
+    import pyarrow as pa
+
+    chunks, size = [], 0
+    for batch in reader.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[name]):
+        chunks.append(batch.column(0))
+        size += chunks[-1].nbytes
+        if size > MOST_GROUP_BYTES:
+            raise ValueError(f"its pictures need more than {MOST_GROUP_BYTES:,} bytes")
+    return pa.chunked_array(chunks)

@@ -7,6 +7,7 @@ frame is taken. Truncated, empty, one-pixel and absurdly large pictures are refu
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,15 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 """What Pillow may open, for it decides by a file's bytes and not by its name. It would hand others,
 such as PostScript, to programs that run what is in them."""
 
-SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .tga".split())
+SUFFIXES = frozenset(
+    (".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .tga").split()
+)
+
+MAX_FILE_BYTES = 1_000_000_000
+"""Larger files are refused before they are read: 89 million pixels have 712 MB at 16 bits."""
+
+# What is wrong with an image is counted; Pillow would print it as well, once for every place.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BrokenPicture(CalotypeError):

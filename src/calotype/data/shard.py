@@ -6,22 +6,25 @@ is there already, so that the work can be interrupted, repeated and shared.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
-import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calotype.data.open import parts
 from calotype.data.pictures import BrokenPicture, decode_picture
-from calotype.data.source import EncodedSource
+from calotype.data.shard_file import (
+    NOTE_KEY,
+    pyarrow_parquet,
+    read_note,
+    remove_unfinished,
+    write_shard_file,
+)
+from calotype.data.source import EncodedSource, SourceReport
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
-from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.errors import UsageError
 
 GROUP_BYTES = 2_000_000
 """Bytes of pictures in a row group, about: what is read for one picture."""
@@ -29,10 +32,7 @@ GROUP_BYTES = 2_000_000
 SPLIT = "train"
 """Examples set aside for evaluation stay where they are: what comes out is all trained on."""
 
-_NOTE = b"calotype"
 _VERSION = 1
-_PARTIAL = ".partial-"
-_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def shard_data(
     rows: int = 2048,
     processes: int = 1,
     ray: str | None = None,
+    on_open: Callable[[SourceReport], None] | None = None,
     on_shard: Callable[[ShardResult], None] | None = None,
 ) -> list[ShardResult]:
     """Convert the data at `path` to shards `out/00000.parquet`, ...
@@ -65,22 +66,33 @@ def shard_data(
         rows: examples of a shard; broken ones are left out, and named in the result.
         processes: local processes.
         ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
+        on_open: called with what was found of each part when it was opened.
         on_shard: called with each result, for progress.
 
     Raises:
-        UsageError: the arguments do not fit.
+        UsageError: the arguments do not fit, or shards of something else lie in `out`.
         CalotypeError: a shard cannot be written.
     """
     if rows < 1:
         raise UsageError(f"got rows={rows}; expected at least 1")
     if out.resolve() == path.resolve():
         raise UsageError(f"got {out} as both source and target; expected another folder for shards")
-    _pyarrow()
+    pyarrow_parquet()
+    work = {
+        out.resolve() / part: chunks_of(open_for_work(path, part, SPLIT), size=rows)
+        for part in parts(path)
+    }
+    expected = {
+        _shard_path(folder, chunk, rows): _origin(chunk)
+        for folder, chunks in work.items()
+        for chunk in chunks
+    }
+    _check_folder(out.resolve(), expected, path)
     results = []
-    for part in parts(path):
-        folder = out.resolve() / part
-        _remove_stale_files(folder)
-        chunks = chunks_of(open_for_work(path, part, SPLIT), size=rows)
+    for folder, chunks in work.items():
+        if on_open is not None:
+            on_open(source_of(chunks.data).report)
+        remove_unfinished(folder)
         task = functools.partial(write_shard, folder=folder, rows=rows)
         for result in work_over(chunks, task, processes=processes, ray=ray):
             results.append(result)
@@ -91,46 +103,72 @@ def shard_data(
 
 def write_shard(chunk: Chunk, folder: Path, rows: int) -> ShardResult:
     """Write the shard of one chunk, unless it is there and was made from the same examples."""
-    source = source_of(chunk.data)
-    path = folder / f"{chunk.start // rows:05d}.parquet"
-    origin = f"{_VERSION} {source.fingerprint} {chunk.start} {chunk.stop}"
-    done = _finished(path, origin)
-    if done is not None:
-        return done
+    source, path = source_of(chunk.data), _shard_path(folder, chunk, rows)
+    there = read_note(path)
+    if there is not None and there.get("origin") == _origin(chunk):
+        return ShardResult(path, there["rows"], there["broken"], skipped=True)
     with source.report.apart():
         table, broken = _read_chunk(source, chunk)
-    note = json.dumps({"origin": origin, "broken": broken})
-    table = table.replace_schema_metadata({_NOTE: note, b"huggingface": _hugging_face_note()})
-    # Another machine may have the same process number.
-    partial = path.with_name(f"{path.name}{_PARTIAL}{uuid.uuid4().hex[:12]}")
+    note = json.dumps({"origin": _origin(chunk), "broken": broken})
+    table = table.replace_schema_metadata({NOTE_KEY: note, b"huggingface": _hugging_face_note()})
     mean_bytes = max(1, table.nbytes // max(1, table.num_rows))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _pyarrow().parquet.write_table(
-            table,
-            partial,
-            row_group_size=max(1, GROUP_BYTES // mean_bytes),
-            # Pictures are compressed already.
-            compression={"image.bytes": "NONE", "image.path": "ZSTD", "key": "ZSTD"},
-            use_dictionary=False,
-            write_statistics=False,
-        )
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        needed = table.nbytes / 1e6
-        raise CalotypeError(
-            f"cannot write {path} ({needed:.0f} MB): {error.strerror}; free space or choose "
-            "another folder, and run the command again: finished shards are kept"
-        ) from error
+    write_shard_file(
+        path,
+        table,
+        row_group_size=max(1, GROUP_BYTES // mean_bytes),
+        # Pictures are compressed already.
+        compression={"image.bytes": "NONE", "image.path": "ZSTD", "key": "ZSTD"},
+        use_dictionary=False,
+        write_statistics=False,
+    )
     return ShardResult(path, table.num_rows, broken)
+
+
+def _shard_path(folder: Path, chunk: Chunk, rows: int) -> Path:
+    return folder / f"{chunk.start // rows:05d}.parquet"
+
+
+def _origin(chunk: Chunk) -> str:
+    return f"{_VERSION} {chunk.data.fingerprint} {chunk.start} {chunk.stop}"
+
+
+def _check_folder(out: Path, expected: Mapping[Path, str], source: Path) -> None:
+    """Refuse a folder with shards that are not to be there: they would be trained on as well.
+
+    Args:
+        out: of the shards.
+        expected: what each shard that will be there is made from.
+        source: of the data.
+
+    Raises:
+        UsageError: it holds some.
+    """
+    others = [
+        file
+        for file in _shards_that_are_read(out)
+        if file not in expected or (read_note(file) or {}).get("origin") != expected[file]
+    ]
+    if others:
+        raise UsageError(
+            f"{out} holds {len(others)} shards made from other data than {source} is now, or with "
+            f"another --rows, e.g. {others[0].relative_to(out)}; choose another --out, or move "
+            "them away"
+        )
+
+
+def _shards_that_are_read(out: Path) -> Iterator[Path]:
+    """As `open_source` looks for them."""
+    folders = [out, out / "data"]
+    if out.is_dir():
+        folders += [folder for folder in out.iterdir() if folder.name.isdigit()]
+    for folder in folders:
+        yield from sorted(folder.glob("*.parquet"))
 
 
 def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str]]:
     """Table of a chunk, and the broken pictures left out of it."""
-    pa = _pyarrow()
+    import pyarrow as pa
+
     keys, images, captions = [], [], []
     broken: dict[str, str] = {}
     for index in range(chunk.start, chunk.stop):
@@ -156,25 +194,6 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
     return pa.table(columns), broken
 
 
-def _remove_stale_files(folder: Path) -> None:
-    """Remove what killed writers left; files touched in the last hour may be in use."""
-    for file in folder.glob(f"*.parquet{_PARTIAL}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - file.stat().st_mtime > _STALE_SECONDS:
-                file.unlink()
-
-
-def _finished(path: Path, origin: str) -> ShardResult | None:
-    try:
-        metadata = _pyarrow().parquet.read_metadata(path)
-        note = json.loads(metadata.metadata[_NOTE])
-        if note["origin"] != origin:
-            return None
-        return ShardResult(path, metadata.num_rows, note["broken"], skipped=True)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _hugging_face_note() -> bytes:
     """The schema metadata by which `datasets` knows the column of pictures."""
     features = {
@@ -183,12 +202,3 @@ def _hugging_face_note() -> bytes:
         "captions": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
     }
     return json.dumps({"info": {"features": features}}).encode()
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("data", "pyarrow") from error
-    return pyarrow

@@ -8,6 +8,28 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from calotype.data.example import Caption, Example
+from calotype.data.text import encodable
+
+NAMED = 20
+"""Things that are named of those that are counted."""
+
+
+@dataclass
+class Found:
+    """Things of one kind: how many, and the first few by name (or by what several have alike)."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.names) < NAMED and name not in self.names:
+            self.names.append(encodable(name))
+
+    def __str__(self) -> str:
+        """The names, for people."""
+        return ", ".join([*self.names[:3], "..."] if len(self.names) > 3 else self.names)
 
 
 @dataclass
@@ -18,8 +40,9 @@ class SourceReport:
         broken: pictures that cannot be read, with the reason; they count for `broken_share`.
         skipped: sound pictures that the settings leave out (too small), with the reason.
         empty_captions: examples that train as unconditional.
-        replaced_captions: examples whose captions were no UTF-8 and were decoded with replacement.
+        replaced_captions: examples whose captions were no text and were mended or left out.
         bad_metadata: lines of metadata files that could not be read, with the reason.
+        ignored: what lies there and was passed over, by kind.
     """
 
     broken: dict[str, str] = field(default_factory=dict)
@@ -27,6 +50,7 @@ class SourceReport:
     empty_captions: set[str] = field(default_factory=set)
     replaced_captions: set[str] = field(default_factory=set)
     bad_metadata: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, Found] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """How many of each kind, for logs."""
@@ -36,6 +60,7 @@ class SourceReport:
             "empty_captions": len(self.empty_captions),
             "replaced_captions": len(self.replaced_captions),
             "bad_metadata": len(self.bad_metadata),
+            "ignored": sum(found.count for found in self.ignored.values()),
         }
 
     @classmethod

@@ -50,7 +50,8 @@ def _summary(part: PartReport) -> str:
     return (
         f"{part.examples:,} examples, {part.usable:,} usable, {counts['broken']:,} broken "
         f"({part.broken_share:.1%}), {counts['duplicates']:,} duplicates, "
-        f"{counts['empty_captions']:,} without a caption"
+        f"{counts['empty_captions']:,} without a caption, {counts['bad_metadata']:,} faults of "
+        f"metadata, {counts['ignored']:,} files and folders passed over"
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,14 +20,21 @@ from numpy.typing import NDArray
 
 from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
-from calotype.data.folder import TEXT_FIELDS
-from calotype.data.pictures import BrokenPicture, decode_picture
+from calotype.data.listing import Listing
+from calotype.data.metadata import TEXT_FIELDS
+from calotype.data.pictures import MAX_FILE_BYTES, BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
-from calotype.data.tar_index import SAMPLE, scan_tar, split_name
-from calotype.data.text import decode_text
-from calotype.errors import CalotypeError
+from calotype.data.tar_index import SAMPLE, open_headers, scan_tar, split_name
+from calotype.data.text import (
+    MAX_CAPTION_BYTES,
+    DecodedText,
+    decode_caption,
+    decode_text,
+    encodable,
+)
+from calotype.errors import CalotypeError, UsageError
 from calotype.storage.cache import cache_folder
-from calotype.storage.reading import open_regular
+from calotype.storage.reading import check_regular, open_regular
 
 _INDEX_VERSION = 1
 
@@ -36,8 +42,8 @@ _INDEX_VERSION = 1
 class TarSource:
     """Samples of tar shards, in the order of the files' names and within them."""
 
-    def __init__(self, root: Path, files: Sequence[Path]) -> None:
-        """Load or make the indexes.
+    def __init__(self, root: Path, files: Sequence[Path], listing: Listing | None = None) -> None:
+        """Load or make the indexes; `listing` is what lies in `root`, if that is known.
 
         Raises:
             UsageError: a file is no tar.
@@ -45,10 +51,17 @@ class TarSource:
         self.root = root
         self.files = tuple(sorted(files))
         self.report = SourceReport()
+        if listing is not None:
+            for name in listing.images:
+                listing.ignore("image", name)
+            self.report.ignored = listing.ignored
         self._marks: dict[Path, tuple[int, int]] = {}
         self._indexes: list[NDArray[np.void]] = []
         for file in self.files:
-            self._marks[file] = _mark(file.stat())
+            try:
+                self._marks[file] = _mark(file.stat())
+            except OSError as error:
+                raise UsageError(f"cannot read {file}: {error.strerror}; check --data") from error
             samples, problem = _index(file)
             if problem is not None:
                 self.report.bad_metadata[self._name(file)] = problem
@@ -74,10 +87,10 @@ class TarSource:
         file, sample = self._locate(index)
         with self._opened(file) as data:
             data.seek(int(sample["header"]))
-            with tarfile.open(fileobj=data, mode="r:") as tar:
+            with open_headers(data) as tar:
                 member = tar.next()
         name = "?" if member is None else split_name(member.name)[0]
-        return f"{self._name(file)}/{name}"
+        return encodable(f"{self._name(file)}/{name}")
 
     def captions(self, index: int) -> tuple[Caption, ...]:
         """From the text member, else from `text` or `caption` in the JSON member."""
@@ -87,7 +100,7 @@ class TarSource:
         for kind in ("text", "json"):
             if sample[kind] < 0 or texts:
                 continue
-            decoded = decode_text(self._read(file, int(sample[kind]), int(sample[f"{kind}_size"])))
+            decoded = self._decoded(file, sample, kind)
             replaced |= decoded.replaced
             texts = [decoded.text] if kind == "text" else _json_texts(decoded.text)
         captions = tuple(Caption(text.strip()) for text in texts if text.strip())
@@ -97,10 +110,19 @@ class TarSource:
             self.report.empty_captions.add(self.key(index))
         return captions
 
+    def _decoded(self, file: Path, sample: Any, kind: str) -> DecodedText:
+        size = int(sample[f"{kind}_size"])
+        if size > MAX_CAPTION_BYTES:
+            return DecodedText("", True)
+        data = self._read(file, int(sample[kind]), size)
+        return decode_caption(data) if kind == "text" else decode_text(data)
+
     def picture_bytes(self, index: int) -> bytes:
         """The encoded picture; raises `BrokenPicture`."""
         file, sample = self._locate(index)
         size = int(sample["image_size"])
+        if size > MAX_FILE_BYTES:
+            raise BrokenPicture(f"got {size:,} bytes; expected at most {MAX_FILE_BYTES:,}")
         try:
             data = self._read(file, int(sample["image"]), size)
         except OSError as error:
@@ -117,7 +139,7 @@ class TarSource:
         return self.files[number], self._indexes[number][index - start]
 
     def _name(self, file: Path) -> str:
-        return file.relative_to(self.root).as_posix()
+        return encodable(file.relative_to(self.root).as_posix())
 
     def _read(self, file: Path, offset: int, size: int) -> bytes:
         with self._opened(file) as data:
@@ -162,6 +184,7 @@ def _index(file: Path) -> tuple[NDArray[np.void], str | None]:
     kept = None if cache is None else cache / "tar-index" / f"{name}.npy"
     if kept is not None:
         try:
+            check_regular(kept)
             samples = np.load(kept, mmap_mode="r")
             if samples.dtype == SAMPLE:
                 return samples, None

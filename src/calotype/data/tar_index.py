@@ -6,18 +6,23 @@ the file name are one sample (`000012.jpg`, `000012.txt`). Scanning reads the he
 
 from __future__ import annotations
 
+import os
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calotype.data.pictures import SUFFIXES
 from calotype.errors import UsageError
+from calotype.storage.reading import open_regular
 
 TEXT_SUFFIXES = (".txt", ".caption", ".text")
 JSON_SUFFIX = ".json"
+
+_LARGEST_HEADER = 1_000_000
 
 SAMPLE = np.dtype(
     [
@@ -32,6 +37,28 @@ SAMPLE = np.dtype(
 )
 """Offsets and sizes in bytes within the tar; `header` is where the picture's header begins; an
 offset of -1 = there is none."""
+
+
+def open_headers(file: BinaryIO) -> tarfile.TarFile:
+    """A tar for reading its headers from where `file` stands; they are of a bounded size.
+
+    Raises:
+        tarfile.TarError: it is none, or begins with a larger header.
+    """
+    return tarfile.open(fileobj=cast(Any, _HeaderReader(file)), mode="r:")
+
+
+class _HeaderReader:
+    """A file for tarfile, which reads as much as a header says that it has to say."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
 
 
 @dataclass
@@ -65,8 +92,8 @@ def scan_tar(file: Path) -> TarScan:
     problem = None
     current = _Sample("")
     try:
-        size = file.stat().st_size
-        with tarfile.open(file, "r:") as tar:
+        with open_regular(file) as data, open_headers(data) as tar:
+            size = os.fstat(data.fileno()).st_size
             try:
                 reached = -1
                 while (member := tar.next()) is not None:
@@ -85,8 +112,9 @@ def scan_tar(file: Path) -> TarScan:
             _add(rows, current)
             end = int(tar.offset)
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"cannot read {file} as a tar: {error}; compressed tars must be unpacked first"
+            f"cannot read {file} as a tar: {reason}; compressed tars must be unpacked first"
         ) from error
     if problem is None and not _ends_at(file, end):
         problem = f"is cut off or damaged at byte {end:,}; the samples before are used"
@@ -142,7 +170,7 @@ def _ends_at(file: Path, offset: int) -> bool:
 
     tarfile itself takes a damaged header for the end.
     """
-    with file.open("rb") as data:
+    with open_regular(file) as data:
         data.seek(offset)
         block = data.read(tarfile.BLOCKSIZE)
     return len(block) == tarfile.BLOCKSIZE and not any(block)

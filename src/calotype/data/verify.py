@@ -17,7 +17,7 @@ import numpy as np
 from calotype.data.looks import RECORD, LookBook, imagehash, looks
 from calotype.data.open import parts
 from calotype.data.pictures import BrokenPicture, decode_picture
-from calotype.data.source import EncodedSource
+from calotype.data.source import EncodedSource, Found
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
 
 CHUNK = 256
@@ -65,8 +65,9 @@ class PartReport:
         broken: reasons by key.
         duplicates: groups of keys whose pictures look the same (equal perceptual and colour hash).
         empty_captions: examples that train as unconditional.
-        replaced_captions: examples whose captions were no UTF-8.
+        replaced_captions: examples whose captions were no text, mended or left out.
         bad_metadata: reasons by file and line.
+        ignored: what lies there and is passed over, by kind.
         counts: how many there are of each kind, named or not; of duplicates those that repeat.
         sizes: the most frequent sizes, "WIDTHxHEIGHT", with their counts.
         histograms: of widths, heights, aspect ratios, captions an example, and their characters.
@@ -80,6 +81,7 @@ class PartReport:
     empty_captions: tuple[str, ...]
     replaced_captions: tuple[str, ...]
     bad_metadata: dict[str, str]
+    ignored: dict[str, Found]
     counts: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     histograms: dict[str, Histogram] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class PartReport:
         return self.counts["broken"] / self.examples if self.examples else 0.0
 
 
-KINDS = ("broken", "duplicates", "empty_captions", "replaced_captions", "bad_metadata")
+KINDS = ("broken", "duplicates", "empty_captions", "replaced_captions", "bad_metadata", "ignored")
 """Keys of `PartReport.counts`."""
 
 
@@ -229,6 +231,7 @@ class _Tally:
             self._empty.count,
             self._replaced.count,
             len(bad),
+            source.report.counts()["ignored"],
         )
         frequent = sorted(self._sizes.items(), key=lambda item: (-item[1], item[0]))[:20]
         return PartReport(
@@ -239,6 +242,7 @@ class _Tally:
             empty_captions=tuple(self._empty.items()),
             replaced_captions=tuple(self._replaced.items()),
             bad_metadata=dict(bad[:LISTED]),
+            ignored=dict(source.report.ignored),
             counts=dict(zip(KINDS, numbers, strict=True)),
             sizes={f"{width}x{height}": count for (width, height), count in frequent},
             histograms=self._histograms(),

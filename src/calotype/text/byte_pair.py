@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from calotype.errors import CalotypeError
+from calotype.storage.reading import open_regular
 
 VOCABULARY_NAMES = ("encoder.json", "encoder.json.gz", "vocab.json")
 MERGES_NAMES = ("vocab.bpe", "vocab.bpe.gz", "merges.txt")
@@ -178,8 +179,9 @@ def _merges(lines: Sequence[str], path: Path, limit: int) -> list[tuple[str, str
 
 def _read(path: Path) -> str:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
+        with open_regular(path) as file:
+            whole = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            data = whole.read(_LARGEST_FILE + 1)
         text = data.decode("utf-8")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise _damaged(path) from error

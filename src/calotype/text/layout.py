@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calotype.errors import CalotypeError, ConfigError
+from calotype.storage.reading import read_regular
 from calotype.text.encoder import TextEncoder
 from calotype.text.shard import Precision, write_atomically
 
 _CARD = "encoder.json"
+_LARGEST_CARD = 1_000_000
 _CARD_FIELDS = ("fingerprint", "spec", "embed_dim", "precision")
 
 
@@ -62,10 +64,10 @@ def store_cards(folder: Path) -> list[StoreCard]:
     cards = []
     for path in sorted(folder.glob(f"*/{_CARD}")):
         try:
-            data = json.loads(path.read_text("utf-8"))
+            data = json.loads(read_regular(path, most_bytes=_LARGEST_CARD))
             fields = {name: data[name] for name in _CARD_FIELDS}
             cards.append(StoreCard(**fields, folder=path.parent))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CalotypeError(
                 f"caption store {path} is damaged ({error}); delete it and embed again"
             ) from error

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError
+from calotype.storage.reading import check_regular, open_regular
 from calotype.text.encoder import (
     check_dtype,
     check_max_tokens,
@@ -193,7 +194,7 @@ def load_minilm_network(path: Path) -> MiniLMNetwork:
 
 def _verify_sha256(path: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CalotypeError(
@@ -232,6 +233,7 @@ def _load_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
     from tokenizers import Tokenizer as LoadedTokenizer
 
     try:
+        check_regular(path)
         tokenizer = LoadedTokenizer.from_file(str(path))
     except Exception as error:  # the Rust library raises bare Exception
         raise CalotypeError(

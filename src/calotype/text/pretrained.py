@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from calotype.errors import CalotypeError, ConfigError, MissingExtra
+from calotype.storage.reading import check_regular
 from calotype.text.encoder import clean_captions, digest
 
 _NOT_DECIDING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
@@ -103,6 +104,7 @@ def load_pretrained(
     # Nothing in a file is code: without this transformers asks at the terminal, and runs it on a y.
     where: dict[str, Any] = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
+        _check_files(name, tokenizer_name)
         config = transformers.AutoConfig.from_pretrained(name, **where)
     except Exception as error:  # transformers raises many kinds
         raise _cannot_load(name, "configuration", error) from error
@@ -133,6 +135,18 @@ def load_pipeline_text(
         allow_download=False,
         tokenizer_name=str(Path(folder) / "tokenizer"),
     )
+
+
+def _check_files(*folders: str | None) -> None:
+    """Refuse what is no regular file: transformers opens whatever has the names it looks for.
+
+    Raises:
+        OSError: it names the file.
+    """
+    for folder in (Path(folder) for folder in folders if folder is not None):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if not path.is_dir():
+                check_regular(path)
 
 
 def _variant(folder: Path) -> dict[str, str]:

@@ -27,6 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from calotype.errors import CalotypeError
+from calotype.storage.files import sync_folder
+from calotype.storage.reading import open_regular
 
 Precision = Literal["float16", "int8"]
 Array = npt.NDArray[Any]
@@ -161,7 +163,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise CalotypeError(
             f"cannot write {path}: {error.strerror} ({len(data)} bytes needed); make room or "
@@ -170,16 +172,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove_stale_files(folder: Path) -> None:
@@ -203,11 +195,12 @@ class Shard:
         try:
             self._header, self._start = _read_header(path)
             size = path.stat().st_size
-        except (OSError, ValueError, KeyError) as error:
+            metadata = self._header.pop("__metadata__")
+            self.first, self.last = int(metadata["first"], 16), int(metadata["last"], 16)
+            ends = [entry["data_offsets"][1] for entry in self._header.values()]
+            expected = self._start + max(ends)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _broken(path, str(error)) from error
-        metadata = self._header.pop("__metadata__")
-        self.first, self.last = int(metadata["first"], 16), int(metadata["last"], 16)
-        expected = self._start + max(entry["data_offsets"][1] for entry in self._header.values())
         if size != expected:
             raise _broken(path, f"got {size} bytes, expected {expected}")
         self._arrays: dict[str, Array] = {}
@@ -274,7 +267,7 @@ class Shard:
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """Header of a safetensors file, and where the data begin."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length < 100_000_000:
             raise ValueError("no safetensors header")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import Any, cast
 from calotype.cascade.runtime import DTYPES, Runtime
 from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
+from calotype.data.account import check_account, take_account
 from calotype.data.open import open_source, validation_source
 from calotype.data.source import AllCaptions, ExampleSource, some_captions
 from calotype.errors import CalotypeError
@@ -55,7 +57,9 @@ class Preparation:
         stop: breaks preparations off.
         group: the processes that train; the first one embeds captions and trains the draft.
         sharded: spread each stage over the processes.
+        missing_captions: train although the captions are mostly lost.
         stores: embedded captions by text encoder.
+        told: what the data are, to the user.
     """
 
     data: Path
@@ -65,7 +69,9 @@ class Preparation:
     stop: StopRequest
     group: Group = ALONE
     sharded: bool = False
+    missing_captions: bool = False
     stores: dict[str, CaptionStore] = field(default_factory=dict)
+    told: bool = False
 
     @property
     def beside(self) -> Path:
@@ -84,6 +90,25 @@ class Preparation:
         self.stop.agree()
         if self.stop:
             raise Stopped
+
+    def tell(self, source: ExampleSource, *, captioned: bool) -> None:
+        """Say once a run what the data are, before anything is made of them.
+
+        Args:
+            source: of the first stage.
+            captioned: the stage is trained on captions.
+
+        Raises:
+            UsageError: the captions are mostly lost, and nobody said that this is well.
+        """
+        if self.told:
+            return
+        self.told = True
+        account = take_account(source)
+        if captioned and not self.missing_captions:
+            check_account(account)
+        if self.group.is_first:
+            print(f"calotype: data: {account}", file=sys.stderr, flush=True)
 
     def embeddings(self, spec: str) -> Path:
         """Folder of embedded captions: beside the data if its encoder fits, else in the run."""
@@ -113,6 +138,7 @@ def prepare_job(
     """
     resolution = config.stage.resolution
     source = open_source(preparation.data, resolution=resolution, data=config.data)
+    preparation.tell(source, captioned=config.stage.network.text_dim > 0)
     held_out = validation_source(preparation.data, resolution=resolution, data=config.data)
     preserved = _preserved(config)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]

@@ -54,6 +54,7 @@ class RunOptions:
         sharded: with several processes, spread each stage over them; else each has a copy.
         guards: against numbers that are not finite and against spikes.
         only_draft: train the draft of the base, write a checkpoint, and end before diffusion.
+        missing_captions: train although the captions of the data are mostly lost.
     """
 
     resume: bool = False
@@ -69,6 +70,7 @@ class RunOptions:
     sharded: bool = False
     guards: Guards = field(default_factory=Guards)
     only_draft: bool = False
+    missing_captions: bool = False
 
 
 def run_recipe(
@@ -140,6 +142,7 @@ class _Run:
         self.quiet = options.quiet or not group.is_first
         self.recipe, self.init, self.start = group.from_first(lambda: self._beginning(recipe))
         self.done: list[Stage] = []  # averaged, on the first process, on their way into cascades
+        self.report = SourceReport()  # of the data, over all stages
         self.data = data
 
     def say(self, text: str) -> None:
@@ -194,6 +197,7 @@ class _Run:
                     self._account(job)
                 images = job.images
                 if self.options.only_draft and not stop:
+                    self._tell_account()
                     self.say(f"the draft is trained; sample with --model {self.out}")
                     return 0
                 if stop:
@@ -201,13 +205,22 @@ class _Run:
                 average = job.state.averaged_stage()
                 if self.group.is_first:
                     self.done.append(without_adapters(average, job.config.lora))
+        self._tell_account()
         self.say(f"finished: {images} images; draw with --model {self.out}")
         return 0
 
     def _preparation(self, runtime: Runtime, stop: StopRequest) -> Preparation:
         own = dataclasses.replace(runtime, device=self.group.device(runtime.device))
-        sharded = self.options.sharded
-        return Preparation(self.data, self.out, own, self.quiet, stop, self.group, sharded)
+        return Preparation(
+            self.data,
+            self.out,
+            own,
+            self.quiet,
+            stop,
+            self.group,
+            sharded=self.options.sharded,
+            missing_captions=self.options.missing_captions,
+        )
 
     def _runtime(self) -> Runtime:
         """As asked for, else as in the checkpoint, else chosen."""
@@ -294,17 +307,24 @@ class _Run:
                 trainer.train(stop)
 
     def _account(self, job: StageJob) -> None:
-        """Say what of the data was not used as it is, and list it in the run's folder."""
-        # Each process has read pictures of its own.
-        report = SourceReport.merged(self.group.gathered(job.source.report))
-        found = {kind: keys for kind, keys in vars(report).items() if keys}
+        """List in the run's folder what of the data was not used as it is."""
+        # Each process has read pictures of its own, and each stage some more.
+        met = self.group.gathered(job.source.report)
+        self.report = SourceReport.merged([self.report, *met])
+        found = {kind: keys for kind, keys in vars(self.report).items() if keys}
         if found and self.group.is_first:
             lists = {k: v if isinstance(v, dict) else sorted(v) for k, v in found.items()}
-            write_file(self.out / "data.json", json.dumps(lists, indent=1).encode())
-            counts = ", ".join(f"{len(v)} {k.replace('_', ' ')}" for k, v in found.items())
-            self.say(f"data: {counts}; listed in {self.out / 'data.json'}")
+            text = json.dumps(lists, indent=1, default=vars)
+            write_file(self.out / "data.json", text.encode())
+
+    def _tell_account(self) -> None:
+        """Say once, at the end, how much of the data was not used as it is."""
+        counts = [f"{n} {k.replace('_', ' ')}" for k, n in self.report.counts().items() if n]
+        if counts:
+            self.say(f"data: {', '.join(counts)}; listed in {self.out / 'data.json'}")
 
     def _stopped(self, images: int, stop: StopRequest) -> int:
+        self._tell_account()
         self.say(f"stopped at {images} images; go on with --resume")
         return 0 if stop.exit_code is None else stop.exit_code
 

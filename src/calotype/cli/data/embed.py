@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.data.progress import counting
+from calotype.cli.data.progress import counting, tell_findings
 from calotype.cli.data.ray import GpusPerWorker, Processes, Ray, gpu_share, process_count
 from calotype.errors import UsageError
 
@@ -27,6 +27,8 @@ def embed(
     out: Annotated[
         Path | None,
         typer.Option(
+            "-o",
+            "--out",
             help="Folder of the store; DATA/embeddings, where train looks, if not given.",
             show_default=False,
         ),
@@ -57,6 +59,7 @@ def embed(
             variants=variants,
             processes=count,
             ray=ray,
+            on_open=tell_findings,
             on_chunk=lambda counts: advance(counts.captions),
         )
     print(f"{report.captions:>9,}  captions of {report.examples:,} examples")

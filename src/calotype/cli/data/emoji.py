@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from calotype.cli.data.progress import counting
 from calotype.cli.data.ray import Processes, Ray
 from calotype.errors import UsageError
 
@@ -14,7 +15,9 @@ _SIZES = {"256": (256,), "1024": (1024,), "all": (256, 1024)}
 
 
 def emoji(
-    out: Annotated[Path, typer.Option(help="Folder of the data set; made if missing.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of the data set; made if missing.")
+    ],
     sets: Annotated[
         str | None,
         typer.Option(help="Sets, e.g. noto,twemoji; the recipe's if not given."),
@@ -33,7 +36,15 @@ def emoji(
     names = None
     if sets is not None:
         names = [name.strip() for name in sets.split(",") if name.strip()]
-    report = build_emoji(out, sets=names, sizes=_SIZES[size], processes=processes, ray=ray)
+    with counting("images drawn") as advance:
+        report = build_emoji(
+            out,
+            sets=names,
+            sizes=_SIZES[size],
+            processes=processes,
+            ray=ray,
+            on_images=lambda more, total: advance(more, total=total),
+        )
     for name, count in report.counts.items():
         print(f"{count:>9,}  {name}")
     if report.broken:

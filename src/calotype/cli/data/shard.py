@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli.data.progress import counting
+from calotype.cli.data.progress import counting, tell_findings
 from calotype.cli.data.ray import Processes, Ray, process_count
 
 
@@ -15,7 +15,9 @@ def shard(
     source: Annotated[
         Path, typer.Argument(help="Folder of pictures, Parquet, tars or a saved data set.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the shards; made if missing.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of the shards; made if missing.")
+    ],
     rows: Annotated[int, typer.Option(help="Pictures of a shard.")] = 2048,
     processes: Processes = None,
     ray: Ray = None,
@@ -31,6 +33,7 @@ def shard(
             rows=rows,
             processes=count,
             ray=ray,
+            on_open=tell_findings,
             on_shard=lambda result: advance(result.rows + len(result.broken)),
         )
     broken = {key: reason for result in results for key, reason in result.broken.items()}

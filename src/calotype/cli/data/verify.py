@@ -12,7 +12,7 @@ import typer
 from calotype.cli.data.progress import counting
 from calotype.cli.data.ray import Processes, Ray, process_count
 from calotype.cli.options import Json
-from calotype.errors import CalotypeError
+from calotype.storage.files import check_output, write_file
 
 if TYPE_CHECKING:
     from calotype.data.verify import DataReport, PartReport
@@ -28,18 +28,18 @@ def verify(
     data: Data,
     as_json: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="JSON file for the whole report.", show_default=False)
+        Path | None,
+        typer.Option("-o", "--out", help="JSON file for the whole report.", show_default=False),
     ] = None,
     processes: Processes = None,
     ray: Ray = None,
 ) -> None:
     """Read everything once: counts, sizes, broken files with reasons, duplicates, captions."""
-    report = _verified(data, process_count(processes), ray=ray, quiet=as_json)
-    text = json.dumps(report.to_dict(), indent=None if as_json else 2)
+    report = _verified(data, process_count(processes), ray=ray, quiet=as_json, out=out)
     if out is not None:
-        _write(out, json.dumps(report.to_dict(), indent=2) + "\n")
+        write_file(out, (json.dumps(report.to_dict(), indent=2) + "\n").encode())
     if as_json:
-        print(text)
+        print(json.dumps(report.to_dict()))
         return
     for line in _findings(report):
         print(line)
@@ -47,10 +47,10 @@ def verify(
 
 def stats(
     data: Data,
-    output: Annotated[
+    out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="SVG to draw; a text if not given.", show_default=False
+            "-o", "--out", "--output", help="SVG to draw; a text if not given.", show_default=False
         ),
     ] = None,
     processes: Processes = None,
@@ -58,23 +58,29 @@ def stats(
     """Draw the histograms of sizes, aspect ratios and captions."""
     from calotype.data.statistics import statistics_svg, statistics_text
 
-    report = _verified(data, process_count(processes), ray=None, quiet=False)
-    if output is None:
+    report = _verified(data, process_count(processes), ray=None, quiet=False, out=out)
+    if out is None:
         print(statistics_text(report))
         return
-    _write(output, statistics_svg(report))
-    print(output)
+    write_file(out, statistics_svg(report).encode())
+    print(out)
 
 
-def _verified(data: Path, processes: int, *, ray: str | None, quiet: bool) -> DataReport:
+def _verified(
+    data: Path, processes: int, *, ray: str | None, quiet: bool, out: Path | None
+) -> DataReport:
     from calotype.data.verify import verify_data
 
+    if out is not None:
+        check_output(out)
     with counting("pictures", quiet=quiet) as advance:
         return verify_data(data, processes=processes, ray=ray, on_examples=advance)
 
 
 def _findings(report: DataReport) -> list[str]:
     """What a person wants to know first; the JSON has everything."""
+    from calotype.data.account import counted
+
     lines = []
     for name, part in report.parts.items():
         if name:
@@ -86,13 +92,18 @@ def _findings(report: DataReport) -> list[str]:
             f"{part.counts['duplicates']:>9,}  duplicates by look",
             *_some((" = ".join(keys) for keys in part.duplicates), part, None),
             f"{part.counts['empty_captions']:>9,}  without a caption",
-            f"{part.counts['replaced_captions']:>9,}  captions that are no UTF-8",
+            f"{part.counts['replaced_captions']:>9,}  with a faulty caption, mended or left out",
             *_some(part.replaced_captions, part, "replaced_captions"),
             f"{part.counts['bad_metadata']:>9,}  faults of metadata and archives",
             *_some(
                 (f"{place}: {reason}" for place, reason in part.bad_metadata.items()),
                 part,
                 "bad_metadata",
+            ),
+            f"{part.counts['ignored']:>9,}  files and folders passed over",
+            *(
+                f"           {counted(found.count, kind)}: {found}"
+                for kind, found in part.ignored.items()
             ),
             f"           most frequent sizes: {', '.join(list(part.sizes)[:5]) or 'none'}",
         ]
@@ -104,12 +115,3 @@ def _some(texts: Iterable[str], part: PartReport, kind: str | None) -> list[str]
     count = len(listed) if kind is None else part.counts[kind]
     more = [f"           and {count - _NAMED:,} more"] if count > _NAMED else []
     return [f"           {text}" for text in listed[:_NAMED]] + more
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CalotypeError(
-            f"cannot write {path}: {error.strerror}; choose another file"
-        ) from error

@@ -24,12 +24,14 @@ from calotype.data.emoji.plan import (
 )
 from calotype.data.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_recipe
 from calotype.data.emoji.render import RenderJob, pixel_digest, render_png, start_worker
-from calotype.data.emoji.shards import ShardPlan, finished, plan_shards, write_shard
+from calotype.data.emoji.shards import ShardPlan, finished, is_shard, plan_shards, write_shard
+from calotype.data.shard_file import remove_unfinished
 from calotype.data.work import leave_with_parent, usable_cores, work_over
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 
 SIZES = (256, 1024)
-OnProgress = Callable[[int, int, str], None]
+OnImages = Callable[[int, int], None]
+"""Told how many more images are done, and how many there will be."""
 
 
 @dataclass
@@ -53,6 +55,7 @@ def build_emoji(
     recipe: EmojiRecipe | None = None,
     processes: int | None = None,
     ray: str | None = None,
+    on_images: OnImages = lambda more, total: None,
 ) -> BuildReport:
     """Build the emoji data set into the folder `out`; what is already there is kept.
 
@@ -63,6 +66,7 @@ def build_emoji(
         recipe: what is taken; None is the installed recipe.
         processes: processes that draw; None is one for each usable core, 0 draws in this process.
         ray: address of a Ray cluster that draws instead; see `ray_jobs.connected`.
+        on_images: for progress.
 
     Raises:
         UsageError: an unknown set or size.
@@ -87,11 +91,13 @@ def build_emoji(
         if size == 256 or not recipe.source(name).raster
         for plan in plan_shards(out, name, rows, size=size)
     ]
-    with _progress() as on_progress:
-        if ray is not None:
-            workers = usable_cores() if processes is None else max(1, processes)
-            _build_on_ray(plans, recipe, address=ray, workers=workers, on_progress=on_progress)
-        report.broken = build_shards(plans, recipe, processes=processes, on_progress=on_progress)
+    _check_others(plans)
+    if ray is not None:
+        workers = usable_cores() if processes is None else max(1, processes)
+        _build_on_ray(plans, recipe, address=ray, workers=workers, on_images=on_images)
+        report.broken = build_shards(plans, recipe, processes=processes)  # all are there
+    else:
+        report.broken = build_shards(plans, recipe, processes=processes, on_images=on_images)
     _remove_leftovers(plans)
     report.counts = write_notes(out, recipe, report.plan, integrity=integrity)
     return report
@@ -152,27 +158,23 @@ def build_shards(
     recipe: EmojiRecipe,
     *,
     processes: int | None = None,
-    on_progress: OnProgress = lambda done, total, name: None,
+    on_images: OnImages = lambda more, total: None,
 ) -> list[str]:
-    """Draw and write the shards that are missing; returns size/key of what could not be drawn.
-
-    `on_progress(done, total, shard)` is told how many pictures are done.
-    """
-    total, done, broken = sum(len(plan.pictures) for plan in plans), 0, []
+    """Draw and write the shards that are missing; returns size/key of what could not be drawn."""
+    total, broken = sum(len(plan.pictures) for plan in plans), []
     with _drawers(processes) as draw:
         for plan in plans:
-            name = f"{plan.size}/{plan.path.stem}"
             info = finished(plan)
+            if info is not None:
+                on_images(len(plan.pictures), total)
             if info is None:
                 raster = recipe.source(plan.pictures[0].set).raster
                 jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.pictures]
                 images = []
                 for png in draw(jobs):
                     images.append(png)
-                    on_progress(done + len(images), total, name)
+                    on_images(1, total)
                 info = write_shard(plan, images)
-            done += len(plan.pictures)
-            on_progress(done, total, name)
             broken += [f"{plan.size}/{key}" for key in info.broken]
     return broken
 
@@ -183,16 +185,15 @@ def _build_on_ray(
     *,
     address: str,
     workers: int,
-    on_progress: OnProgress,
+    on_images: OnImages,
 ) -> None:
     """Draw the shards that are missing, each by one worker."""
     missing = [plan for plan in plans if finished(plan) is None]
     rasters = frozenset(source.set for source in recipe.sources if source.raster)
     task = functools.partial(draw_shard, rasters=rasters)
-    done, total = 0, sum(len(plan.pictures) for plan in missing)
+    total = sum(len(plan.pictures) for plan in missing)
     for count in work_over(missing, task, processes=workers, ray=address):
-        done += count
-        on_progress(done, total, "on Ray")
+        on_images(count, total)
 
 
 def draw_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
@@ -233,24 +234,28 @@ def _start_drawer() -> None:
     start_worker()
 
 
+def _check_others(plans: Sequence[ShardPlan]) -> None:
+    """Refuse shards of others in the folders before anything is drawn.
+
+    Raises:
+        UsageError: there is one; it would count as part of the data set.
+    """
+    wanted = {plan.path for plan in plans}
+    for folder in sorted({plan.path.parent for plan in plans}):
+        for file in sorted(folder.glob("*.parquet")):
+            if file not in wanted and not is_shard(file):
+                raise UsageError(
+                    f"{file} is not a shard of an emoji data set; move it away, or choose another "
+                    "--out"
+                )
+
+
 def _remove_leftovers(plans: Sequence[ShardPlan]) -> None:
     """Delete what an earlier, longer build or an interrupted one left of the same sets."""
     wanted = {plan.path for plan in plans}
     for folder, name in {(p.path.parent, p.path.stem.rpartition("-")[0]) for p in plans}:
         digits = "[0-9]" * 5  # "fluent-*" would also find fluent-3d and fluent-flat
-        for file in folder.glob(f"{name}-{digits}.parquet*"):
-            if file not in wanted:
+        remove_unfinished(folder, start=f"{name}-{digits}")
+        for file in folder.glob(f"{name}-{digits}.parquet"):
+            if file not in wanted:  # and a shard of ours: `_check_others`
                 file.unlink()
-
-
-@contextmanager
-def _progress() -> Iterator[OnProgress]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns) as bar:
-        task = bar.add_task("drawing")
-        yield lambda done, total, name: bar.update(
-            task, completed=done, total=total, description=name
-        )

@@ -15,7 +15,7 @@ from calotype.data.emoji.card import attribution, data_card
 from calotype.data.emoji.plan import PlanReport
 from calotype.data.emoji.recipe import EmojiRecipe
 from calotype.data.emoji.shards import read_columns
-from calotype.errors import CalotypeError
+from calotype.storage.files import write_file
 
 
 def write_notes(
@@ -46,12 +46,10 @@ def write_notes(
         "broken": broken,
         "unmatched": sorted([*unmatched, *plan.unmatched]),
     }
-    try:
-        _write(out / "recipe.json", json.dumps(built, indent=1, ensure_ascii=False) + "\n")
-        _write(out / "README.md", data_card(described, built))
-        _write(out / "ATTRIBUTION.md", attribution(described))
-    except OSError as error:
-        raise CalotypeError(f"cannot write to {out}: {error.strerror}; choose --out") from error
+    text = json.dumps(built, indent=1, ensure_ascii=False)
+    write_file(out / "recipe.json", f"{text}\n".encode())
+    write_file(out / "README.md", data_card(described, built).encode())
+    write_file(out / "ATTRIBUTION.md", attribution(described).encode())
     return counts
 
 
@@ -81,9 +79,3 @@ def _previous(out: Path) -> dict[str, Any]:
         return empty | {name: old[name] for name in empty}
     except (OSError, ValueError, KeyError, TypeError):
         return empty
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

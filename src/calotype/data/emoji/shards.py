@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,10 @@ from typing import Any
 
 from calotype.data.emoji.plan import PlannedPicture
 from calotype.data.emoji.render import RENDER_VERSION
-from calotype.errors import CalotypeError, MissingExtra
+from calotype.data.shard_file import NOTE_KEY, pyarrow_parquet, read_note, write_shard_file
+from calotype.errors import CalotypeError
 
 _TEXT_COLUMNS = ("group", "style", "set", "license", "concept", "split")
-_METADATA_KEY = b"calotype"
 # Rows of a shard and of a row group: a reader that wants one picture decodes a row group.
 ROWS_PER_SHARD = {256: 512, 1024: 128}
 ROWS_PER_GROUP = {256: 64, 1024: 8}
@@ -65,15 +63,16 @@ def plan_shards(
 
 def finished(plan: ShardPlan) -> ShardInfo | None:
     """What the shard holds if it is there, readable and made from the same plan."""
-    parquet = _pyarrow("pyarrow.parquet")
-    try:
-        metadata = parquet.read_metadata(plan.path)
-        note = json.loads(metadata.metadata[_METADATA_KEY])
-    except (OSError, ValueError, KeyError, TypeError):
+    note = read_note(plan.path)
+    if note is None or note.get("fingerprint") != plan.fingerprint:
         return None
-    if note["fingerprint"] != plan.fingerprint:
-        return None
-    return ShardInfo(metadata.num_rows, tuple(note["broken"]))
+    return ShardInfo(note["rows"], tuple(note["broken"]))
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file is a shard of an emoji data set, of whatever build."""
+    note = read_note(path)
+    return note is not None and {"fingerprint", "broken", "size"} <= note.keys()
 
 
 def read_columns(path: Path, columns: list[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
@@ -82,10 +81,10 @@ def read_columns(path: Path, columns: list[str]) -> tuple[dict[str, list[Any]], 
     Raises:
         CalotypeError: the file is no shard of this recipe.
     """
-    parquet = _pyarrow("pyarrow.parquet")
+    parquet = pyarrow_parquet()
     try:
         table = parquet.read_table(path, columns=columns)
-        return table.to_pydict(), json.loads(table.schema.metadata[_METADATA_KEY])
+        return table.to_pydict(), json.loads(table.schema.metadata[NOTE_KEY])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CalotypeError(f"{path} is not a shard of the emoji recipe; move it away") from error
 
@@ -98,32 +97,20 @@ def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> ShardInfo:
     Raises:
         CalotypeError: it cannot be written.
     """
-    parquet = _pyarrow("pyarrow.parquet")
     rows = [(p, png) for p, png in zip(plan.pictures, images, strict=True) if png is not None]
     broken = [p.key for p, png in zip(plan.pictures, images, strict=True) if png is None]
     note = json.dumps({"fingerprint": plan.fingerprint, "broken": broken, "size": plan.size})
     table = _table(rows, note)
-    # A name of its own: on a cluster, a worker taken for dead may still be writing.
-    partial = plan.path.with_name(f"{plan.path.name}.partial-{uuid.uuid4().hex[:12]}")
-    try:
-        plan.path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(
-            table,
-            partial,
-            row_group_size=ROWS_PER_GROUP[plan.size],
-            compression={
-                name: "NONE" if name.startswith("image") else "ZSTD" for name in _leaves(table)
-            },
-            use_dictionary=list(_TEXT_COLUMNS),
-            write_statistics=list(_TEXT_COLUMNS),
-        )
-        os.replace(partial, plan.path)
-    except OSError as error:
-        if partial.is_file():
-            partial.unlink()
-        raise CalotypeError(
-            f"cannot write {plan.path}: {error}; free space or choose --out"
-        ) from error
+    write_shard_file(
+        plan.path,
+        table,
+        row_group_size=ROWS_PER_GROUP[plan.size],
+        compression={
+            name: "NONE" if name.startswith("image") else "ZSTD" for name in _leaves(table)
+        },
+        use_dictionary=list(_TEXT_COLUMNS),
+        write_statistics=list(_TEXT_COLUMNS),
+    )
     return ShardInfo(len(rows), tuple(broken))
 
 
@@ -137,7 +124,8 @@ def _leaves(table: Any) -> list[str]:
 
 
 def _table(rows: list[tuple[PlannedPicture, bytes]], note: str) -> Any:
-    pa = _pyarrow("pyarrow")
+    import pyarrow as pa
+
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = [("key", pa.string()), ("image", image), ("name", pa.string())]
     columns += [("keywords", pa.list_(pa.string()))]
@@ -147,7 +135,7 @@ def _table(rows: list[tuple[PlannedPicture, bytes]], note: str) -> Any:
     features |= {"image": {"_type": "Image"}, "keywords": {"feature": string, "_type": "Sequence"}}
     metadata = {
         b"huggingface": json.dumps({"info": {"features": features}}).encode(),
-        _METADATA_KEY: note.encode(),
+        NOTE_KEY: note.encode(),
     }
     values = [
         {
@@ -158,12 +146,3 @@ def _table(rows: list[tuple[PlannedPicture, bytes]], note: str) -> Any:
         for p, png in rows
     ]
     return pa.Table.from_pylist(values, schema=pa.schema(columns, metadata=metadata))
-
-
-def _pyarrow(module: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtra("data", "pyarrow") from error
