@@ -265,7 +265,7 @@ def test_numbers(place: Path, line: str) -> None:
     assert outside(place) == before
 
 
-# Links to devices, for whoever runs these tests as root: a rename would take the device itself away.
+# Links to devices: were these run as root, a rename would take the device itself away.
 NAMES = (
     *("", ".", "..", "/", "a\0b.png", "x" * 300 + ".png", "\udcff.png", ".png", "full.png"),
     *("null.png", "fifo.png", "no/such/folder.png", "../image.png/x.png", "\n.png", "-", "~"),
