@@ -27,8 +27,9 @@ from calotype.storage.files import new_folder, write_error, write_file, write_wi
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
 CARD_FILE = "README.md"
 _HEADER_LIMIT = 100_000_000  # as safetensors itself
-_NUMBER_TYPES = {"F16", "BF16", "F32"}
-_INTEGERS = {"I8"}
+_NUMBER_TYPES = ["BF16", "F16", "F32"]  # lists: what a header says may have no hash
+_INTEGERS = ["I8"]
+_COMPILED = "_orig_mod."  # what torch.compile puts into the names of weights
 T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
 _AGAIN = "get the file again"
@@ -117,7 +118,7 @@ def tensors_to_save(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
                 f"the weight {name!r} is not finite as {kind}; save as float32, or go back to an "
                 "earlier checkpoint"
             )
-        tensors[name] = saved
+        tensors[name.replace(_COMPILED, "")] = saved
     return tensors
 
 
@@ -190,8 +191,7 @@ def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
         kinds = _NUMBER_TYPES if tensor.is_floating_point() else _INTEGERS
         if entry.get("dtype") not in kinds:
             raise CalotypeError(
-                f"{path}: got {name!r} as {entry.get('dtype')!r:.80}; expected one of "
-                f"{sorted(kinds)}"
+                f"{path}: got {name!r} as {entry.get('dtype')!r:.80}; expected one of {kinds}"
             )
         end = max(end, _end_offset(entry, path))
     if end != data_bytes:
