@@ -14,7 +14,6 @@ from calotype.diffusion.parametrization import Denoiser, DenoiserTransform, Esti
 from calotype.diffusion.schedule import broadcast_to_image
 from calotype.errors import UsageError
 
-
 LARGEST = 1e10
 """An estimate beyond is no image: at the noisiest levels a poor network is off by 1e5 or so."""
 
