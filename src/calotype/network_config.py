@@ -83,7 +83,7 @@ class DraftConfig:
     """
 
     width: Width = 1024
-    rank: int = 1024
+    rank: Annotated[int, Range(1, 4 * 1024**2)] = 1024
     resolution: Annotated[int, Range(1, 1024)] = 64
 
     def __post_init__(self) -> None:
