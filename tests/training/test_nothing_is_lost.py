@@ -219,7 +219,7 @@ def test_3_other_outputs_are_refused_where_others_have_files(run, train, micro_r
 
 def test_a_device_is_never_replaced(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="a device or a FIFO"):
         write_file(tmp_path / "fifo", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["fifo"] and (tmp_path / "fifo").is_fifo()
 

@@ -41,7 +41,7 @@ def check_output(path: Path) -> None:
     """Refuse an output file that cannot be made, before anything is computed.
 
     Raises:
-        UsageError: the folder is missing, or the path is a folder.
+        UsageError: the folder is missing, or the path is a folder or a device.
         CalotypeError: the folder cannot be written to.
     """
     folder = path.parent
@@ -53,6 +53,7 @@ def check_output(path: Path) -> None:
         raise UsageError(f"the folder {folder} of the output {path.name} is missing; make it first")
     if taken:
         raise UsageError(f"got the folder {path} as output file; expected a file name in it")
+    _refuse_device(path)
     if not os.access(folder, os.W_OK):
         raise CalotypeError(f"the folder {folder} cannot be written to; choose another")
 
@@ -98,6 +99,7 @@ def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path`, all or nothing.
 
     Raises:
+        UsageError: it is a device or a FIFO.
         CalotypeError: the disk is full, or the folder cannot be written to.
     """
 
@@ -111,13 +113,11 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a temporary file, then flush it and rename it to `path`.
 
     Raises:
-        UsageError: a device, a socket or the like bears that name, and would be replaced.
         CalotypeError: as `write_file`.
     """
+    _refuse_device(path)
     temporary = _beside(path, "tmp")
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise UsageError(f"got output {path}, which is no regular file; choose another name")
         temporary.touch()
         mode = temporary.stat().st_mode  # as the user's umask has it; writers may be stricter
         write(temporary)
@@ -167,6 +167,16 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(number)
+
+
+def _refuse_device(path: Path) -> None:
+    """Renaming a file over /dev/null would take it from everybody; root could.
+
+    Raises:
+        UsageError: something is there that is neither a file nor a folder.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"got output {path}, which is a device or a FIFO; expected a file name")
 
 
 def _beside(path: Path, ending: str) -> Path:
