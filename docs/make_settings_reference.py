@@ -13,7 +13,7 @@ import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from calotype.config import CascadeConfig, Recipe
 from calotype.data.emoji.recipe import EmojiRecipe
@@ -24,9 +24,10 @@ _HEAD = """# Settings
 Written by `python docs/make_settings_reference.py`; a test says when it has to be run again.
 
 Recipes, cascades and the emoji recipe are JSON files that are read into the records below. Unknown
-keys, missing keys and values out of range are refused by name. A field without a default has to be
-given. `calotype train RECIPE --set KEY=VALUE` changes a field of a recipe: see
-[training](training.md). What the installed recipes choose, and why: [recipes](recipes.md).
+keys, missing keys and values out of range are refused by name; the type says the range, and NaN and
+Infinity are in none. A field without a default has to be given. `calotype train RECIPE --set
+KEY=VALUE` changes a field of a recipe: see [training](training.md). What the installed recipes
+choose, and why: [recipes](recipes.md).
 """
 
 
@@ -62,7 +63,7 @@ def _section(kind: type) -> str:
     intro, notes = _docstring(kind)
     like = re.search(r"Fields as in `(\w+)`", intro)
     other = f"as in [{like[1]}](#{like[1].lower()})" if like else ""
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     lines = [f"## {kind.__name__}", "", intro, "", "| field | type | default | what it is |"]
     lines.append("|---|---|---|---|")
     for field in dataclasses.fields(kind):
@@ -94,6 +95,8 @@ def _type_name(hint: Any) -> str:
     origin, parts = get_origin(hint), get_args(hint)
     if hint is type(None):
         return "null"
+    if origin is Annotated:
+        return f"{_type_name(parts[0])}, {parts[1]}"
     if origin is Literal:
         return " or ".join(f'"{part}"' for part in parts)
     if origin in (Union, types.UnionType):

@@ -6,9 +6,18 @@ Frozen dataclasses, checked when they are made; `calotype.config` shows them bes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from calotype.network_config import require
+from calotype.network_config import (
+    MOST_LEVELS,
+    Blocks,
+    Dropout,
+    OptionalWidth,
+    Width,
+    in_range,
+    require,
+)
+from calotype.typed_json import Range, check_ranges
 
 AdmAttention = Literal["none", "joined", "cross"]
 
@@ -24,14 +33,13 @@ class AdmLevel:
             pixels to text alone.
     """
 
-    channels: int
-    blocks: int
+    channels: Width
+    blocks: Blocks
     attention: AdmAttention = "none"
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        require(self.channels > 0, f"got channels={self.channels}; expected at least 1")
-        require(self.blocks > 0, f"got blocks={self.blocks}; expected at least 1")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +52,14 @@ class StatesText:
         norm: GroupNorm over the projected states in every attention layer.
     """
 
-    width: int
-    pool_heads: int = 64
+    width: Width
+    pool_heads: OptionalWidth = 64
     norm: bool = True
     kind: Literal["states"] = "states"
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +74,16 @@ class TokensText:
         vocabulary: how many tokens there are.
     """
 
-    width: int
-    layers: int
-    heads: int
-    context: int = 128
-    vocabulary: int = 50257
+    width: Width
+    layers: Annotated[int, Range(1, 512)]
+    heads: Width
+    context: Width = 128
+    vocabulary: Annotated[int, Range(1, 10_000_000)] = 50257
     kind: Literal["tokens"] = "tokens"
 
     def __post_init__(self) -> None:
         """Check that heads fit."""
+        check_ranges(self)
         require(
             self.width % self.heads == 0,
             f"got width={self.width} with heads={self.heads}; expected a multiple",
@@ -89,9 +102,13 @@ class UnclipText:
         extra_tokens: tokens made of the image embedding.
     """
 
-    width: int
-    extra_tokens: int = 4
+    width: Width
+    extra_tokens: Annotated[int, Range(1, 4096)] = 4
     kind: Literal["unclip"] = "unclip"
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,40 +133,40 @@ class AdmConfig:
         middle_divisor: the same in the middle.
         norm_groups: groups of every GroupNorm.
         norm_eps: added to variances in blocks.
-        dropout: within residual blocks, in [0, 1).
+        dropout: within residual blocks.
         last_step: a second network of the same kind predicts at timestep 0 (Karlo).
     """
 
     levels: tuple[AdmLevel, ...]
-    text_dim: int = 0
+    text_dim: OptionalWidth = 0
     text: StatesText | TokensText | UnclipText | None = None
     middle: AdmAttention = "joined"
     lowres: bool = False
     aug_level: bool = False
-    extra_channels: int = 0
+    extra_channels: Annotated[int, Range(0, 1024)] = 0
     learned_variance: bool = False
-    head_dim: int = 64
-    embed_dim: int = 0
+    head_dim: Width = 64
+    embed_dim: OptionalWidth = 0
     activation: Literal["silu", "gelu"] = "silu"
     embed_activation: Literal["none", "silu", "gelu"] = "none"
     skip_embed_activation: bool = False
-    block_divisor: float = 1.0
-    middle_divisor: float = 1.0
-    norm_groups: int = 32
-    norm_eps: float = 1e-5
-    dropout: float = 0.0
+    block_divisor: Annotated[float, Range(1e-3, 1e3)] = 1.0
+    middle_divisor: Annotated[float, Range(1e-3, 1e3)] = 1.0
+    norm_groups: Width = 32
+    norm_eps: Annotated[float, Range(1e-12, 1.0)] = 1e-5
+    dropout: Dropout = 0.0
     last_step: bool = False
     kind: Literal["adm_unet"] = "adm_unet"
 
     def __post_init__(self) -> None:
         """Check that the parts fit."""
-        require(len(self.levels) > 0, "got no levels; expected at least one AdmLevel")
+        check_ranges(self)
+        in_range("the number of levels", len(self.levels), 1, MOST_LEVELS)
         require(
             (self.text is not None) == (self.text_dim > 0),
             f"got text_dim={self.text_dim} with text={self.text}; expected both or neither",
         )
         require(not self.aug_level or self.lowres, "got aug_level without lowres; expected both")
-        require(0 <= self.dropout < 1, f"got dropout={self.dropout}; expected [0, 1)")
         for level in self.levels:
             self._check_level(level)
         uses = {self.middle, *(level.attention for level in self.levels)}
@@ -157,12 +174,12 @@ class AdmConfig:
 
     def _check_level(self, level: AdmLevel) -> None:
         require(
-            self.norm_groups > 0 and level.channels % self.norm_groups == 0,
+            level.channels % self.norm_groups == 0,
             f"got {level.channels} channels in {self.norm_groups} groups; expected a multiple",
         )
         attends = level.attention != "none" or (level is self.levels[-1] and self.middle != "none")
         require(
-            not attends or (self.head_dim > 0 and level.channels % self.head_dim == 0),
+            not attends or level.channels % self.head_dim == 0,
             f"got {level.channels} channels with attention heads of {self.head_dim}; expected "
             "a multiple: change channels or head_dim",
         )

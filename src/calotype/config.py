@@ -7,31 +7,46 @@ This module imports no torch, so that the command line can read a recipe at once
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from calotype.adm_config import AdmConfig, AdmLevel, StatesText, TokensText, UnclipText
 from calotype.network_config import (
     DraftConfig,
     EfficientUNetConfig,
+    Fraction,
     LevelConfig,
     UNetConfig,
-    in_range,
     require,
 )
 from calotype.prior_config import PriorConfig, PriorNetworkConfig
 from calotype.schedule_config import (
     DiscreteScheduleConfig,
     LowresConfig,
+    NormalLogSNR,
     Sampler,
     SamplingConfig,
+    UniformTimes,
 )
 from calotype.tuning_config import (
+    BatchSize,
     DraftTrainingConfig,
+    LearningRate,
     LoraConfig,
+    LoraFacts,
     LowresEstimatesConfig,
     PreservationConfig,
+    SomeImages,
+    WeightDecay,
 )
-from calotype.typed_json import Retired, from_dict, load_config, override, to_dict
+from calotype.typed_json import (
+    Range,
+    Retired,
+    check_ranges,
+    from_dict,
+    load_config,
+    override,
+    to_dict,
+)
 
 __all__ = [
     "AdmConfig",
@@ -44,6 +59,7 @@ __all__ = [
     "EfficientUNetConfig",
     "LevelConfig",
     "LoraConfig",
+    "LoraFacts",
     "LowresConfig",
     "LowresEstimatesConfig",
     "NetworkConfig",
@@ -68,6 +84,10 @@ __all__ = [
     "to_dict",
 ]
 
+Images = Annotated[int, Range(0, 10**13)]
+Decay = Annotated[float, Range(0.0, 0.999999)]
+Resolution = Annotated[int, Range(1, 65536)]
+MOST_BATCH_PIXELS = 2**31  # 2048 images of 1024 pixels a side: 26 GB, and as much noise
 NetworkConfig = UNetConfig | EfficientUNetConfig | AdmConfig
 
 
@@ -90,12 +110,12 @@ class StageConfig:
         sampling: how it draws unless told otherwise.
     """
 
-    resolution: int
+    resolution: Resolution
     network: NetworkConfig
-    lowres_resolution: int | None = None
+    lowres_resolution: Resolution | None = None
     schedule: Literal["cosine", "linear"] | DiscreteScheduleConfig = "cosine"
     parametrization: Literal["eps", "v", "x"] = "eps"
-    data_std: float = 1.0
+    data_std: Annotated[float, Range(1e-3, 1e3)] = 1.0
     residual: bool = False
     arithmetic: Literal["levels", "table"] = "levels"
     lowres: LowresConfig = field(default_factory=LowresConfig)
@@ -103,8 +123,7 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         """Check that the parts fit."""
-        in_range("resolution", self.resolution, 1, 65536)
-        in_range("data_std", self.data_std, 1e-3, 1e3)
+        check_ranges(self)
         require(
             self.network.lowres == (self.lowres_resolution is not None),
             f"got lowres={self.network.lowres} with lowres_resolution={self.lowres_resolution}; "
@@ -174,31 +193,6 @@ class CascadeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformTimes:
-    """Training levels at uniform times of the schedule, stratified within a batch."""
-
-    kind: Literal["uniform_times"] = "uniform_times"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormalLogSNR:
-    """Training levels with normal log-SNR (Karras et al. 2022, section 5), stratified.
-
-    Args:
-        mean: of logsnr = log(alpha^2 / sigma^2).
-        std: of the same.
-    """
-
-    mean: float
-    std: float
-    kind: Literal["normal_logsnr"] = "normal_logsnr"
-
-    def __post_init__(self) -> None:
-        """Check the spread."""
-        require(self.std > 0, f"got std={self.std}; expected a positive number")
-
-
-@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """How pictures become training examples.
 
@@ -215,22 +209,20 @@ class DataConfig:
         cache_bytes: decoded pictures kept in memory up to this size.
     """
 
-    caption_variants: int = 16
+    caption_variants: Annotated[int, Range(1, 10_000)] = 16
     styles: tuple[str, ...] | None = None
     fit: Literal["crop", "pad"] = "crop"
     small: Literal["enlarge", "skip"] = "enlarge"
-    crop: int | None = None
-    crops_per_picture: int = 1
+    crop: Resolution | None = None
+    crops_per_picture: Annotated[int, Range(1, 1024)] = 1
     flip: bool = False
-    broken_share: float = 0.2
+    broken_share: Fraction = 0.2
     missing_captions: Literal["compute", "refuse"] = "compute"
-    cache_bytes: int = 2_500_000_000
+    cache_bytes: Annotated[int, Range(0, 10**15)] = 2_500_000_000
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("caption_variants", self.caption_variants, 1, 10000)
-        in_range("crops_per_picture", self.crops_per_picture, 1, 1024)
-        in_range("broken_share", self.broken_share, 0.0, 1.0)
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,22 +243,19 @@ class OptimizerConfig:
     """
 
     kind: Literal["adamw", "adafactor"] = "adamw"
-    learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    warmup_images: int = 10_000
-    decay_from: float = 1.0
-    final_rate: float = 0.01
-    grad_clip_norm: float | None = 1.0
-    accumulation: int = 1
+    learning_rate: LearningRate = 1e-4
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    eps: Annotated[float, Range(1e-30, 1.0)] = 1e-8
+    weight_decay: WeightDecay = 0.01
+    warmup_images: Images = 10_000
+    decay_from: Fraction = 1.0
+    final_rate: Fraction = 0.01
+    grad_clip_norm: Annotated[float, Range(1e-6, 1e6)] | None = 1.0
+    accumulation: Annotated[int, Range(1, 100_000)] = 1
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("learning_rate", self.learning_rate, 0.0, 10.0)
-        in_range("decay_from", self.decay_from, 0.0, 1.0)
-        in_range("final_rate", self.final_rate, 0.0, 1.0)
-        in_range("accumulation", self.accumulation, 1, 100_000)
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,36 +296,36 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     levels: UniformTimes | NormalLogSNR = field(default_factory=UniformTimes)
     weighting: Literal["none", "min_snr", "sigmoid"] = "none"
-    batch_size: int = 64
-    total_images: int = 1_000_000
-    ema_halflife_images: int = 25_000
-    posthoc_ema_images: int = 0
+    batch_size: BatchSize = 64
+    total_images: SomeImages = 1_000_000
+    ema_halflife_images: SomeImages = 25_000
+    posthoc_ema_images: Images = 0
     draft: DraftTrainingConfig | None = None
     lowres_estimates: LowresEstimatesConfig | None = None
     lora: LoraConfig | None = None
     preservation: PreservationConfig | None = None
-    text_dropout: float = 0.1
-    aug_level_max: float = 1.0
-    checkpoint_images: int = 20_000
-    keep_checkpoints: int = 3
-    grid_images: int = 20_000
-    validation_images: int = 20_000
+    text_dropout: Fraction = 0.1
+    aug_level_max: Fraction = 1.0
+    checkpoint_images: SomeImages = 20_000
+    keep_checkpoints: Annotated[int, Range(1, 1_000_000)] = 3
+    grid_images: Images = 20_000
+    validation_images: Images = 20_000
     grid_captions: tuple[str, ...] = ()
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
 
     RETIRED = (Retired("canvas", (None,), "expected no text canvas: take the recipe emoji-64"),)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("batch_size", self.batch_size, 1, 1_000_000)
-        in_range("total_images", self.total_images, 1, 10**13)
-        in_range("text_dropout", self.text_dropout, 0.0, 1.0)
-        in_range("aug_level_max", self.aug_level_max, 0.0, 1.0)
-        in_range("seed", self.seed, 0, 2**63 - 1)
-        for name in ("checkpoint_images", "keep_checkpoints", "ema_halflife_images"):
-            in_range(name, getattr(self, name), 1, 10**13)
-        in_range("posthoc_ema_images", self.posthoc_ema_images, 0, 10**13)
+        check_ranges(self)
+        side = self.stage.resolution if self.data.crop is None else self.data.crop
+        pixels = self.batch_size * side**2
+        require(
+            pixels <= MOST_BATCH_PIXELS,
+            f"got batch_size={self.batch_size} of {side} pixels a side, {pixels:,} pixels in all; "
+            f"expected at most {MOST_BATCH_PIXELS:,}: use a smaller batch_size",
+        )
         require(
             self.lowres_estimates is None or self.stage.lowres_resolution is not None,
             "got lowres_estimates for a base stage; expected them for super-resolution alone: set "

@@ -10,6 +10,10 @@ class CalotypeError(Exception):
     """Something failed that the user can act on; exit code 1."""
 
 
+class NotFiniteError(CalotypeError):
+    """A network gave NaN or infinities where an image was expected."""
+
+
 class UsageError(CalotypeError, ValueError):
     """The user's input is wrong; exit code 2."""
 

@@ -7,10 +7,17 @@ too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from calotype.errors import ConfigError
-from calotype.typed_json import Retired
+from calotype.typed_json import Range, Retired, check_ranges
+
+Width = Annotated[int, Range(1, 65536)]
+OptionalWidth = Annotated[int, Range(0, 65536)]
+Blocks = Annotated[int, Range(1, 128)]
+Dropout = Annotated[float, Range(0.0, 0.99)]
+Fraction = Annotated[float, Range(0.0, 1.0)]
+MOST_LEVELS = 16
 
 NO_CANVAS = (
     "expected no text canvas, which bases had before they had drafts: sample with the calotype "
@@ -26,8 +33,7 @@ def require(condition: bool, message: str) -> None:
 
 def in_range(name: str, value: float, low: float, high: float) -> None:
     """Raise a ConfigError unless `low <= value <= high`; nan is refused too."""
-    if not low <= value <= high:
-        raise ConfigError(f"got {name}={value}; expected a number from {low} to {high}")
+    Range(low, high).check(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +49,8 @@ class LevelConfig:
         checkpoint: recompute this level in the backward pass instead of keeping it in memory.
     """
 
-    channels: int
-    blocks: int
+    channels: Width
+    blocks: Blocks
     self_attention: bool = False
     cross_attention: bool = False
     checkpoint: bool = False
@@ -53,8 +59,7 @@ class LevelConfig:
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        in_range("channels", self.channels, 1, 65536)
-        in_range("blocks", self.blocks, 1, 1024)
+        check_ranges(self)
         require(
             not (self.self_attention and self.cross_attention),
             "got both self_attention and cross_attention in one level; choose one: "
@@ -77,14 +82,13 @@ class DraftConfig:
         resolution: its side in pixels, which is that of the stage.
     """
 
-    width: int = 1024
-    rank: int = 1024
-    resolution: int = 64
+    width: Width = 1024
+    rank: Annotated[int, Range(1, 4 * 1024**2)] = 1024
+    resolution: Annotated[int, Range(1, 1024)] = 64
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("width", self.width, 1, 65536)
-        in_range("resolution", self.resolution, 1, 1024)
+        check_ranges(self)
         numbers = 4 * self.resolution**2
         require(
             1 <= self.rank <= numbers,
@@ -103,7 +107,7 @@ class UNetConfig:
         fold: side of the pixel squares folded into channels before the first level.
         head_dim: channels of one attention head.
         embed_dim: width of the noise-level embedding; 0 = four times the first level's channels.
-        dropout: within residual blocks, in [0, 1).
+        dropout: within residual blocks.
         lowres: whether a low-resolution picture is joined to the input.
         text_pooling: how the pooled text is made: "attention" (the paper), or "whitened_mean"
             (mean of the token states, whitened with statistics of the training captions).
@@ -111,11 +115,11 @@ class UNetConfig:
     """
 
     levels: tuple[LevelConfig, ...]
-    text_dim: int
-    fold: int = 1
-    head_dim: int = 64
-    embed_dim: int = 0
-    dropout: float = 0.0
+    text_dim: OptionalWidth
+    fold: Annotated[int, Range(1, 256)] = 1
+    head_dim: Width = 64
+    embed_dim: OptionalWidth = 0
+    dropout: Dropout = 0.0
     lowres: bool = False
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
     draft: DraftConfig | None = None
@@ -152,20 +156,19 @@ class EfficientUNetConfig:
     """
 
     levels: tuple[LevelConfig, ...]
-    text_dim: int
-    fold: int = 1
-    head_dim: int = 64
-    embed_dim: int = 0
-    dropout: float = 0.0
+    text_dim: OptionalWidth
+    fold: Annotated[int, Range(1, 256)] = 1
+    head_dim: Width = 64
+    embed_dim: OptionalWidth = 0
+    dropout: Dropout = 0.0
     lowres: bool = True
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
-    stem_channels: int = 0
+    stem_channels: OptionalWidth = 0
     kind: Literal["efficient_unet"] = "efficient_unet"
 
     def __post_init__(self) -> None:
         """Check that the parts fit."""
         _check_network(self)
-        in_range("stem_channels", self.stem_channels, 0, 65536)
 
     @property
     def divisor(self) -> int:
@@ -174,12 +177,8 @@ class EfficientUNetConfig:
 
 
 def _check_network(config: UNetConfig | EfficientUNetConfig) -> None:
-    require(len(config.levels) > 0, "got no levels; expected at least one LevelConfig")
-    require(config.fold >= 1, f"got fold={config.fold}; expected at least 1")
-    in_range("head_dim", config.head_dim, 1, 65536)
-    in_range("embed_dim", config.embed_dim, 0, 65536)
-    require(config.text_dim >= 0, f"got text_dim={config.text_dim}; expected 0 or more")
-    require(0 <= config.dropout < 1, f"got dropout={config.dropout}; expected [0, 1)")
+    check_ranges(config)
+    in_range("the number of levels", len(config.levels), 1, MOST_LEVELS)
     for level in config.levels:
         if level.attends:
             _check_heads(level, config.head_dim)

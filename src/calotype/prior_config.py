@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from calotype.network_config import in_range, require
-from calotype.schedule_config import DiscreteScheduleConfig
+from calotype.network_config import Width, require
+from calotype.schedule_config import DiscreteScheduleConfig, GuidanceWeight, Steps
+from calotype.typed_json import Range, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +22,15 @@ class PriorNetworkConfig:
         context: states of a caption.
     """
 
-    clip_dim: int = 768
-    heads: int = 32
-    head_dim: int = 64
-    layers: int = 20
-    context: int = 77
+    clip_dim: Width = 768
+    heads: Annotated[int, Range(1, 4096)] = 32
+    head_dim: Annotated[int, Range(1, 4096)] = 64
+    layers: Annotated[int, Range(1, 512)] = 20
+    context: Width = 77
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        for name in ("clip_dim", "heads", "head_dim", "layers", "context"):
-            in_range(name, getattr(self, name), 1, 1_000_000)
+        check_ranges(self)
         require(self.width % 2 == 0, f"got heads of {self.width} channels; expected an even number")
 
     @property
@@ -54,12 +55,10 @@ class PriorConfig:
     schedule: DiscreteScheduleConfig = field(
         default_factory=lambda: DiscreteScheduleConfig(spacing="linspace")
     )
-    steps: int = 25
-    guidance_weight: float = 4.0
-    clip_range: float = 5.0
+    steps: Steps = 25
+    guidance_weight: GuidanceWeight = 4.0
+    clip_range: Annotated[float, Range(1e-3, 1e6)] = 5.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("steps", self.steps, 1, 4096)
-        in_range("guidance_weight", self.guidance_weight, 0.0, 1000.0)
-        require(self.clip_range > 0, f"got clip_range={self.clip_range}; expected above 0")
+        check_ranges(self)

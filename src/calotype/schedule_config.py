@@ -1,12 +1,18 @@
-"""Settings of noise levels: tables of timesteps, low-resolution pictures, how a stage draws."""
+"""Settings of noise levels: tables of timesteps, in training, of low-resolution pictures, and how a
+stage draws.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from calotype.network_config import in_range, require
+from calotype.network_config import Fraction, require
+from calotype.typed_json import Range, check_ranges
 
+Steps = Annotated[int, Range(1, 4096)]
+GuidanceWeight = Annotated[float, Range(0.0, 1000.0)]
+Beta = Annotated[float, Range(1e-9, 0.9999)]
 Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun"]
 # sigma/alpha beyond which a draft, an image of values in [-1, 1], is lost in noise.
 MOST_VARIED_SIGMA = 20.0
@@ -27,20 +33,45 @@ class DiscreteScheduleConfig:
     """
 
     betas: Literal["squaredcos_cap_v2", "linear"] = "squaredcos_cap_v2"
-    steps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
+    steps: Annotated[int, Range(2, 100_000)] = 1000
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
     spacing: Literal["leading", "linspace", "trailing"] = "leading"
     precision: Literal["float32", "float64"] = "float32"
     kind: Literal["discrete"] = "discrete"
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("steps", self.steps, 2, 100_000)
+        check_ranges(self)
         require(
-            0 < self.beta_start <= self.beta_end < 1,
+            self.beta_start <= self.beta_end,
             f"got betas {self.beta_start} to {self.beta_end}; expected 0 < start <= end < 1",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformTimes:
+    """Training levels at uniform times of the schedule, stratified within a batch."""
+
+    kind: Literal["uniform_times"] = "uniform_times"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalLogSNR:
+    """Training levels with normal log-SNR (Karras et al. 2022, section 5), stratified.
+
+    Args:
+        mean: of logsnr = log(alpha^2 / sigma^2).
+        std: of the same.
+    """
+
+    mean: Annotated[float, Range(-20.0, 20.0)]
+    std: Annotated[float, Range(1e-3, 20.0)]
+    kind: Literal["normal_logsnr"] = "normal_logsnr"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +94,7 @@ class SamplingConfig:
     """How a stage draws.
 
     Args:
-        steps: evaluations of the grid, 1 to 4096.
+        steps: evaluations of the grid.
         sampler: which step.
         grid: levels of the schedule at equal times, or Karras et al. 2022, equation 5.
         start: what the first level holds: noise, or the network's draft of the caption with noise
@@ -86,32 +117,29 @@ class SamplingConfig:
         ddpm_interpolation: the paper's gamma of ancestral sampling, in [0, 1].
     """
 
-    steps: int = 256
+    steps: Steps = 256
     sampler: Sampler = "ddpm"
     grid: Literal["schedule", "karras"] = "schedule"
     start: Literal["noise", "draft"] = "noise"
-    variety: float = 0.0
-    sigma_max: float = 80.0
-    sigma_min: float = 0.02
-    rho: float = 5.0
-    guidance_weight: float = 1.0
-    guidance_interval: tuple[float, float] | None = None
-    guidance_rescale: float = 0.0
+    variety: Fraction = 0.0
+    sigma_max: Annotated[float, Range(1e-4, 1e4)] = 80.0
+    sigma_min: Annotated[float, Range(1e-4, 1e4)] = 0.02
+    rho: Annotated[float, Range(0.5, 50.0)] = 5.0
+    guidance_weight: GuidanceWeight = 1.0
+    guidance_interval: (
+        tuple[Annotated[float, Range(0.0, 1e6)], Annotated[float, Range(0.0, 1e6)]] | None
+    ) = None
+    guidance_rescale: Fraction = 0.0
     oscillating_guidance: bool = False
-    threshold_percentile: float | None = 0.995
-    threshold_ceiling: float | None = None
-    timesteps: tuple[int, ...] | None = None
-    aug_level: float = 0.0
-    ddpm_interpolation: float = 0.3
+    threshold_percentile: Annotated[float, Range(1e-6, 1.0)] | None = 0.995
+    threshold_ceiling: Annotated[float, Range(1.0, 1e6)] | None = None
+    timesteps: tuple[Annotated[int, Range(0, 99_999)], ...] | None = None
+    aug_level: Fraction = 0.0
+    ddpm_interpolation: Fraction = 0.3
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("steps", self.steps, 1, 4096)
-        in_range("guidance_weight", self.guidance_weight, 0.0, 1000.0)
-        in_range("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
-        in_range("aug_level", self.aug_level, 0.0, 1.0)
-        in_range("ddpm_interpolation", self.ddpm_interpolation, 0.0, 1.0)
-        in_range("variety", self.variety, 0.0, 1.0)
+        check_ranges(self)
         require(
             self.start == "noise" or self.grid == "karras",
             f'got start="draft" with grid="{self.grid}"; expected grid="karras", whose sigma_max '
@@ -121,16 +149,6 @@ class SamplingConfig:
             self.start == "draft" or self.variety == 0,
             f'got variety={self.variety} with start="noise"; expected variety=0, or start="draft"',
         )
-        require(
-            self.threshold_percentile is None or 0 < self.threshold_percentile <= 1,
-            f"got threshold_percentile={self.threshold_percentile}; expected a number in (0, 1], "
-            "or null for a static clip",
-        )
-        ceiling = self.threshold_ceiling
-        require(
-            ceiling is None or ceiling >= 1,
-            f"got threshold_ceiling={ceiling}; expected at least 1, or null",
-        )
         falling = self.timesteps is None or all(
             a > b for a, b in zip(self.timesteps, (*self.timesteps[1:], -1), strict=True)
         )
@@ -139,14 +157,13 @@ class SamplingConfig:
             "got timesteps that do not fall to 0 or above; expected e.g. [999, 500, 0]",
         )
         require(
-            0 < self.sigma_min < self.sigma_max < float("inf"),
+            self.sigma_min < self.sigma_max,
             f"got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; "
             "expected 0 < sigma_min < sigma_max",
         )
-        require(0 < self.rho < float("inf"), f"got rho={self.rho}; expected a positive number")
         interval = self.guidance_interval
         require(
-            interval is None or 0 <= interval[0] <= interval[1],
+            interval is None or interval[0] <= interval[1],
             f"got guidance_interval={interval}; expected two rising sigma/alpha, such as [0.5, 5]",
         )
 

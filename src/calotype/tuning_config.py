@@ -7,9 +7,19 @@ Frozen dataclasses, checked when they are made. `calotype.config` shows these to
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from calotype.network_config import in_range, require
+from calotype.network_config import Fraction, in_range, require
+from calotype.typed_json import Range, check_ranges
+
+SomeImages = Annotated[int, Range(1, 10**13)]
+BatchSize = Annotated[int, Range(1, 1_000_000)]
+LearningRate = Annotated[float, Range(0.0, 10.0)]
+WeightDecay = Annotated[float, Range(0.0, 100.0)]
+Ratio = Annotated[float, Range(1e-3, 1e3)]
+Rank = Annotated[int, Range(1, 4096)]
+Alpha = Annotated[float, Range(1e-6, 1e6)]
+LORA_WEIGHTS = Range(-100, 100)  # of a LoRA in use
 
 LoraTarget = Literal["attention", "convolution", "linear"]
 
@@ -34,32 +44,21 @@ class DraftTrainingConfig:
             never saw their caption.
     """
 
-    images: int = 1_000_000
-    batch_size: int = 512
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.03
-    text_noise: float = 0.4
-    text_dropout: float = 0.03
-    plain_fraction: float = 0.25
-    folds: int = 0
-    fold_images: int = 1_000_000
-    fold_fraction: float = 0.4
+    images: SomeImages = 1_000_000
+    batch_size: BatchSize = 512
+    learning_rate: LearningRate = 3e-3
+    weight_decay: WeightDecay = 0.03
+    text_noise: Annotated[float, Range(0.0, 100.0)] = 0.4
+    text_dropout: Fraction = 0.03
+    plain_fraction: Fraction = 0.25
+    folds: Annotated[int, Range(0, 64)] = 0
+    fold_images: SomeImages = 1_000_000
+    fold_fraction: Fraction = 0.4
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("images", self.images, 1, 10**13)
-        in_range("batch_size", self.batch_size, 1, 1_000_000)
-        in_range("learning_rate", self.learning_rate, 0.0, 10.0)
-        in_range("weight_decay", self.weight_decay, 0.0, 100.0)
-        in_range("text_noise", self.text_noise, 0.0, 100.0)
-        in_range("text_dropout", self.text_dropout, 0.0, 1.0)
-        in_range("plain_fraction", self.plain_fraction, 0.0, 1.0)
-        require(
-            self.folds == 0 or 2 <= self.folds <= 64,
-            f"got folds={self.folds}; expected 0 (none), or 2 to 64",
-        )
-        in_range("fold_images", self.fold_images, 1, 10**13)
-        in_range("fold_fraction", self.fold_fraction, 0.0, 1.0)
+        check_ranges(self)
+        require(self.folds != 1, "got folds=1; expected 0 (none), or 2 to 64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +78,15 @@ class LowresEstimatesConfig:
     """
 
     model: str
-    fraction: float = 0.5
-    sigma_min: float = 0.1
-    sigma_max: float = 1.0
-    steps: int = 3
+    fraction: Fraction = 0.5
+    sigma_min: Ratio = 0.1
+    sigma_max: Ratio = 1.0
+    steps: Annotated[int, Range(1, 1000)] = 3
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("fraction", self.fraction, 0.0, 1.0)
-        in_range("sigma_min", self.sigma_min, 1e-3, 1e3)
+        check_ranges(self)
         in_range("sigma_max", self.sigma_max, self.sigma_min, 1e3)
-        in_range("steps", self.steps, 1, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +102,37 @@ class LoraConfig:
             layers: pooled text, draft, embeddings of the noise level in the blocks).
     """
 
-    rank: int = 8
-    alpha: float = 8.0
+    rank: Rank = 8
+    alpha: Alpha = 8.0
     targets: tuple[LoraTarget, ...] = ("attention", "convolution")
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        in_range("rank", self.rank, 1, 4096)
-        in_range("alpha", self.alpha, 1e-6, 1e6)
+        check_ranges(self)
         require(len(self.targets) > 0, "got no targets; expected some, e.g. ['attention']")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraFacts:
+    """What a LoRA file says of itself; see `calotype.cascade.lora`.
+
+    Args:
+        format: names the kind of file and its version.
+        resolution: of the stage.
+        rank: as trained; layers that are smaller have less.
+        alpha: changes are scaled by alpha / rank.
+        base: fingerprint of the weights it was trained on.
+    """
+
+    format: str
+    resolution: Annotated[int, Range(1, 65536)]
+    rank: Rank
+    alpha: Alpha
+    base: str
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +145,14 @@ class PreservationConfig:
 
     Args:
         data: path of pictures with captions, usually drawn by the model itself beforehand.
-        share: of every batch, in (0, 1); rounded to whole pictures.
+        share: of every batch; rounded to whole pictures.
         weight: of their loss.
     """
 
     data: str
-    share: float = 0.5
-    weight: float = 1.0
+    share: Annotated[float, Range(1e-3, 0.999)] = 0.5
+    weight: Annotated[float, Range(0.0, 1000.0)] = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        require(0 < self.share < 1, f"got share={self.share}; expected a number between 0 and 1")
-        in_range("weight", self.weight, 0.0, 1000.0)
+        check_ranges(self)

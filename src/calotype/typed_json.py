@@ -1,21 +1,86 @@
 """Plain JSON data <-> frozen dataclasses, strictly: what is unknown, missing or wrong is refused.
 
-Knows nothing of what the settings mean; `calotype.config` holds those.
+A number says its bounds in its type, `Annotated[float, Range(0, 1)]`; `check_ranges` holds a record
+to them however it was made. Knows nothing of what the settings mean; `calotype.config` holds those.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
+import math
 import types
 import typing
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from calotype.errors import ConfigError
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a number, itself in the type of a field: `Annotated[int, Range(1, 4096)]`.
+
+    Args:
+        low: the smallest that is allowed.
+        high: the largest that is allowed.
+    """
+
+    low: float
+    high: float
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise a ConfigError unless `value` is a number within the bounds; nan is refused too."""
+        number: Any = value  # mypy: a Real has no order beside floats
+        if not isinstance(value, Real) or not self.low <= number <= self.high:
+            raise ConfigError(f"got {name}={shown(value)}; expected a number from {self}")
+
+    def __str__(self) -> str:
+        """As messages and references say it."""
+        return f"{self.low} to {self.high}"
+
+
+def check_ranges(config: Any) -> None:
+    """Hold every number of a record to the `Range` in its field's type; for `__post_init__`.
+
+    Raises:
+        ConfigError: one is out of range, or no number; the message names the field.
+    """
+    for name, hint in _ranged(type(config)).items():
+        _check_range(name, getattr(config, name), hint)
+
+
+@functools.cache
+def _ranged(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _check_range(name: str, value: Any, hint: Any) -> None:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        for mark in parts[1:]:
+            if isinstance(mark, Range):
+                mark.check(name, value)
+    elif origin in (Union, types.UnionType) and value is not None:
+        for part in parts:
+            _check_range(name, value, part)
+    elif origin is tuple and isinstance(value, tuple):
+        kinds = parts[:1] * len(value) if Ellipsis in parts else parts
+        for item, kind in zip(value, kinds, strict=True):
+            _check_range(name, item, kind)
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: cut, for it may be of any length."""
+    if isinstance(value, int) and value.bit_length() > 128:  # Python prints no very long ones
+        return f"an integer of {value.bit_length()} bits"
+    return f"{value!r:.80}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,26 +178,38 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return _convert_union(value, get_args(kind), where)
     if origin is Literal:
         if value not in get_args(kind):
-            raise ConfigError(f"got {where}={value!r}; expected one of {list(get_args(kind))}")
+            known = list(get_args(kind))
+            raise ConfigError(f"got {where}={shown(value)}; expected one of {known}")
         return value
     if origin is tuple:
         return _convert_tuple(value, get_args(kind), where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value, where)
     if kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
         return value
     expected = "nothing (null)" if kind is type(None) else kind.__name__
-    raise ConfigError(f"got {where}={value!r}; expected {expected}")
+    raise ConfigError(f"got {where}={shown(value)}; expected {expected}")
+
+
+def _finite(value: float, where: str) -> float:
+    """A float of a JSON number, which may be of 400 digits, NaN or Infinity."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"got {where}={shown(value)}; expected a finite number")
+    return number
 
 
 def _convert_record(value: Any, kind: Any) -> Any:
     if not isinstance(value, dict):
-        raise ConfigError(f"got {value!r}; expected the fields of {kind.__name__}")
+        raise ConfigError(f"got {shown(value)}; expected the fields of {kind.__name__}")
     hints = get_type_hints(kind)
     for old in getattr(kind, "RETIRED", ()):
         if old.name in value:
             if old.inert and value[old.name] not in old.inert:
-                raise ConfigError(f"got {old.name}={value[old.name]!r:.80}; {old.remedy}")
+                raise ConfigError(f"got {old.name}={shown(value[old.name])}; {old.remedy}")
             value = {k: v for k, v in value.items() if k != old.name}
     for key in value:
         if key not in hints:
@@ -150,7 +227,7 @@ def _convert_record(value: Any, kind: Any) -> Any:
 
 def _convert_tuple(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"got {where}={value!r}; expected a list")
+        raise ConfigError(f"got {where}={shown(value)}; expected a list")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         return tuple(_convert(v, kinds[0], f"{where}[{i}]") for i, v in enumerate(value))
     if len(value) != len(kinds):
@@ -166,6 +243,6 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
     if records and isinstance(value, dict):
         name = value.get("kind")
         if not isinstance(name, str) or name not in records:
-            raise ConfigError(f"got {where}.kind={name!r}; expected one of {list(records)}")
+            raise ConfigError(f"got {where}.kind={shown(name)}; expected one of {list(records)}")
         return _convert(value, records[name], where)
     return _convert(value, kinds[0], where)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import calotype
-from calotype.cascade import Cascade, files, load_stage, save_stage
+from calotype.cascade import Cascade, load_stage, save_stage
 from calotype.cascade.find import find_cascade
 from calotype.cascade.prior import Prior, load_prior, save_prior
 from calotype.config import PriorConfig, PriorNetworkConfig
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.storage import files
 
 
 @pytest.fixture
@@ -122,6 +123,13 @@ def break_shape(folder):
     edit_header(weights_of(folder), change)
 
 
+def break_dtype_kind(folder):
+    def change(header):
+        header[first_name(header)]["dtype"] = ["F32"]
+
+    edit_header(weights_of(folder), change)
+
+
 def break_dtype(folder):
     def change(header):
         header[first_name(header)]["dtype"] = "I64"
@@ -157,6 +165,7 @@ BREAKS = [
     (break_one_bit, "SHA-256"),
     (break_shape, "of shape"),
     (break_dtype, "I64"),
+    (break_dtype_kind, r"as \['F32'\]"),  # 30
     (break_missing, "lacks"),
     (break_unknown, "unknown 'evil'"),
     (break_offsets, "damaged header"),

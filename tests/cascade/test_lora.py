@@ -1,11 +1,16 @@
 import copy
+import dataclasses
+import json
+import math
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from calotype.cascade.io import load_stage, save_stage
 from calotype.cascade.lora import (
+    LoraLayer,
     LoraStack,
     load_lora,
     save_lora,
@@ -181,3 +186,46 @@ def test_damaged_files_are_refused(loras, tmp_path):
         save_file(broken, path, metadata={"calotype": text})
         with pytest.raises(CalotypeError, match="damaged"):
             load_lora(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        '"rank": Infinity',
+        '"rank": NaN',
+        '"rank": 0',
+        f'"rank": {10**400}',
+        '"alpha": 1e300',
+        '"alpha": NaN',
+        f'"alpha": {10**400}',
+        f'"resolution": {10**400}',
+        f'"resolution": {"9" * 5000}',
+    ],
+    ids=lambda text: text[:20],
+)
+def test_12_29_30_numbers_of_a_file_are_in_range(loras, tmp_path, changed):
+    path = tmp_path / "a.safetensors"
+    save_lora(loras[0], path)
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["calotype"])
+    name = json.loads("{" + changed.partition(":")[0] + ": 0}")
+    text = json.dumps({**facts, **dict.fromkeys(name, "HERE")})
+    text = text.replace('"HERE"', changed.partition(": ")[2])
+    save_file(load_file(path), path, metadata={"calotype": text})
+    with pytest.raises(CalotypeError, match=r"is damaged.*get the file again"):
+        load_lora(path)
+
+
+def test_12_weights_out_of_range_and_sums_that_are_infinite_are_refused(own, loras):
+    before = _bits(own)
+    for weight in (1e300, math.nan, math.inf, 101):
+        with pytest.raises(UsageError, match=r"got weight=.*-100 to 100"):
+            LoraStack(own.stages).add(loras[0], weight)
+    layers = {
+        name: LoraLayer(torch.full_like(part.down, 1e30), torch.full_like(part.up, 1e30))
+        for name, part in loras[0].layers.items()
+    }
+    with pytest.raises(CalotypeError, match=r"makes the weight '.*' of the 8 stage infinite"):
+        LoraStack(own.stages).add(dataclasses.replace(loras[0], layers=layers))
+    for was, now in zip(before, _bits(own), strict=True):
+        assert all(torch.equal(value, now[name]) for name, value in was.items())

@@ -119,3 +119,17 @@ def test_a_state_is_settled_unless_it_ends_in_a_spike():
     assert not guards.settled([*losses, 50.0]) and not guards.settled([*losses, 50.0, 60.0])
     assert guards.settled([*losses, 50.0, 1.0]) and guards.settled([*losses[:19], 50.0])
     assert Guards(spike_score=None).settled([*losses, *losses, 50.0])
+
+
+def test_18_a_run_that_skipped_most_of_its_steps_fails_at_the_end(
+    train, micro_recipe, tmp_path, monkeypatch
+):
+    _poisoned(monkeypatch, {0, 4, 12}, math.nan)
+    out, recipe = tmp_path / "run", micro_recipe(total_images=16, checkpoint_images=16)
+    for resume in (False, True):
+        with pytest.raises(CalotypeError, match=r"3 of 4 steps were skipped.*--resume"):
+            train(recipe, out, resume=resume)
+    assert (out / "checkpoints/16/manifest.json").is_file()
+    monkeypatch.undo()
+    _poisoned(monkeypatch, {0, 4}, math.nan)
+    assert train(recipe, tmp_path / "half") == 0

@@ -63,3 +63,11 @@ def test_a_full_disk_is_one_line_that_says_how_much(tmp_path):
     assert "\n" not in str(error.value) and "last checkpoint is whole" in str(error.value)
     with pytest.raises(CalotypeError, match="No space left"):
         full.close()
+
+
+def test_29_numbers_beyond_all_floats_are_cut(tmp_path):
+    path = tmp_path / "log.jsonl"
+    good = '{"images": 4}\n'
+    path.write_text(good + '{"images": 1' + "0" * 400 + "}\n" + '{"images": 9' + "0" * 5000 + "}\n")
+    assert cut_back(path, 8) == 2
+    assert path.read_text() == good

@@ -6,16 +6,22 @@ Numbers are those of the findings in docs/limits.md.
 import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from calotype.cascade import Cascade, io
 from calotype.cascade.io import check_replaceable
-from calotype.config import OptimizerConfig
+from calotype.cli import run as run_command
+from calotype.config import OptimizerConfig, to_dict
 from calotype.errors import CalotypeError, UsageError
+from calotype.interop.imagen_pytorch.files import save as save_imagen
+from calotype.storage.files import write_file
 from calotype.training import checkpoint
+from calotype.training import run as run_module
 from calotype.training.assemble import assemble
 
 
@@ -124,6 +130,98 @@ def test_3_a_cascade_is_replaced_and_what_lies_beside_it_is_not(run, tmp_path):
     shutil.copy2(folder / "cascade.json", out / "cascade.json")
     with pytest.raises(UsageError, match="beside its cascade"):
         check_replaceable(out)  # a run with a stray cascade.json
+
+
+def test_4_the_recipe_that_was_passed_stays(micro_recipe, pictures, tmp_path, capsys):
+    folder = tmp_path / "my"
+    folder.mkdir()
+    recipe = folder / "recipe.json"
+    recipe.write_text(json.dumps(to_dict(micro_recipe())))
+    before = tree(folder)
+    words = ["train", str(recipe), "--data", str(pictures), "--quiet"]
+    assert run_command([*words, "--out", str(folder), "--device", "cuda:77"]) == 2
+    assert run_command([*words, "--out", str(folder / "."), "--device", "cpu"]) == 2
+    assert tree(folder) == before
+    out = tmp_path / "deep" / "run"
+    assert run_command([*words, "--out", str(out), "--device", "cuda:77"]) != 0
+    assert tree(folder) == before and not (tmp_path / "deep").exists()
+    assert "defect" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_fails_in_preparation_leaves_the_folder_as_it_was(
+    train, micro_recipe, tmp_path, resume
+):
+    data, there = tmp_path / "data", tmp_path / "there"
+    data.mkdir()
+    there.mkdir()
+    for out in (there, tmp_path / "new", tmp_path / "deep" / "new"):
+        with pytest.raises(CalotypeError, match=r"no pictures|no images"):
+            train(micro_recipe(), out, data=data, resume=resume)
+        with pytest.raises(CalotypeError, match="encoder"):
+            train(micro_recipe(text_encoder="t5:nowhere"), out, resume=resume)
+    assert [path.name for path in tmp_path.iterdir() if path != data] == ["there"]
+    assert not any(there.iterdir())
+
+
+def test_a_run_that_fails_after_it_embedded_captions_keeps_them(
+    train, micro_recipe, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    monkeypatch.setattr(run_module, "StageTrainer", None)  # fails where the steps would begin
+    with pytest.raises(TypeError):
+        train(micro_recipe(), out)
+    assert list(out.glob("embeddings/*")) and (out / "recipe.json").is_file()
+    monkeypatch.undo()
+    assert train(micro_recipe(), out) == 0
+
+
+@pytest.mark.parametrize("command", ["assemble", "ema"])
+def test_a_cascade_that_cannot_be_written_whole_is_not_written(run, tmp_path, monkeypatch, command):
+    out, _ = run
+    folder = tmp_path / "cascade"
+    joined(out, folder)
+    before, write = tree(tmp_path), io.save_stage
+
+    def fail(stage, place, **options):
+        write(stage, place, **options)
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(io, "save_stage", fail)
+    for place in (folder, tmp_path / "new"):
+        with pytest.raises(CalotypeError, match="cannot write"):
+            joined(out, place)
+        with pytest.raises(CalotypeError, match="cannot write"):
+            Cascade.load(folder).save(place)
+    assert tree(tmp_path) == before
+
+
+def test_3_other_outputs_are_refused_where_others_have_files(run, train, micro_recipe, tmp_path):
+    out = tmp_path / "averaged"
+    recipe = micro_recipe(total_images=16, checkpoint_images=8, posthoc_ema_images=8)
+    assert train(recipe, out) == 0
+    mine = tmp_path / "mine"
+    for name in ("cascade.txt", "weights.safetensors", "8/model.ckpt"):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("mine")
+    before = tree(mine)
+    for words in (
+        ("ema", str(out), "0.1", "-o", str(mine)),
+        ("assemble", str(run[0]), "-o", str(mine)),
+        ("export", "--model", str(run[0]), "-o", str(mine)),
+    ):
+        assert run_command(words) == 2, words
+        assert tree(mine) == before
+    with pytest.raises(UsageError, match="is no imagen_pytorch cascade"):
+        save_imagen(torch.nn.Identity(), mine)
+    assert tree(mine) == before
+
+
+def test_a_device_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match="a device or a FIFO"):
+        write_file(tmp_path / "fifo", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"] and (tmp_path / "fifo").is_fifo()
 
 
 def test_6_temporary_files_of_others_stay(tmp_path):

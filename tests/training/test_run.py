@@ -172,7 +172,10 @@ def test_what_never_took_a_step_is_no_run(train, micro_recipe, whole, pictures, 
     empty.mkdir()
     with pytest.raises(UsageError, match="no pictures"):
         train(micro_recipe(), out, data=empty, init=whole)
-    assert (out / "recipe.json").is_file() and (out / "init.txt").is_file()
+    assert not out.exists()
+    out.mkdir()  # a run that was killed there
+    shutil.copy2(whole / "recipe.json", out / "recipe.json")
+    (out / "init.txt").write_text(str(whole))
     (out / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
         train(micro_recipe(), out)

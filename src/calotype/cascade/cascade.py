@@ -16,6 +16,7 @@ from torch import Tensor
 
 from calotype.cascade.edit import edit_rows, known_channels
 from calotype.cascade.find import find_cascade
+from calotype.cascade.finite import check_finite
 from calotype.cascade.io import load_stage, read_cascade_config, read_cascade_file
 from calotype.cascade.io import save_cascade as save_to
 from calotype.cascade.pixels import to_pixels
@@ -263,6 +264,7 @@ class Cascade:
             negative = self._embed(plan.negatives or ("",) * len(plan.captions))
         if self.prior is not None and text is not None and negative is not None:
             text = self.prior.complete(text, negative, plan.seeds)
+            check_finite(text.tokens, "the prior sampled", self.prior)
             negative = without_image(negative)
         images = []
         for stage in plan.stages:
@@ -309,8 +311,7 @@ class Cascade:
         ):
             yield Preview(plan.index, stage.config.resolution, part.rows, steps, state)
         assert state is not None
-        if not bool(state.z.isfinite().all()):  # clamped they would be a black image
-            raise CalotypeError(_not_finite(stage))
+        check_finite(state.z, f"the {stage.config.resolution} stage sampled", stage)
         return state.z.clamp(-1, 1).float().cpu().contiguous()
 
     def _embed(self, captions: Sequence[str]) -> TextEmbedding | None:
@@ -335,6 +336,7 @@ class Cascade:
             part = encoder(unique[start : start + _CAPTIONS_AT_ONCE]).to("cpu")
             whole = part if whole is None else TextEmbedding.cat(whole, part)
         assert whole is not None
+        check_finite(whole.tokens, f"the text encoder {self.text_encoder_spec!r} made", encoder)
         places = {caption: place for place, caption in enumerate(unique)}
         rows = torch.tensor([places[caption] for caption in captions])
         return TextEmbedding(whole.tokens[rows], whole.mask[rows])
@@ -358,18 +360,6 @@ def _drain(steps: Generator[Preview, None, CascadeSample]) -> CascadeSample:
         except StopIteration as end:
             result: CascadeSample = end.value
             return result
-
-
-def _not_finite(stage: Stage) -> str:
-    """What to say of a stage that samples NaN or infinities: which weight has some, if any has."""
-    where = f"the {stage.config.resolution} stage sampled numbers that are not finite"
-    for name, tensor in stage.state_dict().items():
-        if not bool(tensor.isfinite().all()):
-            return f"{where}: so is its weight {name!r}; get the weights again"
-    return (
-        f"{where}, though its weights are finite; expected images: sample in float32, with less "
-        "guidance or a smaller LoRA scale, or get the weights again"
-    )
 
 
 def _is_caption(text: str) -> bool:

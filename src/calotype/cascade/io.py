@@ -21,14 +21,21 @@ from torch import Tensor, nn
 
 from calotype.cascade.stage import Stage
 from calotype.config import CascadeConfig, StageConfig, load_config, to_dict
-from calotype.errors import CalotypeError, ConfigError, UsageError
-from calotype.storage.files import new_folder, write_error, write_file, write_with
+from calotype.errors import CalotypeError, ConfigError
+from calotype.storage.files import (
+    check_holds_only,
+    new_folder,
+    write_error,
+    write_file,
+    write_with,
+)
 
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
 CARD_FILE = "README.md"
 _HEADER_LIMIT = 100_000_000  # as safetensors itself
-_NUMBER_TYPES = {"F16", "BF16", "F32"}
-_INTEGERS = {"I8"}
+_NUMBER_TYPES = ["BF16", "F16", "F32"]  # lists: what a header says may have no hash
+_INTEGERS = ["I8"]
+_COMPILED = "_orig_mod."  # what torch.compile puts into the names of weights
 T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
 _AGAIN = "get the file again"
@@ -117,7 +124,7 @@ def tensors_to_save(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
                 f"the weight {name!r} is not finite as {kind}; save as float32, or go back to an "
                 "earlier checkpoint"
             )
-        tensors[name] = saved
+        tensors[name.replace(_COMPILED, "")] = saved
     return tensors
 
 
@@ -190,8 +197,7 @@ def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
         kinds = _NUMBER_TYPES if tensor.is_floating_point() else _INTEGERS
         if entry.get("dtype") not in kinds:
             raise CalotypeError(
-                f"{path}: got {name!r} as {entry.get('dtype')!r:.80}; expected one of "
-                f"{sorted(kinds)}"
+                f"{path}: got {name!r} as {entry.get('dtype')!r:.80}; expected one of {kinds}"
             )
         end = max(end, _end_offset(entry, path))
     if end != data_bytes:
@@ -289,34 +295,13 @@ def check_replaceable(folder: Path) -> None:
         UsageError: it holds anything else.
         CalotypeError: it cannot be read.
     """
-    way_out = "move that away, or choose another folder"
-    try:
-        if not folder.exists():
-            return
-        if not folder.is_dir():
-            raise UsageError(f"got {folder}, which is no folder; expected one: {way_out}")
-        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    except OSError as error:
-        raise CalotypeError(f"cannot read {folder}: {error.strerror}; {way_out}") from error
-    if not found:
-        return
-    if CASCADE_FILE not in found:
-        raise UsageError(
-            f"{folder} exists and is no cascade; expected a new or empty folder or a cascade: "
-            f"{way_out}"
-        )
     own = {CASCADE_FILE, CARD_FILE}
-    file = read_cascade_file(folder)
-    for entry in (*file.stages, *(() if file.prior is None else (file.prior,))):
-        place = Path(entry.folder)
-        names = (STAGE_FILE, "prior.json", WEIGHTS_FILE)
-        own |= {place.as_posix(), *((place / name).as_posix() for name in names)}
-    others = sorted(found - own)
-    if others:
-        raise UsageError(
-            f"got {folder}, which holds {others[0]!r} ({len(others)} in all) beside its cascade; "
-            f"expected what its {CASCADE_FILE} names, and {CARD_FILE}: {way_out}"
-        )
+    if (folder / CASCADE_FILE).is_file():
+        file = read_cascade_file(folder)
+        for entry in (*file.stages, *(() if file.prior is None else (file.prior,))):
+            names = (STAGE_FILE, "prior.json", WEIGHTS_FILE)
+            own |= {entry.folder, *(f"{entry.folder}/{name}" for name in names)}
+    check_holds_only(folder, own, what="cascade", marker=CASCADE_FILE)
 
 
 def read_cascade_file(folder: Path) -> CascadeFile:

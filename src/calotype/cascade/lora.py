@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from calotype.cascade.stage import Stage
-from calotype.config import LoraConfig
+from calotype.config import LoraConfig, LoraFacts, from_dict, to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.lora import (
     ADAPTERS,
@@ -29,6 +29,7 @@ from calotype.networks.lora import (
     detach,
 )
 from calotype.storage.files import write_with
+from calotype.tuning_config import LORA_WEIGHTS
 
 METADATA = "calotype"
 """Key of the only entry in the metadata of our files, JSON: safetensors writes several entries in
@@ -105,14 +106,14 @@ def save_lora(lora: Lora, path: Path) -> None:
     for name, layer in lora.layers.items():
         tensors[f"{name}.down"] = layer.down.float().cpu().contiguous()
         tensors[f"{name}.up"] = layer.up.float().cpu().contiguous()
-    facts = {
-        "format": _FORMAT,
-        "resolution": lora.resolution,
-        "rank": lora.rank,
-        "alpha": lora.alpha,
-        "base": lora.base,
-    }
-    metadata = {METADATA: json.dumps(facts)}
+    facts = LoraFacts(
+        format=_FORMAT,
+        resolution=lora.resolution,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        base=lora.base,
+    )
+    metadata = {METADATA: json.dumps(to_dict(facts))}
     write_with(path, lambda place: save_file(tensors, place, metadata=metadata))
 
 
@@ -136,14 +137,11 @@ def load_lora(path: Path) -> Lora:
     if _FORMAT not in metadata.get(METADATA, ""):
         raise UsageError(f"{path} is no LoRA file of calotype; expected what lora training wrote")
     try:
-        facts = json.loads(metadata[METADATA])
-        resolution, rank = int(facts["resolution"]), int(facts["rank"])
-        lora = Lora(resolution, rank, float(facts["alpha"]), str(facts["base"]), _layers(tensors))
-        if rank < 1 or not 0 < lora.alpha < float("inf"):
-            raise ValueError(f"rank {rank}, alpha {lora.alpha}")
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        facts = from_dict(json.loads(metadata[METADATA]), LoraFacts)
+        layers = _layers(tensors)
+    except (KeyError, ValueError, RecursionError) as error:  # a ConfigError is a ValueError
         raise CalotypeError(f"{path} is damaged ({error}); get the file again") from error
-    return lora
+    return Lora(facts.resolution, facts.rank, facts.alpha, facts.base, layers)
 
 
 def _layers(tensors: Mapping[str, Tensor]) -> dict[str, LoraLayer]:
@@ -198,8 +196,11 @@ class LoraStack:
         """Draw with a LoRA from now on, its change multiplied by `weight`.
 
         Raises:
-            UsageError: there is no such stage, or its network is another; nothing is changed then.
+            UsageError: there is no such stage, or its network is another, or the weight is out of
+                range; nothing is changed then.
+            CalotypeError: a weight of the stage would not be finite; nothing is changed then.
         """
+        LORA_WEIGHTS.check("weight", weight)
         layers = self._matched(lora)
         self.fits(lora)  # while the weights are what they were
         if not self.merged:
@@ -214,6 +215,14 @@ class LoraStack:
             self._originals.setdefault(layer, layer.weight.detach().clone())
         self._applied.append(_Applied(lora, weight, ()))
         self._merge(set(layers.values()))
+        for name, layer in layers.items():
+            if not bool(layer.weight.isfinite().all()):
+                self.remove(lora)
+                raise CalotypeError(
+                    f"the LoRA makes the weight {name!r:.200} of the {lora.resolution} stage "
+                    "infinite; expected finite weights: use a smaller weight of the LoRA, or "
+                    "another file"
+                )
 
     def remove(self, lora: Lora) -> None:
         """Draw without a LoRA again."""

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from calotype.cascade.border import Border, OpenBorder, residual_border
+from calotype.cascade.finite import check_finite
 from calotype.cascade.timesteps import (
     build_schedule,
     enlarge_lowres,
@@ -58,6 +59,7 @@ from calotype.diffusion import (
     guide,
     guide_batched,
     heun_step,
+    only_numbers,
     oscillating_weight,
     table_ddim_step,
     thresholding,
@@ -274,10 +276,10 @@ class Stage(nn.Module):
         sampling: SamplingConfig | None = None,
         edit: StageEdit | None = None,
     ) -> Tensor:
-        """Draw pictures, (B, 3, H, W) in [-1, 1]; arguments as in `steps`."""
+        """Images, (B, 3, H, W) in [-1, 1], or a NotFiniteError; arguments as in `steps`."""
         states = self.steps(cond, uncond, noise, size=size, sampling=sampling, edit=edit)
         (end,) = deque(states, maxlen=1)
-        return end.z.clamp(-1, 1)
+        return check_finite(end.z, f"the {self.config.resolution} stage sampled", self).clamp(-1, 1)
 
     def _bound(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """The network with its conditioning, autocast where asked, float32 outside."""
@@ -382,7 +384,8 @@ def _draft_start(cond: Conditioning, size: tuple[int, int]) -> Tensor:
     """The draft as an image to start from, (B, 3, *size), clipped to [-1, 1]."""
     if cond.draft is None:
         raise UsageError("got no text to make a draft of; expected a TextEmbedding")
-    return F.interpolate(cond.draft.clamp(-1, 1), size, mode="bilinear", align_corners=False)
+    draft = only_numbers(cond.draft).clamp(-1, 1)
+    return F.interpolate(draft, size, mode="bilinear", align_corners=False)
 
 
 def _batch_size(cond: Conditioning, noise: NoiseSource) -> int:

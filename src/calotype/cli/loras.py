@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.errors import UsageError
+from calotype.tuning_config import LORA_WEIGHTS
 
 if TYPE_CHECKING:
     from calotype.cascade import Cascade
@@ -53,8 +54,7 @@ def parse_lora(text: str) -> LoraRequest:
         weight = None
     if weight is None:
         return LoraRequest(Path(text), 1.0)
-    if not -100 <= weight <= 100:
-        raise UsageError(f"got the weight {number} of {name}; expected a number from -100 to 100")
+    LORA_WEIGHTS.check(f"the weight of {name}", weight)
     return LoraRequest(Path(name), weight)
 
 

@@ -67,7 +67,12 @@ from calotype.diffusion.steps import (
     heun_step,
 )
 from calotype.diffusion.table_order import TableEpsPrediction, table_ddim_step
-from calotype.diffusion.thresholding import dynamic_threshold, static_threshold, thresholding
+from calotype.diffusion.thresholding import (
+    dynamic_threshold,
+    only_numbers,
+    static_threshold,
+    thresholding,
+)
 
 __all__ = [
     "CosineSchedule",
@@ -109,6 +114,7 @@ __all__ = [
     "linear_betas",
     "min_snr_weighting",
     "normal_logsnr",
+    "only_numbers",
     "oscillating_weight",
     "renoise",
     "resampling_levels",

@@ -14,6 +14,17 @@ from calotype.diffusion.parametrization import Denoiser, DenoiserTransform, Esti
 from calotype.diffusion.schedule import broadcast_to_image
 from calotype.errors import UsageError
 
+LARGEST = 1e10
+"""An estimate beyond is no image: at the noisiest levels a poor network is off by 1e5 or so."""
+
+
+def only_numbers(x: Tensor) -> Tensor:
+    """Images (B, ...) with NaN for what is infinite or larger than `LARGEST`.
+
+    Clipped, such numbers would become black and white; NaN stays NaN, and the caller can tell.
+    """
+    return torch.where(x.abs() <= LARGEST, x, torch.nan)
+
 
 def static_threshold(x: Tensor) -> Tensor:
     """Clip images (B, ...) to [-1, 1]."""
@@ -45,16 +56,20 @@ def dynamic_threshold(x: Tensor, percentile: float, *, max_value: float | None =
 
 
 def thresholding(percentile: float | None, *, max_value: float | None = None) -> DenoiserTransform:
-    """Return the transform that thresholds a denoiser's estimates; percentile None = static."""
+    """Return the transform that thresholds a denoiser's estimates; percentile None = static.
+
+    Where an estimate is no number, as `only_numbers` says it, the result is NaN.
+    """
     if percentile is not None:
         _check(percentile, max_value)
 
     def transform(denoise: Denoiser) -> Denoiser:
         def thresholded(z: Tensor, logsnr: Tensor) -> Estimate:
             estimate = denoise(z, logsnr)
+            x_hat = only_numbers(estimate.x_hat)
             if percentile is None:
-                return replace(estimate, x_hat=static_threshold(estimate.x_hat))
-            x_hat = dynamic_threshold(estimate.x_hat, percentile, max_value=max_value)
+                return replace(estimate, x_hat=static_threshold(x_hat))
+            x_hat = dynamic_threshold(x_hat, percentile, max_value=max_value)
             return replace(estimate, x_hat=x_hat)
 
         return thresholded

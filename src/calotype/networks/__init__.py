@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from calotype.conditioning import Conditioning
 from calotype.config import AdmConfig, EfficientUNetConfig, NetworkConfig, UNetConfig
+from calotype.errors import ConfigError
 from calotype.networks.adm import AdmPair, AdmUNet
 from calotype.networks.efficient_unet import EfficientUNet
 from calotype.networks.prior import PriorNetwork
@@ -30,6 +32,10 @@ __all__ = [
 ]
 
 
+MOST_NUMBERS = 20_000_000_000
+"""Weights of a network; published ones for images have a quarter of it."""
+
+
 class DenoisingNetwork(Protocol):
     """What a stage needs of a network."""
 
@@ -43,7 +49,23 @@ class DenoisingNetwork(Protocol):
 
 
 def build_network(config: NetworkConfig) -> nn.Module:
-    """The network a config describes, freshly initialised."""
+    """The network a config describes, freshly initialised.
+
+    Raises:
+        ConfigError: it would have more than `MOST_NUMBERS` weights; no memory has been asked for.
+    """
+    with torch.device("meta"):
+        planned = _build(config)
+    count = sum(tensor.numel() for tensor in (*planned.parameters(), *planned.buffers()))
+    if count > MOST_NUMBERS:
+        raise ConfigError(
+            f"got a network of {count:,} weights; expected at most {MOST_NUMBERS:,}: use fewer "
+            "channels, blocks or levels, or a smaller text_dim or draft"
+        )
+    return planned if torch.get_default_device().type == "meta" else _build(config)
+
+
+def _build(config: NetworkConfig) -> nn.Module:
     match config:
         case UNetConfig():
             return UNet(config)

@@ -6,10 +6,12 @@ when anything fails the temporary is removed and the user reads one line.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,6 +56,43 @@ def check_output(path: Path) -> None:
     _refuse_device(path)
     if not os.access(folder, os.W_OK):
         raise CalotypeError(f"the folder {folder} cannot be written to; choose another")
+
+
+def check_holds_only(folder: Path, own: Collection[str], *, what: str, marker: str) -> None:
+    """Refuse a folder to be replaced unless it is new, empty, or ours and nothing else.
+
+    Args:
+        folder: whose contents would be lost.
+        own: names in it that are ours, with "/" between folders.
+        what: it is if it is ours, for messages.
+        marker: the one of `own` without which it is not ours.
+
+    Raises:
+        UsageError: it holds anything else.
+        CalotypeError: it cannot be read.
+    """
+    way_out = "move that away, or choose another folder"
+    try:
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise UsageError(f"got {folder}, which is no folder; expected one: {way_out}")
+        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    except OSError as error:
+        raise CalotypeError(f"cannot read {folder}: {error.strerror}; {way_out}") from error
+    if not found:
+        return
+    if marker not in found:
+        raise UsageError(
+            f"{folder} exists and is no {what}; expected a new or empty folder or a {what}: "
+            f"{way_out}"
+        )
+    others = sorted(found - set(own))
+    if others:
+        raise UsageError(
+            f"got {folder}, which holds {others[0]!r} ({len(others)} in all) beside its {what}; "
+            f"expected what is its own: {way_out}"
+        )
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -152,8 +191,11 @@ def _flush(path: Path) -> None:
 
 
 def _swap(temporary: Path, path: Path) -> None:
+    """Put a folder in the place of another, whose files are then under either temporary name."""
     if not path.exists():
         os.rename(temporary, path)
+        return
+    if _exchange(temporary, path):
         return
     old = _beside(path, "old")
     os.rename(path, old)
@@ -163,3 +205,15 @@ def _swap(temporary: Path, path: Path) -> None:
         os.rename(old, path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step, so that no kill leaves neither; False = cannot.
+
+    Only Linux has it, on most of its file systems: renameat2(2) with RENAME_EXCHANGE.
+    """
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and not rename(
+        here, os.fsencode(one), here, os.fsencode(other), exchange
+    )

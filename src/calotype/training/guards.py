@@ -80,6 +80,20 @@ class Guards:
         return robust_score(last[0], past) <= self.spike_score
 
 
+def check_skipped(skipped: int, *, steps: int) -> None:
+    """Tell of a stage that came to its end and has hardly been trained.
+
+    Raises:
+        CalotypeError: more than half of its steps were skipped.
+    """
+    if 2 * skipped > steps:
+        raise CalotypeError(
+            f"{skipped} of {steps} steps were skipped, for their loss or gradient was not finite; "
+            "expected at most half: look at the images in skipped.jsonl, lower the learning rate "
+            "or use float32, and begin anew, or go on with --resume and more --images"
+        )
+
+
 def robust_score(loss: float, past: list[float]) -> float:
     """How many (robust) standard deviations log(loss) lies above the median of the past."""
     logs = [math.log(max(value, 1e-12)) for value in past]

@@ -91,7 +91,7 @@ def cut_back(path: Path, images: int) -> int:
 def _images(line: str) -> float:
     try:
         return float(json.loads(line)["images"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

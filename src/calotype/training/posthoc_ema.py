@@ -216,7 +216,7 @@ def _read_facts(path: Path) -> EmaSnapshot:
             raise ValueError(f"format {facts['format']!r}")
         length, images = float(facts["length"]), int(facts["images"])
         return EmaSnapshot(path, int(facts["resolution"]), images, length)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise CalotypeError(f"{path} is no snapshot of an average ({error}); remove it") from error
 
 

@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,16 +92,44 @@ def clear_start(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
     ours = is_run(folder)
     harmless = {*_START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings"}
-    begun = ours and names <= harmless
-    begun = begun and not any(
-        path.is_file() and path.stat().st_size > 0 for path in (folder / name for name in LOG_FILES)
-    )
-    if names and not begun:
+    begun = not ours or not names <= harmless or _logged(folder)
+    if names and begun:
         advice = "add --resume to go on with the run in it, or choose" if ours else "choose"
         raise UsageError(f"{folder} is not empty; {advice} another --out")
     for name in names & {*_START_FILES} - {RECIPE_FILE}:  # that is replaced by the new one
         (folder / name).unlink()
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+
+
+@contextmanager
+def undone_if_not_begun(folder: Path, missing: Sequence[Path]) -> Iterator[None]:
+    """Where what is done within fails before the first step, leave the folder as it was.
+
+    What has cost time stays, to be gone on with: embedded captions and drafts. So does what lay
+    there before.
+
+    Args:
+        folder: of the run, which is locked.
+        missing: it and its parents, as far as they were made for this run; innermost first.
+    """
+    held = [path.name for path in folder.iterdir() if path.name != LOCK_NAME]
+    try:
+        yield
+    except BaseException:
+        names = {path.name for path in folder.iterdir()}
+        if not held and names <= {*_START_FILES, TENSORBOARD, LOCK_NAME} and not _logged(folder):
+            for name in names - {TENSORBOARD}:
+                (folder / name).unlink()
+            shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+            with suppress(OSError):  # somebody has put something there
+                for path in missing:
+                    path.rmdir()
+        raise
+
+
+def _logged(folder: Path) -> bool:
+    logs = (folder / name for name in LOG_FILES)
+    return any(path.is_file() and path.stat().st_size > 0 for path in logs)
 
 
 def is_run(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from calotype.cascade.io import load_stage
 from calotype.cascade.runtime import Runtime, choose_runtime
 from calotype.cascade.stage import Stage
-from calotype.config import Recipe
+from calotype.config import Recipe, TrainConfig
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.files import write_file
@@ -23,7 +24,7 @@ from calotype.training.assemble import stage_runs
 from calotype.training.distributed import Group, OtherProcessFailed, open_group
 from calotype.training.estimates import check_estimates
 from calotype.training.exports import without_adapters
-from calotype.training.guards import Guards
+from calotype.training.guards import Guards, check_skipped
 from calotype.training.job import StageJob
 from calotype.training.keeper import StageCheckpoints, load_state, versions
 from calotype.training.lock import locked
@@ -119,8 +120,10 @@ def _run(recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: G
         check_estimates(config)
     with stop_on_signals(group) as stop, ExitStack() as stack:
         if group.is_first:
+            missing = [path for path in (out, *out.absolute().parents) if not path.exists()]
             make_run_folder(out)
             stack.enter_context(locked(out))
+            stack.enter_context(resume.undone_if_not_begun(out, missing))
             _check_kind(out)
             if options.resume:
                 resume.check_run(out)
@@ -168,6 +171,8 @@ class _Run:
         state = self.start.state
         if resume.is_finished(state, self.recipe):
             self.say(f"the run in {self.out} is finished: {state['images']} images")
+            last = self.recipe.stages[-1]
+            check_skipped(state["skipped"], steps=_steps(state["images_seen"], last))
             return 0
         if self.options.only_draft and self.start.path is not None:
             raise UsageError(
@@ -202,6 +207,7 @@ class _Run:
                     return 0
                 if stop:
                     return self._stopped(images, stop)
+                check_skipped(job.state.skipped, steps=_steps(job.state.images_seen, job.config))
                 average = job.state.averaged_stage()
                 if self.group.is_first:
                     self.done.append(without_adapters(average, job.config.lora))
@@ -341,6 +347,10 @@ def make_run_folder(out: Path) -> None:
         raise UsageError(
             f"cannot make the run folder {out}: {error.strerror}; choose another --out"
         ) from error
+
+
+def _steps(images: int, config: TrainConfig) -> int:
+    return math.ceil(images / config.batch_size)
 
 
 def _check_kind(out: Path) -> None:

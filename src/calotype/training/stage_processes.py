@@ -22,7 +22,7 @@ from calotype.training.assemble import assemble
 from calotype.training.checkpoint import read_state
 from calotype.training.distributed import ALONE, Group, launched_place
 from calotype.training.lock import locked
-from calotype.training.run import RunOptions, make_run_folder, run_recipe
+from calotype.training.run import RunOptions, run_recipe
 
 CASCADE = "cascade"
 
@@ -55,7 +55,6 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
             f"{out} holds a run of all stages in turn; go on with it without --parallel stages, "
             "or choose another --out"
         )
-    make_run_folder(out)
     if options.device is None and torch.cuda.is_available():
         options = dataclasses.replace(options, device=Group(place).device("cuda"))
     for config in recipe.stages[place.rank :: place.world_size]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from calotype.cascade.stage import Stage
 from calotype.data.batches import Batch
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, NotFiniteError
 from calotype.training.cost import stage_cost
 from calotype.training.exports import cut_back_exports
 from calotype.training.grid import draw_enlarged, draw_prompts, save_sheet
@@ -210,6 +212,16 @@ class StageTrainer:
         folder = self.files.folder / "grids"
         folder.mkdir(exist_ok=True)
         path = folder / f"{job.images}.png"
+        try:
+            self._draw_into(path, stage)
+        except NotFiniteError as error:  # half-trained weights may do it: no reason to stop
+            note = f"no grid at {job.images} images: {error}"
+            print(note, file=sys.stderr, flush=True)
+        if path.is_file():
+            self.files.scalars.add_picture("grid", path, job.images)
+
+    def _draw_into(self, path: Path, stage: Stage) -> None:
+        job = self.job
         if job.config.stage.lowres_resolution is None:
             captions = job.config.grid_captions
             if not captions and job.unseen is not None:
@@ -220,8 +232,6 @@ class StageTrainer:
         elif job.unseen is not None:
             pictures = draw_enlarged(stage, job.unseen.head(_GRID_EXAMPLES), job.text)
             save_sheet(pictures, path, columns=6)
-        if path.is_file():
-            self.files.scalars.add_picture("grid", path, job.images)
 
 
 def shortened(batch: Batch, images: int) -> Batch:

@@ -201,3 +201,19 @@ def test_a_folder_that_is_no_run(tmp_path, capsys):
     assert run(["report", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 2
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "9" * 5000, "Infinity", "NaN", "1e999"])
+def test_29_numbers_beyond_all_floats_are_left_out(write_run, tmp_path, value):
+    run = write_run(steps=4)
+    lines = (run / "log.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    for name in last:
+        lines.append(json.dumps({**last, name: "HERE"}).replace('"HERE"', value))
+    lines.append('{"images": ' + "[" * 100_000)
+    (run / "log.jsonl").write_text("\n".join(lines) + "\n")
+    check = {"images": 96, "stage": 32, "seconds": "HERE", "validation": {"1": "HERE"}}
+    text = json.dumps(check).replace('"HERE"', value)
+    (run / "validation.jsonl").write_text(text + "\n")
+    write_report(run, tmp_path / "page.html")
+    assert "<svg" in (tmp_path / "page.html").read_text()

@@ -16,6 +16,7 @@ from calotype.errors import UsageError
 from calotype.interop.glide.noised_clip import FOLDER, clip_config, noised_clip, save_clip
 from calotype.interop.glide.stages import glide_stage
 from calotype.interop.pickles import unpickled
+from calotype.networks.noised_clip import NoisedCLIP
 from calotype.text.byte_pair import load_caption_bpe
 
 PLAIN = ("base.pt", "upsample.pt")
@@ -58,19 +59,25 @@ def convert_glide(
         CalotypeError: a file is damaged or holds something else.
     """
     cascade = load_glide(source, tokenizer=tokenizer, inpaint=inpaint, head_dim=head_dim)
-    cascade.save(out, dtype=dtype)
-    if not isinstance(source, Path):
-        return out
-    text, image = (source / name for name in CLIP)
-    if text.is_file() and image.is_file():
-        with unpickled(text) as t, unpickled(image) as i:
-            config = clip_config(t.weights.shapes, i.weights.shapes, head_dim=head_dim)
-            towers = {
-                name: (found.weights.shapes, found.weights.reader())
-                for name, found in (("text", t), ("image", i))
-            }
-            save_clip(noised_clip(config, towers), out / FOLDER)
+    clip = _load_clip(source, head_dim) if isinstance(source, Path) else None
+    cascade.save(out, dtype=dtype)  # nothing is written until all of it could be read
+    if clip is not None:
+        save_clip(clip, out / FOLDER)
     return out
+
+
+def _load_clip(folder: Path, head_dim: int) -> NoisedCLIP | None:
+    """The noised CLIP, where a folder has both of its towers."""
+    text, image = (folder / name for name in CLIP)
+    if not (text.is_file() and image.is_file()):
+        return None
+    with unpickled(text) as t, unpickled(image) as i:
+        config = clip_config(t.weights.shapes, i.weights.shapes, head_dim=head_dim)
+        towers = {
+            name: (found.weights.shapes, found.weights.reader())
+            for name, found in (("text", t), ("image", i))
+        }
+        return noised_clip(config, towers)
 
 
 def load_glide(

@@ -7,7 +7,6 @@ allocated.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen
 from calotype.interop.imagen_pytorch.options import to_json
 from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.unet import Unet
+from calotype.storage.files import check_holds_only, new_folder, write_file, write_with
 from calotype.text import TextEncoder, build_text_encoder
 
 FORMAT = 1
@@ -113,13 +113,19 @@ def check_shapes(
 
 
 def save(model: nn.Module, folder: str | Path) -> Path:
-    """Write a cascade or a U-Net into a folder; `load` reads it back."""
+    """Write a cascade or a U-Net into a folder; `load` reads it back.
+
+    Raises:
+        UsageError: the folder holds anything but such a cascade, which is replaced all at once.
+        CalotypeError: the disk is full, or the folder cannot be written to.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS_FILE, model.state_dict(), {})
+    own = (SETTINGS_FILE, WEIGHTS_FILE)
+    check_holds_only(folder, own, what="imagen_pytorch cascade", marker=SETTINGS_FILE)
     data = {"format": FORMAT, **describe(model)}
-    text = json.dumps(data, indent=1) + "\n"
-    (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+    with new_folder(folder.resolve()) as temporary:
+        write_tensors(temporary / WEIGHTS_FILE, model.state_dict(), {})
+        write_file(temporary / SETTINGS_FILE, (json.dumps(data, indent=1) + "\n").encode())
     return folder
 
 
@@ -174,14 +180,7 @@ def read_unet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, all or nothing."""
     owned = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(owned, temporary, metadata=dict(metadata))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CalotypeError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_with(path, lambda place: save_file(owned, place, metadata=dict(metadata)))
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:

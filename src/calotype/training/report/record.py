@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -124,8 +125,12 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def number(value: Any) -> float:
-    """A number of a log line; nan for everything else."""
-    return float(value) if isinstance(value, int | float) else _NAN
+    """A number of a log line; nan for everything else, infinities included."""
+    try:
+        found = float(value) if isinstance(value, int | float) else _NAN
+    except OverflowError:  # an integer beyond all floats
+        return _NAN
+    return found if math.isfinite(found) else _NAN
 
 
 def _read_steps(path: Path) -> dict[str, Column]:
@@ -151,7 +156,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         for text in file:
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(line, dict) and np.isfinite(number(line.get("images"))):
                 yield line
@@ -160,7 +165,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
