@@ -320,9 +320,11 @@ class Stage(nn.Module):
         return self._border(cond, eps).noisy_outside(eps, level.to(eps).expand(batch))
 
     def _picture_dtype(self) -> torch.dtype:
-        """float64 where the weights are, to check numbers with; else float32."""
+        """float32; float64 where the weights are, to check numbers with."""
         dtype = next(self.parameters()).dtype
-        return torch.float64 if dtype == torch.float64 else torch.float32
+        if dtype not in (torch.float32, torch.float64):
+            raise UsageError(f"got weights of {dtype}; expected float32: set stage.compute_dtype")
+        return dtype
 
     def _level_dtype(self) -> torch.dtype:
         """As pictures; in float64 a table's coefficients stay exact (MPS has none)."""

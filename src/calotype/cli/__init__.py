@@ -19,6 +19,7 @@ from calotype.cli.data import app as data_app
 from calotype.cli.data.ray import RayCommand
 from calotype.cli.ema import ema
 from calotype.cli.info import info
+from calotype.cli.options import OutCommand
 from calotype.cli.report import report
 from calotype.cli.sample import sample
 from calotype.cli.train import assemble, train
@@ -32,12 +33,18 @@ app = typer.Typer(
     name="calotype",
     help="Text to pictures with cascades of pixel-space diffusion models.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=RayCommand)(sample)
+
+
+class _SampleCommand(RayCommand, OutCommand):
+    """Both at once."""
+
+
+app.command(cls=_SampleCommand)(sample)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     upscale,
     train,
@@ -49,7 +56,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     export,
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=OutCommand)(_command)
 app.add_typer(data_app, name="data")
 
 

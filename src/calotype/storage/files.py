@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ _ADVICE = {
     errno.EROFS: "choose a folder you may write to",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.tmp", re.DOTALL)  # as `_beside` makes them
 
 
 def write_error(path: Path, error: Exception) -> CalotypeError:
@@ -55,24 +58,36 @@ def check_output(path: Path) -> None:
         raise CalotypeError(f"the folder {folder} cannot be written to; choose another")
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write `data` to `path`, all or nothing.
+
+    Args:
+        path: of the file.
+        data: all of it.
+        replace: whether it may take the place of a file; no two processes write the same new one.
 
     Raises:
         CalotypeError: the disk is full, or the folder cannot be written to.
+        FileExistsError: something is there and is not to be replaced.
     """
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
 
-    write_with(path, write)
+    write_with(path, write, replace=replace)
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
+def write_with(path: Path, write: Callable[[Path], object], *, replace: bool = True) -> None:
     """Let `write` make a temporary file, then flush it and rename it to `path`.
+
+    Args:
+        path: of the file.
+        write: given the temporary file's name.
+        replace: as for `write_file`.
 
     Raises:
         CalotypeError: as `write_file`.
+        FileExistsError: as `write_file`.
     """
     temporary = _beside(path, "tmp")
     try:
@@ -81,11 +96,13 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         temporary.chmod(mode)
         _flush(temporary)
+        if not replace:  # the name is taken first, by one process alone, as every system can
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         os.replace(temporary, path)
         sync_folder(path.parent)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, CalotypeError):
+        if isinstance(error, CalotypeError | FileExistsError):
             raise
         raise write_error(path, error) from error
     except BaseException:  # Ctrl-C
@@ -125,6 +142,15 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(number)
+
+
+def temporary_of(name: str) -> str | None:
+    """What a temporary file of `write_with` was to become, from its name; None if it is not ours.
+
+    Of a name above 100 bytes it is the beginning.
+    """
+    found = _TEMPORARY.fullmatch(name)
+    return None if found is None else found[1]
 
 
 def _beside(path: Path, ending: str) -> Path:
