@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from calotype.errors import ConfigError
+from calotype.storage.reading import read_regular
 
+_MAX_BYTES = 10_000_000
 T = TypeVar("T")
 
 
@@ -46,7 +48,7 @@ def load_config(path: Path, kind: type[T]) -> T:
             of the wrong kind or range.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_regular(path, most_bytes=_MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

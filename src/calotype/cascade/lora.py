@@ -29,6 +29,7 @@ from calotype.networks.lora import (
     detach,
 )
 from calotype.storage.files import write_with
+from calotype.storage.reading import check_regular
 
 METADATA = "calotype"
 """Key of the only entry in the metadata of our files, JSON: safetensors writes several entries in
@@ -125,8 +126,13 @@ def load_lora(path: Path) -> Lora:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UsageError(f"got LoRA {str(path)!r:.200}, which is no file; expected FILE[:WEIGHT]")
+    try:
+        check_regular(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"got LoRA {str(path)!r:.200}: {reason}; expected FILE[:WEIGHT]"
+        ) from error
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

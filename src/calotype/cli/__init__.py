@@ -84,6 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -102,6 +103,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("CALOTYPE_DEBUG") == "1":
             raise
         return _fail(*_explain(error))
+
+
+def _open_closed_streams() -> None:
+    """Let streams that the process was started without be as /dev/null, for it and its own."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # as long as the process lasts
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

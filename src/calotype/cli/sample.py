@@ -37,6 +37,7 @@ from calotype.cli.outputs import (
     numbered_name,
 )
 from calotype.cli.prompts import open_prompts
+from calotype.cli.visible import visible
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:
@@ -224,10 +225,21 @@ def _read_like(path: Path | None) -> dict[str, Any] | None:
 
 def _captions(given: Sequence[str] | None, recipe: dict[str, Any] | None) -> list[str]:
     if given:
+        _hint_at_quotes(given)
         return list(given)
     if recipe is not None:
         return [recipe["caption"]]
     raise UsageError("got no caption; expected e.g. calotype sample 'a red fox' -o fox.png")
+
+
+def _hint_at_quotes(captions: Sequence[str]) -> None:
+    """Words of one caption that a shell took apart look like captions of one word each."""
+    if len(captions) > 2 and all(caption.split() == [caption] for caption in captions):
+        print(
+            f"calotype: got {len(captions)} captions of one word, and makes an image of each; for "
+            f'one of all words quote them: calotype sample "{visible(" ".join(captions)):.200}"',
+            file=sys.stderr,
+        )
 
 
 def _check_sheet(total: int) -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calotype.errors import CalotypeError, ConfigError
+from calotype.storage.reading import read_regular
 from calotype.text.encoder import TextEncoder
 from calotype.text.shard import Precision, write_atomically
 
 _CARD = "encoder.json"
+_MOST_CARD_BYTES = 1_000_000
 _CARD_FIELDS = ("fingerprint", "spec", "embed_dim", "precision")
 
 
@@ -62,7 +64,7 @@ def store_cards(folder: Path) -> list[StoreCard]:
     cards = []
     for path in sorted(folder.glob(f"*/{_CARD}")):
         try:
-            data = json.loads(path.read_text("utf-8"))
+            data = json.loads(read_regular(path, most_bytes=_MOST_CARD_BYTES))
             fields = {name: data[name] for name in _CARD_FIELDS}
             cards.append(StoreCard(**fields, folder=path.parent))
         except (OSError, ValueError, KeyError) as error:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError
+from calotype.storage.reading import open_regular
 from calotype.text.encoder import (
     check_dtype,
     check_max_tokens,
@@ -193,7 +194,7 @@ def load_minilm_network(path: Path) -> MiniLMNetwork:
 
 def _verify_sha256(path: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CalotypeError(

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from calotype.errors import CalotypeError
 from calotype.storage.files import new_folder, sync_folder, write_error
+from calotype.storage.reading import read_regular
 
 MANIFEST = "manifest.json"
 DAMAGED = "damaged"
@@ -104,7 +105,7 @@ def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
 
 def read_state(path: Path) -> dict[str, Any]:
     """The JSON data of a checkpoint."""
-    state: dict[str, Any] = json.loads((path / "state.json").read_text("utf-8"))
+    state: dict[str, Any] = json.loads(read_regular(path / "state.json"))
     return state
 
 
