@@ -51,7 +51,7 @@ def test_what_is_no_picture(command, tmp_path):
     Image.new("L", (3000, 2000)).save(tmp_path / "large.png")
     Image.new("L", (8, 8)).save(tmp_path / "good.png")
     for arguments, message in [
-        (["text.png"], "no picture"),
+        (["text.png"], "no image"),
         (["cut.png"], "cut.png"),
         (["none.png"], "cannot read none.png"),
         (["."], "cannot read ."),

@@ -96,7 +96,7 @@ def settle(request: DrawRequest) -> DrawJob:
         stop_at, size = asked, None
     elif asked is not None:
         size = asked
-        side = max(1.0, math.sqrt(size[0] * size[1]))
+        side = math.sqrt(max(1, min(size[0] * size[1], 2**62)))
         stop_at = min(defaults, key=lambda r: abs(math.log(r / side)))
     if stop_at not in defaults:
         what = "a picture of the stage" if request.size is None else "--size"

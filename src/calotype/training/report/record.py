@@ -127,10 +127,7 @@ def read_run(folder: Path) -> RunRecord:
 
 def number(value: Any) -> float:
     """A number of a log line; nan for everything else."""
-    try:
-        return float(value) if isinstance(value, int | float) else _NAN
-    except OverflowError:  # an integer of hundreds of digits
-        return _NAN
+    return float(value) if isinstance(value, int | float) else _NAN
 
 
 def _read_steps(path: Path) -> dict[str, Column]:
