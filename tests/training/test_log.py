@@ -63,3 +63,15 @@ def test_a_full_disk_is_one_line_that_says_how_much(tmp_path):
     assert "\n" not in str(error.value) and "last checkpoint is whole" in str(error.value)
     with pytest.raises(CalotypeError, match="No space left"):
         full.close()
+
+
+def test_a_full_disk_names_the_log_and_leaves_it(log, monkeypatch):
+    """Finding 35: at the start of a resumed run."""
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("calotype.storage.files._flush", full)
+    with pytest.raises(CalotypeError, match=r"log\.jsonl: No space left"):
+        cut_back(log.path, 8)
+    assert _images(log) == [4, 8, 12, 16]

@@ -29,7 +29,6 @@ from calotype.networks.lora import (
     detach,
 )
 from calotype.storage.files import write_with
-from calotype.storage.reading import check_regular
 
 METADATA = "calotype"
 """Key of the only entry in the metadata of our files, JSON: safetensors writes several entries in
@@ -126,13 +125,8 @@ def load_lora(path: Path) -> Lora:
     """
     from safetensors import SafetensorError, safe_open
 
-    try:
-        check_regular(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"got LoRA {str(path)!r:.200}: {reason}; expected FILE[:WEIGHT]"
-        ) from error
+    if not path.is_file():
+        raise UsageError(f"got LoRA {str(path)!r:.200}, which is no file; expected FILE[:WEIGHT]")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
