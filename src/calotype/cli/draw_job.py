@@ -87,6 +87,8 @@ def settle(request: DrawRequest) -> DrawJob:
         stop_at, size = last["resolution"], (last["height"], last["width"])
     asked = request.size
     if request.width is not None or request.height is not None:
+        if asked is not None:
+            raise UsageError("got --size and --width or --height; expected one of them")
         height, width = (stop_at, stop_at) if size is None else size
         asked = (
             height if request.height is None else request.height,

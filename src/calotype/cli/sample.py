@@ -61,8 +61,7 @@ def sample(
         int, typer.Option("-n", help="Pictures a caption, with seeds s, s+1, ...")
     ] = 1,
     seed: Annotated[
-        int | None,
-        typer.Option(help="Seed of the first picture, 0 to 2^63-1; 0 if not given."),
+        int | None, typer.Option(help="Seed of the first image, 0 to 2^63-1; 0 if not given.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the base stage.")] = None,
     sampler: Annotated[
@@ -136,8 +135,6 @@ def sample(
         raise UsageError(f"got -n {count}; expected 1 to {_MAX_PICTURES}")
     if captions and from_file is not None:
         raise UsageError("got captions and --from-file; expected one of them")
-    if size is not None and (width is not None or height is not None):
-        raise UsageError("got --size and --width or --height; expected one of them")
     recipe = _read_like(like)
     first = seed if seed is not None else (0 if recipe is None else int(recipe["seed"]))
     check_seed(first, count)
