@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,14 +42,16 @@ def image_pixels(image: Image.Image, *, most_pixels: int) -> NDArray[np.uint8]:
 
 def _decoded(opened: Callable[[], Image.Image], name: str, most_pixels: int) -> NDArray[np.uint8]:
     try:
-        image = opened()
-        width, height = image.size
-        if width * height > most_pixels:
-            raise UsageError(
-                f"got an image of {width}x{height}; expected at most {most_pixels:,} pixels: "
-                "shrink it"
-            )
-        upright = Image.fromarray(to_rgba(image))
+        with warnings.catch_warnings():  # what is wrong is an error of ours, and one line
+            warnings.simplefilter("ignore")
+            image = opened()
+            width, height = image.size
+            if width * height > most_pixels:
+                raise UsageError(
+                    f"got an image of {width}x{height}; expected at most {most_pixels:,} pixels: "
+                    "shrink it"
+                )
+            upright = Image.fromarray(to_rgba(image))
     except UsageError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
