@@ -220,16 +220,6 @@ def test_35_a_refused_pickle_is_told_in_our_words(tmp_path):
         assert text in reason and "weights_only" not in reason
 
 
-def test_text_encoders_with_a_fifo_are_refused(tmp_path):
-    """Finding 21: transformers would wait for it."""
-    from calotype.errors import CalotypeError
-    from calotype.text import build_text_encoder
-
-    fifo(tmp_path / "config.json")
-    with pytest.raises(CalotypeError, match="is a FIFO"):
-        build_text_encoder(f"t5:{tmp_path}")
-
-
 def test_a_weights_file_is_read_as_what_it_is(tmp_path):
     """Finding 21: headers and hashes."""
     from calotype.errors import CalotypeError

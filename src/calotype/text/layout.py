@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calotype.errors import CalotypeError, ConfigError
-from calotype.storage.reading import read_regular
 from calotype.text.encoder import TextEncoder
 from calotype.text.shard import Precision, write_atomically
 
 _CARD = "encoder.json"
-_MOST_CARD_BYTES = 1_000_000
 _CARD_FIELDS = ("fingerprint", "spec", "embed_dim", "precision")
 
 
@@ -64,7 +62,7 @@ def store_cards(folder: Path) -> list[StoreCard]:
     cards = []
     for path in sorted(folder.glob(f"*/{_CARD}")):
         try:
-            data = json.loads(read_regular(path, most_bytes=_MOST_CARD_BYTES))
+            data = json.loads(path.read_text("utf-8"))
             fields = {name: data[name] for name in _CARD_FIELDS}
             cards.append(StoreCard(**fields, folder=path.parent))
         except (OSError, ValueError, KeyError) as error:

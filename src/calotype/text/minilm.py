@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError
-from calotype.storage.reading import open_regular
 from calotype.text.encoder import (
     check_dtype,
     check_max_tokens,
@@ -194,7 +193,7 @@ def load_minilm_network(path: Path) -> MiniLMNetwork:
 
 def _verify_sha256(path: Path) -> None:
     try:
-        with open_regular(path) as file:
+        with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CalotypeError(

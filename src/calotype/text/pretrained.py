@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from calotype.errors import CalotypeError, ConfigError, MissingExtra
-from calotype.storage.reading import check_regular
 from calotype.text.encoder import clean_captions, digest
 
 _NOT_DECIDING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
@@ -101,8 +100,6 @@ def load_pretrained(
         import transformers
     except ImportError as error:
         raise MissingExtra("interop", "transformers") from error
-    for folder in (name, tokenizer_name or name):
-        _check_files(Path(folder))
     # Nothing in a file is code: without this transformers asks at the terminal, and runs it on a y.
     where: dict[str, Any] = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
@@ -136,18 +133,6 @@ def load_pipeline_text(
         allow_download=False,
         tokenizer_name=str(Path(folder) / "tokenizer"),
     )
-
-
-def _check_files(folder: Path) -> None:
-    """Refuse what transformers would wait for: it opens files by their names."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        try:
-            if not path.is_dir():
-                check_regular(path)
-        except OSError as error:
-            raise CalotypeError(
-                f"text encoder {path}: {error.strerror}; move it away, or get the folder again"
-            ) from error
 
 
 def _variant(folder: Path) -> dict[str, str]:

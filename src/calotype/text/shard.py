@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 
 from calotype.errors import CalotypeError
-from calotype.storage.reading import open_regular
 
 Precision = Literal["float16", "int8"]
 Array = npt.NDArray[Any]
@@ -275,7 +274,7 @@ class Shard:
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """Header of a safetensors file, and where the data begin."""
-    with open_regular(path) as file:
+    with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length < 100_000_000:
             raise ValueError("no safetensors header")
