@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from calotype.errors import UsageError
-from calotype.storage.files import check_output, temporary_of, write_file, write_with
+from calotype.storage.files import temporary_of, write_file, write_with
 
 
 def test_a_new_file_takes_no_place_of_another(tmp_path: Path) -> None:
@@ -25,12 +24,3 @@ def test_temporary_files_are_those_that_are_made(tmp_path: Path) -> None:
     assert [temporary_of(name) for name in seen] == ["p-1.png"]
     for name in (".passwords.tmp", ".p.old.tmp", ".p-1.png.7x.tmp", "p.7.tmp", ".7.tmp", "a"):
         assert temporary_of(name) is None
-
-
-def test_nothing_is_renamed_over_a_device_or_a_fifo(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    os.mkfifo(path)
-    for write in (lambda: write_file(path, b""), lambda: check_output(path)):
-        with pytest.raises(UsageError, match="no regular file"):
-            write()
-    assert path.is_fifo() and os.listdir(tmp_path) == ["x"]

@@ -298,16 +298,16 @@ def check_replaceable(folder: Path) -> None:
             return
         if not folder.is_dir():
             raise UsageError(f"got {folder}, which is no folder; expected one: {way_out}")
-        if not any(folder.iterdir()):
-            return
-        if not (folder / CASCADE_FILE).exists():  # before a whole disk is looked through
-            raise UsageError(
-                f"{folder} exists and is no cascade; expected a new or empty folder or a cascade: "
-                f"{way_out}"
-            )
         found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     except OSError as error:
         raise CalotypeError(f"cannot read {folder}: {error.strerror}; {way_out}") from error
+    if not found:
+        return
+    if CASCADE_FILE not in found:
+        raise UsageError(
+            f"{folder} exists and is no cascade; expected a new or empty folder or a cascade: "
+            f"{way_out}"
+        )
     own = {CASCADE_FILE, CARD_FILE}
     file = read_cascade_file(folder)
     for entry in (*file.stages, *(() if file.prior is None else (file.prior,))):

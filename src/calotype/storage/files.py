@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +42,7 @@ def check_output(path: Path) -> None:
     """Refuse an output file that cannot be made, before anything is computed.
 
     Raises:
-        UsageError: the folder is missing, or the path is a folder, a FIFO or a device.
+        UsageError: the folder is missing, or the path is a folder.
         CalotypeError: the folder cannot be written to.
     """
     folder = path.parent
@@ -55,7 +54,6 @@ def check_output(path: Path) -> None:
         raise UsageError(f"the folder {folder} of the output {path.name} is missing; make it first")
     if taken:
         raise UsageError(f"got the folder {path} as output file; expected a file name in it")
-    _refuse_special(path)
     if not os.access(folder, os.W_OK):
         raise CalotypeError(f"the folder {folder} cannot be written to; choose another")
 
@@ -91,7 +89,6 @@ def write_with(path: Path, write: Callable[[Path], object], *, replace: bool = T
         CalotypeError: as `write_file`.
         FileExistsError: as `write_file`.
     """
-    _refuse_special(path)
     temporary = _beside(path, "tmp")
     try:
         temporary.touch()
@@ -145,16 +142,6 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(number)
-
-
-def _refuse_special(path: Path) -> None:
-    """Refuse to rename a file over a FIFO, a socket or a device such as /dev/null."""
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return  # nothing is there, or writing tells what is wrong
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        raise UsageError(f"got output {path}, which is no regular file; choose another name")
 
 
 def temporary_of(name: str) -> str | None:
