@@ -27,6 +27,11 @@ Written by `python docs/make_cli_reference.py`; a test says when it has to be ru
 Every command takes `--help`. Errors are one line on the standard error output: what was got, what
 was expected, what to do. Exit codes: 0 done, 1 a failure, 2 wrong usage, 130 Ctrl-C. With
 `CALOTYPE_DEBUG=1` in the environment errors show their traceback.
+
+`calotype --install-completion` lets the shell (bash, zsh, fish, PowerShell) complete commands and
+options from the next session on; `calotype --show-completion` prints what it would install. Where a
+command takes `-o` and `--out`, `--output` of earlier versions means the same. A stream that the
+shell closed (`>&-`) is as `/dev/null`.
 """
 
 

@@ -46,3 +46,8 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'calotype' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All public names, also those that were not asked for yet."""
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from calotype.errors import ConfigError
+from calotype.storage.reading import read_regular
 
+_MAX_BYTES = 10_000_000
 T = TypeVar("T")
 
 
@@ -51,7 +53,8 @@ def check_ranges(config: Any) -> None:
     Raises:
         ConfigError: one is out of range, or no number; the message names the field.
     """
-    for name, hint in _ranged(type(config)).items():
+    kind: Any = type(config)  # mypy: a type[Any] is not hashable
+    for name, hint in _ranged(kind).items():
         _check_range(name, getattr(config, name), hint)
 
 
@@ -111,7 +114,7 @@ def load_config(path: Path, kind: type[T]) -> T:
             of the wrong kind or range.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_regular(path, most_bytes=_MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

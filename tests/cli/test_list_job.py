@@ -63,11 +63,27 @@ def test_a_rerun_skips_what_is_there_and_fills_what_is_not(command, captions, tm
     assert (tmp_path / "p-3.txt").exists() and (tmp_path / "p-6.txt").exists()
 
 
-def test_other_settings_draw_anew(command, captions, tmp_path):
+def test_other_settings_are_refused_before_anything_is_drawn(command, captions, tmp_path):
+    """Finding 5."""
     command("sample", *WORDS)
+    before = contents(tmp_path)
+    (tmp_path / "p-0.png").unlink()  # the first is free: nothing is drawn all the same
     for change in (["--seed", "1"], ["--steps", "3"], ["--negative", "x"], ["--size", "16"]):
-        assert command("sample", *WORDS, *change)[2] == "", change
-    assert command("sample", *WORDS, "--size", "16")[2].startswith("calotype: 7 of 7")
+        code, out, err = command("sample", *WORDS, *change)
+        assert (code, out, err.count("\n")) == (2, "", 1), change
+        assert "p-1.png is there already" in err
+    assert command("sample", *WORDS)[2].startswith("calotype: 6 of 7")
+    assert contents(tmp_path) == before
+
+
+def test_a_list_without_a_name_is_called_by_what_decides_it(command, captions, tmp_path):
+    """Finding 5."""
+    words = [word for word in WORDS if word not in ("-o", "p.png")]
+    first = command("sample", *words)[1].splitlines()
+    assert len(first) == 7 and all(name.startswith("caption-0-0-") for name in first)
+    assert command("sample", *words)[2].startswith("calotype: 7 of 7")
+    other = command("sample", *words, "--steps", "3")[1].splitlines()
+    assert not set(first) & set(other) and len(contents(tmp_path)) == 14
 
 
 def test_json_tells_of_a_list(command, captions):
@@ -84,7 +100,7 @@ def test_one_caption_has_no_number(command, tmp_path):
     (tmp_path / "list.txt").write_text("a fox")
     assert command("sample", *WORDS)[1] == "p.png\n"
     code, out, _ = command("sample", "--from-file", "list.txt", "--size", "8")
-    assert (code, out) == (0, "a-fox-0.png\n")
+    assert code == 0 and out.startswith("a-fox-0-") and out.count("-") == 3
 
 
 def test_leftovers_of_killed_writers_go_when_they_are_old(command, captions, tmp_path):
@@ -94,6 +110,16 @@ def test_leftovers_of_killed_writers_go_when_they_are_old(command, captions, tmp
     os.utime(old, (1.0, 1.0))
     assert command("sample", *WORDS)[0] == 0
     assert not old.exists() and new.exists()
+
+
+def test_temporary_files_of_others_are_left_alone(command, captions, tmp_path):
+    """Finding 6."""
+    others = (".passwords.tmp", ".p.old.tmp", ".p-1.png.tmp", ".p-a.png.7.tmp", ".pq-1.png.7.tmp")
+    for name in others:
+        (tmp_path / name).write_bytes(b"mine")
+        os.utime(tmp_path / name, (1.0, 1.0))
+    assert command("sample", *WORDS)[0] == 0
+    assert all((tmp_path / name).exists() for name in others)
 
 
 @pytest.mark.slow

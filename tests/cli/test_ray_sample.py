@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calotype.cli import list_job
+from calotype.cascade import png
 from calotype.cli.draw_job import on_workers, settle
 from calotype.cli.drawing import DrawRequest
 from calotype.cli.list_job import ListJob, ShardDrawer
@@ -78,6 +78,9 @@ def test_an_actor_killed_in_mid_shard(command, pictures, model, tmp_path, two_wo
         negative=None,
         model=str(model),
         size=8,
+        width=None,
+        height=None,
+        sampler=None,
         steps=None,
         guidance=None,
         variety=None,
@@ -94,16 +97,16 @@ def test_an_actor_killed_in_mid_shard(command, pictures, model, tmp_path, two_wo
         job = ListJob(draw, prompts, 1, 0, out / "p.png")
 
         def make():
-            drawer, write_png = ShardDrawer(job), list_job.write_png
+            drawer, write_png = ShardDrawer(job), png.write_png
 
-            def write_or_die(path, *picture):
+            def write_or_die(path, *picture, replace):
                 if path.name == "p-3.png" and len(list(log.glob("2-*"))) == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
-                write_png(path, *picture)
+                write_png(path, *picture, replace=replace)
 
             def work(shard):
                 (log / f"{shard.first}-{len(list(log.glob(f'{shard.first}-*')))}").touch()
-                list_job.write_png = write_or_die
+                png.write_png = write_or_die
                 return drawer(shard)
 
             return work

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import calotype
-from calotype.cascade import Stage, files
+from calotype.cascade import Stage
 from calotype.cascade.png import read_recipe, write_png
 from calotype.cli.options import parse_size
 from calotype.errors import UsageError
+from calotype.storage import files
 
 
 def pixels(path):

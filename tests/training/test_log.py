@@ -71,3 +71,15 @@ def test_29_numbers_beyond_all_floats_are_cut(tmp_path):
     path.write_text(good + '{"images": 1' + "0" * 400 + "}\n" + '{"images": 9' + "0" * 5000 + "}\n")
     assert cut_back(path, 8) == 2
     assert path.read_text() == good
+
+
+def test_a_full_disk_names_the_log_and_leaves_it(log, monkeypatch):
+    """Finding 35: at the start of a resumed run."""
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("calotype.storage.files._flush", full)
+    with pytest.raises(CalotypeError, match=r"log\.jsonl: No space left"):
+        cut_back(log.path, 8)
+    assert _images(log) == [4, 8, 12, 16]

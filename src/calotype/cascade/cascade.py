@@ -19,8 +19,10 @@ from calotype.cascade.find import find_cascade
 from calotype.cascade.finite import check_finite
 from calotype.cascade.io import load_stage, read_cascade_config, read_cascade_file
 from calotype.cascade.io import save_cascade as save_to
-from calotype.cascade.pixels import to_pixels
+from calotype.cascade.notebook import html_table
+from calotype.cascade.pixels import Images, as_images, to_pixels
 from calotype.cascade.plan import DrawOptions, DrawPlan, StagePlan, plan_sample, plan_upscale
+from calotype.cascade.png import encode_png
 from calotype.cascade.prior import Prior, load_prior, save_prior, without_image
 from calotype.cascade.sizes import pad_lowres
 from calotype.cascade.stage import Stage
@@ -53,6 +55,14 @@ class CascadeSample:
         from PIL import Image
 
         return [Image.fromarray(pixels) for pixels in to_pixels(self.images[-1])]
+
+    def _repr_png_(self) -> bytes | None:
+        """One picture, as notebooks show it."""
+        return encode_png(to_pixels(self.images[-1])[0]) if len(self.seeds) == 1 else None
+
+    def _repr_html_(self) -> str | None:
+        """Several pictures, as notebooks show them."""
+        return html_table(to_pixels(self.images[-1]), self.seeds) if len(self.seeds) != 1 else None
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,7 @@ class Cascade:
 
     def upscale(
         self,
-        lowres: Tensor,
+        lowres: Images,
         captions: Sequence[str],
         *,
         seeds: Sequence[int],
@@ -214,7 +224,8 @@ class Cascade:
         """Enlarge pictures with the super-resolution stages made for about their size.
 
         Args:
-            lowres: (B, 3, h, w) in [-1, 1], any size.
+            lowres: of any size; a tensor (B, 3, h, w), arrays, images of Pillow's or paths: see
+                `as_images`.
             captions: what they show; "" if nobody knows.
             seeds: one a picture.
             **options: see `DrawOptions`, without `size`.
@@ -226,7 +237,7 @@ class Cascade:
 
     def upscale_steps(
         self,
-        lowres: Tensor,
+        lowres: Images,
         captions: Sequence[str],
         *,
         seeds: Sequence[int],
@@ -234,6 +245,7 @@ class Cascade:
     ) -> Generator[Preview, None, CascadeSample]:
         """Enlarge as `upscale` does, one preview a step; see `steps`."""
         self._check_options(captions, options)
+        lowres = as_images(lowres, "pictures")
         plan = plan_upscale(self.stages, lowres, captions, seeds=seeds, options=options)
         first = plan.stages[0]
         return self.draw(plan, pad_lowres(lowres, self.stages[first.index].config, first.size))

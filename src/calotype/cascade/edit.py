@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from calotype.cascade.pixels import Images, as_images, as_mask
 from calotype.cascade.plan import DrawOptions
 from calotype.cascade.stage import Stage, StageEdit
 from calotype.diffusion import Denoiser, DenoiserTransform, Estimate, resampling_levels
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
     from calotype.cascade.cascade import Cascade, CascadeSample
 
 
@@ -93,8 +97,8 @@ class Resampling:
 
 def inpaint(
     cascade: Cascade,
-    image: Tensor,
-    mask: Tensor,
+    image: Images,
+    mask: Tensor | np.ndarray | Image,
     captions: Sequence[str],
     *,
     seeds: Sequence[int],
@@ -105,8 +109,10 @@ def inpaint(
 
     Args:
         cascade: what draws.
-        image: (B, 3, H, W) in [-1, 1], of the last drawn stage's size, or (1, 3, H, W) for all.
-        mask: True = keep, (B, 1, H, W) or (1, 1, H, W) bool.
+        image: of the last drawn stage's size, one a caption or one for all; a tensor
+            (B, 3, H, W), arrays, images of Pillow's or paths: see `as_images`.
+        mask: True = keep; a tensor (B, 1, H, W) or (1, 1, H, W) of bool, or (H, W) as an array or
+            an image of Pillow's of mode "1".
         captions: one a picture.
         seeds: one a picture.
         resampling: RePaint's repeated walks, for seams that fit better; None = off.
@@ -116,9 +122,10 @@ def inpaint(
         UsageError: something does not fit; nothing has been computed then.
     """
     count = len(captions)
-    image, mask = _expanded("image", image, count), _expanded("mask", mask, count)
-    keep_known(image, mask)
-    options = _with_size(options, image)
+    known = _expanded("image", as_images(image), count)
+    keep = _expanded("mask", as_mask(mask), count)
+    keep_known(known, keep)
+    options = _with_size(options, known)
     chosen = Resampling() if resampling is None else resampling
     if chosen.jump < 1 or chosen.repeats < 1:
         raise UsageError(f"got {chosen}; expected jump and repeats of at least 1")
@@ -127,9 +134,9 @@ def inpaint(
     for stage in _drawn_stages(cascade, options):
         size = _stage_size(cascade, stage, options)
         # A pixel of a small picture is known if all it covers is.
-        known_mask = _resized(mask.float(), size) > 1 - 1e-4
+        known_mask = _resized(keep.float(), size) > 1 - 1e-4
         edits[stage.config.resolution] = StageEdit(
-            transform=keep_known(_resized(image, size), known_mask), regrid=regrid
+            transform=keep_known(_resized(known, size), known_mask), regrid=regrid
         )
     options["edits"] = edits
     return cascade.sample(captions, seeds=seeds, **options)
@@ -137,7 +144,7 @@ def inpaint(
 
 def image_to_image(
     cascade: Cascade,
-    image: Tensor,
+    image: Images,
     captions: Sequence[str],
     *,
     strength: float,
@@ -148,7 +155,7 @@ def image_to_image(
 
     Args:
         cascade: what draws.
-        image: (B, 3, H, W) in [-1, 1], of the last drawn stage's size, or (1, 3, H, W) for all.
+        image: as for `inpaint`.
         captions: one a picture.
         strength: how much is drawn anew, in (0, 1]: the time at which the base starts.
         seeds: one a picture.
@@ -159,10 +166,10 @@ def image_to_image(
     """
     if not 0 < strength <= 1:
         raise UsageError(f"got strength={strength}; expected a number in (0, 1]")
-    image = _expanded("image", image, len(captions))
-    options = _with_size(options, image)
+    whole = _expanded("image", as_images(image), len(captions))
+    options = _with_size(options, whole)
     base = cascade.stages[0]
-    start = _resized(image, _stage_size(cascade, base, options))
+    start = _resized(whole, _stage_size(cascade, base, options))
     options["edits"] = {base.config.resolution: StageEdit(start=start, start_time=strength)}
     return cascade.sample(captions, seeds=seeds, **options)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -29,6 +30,7 @@ from calotype.storage.files import (
     write_file,
     write_with,
 )
+from calotype.storage.reading import check_regular, open_regular
 
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
 CARD_FILE = "README.md"
@@ -160,6 +162,7 @@ def load_tensors(weights: Path, names: Iterable[str]) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(weights)
         with safe_open(weights, framework="pt") as file:
             return {name: _loaded(file.get_tensor(name)) for name in names}
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -221,8 +224,8 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         CalotypeError: missing, truncated or damaged.
     """
     try:
-        with path.open("rb") as file:
-            total = path.stat().st_size
+        with open_regular(path) as file:
+            total = os.fstat(file.fileno()).st_size
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else total
             if length > min(_HEADER_LIMIT, total - 8):
@@ -337,7 +340,7 @@ def load_settings(path: Path, kind: type[T]) -> T:
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error

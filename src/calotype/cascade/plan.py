@@ -121,21 +121,17 @@ def plan_upscale(
     seeds: Sequence[int],
     options: DrawOptions,
 ) -> DrawPlan:
-    """Plan enlarging pictures, (B, 3, h, w), by the stages made for about their size.
+    """Plan enlarging pictures, from `as_images`, by the stages made for about their size.
 
     Sides that do not fit are drawn a little larger and cut; see `padded_lowres_size`.
 
     Raises:
-        UsageError: as `plan_sample`, and pictures of a wrong shape or too large.
+        UsageError: as `plan_sample`, and pictures that are too large.
     """
     if options.get("size") is not None:
         raise UsageError("got a size for upscale; the size follows from the picture's")
-    if lowres.ndim != 4 or lowres.shape[1] != 3 or min(lowres.shape) < 1:
-        raise UsageError(f"got pictures of shape {tuple(lowres.shape)}; expected (B, 3, H, W)")
     if len(lowres) != len(captions):
         raise UsageError(f"got {len(lowres)} pictures and {len(captions)} captions; expected equal")
-    if not bool(lowres.isfinite().all()) or float(lowres.abs().max()) > 1.001:
-        raise UsageError("got pictures outside [-1, 1]; expected values scaled to [-1, 1]")
     height, width = int(lowres.shape[2]), int(lowres.shape[3])
     first = first_upscaler(stages, math.sqrt(height * width))
     stop = _stop_index(stages, options.get("stop_at"))

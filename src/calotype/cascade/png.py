@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.files import write_file
+from calotype.storage.reading import open_regular
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEY = "calotype"
@@ -27,13 +29,26 @@ _MAX_PARAMETERS_CHARACTERS = 100_000
 _KEPT_CHARACTERS = 1_000_000
 
 
-def write_png(path: Path, pixels: np.ndarray, recipe: Mapping[str, Any] | None = None) -> None:
+def write_png(
+    path: Path,
+    pixels: np.ndarray,
+    recipe: Mapping[str, Any] | None = None,
+    *,
+    replace: bool = True,
+) -> None:
     """Write `pixels`, (H, W, 3) uint8, with the recipe, all or nothing.
+
+    Args:
+        path: of the file.
+        pixels: of the image.
+        recipe: what it carries; None = nothing.
+        replace: whether it may take the place of a file.
 
     Raises:
         CalotypeError: the file cannot be written.
+        FileExistsError: something is there and is not to be replaced.
     """
-    write_file(path, encode_png(pixels, recipe))
+    write_file(path, encode_png(pixels, recipe), replace=replace)
 
 
 def encode_png(pixels: np.ndarray, recipe: Mapping[str, Any] | None = None) -> bytes:
@@ -62,16 +77,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
         CalotypeError: the file is damaged.
     """
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            if file.read(len(_SIGNATURE)) != _SIGNATURE:
+                raise UsageError(f"{path} is not a PNG; expected an image made by calotype")
+            for body in _text_chunks(file, path):
+                key, _, text = body.partition(b"\0")
+                if key == _KEY.encode():
+                    return _parse(text, path)
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read {path}: {reason}; name a picture of calotype") from error
-    if not data.startswith(_SIGNATURE):
-        raise UsageError(f"{path} is not a PNG; expected a picture drawn by calotype")
-    for kind, body in _chunks(data, path):
-        key, _, text = body.partition(b"\0")
-        if kind == b"tEXt" and key == _KEY.encode():
-            return _parse(text, path)
+        raise UsageError(f"cannot read {path}: {reason}; name an image of calotype") from error
     raise UsageError(f"{path} carries no recipe; expected a PNG as calotype wrote it")
 
 
@@ -85,17 +102,17 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], recipe)
 
 
-def _chunks(data: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
-    position = len(_SIGNATURE)
-    while position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        kind = data[position + 4 : position + 8]
-        body = data[position + 8 : position + 8 + length]
-        check = data[position + 8 + length : position + 12 + length]
-        if len(check) < 4 or zlib.crc32(kind + body) != int.from_bytes(check, "big"):
+def _text_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The bodies of a PNG's tEXt chunks; what else it holds is passed over, however large."""
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind != b"tEXt":
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        body = file.read(length) if length <= _MAX_RECIPE_BYTES + 2**10 else b""
+        if len(body) < length or zlib.crc32(kind + body) != int.from_bytes(file.read(4), "big"):
             raise CalotypeError(f"{path} is damaged (chunk {kind!r}); use another copy")
-        yield kind, body
-        position += 12 + length
+        yield body
 
 
 def _recipe_json(recipe: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,18 @@ from calotype.cascade.plan import DrawPlan
 from calotype.cascade.runtime import Runtime
 from calotype.config import SamplingConfig, from_dict, to_dict
 from calotype.errors import CalotypeError, UsageError
+
+_DECIDING = (
+    "kind",
+    "caption",
+    "negative_caption",
+    "seed",
+    "model",
+    "stages",
+    "loras",
+    "of",
+    "source_sha256",
+)
 
 
 def picture_recipe(cascade: Cascade, plan: DrawPlan, row: int, runtime: Runtime) -> dict[str, Any]:
@@ -53,13 +67,31 @@ def picture_recipe(cascade: Cascade, plan: DrawPlan, row: int, runtime: Runtime)
 
 def weights_id(cascade: Cascade, indices: Sequence[int]) -> str:
     """One hexadecimal name for the weights of some stages; "" if they came from no file."""
-    import hashlib
-
     resolutions = [cascade.stages[index].config.resolution for index in indices]
     if any(resolution not in cascade.weights for resolution in resolutions):
         return ""
     text = " ".join(cascade.weights[resolution] for resolution in resolutions)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def image_id(recipe: Mapping[str, Any]) -> str:
+    """One hexadecimal name for the image a recipe makes, the same wherever that is computed.
+
+    Equal for two images of one caption, seed, size, weights and settings; device, threads and
+    number type change an image by rounding alone, and do not count.
+
+    Args:
+        recipe: of `picture_recipe`, a sheet or an enlarged image; from a file it may be anything.
+    """
+    deciding = {key: recipe.get(key) for key in _DECIDING}
+    if isinstance(stages := deciding["stages"], list):
+        deciding["stages"] = [
+            {key: value for key, value in stage.items() if key != "dtype"}
+            if isinstance(stage, Mapping)
+            else stage
+            for stage in stages
+        ]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def check_recipe(recipe: Mapping[str, Any]) -> None:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional
 
+from calotype.cascade.pixels import MAX_PIXELS
 from calotype.cascade.stage import Stage
 from calotype.config import StageConfig
 from calotype.errors import UsageError
-
-MAX_PIXELS = 2048 * 2048
-"""Largest picture a stage draws in one piece; memory grows with the pixels."""
 
 
 def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[int, int]:

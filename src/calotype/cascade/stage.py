@@ -1,14 +1,14 @@
 """A stage: one network bound into a denoiser of pictures, with its schedule and its sampler.
 
-The border between networks and mathematics is here and nowhere else. Outside, a `Denoiser` takes
-noisy pictures and returns clean ones in [-1, 1]; inside, the network sees the deviation from what
-is known beforehand, scaled to unit variance:
+The border between networks and mathematics is here alone. Outside, a `Denoiser` takes noisy images
+and returns clean ones in [-1, 1]; inside, the network sees the deviation from what is known
+beforehand, scaled to unit variance:
 
     x = mean + std * x'        mean = 0 for a base, the low-resolution picture for a residual stage
     z' = (z - alpha * mean) / sqrt(alpha^2 std^2 + sigma^2),   logsnr' = logsnr + 2 ln(std)
 
-so `z' = alpha' x' + sigma' eps` is an ordinary diffusion of x' (Karras et al. 2022, section 5,
-in the variance-preserving letter).
+so `z' = alpha' x' + sigma' eps` is an ordinary, variance-preserving diffusion of x' (Karras et al.
+2022, section 5).
 """
 
 from __future__ import annotations
@@ -106,9 +106,8 @@ class Stage(nn.Module):
         self.config = config
         self.network = build_network(config.network)
         self.schedule = build_schedule(config.schedule)
-        self.parametrization = _PARAMETRIZATIONS[config.parametrization]()
-        if self._by_table:
-            self.parametrization = TableEpsPrediction()
+        build = TableEpsPrediction if self._by_table else _PARAMETRIZATIONS[config.parametrization]
+        self.parametrization = build()
         self.compute_dtype = torch.float32  # other than float32: the network call is autocast
 
     @property
@@ -315,19 +314,21 @@ class Stage(nn.Module):
         edit: StageEdit,
     ) -> Tensor:
         """Pictures at the first level: noise around what is known, or a noised image."""
-        batch = _batch_size(cond, noise)
-        eps = noise.normal((batch, 3, *size)).to(self.device, self._picture_dtype())
+        shape = (_batch_size(cond, noise), 3, *size)
+        eps = noise.normal(shape).to(self.device, self._picture_dtype())
         if edit.start is not None:
             return add_noise(edit.start.to(eps), level.to(eps), eps)
-        return self._border(cond, eps).noisy_outside(eps, level.to(eps).expand(batch))
+        return self._border(cond, eps).noisy_outside(eps, level.to(eps).expand(len(eps)))
 
     def _picture_dtype(self) -> torch.dtype:
-        """float64 where the weights are, to check numbers with; else float32."""
+        """float32; float64 where the weights are, to check numbers with."""
         dtype = next(self.parameters()).dtype
-        return torch.float64 if dtype == torch.float64 else torch.float32
+        if dtype not in (torch.float32, torch.float64):
+            raise UsageError(f"got weights of {dtype}; expected float32: set stage.compute_dtype")
+        return dtype
 
     def _level_dtype(self) -> torch.dtype:
-        """As pictures; in float64 a table's coefficients stay exact (MPS has none)."""
+        """As images; in float64 a table's coefficients stay exact (MPS has none)."""
         exact = self._by_table and self.device.type != "mps"
         return torch.float64 if exact else self._picture_dtype()
 

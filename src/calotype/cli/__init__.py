@@ -19,6 +19,7 @@ from calotype.cli.data import app as data_app
 from calotype.cli.data.ray import RayCommand
 from calotype.cli.ema import ema
 from calotype.cli.info import info
+from calotype.cli.options import OutCommand
 from calotype.cli.report import report
 from calotype.cli.sample import sample
 from calotype.cli.train import assemble, train
@@ -32,12 +33,18 @@ app = typer.Typer(
     name="calotype",
     help="Text to pictures with cascades of pixel-space diffusion models.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=RayCommand)(sample)
+
+
+class _SampleCommand(RayCommand, OutCommand):
+    """Both at once."""
+
+
+app.command(cls=_SampleCommand)(sample)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     upscale,
     train,
@@ -49,7 +56,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     export,
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=OutCommand)(_command)
 app.add_typer(data_app, name="data")
 
 
@@ -77,6 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -95,6 +103,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("CALOTYPE_DEBUG") == "1":
             raise
         return _fail(*_explain(error))
+
+
+def _open_closed_streams() -> None:
+    """Let streams that the process was started without be as /dev/null, for it and its own."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # as long as the process lasts
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

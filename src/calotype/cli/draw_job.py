@@ -20,7 +20,7 @@ from calotype.cascade.recipe import picture_recipe, recipe_sampling, weights_id
 from calotype.cascade.runtime import DTYPES, choose_runtime, usable_threads
 from calotype.cascade.stage import Stage
 from calotype.cli.drawing import DrawRequest, watch
-from calotype.cli.loras import apply_loras, check_like
+from calotype.cli.loras import apply_loras, check_like, lora_notes
 from calotype.cli.options import sampling_settings
 from calotype.config import SamplingConfig
 from calotype.errors import UsageError
@@ -85,11 +85,20 @@ def settle(request: DrawRequest) -> DrawJob:
         defaults.update({r: s for r, s in recipe_sampling(like).items() if r in defaults})
         last = like["stages"][-1]
         stop_at, size = last["resolution"], (last["height"], last["width"])
-    if isinstance(request.size, int):
-        stop_at, size = request.size, None
-    elif request.size is not None:
-        size = request.size
-        side = max(1.0, math.sqrt(size[0] * size[1]))
+    asked = request.size
+    if request.width is not None or request.height is not None:
+        if asked is not None:
+            raise UsageError("got --size and --width or --height; expected one of them")
+        height, width = (stop_at, stop_at) if size is None else size
+        asked = (
+            height if request.height is None else request.height,
+            width if request.width is None else request.width,
+        )
+    if isinstance(asked, int):
+        stop_at, size = asked, None
+    elif asked is not None:
+        size = asked
+        side = math.sqrt(max(1, min(size[0] * size[1], 2**62)))
         stop_at = min(defaults, key=lambda r: abs(math.log(r / side)))
     if stop_at not in defaults:
         what = "a picture of the stage" if request.size is None else "--size"
@@ -106,6 +115,7 @@ def settle(request: DrawRequest) -> DrawJob:
         sampling=sampling_settings(
             defaults,
             steps=request.steps,
+            sampler=request.sampler,
             guidance=request.guidance,
             variety=request.variety,
             stage_options=request.stage_options,
@@ -202,8 +212,7 @@ class Drawer:
 
     def recipe(self, plan: DrawPlan, row: int) -> dict[str, Any]:
         """The recipe of a picture of a plan."""
-        recipe = picture_recipe(self.cascade, plan, row, self.runtime)
-        return {**recipe, "loras": self.loras} if self.loras else recipe
+        return _recipe(picture_recipe(self.cascade, plan, row, self.runtime), self.loras)
 
 
 def outline(job: DrawJob) -> Cascade:
@@ -216,13 +225,28 @@ def outline(job: DrawJob) -> Cascade:
     return Cascade(config.text_encoder, stages, name=config.name, weights=hashes)
 
 
-def check_job(job: DrawJob, cascade: Cascade, captions: Sequence[str] = ("",)) -> None:
+def check_job(job: DrawJob, cascade: Cascade) -> None:
     """Refuse what cannot be drawn, before anything is computed.
 
     Raises:
         UsageError: sizes or settings that do not fit.
     """
-    _plan(job, cascade, captions, range(len(captions)))
+    _plan(job, cascade, [""], [0])
+
+
+def expected_recipe(job: DrawJob, caption: str, seed: int) -> dict[str, Any]:
+    """The recipe of an image of a job, but for its number types; no weights are read.
+
+    Raises:
+        UsageError: as `check_job`, or a LoRA that is none.
+    """
+    cascade = outline(job)
+    plan = _plan(job, cascade, [caption], [seed])
+    return _recipe(picture_recipe(cascade, plan, 0, job.runtime), lora_notes(job.loras))
+
+
+def _recipe(recipe: dict[str, Any], loras: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**recipe, "loras": loras} if loras else recipe
 
 
 def _plan(

@@ -1,16 +1,12 @@
-"""What drawing commands share: the request, output names, the progress bar, sheets."""
+"""What drawing commands share: the request, the progress bar, sheets."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from calotype.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +23,10 @@ class DrawRequest:
     negative: str | None
     model: str | None
     size: int | tuple[int, int] | None
+    width: int | None
+    height: int | None
     steps: int | None
+    sampler: str | None
     guidance: float | None
     variety: float | None
     stage_options: Sequence[str] | None
@@ -37,40 +36,6 @@ class DrawRequest:
     device: str | None
     dtype: str | None
     threads: int | None
-
-
-def output_name(output: Path | None, *, caption: str, seed: int) -> Path:
-    """The name that pictures are called by: -o, or made of a caption and a seed.
-
-    Raises:
-        UsageError: it is not that of a PNG.
-    """
-    if output is None:
-        words = re.sub(r"[^a-z0-9]+", "-", caption[:200].lower()).strip("-")[:48].strip("-")
-        output = Path(f"{words or 'picture'}-{seed}.png")
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"got output {str(output)!r:.200}; expected a name ending in .png")
-    return output
-
-
-def numbered_name(output: Path, number: int, count: int) -> Path:
-    """File name of picture `number` of `count`: a.png alone, or a-0.png, a-1.png, ..."""
-    return output if count == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
-
-
-def output_names(output: Path | None, *, caption: str, seed: int, count: int) -> list[Path]:
-    """File names of `count` pictures, checked to be writable.
-
-    Raises:
-        UsageError: the folder is missing or the name is not that of a PNG.
-        CalotypeError: the folder cannot be written to.
-    """
-    from calotype.storage.files import check_output
-
-    name = output_name(output, caption=caption, seed=seed)
-    names = [numbered_name(name, number, count) for number in range(count)]
-    check_output(names[0])
-    return names
 
 
 @contextmanager

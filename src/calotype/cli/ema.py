@@ -20,11 +20,9 @@ def ema(
     length: Annotated[
         float, typer.Option(help="Width of the average as a share of the run, 0.005 to 0.28.")
     ],
-    output: Annotated[
+    out: Annotated[
         Path,
-        typer.Option(
-            "-o", "--output", help="NAME.safetensors for train --init, or a cascade folder."
-        ),
+        typer.Option("-o", "--out", help="NAME.safetensors for train --init, or a cascade folder."),
     ],
     images: Annotated[
         int | None, typer.Option(help="Where the average ends, in pictures; the end if not given.")
@@ -46,12 +44,12 @@ def ema(
         raise UsageError(f"got dtype {dtype!r}; expected one of {list(kinds)}")
     if not run.is_dir():
         raise UsageError(f"got {run}, which is no folder; expected that of a training run")
-    if output.suffix == ".safetensors":
-        check_output(output)
-    elif not output.resolve().parent.is_dir():
-        raise UsageError(f"the folder {output.parent} of the output is missing; make it first")
+    if out.suffix == ".safetensors":
+        check_output(out)
+    elif not out.resolve().parent.is_dir():
+        raise UsageError(f"the folder {out.parent} of the output is missing; make it first")
     chosen = choose_average(run, length=length, images=images, resolution=resolution)
-    write_average(chosen, run, output, dtype=kinds[dtype])
+    write_average(chosen, run, out, dtype=kinds[dtype])
     if chosen.fit.error > _POOR_FIT:
         print(
             f"calotype: the profile is off by {chosen.fit.error:.0%}; more snapshots (a smaller "
@@ -59,7 +57,7 @@ def ema(
             file=sys.stderr,
         )
     facts = {
-        "file": str(output),
+        "file": str(out),
         "resolution": chosen.stage.config.resolution,
         "images": chosen.images,
         "length": length,
@@ -70,7 +68,7 @@ def ema(
         print(json.dumps(facts))
         return
     print(
-        f"{output}: {facts['resolution']} pixels, average of length {length:g} ending at "
+        f"{out}: {facts['resolution']} pixels, average of length {length:g} ending at "
         f"{chosen.images} images, from {chosen.snapshots} snapshots "
         f"(profile error {chosen.fit.error:.2%})"
     )

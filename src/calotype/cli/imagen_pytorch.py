@@ -61,8 +61,10 @@ class ImagenDrawer:
     job = ImagenJob()
 
     def __init__(self, request: DrawRequest, *, quiet: bool) -> None:
+        from calotype.cascade.io import file_sha256
         from calotype.cascade.runtime import choose_runtime
         from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, load
+        from calotype.interop.imagen_pytorch.files import WEIGHTS_FILE
         from calotype.interop.imagen_pytorch.imagen import change_steps
 
         _refuse(request)
@@ -86,7 +88,8 @@ class ImagenDrawer:
             "return_pil_images": True,
             "use_tqdm": not quiet,
         }
-        self._name = Path(str(request.model)).name
+        folder = Path(str(request.model))
+        self._name, self._weights = folder.name, file_sha256(folder / WEIGHTS_FILE)
 
     def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> ImagenPlan:
         """Check the captions; nothing is computed."""
@@ -122,7 +125,11 @@ class ImagenDrawer:
             "caption": plan.captions[row],
             "negative_caption": None,
             "seed": plan.seeds[row],
-            "model": {"name": self._name, "text_encoder": self.model.lazy_text.spec},
+            "model": {
+                "name": self._name,
+                "text_encoder": self.model.lazy_text.spec,
+                "weights": self._weights,
+            },
             "stages": [
                 {
                     "resolution": side,
@@ -139,6 +146,9 @@ class ImagenDrawer:
 def _refuse(request: DrawRequest) -> None:
     given = {
         "WIDTHxHEIGHT as --size": isinstance(request.size, tuple),
+        "--width": request.width is not None,
+        "--height": request.height is not None,
+        "--sampler": request.sampler is not None,
         "--variety": request.variety is not None,
         "--stage-option": bool(request.stage_options),
         "--negative": request.negative is not None,

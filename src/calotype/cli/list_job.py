@@ -4,35 +4,32 @@ The list is cut into shards of a fixed number of pictures, and a shard is drawn 
 whoever has it: its pictures do not depend on who that is. Each is written under another name and
 then renamed. A picture that is there with the recipe it would get is not written again, and a
 shard of such pictures is not drawn; of a shard that was broken off all are drawn again, so that
-the rest comes out of the batch that it would have come out of.
+the rest comes out of the batch that it would have come out of. Any other file that has the name of
+one is refused, before anything is drawn.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calotype.cascade.png import read_recipe, write_png
 from calotype.cli.draw_job import Drawer, DrawJob
-from calotype.cli.drawing import numbered_name
+from calotype.cli.outputs import Output, holds_image, numbered_name
 from calotype.cli.prompts import PromptFile, PromptShard, PromptShards, shard_captions
 from calotype.data.work import work_over
-from calotype.errors import CalotypeError
-from calotype.storage.files import write_file
+from calotype.storage.files import temporary_of
 
 if TYPE_CHECKING:
     from calotype.cascade.cascade import Preview
 
 _STALE_SECONDS = 3600.0
-_DECIDING = ("kind", "caption", "negative_caption", "seed", "model", "stages", "loras")
-_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of any PNG
 OWN = ("caption", "negative_caption", "seed")
 """Of a recipe, what each picture has of its own."""
 
@@ -47,6 +44,7 @@ class ListJob:
         repeats: pictures of each, with seeds `seed`, `seed` + 1, ...
         seed: of the first picture.
         output: name that the pictures' names are made of, absolute.
+        replace: whether `output` may be replaced: it was given, and for one picture.
         write_captions: write a text file beside each picture.
     """
 
@@ -55,12 +53,32 @@ class ListJob:
     repeats: int
     seed: int
     output: Path
+    replace: bool = False
     write_captions: bool = False
 
     @property
     def total(self) -> int:
         """Number of pictures."""
         return self.prompts.captions * self.repeats
+
+    def place(self, number: int) -> Output:
+        """Where a picture goes."""
+        name = numbered_name(self.output, number, self.total)
+        return Output((name,), replace=self.replace, write_caption=self.write_captions)
+
+    def check(self, recipe: dict[str, Any]) -> None:
+        """Refuse files that have the name of a picture of the list, and are not that picture.
+
+        Args:
+            recipe: of any of its pictures.
+
+        Raises:
+            UsageError: there is one.
+        """
+        captions = (text for text in self.prompts.read() for _ in range(self.repeats))
+        for number, caption in enumerate(captions):
+            seed = self.seed + number % self.repeats
+            self.place(number).check({**recipe, "caption": caption, "seed": seed})
 
     def shards(self, size: int | None = None) -> PromptShards:
         """The list in shards of `size` pictures; None = as many as are drawn together."""
@@ -94,34 +112,19 @@ class ShardDrawer:
         captions = shard_captions(job.prompts, shard, repeats=job.repeats)
         plan = drawer.plan(captions, [job.seed + number % job.repeats for number in numbers])
         recipes = [drawer.recipe(plan, row) for row in range(shard.count)]
-        names = [numbered_name(job.output, number, job.total) for number in numbers]
-        missing = [row for row, name in enumerate(names) if not _is_there(name, recipes[row])]
-        if job.write_captions:  # before the pictures: where one is, its caption is
-            wanted = set(missing)
-            for row, (name, caption) in enumerate(zip(names, captions, strict=True)):
-                text = name.with_suffix(".txt")
-                if row in wanted or not text.exists():
-                    write_file(text, caption.encode("utf-8", "replace"))
+        places = [job.place(number) for number in numbers]
+        missing = []
+        for row, place in enumerate(places):
+            if not holds_image(place.names[0], recipes[row], whole=True):
+                place.check(recipes[row])  # the list's check was before others began theirs
+                missing.append(row)
+            elif job.write_captions and not place.names[0].with_suffix(".txt").exists():
+                place.write_text(place.names[0], recipes[row])
         pictures = drawer.draw(plan, self._show) if missing else []
         for row in missing:
-            write_png(names[row], pictures[row], recipes[row])
+            places[row].write(pictures[row], recipes[row])
         common = {key: value for key, value in recipes[0].items() if key not in OWN}
         return ShardDrawn(len(missing), shard.count - len(missing), common)
-
-
-def _is_there(path: Path, recipe: dict[str, Any]) -> bool:
-    """Whether a whole picture with this recipe is there; who computed it does not matter."""
-    try:
-        found = read_recipe(path)
-        with path.open("rb") as file:
-            file.seek(-len(_END), os.SEEK_END)
-            whole = file.read() == _END
-    except (CalotypeError, OSError):
-        return False
-    if not whole:
-        return False
-    wanted = json.loads(json.dumps(recipe))
-    return all(found.get(key) == wanted.get(key) for key in _DECIDING)
 
 
 def draw_list(
@@ -168,10 +171,12 @@ _kept: list[ShardDrawer] = []
 
 def _remove_stale_files(output: Path) -> None:
     """Remove what killed writers left; files touched in the last hour may be in use."""
+    stem, ending = re.escape(output.stem), re.escape(output.suffix)
+    own = re.compile(rf"{stem}(-[0-9]+)?({ending}|\.txt)")
     with os.scandir(output.parent) as entries:
         for entry in entries:
-            if not (entry.name.startswith(f".{output.stem}") and entry.name.endswith(".tmp")):
+            if not own.fullmatch(temporary_of(entry.name) or ""):
                 continue
             with contextlib.suppress(OSError):
-                if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
                     os.unlink(entry.path)

@@ -78,7 +78,6 @@ def apply_loras(
     requests = [parse_lora(text) for text in texts or ()]
     if not requests:
         return []
-    from calotype.cascade.io import file_sha256
     from calotype.cascade.lora import LoraStack, load_lora
 
     stack = LoraStack(cascade.stages, merged=merged)
@@ -91,8 +90,7 @@ def apply_loras(
                 f"{request.path} is of a {lora.resolution} pixel stage; expected one of "
                 f"{sorted(known)}"
             )
-        digest = file_sha256(request.path)
-        notes.append({"file": request.path.name, "sha256": digest, "weight": request.weight})
+        notes.append(_note(request))
         if lora.resolution not in loaded:
             continue
         stack.add(lora, request.weight)
@@ -103,6 +101,27 @@ def apply_loras(
                 file=sys.stderr,
             )
     return notes
+
+
+def lora_notes(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """What `apply_loras` returns, without a cascade.
+
+    Raises:
+        UsageError: a file is missing, or is none.
+    """
+    from calotype.cascade.lora import load_lora
+
+    requests = [parse_lora(text) for text in texts]
+    for request in requests:
+        load_lora(request.path)
+    return [_note(request) for request in requests]
+
+
+def _note(request: LoraRequest) -> dict[str, Any]:
+    from calotype.cascade.io import file_sha256
+
+    digest = file_sha256(request.path)
+    return {"file": request.path.name, "sha256": digest, "weight": request.weight}
 
 
 def check_like(recipe: Mapping[str, Any] | None, texts: Sequence[str] | None) -> None:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from calotype.config import SamplingConfig, override
 from calotype.errors import ConfigError, UsageError
@@ -41,10 +42,20 @@ Dtype = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first picture, 0 to 2^63-1.")]
-Output = Annotated[
+Out = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="PNG to write, in an existing folder.", show_default=False),
+    typer.Option("-o", "--out", help="PNG to write, in an existing folder.", show_default=False),
 ]
+
+
+class OutCommand(TyperCommand):
+    """A command that takes `--output`, as some were told it before, for its `--out`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read every `--output` before a "--" as `--out`."""
+        end = args.index("--") if "--" in args else len(args)
+        words = [re.sub(r"\A--output(?==|\Z)", "--out", word) for word in args[:end]]
+        return super().parse_args(ctx, [*words, *args[end:]])
 
 
 def check_seed(seed: int, count: int = 1) -> None:
@@ -68,6 +79,7 @@ def sampling_settings(
     defaults: Mapping[int, SamplingConfig],
     *,
     steps: int | None = None,
+    sampler: str | None = None,
     guidance: float | None = None,
     variety: float | None = None,
     stage_options: Sequence[str] | None = None,
@@ -77,6 +89,7 @@ def sampling_settings(
     Args:
         defaults: by resolution, coarse to fine.
         steps: of the first stage.
+        sampler: of the first stage.
         guidance: weight of the first stage.
         variety: of the first stage, which has to start from a draft.
         stage_options: texts such as "256:steps=8,aug_level=0.2".
@@ -88,6 +101,11 @@ def sampling_settings(
     first = next(iter(settings))
     if steps is not None:
         settings[first] = replace(settings[first], steps=steps, timesteps=None)
+    if sampler is not None:
+        known = get_args(get_type_hints(SamplingConfig)["sampler"])
+        if sampler not in known:
+            raise ConfigError(f"got --sampler {sampler!r:.80}; expected one of {list(known)}")
+        settings[first] = override(settings[first], [f'sampler="{sampler}"'])
     if guidance is not None:
         settings[first] = replace(settings[first], guidance_weight=guidance)
     if variety is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, overload
 
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.reading import open_regular
 
 _UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
@@ -141,7 +142,9 @@ def open_prompts(path: Path, *, shared: Path | None = None) -> Iterator[PromptFi
             state = name.stat()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"cannot read {path}: {reason}; name a text file") from error
+            raise UsageError(
+                f"cannot read {path}: {reason}; name a text file, or - for the input"
+            ) from error
         if first is None:
             raise UsageError(f"{path} holds no caption; expected one a line")
         yield PromptFile(name, state.st_size, state.st_mtime_ns, count, first)
@@ -152,7 +155,7 @@ def _captions(path: Path, offset: int) -> Iterator[tuple[int, str]]:
 
     Only line feeds end a caption: str.splitlines would also cut at exotic separators.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         encoding = _UTF_16.get(file.read(2), "utf-8")
         file.seek(offset)
         for line in file if encoding == "utf-8" else _wide_lines(file, encoding):

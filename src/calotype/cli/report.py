@@ -14,9 +14,9 @@ from calotype.errors import UsageError
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run, finished or going on.")],
-    output: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="HTML file; RUN/report.html if not given."),
+        typer.Option("-o", "--out", help="HTML file; RUN/report.html if not given."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -26,7 +26,7 @@ def report(
 
     if not run.is_dir():
         raise UsageError(f"got {run}, which is no folder; expected that of a training run")
-    path = run / "report.html" if output is None else output
+    path = run / "report.html" if out is None else out
     check_output(path)
     size = write_report(run, path)
     if as_json:

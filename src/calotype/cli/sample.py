@@ -14,13 +14,7 @@ import typer
 
 from calotype.cli.data.progress import counting
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpu_share
-from calotype.cli.drawing import (
-    DrawRequest,
-    contact_sheet,
-    numbered_name,
-    output_names,
-    progress,
-)
+from calotype.cli.drawing import DrawRequest, contact_sheet, progress
 from calotype.cli.imagen_pytorch import ImagenDrawer, is_converted
 from calotype.cli.loras import Loras, MergeLora
 from calotype.cli.options import (
@@ -29,13 +23,21 @@ from calotype.cli.options import (
     Json,
     Model,
     Negative,
-    Output,
+    Out,
     StageOptions,
     Threads,
     check_seed,
     parse_size,
 )
+from calotype.cli.outputs import (
+    check_output_name,
+    default_output,
+    few_outputs,
+    name_with_id,
+    numbered_name,
+)
 from calotype.cli.prompts import open_prompts
+from calotype.cli.visible import visible
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,16 +55,22 @@ def sample(
     captions: Annotated[
         list[str] | None, typer.Argument(help="What to draw; '' draws without a caption.")
     ] = None,
-    output: Output = None,
+    out: Out = None,
     model: Model = None,
     count: Annotated[
         int, typer.Option("-n", help="Pictures a caption, with seeds s, s+1, ...")
     ] = 1,
     seed: Annotated[
-        int | None,
-        typer.Option(help="Seed of the first picture, 0 to 2^63-1; 0 if not given."),
+        int | None, typer.Option(help="Seed of the first image, 0 to 2^63-1; 0 if not given.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the base stage.")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Sampler of the base stage: ddpm, ddim, dpmpp_2m, dpmpp_2m_sde or heun; the "
+            "model's own if not given."
+        ),
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Guidance weight of the base stage; 1 = off.")
     ] = None,
@@ -77,6 +85,11 @@ def sample(
         str | None,
         typer.Option(help="Resolution of the last stage drawn (64, 256, 1024), or WIDTHxHEIGHT."),
     ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(help="Width in pixels; a side that is not given is the model's last stage's."),
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Height in pixels.")] = None,
     stage_option: StageOptions = None,
     negative: Negative = None,
     lora: Loras = None,
@@ -126,7 +139,7 @@ def sample(
     first = seed if seed is not None else (0 if recipe is None else int(recipe["seed"]))
     check_seed(first, count)
     order = _Order(
-        output=output,
+        output=out,
         seed=first,
         count=count,
         grid=grid,
@@ -142,7 +155,10 @@ def sample(
         negative=negative,
         model=model,
         size=None if size is None else parse_size(size),
+        width=width,
+        height=height,
         steps=steps,
+        sampler=sampler,
         guidance=guidance,
         variety=variety,
         stage_options=stage_option,
@@ -157,7 +173,7 @@ def sample(
         _draw_few(_captions(captions, recipe), request, order)
         return
     # Where all machines see it.
-    folder = None if ray is None else (output or Path("x")).resolve().parent
+    folder = None if ray is None else (out or Path("x")).resolve().parent
     with open_prompts(from_file, shared=folder) as prompts:
         if grid or is_converted(model):
             order.check(is_list=False)
@@ -206,10 +222,21 @@ def _read_like(path: Path | None) -> dict[str, Any] | None:
 
 def _captions(given: Sequence[str] | None, recipe: dict[str, Any] | None) -> list[str]:
     if given:
+        _hint_at_quotes(given)
         return list(given)
     if recipe is not None:
         return [recipe["caption"]]
     raise UsageError("got no caption; expected e.g. calotype sample 'a red fox' -o fox.png")
+
+
+def _hint_at_quotes(captions: Sequence[str]) -> None:
+    """Words of one caption that a shell took apart look like captions of one word each."""
+    if len(captions) > 2 and all(caption.split() == [caption] for caption in captions):
+        print(
+            f"calotype: got {len(captions)} captions of one word, and makes an image of each; for "
+            f'one of all words quote them: calotype sample "{visible(" ".join(captions)):.200}"',
+            file=sys.stderr,
+        )
 
 
 def _check_sheet(total: int) -> None:
@@ -220,22 +247,33 @@ def _check_sheet(total: int) -> None:
 def _draw_list(prompts: PromptFile, request: DrawRequest, order: _Order) -> None:
     """Draw what is not there of a list, and say what was."""
     total = prompts.captions * order.count
-    name = output_names(order.output, caption=prompts.first, seed=order.seed, count=1)[0]
+    check_output_name(order.output)
     begin = time.perf_counter()
-    from calotype.cli.draw_job import check_job, on_workers, outline, settle
+    from calotype.cli.draw_job import expected_recipe, on_workers, settle
     from calotype.cli.list_job import ListJob, draw_list
     from calotype.data.work import usable_cores
 
     draw = settle(request)
+    recipe = expected_recipe(draw, prompts.first, order.seed)
+    name = order.output
+    if name is None:  # one for the whole list, found again by the same command
+        name = name_with_id(default_output(recipe).names[0], recipe)
     workers = order.workers
     if workers is None:
         workers = 1 if order.ray is None else usable_cores()
     alone = workers == 1 and order.ray is None
     if not alone:
-        check_job(draw, outline(draw), [prompts.first])  # before any process starts
         draw = on_workers(draw, workers, threads=request.threads, gpus=order.gpus)
-    path, texts = name.resolve(), order.write_captions
-    job = ListJob(draw, prompts, order.count, order.seed, path, write_captions=texts)
+    job = ListJob(
+        draw,
+        prompts,
+        order.count,
+        order.seed,
+        name.resolve(),
+        replace=order.output is not None and total == 1,
+        write_captions=order.write_captions,
+    )
+    job.check(recipe)
     skipped, common = 0, dict[str, Any]()
     with (
         progress(total, quiet=order.as_json or not alone) as show,
@@ -280,9 +318,7 @@ def _draw_few(captions: Sequence[str], request: DrawRequest, order: _Order) -> N
     total = len(captions) * order.count
     if order.grid:
         _check_sheet(total)
-    names = output_names(
-        order.output, caption=captions[0], seed=order.seed, count=1 if order.grid else total
-    )
+    check_output_name(order.output)
     begin = time.perf_counter()
     from calotype.cli.draw_job import Drawer, settle
 
@@ -293,9 +329,20 @@ def _draw_few(captions: Sequence[str], request: DrawRequest, order: _Order) -> N
         drawer = Drawer(settle(request))
     texts = [text for text in captions for _ in range(order.count)]
     seeds = [order.seed + i for _ in captions for i in range(order.count)]
-    recipes = _draw(drawer, (texts, seeds), names, order)
+    plan = drawer.plan(texts, seeds)  # errors before computing
+    recipes = [drawer.recipe(plan, row) for row in range(total)]
+    if order.grid and total > 1:
+        names = [_draw_sheet(drawer, recipes, plan.stages[-1].shown, order)]
+    else:
+        outputs = few_outputs(order.output, recipes, write_captions=order.write_captions)
+        names = [
+            output.write(pixels, recipe)
+            for output, pixels, recipe in zip(
+                outputs, _draw(drawer, recipes, order), recipes, strict=True
+            )
+        ]
     report = _report(names, recipes)
-    if len(names) == 1 and total > 1:
+    if len(names) < total:
         report["kind"] = "grid"
     if order.as_json:
         print(json.dumps({**report, "seconds": round(time.perf_counter() - begin, 3)}))
@@ -304,41 +351,25 @@ def _draw_few(captions: Sequence[str], request: DrawRequest, order: _Order) -> N
         print(name)
 
 
-def _draw(
-    drawer: Any,
-    wanted: tuple[list[str], list[int]],
-    names: Sequence[Path],
-    order: _Order,
-) -> list[dict[str, Any]]:
-    """Draw in groups that fit in memory, and write each group as it is done; the recipes."""
-    from calotype.cascade.png import write_png
-    from calotype.storage.files import write_file
+def _draw(drawer: Any, recipes: Sequence[dict[str, Any]], order: _Order) -> Iterator[np.ndarray]:
+    """The pictures of recipes, (H, W, 3) uint8, drawn in groups that fit in memory."""
+    with progress(len(recipes), quiet=order.as_json) as show:
+        for start in range(0, len(recipes), drawer.job.group):
+            group = recipes[start : start + drawer.job.group]
+            plan = drawer.plan([one["caption"] for one in group], [one["seed"] for one in group])
+            yield from drawer.draw(plan, show)
 
-    captions, seeds = wanted
-    shown = drawer.plan(captions, seeds).stages[-1].shown  # errors before computing
-    one_file = len(names) == 1 and len(captions) > 1
-    if one_file and shown[0] * shown[1] * len(captions) > _MAX_SHEET_PIXELS:
+
+def _draw_sheet(
+    drawer: Any, recipes: Sequence[dict[str, Any]], size: tuple[int, int], order: _Order
+) -> Path:
+    """Draw pictures of one size, height and width, into one sheet; its name."""
+    if size[0] * size[1] * len(recipes) > _MAX_SHEET_PIXELS:
         raise UsageError("got --grid with too many pictures for one sheet; use a smaller --size")
-    sheet: list[np.ndarray] = []
-    recipes: list[dict[str, Any]] = []
-    with progress(len(captions), quiet=order.as_json) as show:
-        for start in range(0, len(captions), drawer.job.group):
-            rows = slice(start, start + drawer.job.group)
-            plan = drawer.plan(captions[rows], seeds[rows])
-            for row, pixels in enumerate(drawer.draw(plan, show)):
-                recipe = drawer.recipe(plan, row)
-                recipes.append(recipe)
-                if one_file:
-                    sheet.append(pixels)
-                    continue
-                if order.write_captions:
-                    text = recipe["caption"].encode("utf-8", "replace")
-                    write_file(names[start + row].with_suffix(".txt"), text)
-                write_png(names[start + row], pixels, recipe)
-    if one_file:
-        pictures = [{"caption": r["caption"], "seed": r["seed"]} for r in recipes]
-        write_png(names[0], contact_sheet(sheet), {**recipes[0], "kind": "grid", "of": pictures})
-    return recipes
+    pictures = [{"caption": one["caption"], "seed": one["seed"]} for one in recipes]
+    recipe = {**recipes[0], "kind": "grid", "of": pictures}
+    output = few_outputs(order.output, [recipe], write_captions=False)[0]
+    return output.write(contact_sheet(list(_draw(drawer, recipes, order))), recipe)
 
 
 def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -27,7 +27,9 @@ def train(
         Path | None,
         typer.Option(help="Folder of pictures or Parquet shards.", show_default=False),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of the run.", show_default=False)
+    ] = None,
     images: Annotated[
         int | None, typer.Option(help="Length of the run in pictures, per stage.")
     ] = None,
@@ -189,7 +191,7 @@ def _readable(value: Any) -> str:
 
 def assemble(
     runs: Annotated[list[Path], typer.Argument(help="Runs, from the base to the finest stage.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Cascade folder to write.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Cascade folder to write.")],
     name: Annotated[str | None, typer.Option(help="Name of the cascade.")] = None,
     dtype: Annotated[
         str, typer.Option(help="float16 or float32 weights in the files.")
@@ -203,6 +205,6 @@ def assemble(
     kinds = {"float16": torch.float16, "float32": torch.float32}
     if dtype not in kinds:
         raise UsageError(f"got dtype {dtype!r}; expected one of {list(kinds)}")
-    if not output.resolve().parent.is_dir():
-        raise UsageError(f"the folder {output.parent} of the output is missing; make it first")
-    print(join(runs, output, name=output.name if name is None else name, dtype=kinds[dtype]))
+    if not out.resolve().parent.is_dir():
+        raise UsageError(f"the folder {out.parent} of the output is missing; make it first")
+    print(join(runs, out, name=out.name if name is None else name, dtype=kinds[dtype]))

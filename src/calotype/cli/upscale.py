@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.drawing import output_names, progress, watch
+from calotype.cli.drawing import progress, watch
 from calotype.cli.loras import Loras, MergeLora, apply_loras
 from calotype.cli.options import (
     Device,
     Dtype,
     Json,
     Model,
-    Output,
+    Out,
     Seed,
     StageOptions,
     Threads,
     check_seed,
     sampling_settings,
 )
+from calotype.cli.outputs import Output, check_output_name, output_with_id
 from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def upscale(
         str | None,
         typer.Argument(help="What it shows; a picture of calotype's own tells it.", metavar="TEXT"),
     ] = None,
-    output: Output = None,
+    out: Out = None,
     model: Model = None,
     seed: Seed = 0,
     size: Annotated[
@@ -53,17 +54,17 @@ def upscale(
     threads: Threads = None,
 ) -> None:
     """Enlarge a picture with the super-resolution stages."""
-    if output is None:
-        output = Path(f"{picture.stem}-upscaled.png")
     check_seed(seed)
-    name = output_names(output, caption="", seed=seed, count=1)[0]
-    pixels = _read_picture(picture)
+    check_output_name(out)
+    from calotype.cascade.pixels import as_images
+
+    pixels = as_images(picture)
     text = _caption_of(picture) if caption is None else caption
     begin = time.perf_counter()
     from calotype.cascade import Cascade, choose_runtime
+    from calotype.cascade.io import file_sha256
     from calotype.cascade.pixels import to_pixels
     from calotype.cascade.plan import plan_upscale
-    from calotype.cascade.png import write_png
     from calotype.cascade.recipe import picture_recipe
 
     cascade = Cascade.load(model)
@@ -76,17 +77,21 @@ def upscale(
     loras = apply_loras(cascade, lora, known=list(defaults), merged=merge_lora)
     runtime = choose_runtime(device, dtype, threads)
     runtime.apply(cascade.stages, cascade.prior)
+    recipe: dict[str, Any] = picture_recipe(cascade, plan, 0, runtime)
+    for stage in recipe["stages"]:
+        stage["sampling"] = _plain(settings[stage["resolution"]])
+    recipe |= {"kind": "upscale", "source": picture.name, "source_sha256": file_sha256(picture)}
+    recipe |= {"loras": loras} if loras else {}
+    place = output_with_id(Path(f"{picture.stem}-upscaled.png"), recipe)
+    if out is not None:
+        place = Output((out,), replace=True)
+    place.check(recipe)
     steps = cascade.upscale_steps(
         pixels, [text], seeds=[seed], stop_at=size, sampling={r: settings[r] for r in drawn}
     )
     with progress(1, quiet=as_json) as show:
         result = watch(steps, show)
-    recipe: dict[str, Any] = picture_recipe(cascade, plan, 0, runtime)
-    for stage in recipe["stages"]:
-        stage["sampling"] = _plain(settings[stage["resolution"]])
-    recipe |= {"kind": "upscale", "source": picture.name}
-    recipe |= {"loras": loras} if loras else {}
-    write_png(name, to_pixels(result.images[-1])[0], recipe)
+    name = place.write(to_pixels(result.images[-1])[0], recipe)
     seconds = round(time.perf_counter() - begin, 3)
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)
 
@@ -119,31 +124,3 @@ def _caption_of(picture: Path) -> str:
     except CalotypeError:
         return ""
     return caption if isinstance(caption, str) else ""
-
-
-def _read_picture(path: Path) -> Tensor:
-    """A picture file as (1, 3, H, W) in [-1, 1], upright, on white where it is transparent."""
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    from calotype.cascade.pixels import from_pixels
-    from calotype.cascade.sizes import MAX_PIXELS
-    from calotype.data.pictures import FORMATS, to_rgba
-
-    try:
-        with Image.open(path, formats=FORMATS) as opened:
-            width, height = opened.size
-            if width * height > MAX_PIXELS:
-                raise UsageError(
-                    f"got a picture of {width}x{height}; expected at most 2048x2048: shrink it"
-                )
-            upright = Image.fromarray(to_rgba(opened))
-    except UsageError:
-        raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} is no picture that can be read; name another") from error
-    except Exception as error:  # decoders raise nearly anything on hostile bytes
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read {path}: {reason}; name a picture") from error
-    white = Image.new("RGBA", upright.size, "white")
-    return from_pixels(np.asarray(Image.alpha_composite(white, upright).convert("RGB"))[None])

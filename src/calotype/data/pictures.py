@@ -11,8 +11,9 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from calotype.cascade.image_files import FORMATS, to_rgba
 from calotype.data.fast_png import decode_ordinary_png, png_size
 from calotype.errors import CalotypeError
 
@@ -21,10 +22,6 @@ MAX_PIXELS = 89_000_000
 
 MIN_SIDE = 2
 """Pictures with a shorter side teach nothing and are mostly tracking pixels."""
-
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
-"""What Pillow may open, for it decides by a file's bytes and not by its name. It would hand others,
-such as PostScript, to programs that run what is in them."""
 
 SUFFIXES = frozenset(
     (".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .tga").split()
@@ -83,31 +80,3 @@ def _check_size(width: int, height: int) -> None:
         raise BrokenPicture(
             f"decompression bomb: got {width}x{height} pixels; expected at most {MAX_PIXELS:,}"
         )
-
-
-def to_rgba(picture: Image.Image) -> NDArray[np.uint8]:
-    """An opened picture as straight-alpha RGBA, upright; decoders raise nearly anything."""
-    orientation = picture.getexif().get(0x0112, 1)
-    picture.load()
-    upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        return _from_deep_grey(np.asarray(upright))
-    if upright.mode == "CMYK":
-        upright = upright.convert("RGB")  # Pillow has no direct way to RGBA.
-    if upright.mode != "RGBA":
-        upright = upright.convert("RGBA")
-    return np.asarray(upright)
-
-
-def _from_deep_grey(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey of 16 bits, or float, to RGBA: Pillow's own conversion would clip instead of scale."""
-    values = grey.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise BrokenPicture("has pixels that are not finite")
-    if grey.dtype.kind == "f":
-        top = 1.0 if values.max() <= 1 else 255.0
-    else:
-        top = 65535.0 if values.max() <= 65535 else float(2**31 - 1)
-    rgba = np.full((*grey.shape, 4), 255, np.uint8)
-    rgba[..., :3] = np.rint(np.clip(values / top, 0, 1) * 255)[..., None]
-    return rgba

@@ -7,6 +7,7 @@ what the imports took.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,19 @@ def _plain(value: Any, budget: Budget, depth: int = 0) -> Any:
     return f"<{type(value).__name__}>"
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong with a file; torch's own words would advise to run what is in it."""
+    text = f"{type(error).__name__}: {error}"
+    if "memory" in text:
+        return "it wants more memory than its size allows"
+    if "weights_only" not in text and "Weights only" not in text:
+        return text
+    named = re.search(r"GLOBAL ([\w.]{1,80})", text)
+    if named is None:
+        return "it is damaged, or no pickle of plain weights"
+    return f"it holds {named[1]}, which is no tensor or plain value; nothing of it was run"
+
+
 def main(arguments: list[str]) -> int:
     """Do it; an error is one JSON object on stdout and exit code 1."""
     path, folder, limit = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
@@ -134,9 +148,7 @@ def main(arguments: list[str]) -> int:
         print(json.dumps({"error": "it wants more memory than its size allows"}))
         return 1
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        if "memory" in reason:
-            reason = "it wants more memory than its size allows"
+        reason = _reason(error)
         print(json.dumps({"error": reason[:1000]}))
         return 1
     return 0

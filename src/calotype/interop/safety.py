@@ -20,6 +20,7 @@ from torch import Tensor
 
 from calotype.cascade.io import read_header as safetensors_header
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.storage.reading import read_regular
 
 JSON_LIMIT = 64_000_000
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1, "I8": 1}
@@ -91,10 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CalotypeError: missing, too large, or no JSON object.
     """
     try:
-        size = path.stat().st_size
-        if size > JSON_LIMIT:
-            raise CalotypeError(f"{path} has {size} bytes; expected settings below {JSON_LIMIT}")
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_regular(path, most_bytes=JSON_LIMIT))
     except OSError as error:
         raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
     except (ValueError, RecursionError) as error:

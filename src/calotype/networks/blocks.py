@@ -83,8 +83,13 @@ def nearest_up(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def same_size(x: Tensor) -> Tensor:
+    """Keep the resolution."""
+    return x
+
+
 RESAMPLERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
+    "none": same_size,  # no lambda: networks are pickled
     "down": avg_down,
     "up": nearest_up,
 }

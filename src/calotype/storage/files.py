@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -25,6 +26,8 @@ _ADVICE = {
     errno.EROFS: "choose a folder you may write to",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.tmp", re.DOTALL)  # as `_beside` makes them
 
 
 def write_error(path: Path, error: Exception) -> CalotypeError:
@@ -95,25 +98,37 @@ def check_holds_only(folder: Path, own: Collection[str], *, what: str, marker: s
         )
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write `data` to `path`, all or nothing.
+
+    Args:
+        path: of the file.
+        data: all of it.
+        replace: whether it may take the place of a file; no two processes write the same new one.
 
     Raises:
         UsageError: it is a device or a FIFO.
         CalotypeError: the disk is full, or the folder cannot be written to.
+        FileExistsError: something is there and is not to be replaced.
     """
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
 
-    write_with(path, write)
+    write_with(path, write, replace=replace)
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
+def write_with(path: Path, write: Callable[[Path], object], *, replace: bool = True) -> None:
     """Let `write` make a temporary file, then flush it and rename it to `path`.
+
+    Args:
+        path: of the file.
+        write: given the temporary file's name.
+        replace: as for `write_file`.
 
     Raises:
         CalotypeError: as `write_file`.
+        FileExistsError: as `write_file`.
     """
     _refuse_device(path)
     temporary = _beside(path, "tmp")
@@ -123,11 +138,13 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         temporary.chmod(mode)
         _flush(temporary)
+        if not replace:  # the name is taken first, by one process alone, as every system can
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         os.replace(temporary, path)
         sync_folder(path.parent)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, CalotypeError):
+        if isinstance(error, CalotypeError | FileExistsError):
             raise
         raise write_error(path, error) from error
     except BaseException:  # Ctrl-C
@@ -177,6 +194,15 @@ def _refuse_device(path: Path) -> None:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UsageError(f"got output {path}, which is a device or a FIFO; expected a file name")
+
+
+def temporary_of(name: str) -> str | None:
+    """What a temporary file of `write_with` was to become, from its name; None if it is not ours.
+
+    Of a name above 100 bytes it is the beginning.
+    """
+    found = _TEMPORARY.fullmatch(name)
+    return None if found is None else found[1]
 
 
 def _beside(path: Path, ending: str) -> Path:

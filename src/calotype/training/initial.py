@@ -11,6 +11,7 @@ from torch import Tensor
 from calotype.cascade.find import NoCascade, find_cascade
 from calotype.cascade.io import STAGE_FILE, read_cascade_file
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.reading import check_regular
 
 _WEIGHTS = "weights.safetensors"
 
@@ -24,6 +25,7 @@ def initial_weights(path: Path, *, resolution: int) -> dict[str, Tensor]:
     """
     file = _weights_file(path, resolution)
     try:
+        check_regular(file)
         return {name: tensor.float() for name, tensor in load_file(file).items()}
     except (OSError, SafetensorError) as error:
         raise CalotypeError(f"cannot read the weights {file}: {error}; copy them again") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from calotype.errors import CalotypeError
+from calotype.storage.files import write_file
 
 
 class JsonLines:
@@ -79,12 +80,7 @@ def cut_back(path: Path, images: int) -> int:
             else:
                 dropped += 1
     if dropped:
-        fresh = path.with_name(path.name + ".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.writelines(kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
+        write_file(path, "".join(kept).encode())
     return dropped
 
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from calotype.cascade.lora import METADATA
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.files import write_error, write_with
+from calotype.storage.reading import check_regular
 from calotype.training.shards import own_part, spread_like, whole
 
 LENGTHS = (0.05, 0.10)
@@ -210,6 +211,7 @@ def find_snapshots(run: Path) -> list[EmaSnapshot]:
 
 def _read_facts(path: Path) -> EmaSnapshot:
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[METADATA])
         if facts["format"] != _FORMAT:

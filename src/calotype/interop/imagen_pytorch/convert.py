@@ -23,6 +23,8 @@ from calotype.interop.imagen_pytorch.infer import NOT_IN_WEIGHTS, infer_unet
 from calotype.interop.imagen_pytorch.keys import own_name
 from calotype.interop.imagen_pytorch.unet import Unet
 from calotype.interop.pickles import unpickled
+from calotype.interop.safety import JSON_LIMIT
+from calotype.storage.reading import read_regular
 
 # Arguments that package ignores: whatever a checkpoint says, its weights are made like this.
 _AS_IGNORED = {
@@ -68,7 +70,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_regular(path, most_bytes=JSON_LIMIT))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read {path} as JSON: {error}; {_EXAMPLE}") from error
     if not isinstance(data, dict):

@@ -22,7 +22,9 @@ from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen
 from calotype.interop.imagen_pytorch.options import to_json
 from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.unet import Unet
+from calotype.interop.safety import JSON_LIMIT
 from calotype.storage.files import check_holds_only, new_folder, write_file, write_with
+from calotype.storage.reading import open_regular, read_regular
 from calotype.text import TextEncoder, build_text_encoder
 
 FORMAT = 1
@@ -140,8 +142,8 @@ def load(folder: str | Path, *, text_encoder: TextEncoder | str | None = None) -
     """
     folder = Path(folder)
     try:
-        data = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = json.loads(read_regular(folder / SETTINGS_FILE, most_bytes=JSON_LIMIT))
+    except (OSError, ValueError, RecursionError) as error:
         raise CalotypeError(f"cannot read {folder / SETTINGS_FILE}: {error}") from error
     data = _mapping(data, SETTINGS_FILE)
     if data.get("format") != FORMAT:
@@ -198,7 +200,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _opened(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(2)
         if start[:2] == b"PK" or start[:1] == b"\x80":
             raise CalotypeError(

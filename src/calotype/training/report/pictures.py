@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from calotype.storage.reading import read_regular
 from calotype.training.report.record import RunRecord
 
 MOST_FRAMES = 24
 """Sheets of a stage that are shown: evenly chosen, the first and the last among them."""
+_MOST_BYTES = 2**30
 _KEPT_BYTES = 200_000
 _LARGEST_SIDE = 1400
 _QUALITY = 85
@@ -91,7 +93,7 @@ def _captions(run: RunRecord, size: int) -> tuple[str, ...]:
 def _frame(images: int, path: Path) -> Frame | None:
     """The sheet at its size where the file is small, else a smaller JPEG; None if unreadable."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, most_bytes=_MOST_BYTES)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             if len(data) <= _KEPT_BYTES:
                 picture.verify()

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calotype.errors import UsageError
+from calotype.storage.reading import open_regular, read_regular
 from calotype.training.checkpoint import checkpoints, read_state
 from calotype.training.level_losses import BINS
 
@@ -37,6 +38,7 @@ NUMBERS = (
     "flops_share_of_peak",
 )
 _MAPPINGS = ("loss_by_level", "images_by_level")
+_MOST_JSON_BYTES = 64_000_000
 _NAN = float("nan")
 
 
@@ -152,7 +154,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The finished lines of a log that say at how many pictures they were written."""
     if not path.is_file():
         return
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for text in file:
             try:
                 line = json.loads(text)
@@ -164,7 +166,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_regular(path, most_bytes=_MOST_JSON_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -1,0 +1,91 @@
+"""Image files of others, and images that other programs hold, as pixels; loads no torch."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from calotype.errors import UsageError
+from calotype.storage.reading import read_regular
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+"""What Pillow may open, for it decides by a file's bytes and not by its name. It would hand others,
+such as PostScript, to programs that run what is in them."""
+
+_MAX_BYTES = 2**30
+
+
+def read_image(path: Path, *, most_pixels: int) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3) uint8, upright, on white where it is transparent.
+
+    Raises:
+        UsageError: it cannot be read, or has more pixels.
+    """
+    try:
+        data = read_regular(path, most_bytes=_MAX_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {path}: {reason}; name an image") from error
+    return _decoded(lambda: Image.open(io.BytesIO(data), formats=FORMATS), str(path), most_pixels)
+
+
+def image_pixels(image: Image.Image, *, most_pixels: int) -> NDArray[np.uint8]:
+    """An image of Pillow's as (H, W, 3) uint8; as `read_image`."""
+    return _decoded(lambda: image, "the image", most_pixels)
+
+
+def _decoded(opened: Callable[[], Image.Image], name: str, most_pixels: int) -> NDArray[np.uint8]:
+    try:
+        with warnings.catch_warnings():  # what is wrong is an error of ours, and one line
+            warnings.simplefilter("ignore")
+            image = opened()
+            width, height = image.size
+            if width * height > most_pixels:
+                raise UsageError(
+                    f"got an image of {width}x{height}; expected at most {most_pixels:,} pixels: "
+                    "shrink it"
+                )
+            upright = Image.fromarray(to_rgba(image))
+    except UsageError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{name} is no image that can be read; name another") from error
+    except Exception as error:  # decoders raise nearly anything on hostile bytes
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {name}: {reason}; name an image") from error
+    white = Image.new("RGBA", upright.size, "white")
+    return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))
+
+
+def to_rgba(picture: Image.Image) -> NDArray[np.uint8]:
+    """An opened picture as straight-alpha RGBA, upright; decoders raise nearly anything."""
+    orientation = picture.getexif().get(0x0112, 1)
+    picture.load()
+    upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        return _from_deep_grey(np.asarray(upright))
+    if upright.mode == "CMYK":
+        upright = upright.convert("RGB")  # Pillow has no direct way to RGBA.
+    if upright.mode != "RGBA":
+        upright = upright.convert("RGBA")
+    return np.asarray(upright)
+
+
+def _from_deep_grey(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey of 16 bits, or float, to RGBA: Pillow's own conversion would clip instead of scale."""
+    values = grey.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are not finite")
+    if grey.dtype.kind == "f":
+        top = 1.0 if values.max() <= 1 else 255.0
+    else:
+        top = 65535.0 if values.max() <= 65535 else float(2**31 - 1)
+    rgba = np.full((*grey.shape, 4), 255, np.uint8)
+    rgba[..., :3] = np.rint(np.clip(values / top, 0, 1) * 255)[..., None]
+    return rgba
