@@ -51,7 +51,8 @@ def check_ranges(config: Any) -> None:
     Raises:
         ConfigError: one is out of range, or no number; the message names the field.
     """
-    for name, hint in _ranged(type(config)).items():
+    kind: Any = type(config)
+    for name, hint in _ranged(kind).items():
         _check_range(name, getattr(config, name), hint)
 
 
