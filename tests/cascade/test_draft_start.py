@@ -313,7 +313,7 @@ def test_variety_raises_the_level_geometrically_and_never_lowers_it() -> None:
         ({"start": "draft"}, 'got start="draft" with grid="schedule"; expected grid="karras"'),
         ({"variety": 0.5}, 'got variety=0.5 with start="noise"; expected variety=0, or start='),
         ({**to_dict(FEW), "variety": 1.5}, "got variety=1.5; expected a number from 0.0 to 1.0"),
-        ({**to_dict(FEW), "variety": float("nan")}, "got variety=nan"),
+        ({**to_dict(FEW), "variety": float("nan")}, "variety=nan"),
         ({"start": "image"}, "got SamplingConfig.start='image'; expected one of"),
     ],
 )

@@ -358,7 +358,7 @@ def test_full_sizes(name: str, widths: list[int], blocks: int | list[int], count
         ({"_class_name": "AutoencoderKL"}, "known: \\['UNet2DConditionModel'"),
         ({"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "known pairs"),
         ({"block_out_channels": [32]}, "different lengths"),
-        ({"block_out_channels": ["x", 64]}, "do not fit"),
+        ({"block_out_channels": ["x", 64]}, "got channels='x'"),
         ({"time_embedding_type": "fourier"}, "time_embedding_type"),
         ({"resnet_time_scale_shift": "default"}, "scale_shift"),
         ({"in_channels": 4}, "expected 3 or 6"),

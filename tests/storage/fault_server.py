@@ -1,8 +1,9 @@
 """Runs commands in forked processes and lets one of their file operations fail.
 
-A line of standard input is a request {"words", "root", "fatal", "kind", "output"}, and a line of
-standard output its answer {"code", "operations"}. Operations below `root` are counted; the one with
-the number `fatal` fails as `kind` says: "kill", or the name of an errno. A full disk stays full.
+A line of standard input is a request {"words", "root", "watched", "fatal", "kind", "output"}, and a
+line of standard output its answer {"code", "operations"}. Operations on paths that begin with
+`watched` are counted; the one with the number `fatal` fails as `kind` says: "kill", or the name of
+an errno. A full disk stays full.
 """
 
 import json
@@ -34,7 +35,7 @@ def child(request: dict) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(request["root"])
-    faults = Faults(request["root"] + os.sep, request["fatal"], request["kind"])
+    faults = Faults(request["watched"], request["fatal"], request["kind"])
     faults.install()
     words = request["words"]
     if words[0] == "convert-imagen":
