@@ -186,6 +186,7 @@ def test_from_a_checkpoint_to_pictures_by_command(converted, tmp_path, capsys):
     first = draw("--seed", "4", "--json")
     report = json.loads(capsys.readouterr().out)
     assert report["files"] == [str(first)] and report["pictures"][0]["caption"] == "a cat"
+    assert len(report["model"].pop("weights")) == 64
     assert report["model"] == {"name": "out", "text_encoder": "bytes:12"}
     assert read_recipe(first)["seed"] == 4
     # What the cascade itself draws from that seed.
