@@ -61,6 +61,9 @@ def test_11_runs_cascades_and_stores_are_not_looked_into(tmp_path):
     assert "1 run ignored (run)" in told(data)
     assert "1 cascade ignored (cas)" in told(data)
     assert "1 embedding store ignored (emb)" in told(data)
+    (data / "embeddings" / "0a").mkdir(parents=True)  # where train looks for one
+    (data / "embeddings" / "0a" / "encoder.json").write_text("{}")
+    assert "1 embedding store ignored (emb)" in told(data)
 
 
 def test_11_a_recipe_beside_images_makes_no_run(tmp_path):

@@ -18,6 +18,10 @@ from calotype.data.source import Found
 
 CAPTION_SUFFIX = ".txt"
 _SHARDS = MappingProxyType({".tar": "tar", ".parquet": "Parquet file"})
+STORE_NAME = "embeddings"
+"""Folder of the data in which `train` looks for their captions' embeddings."""
+
+_STORE = "embedding store"
 _RUN_TRACES = frozenset({"log.jsonl", "checkpoints", "grids"})
 
 
@@ -57,7 +61,8 @@ def list_folder(root: Path) -> Listing:
         within = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         kind = _own_kind(folders, files) if within else None
         if kind is not None:
-            listing.ignore(kind, within[:-1])
+            if not (kind == _STORE and within.startswith(f"{STORE_NAME}/")):  # that one is used
+                listing.ignore(kind, within[:-1])
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -108,7 +113,7 @@ def _own_kind(folders: Sequence[str], files: Sequence[str]) -> str | None:
     if "cascade.json" in files:
         return "cascade"
     if "encoder.json" in files:
-        return "embedding store"
+        return _STORE
     if "recipe.json" in files and not _RUN_TRACES.isdisjoint([*folders, *files]):
         return "run"
     return None

@@ -14,6 +14,7 @@ from calotype.cascade.runtime import DTYPES, Runtime
 from calotype.cascade.stage import Stage
 from calotype.config import TrainConfig
 from calotype.data.account import check_account, take_account
+from calotype.data.listing import STORE_NAME
 from calotype.data.open import open_source, validation_source
 from calotype.data.source import AllCaptions, ExampleSource, some_captions
 from calotype.errors import CalotypeError
@@ -76,7 +77,7 @@ class Preparation:
     @property
     def beside(self) -> Path:
         """Where `calotype data embed` puts embedded captions."""
-        return self.data / "embeddings"
+        return self.data / STORE_NAME
 
     def do_first(self, work: Callable[[], None]) -> None:
         """Let the first process work while the others wait.
@@ -113,7 +114,7 @@ class Preparation:
     def embeddings(self, spec: str) -> Path:
         """Folder of embedded captions: beside the data if its encoder fits, else in the run."""
         fits = any(card.spec == spec for card in store_cards(self.beside))
-        return self.beside if fits and os.access(self.beside, os.W_OK) else self.out / "embeddings"
+        return self.beside if fits and os.access(self.beside, os.W_OK) else self.out / STORE_NAME
 
 
 def prepare_job(

@@ -14,8 +14,6 @@ from calotype.errors import UsageError
 if TYPE_CHECKING:
     from calotype.text.shard import Precision
 
-STORE_NAME = "embeddings"
-
 
 def embed(
     data: Annotated[
@@ -49,6 +47,7 @@ def embed(
         raise UsageError(f"got data {data}, which is no folder, and no --out; give --out")
     count, kind = process_count(processes), _precision(precision)
     from calotype.data.embed import EmbedJob, embed_data
+    from calotype.data.listing import STORE_NAME
 
     gpus = gpu_share(gpus_per_worker, ray)
     job = EmbedJob(encoder, data / STORE_NAME if out is None else out, kind, gpus=gpus)
