@@ -1,21 +1,28 @@
 """Running things in a process of their own, with limits, without paying for imports each time.
 
-The child is forked from a test process that has imported everything and computed nothing, so that
-no thread pool is cut in half.
+Children are forked from a server that has imported much and computed nothing: forked from a test
+process, which has, they would wait for threads of its pools that they do not have.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import os
+import pickle
 import resource
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import cloudpickle
 
 MEMORY_BYTES = 3 * 2**30
 """Address space beyond what the test process has mapped; torch maps much and touches little."""
@@ -33,14 +40,75 @@ class Outcome:
 def in_child(
     task: Callable[[], int], folder: Path, *, seconds: float = 30.0, closed: Sequence[int] = ()
 ) -> Outcome:
-    """Call `task` in a forked child whose current folder is `folder`; its result is the code.
+    """Call `task` in a new process whose current folder is `folder`; its result is the code.
 
     Args:
-        task: what to do.
+        task: what to do; sent by cloudpickle.
         folder: also takes the child's streams, `.out` and `.err`, for a moment.
         seconds: it is killed after them.
         closed: numbers of the standard streams that are closed instead.
     """
+    module = sys.modules[task.__module__]  # the server cannot import tests by their names
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return _ask((task, folder, seconds, tuple(closed), dict(os.environ)))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def preload(names: Sequence[str]) -> None:
+    """Let the server import modules, as far as it can."""
+    _ask(list(names))
+
+
+def _ask(request: Any) -> Any:
+    if not _server:
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        _server.append(
+            subprocess.Popen(
+                [sys.executable, "-c", "import apart; apart.serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        )
+    server = _server[0]
+    assert server.stdin is not None and server.stdout is not None
+    cloudpickle.dump(request, server.stdin)
+    server.stdin.flush()
+    return pickle.load(server.stdout)
+
+
+_server: list[subprocess.Popen[bytes]] = []
+
+
+def serve() -> None:
+    """The server's loop; ends with its input."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what anything prints is no answer
+    while True:
+        try:
+            request = pickle.load(requests)
+        except EOFError:
+            return
+        if isinstance(request, list):
+            for name in request:
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+            answer = None
+        else:
+            answer = _fork(*request)
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+def _fork(
+    task: Callable[[], int],
+    folder: Path,
+    seconds: float,
+    closed: Sequence[int],
+    environment: dict[str, str],
+) -> Outcome:
     out, err = folder / ".out", folder / ".err"
     sys.stdout.flush()
     sys.stderr.flush()
@@ -49,12 +117,13 @@ def in_child(
         code = 70
         try:
             os.setsid()
+            os.environ.clear()
+            os.environ.update(environment)
             os.chdir(folder)
             for number, path in ((0, Path(os.devnull)), (1, out), (2, err)):
                 stream = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if number else 0))
                 os.dup2(stream, number)
                 os.close(stream)
-            # pytest's streams go where they were; the child has those of a fresh process.
             for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
                 if number in closed:
                     os.close(number)

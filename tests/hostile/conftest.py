@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -14,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what these tests share
 
-from apart import in_child
+from apart import in_child, preload
 
 MODULES = "modules.txt"
 _RECIPE = {
@@ -82,9 +80,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = in_child(lambda: _build(folder), folder, seconds=120)
     assert outcome.code == 0, outcome
     # What commands import takes most of their time: children find it imported.
-    for name in (folder / MODULES).read_text().split("\n"):
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
+    preload((folder / MODULES).read_text().split("\n"))
     (folder / MODULES).unlink()
     return folder
 
