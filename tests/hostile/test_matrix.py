@@ -284,7 +284,7 @@ NAME_COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 @pytest.mark.parametrize("line", NAME_COMMANDS)
 def test_names(place: Path, line: str, name: str) -> None:
     if name in ("", ".", "..", "/", "~", "-") and ("verify {}" in line or "shard" in line):
