@@ -138,9 +138,10 @@ def write_with(path: Path, write: Callable[[Path], object], *, replace: bool = T
         write(temporary)
         temporary.chmod(mode)
         _flush(temporary)
-        if not replace:  # the name is taken first, by one process alone, as every system can
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _rename_new(temporary, path)
         sync_folder(path.parent)
     except Exception as error:
         temporary.unlink(missing_ok=True)
@@ -209,6 +210,19 @@ def _beside(path: Path, ending: str) -> Path:
     """A hidden name of this process in the same folder; systems count names' bytes, to 255."""
     start = path.name.encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
     return path.with_name(f".{start}.{os.getpid()}.{ending}")
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename where nothing is; raises `FileExistsError` where something is."""
+    try:
+        os.link(temporary, path)  # whole at once, by one process alone
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: the name is taken first, then replaced
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
 
 
 def _flush(path: Path) -> None:

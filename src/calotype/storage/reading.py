@@ -27,8 +27,9 @@ def open_regular(path: Path) -> BufferedReader:
         OSError: as `open`, or it is no regular file; `strerror` says what it is.
         ValueError: no name of a file, as one with a NUL.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # opening alone would wake a device or a writer
-        raise _refused(path, os.stat(path).st_mode)
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):  # opening alone would wake a device or a writer
+        raise _refused(path, mode)
     # Another kind may have taken its place since: opening a FIFO waits, unless told not to.
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
