@@ -12,25 +12,11 @@ import torch
 from PIL import Image
 
 import calotype
-from calotype.cascade import Cascade, Stage, image_to_image, inpaint
+from calotype.cascade import image_to_image, inpaint
 from calotype.cascade.pixels import as_images, from_pixels
 from calotype.errors import UsageError
-from calotype.training.recipes import load_recipe
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def cascade():
-    stages = []
-    for index, config in enumerate(load_recipe("tiny").stages[:2]):
-        torch.manual_seed(index)
-        stage = Stage(config.stage)
-        with torch.no_grad():
-            for parameter in stage.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        stages.append(stage)
-    return Cascade("bytes:16", stages)
 
 
 def _sample(cascade):

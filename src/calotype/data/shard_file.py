@@ -36,9 +36,10 @@ def write_shard_file(path: Path, table: Any, **options: Any) -> None:
     partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex[:12]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow_parquet().write_table(table, partial, **options)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+        with partial.open("wb") as file:  # pyarrow itself opens no name that is not UTF-8
+            pyarrow_parquet().write_table(table, file, **options)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
         sync_folder(path.parent)
     except OSError as error:

@@ -157,7 +157,7 @@ def fault(path: Path) -> str | None:
     """
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_text("utf-8"))
+        manifest = json.loads(read_regular(file))
         if manifest["format"] != _FORMAT:
             raise CalotypeError(
                 f"got {file} of format {manifest['format']!r:.20}; expected {_FORMAT}: go on "
@@ -176,7 +176,7 @@ def fault(path: Path) -> str | None:
             f"cannot read {file}: {error.strerror}; nothing was changed: make it readable and go "
             "on with --resume"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{file.name}: {type(error).__name__}: {error}"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 
 from calotype.errors import CalotypeError
 from calotype.storage.files import write_file
+from calotype.storage.reading import open_regular
 
 
 class JsonLines:
@@ -73,7 +75,7 @@ def cut_back(path: Path, images: int) -> int:
     if not path.exists():
         return 0
     kept, dropped = [], 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.endswith("\n") and _images(line) <= images:
                 kept.append(line)
