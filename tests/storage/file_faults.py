@@ -75,7 +75,7 @@ class Faults:
         by_folder = event == "os.remove" and arguments[-1] != -1
         if by_folder or any(path.startswith(self.root) for path in full):
             writes = event == "open" and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
-            self.operation("write" if writes else event, full[0] if writes else None)
+            self.operation("write" if writes else event, full[0])
 
     def operation(self, event: str, path: str | None = None) -> None:
         """Count one, and fail if it is the one; what was being written is left as half."""
@@ -85,7 +85,7 @@ class Faults:
         if not self.fatal or self.count < self.fatal or not applies or (self.over and not full):
             return
         self.over, self.busy = True, True
-        if path is not None and os.path.isfile(path):
+        if event in ("write", "library") and path is not None and os.path.isfile(path):
             os.truncate(path, os.path.getsize(path) // 2)
         self.busy = False
         if self.kind == "kill":
