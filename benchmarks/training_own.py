@@ -19,7 +19,10 @@ from training_peers import CLIP_NORM, LEARNING_RATE, TEXT_DROPOUT, Examples, Tas
 import calotype
 from calotype.cascade.runtime import DTYPES
 from calotype.conditioning import TextEmbedding
-from calotype.config import LevelConfig, OptimizerConfig, StageConfig, TrainConfig, UNetConfig
+from calotype.config.network import LevelConfig, UNetConfig
+from calotype.config.optimizer import OptimizerConfig
+from calotype.config.recipe import TrainConfig
+from calotype.config.stage import StageConfig
 from calotype.data.batches import Batch
 from calotype.training.state import new_state
 from calotype.training.step import train_step

@@ -35,7 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from training_peers import count_flops
 
 from calotype.conditioning import TextEmbedding
-from calotype.config import TrainConfig
+from calotype.config.recipe import TrainConfig
 from calotype.data.batches import Batch, batches
 from calotype.data.open import open_source
 from calotype.data.prefetch import prefetched

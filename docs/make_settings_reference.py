@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from calotype.config import CascadeConfig, Recipe
+from calotype.config.recipe import Recipe
+from calotype.config.stage import CascadeConfig
 from calotype.data.emoji.recipe import EmojiRecipe
 
 PAGE = Path(__file__).parent / "settings.md"
@@ -61,14 +62,15 @@ def _held(hint: Any) -> list[type]:
 
 def _section(kind: type) -> str:
     intro, notes = _docstring(kind)
-    like = re.search(r"Fields as in `(\w+)`", intro)
-    other = f"as in [{like[1]}](#{like[1].lower()})" if like else ""
+    for base in kind.__mro__[1:]:
+        if dataclasses.is_dataclass(base):  # its fields are said there
+            notes = _docstring(base)[1] | notes
     hints = get_type_hints(kind, include_extras=True)
     lines = [f"## {kind.__name__}", "", intro, "", "| field | type | default | what it is |"]
     lines.append("|---|---|---|---|")
     for field in dataclasses.fields(kind):
         name = _type_name(hints[field.name]).replace("|", "\\|")
-        note = notes.get(field.name, "names the kind of record" if field.name == "kind" else other)
+        note = notes.get(field.name, "names the kind of record" if field.name == "kind" else "")
         lines.append(f"| `{field.name}` | {name} | {_default(field)} | {note} |")
     return "\n".join(lines) + "\n"
 

@@ -9,20 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from calotype.config import (
-    EfficientUNetConfig,
-    LevelConfig,
-    NormalLogSNR,
-    Recipe,
-    SamplingConfig,
-    StageConfig,
-    TrainConfig,
-    UNetConfig,
-    from_dict,
-    load_config,
-    override,
-    to_dict,
-)
+from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.schedule import NormalLogSNR
+from calotype.config.stage import StageConfig
+from calotype.config.typed_json import from_dict, load_config, override, to_dict
 from calotype.errors import ConfigError
 
 NETWORK = UNetConfig(levels=(LevelConfig(channels=64, blocks=1),), text_dim=0)

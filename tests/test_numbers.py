@@ -11,36 +11,25 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from calotype.config import (
-    AdmConfig,
-    AdmLevel,
-    DraftConfig,
+from calotype.config.adm import AdmConfig, AdmLevel, StatesText, TokensText, UnclipText
+from calotype.config.lora import LoraConfig, LoraFacts
+from calotype.config.network import DraftConfig, EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.optimizer import OptimizerConfig
+from calotype.config.prior import PriorConfig, PriorNetworkConfig
+from calotype.config.ranges import Range
+from calotype.config.recipe import (
     DraftTrainingConfig,
-    EfficientUNetConfig,
-    LevelConfig,
-    LoraConfig,
-    LoraFacts,
     LowresEstimatesConfig,
-    NormalLogSNR,
-    OptimizerConfig,
     PreservationConfig,
-    PriorConfig,
-    PriorNetworkConfig,
-    SamplingConfig,
-    StageConfig,
-    StatesText,
-    TokensText,
     TrainConfig,
-    UnclipText,
-    UNetConfig,
-    load_config,
-    override,
-    to_dict,
 )
+from calotype.config.sampling import SamplingConfig
+from calotype.config.schedule import NormalLogSNR
+from calotype.config.stage import StageConfig
+from calotype.config.typed_json import from_dict, load_config, override, to_dict
 from calotype.errors import ConfigError
 from calotype.networks import build_network
 from calotype.training.recipes import load_recipe, recipe_names
-from calotype.typed_json import Range, from_dict
 
 LONG = 10**400
 EXAMPLES = (

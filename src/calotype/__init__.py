@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Cascade": "calotype.cascade",
-    "SamplingConfig": "calotype.config",
+    "SamplingConfig": "calotype.config.sampling",
     "Stage": "calotype.cascade",
     "image_to_image": "calotype.cascade",
     "inpaint": "calotype.cascade",
@@ -38,7 +38,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from calotype.cascade import Cascade, Stage, image_to_image, inpaint, load
-    from calotype.config import SamplingConfig
+    from calotype.config.sampling import SamplingConfig
 
 
 def __getattr__(name: str) -> Any:

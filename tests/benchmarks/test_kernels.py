@@ -65,7 +65,9 @@ def test_repeats_with_the_same_shapes_and_strides(kernels):
 
 def test_benchmark_runs_on_a_tiny_cascade(tmp_path):
     from calotype.cascade import Cascade, Stage
-    from calotype.config import LevelConfig, SamplingConfig, StageConfig, UNetConfig
+    from calotype.config.network import LevelConfig, UNetConfig
+    from calotype.config.sampling import SamplingConfig
+    from calotype.config.stage import StageConfig
 
     network = UNetConfig(levels=(LevelConfig(channels=8, blocks=1),), text_dim=16, head_dim=8)
     config = StageConfig(resolution=8, network=network, sampling=SamplingConfig(steps=2))

@@ -4,13 +4,9 @@ import pytest
 import torch
 
 from calotype.cascade import Cascade, Stage
-from calotype.config import (
-    EfficientUNetConfig,
-    LevelConfig,
-    SamplingConfig,
-    StageConfig,
-    UNetConfig,
-)
+from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 
 LEVELS = (
     LevelConfig(channels=8, blocks=1),

@@ -8,7 +8,9 @@ import torch
 import calotype.cascade.cascade as module
 from calotype.cascade import Cascade, Stage, StageEdit
 from calotype.cascade.sizes import padded_lowres_size
-from calotype.config import EfficientUNetConfig, LevelConfig, SamplingConfig, StageConfig
+from calotype.config.network import EfficientUNetConfig, LevelConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import CalotypeError, ConfigError, UsageError
 
 CAPTIONS = ["a red fox", "pizza", ""]

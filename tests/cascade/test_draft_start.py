@@ -25,18 +25,12 @@ from calotype.cascade.recipe import picture_recipe, recipe_sampling
 from calotype.cascade.runtime import Runtime
 from calotype.cascade.stage import Stage, StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import (
-    DraftConfig,
-    LevelConfig,
-    SamplingConfig,
-    StageConfig,
-    UNetConfig,
-    from_dict,
-    to_dict,
-)
+from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
+from calotype.config.sampling import MOST_VARIED_SIGMA, SamplingConfig
+from calotype.config.stage import StageConfig
+from calotype.config.typed_json import from_dict, to_dict
 from calotype.diffusion import PerSampleNoise, alpha_sigma
 from calotype.errors import ConfigError, UsageError
-from calotype.schedule_config import MOST_VARIED_SIGMA
 from calotype.training.draft_folds import draft_of
 
 SIDE, STD = 16, 0.1

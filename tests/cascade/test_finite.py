@@ -7,7 +7,7 @@ import torch
 
 from calotype.cascade import Cascade, load_stage, save_stage
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import SamplingConfig
+from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import PerSampleNoise, thresholding
 from calotype.diffusion.parametrization import Estimate
 from calotype.errors import NotFiniteError

@@ -10,7 +10,7 @@ import calotype
 from calotype.cascade import Cascade, load_stage, save_stage
 from calotype.cascade.find import find_cascade
 from calotype.cascade.prior import Prior, load_prior, save_prior
-from calotype.config import PriorConfig, PriorNetworkConfig
+from calotype.config.prior import PriorConfig, PriorNetworkConfig
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.storage import files
 

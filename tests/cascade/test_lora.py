@@ -17,7 +17,7 @@ from calotype.cascade.lora import (
     trained_lora,
     weights_fingerprint,
 )
-from calotype.config import LoraConfig
+from calotype.config.lora import LoraConfig
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.lora import adapters, train_adapters
 

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from calotype.cascade import Cascade
 from calotype.cascade.prior import Prior
 from calotype.conditioning import TextEmbedding
-from calotype.config import PriorConfig, PriorNetworkConfig, SamplingConfig
+from calotype.config.prior import PriorConfig, PriorNetworkConfig
+from calotype.config.sampling import SamplingConfig
 from calotype.networks.text import WhitenedMeanPooling
 
 PLACE = torch.device("mps", 0)

@@ -11,13 +11,9 @@ from torch import Tensor
 
 from calotype.cascade.stage import Stage, StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import (
-    EfficientUNetConfig,
-    LevelConfig,
-    SamplingConfig,
-    StageConfig,
-    UNetConfig,
-)
+from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.diffusion import (
     GlobalNoise,
     PerSampleNoise,

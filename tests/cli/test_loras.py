@@ -12,7 +12,7 @@ from calotype.cascade import Cascade
 from calotype.cascade.lora import save_lora, trained_lora
 from calotype.cascade.png import read_recipe
 from calotype.cli.loras import LoraRequest, parse_lora
-from calotype.config import LoraConfig
+from calotype.config.lora import LoraConfig
 from calotype.errors import UsageError
 from calotype.networks.lora import adapters, train_adapters
 

@@ -10,7 +10,9 @@ from PIL import Image
 
 from calotype.cascade import Stage, find, save_cascade
 from calotype.cascade.png import read_recipe, write_png
-from calotype.config import DraftConfig, LevelConfig, SamplingConfig, StageConfig, UNetConfig
+from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 
 
 def random_cascade(folder, seed):

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.arrow_disk import SavedDatasetSource
 from calotype.data.open import open_source
 from calotype.errors import CalotypeError, UsageError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.batches import batches, composite
 from calotype.data.example import Caption, Example
 from calotype.data.folder import FolderSource

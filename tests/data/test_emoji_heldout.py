@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calotype.config import from_dict, to_dict
+from calotype.config.typed_json import from_dict, to_dict
 from calotype.data.emoji.names import slug
 from calotype.data.emoji.prompts import COUNTS, PromptRow, choose_prompts, load_prompts
 from calotype.data.emoji.recipe import EmojiRecipe, load_heldout, load_recipe, normalised

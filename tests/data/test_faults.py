@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.data.shard import shard_data

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.folder import FolderSource
 from calotype.data.open import open_source, validation_source
 from calotype.data.pictures import BrokenPicture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data import folder as folder_module
 from calotype.data import tar as tar_module
 from calotype.data.folder import FolderSource

@@ -9,7 +9,7 @@ import time
 import pytest
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.open import open_source
 from calotype.data.pictures import BrokenPicture
 from calotype.errors import UsageError

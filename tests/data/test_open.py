@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data import open as open_module
 from calotype.data.folder import FolderSource
 from calotype.data.open import VALIDATION_STEP, open_source, validation_source

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.captions import caption_variants
 from calotype.data.columns import Selection
 from calotype.data.open import open_source, validation_source

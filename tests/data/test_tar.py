@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.open import open_source
 from calotype.data.pictures import BrokenPicture
 from calotype.data.tar import TarSource

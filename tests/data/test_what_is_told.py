@@ -10,7 +10,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.account import check_account, take_account
 from calotype.data.folder import FolderSource
 from calotype.data.open import open_source

@@ -8,14 +8,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from calotype.cascade import Stage, find, save_cascade
-from calotype.config import (
-    DraftConfig,
-    EfficientUNetConfig,
-    LevelConfig,
-    SamplingConfig,
-    StageConfig,
-    UNetConfig,
-)
+from calotype.config.network import DraftConfig, EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe
 

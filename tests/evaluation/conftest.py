@@ -14,13 +14,9 @@ from PIL import Image, ImageDraw
 pytest.importorskip("pyarrow.parquet")
 
 from calotype.cascade import Cascade, Stage
-from calotype.config import (
-    EfficientUNetConfig,
-    LevelConfig,
-    SamplingConfig,
-    StageConfig,
-    UNetConfig,
-)
+from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.data.emoji.plan import Artwork, PlannedPicture
 from calotype.data.emoji.shards import ShardPlan, write_shard
 

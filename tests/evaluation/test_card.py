@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from calotype.config import DraftConfig, SamplingConfig, to_dict
+from calotype.config.network import DraftConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import to_dict
 from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.card import main
 from calotype.evaluation.gallery import read_gallery

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from calotype.cascade import Cascade, CascadeSample
-from calotype.config import SamplingConfig, load_config
+from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
 from calotype.evaluation import settings
 from calotype.evaluation.gallery import over_background, read_pictures, read_rows

@@ -23,7 +23,8 @@ from calotype.cascade.io import check_header, load_settings
 from calotype.cascade.png import read_recipe, write_png
 from calotype.cascade.recipe import check_recipe, recipe_sampling
 from calotype.cli.prompts import open_prompts
-from calotype.config import StageConfig, to_dict
+from calotype.config.stage import StageConfig
+from calotype.config.typed_json import to_dict
 from calotype.data.folder import FolderSource
 from calotype.data.pictures import BrokenPicture
 from calotype.data.tar import TarSource

@@ -17,7 +17,8 @@ from torch import Tensor
 from calotype.cascade import Cascade, Stage
 from calotype.cli import run
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import SamplingConfig, to_dict
+from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import to_dict
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop import deepfloyd, load
 from calotype.interop.loading import convert

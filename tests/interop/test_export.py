@@ -9,18 +9,11 @@ import torch
 
 from calotype.cascade import Cascade, Stage
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import (
-    AdmConfig,
-    AdmLevel,
-    DiscreteScheduleConfig,
-    DraftConfig,
-    LevelConfig,
-    LowresConfig,
-    SamplingConfig,
-    StageConfig,
-    StatesText,
-    UNetConfig,
-)
+from calotype.config.adm import AdmConfig, AdmLevel, StatesText
+from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
+from calotype.config.sampling import LowresConfig, SamplingConfig
+from calotype.config.schedule import DiscreteScheduleConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 from calotype.interop import load
 from calotype.interop.diffusers_export import export_to_diffusers

@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from calotype.cascade.stage import Stage
 from calotype.cascade.timesteps import build_schedule
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import SamplingConfig
+from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import (
     Estimate,
     Move,

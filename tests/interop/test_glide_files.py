@@ -11,7 +11,7 @@ from calotype import cli, interop
 from calotype.cascade import Cascade, StageEdit, inpaint, keep_known
 from calotype.cascade.edit import known_channels
 from calotype.conditioning import TextEmbedding
-from calotype.config import SamplingConfig
+from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import PerSampleNoise
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop import pickle_worker

@@ -17,7 +17,9 @@ from torch import Tensor
 from calotype.cascade import Cascade
 from calotype.cascade.prior import without_image
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import PriorNetworkConfig, SamplingConfig, to_dict
+from calotype.config.prior import PriorNetworkConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import to_dict
 from calotype.errors import ConfigError
 from calotype.interop import karlo, load
 from calotype.interop.loading import convert

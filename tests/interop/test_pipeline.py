@@ -5,13 +5,9 @@ import pytest
 import torch
 
 from calotype.cascade import Cascade, Stage
-from calotype.config import (
-    EfficientUNetConfig,
-    LevelConfig,
-    SamplingConfig,
-    StageConfig,
-    UNetConfig,
-)
+from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 from calotype.interop.diffusers import CalotypePipeline, PipelineOutput
 

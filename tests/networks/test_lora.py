@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import EfficientUNetConfig, LevelConfig, LoraConfig, UNetConfig
+from calotype.config.lora import LoraConfig
+from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
 from calotype.errors import ConfigError
 from calotype.networks import build_network
 from calotype.networks.lora import (

@@ -10,14 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import (
-    DraftConfig,
-    EfficientUNetConfig,
-    LevelConfig,
-    Recipe,
-    UNetConfig,
-    load_config,
-)
+from calotype.config.network import DraftConfig, EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import load_config
 from calotype.networks import UNet, build_network
 from calotype.networks.text import WhitenedMeanPooling
 

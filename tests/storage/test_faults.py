@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from calotype.config import Recipe, to_dict
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import to_dict
 from calotype.errors import CalotypeError
 from calotype.storage.files import new_folder, write_file
 from calotype.training.recipes import load_recipe

@@ -7,17 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.config import (
-    DataConfig,
-    DraftConfig,
-    LevelConfig,
-    OptimizerConfig,
-    Recipe,
-    SamplingConfig,
-    StageConfig,
-    TrainConfig,
-    UNetConfig,
-)
+from calotype.config.data import DataConfig
+from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
+from calotype.config.optimizer import OptimizerConfig
+from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.training.run import RunOptions, run_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what tests share with other processes

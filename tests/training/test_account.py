@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from calotype.config import Recipe
+from calotype.config.recipe import Recipe
 from calotype.data.source import SourceReport
 from calotype.errors import UsageError
 from calotype.training import preparation

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
-from calotype.config import Recipe
+from calotype.config.recipe import Recipe
 from calotype.errors import UsageError
 from calotype.training.assemble import assemble
 from calotype.training.recipes import load_recipe

@@ -5,7 +5,8 @@ import torch
 
 import calotype.training.cost as module
 from calotype.cascade.stage import Stage
-from calotype.config import LevelConfig, LoraConfig, UNetConfig
+from calotype.config.lora import LoraConfig
+from calotype.config.network import LevelConfig, UNetConfig
 from calotype.training.cost import StageCost, peak_flops, stage_cost, training_flops
 from calotype.training.dry_run import dry_run
 from calotype.training.recipes import load_recipe

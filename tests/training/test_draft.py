@@ -16,17 +16,11 @@ from torch import Tensor
 from calotype.cascade.io import load_stage, save_stage
 from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding
-from calotype.config import (
-    DataConfig,
-    DraftConfig,
-    DraftTrainingConfig,
-    LevelConfig,
-    LoraConfig,
-    Recipe,
-    StageConfig,
-    TrainConfig,
-    UNetConfig,
-)
+from calotype.config.data import DataConfig
+from calotype.config.lora import LoraConfig
+from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
+from calotype.config.recipe import DraftTrainingConfig, Recipe, TrainConfig
+from calotype.config.stage import StageConfig
 from calotype.data.batches import BatchPlan, composite, each_example
 from calotype.data.example import Caption, Example
 from calotype.data.source import ListSource

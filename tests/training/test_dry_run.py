@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 import calotype.training.dry_run as module
-from calotype.config import DraftTrainingConfig, LevelConfig, Recipe, UNetConfig
+from calotype.config.network import LevelConfig, UNetConfig
+from calotype.config.recipe import DraftTrainingConfig, Recipe
 from calotype.networks import build_network
 from calotype.training.dry_run import dry_run
 from calotype.training.recipes import load_recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from calotype.config import to_dict
+from calotype.config.typed_json import to_dict
 
 TIMINGS = (
     "images_per_second",

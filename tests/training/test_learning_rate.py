@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from calotype.config import OptimizerConfig
+from calotype.config.optimizer import OptimizerConfig
 from calotype.training.learning_rate import decay_start, learning_rate
 
 CONFIG = OptimizerConfig(learning_rate=1.0, warmup_images=100, decay_from=0.6, final_rate=0.01)

@@ -16,7 +16,8 @@ import torch
 from calotype.cascade import Cascade, io
 from calotype.cascade.io import check_replaceable
 from calotype.cli import run as run_command
-from calotype.config import OptimizerConfig, to_dict
+from calotype.config.optimizer import OptimizerConfig
+from calotype.config.typed_json import to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop.imagen_pytorch.files import save as save_imagen
 from calotype.storage.files import write_file

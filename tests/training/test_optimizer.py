@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from calotype.config import OptimizerConfig
+from calotype.config.optimizer import OptimizerConfig
 from calotype.errors import CalotypeError
 from calotype.training.optimizer import (
     build_optimizer,

@@ -197,7 +197,7 @@ def test_an_earlier_end_and_half_precision(whole, tmp_path):
 
 
 def test_lora_and_posthoc_averages_exclude_each_other(micro):
-    from calotype.config import LoraConfig
+    from calotype.config.lora import LoraConfig
 
     with pytest.raises(ConfigError, match="expected one of them"):
         dataclasses.replace(micro(posthoc_ema_images=8), lora=LoraConfig())

@@ -2,7 +2,7 @@ import dataclasses
 
 import torch
 
-from calotype.config import NormalLogSNR, UniformTimes
+from calotype.config.schedule import NormalLogSNR, UniformTimes
 from calotype.diffusion import CosineSchedule
 from calotype.training.randomness import draw_step, mixed_seed, seed_networks
 

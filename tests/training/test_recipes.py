@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from calotype.config import to_dict
+from calotype.config.typed_json import to_dict
 from calotype.errors import ConfigError, UsageError
 from calotype.training.recipes import load_recipe, recipe_names
 

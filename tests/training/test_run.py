@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
-from calotype.config import LevelConfig, OptimizerConfig, Recipe, UNetConfig
+from calotype.config.network import LevelConfig, UNetConfig
+from calotype.config.optimizer import OptimizerConfig
+from calotype.config.recipe import Recipe
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import progress
 from calotype.training.initial import initial_weights

@@ -7,7 +7,7 @@ import types
 import pytest
 from PIL import Image
 
-from calotype.config import override
+from calotype.config.typed_json import override
 from calotype.errors import ConfigError, MissingExtra
 from calotype.training.recipes import load_recipe
 from calotype.training.resume import record_recipe, recorded_recipe

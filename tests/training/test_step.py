@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from calotype.cascade.stage import Stage
-from calotype.config import LoraConfig
+from calotype.config.lora import LoraConfig
 from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.diffusion import CosineSchedule

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.embed import EmbedJob, embed_data
 from calotype.errors import CalotypeError
 from calotype.text import build_text_encoder

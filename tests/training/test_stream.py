@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.config import OptimizerConfig, PreservationConfig, Recipe
+from calotype.config.optimizer import OptimizerConfig
+from calotype.config.recipe import PreservationConfig, Recipe
 from calotype.data.batches import Batch
 from calotype.data.open import open_source
 from calotype.errors import CalotypeError, ConfigError
@@ -117,7 +118,7 @@ def test_weights_multiply_the_loss(micro, pictures, prior):
 
 
 def _without_text(stage):
-    from calotype.config import LevelConfig, UNetConfig
+    from calotype.config.network import LevelConfig, UNetConfig
 
     network = UNetConfig(levels=(LevelConfig(channels=8, blocks=1),), text_dim=0)
     return dataclasses.replace(stage, network=network)

@@ -27,7 +27,7 @@ from calotype.cascade.prior import Prior, load_prior, save_prior, without_image
 from calotype.cascade.sizes import pad_lowres
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import CascadeConfig
+from calotype.config.stage import CascadeConfig
 from calotype.diffusion import PerSampleNoise, SamplerState
 from calotype.errors import CalotypeError, UsageError
 from calotype.text import TextEncoder, build_text_encoder, encodes_empty

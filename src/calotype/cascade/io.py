@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from calotype.cascade.stage import Stage
-from calotype.config import CascadeConfig, StageConfig, load_config, to_dict
+from calotype.config.stage import CascadeConfig, StageConfig
+from calotype.config.typed_json import load_config, to_dict
 from calotype.errors import CalotypeError, ConfigError
 from calotype.storage.files import (
     check_holds_only,

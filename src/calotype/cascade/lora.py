@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from calotype.cascade.stage import Stage
-from calotype.config import LoraConfig, LoraFacts, from_dict, to_dict
+from calotype.config.lora import LORA_WEIGHTS, LoraConfig, LoraFacts
+from calotype.config.typed_json import from_dict, to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.lora import (
     ADAPTERS,
@@ -29,7 +30,6 @@ from calotype.networks.lora import (
     detach,
 )
 from calotype.storage.files import write_with
-from calotype.tuning_config import LORA_WEIGHTS
 
 METADATA = "calotype"
 """Key of the only entry in the metadata of our files, JSON: safetensors writes several entries in

@@ -22,7 +22,8 @@ from calotype.cascade.sizes import (
     stage_sizes,
 )
 from calotype.cascade.stage import Stage, StageEdit
-from calotype.config import SamplingConfig, StageConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 
 # Pictures of one forward pass: memory stays under 2 GB with the embedded default.

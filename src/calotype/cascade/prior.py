@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from calotype.cascade.io import load_module, load_settings, save_module
 from calotype.cascade.timesteps import build_discrete
 from calotype.conditioning import TextEmbedding
-from calotype.config import PriorConfig
+from calotype.config.prior import PriorConfig
 from calotype.diffusion import (
     Estimate,
     NoiseSource,

@@ -13,7 +13,8 @@ from calotype import __version__
 from calotype.cascade.cascade import Cascade
 from calotype.cascade.plan import DrawPlan
 from calotype.cascade.runtime import Runtime
-from calotype.config import SamplingConfig, from_dict, to_dict
+from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import from_dict, to_dict
 from calotype.errors import CalotypeError, UsageError
 
 _DECIDING = (

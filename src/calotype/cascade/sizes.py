@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from calotype.cascade.pixels import MAX_PIXELS
 from calotype.cascade.stage import Stage
-from calotype.config import StageConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 
 

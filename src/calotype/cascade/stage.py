@@ -35,7 +35,8 @@ from calotype.cascade.timesteps import (
     split_variance,
 )
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import SamplingConfig, StageConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.diffusion import (
     Denoiser,
     DenoiserTransform,

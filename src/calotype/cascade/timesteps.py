@@ -12,13 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from calotype.config import (
-    AdmConfig,
-    DiscreteScheduleConfig,
-    LowresConfig,
-    NetworkConfig,
-    SamplingConfig,
-)
+from calotype.config.adm import AdmConfig
+from calotype.config.sampling import LowresConfig, SamplingConfig
+from calotype.config.schedule import DiscreteScheduleConfig
+from calotype.config.stage import NetworkConfig
 from calotype.diffusion import (
     CosineSchedule,
     DiscreteSchedule,

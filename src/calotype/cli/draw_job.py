@@ -22,7 +22,7 @@ from calotype.cascade.stage import Stage
 from calotype.cli.drawing import DrawRequest, watch
 from calotype.cli.loras import apply_loras, check_like, lora_notes
 from calotype.cli.options import sampling_settings
-from calotype.config import SamplingConfig
+from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from calotype.cli.visible import visible
 from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
-    from calotype.config import StageConfig
+    from calotype.config.stage import StageConfig
 
 _EXTRAS = {
     "data": ("pyarrow", "pyvips", "imagehash"),
@@ -113,7 +113,7 @@ def _stage(config: StageConfig) -> dict[str, Any]:
     import torch
 
     from calotype.cascade.stage import Stage
-    from calotype.config import to_dict
+    from calotype.config.typed_json import to_dict
 
     with torch.device("meta"):
         stage = Stage(config)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calotype.config.lora import LORA_WEIGHTS
 from calotype.errors import UsageError
-from calotype.tuning_config import LORA_WEIGHTS
 
 if TYPE_CHECKING:
     from calotype.cascade import Cascade

@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from calotype.config import SamplingConfig, override
+from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import override
 from calotype.errors import ConfigError, UsageError
 
 Model = Annotated[

@@ -16,7 +16,7 @@ from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
     from calotype.cascade.runtime import Runtime
-    from calotype.config import Recipe
+    from calotype.config.recipe import Recipe
 
 _PARALLEL = ("data", "sharded", "stages")
 
@@ -159,7 +159,7 @@ def _told_by_first_process() -> Iterator[None]:
 
 def override_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """Apply `key=value` settings: to every stage, or to one as `stages.0.key=value`."""
-    from calotype.config import override
+    from calotype.config.typed_json import override
 
     whole = [text for text in settings if text.startswith(("stages.", "name=", "note="))]
     each = [text for text in settings if text not in whole]

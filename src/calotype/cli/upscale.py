@@ -110,7 +110,7 @@ def _check_size(size: int, cascade: Cascade, pixels: Tensor) -> None:
 
 
 def _plain(settings: Any) -> dict[str, Any]:
-    from calotype.config import to_dict
+    from calotype.config.typed_json import to_dict
 
     return to_dict(settings)
 

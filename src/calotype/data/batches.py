@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.cache import PictureCache, Prepared
 from calotype.data.order import Ints, Stream, draw, shuffled_index
 from calotype.data.pictures import BrokenPicture

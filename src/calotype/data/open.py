@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calotype.config import DataConfig
+from calotype.config.data import DataConfig
 from calotype.data.account import findings
 from calotype.data.arrow_disk import SavedDatasetSource, saved_dataset_folder
 from calotype.data.columns import Selection

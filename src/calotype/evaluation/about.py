@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calotype.config import StageConfig
+from calotype.config.stage import StageConfig
 
 NOT_AVAILABLE = "not available"
 

@@ -20,7 +20,7 @@ from torch import Tensor
 import calotype
 from calotype.cascade import Cascade
 from calotype.cascade.runtime import Runtime, cpu_model
-from calotype.config import load_config
+from calotype.config.typed_json import load_config
 from calotype.data.resize import area_resize
 from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from calotype.cascade import Cascade
-from calotype.config import SamplingConfig
+from calotype.config.sampling import SamplingConfig
 from calotype.data.emoji.prompts import EvaluationPrompt
 from calotype.evaluation.gallery import (
     Gallery,

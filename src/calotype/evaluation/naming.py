@@ -24,7 +24,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from calotype.config import load_config, to_dict
+from calotype.config.typed_json import load_config, to_dict
 from calotype.data.emoji.prompts import (
     COUNTS,
     EvaluationPrompt,

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calotype.config import NormalLogSNR, TrainConfig
+from calotype.config.recipe import TrainConfig
+from calotype.config.schedule import NormalLogSNR
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
 from calotype.evaluation.measure import Measurements
 from calotype.evaluation.runs import StageRun

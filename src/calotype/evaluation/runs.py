@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.config import Recipe, TrainConfig, load_config
+from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.typed_json import load_config
 from calotype.errors import CalotypeError
 
 _TAIL_SHARE = 0.05

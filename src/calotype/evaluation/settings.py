@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from calotype.config import to_dict
+from calotype.config.typed_json import to_dict
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.features import load_features
 from calotype.evaluation.sweep import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from calotype.cascade import Cascade
-from calotype.config import SamplingConfig
+from calotype.config.sampling import SamplingConfig
 from calotype.data.emoji.prompts import EvaluationPrompt
 from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from calotype.cascade import Cascade
-from calotype.config import SamplingConfig, StageConfig, override
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
+from calotype.config.typed_json import override
 from calotype.errors import ConfigError, UsageError
 from calotype.evaluation.about import table
 from calotype.evaluation.features import Features, kernel_distance

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from calotype.cascade.stage import Stage
-from calotype.config import AdmConfig, LowresConfig, SamplingConfig, StageConfig
+from calotype.config.adm import AdmConfig
+from calotype.config.sampling import LowresConfig, SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.safety import read_json
 from calotype.interop.schedulers import SchedulerSettings, read_scheduler

@@ -18,7 +18,7 @@ from torch import Tensor
 from calotype.cascade.cascade import Cascade, CascadeSample, Preview
 from calotype.cascade.pixels import to_pixels
 from calotype.cascade.plan import DrawOptions
-from calotype.config import SamplingConfig
+from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:

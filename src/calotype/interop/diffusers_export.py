@@ -16,14 +16,10 @@ from torch import Tensor
 
 from calotype.cascade import Cascade
 from calotype.cascade.stage import Stage
-from calotype.config import (
-    AdmConfig,
-    DiscreteScheduleConfig,
-    EfficientUNetConfig,
-    StageConfig,
-    StatesText,
-    UNetConfig,
-)
+from calotype.config.adm import AdmConfig, StatesText
+from calotype.config.network import EfficientUNetConfig, UNetConfig
+from calotype.config.schedule import DiscreteScheduleConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 from calotype.interop.deepfloyd import ENLARGEMENT
 from calotype.interop.unet import rules

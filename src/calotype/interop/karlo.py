@@ -16,15 +16,10 @@ from torch import Tensor
 
 from calotype.cascade.prior import Prior
 from calotype.cascade.stage import Stage
-from calotype.config import (
-    AdmConfig,
-    LowresConfig,
-    PriorConfig,
-    PriorNetworkConfig,
-    SamplingConfig,
-    StageConfig,
-    UnclipText,
-)
+from calotype.config.adm import AdmConfig, UnclipText
+from calotype.config.prior import PriorConfig, PriorNetworkConfig
+from calotype.config.sampling import LowresConfig, SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import ConfigError
 from calotype.interop.safety import open_weights, read_json, refuse_unknown
 from calotype.interop.schedulers import SchedulerSettings, read_scheduler

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from calotype.config import DiscreteScheduleConfig
+from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.errors import ConfigError
 from calotype.interop.safety import refuse_unknown
 

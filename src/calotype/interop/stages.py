@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from calotype.cascade.stage import Stage
-from calotype.config import AdmConfig, StageConfig, UnclipText
+from calotype.config.adm import AdmConfig, UnclipText
+from calotype.config.stage import StageConfig
 from calotype.errors import ConfigError
 from calotype.interop.safety import ForeignWeights, open_weights, read_json, refuse_unknown
 from calotype.interop.unet import Rule, check_names, rules, unclip_rules

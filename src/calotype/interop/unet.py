@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calotype.adm_config import AdmAttention, AdmConfig, AdmLevel, StatesText, UnclipText
+from calotype.config.adm import AdmAttention, AdmConfig, AdmLevel, StatesText, UnclipText
 from calotype.errors import ConfigError
 from calotype.interop.safety import refuse_unknown
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from calotype.conditioning import Conditioning
-from calotype.config import AdmConfig, EfficientUNetConfig, NetworkConfig, UNetConfig
+from calotype.config.adm import AdmConfig
+from calotype.config.network import EfficientUNetConfig, UNetConfig
+from calotype.config.stage import NetworkConfig
 from calotype.errors import ConfigError
 from calotype.networks.adm import AdmPair, AdmUNet
 from calotype.networks.efficient_unet import EfficientUNet

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from calotype.adm_config import AdmConfig, AdmLevel, StatesText
 from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.config.adm import AdmConfig, AdmLevel, StatesText
 from calotype.networks.adm_blocks import (
     AdmAttentionLayer,
     AdmResidual,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.adm_config import AdmAttention, AdmConfig
+from calotype.config.adm import AdmAttention, AdmConfig
 from calotype.networks.blocks import RESAMPLERS
 from calotype.networks.text import TextKeysValues, join_text, split_heads
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.adm_config import AdmConfig, StatesText, TokensText, UnclipText
 from calotype.conditioning import TextEmbedding
+from calotype.config.adm import AdmConfig, StatesText, TokensText, UnclipText
 from calotype.networks.text import split_heads
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.config import DraftConfig
+from calotype.config.network import DraftConfig
 
 _HEADS = 6
 COLOUR = 3

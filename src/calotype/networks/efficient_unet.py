@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.conditioning import Conditioning
-from calotype.config import EfficientUNetConfig, LevelConfig
+from calotype.config.network import EfficientUNetConfig, LevelConfig
 from calotype.networks.blocks import Attention, Block, ResidualBlock, nearest_up, zero_init
 from calotype.networks.embedding import ConditionEmbedding
 from calotype.networks.text import TextFeatures

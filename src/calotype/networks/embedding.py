@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import NetworkConfig
+from calotype.config.stage import NetworkConfig
 from calotype.networks.blocks import Attention, Block, ScalarEmbedding
 from calotype.networks.text import (
     AttentionShape,

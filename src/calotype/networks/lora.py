@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.config import LoraConfig
+from calotype.config.lora import LoraConfig
 from calotype.networks.adm_blocks import AdmAttentionLayer
 from calotype.networks.adm_text import MeanTokenPooling, TransformerLayer
 from calotype.networks.blocks import Attention

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calotype.network_config import in_range, require
+from calotype.config.ranges import in_range, require
 from calotype.networks.text import split_heads
 
 # Mean and spread of red, green and blue in CLIP's training pictures, of values 0 to 255.

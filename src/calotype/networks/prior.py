@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.conditioning import TextEmbedding
-from calotype.config import PriorNetworkConfig
+from calotype.config.prior import PriorNetworkConfig
 from calotype.networks.adm_blocks import TimestepMLP
 from calotype.networks.adm_text import TransformerLayer
 

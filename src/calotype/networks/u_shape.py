@@ -11,8 +11,8 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from calotype.adm_config import AdmLevel
-from calotype.config import LevelConfig
+from calotype.config.adm import AdmLevel
+from calotype.config.network import LevelConfig
 
 AnyLevel = TypeVar("AnyLevel", LevelConfig, AdmLevel)
 Run = Callable[[nn.Module, Tensor], Tensor]

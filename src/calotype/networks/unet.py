@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import LevelConfig, UNetConfig
+from calotype.config.network import LevelConfig, UNetConfig
 from calotype.networks.blocks import Attention, Block, ResidualBlock, group_norm, zero_init
 from calotype.networks.draft import Draft
 from calotype.networks.embedding import ConditionEmbedding

@@ -13,7 +13,7 @@ from calotype.cascade.find import find_cascade
 from calotype.cascade.io import load_stage, read_cascade_file, save_cascade, tensors_to_save
 from calotype.cascade.lora import METADATA
 from calotype.cascade.stage import Stage
-from calotype.config import to_dict
+from calotype.config.typed_json import to_dict
 from calotype.errors import UsageError
 from calotype.storage.files import write_with
 from calotype.training.posthoc_ema import ProfileFit, combine, find_snapshots, fit_profile

@@ -29,7 +29,8 @@ from torch.nn import functional as F
 
 from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding
-from calotype.config import DraftTrainingConfig, TrainConfig, to_dict
+from calotype.config.recipe import DraftTrainingConfig, TrainConfig
+from calotype.config.typed_json import to_dict
 from calotype.data.batches import BatchPlan, each_example
 from calotype.data.cache import Prepared
 from calotype.data.source import ExampleSource, evenly_spaced

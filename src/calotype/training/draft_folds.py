@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding
-from calotype.config import TrainConfig
+from calotype.config.recipe import TrainConfig
 from calotype.networks import UNet
 from calotype.networks.draft import CoefficientRegression, Draft
 from calotype.networks.text import TextConditioner

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.cascade.runtime import DTYPES, Runtime, choose_runtime
-from calotype.config import Recipe, TrainConfig
+from calotype.config.recipe import Recipe, TrainConfig
 from calotype.networks import build_network
 from calotype.networks.draft import CoefficientRegression
 from calotype.training.cost import (

@@ -23,7 +23,8 @@ from calotype.cascade.io import STAGE_FILE, StageEntry, load_settings, load_stag
 from calotype.cascade.runtime import DTYPES, Runtime
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import LowresEstimatesConfig, StageConfig, TrainConfig
+from calotype.config.recipe import LowresEstimatesConfig, TrainConfig
+from calotype.config.stage import StageConfig
 from calotype.data.batches import Batch
 from calotype.data.resize import area_resize
 from calotype.diffusion import (

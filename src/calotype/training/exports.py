@@ -15,7 +15,7 @@ from pathlib import Path
 
 from calotype.cascade.lora import save_lora, trained_lora
 from calotype.cascade.stage import Stage
-from calotype.config import LoraConfig
+from calotype.config.lora import LoraConfig
 from calotype.networks.lora import merge_adapters
 from calotype.storage.files import write_error
 from calotype.training.posthoc_ema import FOLDER as EMA_FOLDER

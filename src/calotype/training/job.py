@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from calotype.config import TrainConfig
+from calotype.config.recipe import TrainConfig
 from calotype.data.source import ExampleSource
 from calotype.training.distributed import Group
 from calotype.training.draft_folds import DraftFolds

@@ -13,7 +13,8 @@ import calotype
 from calotype.cascade.io import save_cascade
 from calotype.cascade.runtime import Runtime
 from calotype.cascade.stage import Stage
-from calotype.config import Recipe, to_dict
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import to_dict
 from calotype.training.background import BackgroundWork
 from calotype.training.checkpoint import (
     CheckpointContent,

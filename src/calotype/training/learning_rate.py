@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from calotype.config import OptimizerConfig
+from calotype.config.optimizer import OptimizerConfig
 
 
 def decay_start(config: OptimizerConfig, total_images: int) -> float:

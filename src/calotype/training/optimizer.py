@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from calotype.config import OptimizerConfig
+from calotype.config.optimizer import OptimizerConfig
 from calotype.errors import CalotypeError
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from calotype.cascade.runtime import DTYPES, Runtime
 from calotype.cascade.stage import Stage
-from calotype.config import TrainConfig
+from calotype.config.recipe import TrainConfig
 from calotype.data.account import check_account, take_account
 from calotype.data.listing import STORE_NAME
 from calotype.data.open import open_source, validation_source

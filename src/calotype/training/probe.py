@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calotype.config import TrainConfig
+from calotype.config.recipe import TrainConfig
 from calotype.data.batches import BatchPlan, NothingUsable, sequential_batches
 from calotype.data.source import ExampleSource
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calotype.config import LowresEstimatesConfig, NormalLogSNR, TrainConfig
+from calotype.config.recipe import LowresEstimatesConfig, TrainConfig
+from calotype.config.schedule import NormalLogSNR
 from calotype.diffusion import GlobalNoise, NoiseSchedule, normal_logsnr, stratified_times
 
 

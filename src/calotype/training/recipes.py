@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from calotype.config import Recipe, load_config
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
 
 

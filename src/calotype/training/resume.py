@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.config import Recipe, TrainConfig, load_config, to_dict
+from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.typed_json import load_config, to_dict
 from calotype.errors import ConfigError, UsageError
 from calotype.storage.files import write_error, write_file
 from calotype.training.checkpoint import (

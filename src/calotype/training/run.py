@@ -15,7 +15,7 @@ import torch
 from calotype.cascade.io import load_stage
 from calotype.cascade.runtime import Runtime, choose_runtime
 from calotype.cascade.stage import Stage
-from calotype.config import Recipe, TrainConfig
+from calotype.config.recipe import Recipe, TrainConfig
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.files import write_file

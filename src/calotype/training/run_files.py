@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from calotype.config import Recipe
+from calotype.config.recipe import Recipe
 from calotype.training.log import JsonLines
 from calotype.training.resume import LOG_FILES, Say
 from calotype.training.scalars import Scalars, open_trackers

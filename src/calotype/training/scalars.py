@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from calotype.config import Recipe, to_dict
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import to_dict
 from calotype.errors import MissingExtra
 from calotype.storage.files import write_file
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from calotype.config import Recipe, load_config
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
 from calotype.training import resume
 from calotype.training.assemble import assemble

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.cascade.stage import Stage
-from calotype.config import TrainConfig
+from calotype.config.recipe import TrainConfig
 from calotype.errors import CalotypeError
 from calotype.networks.lora import train_adapters
 from calotype.training.distributed import Group

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
-from calotype.config import TrainConfig
+from calotype.config.recipe import TrainConfig
 from calotype.data.batches import Batch
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.training.distributed import Group

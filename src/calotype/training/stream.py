@@ -8,7 +8,7 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from calotype.config import TrainConfig
+from calotype.config.recipe import TrainConfig
 from calotype.data.batches import Batch, BatchPlan, BatchShare, planned_batches
 from calotype.data.source import ExampleSource
 from calotype.errors import ConfigError

@@ -4,7 +4,7 @@ import math
 import pytest
 from PIL import Image
 
-from calotype.config import to_dict
+from calotype.config.typed_json import to_dict
 from calotype.training.level_losses import BINS
 from calotype.training.recipes import load_recipe
 from calotype.training.validation import NOISE_RATIOS

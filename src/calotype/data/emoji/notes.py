@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from calotype.config import to_dict
+from calotype.config.typed_json import to_dict
 from calotype.data.emoji.card import attribution, data_card
 from calotype.data.emoji.plan import PlanReport
 from calotype.data.emoji.recipe import EmojiRecipe

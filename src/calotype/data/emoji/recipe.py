@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from calotype.config import load_config
+from calotype.config.typed_json import load_config
 from calotype.errors import ConfigError, UsageError
 
 Split = Literal["train", "unseen_concept", "unseen_pair"]

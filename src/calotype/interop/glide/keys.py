@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from calotype.adm_config import AdmConfig, AdmLevel, TokensText
+from calotype.config.adm import AdmConfig, AdmLevel, TokensText
 from calotype.errors import ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]

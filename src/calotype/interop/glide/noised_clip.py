@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from calotype.cascade.timesteps import build_discrete
-from calotype.config import DiscreteScheduleConfig, load_config, to_dict
+from calotype.config.schedule import DiscreteScheduleConfig
+from calotype.config.typed_json import load_config, to_dict
 from calotype.diffusion import DiscreteSchedule
 from calotype.diffusion.gradient_guidance import GradientGuidance
 from calotype.errors import CalotypeError, ConfigError, UsageError

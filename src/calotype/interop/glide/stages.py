@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from calotype.adm_config import AdmConfig
 from calotype.cascade.stage import Stage
-from calotype.config import DiscreteScheduleConfig, LowresConfig, SamplingConfig, StageConfig
+from calotype.config.adm import AdmConfig
+from calotype.config.sampling import LowresConfig, SamplingConfig
+from calotype.config.schedule import DiscreteScheduleConfig
+from calotype.config.stage import StageConfig
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop.glide.keys import Shapes, converted, network_config, network_names
 

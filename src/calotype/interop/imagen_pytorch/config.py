@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from calotype.config.ranges import in_range, require
 from calotype.errors import ConfigError
 from calotype.interop.imagen_pytorch.formulation import (
     OBJECTIVES,
@@ -21,7 +22,6 @@ from calotype.interop.imagen_pytorch.formulation import (
 )
 from calotype.interop.imagen_pytorch.options import per_item, refuse_unless
 from calotype.interop.imagen_pytorch.text import DEFAULT_T5_NAME
-from calotype.network_config import in_range, require
 
 NO_VIDEO = "video is not offered here"
 Numbers = float | tuple[float, ...]

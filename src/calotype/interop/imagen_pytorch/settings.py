@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from calotype.config.ranges import in_range, require
 from calotype.errors import ConfigError
 from calotype.interop.imagen_pytorch.options import per_item, refuse_unless
-from calotype.network_config import in_range, require
 
 DEFAULT_TEXT_WIDTH = 768  # google/t5-v1_1-base
 PERCEIVER_POSITIONS = 512

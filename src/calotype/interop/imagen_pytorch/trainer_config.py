@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from calotype.config import OptimizerConfig
+from calotype.config.optimizer import OptimizerConfig
+from calotype.config.ranges import in_range, require
 from calotype.errors import ConfigError
 from calotype.interop.imagen_pytorch.config import Numbers, per_stage
 from calotype.interop.imagen_pytorch.options import read_options, refuse_unless
-from calotype.network_config import in_range, require
 
 _NEVER = 1 << 62
 _ONE_PROCESS = "this trainer is one process; train with `calotype train` on several"

@@ -1,89 +1,25 @@
 """Plain JSON data <-> frozen dataclasses, strictly: what is unknown, missing or wrong is refused.
 
-A number says its bounds in its type, `Annotated[float, Range(0, 1)]`; `check_ranges` holds a record
-to them however it was made. Knows nothing of what the settings mean; `calotype.config` holds those.
+Knows nothing of what the settings mean; the other files of `calotype.config` hold those.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import json
 import math
 import types
 import typing
-from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from calotype.config.ranges import shown
 from calotype.errors import ConfigError
 from calotype.storage.reading import read_regular
 
 _MAX_BYTES = 10_000_000
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Bounds of a number, itself in the type of a field: `Annotated[int, Range(1, 4096)]`.
-
-    Args:
-        low: the smallest that is allowed.
-        high: the largest that is allowed.
-    """
-
-    low: float
-    high: float
-
-    def check(self, name: str, value: Any) -> None:
-        """Raise a ConfigError unless `value` is a number within the bounds; nan is refused too."""
-        number: Any = value  # mypy: a Real has no order beside floats
-        if not isinstance(value, Real) or not self.low <= number <= self.high:
-            raise ConfigError(f"got {name}={shown(value)}; expected a number from {self}")
-
-    def __str__(self) -> str:
-        """As messages and references say it."""
-        return f"{self.low} to {self.high}"
-
-
-def check_ranges(config: Any) -> None:
-    """Hold every number of a record to the `Range` in its field's type; for `__post_init__`.
-
-    Raises:
-        ConfigError: one is out of range, or no number; the message names the field.
-    """
-    kind: Any = type(config)  # mypy: a type[Any] is not hashable
-    for name, hint in _ranged(kind).items():
-        _check_range(name, getattr(config, name), hint)
-
-
-@functools.cache
-def _ranged(kind: Any) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-def _check_range(name: str, value: Any, hint: Any) -> None:
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        for mark in parts[1:]:
-            if isinstance(mark, Range):
-                mark.check(name, value)
-    elif origin in (Union, types.UnionType) and value is not None:
-        for part in parts:
-            _check_range(name, value, part)
-    elif origin is tuple and isinstance(value, tuple):
-        kinds = parts[:1] * len(value) if Ellipsis in parts else parts
-        for item, kind in zip(value, kinds, strict=True):
-            _check_range(name, item, kind)
-
-
-def shown(value: Any) -> str:
-    """A value as messages show it: cut, for it may be of any length."""
-    if isinstance(value, int) and value.bit_length() > 128:  # Python prints no very long ones
-        return f"an integer of {value.bit_length()} bits"
-    return f"{value!r:.80}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from calotype.network_config import Width, require
-from calotype.schedule_config import DiscreteScheduleConfig, GuidanceWeight, Steps
-from calotype.typed_json import Range, check_ranges
+from calotype.config.ranges import GuidanceWeight, Range, Steps, Width, check_ranges, require
+from calotype.config.schedule import DiscreteScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)

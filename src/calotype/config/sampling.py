@@ -1,6 +1,4 @@
-"""Settings of noise levels: tables of timesteps, in training, of low-resolution pictures, and how a
-stage draws.
-"""
+"""How a stage samples, and how it treats the low-resolution image it enlarges."""
 
 from __future__ import annotations
 
@@ -8,71 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from calotype.network_config import Fraction, require
-from calotype.typed_json import Range, check_ranges
+from calotype.config.ranges import Fraction, GuidanceWeight, Range, Steps, check_ranges, require
+from calotype.config.schedule import DiscreteScheduleConfig
 
-Steps = Annotated[int, Range(1, 4096)]
-GuidanceWeight = Annotated[float, Range(0.0, 1000.0)]
-Beta = Annotated[float, Range(1e-9, 0.9999)]
 Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun"]
 # sigma/alpha beyond which a draft, an image of values in [-1, 1], is lost in noise.
 MOST_VARIED_SIGMA = 20.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiscreteScheduleConfig:
-    """A table of noise levels at whole timesteps; see `calotype.diffusion.discrete`.
-
-    Args:
-        betas: how the table is made.
-        steps: its length.
-        beta_start: of "linear".
-        beta_end: of "linear".
-        spacing: which timesteps fewer steps take: "leading", "linspace" or "trailing", as
-            diffusers names them.
-        precision: number type the table is made in; it decides the last digits.
-    """
-
-    betas: Literal["squaredcos_cap_v2", "linear"] = "squaredcos_cap_v2"
-    steps: Annotated[int, Range(2, 100_000)] = 1000
-    beta_start: Beta = 1e-4
-    beta_end: Beta = 0.02
-    spacing: Literal["leading", "linspace", "trailing"] = "leading"
-    precision: Literal["float32", "float64"] = "float32"
-    kind: Literal["discrete"] = "discrete"
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
-        require(
-            self.beta_start <= self.beta_end,
-            f"got betas {self.beta_start} to {self.beta_end}; expected 0 < start <= end < 1",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class UniformTimes:
-    """Training levels at uniform times of the schedule, stratified within a batch."""
-
-    kind: Literal["uniform_times"] = "uniform_times"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormalLogSNR:
-    """Training levels with normal log-SNR (Karras et al. 2022, section 5), stratified.
-
-    Args:
-        mean: of logsnr = log(alpha^2 / sigma^2).
-        std: of the same.
-    """
-
-    mean: Annotated[float, Range(-20.0, 20.0)]
-    std: Annotated[float, Range(1e-3, 20.0)]
-    kind: Literal["normal_logsnr"] = "normal_logsnr"
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)

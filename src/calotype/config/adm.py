@@ -1,23 +1,12 @@
-"""Settings of the ADM networks that published models use: DeepFloyd IF, GLIDE, Karlo.
-
-Frozen dataclasses, checked when they are made; `calotype.config` shows them beside the others.
-"""
+"""Settings of the ADM networks that published models use: DeepFloyd IF, GLIDE, Karlo."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from calotype.network_config import (
-    MOST_LEVELS,
-    Blocks,
-    Dropout,
-    OptionalWidth,
-    Width,
-    in_range,
-    require,
-)
-from calotype.typed_json import Range, check_ranges
+from calotype.config.network import MOST_LEVELS, Blocks, Dropout
+from calotype.config.ranges import OptionalWidth, Range, Width, check_ranges, in_range, require
 
 AdmAttention = Literal["none", "joined", "cross"]
 

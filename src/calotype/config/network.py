@@ -1,39 +1,20 @@
-"""Typed settings of the networks, and the checks all settings share.
-
-Frozen dataclasses, checked when they are made. `calotype.config` holds the rest, and shows these
-too.
-"""
+"""Typed settings of the U-Nets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from calotype.errors import ConfigError
-from calotype.typed_json import Range, Retired, check_ranges
+from calotype.config.ranges import OptionalWidth, Range, Width, check_ranges, in_range, require
+from calotype.config.typed_json import Retired
 
-Width = Annotated[int, Range(1, 65536)]
-OptionalWidth = Annotated[int, Range(0, 65536)]
 Blocks = Annotated[int, Range(1, 128)]
 Dropout = Annotated[float, Range(0.0, 0.99)]
-Fraction = Annotated[float, Range(0.0, 1.0)]
 MOST_LEVELS = 16
-
 NO_CANVAS = (
     "expected no text canvas, which bases had before they had drafts: sample with the calotype "
     "that made this cascade, or train its base again, as the recipe emoji-64 does"
 )
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise a ConfigError with `message` unless `condition` holds."""
-    if not condition:
-        raise ConfigError(message)
-
-
-def in_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise a ConfigError unless `low <= value <= high`; nan is refused too."""
-    Range(low, high).check(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +79,8 @@ class DraftConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """The base U-Net (ADM; Saharia et al. 2022, appendix F.1).
+class _UNetFields:
+    """What both U-Nets are told.
 
     Args:
         levels: one record a resolution, finest first; each is half as fine as the one before.
@@ -108,10 +89,8 @@ class UNetConfig:
         head_dim: channels of one attention head.
         embed_dim: width of the noise-level embedding; 0 = four times the first level's channels.
         dropout: within residual blocks.
-        lowres: whether a low-resolution picture is joined to the input.
         text_pooling: how the pooled text is made: "attention" (the paper), or "whitened_mean"
             (mean of the token states, whitened with statistics of the training captions).
-        draft: conditions the network on a draft of the image; None = no draft, as in the paper.
     """
 
     levels: tuple[LevelConfig, ...]
@@ -120,8 +99,31 @@ class UNetConfig:
     head_dim: Width = 64
     embed_dim: OptionalWidth = 0
     dropout: Dropout = 0.0
-    lowres: bool = False
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit."""
+        check_ranges(self)
+        in_range("the number of levels", len(self.levels), 1, MOST_LEVELS)
+        for level in self.levels:
+            if level.attends:
+                _check_heads(level, self.head_dim)
+            require(
+                self.text_dim > 0 or not level.cross_attention,
+                "got cross_attention with text_dim=0; expected a text_dim",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(_UNetFields):
+    """The base U-Net (ADM; Saharia et al. 2022, appendix F.1).
+
+    Args:
+        lowres: whether a low-resolution picture is joined to the input.
+        draft: conditions the network on a draft of the image; None = no draft, as in the paper.
+    """
+
+    lowres: bool = False
     draft: DraftConfig | None = None
     kind: Literal["unet"] = "unet"
 
@@ -129,7 +131,7 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         """Check that the parts fit."""
-        _check_network(self)
+        super().__post_init__()
         require(
             self.draft is None or (self.text_dim > 0 and self.text_pooling == "whitened_mean"),
             "got a draft without a frozen summary of the caption to make it of; expected text_dim "
@@ -145,47 +147,24 @@ class UNetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EfficientUNetConfig:
+class EfficientUNetConfig(_UNetFields):
     """The Efficient U-Net of super-resolution stages (Saharia et al. 2022, appendix B).
 
-    Every level halves the resolution before its blocks and doubles it after them. Fields as in
-    `UNetConfig`, and:
+    Every level halves the resolution before its blocks and doubles it after them.
 
     Args:
+        lowres: whether a low-resolution picture is joined to the input.
         stem_channels: of the first and last convolutions; 0 = as the first level.
     """
 
-    levels: tuple[LevelConfig, ...]
-    text_dim: OptionalWidth
-    fold: Annotated[int, Range(1, 256)] = 1
-    head_dim: Width = 64
-    embed_dim: OptionalWidth = 0
-    dropout: Dropout = 0.0
     lowres: bool = True
-    text_pooling: Literal["attention", "whitened_mean"] = "attention"
     stem_channels: OptionalWidth = 0
     kind: Literal["efficient_unet"] = "efficient_unet"
-
-    def __post_init__(self) -> None:
-        """Check that the parts fit."""
-        _check_network(self)
 
     @property
     def divisor(self) -> int:
         """Picture sides must be multiples of this many pixels."""
         return int(self.fold * 2 ** len(self.levels))
-
-
-def _check_network(config: UNetConfig | EfficientUNetConfig) -> None:
-    check_ranges(config)
-    in_range("the number of levels", len(config.levels), 1, MOST_LEVELS)
-    for level in config.levels:
-        if level.attends:
-            _check_heads(level, config.head_dim)
-        require(
-            config.text_dim > 0 or not level.cross_attention,
-            "got cross_attention with text_dim=0; expected a text_dim",
-        )
 
 
 def _check_heads(level: LevelConfig, head_dim: int) -> None:

@@ -1,0 +1,41 @@
+"""How images become training examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from calotype.config.ranges import Fraction, Range, Resolution, check_ranges
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How pictures become training examples.
+
+    Args:
+        caption_variants: captions per picture to choose from, embedded once ahead.
+        styles: style phrases or set names to train on; None = all that the data has.
+        fit: pictures that are not square: "crop" (centre) or "pad".
+        small: pictures smaller than the stage: "enlarge" or "skip".
+        crop: side of random crops in pixels of the stage's resolution; None = whole pictures.
+        crops_per_picture: crops cut from each decoded picture.
+        flip: mirror pictures at random.
+        broken_share: share of broken pictures above which training refuses, in [0, 1].
+        missing_captions: a caption that is not in the embedding store is computed or refused.
+        cache_bytes: decoded pictures kept in memory up to this size.
+    """
+
+    caption_variants: Annotated[int, Range(1, 10_000)] = 16
+    styles: tuple[str, ...] | None = None
+    fit: Literal["crop", "pad"] = "crop"
+    small: Literal["enlarge", "skip"] = "enlarge"
+    crop: Resolution | None = None
+    crops_per_picture: Annotated[int, Range(1, 1024)] = 1
+    flip: bool = False
+    broken_share: Fraction = 0.2
+    missing_captions: Literal["compute", "refuse"] = "compute"
+    cache_bytes: Annotated[int, Range(0, 10**15)] = 2_500_000_000
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)

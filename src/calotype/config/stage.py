@@ -1,0 +1,114 @@
+"""Settings of one diffusion model of a cascade, and of the cascade."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from calotype.config.adm import AdmConfig
+from calotype.config.network import DraftConfig, EfficientUNetConfig, UNetConfig
+from calotype.config.ranges import Range, Resolution, check_ranges, require
+from calotype.config.sampling import LowresConfig, SamplingConfig
+from calotype.config.schedule import DiscreteScheduleConfig
+
+NetworkConfig = UNetConfig | EfficientUNetConfig | AdmConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One diffusion model of a cascade.
+
+    Args:
+        resolution: side of the pictures it was made for, in pixels.
+        network: its network.
+        lowres_resolution: side of the picture it enlarges; None for a base.
+        schedule: noise schedule of training times, or the table of a published model.
+        parametrization: what the network predicts.
+        data_std: standard deviation of what is diffused; networks see unit variance
+            (Karras et al. 2022, section 5). 1 = pictures as they are.
+        residual: diffuse the difference to the enlarged low-resolution picture.
+        arithmetic: "levels" is this library's. "table" computes in the order of GLIDE's code, so
+            that published float32 numbers come out to the last bit where a processor rounds alike.
+        lowres: how the low-resolution picture is enlarged and noised.
+        sampling: how it draws unless told otherwise.
+    """
+
+    resolution: Resolution
+    network: NetworkConfig
+    lowres_resolution: Resolution | None = None
+    schedule: Literal["cosine", "linear"] | DiscreteScheduleConfig = "cosine"
+    parametrization: Literal["eps", "v", "x"] = "eps"
+    data_std: Annotated[float, Range(1e-3, 1e3)] = 1.0
+    residual: bool = False
+    arithmetic: Literal["levels", "table"] = "levels"
+    lowres: LowresConfig = field(default_factory=LowresConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit."""
+        check_ranges(self)
+        require(
+            self.network.lowres == (self.lowres_resolution is not None),
+            f"got lowres={self.network.lowres} with lowres_resolution={self.lowres_resolution}; "
+            "expected both or neither",
+        )
+        require(
+            not self.residual or self.lowres_resolution is not None,
+            "got residual=true in a base stage; expected a lowres_resolution",
+        )
+        tabled = isinstance(self.schedule, DiscreteScheduleConfig) and self.parametrization == "eps"
+        require(
+            self.arithmetic == "levels" or (tabled and self.data_std == 1 and not self.residual),
+            'got arithmetic="table"; expected it with a table as schedule, parametrization="eps", '
+            "data_std=1 and residual=false",
+        )
+        require(
+            self.draft is None or self.draft.resolution == self.resolution,
+            f"got draft={self.draft} in a stage of {self.resolution} pixels; expected a draft of "
+            "the stage's resolution",
+        )
+        require(
+            self.resolution % self.network.divisor == 0,
+            f"got resolution {self.resolution}; expected a multiple of {self.network.divisor} "
+            "(fold times the U-Net's down-sampling)",
+        )
+        self.check_start(self.sampling)
+
+    def check_start(self, sampling: SamplingConfig) -> None:
+        """Refuse sampling settings that start from a draft which the network does not have."""
+        require(
+            sampling.start == "noise" or self.draft is not None,
+            f'got start="draft" for the {self.resolution} stage, whose network has no draft; '
+            'expected start="noise", or a network with a draft (network.draft)',
+        )
+
+    @property
+    def draft(self) -> DraftConfig | None:
+        """The draft its network is conditioned on, if any."""
+        return self.network.draft if isinstance(self.network, UNetConfig) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeConfig:
+    """A cascade: the stages from coarse to fine, and the text encoder they were trained with.
+
+    Args:
+        stages: from the base to the finest.
+        text_encoder: specification as `calotype.text.build_text_encoder` reads it; "none" for
+            an unconditional cascade.
+        name: what the cascade is called.
+    """
+
+    stages: tuple[StageConfig, ...]
+    text_encoder: str
+    name: str = "cascade"
+
+    def __post_init__(self) -> None:
+        """Check that each stage enlarges the one before."""
+        require(len(self.stages) > 0, "got no stages; expected at least one")
+        for before, after in zip(self.stages, self.stages[1:], strict=False):
+            require(
+                after.lowres_resolution == before.resolution,
+                f"got a stage that enlarges {after.lowres_resolution} after one of "
+                f"{before.resolution}; expected lowres_resolution={before.resolution}",
+            )
