@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from calotype.config.recipe import Recipe
 from calotype.config.stage import CascadeConfig
-from calotype.data.emoji.recipe import EmojiRecipe
+from calotype.emoji.recipe import EmojiRecipe
 
 PAGE = Path(__file__).parent / "settings.md"
 _HEAD = """# Settings

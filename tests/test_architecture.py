@@ -25,6 +25,7 @@ ROOMS = (
     "data",
     "training",
     "evaluation",
+    "emoji",
     "serving",
     "interop",
     "cli",

@@ -93,12 +93,12 @@ def test_a_dry_run_heeds_what_the_run_would_be_asked_for(command, runs, monkeypa
 
 def test_data_emoji_passes_everything_on(command, monkeypatch):
     calls = []
-    module = types.ModuleType("calotype.data.emoji.build")
+    module = types.ModuleType("calotype.emoji.build")
     module.build_emoji = lambda out, **options: (
         calls.append((out, options))
         or types.SimpleNamespace(counts={"train": 6400}, broken=["noto/x 256"])
     )
-    monkeypatch.setitem(sys.modules, "calotype.data.emoji.build", module)
+    monkeypatch.setitem(sys.modules, "calotype.emoji.build", module)
     code, out, _ = command(
         "data", "emoji", "--out", "d", "--sets", "noto, twemoji", "--size", "256"
     )

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from calotype.data.embed import EmbedJob, embed_chunk, embed_data
-from calotype.data.emoji.build import draw_shard
-from calotype.data.emoji.plan import Artwork, PlannedPicture
-from calotype.data.emoji.shards import finished, plan_shards
 from calotype.data.ray_jobs import RETRIES, ray_actor_map, ray_map
 from calotype.data.shard import shard_data, write_shard
 from calotype.data.verify import verify_data
 from calotype.data.work import chunks_of, open_for_work
+from calotype.emoji.build import draw_shard
+from calotype.emoji.plan import Artwork, PlannedPicture
+from calotype.emoji.shards import finished, plan_shards
 from calotype.errors import CalotypeError, UsageError
 from calotype.text.store import open_store
 

@@ -73,7 +73,7 @@ def test_the_changelog_knows_this_version():
 
 
 def test_the_notice_names_every_source_of_the_embedded_weights():
-    from calotype.data.emoji.recipe import load_recipe
+    from calotype.emoji.recipe import load_recipe
 
     recipe, text = load_recipe(), (ROOT / "NOTICE").read_text(encoding="utf-8")
     for source in map(recipe.source, recipe.sets):

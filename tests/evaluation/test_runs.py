@@ -5,7 +5,7 @@ import json
 import pytest
 
 from calotype.config.typed_json import to_dict
-from calotype.evaluation.provenance import learning_curves
+from calotype.emoji.provenance import learning_curves
 from calotype.evaluation.runs import read_run, read_runs
 from calotype.training.recipes import load_recipe
 

@@ -28,6 +28,7 @@ from calotype.cascade.border import Border, OpenBorder, residual_border
 from calotype.cascade.finite import check_finite
 from calotype.cascade.timesteps import (
     build_schedule,
+    build_step,
     enlarge_lowres,
     grid_levels,
     network_level,
@@ -45,24 +46,17 @@ from calotype.diffusion import (
     NoiseSource,
     Parametrization,
     SamplerState,
-    Step,
     TableEpsPrediction,
     VPrediction,
     Weighting,
     XPrediction,
     add_noise,
-    ancestral_step,
-    ddim_step,
     denoising_loss,
     denoising_steps,
-    dpmpp_2m_sde_step,
-    dpmpp_2m_step,
     guide,
     guide_batched,
-    heun_step,
     only_numbers,
     oscillating_weight,
-    table_ddim_step,
     thresholding,
     within_interval,
 )
@@ -262,7 +256,7 @@ class Stage(nn.Module):
         if edit.transform is not None:
             denoise = edit.transform(denoise)
         z = self._start(cond, noise, levels[0], size=size, edit=edit)
-        step, dtype = _step(sampling, by_table=self._by_table), self._level_dtype()
+        step, dtype = build_step(sampling, by_table=self._by_table), self._level_dtype()
         return denoising_steps(denoise, z, levels, noise, step=step, level_dtype=dtype)
 
     @torch.no_grad()
@@ -366,20 +360,6 @@ class Stage(nn.Module):
                 f"got a picture of {size[1]}x{size[0]}; expected sides that are multiples of "
                 f"{divisor} pixels for the {self.config.resolution} stage"
             )
-
-
-def _step(sampling: SamplingConfig, *, by_table: bool) -> Step:
-    match sampling.sampler:
-        case "ddpm":
-            return ancestral_step(sampling.ddpm_interpolation)
-        case "ddim":
-            return table_ddim_step if by_table else ddim_step
-        case "dpmpp_2m":
-            return dpmpp_2m_step
-        case "dpmpp_2m_sde":
-            return dpmpp_2m_sde_step
-        case "heun":
-            return heun_step
 
 
 def _draft_start(cond: Conditioning, size: tuple[int, int]) -> Tensor:

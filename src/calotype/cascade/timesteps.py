@@ -21,13 +21,20 @@ from calotype.diffusion import (
     DiscreteSchedule,
     LinearSchedule,
     NoiseSchedule,
+    Step,
     add_noise,
+    ancestral_step,
     augment_lowres,
+    ddim_step,
+    dpmpp_2m_sde_step,
+    dpmpp_2m_step,
+    heun_step,
     karras_levels,
     linear_betas,
     sampling_levels,
     schedule_from_betas,
     squaredcos_betas,
+    table_ddim_step,
     upsample_lowres,
 )
 from calotype.errors import UsageError
@@ -76,6 +83,21 @@ def network_level(config: NetworkConfig, schedule: NoiseSchedule, logsnr: Tensor
         timesteps = schedule.time(logsnr) * (_TIMESTEPS - 1)
     # Whole ones are exact in float32; the schedule may have left a device without float64.
     return timesteps.to(logsnr.device, torch.float32)
+
+
+def build_step(sampling: SamplingConfig, *, by_table: bool) -> Step:
+    """The sampler's step that `sampling` names."""
+    match sampling.sampler:
+        case "ddpm":
+            return ancestral_step(sampling.ddpm_interpolation)
+        case "ddim":
+            return table_ddim_step if by_table else ddim_step
+        case "dpmpp_2m":
+            return dpmpp_2m_step
+        case "dpmpp_2m_sde":
+            return dpmpp_2m_sde_step
+        case "heun":
+            return heun_step
 
 
 def grid_levels(schedule: NoiseSchedule, sampling: SamplingConfig, start_time: float) -> Tensor:

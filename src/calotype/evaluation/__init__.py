@@ -1,8 +1,6 @@
-"""The evaluation room: a cascade and real pictures go in, figures, sheets and a card come out.
+"""The evaluation room: samples and real images go in, figures and sheets come out.
 
-`retrieval` asks whether a drawing shows what was asked for, `superresolution` whether a stage
-beats bicubic enlargement, `sheet` puts drawings beside real pictures, `card` writes all of it down
-(`python -m calotype.evaluation.card`). `settings` chooses sampling settings by measurement, and
-`naming` asks people what they see, each a command of its own. May import every room but `serving`
-and `interop`.
+`retrieval` asks whether a sample shows what was asked for, `superresolution` whether a stage beats
+bicubic enlargement, `features` how far two sets of images lie apart, `sheet` puts samples beside
+real images. Knows nothing of any data set; may import every room above it.
 """

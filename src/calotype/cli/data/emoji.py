@@ -31,7 +31,7 @@ def emoji(
         raise UsageError(f"got size {size!r}; expected one of {', '.join(_SIZES)}")
     if processes is not None and processes < 1:
         raise UsageError(f"got processes={processes}; expected at least 1")
-    from calotype.data.emoji.build import build_emoji
+    from calotype.emoji.build import build_emoji
 
     names = None
     if sets is not None:

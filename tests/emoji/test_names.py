@@ -2,7 +2,7 @@
 
 import pytest
 
-from calotype.data.emoji.names import Label, LabelIndex, code_points, slug
+from calotype.emoji.names import Label, LabelIndex, code_points, slug
 
 
 def label(code, concept, tone=""):

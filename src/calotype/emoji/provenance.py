@@ -9,8 +9,8 @@ from typing import Any
 
 from calotype.config.recipe import TrainConfig
 from calotype.config.schedule import NormalLogSNR
+from calotype.emoji.measure import Measurements
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
-from calotype.evaluation.measure import Measurements
 from calotype.evaluation.runs import StageRun
 
 _SHOWN_VALIDATIONS = 8

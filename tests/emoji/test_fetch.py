@@ -7,8 +7,8 @@ import tarfile
 
 import pytest
 
-from calotype.data.emoji.fetch import extract, fetched, file_integrity
-from calotype.data.emoji.recipe import PackageConfig
+from calotype.emoji.fetch import extract, fetched, file_integrity
+from calotype.emoji.recipe import PackageConfig
 from calotype.errors import CalotypeError
 
 

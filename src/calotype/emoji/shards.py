@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.data.emoji.plan import PlannedPicture
-from calotype.data.emoji.render import RENDER_VERSION
 from calotype.data.shard_file import NOTE_KEY, pyarrow_parquet, read_note, write_shard_file
+from calotype.emoji.plan import PlannedPicture
+from calotype.emoji.render import RENDER_VERSION
 from calotype.errors import CalotypeError
 
 _TEXT_COLUMNS = ("group", "style", "set", "license", "concept", "split")

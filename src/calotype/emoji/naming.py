@@ -4,8 +4,8 @@
 sheets alone and write what they see. `score` compares. Real images, named the same way, are the
 ceiling: `--model real`.
 
-    python -m calotype.evaluation.naming sheets --model FOLDER --data EMOJI --out DIR
-    python -m calotype.evaluation.naming score DIR ANSWERS.json
+    python -m calotype.emoji.naming sheets --model FOLDER --data EMOJI --out DIR
+    python -m calotype.emoji.naming score DIR ANSWERS.json
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ import torch
 from torch import Tensor
 
 from calotype.config.typed_json import load_config, to_dict
-from calotype.data.emoji.prompts import (
+from calotype.emoji.gallery import (
+    PictureRow,
+    keys_at,
+    over_background,
+    read_pictures,
+    read_rows,
+)
+from calotype.emoji.prompts import (
     COUNTS,
     EvaluationPrompt,
     PromptGroup,
@@ -34,13 +41,6 @@ from calotype.data.emoji.prompts import (
 )
 from calotype.errors import UsageError
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
-from calotype.evaluation.gallery import (
-    PictureRow,
-    keys_at,
-    over_background,
-    read_pictures,
-    read_rows,
-)
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
 from calotype.storage.files import write_file
 
@@ -158,7 +158,7 @@ def read_naming(folder: Path) -> Naming:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"got {folder} without a readable score.json ({error}); write it with: "
-            f"python -m calotype.evaluation.naming score {folder} ANSWERS.json"
+            f"python -m calotype.emoji.naming score {folder} ANSWERS.json"
         ) from error
     return Naming(
         model=key.model, group=key.group, resolution=key.resolution, named=named, images=images
@@ -280,7 +280,7 @@ def _score(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m calotype.evaluation.naming",
+        prog="python -m calotype.emoji.naming",
         description="Numbered images for readers who know no caption, and what they made out.",
     )
     commands = parser.add_subparsers(required=True)

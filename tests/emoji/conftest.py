@@ -1,4 +1,4 @@
-"""A tiny emoji-like set on disk, a tiny cascade, and what a run of it would have written."""
+"""A tiny emoji-like set on disk."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
 pytest.importorskip("pyarrow.parquet")
 
-from calotype.cascade import Cascade, Stage
-from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
-from calotype.config.sampling import SamplingConfig
-from calotype.config.stage import StageConfig
-from calotype.data.emoji.plan import Artwork, PlannedPicture
-from calotype.data.emoji.shards import ShardPlan, write_shard
+from calotype.emoji.plan import Artwork, PlannedPicture
+from calotype.emoji.shards import ShardPlan, write_shard
 
 SIDE = 32
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "teal", "navy", "olive")
@@ -73,35 +67,3 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recipe.json").write_text(json.dumps({"recipe": {"sources": [source]}}))
     (folder / "ATTRIBUTION.md").write_text("# Attribution\n\nSomebody drew the bars.\n")
     return folder
-
-
-def tiny_stage(resolution: int, lowres: int | None) -> Stage:
-    kind = UNetConfig if lowres is None else EfficientUNetConfig
-    levels = (
-        LevelConfig(channels=8, blocks=1),
-        LevelConfig(channels=8, blocks=1, self_attention=lowres is None),
-    )
-    return Stage(
-        StageConfig(
-            resolution=resolution,
-            lowres_resolution=lowres,
-            network=kind(levels=levels, text_dim=16, head_dim=8),
-            parametrization="v",
-            residual=lowres is not None,
-            data_std=0.6 if lowres is None else 0.2,
-            sampling=SamplingConfig(steps=2, sampler="dpmpp_2m", threshold_percentile=None),
-        )
-    )
-
-
-@pytest.fixture(scope="session")
-def cascade() -> Cascade:
-    """8 -> 16 -> 32 with random weights."""
-    torch.manual_seed(0)
-    stages = [tiny_stage(8, None), tiny_stage(16, 8), tiny_stage(32, 16)]
-    return Cascade("bytes:16", stages, name="tiny bars")
-
-
-@pytest.fixture()
-def noise() -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 3, 16, 16)))

@@ -15,7 +15,7 @@ from calotype.data.captions import (
     on_background,
     spoken,
 )
-from calotype.data.emoji.recipe import Split
+from calotype.emoji.recipe import Split
 
 PromptGroup = Literal["trained_pair", "unseen_pair", "background", "bare_name"]
 COUNTS: dict[PromptGroup, int] = {

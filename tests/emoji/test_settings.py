@@ -9,10 +9,9 @@ import torch
 from calotype.cascade import Cascade, CascadeSample
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import load_config
-from calotype.errors import UsageError
-from calotype.evaluation import settings
-from calotype.evaluation.gallery import over_background, read_pictures, read_rows
-from calotype.evaluation.sweep import (
+from calotype.emoji import settings
+from calotype.emoji.gallery import over_background, read_pictures, read_rows
+from calotype.emoji.sweep import (
     Axis,
     Cell,
     Sweep,
@@ -22,6 +21,7 @@ from calotype.evaluation.sweep import (
     parse_axis,
     sweep,
 )
+from calotype.errors import UsageError
 
 pytest.importorskip("torchmetrics")
 SIZE = SweepSize(captions=2, reference=6)

@@ -10,13 +10,13 @@ from PIL import Image
 from calotype.config.network import DraftConfig
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import to_dict
+from calotype.emoji.card import main
+from calotype.emoji.gallery import read_gallery
+from calotype.emoji.naming import Key
+from calotype.emoji.report import stages_section
+from calotype.emoji.suite import draw_suite, measure_group
+from calotype.emoji.sweep import AxisResult, Cell, Sweep, choose
 from calotype.evaluation.about import About, StageFile
-from calotype.evaluation.card import main
-from calotype.evaluation.gallery import read_gallery
-from calotype.evaluation.naming import Key
-from calotype.evaluation.report import stages_section
-from calotype.evaluation.suite import draw_suite, measure_group
-from calotype.evaluation.sweep import AxisResult, Cell, Sweep, choose
 from calotype.training.recipes import load_recipe
 
 FAST = ["--captions", "3", "--sweep-captions", "2", "--guidance", "1", "2", "--pictures", "2"]
@@ -169,7 +169,7 @@ def about_stage(config):
 
 
 def test_suite_looks_up_every_stage(cascade, data):
-    from calotype.evaluation.gallery import prompts_for
+    from calotype.emoji.gallery import prompts_for
 
     gallery = read_gallery(data, 8)
     prompts = prompts_for(gallery).prompts[:3]

@@ -20,10 +20,7 @@ from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.config.typed_json import override
-from calotype.errors import ConfigError, UsageError
-from calotype.evaluation.about import table
-from calotype.evaluation.features import Features, kernel_distance
-from calotype.evaluation.gallery import (
+from calotype.emoji.gallery import (
     PictureRow,
     in_hash_order,
     keys_at,
@@ -31,6 +28,9 @@ from calotype.evaluation.gallery import (
     read_pictures,
     read_rows,
 )
+from calotype.errors import ConfigError, UsageError
+from calotype.evaluation.about import table
+from calotype.evaluation.features import Features, kernel_distance
 
 TOLERANCE = 0.05
 RULE = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calotype.data.emoji.render import RenderJob, box_halve, pixel_digest, render, render_png
+from calotype.emoji.render import RenderJob, box_halve, pixel_digest, render, render_png
 
 pytest.importorskip("pyvips")
 

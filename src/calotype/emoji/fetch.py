@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from calotype.data.emoji.recipe import PackageConfig
+from calotype.emoji.recipe import PackageConfig
 from calotype.errors import CalotypeError
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
-from calotype.data.emoji.prompts import EvaluationPrompt
 from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
-from calotype.evaluation.gallery import Gallery, PictureRow, Pool
+from calotype.emoji.gallery import Gallery, PictureRow, Pool
+from calotype.emoji.prompts import EvaluationPrompt
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE, concept_rank, thumbnails
 from calotype.evaluation.sheet import most_detailed
 from calotype.evaluation.superresolution import edge_contrast

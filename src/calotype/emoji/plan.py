@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from calotype.data.emoji.fetch import FetchedPackage
-from calotype.data.emoji.names import Label, LabelIndex, slug
-from calotype.data.emoji.recipe import EmojiRecipe, HeldOut, SourceConfig, Split
+from calotype.emoji.fetch import FetchedPackage
+from calotype.emoji.names import Label, LabelIndex, slug
+from calotype.emoji.recipe import EmojiRecipe, HeldOut, SourceConfig, Split
 
 
 @dataclass(frozen=True)

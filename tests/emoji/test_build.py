@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calotype.data.emoji import build as build_module
-from calotype.data.emoji import shards as shards_module
-from calotype.data.emoji.build import build_emoji
-from calotype.data.emoji.fetch import FetchedPackage
-from calotype.data.emoji.recipe import EmojiRecipe, PackageConfig, SourceConfig
+from calotype.emoji import build as build_module
+from calotype.emoji import shards as shards_module
+from calotype.emoji.build import build_emoji
+from calotype.emoji.fetch import FetchedPackage
+from calotype.emoji.recipe import EmojiRecipe, PackageConfig, SourceConfig
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 
 pytest.importorskip("pyvips")

@@ -1,4 +1,4 @@
-"""Write a cascade's model card: `python -m calotype.evaluation.card --model FOLDER --data DIR`.
+"""Write a cascade's model card: `python -m calotype.emoji.card --model FOLDER --data DIR`.
 
 Everything the card prints is measured here and now, or read from the runs that trained the
 cascade; what is not there is said to be not available.
@@ -22,16 +22,16 @@ from calotype.cascade import Cascade
 from calotype.cascade.runtime import Runtime, cpu_model
 from calotype.config.typed_json import load_config
 from calotype.data.resize import area_resize
+from calotype.emoji.measure import Effort, Measurements, measure
+from calotype.emoji.naming import read_naming
+from calotype.emoji.report import PROMPT_GROUPS, model_card, quick_report
+from calotype.emoji.suite import DrawnSuite
+from calotype.emoji.sweep import Sweep
 from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
-from calotype.evaluation.measure import Effort, Measurements, measure
-from calotype.evaluation.naming import read_naming
-from calotype.evaluation.report import PROMPT_GROUPS, model_card, quick_report
 from calotype.evaluation.retrieval import NEAREST
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
-from calotype.evaluation.suite import DrawnSuite
-from calotype.evaluation.sweep import Sweep
 from calotype.storage.files import write_file
 
 _CROPS = 16
@@ -157,7 +157,7 @@ def _effort(options: argparse.Namespace) -> Effort:
 def _parser() -> argparse.ArgumentParser:
     defaults = Effort()
     parser = argparse.ArgumentParser(
-        prog="python -m calotype.evaluation.card",
+        prog="python -m calotype.emoji.card",
         description="Measure a cascade on the emoji set and write its model card.",
     )
     add = parser.add_argument
@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pictures", type=int, default=defaults.pictures, help="held-out pictures to enlarge")
     add("--steps", type=int, nargs="*", default=defaults.steps, help="of super-resolution, to try")
     add("--naming", type=Path, nargs="*", default=[], help="folders of scored naming sheets")
-    add("--settings", type=Path, help="settings.json of calotype.evaluation.settings, to print")
+    add("--settings", type=Path, help="settings.json of calotype.emoji.settings, to print")
     add_machine_options(parser)
     return parser
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from calotype.evaluation.about import NOT_AVAILABLE, About, table
-from calotype.evaluation.measure import GuidanceResult, Measurements
-from calotype.evaluation.naming import Naming
-from calotype.evaluation.provenance import (
+from calotype.emoji.measure import GuidanceResult, Measurements
+from calotype.emoji.naming import Naming
+from calotype.emoji.provenance import (
     data_section,
     learning_curves,
     limits_section,
     training_section,
 )
+from calotype.emoji.suite import GroupResult
+from calotype.emoji.sweep import sweep_tables
+from calotype.evaluation.about import NOT_AVAILABLE, About, table
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE
-from calotype.evaluation.suite import GroupResult
 from calotype.evaluation.superresolution import Comparison
-from calotype.evaluation.sweep import sweep_tables
 
 PROMPT_GROUPS = {
     "trained_pair": "trained pairs",
@@ -78,7 +78,7 @@ pipeline_tag: text-to-image
 
 A cascade of pixel-space diffusion models ({sides}, text encoder `{about.text_encoder}`) that draws
 emoji-like pictures from English captions. All figures here were measured by
-`python -m calotype.evaluation.card` on these weights, drawn with their default settings.
+`python -m calotype.emoji.card` on these weights, drawn with their default settings.
 """
 
 
@@ -188,7 +188,7 @@ def _naming(found: Sequence[Naming]) -> str:
         rows.append([PROMPT_GROUPS.get(group, group), f"{resolution}²", *named])
     head = ["captions", "at", "its drawings", "real pictures"]
     text = """Blind naming: readers who know no caption write what they see; right is what holds the
-name or a synonym of a list made before (`python -m calotype.evaluation.naming`).
+name or a synonym of a list made before (`python -m calotype.emoji.naming`).
 
 """
     return text + table(head, rows) + "\n"

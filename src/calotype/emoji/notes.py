@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from calotype.config.typed_json import to_dict
-from calotype.data.emoji.card import attribution, data_card
-from calotype.data.emoji.plan import PlanReport
-from calotype.data.emoji.recipe import EmojiRecipe
-from calotype.data.emoji.shards import read_columns
+from calotype.emoji.data_card import attribution, data_card
+from calotype.emoji.plan import PlanReport
+from calotype.emoji.recipe import EmojiRecipe
+from calotype.emoji.shards import read_columns
 from calotype.storage.files import write_file
 
 

@@ -1,4 +1,4 @@
-"""Choose sampling settings by measurement: `python -m calotype.evaluation.settings`.
+"""Choose sampling settings by measurement: `python -m calotype.emoji.settings`.
 
 Writes `settings.json` (every cell) and `settings.md` (one table an axis) into a folder; the model
 card prints the tables with `--settings settings.json`. Changes no model: the chosen settings are
@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calotype.config.typed_json import to_dict
-from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
-from calotype.evaluation.features import load_features
-from calotype.evaluation.sweep import (
+from calotype.emoji.sweep import (
     SweepSize,
     default_axes,
     parse_axis,
     sweep,
     sweep_tables,
 )
+from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
+from calotype.evaluation.features import load_features
 from calotype.storage.files import write_file
 
 
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     defaults = SweepSize()
     parser = argparse.ArgumentParser(
-        prog="python -m calotype.evaluation.settings",
+        prog="python -m calotype.emoji.settings",
         description="Measure sampling settings, one axis after another, and choose the best.",
     )
     add = parser.add_argument

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
-from calotype.data.emoji.prompts import EvaluationPrompt
-from calotype.evaluation.gallery import (
+from calotype.emoji.gallery import (
     Gallery,
     PictureRow,
     PromptSuite,
@@ -21,11 +20,12 @@ from calotype.evaluation.gallery import (
     read_gallery,
     read_pictures,
 )
-from calotype.evaluation.naming import Naming
+from calotype.emoji.naming import Naming
+from calotype.emoji.prompts import EvaluationPrompt
+from calotype.emoji.suite import DrawnSuite, GroupResult, draw_suite, measure_group
+from calotype.emoji.sweep import Sweep
 from calotype.evaluation.runs import StageRun, read_runs
-from calotype.evaluation.suite import DrawnSuite, GroupResult, draw_suite, measure_group
 from calotype.evaluation.superresolution import Comparison, RealPicture, compare_with_bicubic
-from calotype.evaluation.sweep import Sweep
 
 GROUPS = {
     "train": "trained pairs",

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from calotype.errors import UsageError
-from calotype.evaluation.gallery import (
+from calotype.emoji.gallery import (
     in_hash_order,
     keys_at,
     over_background,
@@ -13,8 +12,9 @@ from calotype.evaluation.gallery import (
     read_pictures,
     read_rows,
 )
+from calotype.emoji.suite import look_up
+from calotype.errors import UsageError
 from calotype.evaluation.retrieval import concept_rank, thumbnails
-from calotype.evaluation.suite import look_up
 
 
 def test_over_background_closed_form():

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from calotype.config.typed_json import from_dict, to_dict
-from calotype.data.emoji.names import slug
-from calotype.data.emoji.prompts import COUNTS, PromptRow, choose_prompts, load_prompts
-from calotype.data.emoji.recipe import EmojiRecipe, load_heldout, load_recipe, normalised
+from calotype.emoji.names import slug
+from calotype.emoji.prompts import COUNTS, PromptRow, choose_prompts, load_prompts
+from calotype.emoji.recipe import EmojiRecipe, load_heldout, load_recipe, normalised
 from calotype.errors import ConfigError, UsageError
 
 LETTERS = {"noto": "n", "twemoji": "t", "fluent": "f", "fluent-flat": "l", "fluent-3d": "d"}

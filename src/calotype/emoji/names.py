@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from calotype.data.emoji.fetch import FetchedPackage
+from calotype.emoji.fetch import FetchedPackage
 
 _TONES = {1: "light", 2: "medium-light", 3: "medium", 4: "medium-dark", 5: "dark"}
 

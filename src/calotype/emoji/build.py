@@ -12,21 +12,21 @@ from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
-from calotype.data.emoji.fetch import FetchedPackage, fetched
-from calotype.data.emoji.names import read_labels
-from calotype.data.emoji.notes import write_notes
-from calotype.data.emoji.plan import (
+from calotype.data.shard_file import remove_unfinished
+from calotype.data.work import leave_with_parent, usable_cores, work_over
+from calotype.emoji.fetch import FetchedPackage, fetched
+from calotype.emoji.names import read_labels
+from calotype.emoji.notes import write_notes
+from calotype.emoji.plan import (
     PlannedPicture,
     PlanReport,
     drop_without_counterpart,
     plan_set,
     read_artworks,
 )
-from calotype.data.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_recipe
-from calotype.data.emoji.render import RenderJob, pixel_digest, render_png, start_worker
-from calotype.data.emoji.shards import ShardPlan, finished, is_shard, plan_shards, write_shard
-from calotype.data.shard_file import remove_unfinished
-from calotype.data.work import leave_with_parent, usable_cores, work_over
+from calotype.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_recipe
+from calotype.emoji.render import RenderJob, pixel_digest, render_png, start_worker
+from calotype.emoji.shards import ShardPlan, finished, is_shard, plan_shards, write_shard
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 
 SIZES = (256, 1024)

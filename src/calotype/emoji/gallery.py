@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calotype.data.emoji.prompts import (
+from calotype.data.open import parquet_files
+from calotype.data.pictures import BrokenPicture, decode_picture
+from calotype.data.resize import area_resize, fit_picture
+from calotype.emoji.prompts import (
     EvaluationPrompt,
     PromptRow,
     choose_prompts,
     load_prompts,
 )
-from calotype.data.open import parquet_files
-from calotype.data.pictures import BrokenPicture, decode_picture
-from calotype.data.resize import area_resize, fit_picture
 from calotype.errors import MissingExtra, UsageError
 from calotype.evaluation.retrieval import THUMBNAIL_SIDE, thumbnails
 

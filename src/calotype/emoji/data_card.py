@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from calotype.data.emoji.recipe import EmojiRecipe, SourceConfig
+from calotype.emoji.recipe import EmojiRecipe, SourceConfig
 
 _LICENSES = {
     "Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",

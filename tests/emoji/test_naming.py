@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from calotype.emoji.gallery import PictureRow, over_background, read_pictures
+from calotype.emoji.naming import Key, NamedImage, accepted_answers, main, names, score
 from calotype.errors import UsageError
-from calotype.evaluation.gallery import PictureRow, over_background, read_pictures
-from calotype.evaluation.naming import Key, NamedImage, accepted_answers, main, names, score
 
 PLAIN = ("red", "green", "blue", "orange", "purple", "black", "brown")
 
@@ -67,7 +67,7 @@ def test_another_seed_is_another_order_of_the_same_images(data, tmp_path):
 
 
 def test_samples_go_on_to_a_second_sheet(cascade, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("calotype.evaluation.naming._A_SHEET", 4)
+    monkeypatch.setattr("calotype.emoji.naming._A_SHEET", 4)
     cascade.save(tmp_path / "model")
     arguments = ["sheets", "--model", str(tmp_path / "model"), "--data", str(data), "--threads"]
     arguments += ["1", "--resolution", "8", "--count", "6", "--out", str(tmp_path / "out")]
