@@ -23,6 +23,7 @@ ROOMS = (
     "text",
     "cascade",
     "data",
+    "generation",
     "training",
     "evaluation",
     "emoji",

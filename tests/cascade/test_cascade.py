@@ -66,7 +66,7 @@ def test_batch_invariance_is_exact_up_to_rounding_in_float64(cascade, monkeypatc
     seen = {}
     for captions, seeds in ((CAPTIONS, SEEDS), (CAPTIONS[:1], SEEDS[:1])):
         plan = wide.plan(captions, seeds=seeds, stop_at=8)
-        for preview in wide.draw(plan):
+        for preview in wide.generate(plan):
             seen[len(seeds)] = preview.state.z
     assert base.network.stem.weight.dtype == seen[1].dtype == torch.float64
     torch.testing.assert_close(seen[1][0], seen[3][0], atol=1e-6, rtol=0)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from calotype.cascade import Cascade, image_to_image
 from calotype.cascade.edit import keep_known
-from calotype.cascade.recipe import picture_recipe, recipe_sampling
+from calotype.cascade.recipe import image_recipe, recipe_sampling
 from calotype.cascade.runtime import Runtime
 from calotype.cascade.stage import Stage, StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
@@ -282,7 +282,7 @@ def test_image_to_image_of_a_cascade_ignores_the_draft(cascade: Cascade) -> None
 def test_the_recipe_holds_start_and_variety(cascade: Cascade) -> None:
     sampling = replace(FEW, variety=0.25)
     plan = cascade.plan(["a fox"], seeds=[1], sampling={SIDE: sampling})
-    recipe = picture_recipe(cascade, plan, 0, Runtime("cpu", "float32", 1))
+    recipe = image_recipe(cascade, plan, 0, Runtime("cpu", "float32", 1))
     assert recipe_sampling(recipe) == {SIDE: sampling}
 
 

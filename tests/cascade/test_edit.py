@@ -9,7 +9,6 @@ from calotype.cascade import (
     inpaint,
     keep_known,
 )
-from calotype.cascade.edit import edit_rows
 from calotype.diffusion import Estimate
 from calotype.errors import UsageError
 
@@ -32,7 +31,7 @@ def test_edits_are_cut_with_their_batch():
     edit = StageEdit(
         start=known, transform=keep_known(known, torch.ones(3, 1, 2, 2, dtype=torch.bool))
     )
-    part = edit_rows(edit, slice(1, 2))
+    part = edit.rows(slice(1, 2))
     assert torch.equal(part.start, known[1:2])
     assert isinstance(part.transform, KeepKnown)
     assert torch.equal(part.transform.known, known[1:2])

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from calotype.cascade.png import read_recipe
-from calotype.cli import list_job
-from calotype.cli.prompts import PromptShards, open_prompts, shard_captions
 from calotype.errors import CalotypeError, UsageError
+from calotype.generation import lists
+from calotype.generation.prompts import PromptShards, open_prompts, shard_captions
 
 WORDS = ("--size", "8", "--threads", "1", "-o", "p.png", "--from-file", "list.txt")
 
@@ -151,7 +151,7 @@ def test_processes_draw_the_same_pictures(command, captions, tmp_path):
     ],
 )
 def test_wrong_input_starts_nothing(command, captions, tmp_path, monkeypatch, words, message):
-    monkeypatch.setattr(list_job, "draw_list", lambda *a, **k: pytest.fail("started"))
+    monkeypatch.setattr(lists, "generate_list", lambda *a, **k: pytest.fail("started"))
     code, out, err = command("sample", *words)
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err

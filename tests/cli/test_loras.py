@@ -11,9 +11,9 @@ from PIL import Image
 from calotype.cascade import Cascade
 from calotype.cascade.lora import save_lora, trained_lora
 from calotype.cascade.png import read_recipe
-from calotype.cli.loras import LoraRequest, parse_lora
 from calotype.config.lora import LoraConfig
 from calotype.errors import UsageError
+from calotype.generation.loras import LoraRequest, parse_lora
 from calotype.networks.lora import adapters, train_adapters
 
 

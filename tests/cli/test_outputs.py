@@ -8,7 +8,7 @@ import pytest
 
 from calotype.cascade.png import read_recipe, write_png
 from calotype.cascade.recipe import image_id
-from calotype.cli.outputs import Output, default_output, slug
+from calotype.generation.outputs import Output, default_output, slug
 
 SMALL = ("--size", "8", "--steps", "1")
 BLACK = np.zeros((8, 8, 3), np.uint8)
@@ -70,7 +70,9 @@ def test_numbered_names_of_others_are_refused_and_nothing_is_computed(
     command, tmp_path, monkeypatch
 ):
     (tmp_path / "p-1.png").write_bytes(b"mine")
-    monkeypatch.setattr("calotype.cli.draw_job.Drawer.draw", lambda *a: pytest.fail("computed"))
+    monkeypatch.setattr(
+        "calotype.generation.cascade.CascadeGenerator.generate", lambda *a: pytest.fail("computed")
+    )
     code, out, err = command("sample", "a", "b", "-o", "p.png", *SMALL)
     assert (code, out, err.count("\n")) == (2, "", 1) and "p-1.png is there already" in err
     assert os.listdir(tmp_path) == ["p-1.png"]

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from calotype.cascade import png
-from calotype.cli.draw_job import on_workers, settle
-from calotype.cli.drawing import DrawRequest
-from calotype.cli.list_job import ListJob, ShardDrawer
-from calotype.cli.prompts import open_prompts
+from calotype.generation.cascade import on_workers, settle
+from calotype.generation.lists import ListJob, ShardGenerator
+from calotype.generation.prompts import open_prompts
+from calotype.generation.request import Request
 
 WORDS = ("--size", "8", "--threads", "1", "--from-file", "list.txt", "--batch", "2")
 
@@ -74,30 +74,13 @@ def test_an_actor_killed_in_mid_shard(command, pictures, model, tmp_path, two_wo
 
     log, out = tmp_path / "log", tmp_path / "there"
     log.mkdir()
-    request = DrawRequest(
-        negative=None,
-        model=str(model),
-        size=8,
-        width=None,
-        height=None,
-        sampler=None,
-        steps=None,
-        guidance=None,
-        variety=None,
-        stage_options=None,
-        like=None,
-        loras=None,
-        merge_lora=True,
-        device=None,
-        dtype="float32",
-        threads=1,
-    )
-    draw = on_workers(settle(request), 2, threads=1, gpus=0.0)
+    request = Request(model=str(model), size=8, device="cpu", dtype="float32", threads=1)
+    settings = on_workers(settle(request), 2, threads=1, gpus=0.0)
     with open_prompts(tmp_path / "list.txt") as prompts:
-        job = ListJob(draw, prompts, 1, 0, out / "p.png")
+        job = ListJob(settings, prompts, 1, 0, out / "p.png")
 
         def make():
-            drawer, write_png = ShardDrawer(job), png.write_png
+            drawer, write_png = ShardGenerator(job), png.write_png
 
             def write_or_die(path, *picture, replace):
                 if path.name == "p-3.png" and len(list(log.glob("2-*"))) == 1:

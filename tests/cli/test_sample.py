@@ -11,8 +11,8 @@ from PIL import Image
 import calotype
 from calotype.cascade import Stage
 from calotype.cascade.png import read_recipe, write_png
-from calotype.cli.options import parse_size
 from calotype.errors import UsageError
+from calotype.generation.request import parse_size
 from calotype.storage import files
 
 

@@ -22,7 +22,6 @@ from PIL import Image, PngImagePlugin
 from calotype.cascade.io import check_header, load_settings
 from calotype.cascade.png import read_recipe, write_png
 from calotype.cascade.recipe import check_recipe, recipe_sampling
-from calotype.cli.prompts import open_prompts
 from calotype.config.stage import StageConfig
 from calotype.config.typed_json import to_dict
 from calotype.data.folder import FolderSource
@@ -30,6 +29,7 @@ from calotype.data.pictures import BrokenPicture
 from calotype.data.tar import TarSource
 from calotype.data.tar_index import SAMPLE, scan_tar
 from calotype.errors import CalotypeError, UsageError
+from calotype.generation.prompts import open_prompts
 from calotype.training.recipes import load_recipe
 
 bounded = settings(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 _LAZY = {
     "Cascade": "cascade",
     "CascadeSample": "cascade",
-    "DrawOptions": "plan",
+    "SampleOptions": "plan",
     "KeepKnown": "edit",
     "Preview": "cascade",
     "Resampling": "edit",
@@ -35,11 +35,11 @@ _LAZY = {
 __all__ = [
     "Cascade",
     "CascadeSample",
-    "DrawOptions",
     "KeepKnown",
     "Preview",
     "Resampling",
     "Runtime",
+    "SampleOptions",
     "Stage",
     "StageEdit",
     "choose_runtime",
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from calotype.cascade.cascade import Cascade, CascadeSample, Preview
     from calotype.cascade.edit import KeepKnown, Resampling, image_to_image, inpaint, keep_known
     from calotype.cascade.io import load_stage, save_cascade, save_stage
-    from calotype.cascade.plan import DrawOptions
+    from calotype.cascade.plan import SampleOptions
     from calotype.cascade.runtime import Runtime, choose_runtime
     from calotype.cascade.stage import Stage, StageEdit
 

@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
-from calotype.cascade.edit import edit_rows, known_channels
-from calotype.cascade.find import find_cascade
+from calotype.cascade.edit import known_channels
+from calotype.cascade.find import CascadeFolder, open_cascade
 from calotype.cascade.finite import check_finite
-from calotype.cascade.io import load_stage, read_cascade_config, read_cascade_file
+from calotype.cascade.io import load_stage
 from calotype.cascade.io import save_cascade as save_to
 from calotype.cascade.notebook import html_table
 from calotype.cascade.pixels import Images, as_images, to_pixels
-from calotype.cascade.plan import DrawOptions, DrawPlan, StagePlan, plan_sample, plan_upscale
+from calotype.cascade.plan import (
+    SampleOptions,
+    SamplePlan,
+    StagePlan,
+    drain,
+    plan_sample,
+    plan_upscale,
+)
 from calotype.cascade.png import encode_png
 from calotype.cascade.prior import Prior, load_prior, save_prior, without_image
-from calotype.cascade.sizes import pad_lowres
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config.stage import CascadeConfig
@@ -122,31 +128,43 @@ class Cascade:
         )
 
     @classmethod
-    def load(cls, path_or_name: str | Path | None = None, *, stop_at: int | None = None) -> Cascade:
+    def load(
+        cls, path_or_name: str | Path | CascadeFolder | None = None, *, stop_at: int | None = None
+    ) -> Cascade:
         """Load a cascade.
 
         Args:
-            path_or_name: None or "default" for the embedded cascade; a cascade folder; a training
-                run, whose newest checkpoint is taken.
+            path_or_name: None or "default" for the embedded cascade; a cascade folder, or what
+                `open_cascade` read of it; a training run, whose newest checkpoint is taken.
             stop_at: resolution of the last stage needed; finer ones are not read.
 
         Raises:
             UsageError: nothing usable is there.
             CalotypeError: files are missing, damaged or do not belong together.
         """
-        folder = find_cascade(path_or_name)
-        file, config = read_cascade_file(folder), read_cascade_config(folder)
+        named = path_or_name
+        opened = named if isinstance(named, CascadeFolder) else open_cascade(named)
+        folder, file, config = opened.path, opened.file, opened.config
         resolutions = [stage.resolution for stage in config.stages]
         if stop_at is not None and stop_at not in resolutions:
             raise UsageError(f"got stop_at={stop_at}; expected one of {resolutions}")
         count = len(resolutions) if stop_at is None else resolutions.index(stop_at) + 1
         entries = file.stages[:count]
         stages = [load_stage(folder / e.folder, sha256=e.sha256) for e in entries]
-        hashes = {r: e.sha256 for r, e in zip(resolutions, entries, strict=False)}
+        hashes = {r: opened.weights[r] for r in resolutions[:count]}
         prior = None
         if file.prior is not None:
             prior = load_prior(folder / file.prior.folder, sha256=file.prior.sha256)
         return cls(config.text_encoder, stages, name=config.name, prior=prior, weights=hashes)
+
+    @classmethod
+    def outline(cls, opened: CascadeFolder, *, stop_at: int) -> Cascade:
+        """The cascade without its weights: enough to plan with, and to name what is made."""
+        configs = [stage for stage in opened.config.stages if stage.resolution <= stop_at]
+        with torch.device("meta"):
+            stages = [Stage(config) for config in configs]
+        config = opened.config
+        return cls(config.text_encoder, stages, name=config.name, weights=opened.weights)
 
     def save(self, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
         """Write the cascade into `folder`; an older cascade there is replaced all at once.
@@ -178,7 +196,7 @@ class Cascade:
         return self._encoder
 
     def sample(
-        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[DrawOptions]
+        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[SampleOptions]
     ) -> CascadeSample:
         """Draw a picture of each caption.
 
@@ -186,7 +204,7 @@ class Cascade:
             captions: "" draws without a caption.
             seeds: one a picture, 0 to 2^63-1; the same seed draws the same picture alone and in
                 any batch, to rounding.
-            **options: see `DrawOptions`: negative_captions, sampling, stop_at, size, edits,
+            **options: see `SampleOptions`: negative_captions, sampling, stop_at, size, edits,
                 max_batch.
 
         Returns:
@@ -195,23 +213,36 @@ class Cascade:
         Raises:
             UsageError: something does not fit; nothing has been computed then.
         """
-        return _drain(self.steps(captions, seeds=seeds, **options))
+        return drain(self.steps(captions, seeds=seeds, **options))
 
     def steps(
-        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[DrawOptions]
+        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[SampleOptions]
     ) -> Generator[Preview, None, CascadeSample]:
         """Draw as `sample` does, one preview a step; the generator returns the `CascadeSample`.
 
         Arguments are checked at once, not at the first step. Closing the generator cancels.
         """
-        return self.draw(self.plan(captions, seeds=seeds, **options))
+        return self.generate(self.plan(captions, seeds=seeds, **options))
 
     def plan(
-        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[DrawOptions]
-    ) -> DrawPlan:
-        """What `sample` would draw, checked; nothing is computed."""
+        self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[SampleOptions]
+    ) -> SamplePlan:
+        """What `sample` would make, checked; nothing is computed."""
         self._check_options(captions, options)
         return plan_sample(self.stages, captions, seeds, options)
+
+    def plan_upscale(
+        self,
+        lowres: Images,
+        captions: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        **options: Unpack[SampleOptions],
+    ) -> SamplePlan:
+        """What `upscale` would make, checked; nothing is computed."""
+        self._check_options(captions, options)
+        images = as_images(lowres, "pictures")
+        return plan_upscale(self.stages, images, captions, seeds=seeds, options=options)
 
     def upscale(
         self,
@@ -219,7 +250,7 @@ class Cascade:
         captions: Sequence[str],
         *,
         seeds: Sequence[int],
-        **options: Unpack[DrawOptions],
+        **options: Unpack[SampleOptions],
     ) -> CascadeSample:
         """Enlarge pictures with the super-resolution stages made for about their size.
 
@@ -228,12 +259,12 @@ class Cascade:
                 `as_images`.
             captions: what they show; "" if nobody knows.
             seeds: one a picture.
-            **options: see `DrawOptions`, without `size`.
+            **options: see `SampleOptions`, without `size`.
 
         Raises:
             UsageError: something does not fit; nothing has been computed then.
         """
-        return _drain(self.upscale_steps(lowres, captions, seeds=seeds, **options))
+        return drain(self.upscale_steps(lowres, captions, seeds=seeds, **options))
 
     def upscale_steps(
         self,
@@ -241,35 +272,29 @@ class Cascade:
         captions: Sequence[str],
         *,
         seeds: Sequence[int],
-        **options: Unpack[DrawOptions],
+        **options: Unpack[SampleOptions],
     ) -> Generator[Preview, None, CascadeSample]:
         """Enlarge as `upscale` does, one preview a step; see `steps`."""
-        self._check_options(captions, options)
-        lowres = as_images(lowres, "pictures")
-        plan = plan_upscale(self.stages, lowres, captions, seeds=seeds, options=options)
-        first = plan.stages[0]
-        return self.draw(plan, pad_lowres(lowres, self.stages[first.index].config, first.size))
+        return self.generate(self.plan_upscale(lowres, captions, seeds=seeds, **options))
 
-    def _check_options(self, captions: Sequence[str], options: DrawOptions) -> None:
-        unknown = sorted(set(options) - set(DrawOptions.__annotations__))
+    def _check_options(self, captions: Sequence[str], options: SampleOptions) -> None:
+        unknown = sorted(set(options) - set(SampleOptions.__annotations__))
         if unknown:
             raise TypeError(
                 f"got an unknown option {unknown[0]!r}; expected some of "
-                f"{sorted(DrawOptions.__annotations__)}"
+                f"{sorted(SampleOptions.__annotations__)}"
             )
         if self.text_encoder_spec == "none" and any(_is_caption(text) for text in captions):
             raise UsageError(f"{self.name!r} is unconditional; expected empty captions: ['']")
 
     @torch.no_grad()
-    def draw(
-        self, plan: DrawPlan, lowres: Tensor | None = None
-    ) -> Generator[Preview, None, CascadeSample]:
-        """Draw what was planned, one preview a step.
+    def generate(self, plan: SamplePlan) -> Generator[Preview, None, CascadeSample]:
+        """Make what was planned, one preview a step; closing the generator cancels.
 
         Args:
-            plan: from `plan` or `plan_upscale`.
-            lowres: the pictures to enlarge, (B, 3, h, w), if the plan does not begin with a base.
+            plan: from `plan`, `plan_upscale`, `plan_inpaint` or `plan_image_to_image`.
         """
+        lowres = plan.lowres
         text, negative = self._embed(plan.captions), None
         guided = any(stage.sampling.guidance_weight != 1 for stage in plan.stages)
         if (guided or self.prior is not None) and text is not None:
@@ -290,13 +315,13 @@ class Cascade:
                     _rows(negative, rows),
                     None if lowres is None else lowres[rows],
                 )
-                parts.append((yield from self._draw_part(stage, part)))
+                parts.append((yield from self._sample_part(stage, part)))
             lowres = torch.cat(parts)
             images.append(lowres[..., : stage.shown[0], : stage.shown[1]])
         return CascadeSample(tuple(images), plan.seeds)
 
-    def _draw_part(self, plan: StagePlan, part: _Part) -> Generator[Preview, None, Tensor]:
-        edit = None if plan.edit is None else edit_rows(plan.edit, part.rows)
+    def _sample_part(self, plan: StagePlan, part: _Part) -> Generator[Preview, None, Tensor]:
+        edit = None if plan.edit is None else plan.edit.rows(part.rows)
         stage = self.stages[plan.index]
         noise = PerSampleNoise(part.seeds, stream=plan.index)
         has_text = stage.config.network.text_dim > 0
@@ -363,15 +388,6 @@ class _Part:
     text: TextEmbedding | None
     negative: TextEmbedding | None
     lowres: Tensor | None
-
-
-def _drain(steps: Generator[Preview, None, CascadeSample]) -> CascadeSample:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: CascadeSample = end.value
-            return result
 
 
 def _is_caption(text: str) -> bool:

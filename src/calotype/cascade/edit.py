@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Unpack, runtime_checkable
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from calotype.cascade.pixels import Images, as_images, as_mask
-from calotype.cascade.plan import DrawOptions
+from calotype.cascade.plan import SampleOptions, SamplePlan, drain
 from calotype.cascade.stage import Stage, StageEdit
-from calotype.diffusion import Denoiser, DenoiserTransform, Estimate, resampling_levels
+from calotype.diffusion import Denoiser, Estimate, resampling_levels
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from calotype.cascade.cascade import Cascade, CascadeSample
-
-
-@runtime_checkable
-class RowsTransform(Protocol):
-    """A transform that holds tensors of a batch and can be cut to some of its pictures."""
-
-    def rows(self, rows: slice) -> DenoiserTransform:
-        """The transform of these pictures alone."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ def inpaint(
     *,
     seeds: Sequence[int],
     resampling: Resampling | None = None,
-    **options: Unpack[DrawOptions],
+    **options: Unpack[SampleOptions],
 ) -> CascadeSample:
     """Draw into a picture; at every stage the known part stays as it is.
 
@@ -116,11 +107,28 @@ def inpaint(
         captions: one a picture.
         seeds: one a picture.
         resampling: RePaint's repeated walks, for seams that fit better; None = off.
-        **options: see `DrawOptions`.
+        **options: see `SampleOptions`.
 
     Raises:
         UsageError: something does not fit; nothing has been computed then.
     """
+    plan = plan_inpaint(
+        cascade, image, mask, captions, seeds=seeds, resampling=resampling, **options
+    )
+    return drain(cascade.generate(plan))
+
+
+def plan_inpaint(
+    cascade: Cascade,
+    image: Images,
+    mask: Tensor | np.ndarray | Image,
+    captions: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    resampling: Resampling | None = None,
+    **options: Unpack[SampleOptions],
+) -> SamplePlan:
+    """What `inpaint` would make, checked; nothing is computed."""
     count = len(captions)
     known = _expanded("image", as_images(image), count)
     keep = _expanded("mask", as_mask(mask), count)
@@ -139,7 +147,7 @@ def inpaint(
             transform=keep_known(_resized(known, size), known_mask), regrid=regrid
         )
     options["edits"] = edits
-    return cascade.sample(captions, seeds=seeds, **options)
+    return cascade.plan(captions, seeds=seeds, **options)
 
 
 def image_to_image(
@@ -149,7 +157,7 @@ def image_to_image(
     *,
     strength: float,
     seeds: Sequence[int],
-    **options: Unpack[DrawOptions],
+    **options: Unpack[SampleOptions],
 ) -> CascadeSample:
     """Draw starting from a picture: the base sees it small and noised, the rest enlarges.
 
@@ -159,11 +167,25 @@ def image_to_image(
         captions: one a picture.
         strength: how much is drawn anew, in (0, 1]: the time at which the base starts.
         seeds: one a picture.
-        **options: see `DrawOptions`.
+        **options: see `SampleOptions`.
 
     Raises:
         UsageError: something does not fit; nothing has been computed then.
     """
+    plan = plan_image_to_image(cascade, image, captions, strength=strength, seeds=seeds, **options)
+    return drain(cascade.generate(plan))
+
+
+def plan_image_to_image(
+    cascade: Cascade,
+    image: Images,
+    captions: Sequence[str],
+    *,
+    strength: float,
+    seeds: Sequence[int],
+    **options: Unpack[SampleOptions],
+) -> SamplePlan:
+    """What `image_to_image` would make, checked; nothing is computed."""
     if not 0 < strength <= 1:
         raise UsageError(f"got strength={strength}; expected a number in (0, 1]")
     whole = _expanded("image", as_images(image), len(captions))
@@ -171,7 +193,7 @@ def image_to_image(
     base = cascade.stages[0]
     start = _resized(whole, _stage_size(cascade, base, options))
     options["edits"] = {base.config.resolution: StageEdit(start=start, start_time=strength)}
-    return cascade.sample(captions, seeds=seeds, **options)
+    return cascade.plan(captions, seeds=seeds, **options)
 
 
 def known_channels(edit: StageEdit | None) -> Tensor | None:
@@ -186,15 +208,6 @@ def known_channels(edit: StageEdit | None) -> Tensor | None:
     return torch.cat((edit.transform.known.float() * mask, mask), dim=1)
 
 
-def edit_rows(edit: StageEdit, rows: slice) -> StageEdit:
-    """The edit of some pictures of a batch."""
-    start = None if edit.start is None else edit.start[rows]
-    transform = edit.transform
-    if isinstance(transform, RowsTransform):
-        transform = transform.rows(rows)
-    return replace(edit, start=start, transform=transform)
-
-
 def _expanded(what: str, x: Tensor, count: int) -> Tensor:
     if x.ndim != 4:
         raise UsageError(f"got {what} of shape {tuple(x.shape)}; expected (B, C, H, W)")
@@ -203,7 +216,7 @@ def _expanded(what: str, x: Tensor, count: int) -> Tensor:
     return x.expand(count, -1, -1, -1)
 
 
-def _with_size(options: DrawOptions, image: Tensor) -> DrawOptions:
+def _with_size(options: SampleOptions, image: Tensor) -> SampleOptions:
     size = (int(image.shape[2]), int(image.shape[3]))
     given = options.get("size")
     if given is not None and tuple(given) != size:
@@ -213,7 +226,7 @@ def _with_size(options: DrawOptions, image: Tensor) -> DrawOptions:
     return {**options, "size": size}
 
 
-def _drawn_stages(cascade: Cascade, options: DrawOptions) -> list[Stage]:
+def _drawn_stages(cascade: Cascade, options: SampleOptions) -> list[Stage]:
     stop_at = options.get("stop_at")
     stages = []
     for stage in cascade.stages:
@@ -223,7 +236,7 @@ def _drawn_stages(cascade: Cascade, options: DrawOptions) -> list[Stage]:
     return stages
 
 
-def _stage_size(cascade: Cascade, stage: Stage, options: DrawOptions) -> tuple[int, int]:
+def _stage_size(cascade: Cascade, stage: Stage, options: SampleOptions) -> tuple[int, int]:
     last = _drawn_stages(cascade, options)[-1].config.resolution
     size = options.get("size")
     assert size is not None

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from calotype.cascade.io import CASCADE_FILE, STAGE_FILE
+from calotype.cascade.io import (
+    CASCADE_FILE,
+    STAGE_FILE,
+    CascadeFile,
+    read_cascade_config,
+    read_cascade_file,
+)
+from calotype.config.stage import CascadeConfig
 from calotype.errors import CalotypeError, UsageError
 
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
@@ -12,6 +20,39 @@ _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 class NoCascade(UsageError):
     """A path that nothing is known about: neither a cascade nor anything like one."""
+
+
+@dataclass(frozen=True)
+class CascadeFolder:
+    """A cascade on disk, its settings read and its weights not.
+
+    Args:
+        path: of the folder, absolute.
+        file: its `cascade.json`.
+        config: settings of all its stages.
+    """
+
+    path: Path
+    file: CascadeFile
+    config: CascadeConfig
+
+    @property
+    def weights(self) -> dict[int, str]:
+        """SHA-256 of each stage's weights file, by resolution."""
+        pairs = zip(self.config.stages, self.file.stages, strict=True)
+        return {stage.resolution: entry.sha256 for stage, entry in pairs}
+
+
+def open_cascade(path_or_name: str | Path | None) -> CascadeFolder:
+    """Find a cascade and read its settings; as `find_cascade`.
+
+    Raises:
+        UsageError: nothing usable is there.
+        CalotypeError: files are missing or damaged.
+    """
+    folder = find_cascade(path_or_name).resolve()
+    file = read_cascade_file(folder)
+    return CascadeFolder(folder, file, read_cascade_config(folder, file))
 
 
 def find_cascade(path_or_name: str | Path | None) -> Path:

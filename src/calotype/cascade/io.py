@@ -313,9 +313,8 @@ def read_cascade_file(folder: Path) -> CascadeFile:
     return load_settings(folder / CASCADE_FILE, CascadeFile)
 
 
-def read_cascade_config(folder: Path) -> CascadeConfig:
-    """All settings of a cascade folder, without its weights."""
-    file = read_cascade_file(folder)
+def read_cascade_config(folder: Path, file: CascadeFile) -> CascadeConfig:
+    """All settings of a cascade folder whose `cascade.json` is `file`, without its weights."""
     stages = tuple(load_settings(folder / s.folder / STAGE_FILE, StageConfig) for s in file.stages)
     try:
         return CascadeConfig(stages=stages, text_encoder=file.text_encoder, name=file.name)

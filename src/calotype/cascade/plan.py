@@ -7,8 +7,8 @@ pictures are drawn at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TypedDict, TypeVar
 
@@ -18,6 +18,7 @@ from calotype.cascade.sizes import (
     check_pixels,
     enlarged,
     first_upscaler,
+    pad_lowres,
     padded_lowres_size,
     stage_sizes,
 )
@@ -30,11 +31,12 @@ from calotype.errors import UsageError
 _PIXELS_AT_ONCE = 1024 * 1024
 _PICTURES_AT_ONCE = 64
 _MAX_SEED = 2**63 - 1
+P = TypeVar("P")
 T = TypeVar("T")
 PerStage = Sequence[T] | Mapping[int, T]
 
 
-class DrawOptions(TypedDict, total=False):
+class SampleOptions(TypedDict, total=False):
     """The optional keywords of `Cascade.sample`, `Cascade.steps` and `Cascade.upscale`.
 
     Attributes:
@@ -78,18 +80,59 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class DrawPlan:
-    """What is drawn; one caption, negative caption and seed a picture."""
+class SamplePlan:
+    """What is made, checked: one caption, negative caption and seed an image.
+
+    Args:
+        captions: of the images.
+        negatives: negative captions; None = the null caption.
+        seeds: of the images.
+        stages: how each stage samples.
+        lowres: the images to enlarge, (B, 3, h, w), padded to what the first stage takes; None =
+            the plan begins with a base.
+    """
 
     captions: tuple[str, ...]
     negatives: tuple[str, ...] | None
     seeds: tuple[int, ...]
     stages: tuple[StagePlan, ...]
+    lowres: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the finished images."""
+        return self.stages[-1].shown
+
+    def rows(self, rows: slice) -> SamplePlan:
+        """The plan of some of the images: they come out as they would among the others."""
+        return replace(
+            self,
+            captions=self.captions[rows],
+            negatives=None if self.negatives is None else self.negatives[rows],
+            seeds=self.seeds[rows],
+            stages=tuple(
+                replace(stage, edit=None if stage.edit is None else stage.edit.rows(rows))
+                for stage in self.stages
+            ),
+            lowres=None if self.lowres is None else self.lowres[rows],
+        )
+
+
+def drain(steps: Generator[P, None, T], show: Callable[[P], None] = lambda preview: None) -> T:
+    """What a generator of previews returns, each shown; it is closed whatever happens."""
+    try:
+        while True:
+            show(next(steps))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        steps.close()
 
 
 def plan_sample(
-    stages: Sequence[Stage], captions: Sequence[str], seeds: Sequence[int], options: DrawOptions
-) -> DrawPlan:
+    stages: Sequence[Stage], captions: Sequence[str], seeds: Sequence[int], options: SampleOptions
+) -> SamplePlan:
     """Plan drawing from captions alone, from the base on.
 
     Raises:
@@ -120,8 +163,8 @@ def plan_upscale(
     captions: Sequence[str],
     *,
     seeds: Sequence[int],
-    options: DrawOptions,
-) -> DrawPlan:
+    options: SampleOptions,
+) -> SamplePlan:
     """Plan enlarging pictures, from `as_images`, by the stages made for about their size.
 
     Sides that do not fit are drawn a little larger and cut; see `padded_lowres_size`.
@@ -134,7 +177,7 @@ def plan_upscale(
     if len(lowres) != len(captions):
         raise UsageError(f"got {len(lowres)} pictures and {len(captions)} captions; expected equal")
     height, width = int(lowres.shape[2]), int(lowres.shape[3])
-    first = first_upscaler(stages, math.sqrt(height * width))
+    first = first_upscaler([stage.config for stage in stages], math.sqrt(height * width))
     stop = _stop_index(stages, options.get("stop_at"))
     if stop < first:
         raise UsageError(
@@ -147,7 +190,8 @@ def plan_upscale(
     assert source is not None
     sizes = [enlarged(padded, s.config, source) for s in drawn]
     shown = [enlarged((height, width), s.config, source) for s in drawn]
-    return _plan(_Drawn(drawn, first, sizes, shown), captions, seeds, options)
+    plan = _plan(_Drawn(drawn, first, sizes, shown), captions, seeds, options)
+    return replace(plan, lowres=pad_lowres(lowres, drawn[0].config, sizes[0]))
 
 
 @dataclass(frozen=True)
@@ -161,8 +205,8 @@ class _Drawn:
 
 
 def _plan(
-    drawn: _Drawn, captions: Sequence[str], seeds: Sequence[int], options: DrawOptions
-) -> DrawPlan:
+    drawn: _Drawn, captions: Sequence[str], seeds: Sequence[int], options: SampleOptions
+) -> SamplePlan:
     texts, numbers = _check_captions(captions), check_seeds(seeds)
     if len(numbers) != len(texts):
         raise UsageError(f"got {len(numbers)} seeds for {len(texts)} captions; expected one each")
@@ -198,7 +242,7 @@ def _plan(
                 batch=_batch(size, max_batch, edit, count=len(texts)),
             )
         )
-    return DrawPlan(texts, negatives, numbers, tuple(plans))
+    return SamplePlan(texts, negatives, numbers, tuple(plans))
 
 
 def _check_captions(captions: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 
 from calotype import __version__
 from calotype.cascade.cascade import Cascade
-from calotype.cascade.plan import DrawPlan
+from calotype.cascade.plan import SamplePlan
 from calotype.cascade.runtime import Runtime
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import from_dict, to_dict
@@ -30,7 +30,7 @@ _DECIDING = (
 )
 
 
-def picture_recipe(cascade: Cascade, plan: DrawPlan, row: int, runtime: Runtime) -> dict[str, Any]:
+def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime) -> dict[str, Any]:
     """The recipe of picture `row` of a plan.
 
     Args:
@@ -82,7 +82,7 @@ def image_id(recipe: Mapping[str, Any]) -> str:
     number type change an image by rounding alone, and do not count.
 
     Args:
-        recipe: of `picture_recipe`, a sheet or an enlarged image; from a file it may be anything.
+        recipe: of `image_recipe`, a sheet or an enlarged image; from a file it may be anything.
     """
     deciding = {key: recipe.get(key) for key in _DECIDING}
     if isinstance(stages := deciding["stages"], list):

@@ -56,9 +56,9 @@ def _nearest_legal(size: tuple[int, int], unit: int) -> tuple[int, int]:
     return tall, wide
 
 
-def first_upscaler(stages: Sequence[Stage], side: float) -> int:
-    """The stage made for pictures of about this side."""
-    sources = [stage.config.lowres_resolution for stage in stages]
+def first_upscaler(configs: Sequence[StageConfig], side: float) -> int:
+    """The stage made for images of about this side."""
+    sources = [config.lowres_resolution for config in configs]
     distances = {
         i: abs(math.log(side / source)) for i, source in enumerate(sources) if source is not None
     }

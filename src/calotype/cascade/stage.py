@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,15 @@ _PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
 }
 
 
+@runtime_checkable
+class RowsTransform(Protocol):
+    """A transform that holds tensors of a batch and can be cut to some of its images."""
+
+    def rows(self, rows: slice) -> DenoiserTransform:
+        """The transform of these images alone."""
+        ...
+
+
 @dataclass(frozen=True)
 class StageEdit:
     """An edit of one stage, as data.
@@ -87,6 +96,14 @@ class StageEdit:
     start_time: float = 1.0
     transform: DenoiserTransform | None = None
     regrid: Callable[[Tensor], Tensor] | None = None
+
+    def rows(self, rows: slice) -> StageEdit:
+        """The edit of some images of a batch."""
+        start = None if self.start is None else self.start[rows]
+        transform = self.transform
+        if isinstance(transform, RowsTransform):
+            transform = transform.rows(rows)
+        return replace(self, start=start, transform=transform)
 
 
 class Stage(nn.Module):

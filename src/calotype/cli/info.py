@@ -88,11 +88,10 @@ def _describe(name: str) -> dict[str, Any]:
 
 
 def _cascade(name: str) -> dict[str, Any]:
-    from calotype.cascade.find import find_cascade
-    from calotype.cascade.io import read_cascade_config, read_cascade_file
+    from calotype.cascade.find import open_cascade
 
-    folder = find_cascade(name)
-    config, file = read_cascade_config(folder), read_cascade_file(folder)
+    opened = open_cascade(name)
+    folder, config, file = opened.path, opened.config, opened.file
     card = folder / "README.md"
     facts = {
         "kind": "cascade",

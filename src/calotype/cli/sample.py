@@ -6,45 +6,41 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.data.progress import counting
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpu_share
-from calotype.cli.drawing import DrawRequest, contact_sheet, progress
-from calotype.cli.imagen_pytorch import ImagenDrawer, is_converted
-from calotype.cli.loras import Loras, MergeLora
 from calotype.cli.options import (
     Device,
     Dtype,
     Json,
+    Loras,
+    MergeLora,
     Model,
     Negative,
     Out,
+    OutputOptions,
     StageOptions,
     Threads,
     check_seed,
-    parse_size,
 )
-from calotype.cli.outputs import (
-    check_output_name,
-    default_output,
-    few_outputs,
-    name_with_id,
-    numbered_name,
-)
-from calotype.cli.prompts import open_prompts
+from calotype.cli.sample_list import sample_list
+from calotype.cli.showing import contact_sheet, progress
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
+from calotype.generation.outputs import (
+    check_output_name,
+    few_outputs,
+)
+from calotype.generation.prompts import open_prompts
+from calotype.generation.request import Request, parse_size
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from calotype.cli.list_job import ListJob
-    from calotype.cli.prompts import PromptFile
+    from calotype.generation.generator import ImageGenerator, Plan
 
 _MAX_PICTURES = 1_000_000
 _MAX_SHEET = 256
@@ -138,7 +134,7 @@ def sample(
     recipe = _read_like(like)
     first = seed if seed is not None else (0 if recipe is None else int(recipe["seed"]))
     check_seed(first, count)
-    order = _Order(
+    order = OutputOptions(
         output=out,
         seed=first,
         count=count,
@@ -150,8 +146,8 @@ def sample(
         gpus=gpu_share(gpus_per_worker, ray),
         batch=batch,
     )
-    order.check(is_list=from_file is not None and not grid)
-    request = DrawRequest(
+    order.check(is_list=from_file is not None and not grid, is_file=str(from_file) != "-")
+    request = Request(
         negative=negative,
         model=model,
         size=None if size is None else parse_size(size),
@@ -170,43 +166,17 @@ def sample(
         threads=threads,
     )
     if from_file is None:
-        _draw_few(_captions(captions, recipe), request, order)
+        _sample_few(_captions(captions, recipe), request, order)
         return
     # Where all machines see it.
     folder = None if ray is None else (out or Path("x")).resolve().parent
     with open_prompts(from_file, shared=folder) as prompts:
-        if grid or is_converted(model):
-            order.check(is_list=False)
+        if grid or _is_imagen_pytorch(model):
+            order.check(is_list=False, is_file=True)
             _check_sheet(prompts.captions * count if grid else 0)
-            _draw_few(list(prompts.read()), request, order)
+            _sample_few(list(prompts.read()), request, order)
         else:
-            _draw_list(prompts, request, order)
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What is asked of this command that does not change a picture."""
-
-    output: Path | None
-    seed: int
-    count: int
-    grid: bool
-    as_json: bool
-    write_captions: bool
-    workers: int | None
-    ray: str | None
-    gpus: float
-    batch: int | None
-
-    def check(self, *, is_list: bool) -> None:
-        """Refuse settings of long lists elsewhere, and numbers out of range."""
-        numbers = {"--workers": self.workers, "--batch": self.batch}
-        for name, given in {**numbers, "--ray": self.ray}.items():
-            if given is not None and not is_list:
-                raise UsageError(f"got {name} without a list; expected --from-file, and no --grid")
-        for name, number in numbers.items():
-            if number is not None and not 1 <= number <= 4096:
-                raise UsageError(f"got {name} {number}; expected 1 to 4096")
+            sample_list(prompts, request, order)
 
 
 def _read_like(path: Path | None) -> dict[str, Any] | None:
@@ -244,102 +214,41 @@ def _check_sheet(total: int) -> None:
         raise UsageError(f"got --grid with {total} pictures; expected at most {_MAX_SHEET}")
 
 
-def _draw_list(prompts: PromptFile, request: DrawRequest, order: _Order) -> None:
-    """Draw what is not there of a list, and say what was."""
-    total = prompts.captions * order.count
-    check_output_name(order.output)
-    begin = time.perf_counter()
-    from calotype.cli.draw_job import expected_recipe, on_workers, settle
-    from calotype.cli.list_job import ListJob, draw_list
-    from calotype.data.work import usable_cores
-
-    draw = settle(request)
-    recipe = expected_recipe(draw, prompts.first, order.seed)
-    name = order.output
-    if name is None:  # one for the whole list, found again by the same command
-        name = name_with_id(default_output(recipe).names[0], recipe)
-    workers = order.workers
-    if workers is None:
-        workers = 1 if order.ray is None else usable_cores()
-    alone = workers == 1 and order.ray is None
-    if not alone:
-        draw = on_workers(draw, workers, threads=request.threads, gpus=order.gpus)
-    job = ListJob(
-        draw,
-        prompts,
-        order.count,
-        order.seed,
-        name.resolve(),
-        replace=order.output is not None and total == 1,
-        write_captions=order.write_captions,
-    )
-    job.check(recipe)
-    skipped, common = 0, dict[str, Any]()
-    with (
-        progress(total, quiet=order.as_json or not alone) as show,
-        counting("pictures", quiet=order.as_json or alone) as advance,
-    ):
-        for shard in draw_list(job, size=order.batch, workers=workers, ray=order.ray, show=show):
-            advance(shard.drawn + shard.skipped)
-            skipped += shard.skipped
-            common = shard.common
-    if order.as_json:
-        seconds = round(time.perf_counter() - begin, 3)
-        _print_list_json(name, job, {**common, "skipped": skipped, "seconds": seconds})
-        return
-    if skipped:
-        print(f"calotype: {skipped:,} of {total:,} pictures were there already", file=sys.stderr)
-    for number in range(total):
-        print(numbered_name(name, number, total))
+def _is_imagen_pytorch(model: str | None) -> bool:
+    """Whether a model is a folder that `calotype convert` wrote from a file of imagen-pytorch."""
+    return model is not None and (Path(model) / "imagen.json").is_file()
 
 
-def _print_list_json(name: Path, job: ListJob, common: dict[str, Any]) -> None:
-    """The report, written bit by bit: a list may be long."""
-    negative, total = job.draw.negative, job.total
+def _load_generator(request: Request, *, quiet: bool) -> ImageGenerator[Any]:
+    if _is_imagen_pytorch(request.model):
+        from calotype.interop.imagen_pytorch.generator import ImagenGenerator
 
-    def pictures() -> Iterator[dict[str, Any]]:
-        texts = (text for text in job.prompts.read() for _ in range(job.repeats))
-        for number, caption in enumerate(texts):
-            own = {"caption": caption, "negative_caption": negative}
-            seed = job.seed + number % job.repeats
-            yield {"file": str(numbered_name(name, number, total)), **own, "seed": seed}
+        return ImagenGenerator(request, quiet=quiet)
+    from calotype.generation.cascade import CascadeGenerator, settle
 
-    print('{"files": [', end="")
-    for number in range(total):
-        print(", " * (number > 0) + json.dumps(str(numbered_name(name, number, total))), end="")
-    print('], "pictures": [', end="")
-    for number, picture in enumerate(pictures()):
-        print(", " * (number > 0) + json.dumps(picture), end="")
-    print("], " + json.dumps(common)[1:])
+    return CascadeGenerator(settle(request))
 
 
-def _draw_few(captions: Sequence[str], request: DrawRequest, order: _Order) -> None:
-    """Draw captions of the command line, or a sheet."""
+def _sample_few(captions: Sequence[str], request: Request, order: OutputOptions) -> None:
+    """Make images of captions of the command line, or a sheet of them."""
     total = len(captions) * order.count
     if order.grid:
         _check_sheet(total)
     check_output_name(order.output)
     begin = time.perf_counter()
-    from calotype.cli.draw_job import Drawer, settle
-
-    drawer: Any  # both have the same calls, each with plans of its own
-    if is_converted(request.model):
-        drawer = ImagenDrawer(request, quiet=order.as_json)
-    else:
-        drawer = Drawer(settle(request))
+    generator = _load_generator(request, quiet=order.as_json)
     texts = [text for text in captions for _ in range(order.count)]
     seeds = [order.seed + i for _ in captions for i in range(order.count)]
-    plan = drawer.plan(texts, seeds)  # errors before computing
-    recipes = [drawer.recipe(plan, row) for row in range(total)]
+    plan = generator.plan(texts, seeds)  # errors before computing
+    recipes = [generator.recipe(plan, row) for row in range(total)]
+    images = _images(generator, plan, total, quiet=order.as_json)
     if order.grid and total > 1:
-        names = [_draw_sheet(drawer, recipes, plan.stages[-1].shown, order)]
+        names = [_write_sheet(images, recipes, plan.size, order)]
     else:
         outputs = few_outputs(order.output, recipes, write_captions=order.write_captions)
         names = [
             output.write(pixels, recipe)
-            for output, pixels, recipe in zip(
-                outputs, _draw(drawer, recipes, order), recipes, strict=True
-            )
+            for output, pixels, recipe in zip(outputs, images, recipes, strict=True)
         ]
     report = _report(names, recipes)
     if len(names) < total:
@@ -351,33 +260,39 @@ def _draw_few(captions: Sequence[str], request: DrawRequest, order: _Order) -> N
         print(name)
 
 
-def _draw(drawer: Any, recipes: Sequence[dict[str, Any]], order: _Order) -> Iterator[np.ndarray]:
-    """The pictures of recipes, (H, W, 3) uint8, drawn in groups that fit in memory."""
-    with progress(len(recipes), quiet=order.as_json) as show:
-        for start in range(0, len(recipes), drawer.job.group):
-            group = recipes[start : start + drawer.job.group]
-            plan = drawer.plan([one["caption"] for one in group], [one["seed"] for one in group])
-            yield from drawer.draw(plan, show)
+def _images(
+    generator: ImageGenerator[Any], plan: Plan, total: int, *, quiet: bool
+) -> Iterator[np.ndarray]:
+    """The images of a plan, (H, W, 3) uint8, made in groups that fit in memory."""
+    from calotype.cascade.plan import drain
+
+    with progress(total, quiet=quiet) as show:
+        for start in range(0, total, generator.group):
+            rows = slice(start, min(start + generator.group, total))
+            yield from drain(generator.generate(plan.rows(rows)), show)
 
 
-def _draw_sheet(
-    drawer: Any, recipes: Sequence[dict[str, Any]], size: tuple[int, int], order: _Order
+def _write_sheet(
+    images: Iterator[np.ndarray],
+    recipes: Sequence[dict[str, Any]],
+    size: tuple[int, int],
+    order: OutputOptions,
 ) -> Path:
-    """Draw pictures of one size, height and width, into one sheet; its name."""
+    """Write images of one size, height and width, as one sheet; its name."""
     if size[0] * size[1] * len(recipes) > _MAX_SHEET_PIXELS:
         raise UsageError("got --grid with too many pictures for one sheet; use a smaller --size")
-    pictures = [{"caption": one["caption"], "seed": one["seed"]} for one in recipes]
-    recipe = {**recipes[0], "kind": "grid", "of": pictures}
+    of = [{"caption": one["caption"], "seed": one["seed"]} for one in recipes]
+    recipe = {**recipes[0], "kind": "grid", "of": of}
     output = few_outputs(order.output, [recipe], write_captions=False)[0]
-    return output.write(contact_sheet(list(_draw(drawer, recipes, order))), recipe)
+    return output.write(contact_sheet(list(images)), recipe)
 
 
 def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     own = ("caption", "negative_caption", "seed")
     files = [str(name) for name in names] if len(names) == len(recipes) else [str(names[0])]
-    pictures = [
+    images = [
         {"file": files[min(i, len(files) - 1)], **{k: recipe[k] for k in own}}
         for i, recipe in enumerate(recipes)
     ]
     common = {k: v for k, v in recipes[0].items() if k not in own}
-    return {"files": files, "pictures": pictures, **common}
+    return {"files": files, "pictures": images, **common}

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from calotype.cli.drawing import progress, watch
-from calotype.cli.loras import Loras, MergeLora, apply_loras
 from calotype.cli.options import (
     Device,
     Dtype,
     Json,
+    Loras,
+    MergeLora,
     Model,
     Out,
     Seed,
     StageOptions,
     Threads,
     check_seed,
-    sampling_settings,
 )
-from calotype.cli.outputs import Output, check_output_name, output_with_id
-from calotype.errors import CalotypeError, UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from calotype.cascade import Cascade
+from calotype.cli.showing import progress
+from calotype.errors import CalotypeError
+from calotype.generation.outputs import Output, check_output_name, output_with_id
+from calotype.generation.request import Request
 
 
 def upscale(
@@ -58,61 +53,36 @@ def upscale(
     check_output_name(out)
     from calotype.cascade.pixels import as_images
 
-    pixels = as_images(picture)
+    pixels = as_images(picture)  # first, for it may be none
     text = _caption_of(picture) if caption is None else caption
     begin = time.perf_counter()
-    from calotype.cascade import Cascade, choose_runtime
     from calotype.cascade.io import file_sha256
-    from calotype.cascade.pixels import to_pixels
-    from calotype.cascade.plan import plan_upscale
-    from calotype.cascade.recipe import picture_recipe
+    from calotype.cascade.plan import drain
+    from calotype.generation.cascade import CascadeGenerator, settle
 
-    cascade = Cascade.load(model)
-    defaults = {s.config.resolution: s.config.sampling for s in cascade.stages}
-    if size is not None:
-        _check_size(size, cascade, pixels)
-    settings = sampling_settings(defaults, stage_options=stage_option)
-    plan = plan_upscale(cascade.stages, pixels, [text], seeds=[seed], options={"stop_at": size})
-    drawn = [cascade.stages[stage.index].config.resolution for stage in plan.stages]
-    loras = apply_loras(cascade, lora, known=list(defaults), merged=merge_lora)
-    runtime = choose_runtime(device, dtype, threads)
-    runtime.apply(cascade.stages, cascade.prior)
-    recipe: dict[str, Any] = picture_recipe(cascade, plan, 0, runtime)
-    for stage in recipe["stages"]:
-        stage["sampling"] = _plain(settings[stage["resolution"]])
+    request = Request(
+        model=model,
+        size=size,
+        stage_options=stage_option,
+        loras=lora,
+        merge_lora=merge_lora,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+    generator = CascadeGenerator(settle(request))
+    plan = generator.plan_upscale(pixels, text, seed)
+    recipe = generator.recipe(plan, 0)
     recipe |= {"kind": "upscale", "source": picture.name, "source_sha256": file_sha256(picture)}
-    recipe |= {"loras": loras} if loras else {}
     place = output_with_id(Path(f"{picture.stem}-upscaled.png"), recipe)
     if out is not None:
         place = Output((out,), replace=True)
     place.check(recipe)
-    steps = cascade.upscale_steps(
-        pixels, [text], seeds=[seed], stop_at=size, sampling={r: settings[r] for r in drawn}
-    )
     with progress(1, quiet=as_json) as show:
-        result = watch(steps, show)
-    name = place.write(to_pixels(result.images[-1])[0], recipe)
+        images = drain(generator.generate(plan), show)
+    name = place.write(images[0], recipe)
     seconds = round(time.perf_counter() - begin, 3)
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)
-
-
-def _check_size(size: int, cascade: Cascade, pixels: Tensor) -> None:
-    """Refuse a --size that is no stage from the one on that enlarges such pictures."""
-    from calotype.cascade.sizes import first_upscaler
-
-    height, width = (int(side) for side in pixels.shape[2:])
-    first = first_upscaler(cascade.stages, math.sqrt(height * width))
-    possible = [stage.config.resolution for stage in cascade.stages[first:]]
-    if size not in possible:
-        raise UsageError(
-            f"got --size {size} for a picture of {width}x{height}; expected one of {possible}"
-        )
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    from calotype.config.typed_json import to_dict
-
-    return to_dict(settings)
 
 
 def _caption_of(picture: Path) -> str:

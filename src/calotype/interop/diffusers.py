@@ -17,7 +17,7 @@ from torch import Tensor
 
 from calotype.cascade.cascade import Cascade, CascadeSample, Preview
 from calotype.cascade.pixels import to_pixels
-from calotype.cascade.plan import DrawOptions
+from calotype.cascade.plan import SampleOptions
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 
@@ -158,7 +158,7 @@ class CalotypePipeline:
         for name in callback_on_step_end_tensor_inputs:
             _check_choice("callback_on_step_end_tensor_inputs", name, _CALLBACK_TENSORS)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        options: DrawOptions = {"sampling": self._sampling(num_inference_steps, guidance_scale)}
+        options: SampleOptions = {"sampling": self._sampling(num_inference_steps, guidance_scale)}
         if negative_prompt is not None:
             negatives = _one_each("negative_prompt", negative_prompt, len(prompts))
             options["negative_captions"] = _repeated(negatives, num_images_per_prompt)
@@ -175,7 +175,7 @@ class CalotypePipeline:
         self,
         captions: Sequence[str],
         generator: torch.Generator | Sequence[torch.Generator] | None,
-        options: DrawOptions,
+        options: SampleOptions,
         watch: _Watch | None,
     ) -> CascadeSample:
         # Errors come before numbers are taken from the generator.

@@ -1,41 +1,18 @@
-"""What drawing commands share: the request, the progress bar, sheets."""
+"""What sampling commands share: the progress bar, sheets."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from calotype.cascade import CascadeSample, Preview
+    from calotype.cascade import Preview
 
 OnPreview = Callable[["Preview"], None]
-
-
-@dataclass(frozen=True)
-class DrawRequest:
-    """What the user asked for, as the options have it; `like` is a recipe."""
-
-    negative: str | None
-    model: str | None
-    size: int | tuple[int, int] | None
-    width: int | None
-    height: int | None
-    steps: int | None
-    sampler: str | None
-    guidance: float | None
-    variety: float | None
-    stage_options: Sequence[str] | None
-    like: Mapping[str, Any] | None
-    loras: Sequence[str] | None
-    merge_lora: bool
-    device: str | None
-    dtype: str | None
-    threads: int | None
 
 
 @contextmanager
@@ -65,18 +42,6 @@ def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
             bar.advance(tasks[preview.stage], share * pictures)
 
         yield show
-
-
-def watch(steps: Generator[Preview, None, CascadeSample], show: OnPreview) -> CascadeSample:
-    """Drain a drawing generator, showing each preview; closes it whatever happens."""
-    try:
-        while True:
-            show(next(steps))
-    except StopIteration as end:
-        result: CascadeSample = end.value
-        return result
-    finally:
-        steps.close()
 
 
 def contact_sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The options --lora and --merge-lora, and what they do to a cascade."""
+"""LoRAs that a request names, and what they do to a cascade."""
 
 from __future__ import annotations
 
@@ -6,31 +6,13 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from calotype.config.lora import LORA_WEIGHTS
 from calotype.errors import UsageError
 
 if TYPE_CHECKING:
     from calotype.cascade import Cascade
-
-Loras = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lora",
-        help="FILE.safetensors[:WEIGHT], a LoRA to draw with. Can be repeated.",
-        show_default=False,
-    ),
-]
-MergeLora = Annotated[
-    bool,
-    typer.Option(
-        "--merge-lora/--no-merge-lora",
-        help="Add LoRAs to the weights, or compute them beside: the same pictures, slower.",
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -65,9 +47,9 @@ def apply_loras(
 
     Args:
         cascade: its loaded stages are changed; LoRAs of stages that are not loaded do nothing.
-        texts: of --lora.
+        texts: FILE[:WEIGHT].
         known: resolutions of the whole model.
-        merged: of --merge-lora.
+        merged: add them to the weights, or compute them beside.
 
     Returns:
         What a picture's recipe notes of them.

@@ -1,8 +1,8 @@
-"""Drawing with converted cascades of imagen-pytorch, for `calotype sample`."""
+"""Images by converted cascades of imagen-pytorch, for `calotype sample`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,41 +13,26 @@ if TYPE_CHECKING:
     import numpy as np
 
     from calotype.cascade.cascade import Preview
-    from calotype.cli.drawing import DrawRequest
+    from calotype.generation.request import Request
 
-# Known here, too, so that other models are drawn without importing the package.
-SETTINGS_FILE = "imagen.json"
 _GUIDANCE = 3.0  # of that package's examples; a cascade has none of its own
-
-
-def is_converted(model: str | None) -> bool:
-    """Whether a model is a folder that `calotype convert` wrote from a file of imagen-pytorch."""
-    return model is not None and (Path(model) / SETTINGS_FILE).is_file()
 
 
 @dataclass(frozen=True)
 class ImagenPlan:
-    """What is drawn together; `group` and `stages` as the drawing command asks for them."""
+    """Images that are made together, one after the other."""
 
     captions: Sequence[str]
     seeds: Sequence[int]
-    shown: tuple[int, int]
+    size: tuple[int, int]
 
-    @property
-    def stages(self) -> tuple[ImagenPlan]:
-        """Itself: only the last stage's size matters."""
-        return (self,)
-
-
-@dataclass(frozen=True)
-class ImagenJob:
-    """How many pictures are drawn between two writes."""
-
-    group: int = 1
+    def rows(self, rows: slice) -> ImagenPlan:
+        """The plan of some of the images."""
+        return ImagenPlan(self.captions[rows], self.seeds[rows], self.size)
 
 
-class ImagenDrawer:
-    """Draws one picture a seed; the same calls as `calotype.cli.draw_job.Drawer`.
+class ImagenGenerator:
+    """A converted cascade that makes one image a seed; an `ImageGenerator`.
 
     Args:
         request: what the user asked for.
@@ -58,9 +43,9 @@ class ImagenDrawer:
         CalotypeError: files are missing or damaged.
     """
 
-    job = ImagenJob()
+    group = 1
 
-    def __init__(self, request: DrawRequest, *, quiet: bool) -> None:
+    def __init__(self, request: Request, *, quiet: bool) -> None:
         from calotype.cascade.io import file_sha256
         from calotype.cascade.runtime import choose_runtime
         from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, load
@@ -97,17 +82,19 @@ class ImagenDrawer:
             raise UsageError("got a caption for a cascade without text; expected ''")
         return ImagenPlan(captions, seeds, (self._side, self._side))
 
-    def draw(
-        self, plan: ImagenPlan, show: Callable[[Preview], None] | None = None
-    ) -> Iterator[np.ndarray]:
-        """Pixels (H, W, 3) of each picture; the cascade shows its own progress."""
+    def generate(self, plan: ImagenPlan) -> Generator[Preview, None, list[np.ndarray]]:
+        """The images, (H, W, 3) uint8; the cascade shows its own progress, and no previews."""
         import numpy as np
         import torch
 
+        images = []
         for caption, seed in zip(plan.captions, plan.seeds, strict=True):
             torch.manual_seed(seed)
             texts = None if self.model.unconditional else [caption]
-            yield np.asarray(self.model.sample(texts=texts, **self._options)[0].convert("RGB"))
+            image = self.model.sample(texts=texts, **self._options)[0]
+            images.append(np.asarray(image.convert("RGB")))
+        yield from ()
+        return images
 
     def recipe(self, plan: ImagenPlan, row: int) -> dict[str, Any]:
         """What the PNG carries."""
@@ -143,7 +130,7 @@ class ImagenDrawer:
         }
 
 
-def _refuse(request: DrawRequest) -> None:
+def _refuse(request: Request) -> None:
     given = {
         "WIDTHxHEIGHT as --size": isinstance(request.size, tuple),
         "--width": request.width is not None,

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calotype.cli.draw_job import Drawer, DrawJob
-from calotype.cli.outputs import Output, holds_image, numbered_name
-from calotype.cli.prompts import PromptFile, PromptShard, PromptShards, shard_captions
+from calotype.cascade.plan import drain
 from calotype.data.work import work_over
+from calotype.generation.cascade import CascadeGenerator, Job
+from calotype.generation.executors import share_out, torchrun_size
+from calotype.generation.outputs import Output, holds_image, numbered_name
+from calotype.generation.prompts import PromptFile, PromptShard, PromptShards, shard_captions
 from calotype.storage.files import temporary_of
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class ListJob:
     """What every process has to know.
 
     Args:
-        draw: all but captions and seeds.
+        settings: all but captions and seeds.
         prompts: the captions.
         repeats: pictures of each, with seeds `seed`, `seed` + 1, ...
         seed: of the first picture.
@@ -48,7 +50,7 @@ class ListJob:
         write_captions: write a text file beside each picture.
     """
 
-    draw: DrawJob
+    settings: Job
     prompts: PromptFile
     repeats: int
     seed: int
@@ -83,35 +85,35 @@ class ListJob:
     def shards(self, size: int | None = None) -> PromptShards:
         """The list in shards of `size` pictures; None = as many as are drawn together."""
         return PromptShards(
-            self.prompts, repeats=self.repeats, size=self.draw.group if size is None else size
+            self.prompts, repeats=self.repeats, size=self.settings.group if size is None else size
         )
 
 
 @dataclass(frozen=True)
-class ShardDrawn:
+class ShardReport:
     """How many pictures of a shard were drawn and how many were there; what all have in common."""
 
-    drawn: int
+    made: int
     skipped: int
     common: dict[str, Any]
 
 
-class ShardDrawer:
+class ShardGenerator:
     """Holds the cascade and draws shards."""
 
     def __init__(self, job: ListJob, show: Callable[[Preview], None] | None = None) -> None:
         """Load the cascade."""
         self.job = job
         self._show = show or (lambda preview: None)
-        self._drawer = Drawer(job.draw)
+        self._generator = CascadeGenerator(job.settings)
 
-    def __call__(self, shard: PromptShard) -> ShardDrawn:
+    def __call__(self, shard: PromptShard) -> ShardReport:
         """Draw the pictures of a shard that are not there."""
-        job, drawer = self.job, self._drawer
+        job, generator = self.job, self._generator
         numbers = range(shard.first, shard.first + shard.count)
         captions = shard_captions(job.prompts, shard, repeats=job.repeats)
-        plan = drawer.plan(captions, [job.seed + number % job.repeats for number in numbers])
-        recipes = [drawer.recipe(plan, row) for row in range(shard.count)]
+        plan = generator.plan(captions, [job.seed + number % job.repeats for number in numbers])
+        recipes = [generator.recipe(plan, row) for row in range(shard.count)]
         places = [job.place(number) for number in numbers]
         missing = []
         for row, place in enumerate(places):
@@ -120,21 +122,21 @@ class ShardDrawer:
                 missing.append(row)
             elif job.write_captions and not place.names[0].with_suffix(".txt").exists():
                 place.write_text(place.names[0], recipes[row])
-        pictures = drawer.draw(plan, self._show) if missing else []
+        images = drain(generator.generate(plan), self._show) if missing else []
         for row in missing:
-            places[row].write(pictures[row], recipes[row])
+            places[row].write(images[row], recipes[row])
         common = {key: value for key, value in recipes[0].items() if key not in OWN}
-        return ShardDrawn(len(missing), shard.count - len(missing), common)
+        return ShardReport(len(missing), shard.count - len(missing), common)
 
 
-def draw_list(
+def generate_list(
     job: ListJob,
     *,
     size: int | None,
     workers: int,
     ray: str | None,
     show: Callable[[Preview], None],
-) -> Iterator[ShardDrawn]:
+) -> Iterator[ShardReport]:
     """Draw what is not there of a list, shard by shard, in no fixed order.
 
     Args:
@@ -152,21 +154,23 @@ def draw_list(
     if ray is not None:
         from calotype.data.ray_jobs import ray_actor_map
 
-        make = functools.partial(ShardDrawer, job)
-        return ray_actor_map(shards, make, address=ray, workers=workers, gpus=job.draw.gpus)
+        make = functools.partial(ShardGenerator, job)
+        return ray_actor_map(shards, make, address=ray, workers=workers, gpus=job.settings.gpus)
+    if torchrun_size() > 1 and workers == 1:
+        return share_out(shards, ShardGenerator(job, show))
     if workers == 1 or len(shards) == 1:
-        return map(ShardDrawer(job, show), shards)
-    return work_over(shards, functools.partial(draw_shard, job=job), processes=workers)
+        return map(ShardGenerator(job, show), shards)
+    return work_over(shards, functools.partial(generate_shard, job=job), processes=workers)
 
 
-def draw_shard(shard: PromptShard, job: ListJob) -> ShardDrawn:
+def generate_shard(shard: PromptShard, job: ListJob) -> ShardReport:
     """Draw a shard by this process's own cascade, which is loaded once."""
     if not _kept or _kept[0].job != job:
-        _kept[:] = [ShardDrawer(job)]
+        _kept[:] = [ShardGenerator(job)]
     return _kept[0](shard)
 
 
-_kept: list[ShardDrawer] = []
+_kept: list[ShardGenerator] = []
 
 
 def _remove_stale_files(output: Path) -> None:

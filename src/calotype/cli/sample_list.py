@@ -1,0 +1,100 @@
+"""`calotype sample --from-file`: long lists of captions."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calotype.cli.data.progress import counting
+from calotype.cli.options import OutputOptions
+from calotype.cli.showing import progress
+from calotype.generation.executors import torchrun_rank
+from calotype.generation.outputs import (
+    check_output_name,
+    default_output,
+    name_with_id,
+    numbered_name,
+)
+from calotype.generation.request import Request
+
+if TYPE_CHECKING:
+    from calotype.generation.lists import ListJob
+    from calotype.generation.prompts import PromptFile
+
+
+def sample_list(prompts: PromptFile, request: Request, order: OutputOptions) -> None:
+    """Make what is not there of a list, and say what was."""
+    total = prompts.captions * order.count
+    check_output_name(order.output)
+    begin = time.perf_counter()
+    from calotype.data.work import usable_cores
+    from calotype.generation.cascade import expected_recipe, on_workers, settle
+    from calotype.generation.lists import ListJob, generate_list
+
+    settings = settle(request)
+    recipe = expected_recipe(settings, prompts.first, order.seed)
+    name = order.output
+    if name is None:  # one for the whole list, found again by the same command
+        name = name_with_id(default_output(recipe).names[0], recipe)
+    workers = order.workers
+    if workers is None:
+        workers = 1 if order.ray is None else usable_cores()
+    alone = workers == 1 and order.ray is None
+    if not alone:
+        settings = on_workers(settings, workers, threads=request.threads, gpus=order.gpus)
+    job = ListJob(
+        settings,
+        prompts,
+        order.count,
+        order.seed,
+        name.resolve(),
+        replace=order.output is not None and total == 1,
+        write_captions=order.write_captions,
+    )
+    job.check(recipe)
+    skipped, common = 0, dict[str, Any]()
+    quiet = order.as_json or torchrun_rank() > 0
+    with (
+        progress(total, quiet=quiet or not alone) as show,
+        counting("images", quiet=quiet or alone) as advance,
+    ):
+        for shard in generate_list(
+            job, size=order.batch, workers=workers, ray=order.ray, show=show
+        ):
+            advance(shard.made + shard.skipped)
+            skipped += shard.skipped
+            common = shard.common
+    if torchrun_rank() > 0:
+        return
+    if order.as_json:
+        seconds = round(time.perf_counter() - begin, 3)
+        _print_list_json(name, job, {**common, "skipped": skipped, "seconds": seconds})
+        return
+    if skipped:
+        print(f"calotype: {skipped:,} of {total:,} pictures were there already", file=sys.stderr)
+    for number in range(total):
+        print(numbered_name(name, number, total))
+
+
+def _print_list_json(name: Path, job: ListJob, common: dict[str, Any]) -> None:
+    """The report, written bit by bit: a list may be long."""
+    negative, total = job.settings.negative, job.total
+
+    def images() -> Iterator[dict[str, Any]]:
+        texts = (text for text in job.prompts.read() for _ in range(job.repeats))
+        for number, caption in enumerate(texts):
+            own = {"caption": caption, "negative_caption": negative}
+            seed = job.seed + number % job.repeats
+            yield {"file": str(numbered_name(name, number, total)), **own, "seed": seed}
+
+    print('{"files": [', end="")
+    for number in range(total):
+        print(", " * (number > 0) + json.dumps(str(numbered_name(name, number, total))), end="")
+    print('], "pictures": [', end="")
+    for number, image in enumerate(images()):
+        print(", " * (number > 0) + json.dumps(image), end="")
+    print("], " + json.dumps(common)[1:])

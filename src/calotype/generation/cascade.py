@@ -1,0 +1,239 @@
+"""Images by a cascade: what was asked for, settled once, and what makes it, in any process."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from calotype.cascade import Cascade, Runtime
+from calotype.cascade.find import CascadeFolder, open_cascade
+from calotype.cascade.pixels import Images, as_images, to_pixels
+from calotype.cascade.plan import SampleOptions, SamplePlan
+from calotype.cascade.recipe import image_recipe, recipe_sampling, weights_id
+from calotype.cascade.runtime import DTYPES, choose_runtime, usable_threads
+from calotype.cascade.sizes import first_upscaler
+from calotype.config.sampling import SamplingConfig
+from calotype.errors import UsageError
+from calotype.generation.loras import apply_loras, check_like, lora_notes
+from calotype.generation.request import Request, requested_sampling, requested_size
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from calotype.cascade.cascade import Preview
+
+# Finished images held in memory at a time, in pixels of the last stage.
+_GROUP_PIXELS = 4 * 1024 * 1024
+_GROUP_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides images but their captions and seeds; can be sent to other processes.
+
+    Args:
+        model: the cascade, its settings read.
+        stop_at: resolution of the last stage that samples.
+        size: height and width; None = square.
+        sampling: settings by resolution, of all stages of the model.
+        negative: negative caption.
+        loras: texts FILE[:WEIGHT].
+        merge_lora: add them to the weights, or compute them beside.
+        runtime: how to compute.
+        stage_dtypes: number types by resolution where they differ from what `runtime` gives.
+        gpus: of each process; more than 0 computes on the GPU that Ray gives it.
+    """
+
+    model: CascadeFolder
+    stop_at: int
+    size: tuple[int, int] | None
+    sampling: Mapping[int, SamplingConfig]
+    negative: str | None
+    loras: tuple[str, ...]
+    merge_lora: bool
+    runtime: Runtime
+    stage_dtypes: Mapping[int, str]
+    gpus: float = 0.0
+
+    @property
+    def group(self) -> int:
+        """Images that are made and held together."""
+        height, width = (self.stop_at, self.stop_at) if self.size is None else self.size
+        return max(1, min(_GROUP_IMAGES, _GROUP_PIXELS // (height * width)))
+
+    def options(self, captions: Sequence[str]) -> SampleOptions:
+        """As `Cascade.plan` takes them."""
+        drawn = {r: s for r, s in self.sampling.items() if r <= self.stop_at}
+        options: SampleOptions = {"stop_at": self.stop_at, "size": self.size, "sampling": drawn}
+        if self.negative is not None:
+            options["negative_captions"] = [self.negative] * len(captions)
+        return options
+
+
+def settle(request: Request) -> Job:
+    """Fill in what the user left open; no weights are read.
+
+    Raises:
+        UsageError: something does not fit the model.
+    """
+    model = open_cascade(request.model)
+    defaults = {stage.resolution: stage.sampling for stage in model.config.stages}
+    like = request.like
+    if like is not None:
+        defaults.update({r: s for r, s in recipe_sampling(like).items() if r in defaults})
+    stop_at, size = requested_size(request, list(defaults))
+    check_like(like, request.loras)
+    negative = request.negative
+    if negative is None and like is not None:
+        negative = like.get("negative_caption")
+    runtime, stage_dtypes = _runtime(request)
+    job = Job(
+        model=model,
+        stop_at=stop_at,
+        size=size,
+        sampling=requested_sampling(request, defaults),
+        negative=negative,
+        loras=tuple(request.loras or ()),
+        merge_lora=request.merge_lora,
+        runtime=runtime,
+        stage_dtypes=stage_dtypes,
+    )
+    if like is not None:
+        _compare_weights(job, like, embedded=request.model in (None, "default"))
+    return job
+
+
+def _compare_weights(job: Job, like: Mapping[str, Any], *, embedded: bool) -> None:
+    """Refuse to sample again with other weights; those of an older embedded cascade are gone.
+
+    Raises:
+        UsageError: the image was made by another model.
+    """
+    # The stages that made it: --size may ask for more of them now, or fewer.
+    last = like["stages"][-1]["resolution"]
+    model = Cascade.outline(job.model, stop_at=max(last, min(job.sampling)))
+    name, noted = like["model"].get("name"), like["model"].get("weights", "")
+    weights = weights_id(model, range(len(model.stages)))
+    if not noted or weights == noted:
+        return
+    if embedded and name == model.name:
+        print(
+            f"calotype: the image was made by other weights of {name!r} ({noted:.12}; now "
+            f"{weights:.12}) and cannot be made again exactly; sampling with the settings of its "
+            "recipe: leave out --like for the model's own",
+            file=sys.stderr,
+        )
+        return
+    raise UsageError(
+        f"the picture was drawn by {name!r} with the weights {noted:.12}, but this model has "
+        f"{weights:.12} now; give --model what drew it: another cascade, or of a run that went on "
+        "an earlier checkpoint's cascade folder"
+    )
+
+
+def _runtime(request: Request) -> tuple[Runtime, dict[int, str]]:
+    """How to compute; a picture drawn again is computed as it was, if possible."""
+    like: Mapping[str, Any] = (
+        {"runtime": {}, "stages": []} if request.like is None else request.like
+    )
+    stored, threads, dtype = like["runtime"], request.threads, request.dtype
+    if threads is None and stored.get("threads") is not None:
+        threads = max(1, min(stored["threads"], usable_threads()))
+    if dtype is None and stored.get("dtype") in DTYPES:
+        dtype = stored["dtype"]
+    noted = {stage["resolution"]: stage.get("dtype") for stage in like["stages"]}
+    if request.dtype is not None:
+        noted = {}
+    runtime = choose_runtime(request.device, dtype, threads)
+    return runtime, {r: name for r, name in noted.items() if name in DTYPES}
+
+
+class CascadeGenerator:
+    """A loaded cascade that makes what a job says; an `ImageGenerator`."""
+
+    def __init__(self, job: Job) -> None:
+        """Load the weights.
+
+        Raises:
+            UsageError: the job does not fit them.
+            CalotypeError: files are missing or damaged.
+        """
+        self.job = job
+        self.group = job.group
+        self.cascade = Cascade.load(job.model, stop_at=job.stop_at)
+        self.loras = apply_loras(
+            self.cascade, job.loras, known=list(job.sampling), merged=job.merge_lora
+        )
+        self.runtime = job.runtime
+        if job.gpus > 0:
+            dtype = job.runtime.dtype if job.runtime.forced else None
+            self.runtime = choose_runtime("cuda", dtype, job.runtime.threads)
+        self.runtime.apply(self.cascade.stages, self.cascade.prior)
+        for stage in self.cascade.stages:
+            name = job.stage_dtypes.get(stage.config.resolution)
+            if name is not None:
+                stage.compute_dtype = DTYPES[name]
+
+    def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> SamplePlan:
+        """What is to be made; nothing is computed."""
+        return self.cascade.plan(captions, seeds=seeds, **self.job.options(captions))
+
+    def plan_upscale(self, image: Images, caption: str, seed: int) -> SamplePlan:
+        """What an image is to be enlarged to; nothing is computed.
+
+        Raises:
+            UsageError: the job's last stage does not enlarge such images.
+        """
+        pixels = as_images(image)
+        height, width = (int(side) for side in pixels.shape[2:])
+        configs = self.job.model.config.stages
+        first = first_upscaler(configs, math.sqrt(height * width))
+        possible = [config.resolution for config in configs[first:]]
+        if self.job.stop_at not in possible:
+            raise UsageError(
+                f"got --size {self.job.stop_at} for a picture of {width}x{height}; expected one of "
+                f"{possible}"
+            )
+        options = self.job.options([caption])
+        options["sampling"] = {r: self.job.sampling[r] for r in possible if r <= self.job.stop_at}
+        return self.cascade.plan_upscale(pixels, [caption], seeds=[seed], **options)
+
+    def generate(self, plan: SamplePlan) -> Generator[Preview, None, list[np.ndarray]]:
+        """The images of a plan, (H, W, 3) uint8, one preview a step; closing it cancels."""
+        sample = yield from self.cascade.generate(plan)
+        return list(to_pixels(sample.images[-1]))
+
+    def recipe(self, plan: SamplePlan, row: int) -> dict[str, Any]:
+        """The recipe of an image of a plan."""
+        return _recipe(image_recipe(self.cascade, plan, row, self.runtime), self.loras)
+
+
+def expected_recipe(job: Job, caption: str, seed: int) -> dict[str, Any]:
+    """The recipe of an image of a job, but for its number types; no weights are read.
+
+    Raises:
+        UsageError: sizes or settings that do not fit, or a LoRA that is none.
+    """
+    cascade = Cascade.outline(job.model, stop_at=job.stop_at)
+    plan = cascade.plan([caption], seeds=[seed], **job.options([caption]))
+    return _recipe(image_recipe(cascade, plan, 0, job.runtime), lora_notes(job.loras))
+
+
+def _recipe(recipe: dict[str, Any], loras: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**recipe, "loras": loras} if loras else recipe
+
+
+def on_workers(job: Job, workers: int, *, threads: int | None, gpus: float) -> Job:
+    """The job for several processes: each with its share of the threads, all with one number type.
+
+    Args:
+        job: as settled for this process.
+        workers: processes.
+        threads: of each, if the user said so.
+        gpus: of each.
+    """
+    share = job.runtime.threads if threads is not None else max(1, job.runtime.threads // workers)
+    return replace(job, runtime=replace(job.runtime, threads=share), gpus=gpus)

@@ -1,0 +1,158 @@
+"""What a user asks for, and how the text of it is read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args, get_type_hints
+
+from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import override
+from calotype.errors import ConfigError, UsageError
+
+Size = int | tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of a model, beside captions and seeds; None = the model's own, or `like`'s.
+
+    Args:
+        model: None or "default", a cascade folder or the folder of a training run.
+        negative: what the images are not to show.
+        size: resolution of the last stage that samples, or (height, width).
+        width: in pixels; not beside `size`.
+        height: in pixels; not beside `size`.
+        steps: of the first stage.
+        sampler: of the first stage.
+        guidance: weight of the first stage; 1 = off.
+        variety: of the first stage, which has to start from a draft, in [0, 1].
+        stage_options: texts such as "256:steps=8,aug_level=0.2".
+        like: recipe of an image whose settings are taken, from `check_recipe`.
+        loras: texts FILE[:WEIGHT].
+        merge_lora: add LoRAs to the weights, or compute them beside.
+        device: cpu, cuda, cuda:1 or mps.
+        dtype: float32 or bfloat16.
+        threads: of the CPU.
+    """
+
+    model: str | None = None
+    negative: str | None = None
+    size: Size | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    guidance: float | None = None
+    variety: float | None = None
+    stage_options: Sequence[str] | None = None
+    like: Mapping[str, Any] | None = None
+    loras: Sequence[str] | None = None
+    merge_lora: bool = True
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+
+
+def parse_size(text: str) -> Size:
+    """A resolution such as 256, or WIDTHxHEIGHT as (height, width)."""
+    match = re.fullmatch(r"([0-9]{1,6})(?:[xX]([0-9]{1,6}))?", text.strip())
+    if match is None:
+        raise UsageError(f"got size {text!r:.80}; expected e.g. 256, or WIDTHxHEIGHT as 96x64")
+    if match[2] is None:
+        return int(match[1])
+    return int(match[2]), int(match[1])
+
+
+def requested_size(
+    request: Request, resolutions: Sequence[int]
+) -> tuple[int, tuple[int, int] | None]:
+    """The last stage that samples, and height and width of its images; None = square.
+
+    Raises:
+        UsageError: there is no such stage, or sizes are given in two ways.
+    """
+    stop_at, size = max(resolutions), None
+    if request.like is not None:
+        last = request.like["stages"][-1]
+        stop_at, size = last["resolution"], (last["height"], last["width"])
+    asked = request.size
+    if request.width is not None or request.height is not None:
+        if asked is not None:
+            raise UsageError("got --size and --width or --height; expected one of them")
+        height, width = (stop_at, stop_at) if size is None else size
+        asked = (
+            height if request.height is None else request.height,
+            width if request.width is None else request.width,
+        )
+    if isinstance(asked, int):
+        stop_at, size = asked, None
+    elif asked is not None:
+        size = asked
+        side = math.sqrt(max(1, min(size[0] * size[1], 2**62)))
+        stop_at = min(resolutions, key=lambda r: abs(math.log(r / side)))
+    if stop_at not in resolutions:
+        what = "a picture of the stage" if request.size is None else "--size"
+        raise UsageError(
+            f"got {what} {stop_at}; expected one of {list(resolutions)}, or WIDTHxHEIGHT"
+        )
+    return stop_at, size
+
+
+def requested_sampling(
+    request: Request, defaults: Mapping[int, SamplingConfig]
+) -> dict[int, SamplingConfig]:
+    """The sampling settings of every stage.
+
+    Args:
+        request: what the user asked for.
+        defaults: of the model, or of the image that is made again, by resolution, coarse to fine.
+
+    Raises:
+        ConfigError: an unknown stage or setting, a value out of range, or variety without a draft.
+    """
+    settings = dict(defaults)
+    first = next(iter(settings))
+    base = settings[first]
+    if request.steps is not None:
+        base = replace(base, steps=request.steps, timesteps=None)
+    if request.sampler is not None:
+        known = get_args(get_type_hints(SamplingConfig)["sampler"])
+        if request.sampler not in known:
+            got = f"got --sampler {request.sampler!r:.80}"
+            raise ConfigError(f"{got}; expected one of {list(known)}")
+        base = override(base, [f'sampler="{request.sampler}"'])
+    if request.guidance is not None:
+        base = replace(base, guidance_weight=request.guidance)
+    if request.variety is not None:
+        if base.start != "draft":
+            raise ConfigError(
+                f"got --variety {request.variety:g} for a base that starts from noise; expected a "
+                "model, or a recipe of --like, that starts from a draft, or no --variety"
+            )
+        base = replace(base, variety=request.variety)
+    settings[first] = base
+    for option in request.stage_options or ():
+        resolution, changed = _stage_option(option, settings)
+        settings[resolution] = changed
+    return settings
+
+
+def _stage_option(
+    option: str, settings: Mapping[int, SamplingConfig]
+) -> tuple[int, SamplingConfig]:
+    stage, colon, assignments = option.partition(":")
+    resolution = int(stage) if re.fullmatch("[0-9]{1,6}", stage.strip()) else 0
+    if not colon or resolution not in settings:
+        raise ConfigError(
+            f"got stage option {option!r:.200}; expected e.g. {next(iter(settings))}:steps=8, for "
+            f"one of the stages {list(settings)}"
+        )
+    # Commas within brackets belong to a value: guidance_interval=[0.2,5].
+    parts = re.split(r",(?=\s*[a-z_]+\s*=)", assignments)
+    changed = override(settings[resolution], parts)
+    if changed.steps != settings[resolution].steps and "timesteps" not in assignments:
+        changed = replace(changed, timesteps=None)  # a published list would take their place
+    return resolution, changed
