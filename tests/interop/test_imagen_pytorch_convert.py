@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
 from calotype.cascade.png import read_recipe
-from calotype.cli import imagen_pytorch, run
+from calotype.cli import run
+from calotype.cli.sample import IMAGEN_PYTORCH_FILE
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, ImagenTrainer, Unet, load
 from calotype.interop.imagen_pytorch.convert import convert, recognises
@@ -238,7 +239,7 @@ def test_options_without_a_meaning_are_refused(converted, tmp_path, capsys, more
 
 
 def test_the_text_encoder_is_kept(converted, tmp_path):
-    assert imagen_pytorch.SETTINGS_FILE == SETTINGS_FILE and imagen_pytorch.is_converted(converted)
+    assert IMAGEN_PYTORCH_FILE == SETTINGS_FILE
     imagen = load(converted)
     assert imagen.lazy_text.spec == "bytes:12" and imagen.lazy_text.width is None  # not yet loaded
     assert imagen.encode_text(["a cat"]).shape[-1] == 12

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from calotype.generation.generator import ImageGenerator, Plan
 
+IMAGEN_PYTORCH_FILE = "imagen.json"  # said here, too, so that other models need not that package
 _MAX_PICTURES = 1_000_000
 _MAX_SHEET = 256
 _MAX_SHEET_PIXELS = 2**26
@@ -216,7 +217,7 @@ def _check_sheet(total: int) -> None:
 
 def _is_imagen_pytorch(model: str | None) -> bool:
     """Whether a model is a folder that `calotype convert` wrote from a file of imagen-pytorch."""
-    return model is not None and (Path(model) / "imagen.json").is_file()
+    return model is not None and (Path(model) / IMAGEN_PYTORCH_FILE).is_file()
 
 
 def _load_generator(request: Request, *, quiet: bool) -> ImageGenerator[Any]:
