@@ -67,7 +67,8 @@ def measure_stages(options: argparse.Namespace) -> dict[str, Any]:
     """Each stage by itself in this process, and its convolutions and matrix products alone."""
     from kernels import recorded
 
-    from calotype.cascade import Cascade, choose_runtime
+    from calotype.cascade import Cascade
+    from calotype.runtime import choose_runtime
 
     began = time.perf_counter()
     cascade = Cascade.load(options.model)

@@ -17,13 +17,14 @@ import torch
 from training_peers import CLIP_NORM, LEARNING_RATE, TEXT_DROPOUT, Examples, Task, Trainer, serve
 
 import calotype
-from calotype.cascade.runtime import DTYPES
 from calotype.conditioning import TextEmbedding
 from calotype.config.network import LevelConfig, UNetConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import TrainConfig
 from calotype.config.stage import StageConfig
 from calotype.data.batches import Batch
+from calotype.runtime import DTYPES
+from calotype.tasks.diffusion import new_task
 from calotype.training.state import new_state
 from calotype.training.step import train_step
 
@@ -45,7 +46,6 @@ def recipe(task: Task) -> TrainConfig:
 
 def build(task: Task) -> Trainer:
     config = recipe(task)
-    state = new_state(config, device="cpu", dtype=DTYPES[task.dtype])
     mask = torch.ones(task.batch, task.tokens, dtype=torch.bool)
     batches, texts = [], {}
     for number, (pictures, tokens) in enumerate(Examples(task).batches):
@@ -58,14 +58,15 @@ def build(task: Task) -> Trainer:
         return texts[tuple(captions)]
 
     endless = itertools.cycle(batches)
+    state = new_state(new_task(config, device="cpu", dtype=DTYPES[task.dtype], text=text))
 
     def step() -> float:
-        metrics = train_step(state, next(endless), text, config=config)
+        metrics = train_step(state, next(endless))
         if metrics.skipped:
             raise SystemExit(f"got loss {metrics.loss}; expected a finite one")
         return metrics.loss
 
-    parameters = sum(p.numel() for p in state.stage.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     return Trainer(step, parameters, calotype.__version__)
 
 

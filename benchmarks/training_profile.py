@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import kernels
@@ -40,12 +40,13 @@ from calotype.data.batches import Batch, batches
 from calotype.data.open import open_source
 from calotype.data.prefetch import prefetched
 from calotype.data.source import ExampleSource, all_captions
+from calotype.tasks.captions import TextLookup, embed_ahead
+from calotype.tasks.diffusion import new_task
 from calotype.text.byte import ByteTextEncoder
 from calotype.training.ema import EMA
 from calotype.training.recipes import load_recipe
 from calotype.training.state import TrainState, new_state
 from calotype.training.step import train_step
-from calotype.training.text import TextLookup, embed_ahead
 
 TOKENS = 12
 PICTURES = 192
@@ -92,17 +93,23 @@ class Setting:
     def turn(self, config: TrainConfig, steps: int) -> float:
         """Seconds of some steps, after one untimed; batches are opened and closed here."""
         with self.feed() as feed, self.patched():
-            self.state.stage.compute_dtype = self.dtype
-            _step(self.state, next(feed), config)
+            cast(Any, self.state.model).compute_dtype = self.dtype
+            _step(self.state, next(feed))
             began = time.perf_counter()
             for _ in range(steps):
-                _step(self.state, next(feed), config)
+                _step(self.state, next(feed))
             return time.perf_counter() - began
 
 
-def _step(state: TrainState, fed: tuple[Batch, TextLookup], config: TrainConfig) -> None:
+def begun(config: TrainConfig) -> TrainState:
+    """A stage before its first step; its captions come with each batch."""
+    return new_state(new_task(config, device="cpu", dtype=torch.float32))
+
+
+def _step(state: TrainState, fed: tuple[Batch, TextLookup]) -> None:
     batch, text = fed
-    metrics = train_step(state, batch, text, config=config)
+    cast(Any, state.task).text = text
+    metrics = train_step(state, batch)
     if metrics.skipped:
         raise SystemExit(f"training: got loss {metrics.loss}; expected a finite one")
 
@@ -112,7 +119,7 @@ def measure(options: argparse.Namespace) -> str:
     config = read_recipe(options)
     threads = options.threads if options.threads is not None else (1 if options.small else 2)
     torch.set_num_threads(threads)
-    state = new_state(config, device="cpu", dtype=torch.float32)
+    state = begun(config)
     with memory_feed(config) as feed:
         lines = [
             f"{recipe_name(options)}: batch {config.batch_size}, {threads} threads, "
@@ -167,10 +174,10 @@ def memory_feed(config: TrainConfig, *, count: int = 4) -> Iterator[Feed]:
 def operations(state: TrainState, feed: Feed, config: TrainConfig, *, steps: int) -> list[str]:
     """The longest operations of a step, by their own time."""
     for _ in range(2):
-        _step(state, next(feed), config)
+        _step(state, next(feed))
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(steps):
-            _step(state, next(feed), config)
+            _step(state, next(feed))
     events = sorted(profiler.key_averages(), key=lambda e: e.self_cpu_time_total, reverse=True)
     total = sum(event.self_cpu_time_total for event in events)
     own = sum(event.self_cpu_time_total for event in events if event.key in KERNELS)
@@ -196,15 +203,15 @@ def operations(state: TrainState, feed: Feed, config: TrainConfig, *, steps: int
 def alone(state: TrainState, feed: Feed, config: TrainConfig, *, steps: int) -> list[str]:
     """A step against its convolutions and matrix products alone."""
     with kernels.recorded() as recording:
-        _step(state, next(feed), config)
+        _step(state, next(feed))
     seconds = []
     for _ in range(max(2, steps)):
         began = time.perf_counter()
-        _step(state, next(feed), config)
+        _step(state, next(feed))
         seconds.append(time.perf_counter() - began)
     kernel_seconds = recording.replay(2)
     step = statistics.median(seconds)
-    flops = count_flops(lambda: _step(state, next(feed), config))
+    flops = count_flops(lambda: _step(state, next(feed)))
     return [
         "## A step against its convolutions and matrix products alone",
         "",
@@ -239,8 +246,8 @@ def changes(
 
 def contiguous(config: TrainConfig) -> TrainState:
     """Weights and input in contiguous order; what follows from them, too."""
-    state = new_state(config, device="cpu", dtype=torch.float32)
-    stage: Any = state.stage
+    state = begun(config)
+    stage: Any = state.model
     stage.to(memory_format=torch.contiguous_format)
     state.ema = EMA(stage, halflife_images=config.ema_halflife_images)  # of the moved weights
     bind = stage.network.bind
@@ -255,7 +262,7 @@ def contiguous(config: TrainConfig) -> TrainState:
 
 def other_adamw(config: TrainConfig, *, foreach: bool = False) -> TrainState:
     """The same optimizer in another form than fused."""
-    state = new_state(config, device="cpu", dtype=torch.float32)
+    state = begun(config)
     optimizer = config.optimizer
     state.optimizer = torch.optim.AdamW(
         [{**group, "fused": False, "foreach": foreach} for group in state.optimizer.param_groups],

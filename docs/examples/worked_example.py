@@ -29,13 +29,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from calotype.cascade import Cascade, choose_runtime
+from calotype.cascade import Cascade
 from calotype.cascade.lora import Lora, LoraStack, load_lora
 from calotype.cli import run
 from calotype.data.batches import composite
 from calotype.data.pictures import decode_picture
 from calotype.data.resize import area_resize
 from calotype.evaluation.sheet import Cell, draw_sheet
+from calotype.runtime import choose_runtime
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGE = DOCS / "finetuning.md"

@@ -22,7 +22,6 @@ from torch import Tensor
 from calotype.cascade import Cascade, image_to_image
 from calotype.cascade.edit import keep_known
 from calotype.cascade.recipe import image_recipe, recipe_sampling
-from calotype.cascade.runtime import Runtime
 from calotype.cascade.stage import Stage, StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
@@ -31,7 +30,8 @@ from calotype.config.stage import StageConfig
 from calotype.config.typed_json import from_dict, to_dict
 from calotype.diffusion import PerSampleNoise, alpha_sigma
 from calotype.errors import ConfigError, UsageError
-from calotype.training.draft_folds import draft_of
+from calotype.runtime import Runtime
+from calotype.tasks.draft_folds import draft_of
 
 SIDE, STD = 16, 0.1
 EXACT = SamplingConfig(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from calotype.cascade import io as cascade_io
 from calotype.cli import run
+from calotype.storage import headers
 
 SMALL = ("--size", "8", "--steps", "1")
 
@@ -225,7 +226,7 @@ def test_a_weights_file_is_read_as_what_it_is(tmp_path):
     from calotype.errors import CalotypeError
 
     fifo(tmp_path / "w.safetensors")
-    for read in (cascade_io.read_header, cascade_io.file_sha256):
+    for read in (headers.read_header, cascade_io.file_sha256):
         with pytest.raises(CalotypeError, match="is a FIFO"):
             read(tmp_path / "w.safetensors")
     assert run(["info", str(tmp_path / "w.safetensors")]) == 2

@@ -4,8 +4,8 @@ from importlib import import_module
 import pytest
 
 from calotype.cascade.io import file_sha256
-from calotype.cascade.runtime import DTYPES
-from calotype.training.cost import peak_flops
+from calotype.runtime import DTYPES
+from calotype.tasks.cost import peak_flops
 from calotype.training.recipes import recipe_names
 
 
@@ -56,7 +56,7 @@ def test_this_machine(command):
 
 def test_the_peak_is_told_once_it_was_measured(command, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("calotype.training.cost._measure_peak", lambda device, dtype: 1.25e11)
+    monkeypatch.setattr("calotype.tasks.cost._measure_peak", lambda device, dtype: 1.25e11)
     machine = facts(command)
     assert machine["peak_gflops"] is None  # asking measures nothing
     chosen = machine["chosen"]

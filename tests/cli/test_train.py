@@ -71,7 +71,7 @@ def test_settings_of_one_stage_or_of_all():
 
 def test_a_dry_run_heeds_what_the_run_would_be_asked_for(command, runs, monkeypatch):
     seen = []
-    module = importlib.import_module("calotype.training.dry_run")
+    module = importlib.import_module("calotype.tasks.dry_run")
 
     def row(config, runtime):
         seen.append(runtime.to_dict())

@@ -11,6 +11,7 @@ from calotype.cascade import Stage, find, save_cascade
 from calotype.config.network import DraftConfig, EfficientUNetConfig, LevelConfig, UNetConfig
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
+from calotype.tasks.factory import Tasks
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe
 
@@ -89,7 +90,8 @@ def trained(tmp_path_factory):
     )
     recipe = dataclasses.replace(recipe, stages=quick)
     options = RunOptions(images=8, quiet=True, dtype="float32")
-    assert run_recipe(recipe, data=folder / "pictures", out=folder / "run", options=options) == 0
+    where = {"data": folder / "pictures", "out": folder / "run"}
+    assert run_recipe(recipe, **where, options=options, tasks=Tasks()) == 0
     return folder
 
 

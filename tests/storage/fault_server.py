@@ -16,7 +16,7 @@ import torch
 from file_faults import Faults
 
 import calotype.interop.imagen_pytorch
-import calotype.training.chosen_ema
+import calotype.tasks.chosen_ema
 import calotype.training.run
 from calotype.cli import run
 

@@ -13,6 +13,7 @@ from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe, TrainConfig
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
+from calotype.tasks.factory import Tasks
 from calotype.training.run import RunOptions, run_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what tests share with other processes
@@ -82,7 +83,7 @@ def train(pictures):
 
     def run(recipe, out, *, data=pictures, **options):
         settings = {"quiet": True, "threads": 1, "dtype": "float32", "device": "cpu", **options}
-        return run_recipe(recipe, data=data, out=out, options=RunOptions(**settings))
+        return run_recipe(recipe, data=data, out=out, options=RunOptions(**settings), tasks=Tasks())
 
     threads = torch.get_num_threads()
     yield run

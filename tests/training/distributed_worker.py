@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+from calotype.tasks.factory import Tasks
 from calotype.training import progress, stream
 from calotype.training.distributed import open_group
 from calotype.training.guards import Guards
@@ -51,7 +52,8 @@ def main():
             settings = RunOptions(**SETTINGS, **options)
             recipe = load_recipe(place / recipe)
             out = place / name
-            code = run_recipe(recipe, data=place / "data", out=out, options=settings, group=group)
+            where = {"data": place / "data", "out": out}
+            code = run_recipe(recipe, **where, options=settings, tasks=Tasks(), group=group)
             codes = group.gathered(code)
             if group.is_first:
                 (place / f"{name}.codes.json").write_text(json.dumps(codes))

@@ -9,7 +9,7 @@ import pytest
 from calotype.config.recipe import Recipe
 from calotype.data.source import SourceReport
 from calotype.errors import UsageError
-from calotype.training import preparation
+from calotype.tasks import preparation
 from calotype.training.distributed import Group
 
 

@@ -9,11 +9,12 @@ from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 
 from calotype.data.batches import batches
 from calotype.data.open import open_source
+from calotype.tasks.captions import build_encoder
+from calotype.tasks.diffusion import new_task
 from calotype.training.distributed import Group
-from calotype.training.parallel import Copies, Shards
+from calotype.training.parallel import DDP, FSDP
 from calotype.training.state import new_state
 from calotype.training.step import train_step
-from calotype.training.text import build_encoder
 
 
 @pytest.fixture
@@ -39,10 +40,11 @@ def step(micro, pictures):
 
     def take(wrap, parts):
         optimizer = dataclasses.replace(config.optimizer, accumulation=parts)
-        state = new_state(config, device="cpu", dtype=torch.float32)
-        state.parallel = wrap(state)
         parted = dataclasses.replace(config, optimizer=optimizer)
-        return train_step(state, batch, encoder, config=parted)
+        task = new_task(parted, device="cpu", dtype=torch.float32, text=encoder)
+        state = new_state(task)
+        state.parallel = wrap(state)
+        return train_step(state, batch)
 
     return take
 
@@ -58,7 +60,7 @@ def test_copies_exchange_gradients_once_a_step(group, step, parts):
         return done
 
     def wrap(state):
-        copies = Copies(state.stage, group)
+        copies = DDP(state.task, group)
         copies._loss.register_comm_hook(None, hook)
         return copies
 
@@ -77,9 +79,9 @@ def test_shards_exchange_gradients_once_a_step(group, step, monkeypatch):
     monkeypatch.setattr(_fsdp_param_group, "foreach_reduce", counted)
 
     def wrap(state):
-        shards = Shards(state.stage, state.ema.averaged(), group)
+        shards = FSDP(state.task, state.ema.averaged(), group)
         state.ema.rebind()
-        state.optimizer = torch.optim.SGD(state.stage.parameters())
+        state.optimizer = torch.optim.SGD(state.model.parameters())
         return shards
 
     counts = []

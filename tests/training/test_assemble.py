@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from calotype.cascade import Cascade
 from calotype.config.recipe import Recipe
 from calotype.errors import UsageError
-from calotype.training.assemble import assemble
+from calotype.tasks.assemble import assemble
 from calotype.training.recipes import load_recipe
 
 

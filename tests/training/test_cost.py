@@ -3,12 +3,12 @@ import dataclasses
 import pytest
 import torch
 
-import calotype.training.cost as module
+import calotype.tasks.cost as module
 from calotype.cascade.stage import Stage
 from calotype.config.lora import LoraConfig
 from calotype.config.network import LevelConfig, UNetConfig
-from calotype.training.cost import StageCost, peak_flops, stage_cost, training_flops
-from calotype.training.dry_run import dry_run
+from calotype.tasks.cost import StageCost, peak_flops, stage_cost, training_flops
+from calotype.tasks.dry_run import dry_run
 from calotype.training.recipes import load_recipe
 
 
@@ -41,8 +41,8 @@ def test_what_is_not_trained_costs_less(micro):
 
 
 def test_the_dry_run_counts_the_same(monkeypatch):
-    monkeypatch.setattr("calotype.training.dry_run.MEASURED_UP_TO", 0)
-    monkeypatch.setattr("calotype.training.dry_run.peak_flops", lambda device, dtype: 1e9)
+    monkeypatch.setattr("calotype.tasks.dry_run.MEASURED_UP_TO", 0)
+    monkeypatch.setattr("calotype.tasks.dry_run.peak_flops", lambda device, dtype: 1e9)
     recipe = load_recipe("tiny")
     counts = [row.training_flops for row in dry_run(recipe)]
     assert counts == [training_flops(config) for config in recipe.stages]

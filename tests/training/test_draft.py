@@ -26,8 +26,8 @@ from calotype.data.example import Caption, Example
 from calotype.data.source import ListSource
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.networks.draft import Draft
-from calotype.training.draft import DraftTraining
-from calotype.training.draft_examples import (
+from calotype.tasks.draft import DraftTraining
+from calotype.tasks.draft_examples import (
     Basis,
     DraftExamples,
     fit_basis,
@@ -35,7 +35,7 @@ from calotype.training.draft_examples import (
     layers_of,
     project_examples,
 )
-from calotype.training.draft_folds import draft_of, fold_of, new_folds
+from calotype.tasks.draft_folds import draft_of, fold_of, new_folds
 from calotype.training.signals import Stopped
 
 WIDTH, SIDE, COUNT = 6, 8, 48
@@ -490,7 +490,7 @@ def test_adapters_of_linear_layers_reach_the_draft() -> None:
 
 
 def test_rows_see_their_folds_in_training(micro) -> None:  # type: ignore[no-untyped-def]
-    from calotype.training.randomness import draw_step
+    from calotype.tasks.draws import draw_step
 
     settings = micro(with_draft=True, draft=dataclasses.replace(FAST, fold_fraction=0.5))
     plain = micro(with_draft=True, draft=dataclasses.replace(FAST, folds=0))

@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 
-import calotype.training.dry_run as module
+import calotype.tasks.dry_run as module
 from calotype.config.network import LevelConfig, UNetConfig
 from calotype.config.recipe import DraftTrainingConfig, Recipe
 from calotype.networks import build_network
-from calotype.training.dry_run import dry_run
+from calotype.tasks.dry_run import dry_run
 from calotype.training.recipes import load_recipe
 
 

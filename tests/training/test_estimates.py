@@ -20,16 +20,17 @@ from calotype.data.open import open_source
 from calotype.data.resize import area_resize
 from calotype.diffusion import Estimate, alpha_sigma, broadcast_to_image, karras_levels
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.tasks.captions import build_encoder
+from calotype.tasks.diffusion import new_task
+from calotype.tasks.draws import draw_step, estimate_sigmas
+from calotype.tasks.estimates import LowresEstimates, check_estimates, denoised
 from calotype.training import progress
 from calotype.training.distributed import Group
-from calotype.training.estimates import LowresEstimates, check_estimates, denoised
-from calotype.training.parallel import Copies, Shards
-from calotype.training.randomness import draw_step, estimate_sigmas
+from calotype.training.parallel import DDP, FSDP
 from calotype.training.recipes import load_recipe
 from calotype.training.state import new_state
 from calotype.training.step import train_step
 from calotype.training.stream import joined
-from calotype.training.text import build_encoder
 from calotype.training.trainer import shortened
 
 TINY = load_recipe("tiny").stages
@@ -179,13 +180,18 @@ def test_levels_are_log_uniform_and_the_fraction_is_exact():
         assert ((every > 0) == bool(fraction)).all()
 
 
+def begun(config, estimates):
+    task = new_task(config, device="cpu", dtype=torch.float32, text=TEXT)
+    task.estimates = estimates
+    return new_state(task)
+
+
 def test_rows_that_are_not_chosen_are_as_without_estimates(pictures, told):
     config, batch = sr(), taken(pictures, sr())
     estimates = LowresEstimates(some(), steps=2)
     for present in (None, estimates):
-        state = new_state(config, device="cpu", dtype=torch.float32)
         own = config if present else dataclasses.replace(config, lowres_estimates=None)
-        train_step(state, batch, TEXT, config=own, estimates=present)
+        train_step(begun(own, present), batch)
     (x, cond, logsnr, eps), (x2, cond2, logsnr2, eps2) = told
     assert torch.equal(x, x2) and torch.equal(logsnr, logsnr2) and torch.equal(eps, eps2)
     assert torch.equal(cond.aug_level, cond2.aug_level)
@@ -217,9 +223,8 @@ def test_the_stage_before_is_told_captions_that_are_dropped(pictures, monkeypatc
         return denoiser(stage, cond)
 
     monkeypatch.setattr(Stage, "denoiser", watched)
-    state = new_state(config, device="cpu", dtype=torch.float32)
     estimates = LowresEstimates(some(), steps=1)
-    train_step(state, batch, TEXT, config=config, estimates=estimates)
+    train_step(begun(config, estimates), batch)
     assert torch.equal(seen[0].tokens, TEXT(batch.captions).tokens) and len(seen) == 1
 
 
@@ -228,10 +233,8 @@ def test_parts_of_a_step_and_the_whole_have_the_same_losses(pictures):
     for parts in (1, 2):
         optimizer = dataclasses.replace(TINY[1].optimizer, accumulation=parts)
         config = sr(optimizer=optimizer)
-        state = new_state(config, device="cpu", dtype=torch.float32)
-        estimates = LowresEstimates(some(), steps=2)
-        batch = taken(pictures, config)
-        found.append(train_step(state, batch, TEXT, config=config, estimates=estimates))
+        state = begun(config, LowresEstimates(some(), steps=2))
+        found.append(train_step(state, taken(pictures, config)))
     torch.testing.assert_close(found[0].losses, found[1].losses, rtol=1e-5, atol=1e-7)
     assert found[1].grad_norm == pytest.approx(found[0].grad_norm, rel=1e-4)
 
@@ -268,17 +271,16 @@ def test_copies_and_shards_have_the_losses_of_one_process(pictures, group):
 
     def wrap(state, kind):
         if kind == "copies":
-            state.parallel = Copies(state.stage, group)
+            state.parallel = DDP(state.task, group)
         elif kind == "shards":
-            state.parallel = Shards(state.stage, state.ema.averaged(), group)
+            state.parallel = FSDP(state.task, state.ema.averaged(), group)
             state.ema.rebind()
-            state.optimizer = torch.optim.SGD(state.stage.parameters())
+            state.optimizer = torch.optim.SGD(state.model.parameters())
 
     for kind in ("one", "copies", "shards"):
-        state = new_state(config, device="cpu", dtype=torch.float32)
+        state = begun(config, LowresEstimates(some(), steps=2))
         wrap(state, kind)
-        estimates = LowresEstimates(some(), steps=2)
-        found.append(train_step(state, batch, TEXT, config=config, estimates=estimates).losses)
+        found.append(train_step(state, batch).losses)
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-7)
 

@@ -24,6 +24,7 @@ import os, pathlib, shutil, signal, sys
 fatal, recipe, data, out = int(sys.argv[1]), *sys.argv[2:5]
 import calotype.training.checkpoint as module
 from calotype.training.recipes import load_recipe
+from calotype.tasks.factory import Tasks
 from calotype.training.run import RunOptions, run_recipe
 count = 0
 def watched(function):
@@ -40,7 +41,7 @@ for place, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "symlin
     setattr(place, name, watched(getattr(place, name)))
 options = RunOptions(resume=True, quiet=True, threads=1, dtype="float32", device="cpu")
 code = run_recipe(load_recipe(recipe), data=pathlib.Path(data), out=pathlib.Path(out),
-                  options=options)
+                  options=options, tasks=Tasks())
 print("operations", count)
 sys.exit(code)
 """

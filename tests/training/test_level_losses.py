@@ -4,8 +4,9 @@ import math
 import pytest
 import torch
 
-from calotype.training.cost import training_flops
-from calotype.training.level_losses import BINS, BOUNDS, loss_by_level
+from calotype.diffusion.noise_marks import BINS, BOUNDS
+from calotype.tasks.cost import training_flops
+from calotype.tasks.level_losses import loss_by_level
 
 
 def test_a_picture_falls_into_the_bin_of_its_level():

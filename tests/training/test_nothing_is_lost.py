@@ -21,9 +21,9 @@ from calotype.config.typed_json import to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop.imagen_pytorch.files import save as save_imagen
 from calotype.storage.files import write_file
+from calotype.tasks.assemble import assemble
 from calotype.training import checkpoint
 from calotype.training import run as run_module
-from calotype.training.assemble import assemble
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -169,7 +169,7 @@ def test_a_run_that_fails_after_it_embedded_captions_keeps_them(
     train, micro_recipe, tmp_path, monkeypatch
 ):
     out = tmp_path / "run"
-    monkeypatch.setattr(run_module, "StageTrainer", None)  # fails where the steps would begin
+    monkeypatch.setattr(run_module, "Trainer", None)  # fails where the steps would begin
     with pytest.raises(TypeError):
         train(micro_recipe(), out)
     assert list(out.glob("embeddings/*")) and (out / "recipe.json").is_file()

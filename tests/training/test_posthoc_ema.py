@@ -11,7 +11,7 @@ from torch import nn
 from calotype.cascade import Cascade
 from calotype.cli import run as command
 from calotype.errors import ConfigError, UsageError
-from calotype.training.chosen_ema import choose_average, write_average
+from calotype.tasks.chosen_ema import choose_average, write_average
 from calotype.training.posthoc_ema import (
     PosthocAverages,
     PowerFunctionEMA,

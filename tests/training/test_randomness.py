@@ -4,7 +4,8 @@ import torch
 
 from calotype.config.schedule import NormalLogSNR, UniformTimes
 from calotype.diffusion import CosineSchedule
-from calotype.training.randomness import draw_step, mixed_seed, seed_networks
+from calotype.tasks.draws import draw_step
+from calotype.training.randomness import mixed_seed, seed_networks
 
 SHAPE = torch.Size((64, 3, 4, 4))
 

@@ -14,8 +14,8 @@ from calotype.config.network import LevelConfig, UNetConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
 from calotype.errors import CalotypeError, UsageError
+from calotype.tasks.initial import initial_weights
 from calotype.training import progress
-from calotype.training.initial import initial_weights
 from calotype.training.lock import locked
 from calotype.training.recipes import load_recipe
 from calotype.training.run import make_run_folder

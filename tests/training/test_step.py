@@ -11,10 +11,11 @@ from calotype.config.lora import LoraConfig
 from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.diffusion import CosineSchedule
+from calotype.tasks.captions import build_encoder
+from calotype.tasks.diffusion import new_task
 from calotype.training.recipes import load_recipe
 from calotype.training.state import new_state
 from calotype.training.step import train_step
-from calotype.training.text import build_encoder
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
@@ -36,11 +37,11 @@ def test_it_sees_the_real_small_picture_noised_by_a_level_of_its_own(pictures, m
         return loss(stage, x, cond, logsnr, eps, weighting=weighting)
 
     monkeypatch.setattr(Stage, "loss", watched)
-    state = new_state(config, device="cpu", dtype=torch.float32)
     text = build_encoder(config.text_encoder, 16)
+    state = new_state(new_task(config, device="cpu", dtype=torch.float32, text=text))
     levels = []
     for _ in range(25):
-        train_step(state, batch, text, config=config)
+        train_step(state, batch)
         x, cond, _, eps = told[-1]
         assert torch.equal(batch.lowres, x.unflatten(3, (8, 2)).unflatten(2, (8, 2)).mean((3, 5)))
         enlarged = interpolate(batch.lowres, scale_factor=2, mode="bicubic").clamp(-1, 1)

@@ -8,11 +8,12 @@ import torch
 from calotype.config.data import DataConfig
 from calotype.data.embed import EmbedJob, embed_data
 from calotype.errors import CalotypeError
+from calotype.tasks import captions as text
+from calotype.tasks.captions import DeferredEncoder, stored_captions
 from calotype.text import build_text_encoder
 from calotype.text.byte import ByteTextEncoder
 from calotype.text.store import MissingCaptionError, embed_captions
-from calotype.training import preparation, text
-from calotype.training.text import DeferredEncoder, stored_captions
+from calotype.training import preparation
 
 CAPTIONS = ["a cat", "two dogs", ""]
 

@@ -1,5 +1,4 @@
 import dataclasses
-import types
 
 import numpy as np
 import pytest
@@ -11,7 +10,8 @@ from calotype.config.recipe import PreservationConfig, Recipe
 from calotype.data.batches import Batch
 from calotype.data.open import open_source
 from calotype.errors import CalotypeError, ConfigError
-from calotype.training.distributed import ALONE
+from calotype.tasks.diffusion import new_task
+from calotype.training.job import Job
 from calotype.training.state import new_state
 from calotype.training.step import train_step
 from calotype.training.stream import joined, training_batches
@@ -33,14 +33,10 @@ def prior(tmp_path_factory):
 
 def _job(config, pictures, prior, *, position=0):
     open_one = {"resolution": config.stage.resolution, "data": config.data}
-    return types.SimpleNamespace(
-        config=config,
-        source=open_source(pictures, **open_one),
-        preserved=None if prior is None else open_source(prior, **open_one),
-        state=types.SimpleNamespace(position=position),
-        group=ALONE,
-        estimates=None,
-    )
+    state = new_state(new_task(config, device="cpu", dtype=torch.float32))
+    state.images_seen = position
+    kept = None if prior is None else open_source(prior, **open_one)
+    return Job(0, open_source(pictures, **open_one), state, kept)
 
 
 def _take(job, count):
@@ -105,12 +101,11 @@ def test_weights_multiply_the_loss(micro, pictures, prior):
     )
     config = micro(stage=stage, optimizer=OptimizerConfig(grad_clip_norm=None))
     x = torch.linspace(-1, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
-    text = None
     for weights in (None, torch.ones(4), torch.full((4,), 0.5), torch.tensor([1.0, 1, 0, 0])):
         config = dataclasses.replace(config, stage=_without_text(stage), text_encoder="none")
-        state = new_state(config, device="cpu", dtype=torch.float32)
+        state = new_state(new_task(config, device="cpu", dtype=torch.float32))
         batch = Batch(x, None, ("",) * 4, ("k",) * 4, 0, 4, weights)
-        moved.append(train_step(state, batch, text, config=config))
+        moved.append(train_step(state, batch))
     assert (moved[0].loss, moved[0].grad_norm) == (moved[1].loss, moved[1].grad_norm)
     assert moved[2].loss == pytest.approx(moved[0].loss / 2)
     assert moved[2].grad_norm == pytest.approx(moved[0].grad_norm / 2, rel=1e-4)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from calotype.errors import ConfigError
+from calotype.tasks.captions import build_encoder, caption_statistics, embed_ahead
 from calotype.text import build_text_encoder
-from calotype.training.text import build_encoder, caption_statistics, embed_ahead
 
 CAPTIONS = ["a cat", "two dogs", "", "a house by the sea", "x"]
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from calotype.diffusion import Estimate, alpha_sigma, broadcast_to_image
-from calotype.training.probe import Probe
-from calotype.training.validation import NOISE_RATIOS, errors_by_level
+from calotype.diffusion.noise_marks import NOISE_RATIOS
+from calotype.tasks.probe import Probe
+from calotype.tasks.validation import errors_by_level
 
 VARIANCE = 0.36
 

@@ -2,7 +2,7 @@
 
 `Stage` binds a network to its schedule, `Cascade` draws with stages from coarse to fine, `edit`
 holds edits as data, `io` keeps cascades as safetensors and JSON, `png` writes pictures that carry
-their recipe, `runtime` chooses device and number type. May import `diffusion`, `networks`, `text`
+their recipe. May import `diffusion`, `networks`, `text`
 and the modules that stand between rooms; knows nothing of data sets or training. Names are
 imported when they are first asked for, so that reading a PNG's recipe loads no torch.
 """
@@ -20,10 +20,8 @@ _LAZY = {
     "KeepKnown": "edit",
     "Preview": "cascade",
     "Resampling": "edit",
-    "Runtime": "runtime",
     "Stage": "stage",
     "StageEdit": "stage",
-    "choose_runtime": "runtime",
     "image_to_image": "edit",
     "inpaint": "edit",
     "keep_known": "edit",
@@ -38,11 +36,9 @@ __all__ = [
     "KeepKnown",
     "Preview",
     "Resampling",
-    "Runtime",
     "SampleOptions",
     "Stage",
     "StageEdit",
-    "choose_runtime",
     "image_to_image",
     "inpaint",
     "keep_known",
@@ -57,7 +53,6 @@ if TYPE_CHECKING:
     from calotype.cascade.edit import KeepKnown, Resampling, image_to_image, inpaint, keep_known
     from calotype.cascade.io import load_stage, save_cascade, save_stage
     from calotype.cascade.plan import SampleOptions
-    from calotype.cascade.runtime import Runtime, choose_runtime
     from calotype.cascade.stage import Stage, StageEdit
 
 

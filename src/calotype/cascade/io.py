@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +29,11 @@ from calotype.storage.files import (
     write_file,
     write_with,
 )
+from calotype.storage.headers import read_header
 from calotype.storage.reading import check_regular, open_regular
 
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
 CARD_FILE = "README.md"
-_HEADER_LIMIT = 100_000_000  # as safetensors itself
 _NUMBER_TYPES = ["BF16", "F16", "F32"]  # lists: what a header says may have no hash
 _INTEGERS = ["I8"]
 _COMPILED = "_orig_mod."  # what torch.compile puts into the names of weights
@@ -179,7 +177,8 @@ def _loaded(tensor: Tensor) -> Tensor:
 
 def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
     """Compare names, shapes, types and size of a weights file with what is expected."""
-    header, data_bytes = read_header(path)
+    read = read_header(path)
+    header, data_bytes = read.tensors, read.data_bytes
     missing, unknown = sorted(set(expected) - set(header)), sorted(set(header) - set(expected))
     if missing or unknown:
         what = f"lacks {missing[0]!r}" if missing else f"has the unknown {unknown[0]!r:.200}"
@@ -216,30 +215,6 @@ def _end_offset(entry: Mapping[str, Any], path: Path) -> int:
     if isinstance(offsets, list) and len(offsets) == 2 and isinstance(offsets[1], int):
         return int(offsets[1])
     raise CalotypeError(f"{path} has a damaged header; {_AGAIN}")
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and how many bytes follow it; nothing else is read.
-
-    Raises:
-        CalotypeError: missing, truncated or damaged.
-    """
-    try:
-        with open_regular(path) as file:
-            total = os.fstat(file.fileno()).st_size
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else total
-            if length > min(_HEADER_LIMIT, total - 8):
-                raise CalotypeError(f"{path} is truncated or no safetensors file; {_AGAIN}")
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
-    except (ValueError, RecursionError) as error:
-        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}") from error
-    if not isinstance(header, dict):
-        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}")
-    header.pop("__metadata__", None)
-    return header, total - 8 - length
 
 
 def save_cascade(

@@ -30,8 +30,8 @@ from calotype.networks.lora import (
     detach,
 )
 from calotype.storage.files import write_with
+from calotype.storage.headers import NOTES
 
-METADATA = "calotype"
 """Key of the only entry in the metadata of our files, JSON: safetensors writes several entries in
 any order, and equal files would not have equal bits."""
 _FORMAT = "calotype-lora-1"
@@ -113,7 +113,7 @@ def save_lora(lora: Lora, path: Path) -> None:
         alpha=lora.alpha,
         base=lora.base,
     )
-    metadata = {METADATA: json.dumps(to_dict(facts))}
+    metadata = {NOTES: json.dumps(to_dict(facts))}
     write_with(path, lambda place: save_file(tensors, place, metadata=metadata))
 
 
@@ -134,10 +134,10 @@ def load_lora(path: Path) -> Lora:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CalotypeError(f"{path} cannot be read: {error}; get the file again") from error
-    if _FORMAT not in metadata.get(METADATA, ""):
+    if _FORMAT not in metadata.get(NOTES, ""):
         raise UsageError(f"{path} is no LoRA file of calotype; expected what lora training wrote")
     try:
-        facts = from_dict(json.loads(metadata[METADATA]), LoraFacts)
+        facts = from_dict(json.loads(metadata[NOTES]), LoraFacts)
         layers = _layers(tensors)
     except (KeyError, ValueError, RecursionError) as error:  # a ConfigError is a ValueError
         raise CalotypeError(f"{path} is damaged ({error}); get the file again") from error

@@ -12,10 +12,10 @@ import torch
 from calotype import __version__
 from calotype.cascade.cascade import Cascade
 from calotype.cascade.plan import SamplePlan
-from calotype.cascade.runtime import Runtime
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import from_dict, to_dict
 from calotype.errors import CalotypeError, UsageError
+from calotype.runtime import Runtime
 
 _DECIDING = (
     "kind",

@@ -37,7 +37,7 @@ def ema(
     import torch
 
     from calotype.storage.files import check_output
-    from calotype.training.chosen_ema import choose_average, write_average
+    from calotype.tasks.chosen_ema import choose_average, write_average
 
     kinds = {"float16": torch.float16, "float32": torch.float32}
     if dtype not in kinds:

@@ -132,7 +132,7 @@ def _machine() -> dict[str, Any]:
     import torch
 
     from calotype.cascade.find import find_cascade
-    from calotype.cascade.runtime import (
+    from calotype.runtime import (
         DTYPES,
         bfloat16_features,
         bfloat16_gain,
@@ -140,7 +140,7 @@ def _machine() -> dict[str, Any]:
         cpu_model,
         usable_threads,
     )
-    from calotype.training.cost import known_peak_flops
+    from calotype.tasks.cost import known_peak_flops
 
     runtime = choose_runtime()
     torch.set_num_threads(runtime.threads)  # the peak depends on them

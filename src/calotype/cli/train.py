@@ -15,8 +15,8 @@ from calotype.cli.options import Device, Dtype, Threads
 from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
-    from calotype.cascade.runtime import Runtime
     from calotype.config.recipe import Recipe
+    from calotype.runtime import Runtime
 
 _PARALLEL = ("data", "sharded", "stages")
 
@@ -100,7 +100,7 @@ def train(
         if images is not None and images < 1:
             raise UsageError(f"got --images {images}; expected at least 1")
         if dry_run:
-            from calotype.cascade.runtime import choose_runtime
+            from calotype.runtime import choose_runtime
             from calotype.training.resume import with_options
 
             runtime = choose_runtime(device, dtype, threads)
@@ -119,8 +119,9 @@ def train(
             )
         if not (data.is_dir() or data.is_file()):
             raise UsageError(f"got --data {data}, which is missing; expected pictures or shards")
+    from calotype.tasks.factory import Tasks
+    from calotype.tasks.stage_processes import run_stages
     from calotype.training.run import RunOptions, run_recipe
-    from calotype.training.stage_processes import run_stages
 
     options = RunOptions(
         resume=resume,
@@ -137,8 +138,10 @@ def train(
         only_draft=only == "draft",
         missing_captions=missing_captions,
     )
-    start = run_stages if parallel == "stages" else run_recipe
-    code = start(chosen, data=data, out=out, options=options)
+    if parallel == "stages":
+        code = run_stages(chosen, data=data, out=out, options=options)
+    else:
+        code = run_recipe(chosen, data=data, out=out, options=options, tasks=Tasks())
     if code != 0:
         raise typer.Exit(code)
 
@@ -170,7 +173,7 @@ def override_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def _print_dry_run(recipe: Recipe, runtime: Runtime, *, as_json: bool) -> None:
-    from calotype.training.dry_run import dry_run
+    from calotype.tasks.dry_run import dry_run
 
     rows = [dataclasses.asdict(row) for row in dry_run(recipe, runtime)]
     if as_json:
@@ -200,7 +203,7 @@ def assemble(
     """Join the averaged weights of runs into one cascade."""
     import torch
 
-    from calotype.training.assemble import assemble as join
+    from calotype.tasks.assemble import assemble as join
 
     kinds = {"float16": torch.float16, "float32": torch.float32}
     if dtype not in kinds:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 import calotype
 from calotype.cascade import Cascade
-from calotype.cascade.runtime import Runtime, cpu_model
 from calotype.config.typed_json import load_config
 from calotype.data.resize import area_resize
 from calotype.emoji.measure import Effort, Measurements, measure
@@ -32,6 +31,7 @@ from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.retrieval import NEAREST
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
+from calotype.runtime import Runtime, cpu_model
 from calotype.storage.files import write_file
 
 _CROPS = 16

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from calotype.cascade import Cascade, choose_runtime
-from calotype.cascade.runtime import Runtime
+from calotype.cascade import Cascade
 from calotype.errors import CalotypeError, UsageError
+from calotype.runtime import Runtime, choose_runtime
 
 
 def run_command(

@@ -8,17 +8,17 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from calotype.cascade import Cascade, Runtime
+from calotype.cascade import Cascade
 from calotype.cascade.find import CascadeFolder, open_cascade
 from calotype.cascade.pixels import Images, as_images, to_pixels
 from calotype.cascade.plan import SampleOptions, SamplePlan
 from calotype.cascade.recipe import image_recipe, recipe_sampling, weights_id
-from calotype.cascade.runtime import DTYPES, choose_runtime, usable_threads
 from calotype.cascade.sizes import first_upscaler
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 from calotype.generation.loras import apply_loras, check_like, lora_notes
 from calotype.generation.request import Request, requested_sampling, requested_size
+from calotype.runtime import DTYPES, Runtime, choose_runtime, usable_threads
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calotype.cascade.io import read_header as safetensors_header
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.storage import headers
 from calotype.storage.reading import read_regular
 
 JSON_LIMIT = 64_000_000
@@ -155,12 +155,12 @@ def _open_shards(index: Path) -> ForeignWeights:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CalotypeError(f"{index} has no weight_map; {_AGAIN}")
     shards = {plain_name(name, index) for name in weight_map.values()}
-    headers = {name: read_header(index.parent / name) for name in sorted(shards)}
+    found = {name: read_header(index.parent / name) for name in sorted(shards)}
     entries = {}
     for name, shard in weight_map.items():
-        if name not in headers[shard]:
+        if name not in found[shard]:
             raise CalotypeError(f"{index.parent / shard} lacks {name!r:.120}; {_AGAIN}")
-        entries[name] = headers[shard][name]
+        entries[name] = found[shard][name]
     return ForeignWeights(entries, index)
 
 
@@ -170,8 +170,10 @@ def read_header(path: Path) -> dict[str, ForeignTensor]:
     Raises:
         CalotypeError: missing, truncated or damaged.
     """
-    header, size = safetensors_header(path)
-    return {name: _entry(name, entry, path, size) for name, entry in header.items()}
+    header = headers.read_header(path)
+    return {
+        name: _entry(name, entry, path, header.data_bytes) for name, entry in header.tensors.items()
+    }
 
 
 def _entry(name: str, entry: Any, path: Path, size: int) -> ForeignTensor:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import time
@@ -28,7 +27,7 @@ import numpy.typing as npt
 
 from calotype.errors import CalotypeError
 from calotype.storage.files import sync_folder
-from calotype.storage.reading import open_regular
+from calotype.storage.headers import read_header
 
 Precision = Literal["float16", "int8"]
 Array = npt.NDArray[Any]
@@ -193,13 +192,15 @@ class Shard:
         """
         self.path = path
         try:
-            self._header, self._start = _read_header(path)
-            size = path.stat().st_size
-            metadata = self._header.pop("__metadata__")
-            self.first, self.last = int(metadata["first"], 16), int(metadata["last"], 16)
-            ends = [entry["data_offsets"][1] for entry in self._header.values()]
-            expected = self._start + max(ends)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            header = read_header(path)
+            self._header, self._start = header.tensors, header.start
+            if not {"key_high", "tokens"} <= set(self._header):
+                raise ValueError("not a shard of a caption store")
+            first, last = header.metadata["first"], header.metadata["last"]
+            self.first, self.last = int(first, 16), int(last, 16)
+            expected = max(entry["data_offsets"][1] for entry in self._header.values())
+            size = header.data_bytes
+        except (CalotypeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _broken(path, str(error)) from error
         if size != expected:
             raise _broken(path, f"got {size} bytes, expected {expected}")
@@ -263,18 +264,6 @@ class Shard:
     def states(self, row: int) -> Array:
         """Token states (L, D) float32 of the caption in a row."""
         return decode_rows(self.rows(row))
-
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Header of a safetensors file, and where the data begin."""
-    with open_regular(path) as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length < 100_000_000:
-            raise ValueError("no safetensors header")
-        header = json.loads(file.read(length))
-    if not {"__metadata__", "key_high", "tokens"} <= set(header):
-        raise ValueError("not a shard of a caption store")
-    return header, 8 + length
 
 
 def _broken(path: Path, reason: str) -> CalotypeError:

@@ -1,4 +1,4 @@
-"""One stage and everything it is trained with."""
+"""One task of a run, its data, and how far it is."""
 
 from __future__ import annotations
 
@@ -8,40 +8,35 @@ from dataclasses import dataclass
 from calotype.config.recipe import TrainConfig
 from calotype.data.source import ExampleSource
 from calotype.training.distributed import Group
-from calotype.training.draft_folds import DraftFolds
-from calotype.training.estimates import LowresEstimates
-from calotype.training.probe import Probe
 from calotype.training.state import TrainState
-from calotype.training.text import TextLookup
+from calotype.training.task import AnyTask
 
 
 @dataclass(frozen=True)
-class StageJob:
-    """One stage and what it is trained with.
+class Job:
+    """One task of a run.
 
     Args:
-        config: of the stage.
-        offset: pictures that earlier stages were trained on.
+        offset: images that earlier stages were trained on.
         source: of examples.
-        text: captions -> embeddings, or None.
-        unseen: fixed examples to validate on, or None.
-        trained: as many that are trained on, or None.
         state: changes.
         preserved: examples of what was known before, mixed into every batch, or None.
-        drafts: the draft and its folds, for a base whose rows are conditioned on either, or None.
-        estimates: of low-resolution pictures by the stage before, or None.
     """
 
-    config: TrainConfig
     offset: int
     source: ExampleSource
-    text: TextLookup | None
-    unseen: Probe | None
-    trained: Probe | None
     state: TrainState
     preserved: ExampleSource | None = None
-    drafts: DraftFolds | None = None
-    estimates: LowresEstimates | None = None
+
+    @property
+    def task(self) -> AnyTask:
+        """What is trained."""
+        return self.state.task
+
+    @property
+    def config(self) -> TrainConfig:
+        """Of the task."""
+        return self.state.task.config
 
     @property
     def group(self) -> Group:
@@ -50,20 +45,20 @@ class StageJob:
 
     @property
     def fingerprint(self) -> str:
-        """Of all data that is trained on, and of the stage that estimates some of it."""
+        """Of all data that is trained on, and of what else the task learns from."""
         parts = [self.source.fingerprint]
         if self.preserved is not None:
             parts.append(self.preserved.fingerprint)
-        if self.estimates is not None:
-            parts.append(self.estimates.sha256)
+        if self.task.fingerprint is not None:
+            parts.append(self.task.fingerprint)
         return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @property
     def images(self) -> int:
-        """Pictures over all stages so far."""
+        """Images over all stages so far."""
         return self.offset + self.state.images_seen
 
     @property
     def finished(self) -> bool:
-        """Whether the stage has seen all its pictures."""
+        """Whether the task has seen all its images."""
         return self.state.images_seen >= self.config.total_images

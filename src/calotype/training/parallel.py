@@ -1,4 +1,4 @@
-"""How the loss of a stage is computed by several processes: copies (DDP) or shards (FSDP2).
+"""How the loss of a task is computed by several processes: copies (DDP) or shards (FSDP2).
 
 Each process gets some rows of a batch; gradients are those of the mean loss over all rows. Both
 wrappers average over processes, so losses are multiplied by their number beforehand.
@@ -10,60 +10,42 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning
-from calotype.diffusion import Weighting
-from calotype.networks.blocks import Block
 from calotype.training.distributed import ALONE, Group
 from calotype.training.shards import spread_like, whole
+from calotype.training.task import AnyTask, Inputs
 
 
-class StageLoss(nn.Module):
-    """`Stage.loss` as a module, which is what the wrappers of torch.distributed take."""
+class TaskLoss(nn.Module):
+    """`Task.losses` as a module, which is what the wrappers of torch.distributed take."""
 
-    def __init__(self, stage: Stage) -> None:
-        """Keep the stage."""
+    def __init__(self, task: AnyTask) -> None:
+        """Hold the model, which is what they wrap."""
         super().__init__()
-        self.stage = stage
+        self.model = task.model
+        self._losses = task.losses
 
-    def forward(
-        self,
-        x: Tensor,
-        cond: Conditioning,
-        logsnr: Tensor,
-        eps: Tensor,
-        weighting: Weighting | None,
-    ) -> Tensor:
-        """As `Stage.loss`."""
-        return self.stage.loss(x, cond, logsnr, eps, weighting=weighting)
+    def forward(self, inputs: Inputs) -> Tensor:
+        """As `Task.losses`."""
+        return self._losses(inputs)
 
 
-class Whole:
+class SingleProcess:
     """One process that holds everything."""
 
     group: Group = ALONE
     spread = False
 
-    def __init__(self, stage: Stage) -> None:
-        """Keep the stage."""
-        self._loss: Any = StageLoss(stage)
+    def __init__(self, task: AnyTask) -> None:
+        self._loss: Any = TaskLoss(task)
 
-    def losses(
-        self,
-        x: Tensor,
-        cond: Conditioning,
-        logsnr: Tensor,
-        eps: Tensor,
-        *,
-        weighting: Weighting | None,
-    ) -> Tensor:
-        """Training loss of each of this process's pictures, (B,)."""
-        losses: Tensor = self._loss(x, cond, logsnr, eps, weighting)
+    def losses(self, inputs: Inputs) -> Tensor:
+        """Training loss of each of this process's rows, (B,)."""
+        losses: Tensor = self._loss(inputs)
         return losses
 
     @contextmanager
@@ -71,26 +53,26 @@ class Whole:
         """Around one part of a step: gradients are exchanged after the last alone."""
         yield
 
-    def gathered(self, average: nn.Module) -> Stage:
-        """The averaged stage, whole; on processes other than the first it may have no weights."""
-        return cast(Stage, average)
+    def gathered(self, average: nn.Module) -> nn.Module:
+        """The averaged model, whole; on processes other than the first it may have no weights."""
+        return average
 
 
-class Copies(Whole):
-    """A copy of the stage on every process (DistributedDataParallel).
+class DDP(SingleProcess):
+    """A copy of the model on every process (DistributedDataParallel).
 
     Args:
-        stage: the same weights on every process.
+        task: the same weights on every process.
         group: the processes.
     """
 
-    def __init__(self, stage: Stage, group: Group) -> None:
-        """Wrap the stage; its weights are the first process's from here on."""
+    def __init__(self, task: AnyTask, group: Group) -> None:
+        """Wrap the model; its weights are the first process's from here on."""
         from torch.nn.parallel import DistributedDataParallel
 
-        super().__init__(stage)
+        super().__init__(task)
         self.group = group
-        device = next(stage.parameters()).device
+        device = next(task.model.parameters()).device
         # Weights used through `expand` get gradients with other strides, to no harm.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
         with warnings.catch_warnings():
@@ -112,36 +94,37 @@ class Copies(Whole):
             yield
 
 
-class Shards(Whole):
+class FSDP(SingleProcess):
     """Weights, gradients, averages and moments spread over the processes (FSDP2).
 
     Blocks are gathered one at a time, what is outside of them at the root.
 
     Args:
-        stage: the same weights on every process; they become shards.
-        average: of the stage's weights; its weights become shards, too.
+        task: the same weights on every process; they become shards.
+        average: of the model's weights; its weights become shards, too.
         group: the processes.
     """
 
     spread = True
 
-    def __init__(self, stage: Stage, average: nn.Module, group: Group) -> None:
+    def __init__(self, task: AnyTask, average: nn.Module, group: Group) -> None:
         """Spread the weights."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        super().__init__(stage)
+        super().__init__(task)
+        model = task.model
         self.group = group
         # Kept without weights, to put gathered ones into.
         self._skeleton = copy.deepcopy(average).to("meta")
-        mesh = init_device_mesh(next(stage.parameters()).device.type, (group.world_size,))
-        for parameter in stage.parameters():  # FSDP2 takes no channels_last weights
+        mesh = init_device_mesh(next(model.parameters()).device.type, (group.world_size,))
+        for parameter in model.parameters():  # FSDP2 takes no channels_last weights
             parameter.data = parameter.data.contiguous()
-        for module in stage.modules():
-            if isinstance(module, Block):
+        for module in model.modules():
+            if isinstance(module, task.shard_units):
                 fully_shard(module, mesh=mesh)
         fully_shard(self._loss, mesh=mesh)
-        _spread_average(average, stage)
+        _spread_average(average, model)
 
     @contextmanager
     def part(self, *, last: bool) -> Iterator[None]:
@@ -150,22 +133,22 @@ class Shards(Whole):
         yield
 
     @torch.no_grad()
-    def gathered(self, average: nn.Module) -> Stage:
-        """The averaged stage on the first process; the others help, and keep no weights."""
+    def gathered(self, average: nn.Module) -> nn.Module:
+        """The averaged model on the first process; the others help, and keep no weights."""
         tensors = {}
         for name, tensor in average.state_dict().items():
             full = whole(tensor)
             if self.group.is_first:
                 layout = torch.channels_last if full.ndim == 4 else torch.contiguous_format
                 tensors[name] = full.clone(memory_format=layout)
-        stage = cast(Stage, copy.deepcopy(self._skeleton))
+        whole_model = copy.deepcopy(self._skeleton)
         if self.group.is_first:
-            stage.load_state_dict(tensors, assign=True)
-        return stage.requires_grad_(False).eval()
+            whole_model.load_state_dict(tensors, assign=True)
+        return whole_model.requires_grad_(False).eval()
 
 
-def _spread_average(average: nn.Module, stage: Stage) -> None:
-    for name, like in stage.named_parameters():
+def _spread_average(average: nn.Module, model: nn.Module) -> None:
+    for name, like in model.named_parameters():
         holder, _, own = name.rpartition(".")
         module = average.get_submodule(holder)
         spread = spread_like(module.get_parameter(own).data.contiguous(), like.detach())

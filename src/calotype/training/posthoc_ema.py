@@ -28,9 +28,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from calotype.cascade.lora import METADATA
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.files import write_error, write_with
+from calotype.storage.headers import NOTES
 from calotype.storage.reading import check_regular
 from calotype.training.shards import own_part, spread_like, whole
 
@@ -172,7 +172,7 @@ def _write(path: Path, halves: dict[str, Tensor], facts: dict[str, Any]) -> None
                 "posthoc_ema_images=0"
             )
     # One entry: safetensors writes several in any order, and not the same bits every time.
-    metadata = {METADATA: json.dumps(facts)}
+    metadata = {NOTES: json.dumps(facts)}
     write_with(path, lambda place: save_file(halves, place, metadata=metadata))
 
 
@@ -213,7 +213,7 @@ def _read_facts(path: Path) -> EmaSnapshot:
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[METADATA])
+            facts = json.loads((file.metadata() or {})[NOTES])
         if facts["format"] != _FORMAT:
             raise ValueError(f"format {facts['format']!r}")
         length, images = float(facts["length"]), int(facts["images"])

@@ -11,29 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from calotype.cascade.io import load_stage
-from calotype.cascade.runtime import Runtime, choose_runtime
-from calotype.cascade.stage import Stage
 from calotype.config.recipe import Recipe, TrainConfig
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
+from calotype.runtime import Runtime, choose_runtime
 from calotype.storage.files import write_file
 from calotype.training import resume
-from calotype.training.assemble import stage_runs
-from calotype.training.distributed import Group, OtherProcessFailed, open_group
-from calotype.training.estimates import check_estimates
-from calotype.training.exports import without_adapters
+from calotype.training.checkpoint_manager import CheckpointManager, load_state, versions
+from calotype.training.distributed import ALONE, Group, OtherProcessFailed, open_group
 from calotype.training.guards import Guards, check_skipped
-from calotype.training.job import StageJob
-from calotype.training.keeper import StageCheckpoints, load_state, versions
+from calotype.training.job import Job
 from calotype.training.lock import locked
-from calotype.training.preparation import Preparation, prepare_job
+from calotype.training.preparation import Preparation
 from calotype.training.progress import TrainingDisplay
-from calotype.training.run_files import RunFiles, open_files
+from calotype.training.run_files import RunFiles, open_files, stage_runs
 from calotype.training.signals import Stopped, StopRequest, stop_on_signals
 from calotype.training.stream import check_batches
-from calotype.training.trainer import StageTrainer
+from calotype.training.task import TaskFactory, TaskStart
+from calotype.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,13 @@ class RunOptions:
 
 
 def run_recipe(
-    recipe: Recipe, *, data: Path, out: Path, options: RunOptions, group: Group | None = None
+    recipe: Recipe,
+    *,
+    data: Path,
+    out: Path,
+    options: RunOptions,
+    tasks: TaskFactory,
+    group: Group | None = None,
 ) -> int:
     """Train a recipe's stages in turn.
 
@@ -83,9 +86,10 @@ def run_recipe(
 
     Args:
         recipe: what is trained.
-        data: shards or a folder of pictures.
+        data: shards or a folder of images.
         out: run folder; made if missing, and empty unless `options.resume`.
         options: the rest.
+        tasks: makes what is trained of a recipe's stages: `calotype.tasks.factory.Tasks()`.
         group: the processes that train together; None = those that were started together.
 
     Returns:
@@ -96,57 +100,67 @@ def run_recipe(
         UsageError: the options do not fit what is there.
         CalotypeError: training cannot go on.
     """
+    run = _Run(recipe, data, out, options, tasks)
     if group is not None:
-        return _run(recipe, data, out, options=options, group=group)
+        return run.start(group)
     try:
         with open_group() as started:
-            return _run(recipe, data, out, options=options, group=started)
+            return run.start(started)
     except OtherProcessFailed:
         return 1
-
-
-def _run(recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: Group) -> int:
-    if not options.resume:
-        _check_init(recipe, options.init)
-    if options.only_draft and recipe.stages[0].lora is not None:
-        raise UsageError("got --only draft with lora, which trains adapters alone; choose one")
-    if options.only_draft and recipe.stages[0].draft is None:
-        raise UsageError(
-            f"got --only draft for {recipe.name}, whose first stage trains no draft; expected a "
-            "recipe such as emoji-64"
-        )
-    for config in recipe.stages:
-        check_batches(config, group)
-        check_estimates(config)
-    with stop_on_signals(group) as stop, ExitStack() as stack:
-        if group.is_first:
-            missing = [path for path in (out, *out.absolute().parents) if not path.exists()]
-            make_run_folder(out)
-            stack.enter_context(locked(out))
-            stack.enter_context(resume.undone_if_not_begun(out, missing))
-            _check_kind(out)
-            if options.resume:
-                resume.check_run(out)
-            else:
-                resume.clear_start(out)
-        recipe = resume.with_options(recipe, images=options.images, seed=options.seed)
-        return _Run(recipe, data, out, options=options, group=group).train(stop)
 
 
 class _Run:
     """A recipe on its way through its stages."""
 
     def __init__(
-        self, recipe: Recipe, data: Path, out: Path, *, options: RunOptions, group: Group
+        self, recipe: Recipe, data: Path, out: Path, options: RunOptions, tasks: TaskFactory
     ) -> None:
+        self.recipe = recipe
+        self.data = data
         self.out = out
         self.options = options
-        self.group = group
-        self.quiet = options.quiet or not group.is_first
-        self.recipe, self.init, self.start = group.from_first(lambda: self._beginning(recipe))
-        self.done: list[Stage] = []  # averaged, on the first process, on their way into cascades
+        self.tasks = tasks
+        self.group = ALONE
+        self.begin = resume.Start(None, {})
+        self.init: Path | None = None
+        self.done: list[nn.Module] = []  # exported, on the first process
         self.report = SourceReport()  # of the data, over all stages
-        self.data = data
+
+    def start(self, group: Group) -> int:
+        """Check, choose where to begin, and train; returns the exit code."""
+        options, out, self.group = self.options, self.out, group
+        if not options.resume:
+            self.tasks.check_init(self.recipe, options.init)
+        for config in self.recipe.stages:
+            check_batches(config, group)
+        self.tasks.check(self.recipe, only_draft=options.only_draft)
+        with stop_on_signals(group) as stop, ExitStack() as stack:
+            if group.is_first:
+                missing = [path for path in (out, *out.absolute().parents) if not path.exists()]
+                make_run_folder(out)
+                stack.enter_context(locked(out))
+                stack.enter_context(resume.undone_if_not_begun(out, missing))
+                self._check_kind()
+                if options.resume:
+                    resume.check_run(out)
+                else:
+                    resume.clear_start(out)
+            asked = resume.with_options(self.recipe, images=options.images, seed=options.seed)
+            self.recipe, self.init, self.begin = group.from_first(lambda: self._beginning(asked))
+            return self.train(stop)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether this process shows no progress."""
+        return self.options.quiet or not self.group.is_first
+
+    def _check_kind(self) -> None:
+        if runs := stage_runs(self.out):
+            raise UsageError(
+                f"{self.out} holds one run a stage, e.g. {runs[0].name}; go on with --parallel "
+                "stages, or choose another --out"
+            )
 
     def say(self, text: str) -> None:
         """Tell the user something that is not an error."""
@@ -163,18 +177,18 @@ class _Run:
         start = resume.find_start(out, recipe, start_over=options.start_over, say=self.say)
         if start.path is None:
             self.say(f"no checkpoint to go on from in {out}: starting over")
-            _check_init(recipe, init)
+            self.tasks.check_init(recipe, init)
         return recipe, init, start
 
     def train(self, stop: StopRequest) -> int:
         """Train from the start that was chosen; returns the exit code."""
-        state = self.start.state
+        state = self.begin.state
         if resume.is_finished(state, self.recipe):
             self.say(f"the run in {self.out} is finished: {state['images']} images")
             last = self.recipe.stages[-1]
             check_skipped(state["skipped"], steps=_steps(state["images_seen"], last))
             return 0
-        if self.options.only_draft and self.start.path is not None:
+        if self.options.only_draft and self.begin.path is not None:
             raise UsageError(
                 f"got --only draft for {self.out}, whose draft is trained; expected another --out, "
                 f"with --init {self.out} to train a new draft for it"
@@ -184,8 +198,8 @@ class _Run:
         preparation = self._preparation(runtime, stop)
         if self.group.is_first:
             resume.record_recipe(self.out, self.recipe, init=self.init)
-        if self.start.path is not None:
-            self.say(f"going on from checkpoint {self.start.path.name}")
+        if self.begin.path is not None:
+            self.say(f"going on from checkpoint {self.begin.path.name}")
         first = int(state.get("stage", 0))
         self._load_earlier_stages(first)
         images = int(state.get("images", 0))
@@ -208,9 +222,9 @@ class _Run:
                 if stop:
                     return self._stopped(images, stop)
                 check_skipped(job.state.skipped, steps=_steps(job.state.images_seen, job.config))
-                average = job.state.averaged_stage()
+                average = job.state.averaged_model()
                 if self.group.is_first:
-                    self.done.append(without_adapters(average, job.config.lora))
+                    self.done.append(job.task.exported(average))
         self._tell_account()
         self.say(f"finished: {images} images; draw with --model {self.out}")
         return 0
@@ -230,7 +244,7 @@ class _Run:
 
     def _runtime(self) -> Runtime:
         """As asked for, else as in the checkpoint, else chosen."""
-        state, options = self.start.state, self.options
+        state, options = self.begin.state, self.options
         saved, processes = state.get("runtime", {}), self.group.world_size
         as_many = state.get("processes", 1) == processes
         runtime = choose_runtime(
@@ -249,30 +263,31 @@ class _Run:
         if not self.group.is_first:
             return
         for config in self.recipe.stages[:first]:
-            assert self.start.path is not None
-            folder = self.start.path / "cascade" / str(config.stage.resolution)
-            self.done.append(load_stage(folder))
+            assert self.begin.path is not None
+            folder = self.begin.path / "cascade"
+            self.done.append(self.tasks.load_exported(folder, config))
 
-    def _prepare(self, preparation: Preparation, number: int) -> StageJob:
+    def _prepare(self, preparation: Preparation, number: int) -> Job:
         """The job of a stage, gone on with from the checkpoint where it belongs to this stage."""
-        start, config = self.start, self.recipe.stages[number]
+        start, config = self.begin, self.recipe.stages[number]
         offset = sum(stage.total_images for stage in self.recipe.stages[:number])
         resumed = start.path is not None and start.state["stage"] == number
-        init = None if resumed else self.init
-        job = prepare_job(
+        job = self.tasks.prepare(
             preparation,
             config,
-            offset=offset,
-            init=init,
-            fit_text=not resumed,
-            only_draft=self.options.only_draft,
+            TaskStart(
+                offset=offset,
+                init=None if resumed else self.init,
+                resumed=resumed,
+                only_draft=self.options.only_draft,
+            ),
         )
         if resumed and start.path is not None:
             self._check_data(start.state, job)
             load_state(job.state, start.path)
         return job
 
-    def _check_data(self, state: dict[str, Any], job: StageJob) -> None:
+    def _check_data(self, state: dict[str, Any], job: Job) -> None:
         """The data must be what it was.
 
         Raises:
@@ -281,7 +296,7 @@ class _Run:
         if state["data_fingerprint"] == job.fingerprint:
             return
         text = f"the data in {self.data} has changed since the checkpoint was written"
-        if job.estimates is not None:
+        if job.task.fingerprint is not None:
             text = (
                 f"the data in {self.data}, or the weights of lowres_estimates.model, have changed"
             )
@@ -290,17 +305,17 @@ class _Run:
         self.say(f"{text}: going on, but not exactly")
 
     def _train_stage(
-        self, job: StageJob, files: RunFiles, stop: StopRequest, *, number: int, runtime: Runtime
+        self, job: Job, files: RunFiles, stop: StopRequest, *, number: int, runtime: Runtime
     ) -> None:
-        title = f"{self.recipe.name} {job.config.stage.resolution}px"
+        title = f"{self.recipe.name} {job.task.name}px"
         ends = job.offset + job.config.total_images
-        checkpoints = StageCheckpoints(
+        checkpoints = CheckpointManager(
             self.out / "checkpoints", self.recipe, job, done=tuple(self.done), runtime=runtime
         )
-        if self.start.path is not None and self.start.state["stage"] == number:
-            checkpoints.latest = self.start.path
+        if self.begin.path is not None and self.begin.state["stage"] == number:
+            checkpoints.latest = self.begin.path
         with checkpoints, TrainingDisplay(title, ends, quiet=self.quiet) as display:
-            trainer = StageTrainer(
+            trainer = Trainer(
                 job,
                 files,
                 checkpoints=checkpoints,
@@ -312,7 +327,7 @@ class _Run:
             else:
                 trainer.train(stop)
 
-    def _account(self, job: StageJob) -> None:
+    def _account(self, job: Job) -> None:
         """List in the run's folder what of the data was not used as it is."""
         # Each process has read pictures of its own, and each stage some more.
         met = self.group.gathered(job.source.report)
@@ -351,29 +366,3 @@ def make_run_folder(out: Path) -> None:
 
 def _steps(images: int, config: TrainConfig) -> int:
     return math.ceil(images / config.batch_size)
-
-
-def _check_kind(out: Path) -> None:
-    if runs := stage_runs(out):
-        raise UsageError(
-            f"{out} holds one run a stage, e.g. {runs[0].name}; go on with --parallel stages, or "
-            "choose another --out"
-        )
-
-
-def _check_init(recipe: Recipe, init: Path | None) -> None:
-    """Adapters of random weights would be of no use.
-
-    Raises:
-        UsageError: the recipe trains some, and there is nothing to start from; or a network has a
-            draft that neither is trained nor comes with weights.
-    """
-    if init is None and any(s.stage.draft is not None and s.draft is None for s in recipe.stages):
-        raise UsageError(
-            "got a network with a draft and draft=null, which leaves the draft empty; expected "
-            "settings of draft, or --init with weights that have one"
-        )
-    if init is None and any(stage.lora is not None for stage in recipe.stages):
-        raise UsageError(
-            "got a recipe with lora and no weights to start from; add --init, e.g. --init default"
-        )

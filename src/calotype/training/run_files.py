@@ -113,3 +113,9 @@ def open_files(
         yield files
     finally:
         files.close()
+
+
+def stage_runs(folder: Path) -> list[Path]:
+    """The runs in a folder whose stages were trained on different processes, by resolution."""
+    found = [path.parent for path in folder.glob("*/recipe.json") if path.parent.name.isdecimal()]
+    return sorted(found, key=lambda path: int(path.name))

@@ -1,4 +1,4 @@
-"""What changes while a stage is trained, and its way into a checkpoint and back."""
+"""What changes while a task is trained, and its way into a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -6,34 +6,30 @@ import copy
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from calotype.cascade.stage import Stage
-from calotype.config.recipe import TrainConfig
 from calotype.errors import CalotypeError
-from calotype.networks.lora import train_adapters
 from calotype.training.distributed import Group
-from calotype.training.draft_folds import freeze_draft
 from calotype.training.ema import EMA
 from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
-from calotype.training.parallel import Copies, Shards, Whole
+from calotype.training.parallel import DDP, FSDP, SingleProcess
 from calotype.training.posthoc_ema import PosthocAverages
-from calotype.training.randomness import seed_networks
 from calotype.training.shards import spread_like
 from calotype.training.spread_adafactor import SpreadAdafactor
+from calotype.training.task import AnyTask
 
 RECENT_LOSSES = 256
 
 
 @dataclass
 class TrainState:
-    """One stage in training.
+    """One task in training.
 
     Args:
-        stage: the weights that are trained.
+        task: whose model is trained.
         ema: their average.
         optimizer: with its moments.
         images_seen: pictures this stage has been trained on.
@@ -47,7 +43,7 @@ class TrainState:
         parallel: computes losses, alone or with other processes.
     """
 
-    stage: Stage
+    task: AnyTask
     ema: EMA
     optimizer: torch.optim.Optimizer
     images_seen: int = 0
@@ -58,67 +54,63 @@ class TrainState:
     rewinds: int = 0
     recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LOSSES))
     posthoc: PosthocAverages | None = None
-    parallel: Whole = field(init=False)
+    parallel: SingleProcess = field(init=False)
 
     def __post_init__(self) -> None:
         """One process, until `spread_over` says otherwise."""
-        self.parallel = Whole(self.stage)
+        self.parallel = SingleProcess(self.task)
 
     @property
     def position(self) -> int:
         """Place in the endless stream of pictures."""
         return self.images_seen + self.data_offset
 
-    def averaged_stage(self) -> Stage:
-        """The stage with averaged weights, for drawing and for the cascade.
+    @property
+    def model(self) -> nn.Module:
+        """The weights that are trained."""
+        return self.task.model
+
+    def averaged_model(self) -> nn.Module:
+        """The model with averaged weights, for validation, previews and export.
 
         Where it is spread over processes all of them call this, and the first one gets it; that
         of the others has no weights.
         """
-        stage = self.parallel.gathered(self.ema.averaged())
-        stage.compute_dtype = self.stage.compute_dtype
-        return stage
+        return self.parallel.gathered(self.ema.averaged())
 
 
 _COUNTERS = ("images_seen", "data_offset", "decayed", "skipped", "skipped_in_row", "rewinds")
 
 
-def new_state(config: TrainConfig, *, device: str, dtype: torch.dtype) -> TrainState:
-    """A stage with initial weights, which depend on the seed and the resolution alone."""
-    seed_networks(config.seed, config.stage.resolution, part=-1)
-    stage = Stage(config.stage).to(device)
-    freeze_draft(stage.network)
-    if config.lora is not None:  # after it: adapters of the draft may move
-        train_adapters(stage.network, config.lora)
-    cast(Any, stage).to(memory_format=torch.channels_last)
-    stage.compute_dtype = dtype
-    stage.train()
-    ema = EMA(stage, halflife_images=config.ema_halflife_images)
-    posthoc = PosthocAverages(stage) if config.posthoc_ema_images > 0 else None
-    return TrainState(stage, ema, build_optimizer(stage, config.optimizer), posthoc=posthoc)
+def new_state(task: AnyTask) -> TrainState:
+    """A task before its first step."""
+    config = task.config
+    ema = EMA(task.model, halflife_images=config.ema_halflife_images)
+    posthoc = PosthocAverages(task.model) if config.posthoc_ema_images > 0 else None
+    optimizer = build_optimizer(task.model, config.optimizer)
+    return TrainState(task, ema, optimizer, posthoc=posthoc)
 
 
-def spread_over(state: TrainState, config: TrainConfig, group: Group, *, sharded: bool) -> None:
+def spread_over(state: TrainState, group: Group, *, sharded: bool) -> None:
     """Train a new state with other processes from here on.
 
     Args:
         state: with the same weights on every process, and no step taken.
-        config: of the stage.
         group: the processes; one alone changes nothing.
         sharded: spread weights and moments over the processes; else each has a copy.
     """
     if group.alone:
         return
     if not sharded:
-        state.parallel = Copies(state.stage, group)
+        state.parallel = DDP(state.task, group)
         return
-    state.parallel = Shards(state.stage, state.ema.averaged(), group)
+    state.parallel = FSDP(state.task, state.ema.averaged(), group)
     state.ema.rebind()
-    state.optimizer = build_optimizer(state.stage, config.optimizer)
+    state.optimizer = build_optimizer(state.model, state.task.config.optimizer)
     if isinstance(state.optimizer, torch.optim.Adafactor):
         state.optimizer = SpreadAdafactor(state.optimizer.param_groups)
     if state.posthoc is not None:
-        state.posthoc = PosthocAverages(state.stage)
+        state.posthoc = PosthocAverages(state.model)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -137,12 +129,12 @@ class Snapshot:
     Args:
         numbers: counters, for JSON.
         tensors: by file name.
-        averaged: the stage with averaged weights.
+        averaged: the model with averaged weights.
     """
 
     numbers: dict[str, Any]
     tensors: dict[str, dict[str, Tensor]]
-    averaged: Stage
+    averaged: nn.Module
 
 
 def snapshot(state: TrainState) -> Snapshot:
@@ -150,7 +142,7 @@ def snapshot(state: TrainState) -> Snapshot:
 
     Of a state that is spread over processes, which all call this, the tensors are not copied.
     """
-    averaged = state.averaged_stage()
+    averaged = state.averaged_model()
     if state.parallel.spread:
         return Snapshot(_counters_of(state), tensors_of(state), averaged)
     averaged = copy.deepcopy(averaged)
@@ -164,7 +156,7 @@ def snapshot(state: TrainState) -> Snapshot:
 def tensors_of(state: TrainState) -> dict[str, dict[str, Tensor]]:
     """All tensors of a state by the name of their file; training goes on changing them."""
     tensors = {
-        "weights.safetensors": dict(state.stage.state_dict()),
+        "weights.safetensors": dict(state.model.state_dict()),
         "ema.safetensors": dict(state.ema.averaged().state_dict()),
         "optimizer.safetensors": optimizer_tensors(state.optimizer),
     }
@@ -179,7 +171,7 @@ def restore(
     Raises:
         CalotypeError: the checkpoint belongs to another recipe.
     """
-    copy_weights(state.stage, saved["weights.safetensors"])
+    copy_weights(state.model, saved["weights.safetensors"])
     copy_weights(state.ema.averaged(), saved["ema.safetensors"])
     moments = _spread_moments(state.optimizer, saved["optimizer.safetensors"])
     restore_optimizer(state.optimizer, moments)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from calotype.config.recipe import TrainConfig
-from calotype.data.batches import Batch, BatchPlan, BatchShare, planned_batches
+from calotype.data.batches import Batch, BatchShare, planned_batches
 from calotype.data.source import ExampleSource
 from calotype.errors import ConfigError
 from calotype.training.distributed import Group
-from calotype.training.job import StageJob
+from calotype.training.job import Job
 
 
-def training_batches(job: StageJob) -> Generator[Batch, None, None]:
+def training_batches(job: Job) -> Generator[Batch, None, None]:
     """This process's part of a job's batches, from its position on; close it to stop."""
     config, position = job.config, job.state.position
     if job.preserved is None:
@@ -40,7 +41,7 @@ def check_batches(config: TrainConfig, group: Group) -> None:
             )
 
 
-def _mixed(job: StageJob, preserved: ExampleSource, position: int) -> Generator[Batch, None, None]:
+def _mixed(job: Job, preserved: ExampleSource, position: int) -> Generator[Batch, None, None]:
     """Batches of both sources, each in its own order and at its own pace."""
     config = job.config
     kept = config.preserved_images
@@ -113,18 +114,12 @@ def _own(batch: Batch, before: int) -> list[int]:
 
 
 def _open(
-    job: StageJob, source: ExampleSource, *, batch_size: int, start: int
+    job: Job, source: ExampleSource, *, batch_size: int, start: int
 ) -> Generator[Batch, None, None]:
-    config, estimates = job.config, job.estimates
-    whole = estimates is not None and estimates.of_whole_images and config.data.crop is not None
-    plan = BatchPlan(
-        resolution=config.stage.resolution,
-        lowres_resolution=config.stage.lowres_resolution,
-        config=config.data,
+    plan = replace(
+        job.task.batch_plan(),
         batch_size=batch_size,
-        seed=config.seed,
         rank=job.group.rank,
         world_size=job.group.world_size,
-        whole_lowres=whole,
     )
     return planned_batches(source, plan, start_position=start)

@@ -1,4 +1,4 @@
-"""Training one stage: steps, and what happens between them."""
+"""Training one task: steps, and what happens between them."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from torch import nn
 
-from calotype.cascade.stage import Stage
 from calotype.data.batches import Batch
 from calotype.errors import CalotypeError, NotFiniteError
-from calotype.training.cost import stage_cost
+from calotype.training.checkpoint_manager import CheckpointManager
 from calotype.training.exports import cut_back_exports
-from calotype.training.grid import draw_enlarged, draw_prompts, save_sheet
 from calotype.training.guards import Guards
-from calotype.training.job import StageJob
-from calotype.training.keeper import StageCheckpoints
+from calotype.training.job import Job
 from calotype.training.learning_rate import decay_start
-from calotype.training.level_losses import loss_by_level
 from calotype.training.progress import RateMeter, TrainingDisplay
 from calotype.training.run_files import RunFiles
 from calotype.training.signals import StopRequest
 from calotype.training.step import StepMetrics, train_step
 from calotype.training.stream import training_batches
-from calotype.training.validation import errors_by_level
-
-_GRID_EXAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class StepTimes:
     waited: float
 
 
-class StageTrainer:
+class Trainer:
     """Trains a job to its end, or until somebody asks it to stop.
 
     Of several processes all take the same steps and come to the same decisions; the first one
@@ -57,10 +50,10 @@ class StageTrainer:
 
     def __init__(
         self,
-        job: StageJob,
+        job: Job,
         files: RunFiles,
         *,
-        checkpoints: StageCheckpoints,
+        checkpoints: CheckpointManager,
         display: TrainingDisplay,
         guards: Guards,
     ) -> None:
@@ -73,9 +66,7 @@ class StageTrainer:
         self._meter = RateMeter()
         self._group = job.group
         processes = self._group.world_size
-        self._cost = self._group.from_first(
-            lambda: stage_cost(job.config, job.state.stage, processes=processes)
-        )
+        self._cost = self._group.from_first(lambda: job.task.cost(processes))
 
     def train(self, stop: StopRequest) -> None:
         """Take steps until the stage is finished or `stop` says so; a checkpoint ends both."""
@@ -93,14 +84,7 @@ class StageTrainer:
             before, began = state.images_seen, time.perf_counter()
             batch = shortened(next(stream), job.config.total_images - before)
             waited = time.perf_counter() - began
-            metrics = train_step(
-                state,
-                batch,
-                job.text,
-                config=job.config,
-                drafts=job.drafts,
-                estimates=job.estimates,
-            )
+            metrics = train_step(state, batch)
             self._write_down(metrics, StepTimes(time.perf_counter() - began, waited), batch)
             stop.agree()
             if self._guards.spiked(state, metrics) and self._pass_over(batch):
@@ -116,7 +100,7 @@ class StageTrainer:
         )
         line = {
             "images": images,
-            "stage": self.job.config.stage.resolution,
+            "stage": self.job.task.key,
             "loss": metrics.loss,
             "grad_norm": metrics.grad_norm,
             "lr": metrics.learning_rate,
@@ -125,7 +109,7 @@ class StageTrainer:
             "images_per_second": round(batch.images / times.seconds, 3),
             "data_wait": round(times.waited / times.seconds, 4),
             **self._cost.rates(batch.images / times.seconds),
-            **loss_by_level(metrics.losses, metrics.logsnr),
+            **metrics.more,
         }
         self.files.log.write(line)
         self.files.scalars.add(line, images)
@@ -165,17 +149,16 @@ class StageTrainer:
         validates = self._due(before, config.validation_images)
         draws = self._due(before, config.grid_images)
         if validates or draws:
-            average = state.averaged_stage()
+            average = state.averaged_model()
             if validates and self._group.is_first:
                 self._validate(average)
             if draws and self._group.is_first:
-                self._draw(average)
+                self._preview(average)
         if state.posthoc is not None and self._due(before, config.posthoc_ema_images):
-            resolution = config.stage.resolution
             state.posthoc.write(
                 self.files.folder,
                 images=job.images,
-                resolution=resolution,
+                resolution=job.task.key,
                 first=self._group.is_first,
             )
         starts = decay_start(config.optimizer, config.total_images)
@@ -195,43 +178,28 @@ class StageTrainer:
         then, now = self.job.offset + before, self.job.images
         return self.job.finished or then // interval < now // interval
 
-    def _validate(self, stage: Stage) -> None:
+    def _validate(self, average: nn.Module) -> None:
         job, began = self.job, time.perf_counter()
-        line: dict[str, object] = {"images": job.images, "stage": stage.config.resolution}
-        for name, probe in (("validation", job.unseen), ("trained", job.trained)):
-            if probe is not None:
-                errors = errors_by_level(stage, probe, job.text)
-                line[name] = errors
-                self.files.scalars.add(
-                    {f"{name}/sigma {ratio}": error for ratio, error in errors.items()}, job.images
-                )
+        line: dict[str, object] = {"images": job.images, "stage": job.task.key}
+        for name, errors in job.task.validate(average).items():
+            line[name] = errors
+            self.files.scalars.add(
+                {f"{name}/sigma {ratio}": error for ratio, error in errors.items()}, job.images
+            )
         self.files.validation.write({**line, "seconds": round(time.perf_counter() - began, 2)})
 
-    def _draw(self, stage: Stage) -> None:
+    def _preview(self, average: nn.Module) -> None:
         job = self.job
         folder = self.files.folder / "grids"
         folder.mkdir(exist_ok=True)
         path = folder / f"{job.images}.png"
         try:
-            self._draw_into(path, stage)
+            job.task.preview(average, path)
         except NotFiniteError as error:  # half-trained weights may do it: no reason to stop
             note = f"no grid at {job.images} images: {error}"
             print(note, file=sys.stderr, flush=True)
         if path.is_file():
             self.files.scalars.add_picture("grid", path, job.images)
-
-    def _draw_into(self, path: Path, stage: Stage) -> None:
-        job = self.job
-        if job.config.stage.lowres_resolution is None:
-            captions = job.config.grid_captions
-            if not captions and job.unseen is not None:
-                captions = job.unseen.head(_GRID_EXAMPLES).captions
-            if captions:
-                columns = min(8, len(captions))
-                save_sheet(draw_prompts(stage, captions, job.text), path, columns=columns)
-        elif job.unseen is not None:
-            pictures = draw_enlarged(stage, job.unseen.head(_GRID_EXAMPLES), job.text)
-            save_sheet(pictures, path, columns=6)
 
 
 def shortened(batch: Batch, images: int) -> Batch:

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from calotype.config.typed_json import to_dict
-from calotype.training.level_losses import BINS
+from calotype.diffusion.noise_marks import BINS, NOISE_RATIOS
 from calotype.training.recipes import load_recipe
-from calotype.training.validation import NOISE_RATIOS
 
 
 def _step(images, stage, scale):

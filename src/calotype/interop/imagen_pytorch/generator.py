@@ -47,10 +47,10 @@ class ImagenGenerator:
 
     def __init__(self, request: Request, *, quiet: bool) -> None:
         from calotype.cascade.io import file_sha256
-        from calotype.cascade.runtime import choose_runtime
         from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, load
         from calotype.interop.imagen_pytorch.files import WEIGHTS_FILE
         from calotype.interop.imagen_pytorch.imagen import change_steps
+        from calotype.runtime import choose_runtime
 
         _refuse(request)
         model = load(str(request.model))

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from calotype.training.level_losses import BINS
+from calotype.diffusion.noise_marks import BINS, NOISE_RATIOS
 from calotype.training.report.curves import Curve, make_curve
 from calotype.training.report.record import RunRecord, number
 from calotype.training.report.svg import Chart, human
-from calotype.training.validation import NOISE_RATIOS
 
 _SMALL = (320, 170)
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calotype.diffusion.noise_marks import BINS
 from calotype.errors import UsageError
 from calotype.storage.reading import open_regular, read_regular
 from calotype.training.checkpoint import checkpoints, read_state
-from calotype.training.level_losses import BINS
 
 Column = NDArray[np.float64]
 NUMBERS = (

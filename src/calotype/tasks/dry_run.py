@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from calotype.cascade.runtime import DTYPES, Runtime, choose_runtime
 from calotype.config.recipe import Recipe, TrainConfig
 from calotype.networks import build_network
 from calotype.networks.draft import CoefficientRegression
-from calotype.training.cost import (
+from calotype.runtime import DTYPES, Runtime, choose_runtime
+from calotype.tasks.cost import (
     network_inputs,
     peak_flops,
     run_network,
     synchronize,
     trained_size,
 )
-from calotype.training.draft_folds import freeze_draft
+from calotype.tasks.draft_folds import freeze_draft
 
 MEASURED_UP_TO = 100_000_000
 """Networks with more parameters are not run, but estimated from the measured peak."""

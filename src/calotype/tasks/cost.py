@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from calotype.cascade.runtime import cached_measurement, cpu_model, known_measurement
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config.lora import LoraConfig
 from calotype.config.recipe import TrainConfig
 from calotype.config.stage import StageConfig
 from calotype.networks.lora import train_adapters
-from calotype.training.draft_folds import freeze_draft
+from calotype.runtime import cached_measurement, cpu_model, known_measurement
+from calotype.tasks.draft_folds import freeze_draft
 
 CAPTION_TOKENS = 16  # of an ordinary caption
 _BUDGET_SECONDS = 0.4

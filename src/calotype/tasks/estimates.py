@@ -20,7 +20,6 @@ from torch import Tensor
 
 from calotype.cascade.find import find_cascade
 from calotype.cascade.io import STAGE_FILE, StageEntry, load_settings, load_stage, read_cascade_file
-from calotype.cascade.runtime import DTYPES, Runtime
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config.recipe import LowresEstimatesConfig, TrainConfig
@@ -36,7 +35,8 @@ from calotype.diffusion import (
     thresholding,
 )
 from calotype.errors import CalotypeError, ConfigError, UsageError
-from calotype.training.randomness import PreparedNoise, StepDraws
+from calotype.runtime import DTYPES, Runtime
+from calotype.tasks.draws import PreparedNoise, StepDraws
 
 _ROWS = 64  # that are estimated at once
 

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from calotype.cascade.find import find_cascade
 from calotype.cascade.io import load_stage, read_cascade_file, save_cascade, tensors_to_save
-from calotype.cascade.lora import METADATA
 from calotype.cascade.stage import Stage
 from calotype.config.typed_json import to_dict
 from calotype.errors import UsageError
 from calotype.storage.files import write_with
+from calotype.storage.headers import NOTES
 from calotype.training.posthoc_ema import ProfileFit, combine, find_snapshots, fit_profile
 from calotype.training.state import copy_weights
 
@@ -90,7 +90,7 @@ def write_average(chosen: ChosenAverage, run: Path, out: Path, *, dtype: torch.d
         tensors = tensors_to_save(chosen.stage, dtype)
         stage = to_dict(chosen.stage.config)
         facts = {"stage": stage, "length": chosen.length, "images": chosen.images}
-        metadata = {METADATA: json.dumps(facts)}
+        metadata = {NOTES: json.dumps(facts)}
         write_with(out, lambda place: save_file(tensors, place, metadata=metadata))
         return
     folder = find_cascade(run)

@@ -14,11 +14,10 @@ import torch
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.diffusion import PerSampleNoise, add_noise
-from calotype.training.probe import PROBE_SEED, Probe
-from calotype.training.text import TextLookup
+from calotype.diffusion.noise_marks import NOISE_RATIOS
+from calotype.tasks.captions import TextLookup
+from calotype.tasks.probe import PROBE_SEED, Probe
 
-NOISE_RATIOS = (20.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05)
-"""sigma/alpha of the levels."""
 _CHUNK = 32
 
 

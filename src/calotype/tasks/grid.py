@@ -14,8 +14,8 @@ from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.diffusion import PerSampleNoise, upsample_lowres
 from calotype.storage.files import write_file
-from calotype.training.probe import Probe
-from calotype.training.text import TextLookup
+from calotype.tasks.captions import TextLookup
+from calotype.tasks.probe import Probe
 
 _GAP = 2  # pixels between pictures
 

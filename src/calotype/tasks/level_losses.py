@@ -6,19 +6,10 @@ as in validation.
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
-BOUNDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
-"""sigma/alpha between the bins, rising; the first and the last bin are open."""
-BINS = (
-    f"<{BOUNDS[0]:g}",
-    *(f"{low:g}-{high:g}" for low, high in itertools.pairwise(BOUNDS)),
-    f">{BOUNDS[-1]:g}",
-)
-"""Names of the bins, from little noise to much."""
+from calotype.diffusion.noise_marks import BINS, BOUNDS
 
 
 def loss_by_level(losses: Tensor, logsnr: Tensor) -> dict[str, dict[str, float]]:

@@ -11,6 +11,7 @@ from calotype.cascade.find import find_cascade
 from calotype.cascade.io import load_stage, read_cascade_file, save_cascade
 from calotype.cascade.stage import Stage
 from calotype.errors import UsageError
+from calotype.training.run_files import stage_runs
 
 
 def assemble(runs: Sequence[Path], out: Path, *, name: str, dtype: torch.dtype) -> Path:
@@ -54,9 +55,3 @@ def assemble(runs: Sequence[Path], out: Path, *, name: str, dtype: torch.dtype) 
     encoder = next(iter(encoders), "none")
     save_cascade(out, stages=ordered, text_encoder=encoder, name=name, dtype=dtype)
     return out
-
-
-def stage_runs(folder: Path) -> list[Path]:
-    """The runs in a folder whose stages were trained on different processes, by resolution."""
-    found = [path.parent for path in folder.glob("*/recipe.json") if path.parent.name.isdecimal()]
-    return sorted(found, key=lambda path: int(path.name))

@@ -3,8 +3,9 @@ import time
 import pytest
 import torch
 
-from calotype.cascade import choose_runtime, runtime
+from calotype import runtime
 from calotype.errors import UsageError
+from calotype.runtime import choose_runtime
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from calotype.cascade.stage import Stage
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.cache import cache_folder
 from calotype.storage.files import write_file
@@ -49,7 +48,7 @@ class Runtime:
     threads: int
     forced: bool = False
 
-    def apply(self, stages: Iterable[Stage], prior: nn.Module | None = None) -> None:
+    def apply(self, stages: Iterable[Any], prior: nn.Module | None = None) -> None:
         """Set the threads, move the stages and the prior, choose the number type of each stage.
 
         A base stays in float32 unless the type was asked for: its picture decides all others, and

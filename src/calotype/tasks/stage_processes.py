@@ -18,8 +18,9 @@ import torch
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
+from calotype.tasks.assemble import assemble
+from calotype.tasks.factory import Tasks
 from calotype.training import resume
-from calotype.training.assemble import assemble
 from calotype.training.checkpoint import read_state
 from calotype.training.distributed import ALONE, Group, launched_place
 from calotype.training.lock import locked
@@ -61,7 +62,7 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
     for config in recipe.stages[place.rank :: place.world_size]:
         own = out / str(config.stage.resolution)
         part = Recipe(name=f"{recipe.name}-{own.name}", stages=(config,), note=recipe.note)
-        code = run_recipe(part, data=data, out=own, options=options, group=ALONE)
+        code = run_recipe(part, data=data, out=own, options=options, tasks=Tasks(), group=ALONE)
         if code != 0 or not _is_finished(own):
             return code
     _join_if_finished(recipe, out)

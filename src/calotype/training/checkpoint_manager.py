@@ -8,13 +8,12 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
+from torch import nn
 
 import calotype
-from calotype.cascade.io import save_cascade
-from calotype.cascade.runtime import Runtime
-from calotype.cascade.stage import Stage
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import to_dict
+from calotype.runtime import Runtime
 from calotype.training.background import BackgroundWork
 from calotype.training.checkpoint import (
     CheckpointContent,
@@ -27,9 +26,8 @@ from calotype.training.checkpoint import (
     remove_folder,
     write_checkpoint,
 )
-from calotype.training.exports import without_adapters, write_lora
 from calotype.training.guards import Guards
-from calotype.training.job import StageJob
+from calotype.training.job import Job
 from calotype.training.sharded_checkpoint import (
     is_sharded,
     read_parts,
@@ -39,7 +37,7 @@ from calotype.training.sharded_checkpoint import (
 from calotype.training.state import Snapshot, TrainState, restore, snapshot
 
 
-class StageCheckpoints:
+class CheckpointManager:
     """Writes a job's checkpoints; leaving the `with` block waits for the last.
 
     Of several processes the first one writes, and all of them if the state is spread over them;
@@ -49,7 +47,7 @@ class StageCheckpoints:
         folder: RUN/checkpoints.
         recipe: of the run.
         job: what is trained.
-        done: averaged stages before this one.
+        done: exported models of the stages before this one.
         runtime: how it is computed.
 
     `latest` is this stage's newest checkpoint, or None.
@@ -59,9 +57,9 @@ class StageCheckpoints:
         self,
         folder: Path,
         recipe: Recipe,
-        job: StageJob,
+        job: Job,
         *,
-        done: Sequence[Stage],
+        done: Sequence[nn.Module],
         runtime: Runtime,
     ) -> None:
         """Keep the parts."""
@@ -73,7 +71,7 @@ class StageCheckpoints:
         self._runtime = runtime
         self._work = BackgroundWork("checkpoint")
 
-    def __enter__(self) -> StageCheckpoints:
+    def __enter__(self) -> CheckpointManager:
         """Nothing to do."""
         return self
 
@@ -104,11 +102,9 @@ class StageCheckpoints:
             write_shards(group.shared(Path()), copied.tensors, group)
             return
         content, keep = self._content(copied, decay_start), self._job.config.keep_checkpoints
-        lora = self._job.config.lora
 
         def work() -> None:
-            if lora is not None:
-                write_lora(self._folder.parent, copied.averaged, lora, images=content.images)
+            self._job.task.write_beside(self._folder.parent, copied.averaged, content.images)
             self.latest = write_checkpoint(self._folder, content)
             prune(self._folder, keep=keep)
 
@@ -168,19 +164,14 @@ class StageCheckpoints:
             "recipe": to_dict(self._recipe),
         }
 
-        def write_cascade(folder: Path) -> None:
-            save_cascade(
-                folder,
-                stages=[*self._done, without_adapters(copied.averaged, job.config.lora)],
-                text_encoder=self._recipe.stages[0].text_encoder,
-                name=self._recipe.name,
-            )
+        def write_model(folder: Path) -> None:
+            job.task.write_model(folder, copied.averaged, self._done, self._recipe)
 
         def write_parts(fresh: Path) -> None:
             write_shards(job.group.shared(fresh), copied.tensors, job.group)
 
         shards = write_parts if job.state.parallel.spread else None
-        return CheckpointContent(job.images, copied.tensors, state, write_cascade, shards)
+        return CheckpointContent(job.images, copied.tensors, state, write_model, shards)
 
 
 def load_state(state: TrainState, path: Path) -> None:

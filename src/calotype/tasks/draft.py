@@ -37,11 +37,11 @@ from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.draft import Draft
 from calotype.storage.files import write_with
-from calotype.training.draft_examples import Basis, DraftExamples, fit_basis, project_examples
-from calotype.training.draft_folds import DraftFolds, draft_of, fold_of, text_conditioner
+from calotype.tasks.captions import TextLookup
+from calotype.tasks.draft_examples import Basis, DraftExamples, fit_basis, project_examples
+from calotype.tasks.draft_folds import DraftFolds, draft_of, fold_of, text_conditioner
 from calotype.training.optimizer import optimizer_tensors, restore_optimizer
 from calotype.training.randomness import mixed_seed
-from calotype.training.text import TextLookup
 
 FOLDER = "draft"
 MOST_EXAMPLES = 1 << 16

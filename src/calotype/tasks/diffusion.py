@@ -1,0 +1,246 @@
+"""The task of one diffusion stage of a cascade: its loss, what it is told, and how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from calotype.cascade.io import save_cascade
+from calotype.cascade.stage import Stage
+from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.config.recipe import Recipe, TrainConfig
+from calotype.data.batches import Batch, BatchPlan
+from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
+from calotype.networks.blocks import Block
+from calotype.networks.lora import train_adapters
+from calotype.tasks.captions import TextLookup
+from calotype.tasks.cost import StageCost, stage_cost
+from calotype.tasks.draft_folds import DraftFolds, fold_of, freeze_draft
+from calotype.tasks.draws import PreparedNoise, StepDraws, draw_step
+from calotype.tasks.estimates import LowresEstimates
+from calotype.tasks.grid import draw_enlarged, draw_prompts, save_sheet
+from calotype.tasks.level_losses import loss_by_level
+from calotype.tasks.loras import without_adapters, write_lora
+from calotype.tasks.probe import Probe
+from calotype.tasks.validation import errors_by_level
+from calotype.training.randomness import seed_networks
+
+_PREVIEW_EXAMPLES = 8
+_WEIGHTINGS: dict[str, Weighting | None] = {
+    "none": None,
+    "min_snr": min_snr_weighting(),
+    "sigmoid": sigmoid_weighting(),
+}
+
+
+@dataclass(frozen=True)
+class DiffusionInputs:
+    """Rows of a step, on the CPU.
+
+    Args:
+        x: clean images, (B, 3, H, W) in [-1, 1].
+        text: of their captions; None for a network without text.
+        lowres: low-resolution images, (B, 3, h, w); None for a base.
+        first_captions: say which fold of the draft never saw a row.
+        draws: all that is random.
+    """
+
+    x: Tensor
+    text: TextEmbedding | None
+    lowres: Tensor | None
+    first_captions: tuple[str, ...]
+    draws: StepDraws
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.x)
+
+    def rows(self, rows: slice) -> DiffusionInputs:
+        """Some of the rows."""
+        return DiffusionInputs(
+            self.x[rows],
+            None if self.text is None else self.text[rows],
+            None if self.lowres is None else self.lowres[rows],
+            self.first_captions[rows],
+            self.draws.part(rows),
+        )
+
+
+@dataclass(eq=False)
+class DiffusionTask:
+    """One stage and everything it is trained with; a `Task`.
+
+    Args:
+        config: of the stage.
+        model: the stage.
+        text: captions -> embeddings; None for a network without text.
+        drafts: the draft and its folds, for a base whose rows are conditioned on either, or None.
+        estimates: of low-resolution images by the stage before, or None.
+        unseen: fixed examples to validate on, or None.
+        trained: as many that are trained on, or None.
+    """
+
+    config: TrainConfig
+    model: Stage
+    text: TextLookup | None = None
+    drafts: DraftFolds | None = None
+    estimates: LowresEstimates | None = None
+    unseen: Probe | None = None
+    trained: Probe | None = None
+    shard_units: tuple[type[nn.Module], ...] = (Block,)
+
+    @property
+    def key(self) -> int:
+        """The stage's resolution."""
+        return self.config.stage.resolution
+
+    @property
+    def name(self) -> str:
+        """The stage's resolution."""
+        return str(self.key)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the stage that estimates low-resolution images."""
+        return None if self.estimates is None else self.estimates.sha256
+
+    def batch_plan(self) -> BatchPlan:
+        """Images of the stage, or crops of them, with what the stage enlarges."""
+        config, estimates = self.config, self.estimates
+        whole = estimates is not None and estimates.of_whole_images and config.data.crop is not None
+        return BatchPlan(
+            resolution=config.stage.resolution,
+            lowres_resolution=config.stage.lowres_resolution,
+            config=config.data,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            whole_lowres=whole,
+        )
+
+    def draw(self, batch: Batch, position: int) -> StepDraws:
+        """Noise, levels, dropped captions, and what of the low-resolution images is estimated."""
+        shape = torch.Size((batch.images, *batch.x.shape[1:]))
+        estimated = None if self.estimates is None else self.estimates.shape(batch)
+        return draw_step(
+            self.config, self.model.schedule, position, shape=shape, estimated=estimated
+        )
+
+    def inputs(self, batch: Batch, drawn: StepDraws) -> DiffusionInputs:
+        """Captions looked up, low-resolution images estimated."""
+        text = None if self.text is None else self.text(batch.captions)
+        lowres = batch.lowres
+        if self.estimates is not None:
+            lowres = self.estimates(batch, text, drawn)
+        return DiffusionInputs(batch.x, text, lowres, batch.first_captions, drawn)
+
+    def losses(self, inputs: DiffusionInputs) -> Tensor:
+        """The loss of each image, (B,)."""
+        device, draws = self.model.device, inputs.draws
+        x = inputs.x.to(device=device, memory_format=torch.channels_last)
+        cond = self._condition(inputs, size=(x.shape[2], x.shape[3]))
+        if self.drafts is not None:
+            cond = self._with_drafts(cond, self.drafts, inputs)
+        logsnr, eps = draws.logsnr.to(device), draws.eps.to(device)
+        return self.model.loss(x, cond, logsnr, eps, weighting=_WEIGHTINGS[self.config.weighting])
+
+    def _condition(self, inputs: DiffusionInputs, *, size: tuple[int, int]) -> Conditioning:
+        """Conditioning in training: captions dropped, low-resolution images noised."""
+        stage, draws, text = self.model, inputs.draws, inputs.text
+        if text is not None:
+            text = text.drop(draws.keep).to(stage.device)
+        if inputs.lowres is None or draws.aug_level is None or draws.aug_noise is None:
+            return Conditioning(text)
+        return stage.lowres_condition(
+            inputs.lowres.to(stage.device),
+            text,
+            size=size,
+            aug_level=draws.aug_level,
+            noise=PreparedNoise(draws.aug_noise),
+        )
+
+    def _with_drafts(
+        self, cond: Conditioning, drafts: DraftFolds, inputs: DiffusionInputs
+    ) -> Conditioning:
+        """Give each row the draft of the fold that never saw its caption, or of all captions."""
+        draws = inputs.draws
+        assert cond.text is not None and draws.folded is not None
+        folds = torch.tensor([fold_of(caption, len(drafts)) for caption in inputs.first_captions])
+        folds[~(draws.folded & draws.keep)] = -1
+        return replace(cond, draft=drafts(cond.text, folds))
+
+    def log(self, losses: Tensor, drawn: StepDraws) -> Mapping[str, Any]:
+        """The loss by noise level."""
+        return loss_by_level(losses, drawn.logsnr)
+
+    def cost(self, processes: int) -> StageCost:
+        """FLOPs of an image, beside the measured peak."""
+        return stage_cost(self.config, self.model, processes=processes)
+
+    def validate(self, average: nn.Module) -> dict[str, dict[str, float]]:
+        """Errors by noise level, on examples that are not trained on and on some that are."""
+        stage = cast(Stage, average)
+        probes = {"validation": self.unseen, "trained": self.trained}
+        return {
+            name: errors_by_level(stage, probe, self.text)
+            for name, probe in probes.items()
+            if probe is not None
+        }
+
+    def preview(self, average: nn.Module, path: Path) -> None:
+        """Samples of the fixed captions; of a super-resolution stage, of examples."""
+        stage = cast(Stage, average)
+        if self.config.stage.lowres_resolution is None:
+            captions = self.config.grid_captions
+            if not captions and self.unseen is not None:
+                captions = self.unseen.head(_PREVIEW_EXAMPLES).captions
+            if captions:
+                columns = min(8, len(captions))
+                save_sheet(draw_prompts(stage, captions, self.text), path, columns=columns)
+        elif self.unseen is not None:
+            images = draw_enlarged(stage, self.unseen.head(_PREVIEW_EXAMPLES), self.text)
+            save_sheet(images, path, columns=6)
+
+    def exported(self, average: nn.Module) -> Stage:
+        """The stage with its adapters added to its weights."""
+        return without_adapters(cast(Stage, average), self.config.lora)
+
+    def write_beside(self, run: Path, average: nn.Module, images: int) -> None:
+        """The adapters alone, in RUN/lora."""
+        if self.config.lora is not None:
+            write_lora(run, cast(Stage, average), self.config.lora, images=images)
+
+    def write_model(
+        self, folder: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
+    ) -> None:
+        """A cascade of all stages so far."""
+        save_cascade(
+            folder,
+            stages=[*cast(Sequence[Stage], earlier), self.exported(average)],
+            text_encoder=recipe.stages[0].text_encoder,
+            name=recipe.name,
+        )
+
+
+def new_stage(config: TrainConfig, *, device: str, dtype: torch.dtype) -> Stage:
+    """A stage with initial weights, which depend on the seed and the resolution alone."""
+    seed_networks(config.seed, config.stage.resolution, part=-1)
+    stage = Stage(config.stage).to(device)
+    freeze_draft(stage.network)
+    if config.lora is not None:  # after it: adapters of the draft may move
+        train_adapters(stage.network, config.lora)
+    cast(Any, stage).to(memory_format=torch.channels_last)
+    stage.compute_dtype = dtype
+    stage.train()
+    return stage
+
+
+def new_task(
+    config: TrainConfig, *, device: str, dtype: torch.dtype, text: TextLookup | None = None
+) -> DiffusionTask:
+    """A stage with initial weights, to be trained on captions that `text` looks up."""
+    return DiffusionTask(config, new_stage(config, device=device, dtype=dtype), text)

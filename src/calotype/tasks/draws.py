@@ -1,0 +1,120 @@
+"""All random numbers of a step of diffusion training; see `training.randomness`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calotype.config.recipe import LowresEstimatesConfig, TrainConfig
+from calotype.config.schedule import NormalLogSNR
+from calotype.diffusion import GlobalNoise, NoiseSchedule, normal_logsnr, stratified_times
+from calotype.training.randomness import mixed_seed
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """All random numbers of one optimizer step, on the CPU.
+
+    Args:
+        logsnr: noise levels, (B,) float64.
+        eps: noise of the pictures, (B, 3, H, W).
+        keep: False where the caption is dropped, (B,) bool.
+        aug_level: noise level of the low-resolution pictures, (B,) in [0, 1]; None for a base.
+        aug_noise: their noise, (B, 3, H, W); None for a base.
+        estimate_sigma: sigma/alpha that the low-resolution pictures are noised to before they are
+            estimated, (B,); 0 where they stay as they are; None where all do.
+        estimate_noise: their noise, (B, 3, h, w).
+        folded: True where the draft is that of the fold which never saw the caption, (B,) bool;
+            None where there are no folds.
+    """
+
+    logsnr: Tensor
+    eps: Tensor
+    keep: Tensor
+    aug_level: Tensor | None
+    aug_noise: Tensor | None
+    folded: Tensor | None = None
+    estimate_sigma: Tensor | None = None
+    estimate_noise: Tensor | None = None
+
+    def part(self, rows: slice | Tensor) -> StepDraws:
+        """The draws of some pictures of the step, by a slice or by their numbers."""
+        drawn: dict[str, Tensor | None] = vars(self)
+        kept = {name: None if numbers is None else numbers[rows] for name, numbers in drawn.items()}
+        return StepDraws(**kept)  # type: ignore[arg-type]
+
+
+class PreparedNoise:
+    """A `NoiseSource` of numbers that were drawn already, for parts of a batch."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        """Keep the numbers, (B, 3, H, W)."""
+        self._numbers = numbers
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """The numbers, which must have this shape."""
+        assert tuple(shape) == tuple(self._numbers.shape)
+        return self._numbers
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Nothing: only normal numbers were drawn ahead.
+
+        Raises:
+            RuntimeError: always; conditioning in training draws normal numbers alone.
+        """
+        raise RuntimeError(f"got a call for uniform noise {tuple(shape)}; expected normal only")
+
+
+def draw_step(
+    config: TrainConfig,
+    schedule: NoiseSchedule,
+    position: int,
+    *,
+    shape: torch.Size,
+    estimated: torch.Size | None = None,
+) -> StepDraws:
+    """Draw what the step at `position` needs for pictures of `shape` (B, 3, H, W).
+
+    Args:
+        config: of the stage.
+        schedule: of the stage.
+        position: of the step.
+        shape: of the pictures, (B, 3, H, W).
+        estimated: of the images that the stage before estimates a fraction of, (B, 3, h, w).
+    """
+    noise = GlobalNoise(torch.Generator().manual_seed(mixed_seed(config.seed, position, "step")))
+    if isinstance(config.levels, NormalLogSNR):
+        logsnr = normal_logsnr(shape[0], noise, mean=config.levels.mean, std=config.levels.std)
+    else:
+        logsnr = schedule.logsnr(stratified_times(shape[0], noise))
+    keep = noise.uniform((shape[0],)) >= config.text_dropout
+    aug_level = aug_noise = None
+    if config.stage.lowres_resolution is not None:
+        aug_level = noise.uniform((shape[0],)) * config.aug_level_max
+        aug_noise = noise.normal(shape)
+    eps, folded, sigma, estimate_noise = noise.normal(shape), None, None, None
+    # From streams of their own: recipes without them draw what they always drew.
+    if config.draft is not None and config.draft.folds > 0:
+        generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "folds"))
+        folded = torch.rand(shape[0], generator=generator) < config.draft.fold_fraction
+    if config.lowres_estimates is not None and estimated is not None:
+        generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "estimates"))
+        sigma = estimate_sigmas(config.lowres_estimates, estimated[0], generator)
+        estimate_noise = torch.randn(estimated, generator=generator)
+    return StepDraws(logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise)
+
+
+def estimate_sigmas(
+    config: LowresEstimatesConfig, count: int, generator: torch.Generator
+) -> Tensor:
+    """The sigma/alpha of each row, (count,) float64; 0 = the row keeps the true image.
+
+    As many rows as the fraction says, rounded up or down at random so that it holds on average.
+    """
+    drawn = torch.rand(count + 1, dtype=torch.float64, generator=generator)
+    chosen = torch.randperm(count, generator=generator) < int(config.fraction * count + drawn[-1])
+    ratio = config.sigma_max / config.sigma_min
+    return torch.where(chosen, config.sigma_min * ratio ** drawn[:-1], 0.0)

@@ -1,0 +1,206 @@
+"""What training knows of a model: a `Task`, and nothing else.
+
+A task holds the model that is optimized, with whatever stands beside it frozen, and says what a
+step computes. The loop draws, splits, averages and saves without looking inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from torch import Tensor, nn
+
+from calotype.config.recipe import Recipe, TrainConfig
+from calotype.data.batches import Batch, BatchPlan
+
+if TYPE_CHECKING:
+    from calotype.training.job import Job
+    from calotype.training.preparation import Preparation
+
+
+class Drawn(Protocol):
+    """All random numbers of a step, for the rows of all processes."""
+
+    def part(self, rows: slice | Tensor) -> Self:
+        """Those of some rows, by a slice or by their numbers."""
+        ...
+
+
+class Inputs(Protocol):
+    """Rows of a step on their way into the loss, with everything random in them."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def rows(self, rows: slice) -> Self:
+        """Some of them."""
+        ...
+
+
+class Cost(Protocol):
+    """What a trained image costs against what the machine can do."""
+
+    def rates(self, images_per_second: float) -> dict[str, float]:
+        """For the log; timings, all of them."""
+        ...
+
+
+D = TypeVar("D", bound=Drawn)
+In = TypeVar("In", bound=Inputs)
+
+
+class Task(Protocol[D, In]):
+    """One model in training.
+
+    `config` is of the run; `shard_units` are the modules that FSDP2 gathers one at a time.
+    """
+
+    config: TrainConfig
+    shard_units: tuple[type[nn.Module], ...]
+
+    @property
+    def model(self) -> nn.Module:
+        """What is optimized, as far as its parameters want gradients."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        ...
+
+    @property
+    def key(self) -> int:
+        """Of its lines in the log."""
+        ...
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of what it learns from beside the data, if anything."""
+        ...
+
+    def batch_plan(self) -> BatchPlan:
+        """How examples become batches; size, seed and processes are filled in by the loop."""
+        ...
+
+    def draw(self, batch: Batch, position: int) -> D:
+        """All random numbers of the step at `position`: a function of seed and position alone.
+
+        Args:
+            batch: of this process; the numbers are for the `batch.images` rows of all.
+            position: of the step in the endless stream of examples.
+        """
+        ...
+
+    def inputs(self, batch: Batch, drawn: D) -> In:
+        """The rows of this process, ready but for the device, with the numbers drawn for them."""
+        ...
+
+    def losses(self, inputs: In) -> Tensor:
+        """The loss of each row, (B,), with gradients."""
+        ...
+
+    def log(self, losses: Tensor, drawn: D) -> Mapping[str, Any]:
+        """What the log says of a step beside its mean loss.
+
+        Args:
+            losses: of the rows of all processes, (B,) float64 on the CPU.
+            drawn: for them.
+        """
+        ...
+
+    def cost(self, processes: int) -> Cost:
+        """What an image costs, of so many processes that train it together."""
+        ...
+
+    def validate(self, average: nn.Module) -> Mapping[str, Mapping[str, float]]:
+        """Numbers of the averaged model on fixed examples, by kind of example and by measure."""
+        ...
+
+    def preview(self, average: nn.Module, path: Path) -> None:
+        """Write a PNG that shows what the averaged model makes; nothing where it shows nothing.
+
+        Raises:
+            NotFiniteError: a half-trained model made numbers that are none.
+        """
+        ...
+
+    def exported(self, average: nn.Module) -> nn.Module:
+        """The averaged model as others load it."""
+        ...
+
+    def write_beside(self, run: Path, average: nn.Module, images: int) -> None:
+        """Write what a checkpoint of `images` images puts beside the checkpoints, if anything."""
+        ...
+
+    def write_model(
+        self, folder: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
+    ) -> None:
+        """Write the averaged model into a new folder, ready to use.
+
+        Args:
+            folder: does not exist yet.
+            average: of the model.
+            earlier: exported models of the recipe's stages before this one.
+            recipe: of the run.
+        """
+        ...
+
+
+AnyTask = Task[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStart:
+    """Where a task begins.
+
+    Args:
+        offset: images that earlier stages were trained on.
+        init: weights to start from; None = random ones, or those of the checkpoint.
+        resumed: a checkpoint follows: what comes before the first step has been done.
+        only_draft: train the draft of the base anew, although `init` has one, and nothing else.
+    """
+
+    offset: int
+    init: Path | None
+    resumed: bool
+    only_draft: bool = False
+
+
+class TaskFactory(Protocol):
+    """Makes tasks of a recipe's stages; `calotype.tasks` has the one that commands use."""
+
+    def check(self, recipe: Recipe, *, only_draft: bool) -> None:
+        """Refuse what cannot be trained, from the settings alone.
+
+        Raises:
+            UsageError: settings that do not fit each other; the message says what to do.
+        """
+        ...
+
+    def check_init(self, recipe: Recipe, init: Path | None) -> None:
+        """Refuse to begin with these weights; None = random ones.
+
+        Raises:
+            UsageError: the recipe needs others.
+        """
+        ...
+
+    def name(self, config: TrainConfig) -> str:
+        """Of the task: that of its files."""
+        ...
+
+    def prepare(self, preparation: Preparation, config: TrainConfig, start: TaskStart) -> Job:
+        """Open the data, embed the captions, make the model and whatever comes before steps.
+
+        Raises:
+            Stopped: somebody asked for the end.
+        """
+        ...
+
+    def load_exported(self, folder: Path, config: TrainConfig) -> nn.Module:
+        """An earlier stage's model, from what `Task.write_model` wrote into `folder`."""
+        ...
