@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -230,3 +232,38 @@ def test_a_weights_file_is_read_as_what_it_is(tmp_path):
         with pytest.raises(CalotypeError, match="is a FIFO"):
             read(tmp_path / "w.safetensors")
     assert run(["info", str(tmp_path / "w.safetensors")]) == 2
+
+
+def test_an_input_without_an_end_is_refused_and_not_kept(monkeypatch, tmp_path):
+    import io
+    import types
+
+    from calotype.errors import UsageError
+    from calotype.generation import prompts
+
+    monkeypatch.setattr(prompts, "_MOST_INPUT_BYTES", 3 << 20)
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(bytes(9 << 20))))
+    with (
+        pytest.raises(UsageError, match="got more than"),
+        prompts.open_prompts(Path("-"), shared=tmp_path),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_input_is_not_left_behind_by_a_signal(tmp_path, number):
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from calotype.generation.prompts import open_prompts\n"
+        "with open_prompts(Path('-'), shared=Path(sys.argv[1])): pass\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    process.stdin.write(bytes(3 << 20))
+    process.stdin.flush()
+    while not list(tmp_path.glob(".prompts-*/input.txt")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert list(tmp_path.iterdir()) == []

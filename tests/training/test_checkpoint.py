@@ -111,7 +111,7 @@ def test_damage_is_found(tmp_path, content, damage):
     elif damage == "missing":
         file.unlink()
     else:
-        (path / "manifest.json").write_text("{}")
+        (path / "manifest.json").write_text("")
     assert fault(path) is not None
 
 

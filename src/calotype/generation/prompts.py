@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import shutil
+import signal
 import sys
 import tempfile
+import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from typing import BinaryIO, overload
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.reading import open_regular
 
+_MOST_INPUT_BYTES = 2_000_000_000
 _UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -131,8 +133,8 @@ def open_prompts(path: Path, *, shared: Path | None = None) -> Iterator[PromptFi
                 tempfile.TemporaryDirectory(prefix=".prompts-", dir=shared)
             )
             name = Path(folder, "input.txt")
-            with name.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
+            stack.enter_context(_ended_by_signals())
+            _keep_input(name)
         try:
             name = name.resolve()
             first, count = None, 0
@@ -148,6 +150,40 @@ def open_prompts(path: Path, *, shared: Path | None = None) -> Iterator[PromptFi
         if first is None:
             raise UsageError(f"{path} holds no caption; expected one a line")
         yield PromptFile(name, state.st_size, state.st_mtime_ns, count, first)
+
+
+def _keep_input(name: Path) -> None:
+    """Write the standard input into a file.
+
+    Raises:
+        UsageError: there is no end of it.
+    """
+    with name.open("wb") as file:
+        while part := sys.stdin.buffer.read(1 << 20):
+            file.write(part)
+            if file.tell() > _MOST_INPUT_BYTES:
+                raise UsageError(
+                    f"got more than {_MOST_INPUT_BYTES:,} bytes of captions on the input; write "
+                    "them into a file and name that"
+                )
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end this process through its `with` blocks, which tidy up."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _captions(path: Path, offset: int) -> Iterator[tuple[int, str]]:

@@ -25,6 +25,7 @@ from calotype.training.checkpoint import read_state
 from calotype.training.distributed import ALONE, Group, launched_place
 from calotype.training.lock import locked
 from calotype.training.run import RunOptions, run_recipe
+from calotype.training.run_folder import RECIPE_FILE
 
 CASCADE = "cascade"
 
@@ -52,7 +53,7 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
             f"got {place.world_size} processes for {len(recipe.stages)} stages; expected at most "
             "one process a stage"
         )
-    if (out / resume.RECIPE_FILE).exists():
+    if (out / RECIPE_FILE).exists():
         raise UsageError(
             f"{out} holds a run of all stages in turn; go on with it without --parallel stages, "
             "or choose another --out"
@@ -87,4 +88,4 @@ def _is_finished(run: Path) -> bool:
     latest = run / "checkpoints" / "latest"
     if not latest.exists():
         return False
-    return resume.is_finished(read_state(latest), load_config(run / resume.RECIPE_FILE, Recipe))
+    return resume.is_finished(read_state(latest), load_config(run / RECIPE_FILE, Recipe))

@@ -158,9 +158,10 @@ def fault(path: Path) -> str | None:
     file = path / MANIFEST
     try:
         manifest = json.loads(read_regular(file))
-        if manifest["format"] != _FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if found != _FORMAT:
             raise CalotypeError(
-                f"got {file} of format {manifest['format']!r:.20}; expected {_FORMAT}: go on "
+                f"got {file} of format {found!r:.20}; expected {_FORMAT}: go on "
                 "with the version of calotype that wrote it"
             )
         for name, entry in manifest["files"].items():
@@ -200,12 +201,19 @@ def set_damaged_aside(path: Path) -> Path:
     return place
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoints with a manifest, newest (most pictures) first."""
+def checkpoints(folder: Path, *, whole: bool = True) -> list[Path]:
+    """All checkpoints, newest (most images) first.
+
+    Args:
+        folder: RUN/checkpoints.
+        whole: those with a manifest alone; else also those that have lost it.
+    """
     found = [
         path
         for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.name.isdecimal() and not path.is_symlink() and (path / MANIFEST).is_file()
+        if path.name.isdecimal()
+        and not path.is_symlink()
+        and ((path / MANIFEST).is_file() or (not whole and (path / "state.json").is_file()))
     ]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 

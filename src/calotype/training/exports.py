@@ -9,23 +9,24 @@ there after a resume is what an uninterrupted run would have written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 from calotype.training.posthoc_ema import FOLDER as EMA_FOLDER
 
 LORA_FOLDER = "lora"
 EXPORT_FOLDERS = (EMA_FOLDER, LORA_FOLDER)
+_AVERAGE = re.compile(r"(\d{1,15})-\d\.\d{3}\.safetensors")
+_LORA = re.compile(r"(\d{1,15})-\w+\.safetensors", re.ASCII)
 
 
-def cut_back_exports(run: Path, images: int) -> None:
-    """Remove what was written after `images` pictures over all stages."""
-    for path in _exports(run):
-        number = path.stem.partition("-")[0]
-        if number.isdecimal() and int(number) > images:
-            path.unlink()
+def cut_back_exports(run: Path, images: int, *, last: int) -> None:
+    """Remove what the run wrote after `images` images over all stages; it has `last` in all.
 
-
-def _exports(run: Path) -> Iterator[Path]:
-    for name in EXPORT_FOLDERS:
-        yield from (run / name).glob("*.safetensors")
+    Files of other names than its own, or of more images than it has, are not its.
+    """
+    for folder, own in ((EMA_FOLDER, _AVERAGE), (LORA_FOLDER, _LORA)):
+        for path in (run / folder).glob("*.safetensors"):
+            name = own.fullmatch(path.name)
+            if name is not None and images < int(name[1]) <= last:
+                path.unlink()

@@ -23,6 +23,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: another trainer holds it, or the folder cannot be written to.
     """
+    made = not os.path.lexists(folder / LOCK_NAME)
+    foreign = {*(path.name for path in folder.iterdir()), LOCK_NAME}
     try:
         descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -38,7 +40,12 @@ def locked(folder: Path) -> Iterator[None]:
                 "another --out"
             ) from None
         _close_in_children(descriptor)
-        yield
+        try:
+            yield
+        except BaseException:
+            if made and folder.is_dir() and {path.name for path in folder.iterdir()} == foreign:
+                (folder / LOCK_NAME).unlink(missing_ok=True)  # nothing of ours has come about
+            raise
     finally:
         _held.discard(descriptor)
         os.close(descriptor)

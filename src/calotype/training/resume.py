@@ -10,18 +10,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calotype.config.recipe import Recipe, TrainConfig
 from calotype.config.typed_json import load_config, to_dict
-from calotype.errors import ConfigError, UsageError
+from calotype.errors import UsageError
 from calotype.storage.files import write_error, write_file
 from calotype.training.checkpoint import (
     DAMAGED,
@@ -29,32 +27,16 @@ from calotype.training.checkpoint import (
     fault,
     point_latest,
     read_state,
-    remove_folder,
     remove_leftovers,
     set_damaged_aside,
 )
 from calotype.training.exports import EXPORT_FOLDERS, cut_back_exports
 from calotype.training.learning_rate import decay_start
-from calotype.training.lock import LOCK_NAME
 from calotype.training.log import cut_back
+from calotype.training.run_folder import INIT_FILE, LOG_FILES, RECIPE_FILE, difference
 from calotype.training.scalars import TENSORBOARD_FOLDER as TENSORBOARD
-from calotype.training.scalars import TRACKERS_FILE, WANDB_FOLDER
 
-RECIPE_FILE = "recipe.json"
-INIT_FILE = "init.txt"
-LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
-_UNFINISHED = re.compile(r"\.(recipe\.json|init\.txt)\.\d+\.tmp")
 _FOLDERS = ("checkpoints", "finished", "grids")
-_START_FILES = (RECIPE_FILE, INIT_FILE, TRACKERS_FILE, *LOG_FILES)
-_HARMLESS = (
-    "total_images",
-    "checkpoint_images",
-    "keep_checkpoints",
-    "grid_images",
-    "validation_images",
-    "grid_captions",
-    "trackers",
-)
 Say = Callable[[str], None]
 
 
@@ -81,83 +63,6 @@ def with_options(recipe: Recipe, *, images: int | None, seed: int | None) -> Rec
     return dataclasses.replace(recipe, stages=stages)
 
 
-def clear_start(folder: Path) -> None:
-    """Make a run folder ready for a new run: what one that never took a step left is removed.
-
-    Such a run ended before its first step, e.g. because the data or the text encoder are missing.
-    Captions it has embedded stay: they are found by their encoder and text.
-
-    Raises:
-        UsageError: the folder holds anything else.
-    """
-    names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
-    ours = is_run(folder)
-    harmless = {*_START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings"}
-    begun = not ours or not names <= harmless or _logged(folder)
-    if names and begun:
-        advice = "add --resume to go on with the run in it, or choose" if ours else "choose"
-        raise UsageError(f"{folder} is not empty; {advice} another --out")
-    for name in names & {*_START_FILES} - {RECIPE_FILE}:  # that is replaced by the new one
-        (folder / name).unlink()
-    shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
-
-
-@contextmanager
-def undone_if_not_begun(folder: Path, missing: Sequence[Path]) -> Iterator[None]:
-    """Where what is done within fails before the first step, leave the folder as it was.
-
-    What has cost time stays, to be gone on with: embedded captions and drafts. So does what lay
-    there before.
-
-    Args:
-        folder: of the run, which is locked.
-        missing: it and its parents, as far as they were made for this run; innermost first.
-    """
-    held = [path.name for path in folder.iterdir() if path.name != LOCK_NAME]
-    try:
-        yield
-    except BaseException:
-        names = {path.name for path in folder.iterdir()}
-        if not held and names <= {*_START_FILES, TENSORBOARD, LOCK_NAME} and not _logged(folder):
-            for name in names - {TENSORBOARD}:
-                (folder / name).unlink()
-            shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
-            with suppress(OSError):  # somebody has put something there
-                for path in missing:
-                    path.rmdir()
-        raise
-
-
-def _logged(folder: Path) -> bool:
-    logs = (folder / name for name in LOG_FILES)
-    return any(path.is_file() and path.stat().st_size > 0 for path in logs)
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run: it has a recipe.json, and that is one of ours."""
-    path = folder / RECIPE_FILE
-    try:
-        return path.is_file() and bool(load_config(path, Recipe).stages)
-    except ConfigError:
-        return False
-
-
-def check_run(folder: Path) -> None:
-    """Refuse to resume where there is no run, unless there is nothing at all.
-
-    Raises:
-        UsageError: the folder holds something, but no recipe.json of a run.
-    """
-    names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
-    # A run that was killed while it wrote its recipe has that under a temporary name.
-    empty = all(_UNFINISHED.fullmatch(name) for name in names)
-    if not empty and not is_run(folder):
-        raise UsageError(
-            f"got --resume for {folder}, which is no run: it has no {RECIPE_FILE} of a recipe; "
-            "expected the folder of a run: choose another --out"
-        )
-
-
 def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Recipe:
     """The recipe to resume with: what was recorded settles what was not asked for.
 
@@ -179,10 +84,10 @@ def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Reci
             for new, old in zip(recipe.stages, recorded.stages, strict=True)
         )
         recipe = dataclasses.replace(recipe, stages=stages)
-    difference = _difference(_essence(recorded), _essence(recipe), "")
-    if difference is not None:
+    changed = difference(recorded, recipe)
+    if changed is not None:
         raise UsageError(
-            f"the run in {folder} was begun with other settings ({difference}); resume it with "
+            f"the run in {folder} was begun with other settings ({changed}); resume it with "
             f"{path} as the recipe and the same options, or choose another --out"
         )
     return recipe
@@ -222,7 +127,7 @@ def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> S
     remove_leftovers(store)
     aside: list[Path] = []
     damaged = sum(1 for _ in (store / DAMAGED).iterdir()) if (store / DAMAGED).is_dir() else 0
-    for path in checkpoints(store):
+    for path in checkpoints(store, whole=False):
         problem = fault(path)
         if problem is not None:
             damaged += 1
@@ -234,12 +139,20 @@ def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> S
             continue
         state = read_state(path)
         if usable(state, recipe):
-            _go_back(folder, path, aside)
+            _go_back(folder, path, recipe, aside)
+            if aside:
+                say(
+                    f"the checkpoints after {path.name} do not fit the run as it is asked for: "
+                    f"moved to {folder / 'finished'}"
+                )
             return Start(path, state)
         _check_longer(state, recipe)
         aside.append(path)
-    if (aside or damaged) and not start_over:
+    lost = not aside and not damaged and _had_checkpoint(folder, recipe)
+    if (aside or damaged or lost) and not start_over:
         reason = "all are damaged; expected a whole one"
+        if lost:
+            reason = "they are gone, though its log says that some were written; put them back"
         if aside:
             reason = (
                 f"the newest ({aside[0].name}) does not fit; expected the length, batch size and "
@@ -251,7 +164,9 @@ def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> S
         )
     if start_over and (moved := _move_beside(folder)) is not None:
         say(f"moved the old run to {moved}")
-    _cut_back(folder, 0)  # a run that was killed before its first checkpoint has lines and sheets
+    _cut_back(
+        folder, recipe, 0
+    )  # a run that was killed before its first checkpoint has lines and sheets
     return Start(None, {})
 
 
@@ -296,29 +211,43 @@ def _check_longer(state: dict[str, Any], recipe: Recipe) -> None:
         )
 
 
-def _go_back(folder: Path, path: Path, aside: list[Path]) -> None:
+def _had_checkpoint(folder: Path, recipe: Recipe) -> bool:
+    """Whether the log goes on beyond the step before which a first checkpoint was on the disk.
+
+    A checkpoint is written while training goes on, and waited for before the next one.
+    """
+    try:
+        lines = (folder / LOG_FILES[0]).read_text("utf-8", errors="replace").splitlines()
+        images = json.loads(lines[-1])["images"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+    return isinstance(images, int) and images > 2 * recipe.stages[0].checkpoint_images
+
+
+def _go_back(folder: Path, path: Path, recipe: Recipe, aside: list[Path]) -> None:
     point_latest(folder / "checkpoints", path.name)
     _set_aside(folder, aside)
-    _cut_back(folder, int(path.name))
+    _cut_back(folder, recipe, int(path.name))
 
 
-def _cut_back(folder: Path, images: int) -> None:
-    """Take what was written after `images` pictures from the logs, sheets and exports."""
+def _cut_back(folder: Path, recipe: Recipe, images: int) -> None:
+    """Take what was written after `images` images from the logs, sheets and exports."""
     for name in LOG_FILES:
         cut_back(folder / name, images)
-    cut_back_exports(folder, images)
+    last = sum(stage.total_images for stage in recipe.stages)
+    cut_back_exports(folder, images, last=last)
     for grid in (folder / "grids").glob("*.png"):
-        if grid.stem.isdecimal() and int(grid.stem) > images:
+        if grid.stem.isdecimal() and images < int(grid.stem) <= last:
             grid.unlink()
 
 
 def _set_aside(folder: Path, aside: list[Path]) -> None:
-    """Keep the newest of the checkpoints that are left behind under RUN/finished."""
-    for number, path in enumerate(aside):
-        target = folder / "finished" / path.name
-        if number > 0 or target.exists():
-            remove_folder(path)
-            continue
+    """Move checkpoints that are left behind to RUN/finished."""
+    for path in aside:
+        target, number = folder / "finished" / path.name, 1
+        while target.exists():
+            number += 1
+            target = target.with_name(f"{path.name}-{number}")
         target.parent.mkdir(exist_ok=True)
         os.rename(path, target)
 
@@ -345,23 +274,3 @@ def _move_beside(folder: Path) -> Path | None:
     except OSError as error:
         raise write_error(place, error) from error
     return place
-
-
-def _essence(recipe: Recipe) -> list[dict[str, Any]]:
-    stages = [to_dict(stage) for stage in recipe.stages]
-    for stage in stages:
-        for name in _HARMLESS:
-            stage.pop(name)
-        stage["data"].pop("cache_bytes")
-    return stages
-
-
-def _difference(old: Any, new: Any, where: str) -> str | None:
-    """The first setting that differs, for people."""
-    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
-        pairs = [(f"{where}.{key}", old[key], new[key]) for key in old]
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
-    else:
-        return None if old == new else f"stages{where}: was {old}, got {new}"
-    return next((d for name, a, b in pairs if (d := _difference(a, b, name)) is not None), None)

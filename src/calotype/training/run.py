@@ -18,7 +18,7 @@ from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
 from calotype.runtime import Runtime, choose_runtime
 from calotype.storage.files import write_file
-from calotype.training import resume
+from calotype.training import resume, run_folder
 from calotype.training.checkpoint_manager import CheckpointManager, load_state, versions
 from calotype.training.distributed import ALONE, Group, OtherProcessFailed, open_group
 from calotype.training.guards import Guards, check_skipped
@@ -135,18 +135,18 @@ class _Run:
         for config in self.recipe.stages:
             check_batches(config, group)
         self.tasks.check(self.recipe, only_draft=options.only_draft)
+        asked = resume.with_options(self.recipe, images=options.images, seed=options.seed)
         with stop_on_signals(group) as stop, ExitStack() as stack:
             if group.is_first:
                 missing = [path for path in (out, *out.absolute().parents) if not path.exists()]
                 make_run_folder(out)
                 stack.enter_context(locked(out))
-                stack.enter_context(resume.undone_if_not_begun(out, missing))
+                stack.enter_context(run_folder.undone_if_not_begun(out, missing))
                 self._check_kind()
                 if options.resume:
-                    resume.check_run(out)
+                    run_folder.check_run(out)
                 else:
-                    resume.clear_start(out)
-            asked = resume.with_options(self.recipe, images=options.images, seed=options.seed)
+                    run_folder.clear_start(out, asked)
             self.recipe, self.init, self.begin = group.from_first(lambda: self._beginning(asked))
             return self.train(stop)
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from calotype.config.recipe import Recipe
 from calotype.training.log import JsonLines
-from calotype.training.resume import LOG_FILES, Say
+from calotype.training.resume import Say
+from calotype.training.run_folder import LOG_FILES
 from calotype.training.scalars import Scalars, open_trackers
 
 

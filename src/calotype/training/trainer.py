@@ -132,7 +132,8 @@ class Trainer:
         state.skipped, state.rewinds = skipped, rewinds + 1
         self.files.cut_back(self.job.images)
         if self._group.is_first:
-            cut_back_exports(self.files.folder, self.job.images)
+            last = self.job.offset + self.job.config.total_images
+            cut_back_exports(self.files.folder, self.job.images, last=last)
         self.files.skipped.write({**note, "images": self.job.images, "spike_at": images})
         return True
 

@@ -1,0 +1,151 @@
+"""Which folders are runs, and which may become one: nobody else's files are ever touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import load_config, to_dict
+from calotype.errors import ConfigError, UsageError
+from calotype.training.lock import LOCK_NAME
+from calotype.training.scalars import TENSORBOARD_FOLDER as TENSORBOARD
+from calotype.training.scalars import TRACKERS_FILE, WANDB_FOLDER
+
+RECIPE_FILE = "recipe.json"
+INIT_FILE = "init.txt"
+LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
+_UNFINISHED = re.compile(r"\.(recipe\.json|init\.txt)\.\d+\.tmp")
+START_FILES = (RECIPE_FILE, INIT_FILE, TRACKERS_FILE, *LOG_FILES)
+_HARMLESS = (
+    "total_images",
+    "checkpoint_images",
+    "keep_checkpoints",
+    "grid_images",
+    "validation_images",
+    "grid_captions",
+    "trackers",
+)
+
+
+def clear_start(folder: Path, recipe: Recipe) -> None:
+    """Make a run folder ready for a new run: what one that never took a step left is removed.
+
+    Such a run ended before its first step, e.g. because the data or the text encoder are missing.
+    Captions it has embedded stay: they are found by their encoder and text.
+
+    Args:
+        folder: of the run.
+        recipe: that is asked for.
+
+    Raises:
+        UsageError: the folder holds anything else, or a run of another recipe.
+    """
+    names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
+    ours = is_run(folder)
+    harmless = {*START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings"}
+    begun = not ours or not names <= harmless or _logged(folder)
+    if names and begun:
+        advice = "add --resume to go on with the run in it, or choose" if ours else "choose"
+        raise UsageError(f"{folder} is not empty; {advice} another --out")
+    if ours and (changed := difference(load_config(folder / RECIPE_FILE, Recipe), recipe)):
+        raise UsageError(
+            f"{folder} holds the {RECIPE_FILE} of another run ({changed}); expected the same "
+            "settings, or choose another --out"
+        )
+    for name in names & {*START_FILES} - {RECIPE_FILE}:  # that is replaced by the new one
+        (folder / name).unlink()
+    _remove_events(folder)
+
+
+def _remove_events(folder: Path) -> None:
+    """Remove what a tracker wrote of a run that took no step; whatever else lies there stays."""
+    place = folder / TENSORBOARD
+    for path in place.glob("events.out.tfevents.*"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # there is more, or nothing
+        place.rmdir()
+
+
+@contextmanager
+def undone_if_not_begun(folder: Path, missing: Sequence[Path]) -> Iterator[None]:
+    """Where what is done within fails before the first step, leave the folder as it was.
+
+    What has cost time stays, to be gone on with: embedded captions and drafts. So does what lay
+    there before.
+
+    Args:
+        folder: of the run, which is locked.
+        missing: it and its parents, as far as they were made for this run; innermost first.
+    """
+    held = [path.name for path in folder.iterdir() if path.name != LOCK_NAME]
+    try:
+        yield
+    except BaseException:
+        names = {path.name for path in folder.iterdir()}
+        if not held and names <= {*START_FILES, TENSORBOARD, LOCK_NAME} and not _logged(folder):
+            for name in names - {TENSORBOARD}:
+                (folder / name).unlink()
+            _remove_events(folder)
+            with suppress(OSError):  # somebody has put something there
+                for path in missing:
+                    path.rmdir()
+        raise
+
+
+def _logged(folder: Path) -> bool:
+    logs = (folder / name for name in LOG_FILES)
+    return any(path.is_file() and path.stat().st_size > 0 for path in logs)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run: it has a recipe.json, and that is one of ours."""
+    path = folder / RECIPE_FILE
+    try:
+        return path.is_file() and bool(load_config(path, Recipe).stages)
+    except ConfigError:
+        return False
+
+
+def check_run(folder: Path) -> None:
+    """Refuse to resume where there is no run, unless there is nothing at all.
+
+    Raises:
+        UsageError: the folder holds something, but no recipe.json of a run.
+    """
+    names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
+    # A run that was killed while it wrote its recipe has that under a temporary name.
+    empty = all(_UNFINISHED.fullmatch(name) for name in names)
+    if not empty and not is_run(folder):
+        raise UsageError(
+            f"got --resume for {folder}, which is no run: it has no {RECIPE_FILE} of a recipe; "
+            "expected the folder of a run: choose another --out"
+        )
+
+
+def difference(old: Recipe, new: Recipe) -> str | None:
+    """The first setting that decides what is trained, and differs; for people."""
+    return _differs(_essence(old), _essence(new), "")
+
+
+def _essence(recipe: Recipe) -> list[dict[str, Any]]:
+    stages = [to_dict(stage) for stage in recipe.stages]
+    for stage in stages:
+        for name in _HARMLESS:
+            stage.pop(name)
+        stage["data"].pop("cache_bytes")
+    return stages
+
+
+def _differs(old: Any, new: Any, where: str) -> str | None:
+    """The first setting that differs, for people."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        pairs = [(f"{where}.{key}", old[key], new[key]) for key in old]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
+    else:
+        return None if old == new else f"stages{where}: was {old}, got {new}"
+    return next((d for name, a, b in pairs if (d := _differs(a, b, name)) is not None), None)
