@@ -70,6 +70,13 @@ def test_imports_go_one_way(path: Path) -> None:
             assert parts[1] in above, f"{room} imports {name}, which stands below it"
 
 
+def test_training_names_no_model() -> None:
+    for path in (ROOT / "training").rglob("*.py"):
+        for name in _imports(ast.parse(path.read_text())):
+            room = name.split(".")[1] if name.startswith("calotype.") else ""
+            assert room not in {"cascade", "networks", "tasks"}, f"{path.name} imports {name}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=_id)
 def test_pieces_stay_small(path: Path) -> None:
     text = path.read_text()

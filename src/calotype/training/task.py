@@ -42,7 +42,7 @@ class Inputs(Protocol):
 
 
 class Cost(Protocol):
-    """What a trained image costs against what the machine can do."""
+    """What a trained image costs against what the machine can do; it is sent to all processes."""
 
     def rates(self, images_per_second: float) -> dict[str, float]:
         """For the log; timings, all of them."""
