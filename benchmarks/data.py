@@ -1,13 +1,13 @@
-"""What preparing data costs for each picture and caption: shard, verify, embed, read.
+"""What preparing data costs for each image and caption: shard, verify, embed, read.
 
     python benchmarks/data.py DATA [--encoder minilm] [--rows 2048] [--json]
 
 DATA is anything that `calotype train --data` takes. One process works on all of it, in a temporary
 folder (TMPDIR) that needs as much room as the data: `shard_data` to Parquet shards, `verify_data`
 of those, `embed_data` of their captions in float16 and in int8 (the encoder runs for both), and
-reading every picture of the shards once, decoded, in a shuffled order. One picture goes through all
+reading every image of the shards once, decoded, in a shuffled order. One image goes through all
 of it first, so that imports are not counted. Seconds are those of the whole call divided by the
-pictures or captions; opening the data and loading the encoder are included.
+images or captions; opening the data and loading the encoder are included.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from calotype.data.verify import verify_data
 
 @dataclass(frozen=True)
 class Cost:
-    """Of each picture or caption.
+    """Of each image or caption.
 
     Args:
         work: what was done.
-        each: picture or caption.
+        each: image or caption.
         seconds: by the clock.
         processor_seconds: of all threads; on a busy machine the figure that holds.
         size: bytes on disk; None where nothing is written.
@@ -71,7 +71,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def read_everything(path: Path) -> int:
-    """Decode every picture once, in an order without state that is shuffled."""
+    """Decode every image once, in an order without state that is shuffled."""
     count = 0
     for part in parts(path):
         source = open_part(path, part)
@@ -84,12 +84,12 @@ def read_everything(path: Path) -> int:
 def measure(data: Path, folder: Path, *, encoder: str, rows: int) -> list[Cost]:
     shards = folder / "shards"
     done = Timed(lambda: shard_data(data, shards, rows=rows))
-    pictures = sum(result.rows for result in done.result)
-    costs = [done.cost("shard", "picture", pictures, folder_bytes(shards) / pictures)]
+    images = sum(result.rows for result in done.result)
+    costs = [done.cost("shard", "image", images, folder_bytes(shards) / images)]
     done = Timed(lambda: verify_data(shards))
-    costs.append(done.cost("verify", "picture", pictures, RECORD.itemsize))
+    costs.append(done.cost("verify", "image", images, RECORD.itemsize))
     done = Timed(lambda: read_everything(shards))
-    costs.append(done.cost("read, decoded, shuffled", "picture", done.result, None))
+    costs.append(done.cost("read, decoded, shuffled", "image", done.result, None))
     for precision in ("float16", "int8"):
         job = EmbedJob(encoder, folder / precision, precision)
         done = Timed(lambda job=job: embed_data(shards, job))
@@ -100,7 +100,7 @@ def measure(data: Path, folder: Path, *, encoder: str, rows: int) -> list[Cost]:
 
 
 def warm_up(folder: Path, encoder: str) -> None:
-    """All of it with one picture."""
+    """All of it with one image."""
     (folder / "one").mkdir()
     Image.new("RGB", (64, 64)).save(folder / "one" / "a.png")
     (folder / "one" / "a.txt").write_text("a black square")
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--encoder", default="minilm")
-    parser.add_argument("--rows", type=int, default=2048, help="pictures of a shard")
+    parser.add_argument("--rows", type=int, default=2048, help="images of a shard")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

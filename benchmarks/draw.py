@@ -1,4 +1,4 @@
-"""Time and memory of drawing one picture: `python benchmarks/draw.py`; see README.md beside it."""
+"""Time and memory of drawing one image: `python benchmarks/draw.py`; see README.md beside it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def measure_command(options: argparse.Namespace, size: int, repeats: int) -> dic
     seconds, peaks = [], []
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "calotype", "sample", CAPTION, "--seed", "1"]
-        command += ["--size", str(size), "-o", str(Path(folder) / "picture.png")]
+        command += ["--size", str(size), "-o", str(Path(folder) / "image.png")]
         command += ["--model", options.model] if options.model else []
         command += ["--threads", str(options.threads)] if options.threads else []
         command += ["--dtype", options.dtype] if options.dtype else []
@@ -89,7 +89,7 @@ def measure_stages(options: argparse.Namespace) -> dict[str, Any]:
         size = stage.config.resolution
         draw = _Draw(cascade, size, lowres)
         with recorded() as recording:
-            picture = draw()
+            image = draw()
         seconds = [_timed(draw) for _ in range(options.repeats)]
         alone = recording.replay(options.repeats)
         stages.append(
@@ -103,12 +103,12 @@ def measure_stages(options: argparse.Namespace) -> dict[str, Any]:
                 "gflop": recording.flops / 1e9,
             }
         )
-        lowres = picture
+        lowres = image
     return {"runtime": runtime.to_dict(), "loading": loading, "text": text, "stages": stages}
 
 
 class _Draw:
-    """Draws with one stage, from the caption or from the picture of the stage before."""
+    """Draws with one stage, from the caption or from the image of the stage before."""
 
     def __init__(self, cascade: Any, size: int, lowres: Any) -> None:
         self.cascade, self.size, self.lowres = cascade, size, lowres

@@ -133,7 +133,7 @@ class Measured:
         name: of the trainer.
         about: what its worker said of itself.
         rates: images a second, one number a round.
-        flops: of one picture, forward and backward.
+        flops: of one image, forward and backward.
         peak_bytes: the most memory its process held.
         last_loss: of the last timed step.
     """
@@ -317,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--profile", action="store_true", help="where a step goes; what was tried")
     parser.add_argument("--recipe", default=None, help="of the profile; default: emoji-64")
-    parser.add_argument("--data", type=Path, help="pictures of the profile; default: made up")
+    parser.add_argument("--data", type=Path, help="images of the profile; default: made up")
     return parser
 
 

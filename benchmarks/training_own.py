@@ -48,11 +48,11 @@ def build(task: Task) -> Trainer:
     config = recipe(task)
     mask = torch.ones(task.batch, task.tokens, dtype=torch.bool)
     batches, texts = [], {}
-    for number, (pictures, tokens) in enumerate(Examples(task).batches):
-        pictures = pictures.contiguous(memory_format=torch.channels_last)  # as batches are made
+    for number, (images, tokens) in enumerate(Examples(task).batches):
+        images = images.contiguous(memory_format=torch.channels_last)  # as batches are made
         captions = tuple(f"{number} {row}" for row in range(task.batch))
         texts[captions] = TextEmbedding(tokens=tokens, mask=mask)
-        batches.append(Batch(pictures, None, captions, captions, 0, task.batch))
+        batches.append(Batch(images, None, captions, captions, 0, task.batch))
 
     def text(captions: Sequence[str]) -> TextEmbedding:
         return texts[tuple(captions)]

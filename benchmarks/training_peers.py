@@ -7,10 +7,10 @@ of this library. TASK is a `Task` as JSON. Commands, one a line: `run N` takes N
 `memory`, `count`, `quit`; each answer is one line of JSON. Between commands it waits for input and
 uses no processor.
 
-What all trainers do: noise pictures by the cosine schedule, predict the noise, mean squared error,
+What all trainers do: noise images by the cosine schedule, predict the noise, mean squared error,
 gradients clipped to norm 1, an optimizer of the Adam family, averaged weights; text of `tokens`
-made-up token states, dropped in a tenth of the pictures where the trainer has that as an option.
-Pictures and text lie in memory ahead.
+made-up token states, dropped in a tenth of the images where the trainer has that as an option.
+Images and text lie in memory ahead.
 
 - diffusers: `UNet2DConditionModel` in the shape of DeepFloyd IF (residual blocks resample; text
   keys and values joined to self-attention), trained as its example scripts do: AdamW, `EMAModel`
@@ -60,8 +60,8 @@ class Task:
         channels: of each level, finest first; each is half as fine as the one before.
         attention: which levels attend to themselves and to the text.
         blocks: residual blocks a level, as each package counts them.
-        resolution: side of the pictures.
-        batch: pictures a step.
+        resolution: side of the images.
+        batch: images a step.
         head_dim: channels of an attention head.
         tokens: of each caption.
         text_dim: width of their states.
@@ -112,7 +112,7 @@ class Trainer:
 
 
 class Examples:
-    """Some batches of made-up pictures (B, 3, H, W) in [-1, 1] and token states (B, L, D)."""
+    """Some batches of made-up images (B, 3, H, W) in [-1, 1] and token states (B, L, D)."""
 
     def __init__(self, task: Task, *, count: int = 4) -> None:
         made = torch.Generator().manual_seed(7)
@@ -168,11 +168,11 @@ def build_diffusers(task: Task) -> Trainer:
     examples, cast = Examples(task), autocast(task)
 
     def step() -> float:
-        pictures, text = examples()
+        images, text = examples()
         kept = torch.rand(len(text), 1, 1) >= TEXT_DROPOUT
-        noise = torch.randn_like(pictures)
-        times = torch.randint(0, 1000, (len(pictures),))
-        noisy = scheduler.add_noise(pictures, noise, times)
+        noise = torch.randn_like(images)
+        times = torch.randint(0, 1000, (len(images),))
+        noisy = scheduler.add_noise(images, noise, times)
         with cast():
             predicted = unet(noisy, times, encoder_hidden_states=text * kept).sample
         loss = F.mse_loss(predicted.float(), noise)
@@ -231,9 +231,9 @@ def build_imagen(task: Task) -> Trainer:
     masks = torch.ones(task.batch, task.tokens, dtype=torch.bool)
 
     def step() -> float:
-        pictures, text = examples()
-        pictures = (pictures + 1) / 2  # it scales pictures of [0, 1] itself
-        loss = trainer(pictures, text_embeds=text, text_masks=masks, unet_number=1)
+        images, text = examples()
+        images = (images + 1) / 2  # it scales images of [0, 1] itself
+        loss = trainer(images, text_embeds=text, text_masks=masks, unet_number=1)
         trainer.update(unet_number=1)
         return float(loss)
 
@@ -332,7 +332,7 @@ def import_imagen() -> Any:
     """The package, without what training on tensors does not need, and without the network.
 
     It asks the hub for a T5 model's width when it is imported; text comes as states here, so its
-    module of text encoders is left out. Packages for pictures are left out where missing.
+    module of text encoders is left out. Packages for images are left out where missing.
     """
     encoders: Any = types.ModuleType("imagen_pytorch.t5")
     encoders.DEFAULT_T5_NAME = "none"

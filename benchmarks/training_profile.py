@@ -8,7 +8,7 @@
 - a table of changes, each against the trainer as it is, in turns: a change that makes a step
   slower is one that the trainer is right not to have.
 
-Steps are the trainer's own. Pictures and embedded captions lie in memory, except where loading
+Steps are the trainer's own. Images and embedded captions lie in memory, except where loading
 them is what is measured: there they come from a folder (PNG, or `--data`) that is decoded anew for
 every batch, and from the trainer's store of embedded captions. Between turns no thread is at work.
 """
@@ -49,7 +49,7 @@ from calotype.training.state import TrainState, new_state
 from calotype.training.step import train_step
 
 TOKENS = 12
-PICTURES = 192
+IMAGES = 192
 SIDE = 256
 KERNELS = frozenset(
     {
@@ -144,7 +144,7 @@ def recipe_name(options: argparse.Namespace) -> str:
 def read_recipe(options: argparse.Namespace) -> TrainConfig:
     """The first stage of the recipe; see `--recipe`."""
     config = load_recipe(recipe_name(options)).stages[0]
-    # Nothing decoded is kept: what a picture costs the first time is what is measured.
+    # Nothing decoded is kept: what an image costs the first time is what is measured.
     config = replace(config, data=replace(config.data, cache_bytes=0, styles=None))
     return config if options.batch is None else replace(config, batch_size=options.batch)
 
@@ -158,12 +158,12 @@ def memory_feed(config: TrainConfig, *, count: int = 4) -> Iterator[Feed]:
     ready = []
     for number in range(count):
         shape = (size, stage.resolution, stage.resolution, 3)
-        pictures = (torch.rand(shape, generator=made) * 2 - 1).permute(0, 3, 1, 2)
+        images = (torch.rand(shape, generator=made) * 2 - 1).permute(0, 3, 1, 2)
         captions = tuple(f"{number} {row}" for row in range(size))
         tokens = torch.randn(size, TOKENS, stage.network.text_dim, generator=made)
         mask = torch.ones(size, TOKENS, dtype=torch.bool)
         texts[captions] = TextEmbedding(tokens=tokens, mask=mask)
-        ready.append(Batch(pictures, None, captions, captions, 0, size))
+        ready.append(Batch(images, None, captions, captions, 0, size))
 
     def text(captions: Sequence[str]) -> TextEmbedding:
         return texts[tuple(captions)]
@@ -239,8 +239,8 @@ def changes(
         Setting("gradient norm a weight at a time", state, ready, single_clipping),
         Setting("bfloat16 (autocast)", state, ready, dtype=torch.bfloat16),
         Setting("examples loaded on the training thread", state, loading.here),
-        Setting("pictures ahead, captions on the thread (the trainer)", state, loading.pictures),
-        Setting("pictures and captions ahead", state, loading.both),
+        Setting("images ahead, captions on the thread (the trainer)", state, loading.images),
+        Setting("images and captions ahead", state, loading.both),
     ]
 
 
@@ -290,8 +290,8 @@ class Loading:
     def __init__(self, config: TrainConfig, data: Path | None, folder: Path) -> None:
         self.config = config
         if data is None:
-            data = folder / "pictures"
-            make_pictures(data)
+            data = folder / "images"
+            make_images(data)
         resolution = config.stage.resolution
         self.source: ExampleSource = open_source(data, resolution=resolution, data=config.data)
         captions = all_captions(self.source, config.data.caption_variants)
@@ -307,15 +307,15 @@ class Loading:
         made.close()
 
     @contextmanager
-    def pictures(self) -> Iterator[Feed]:
-        """As the trainer does: pictures ahead on another thread."""
+    def images(self) -> Iterator[Feed]:
+        """As the trainer does: images ahead on another thread."""
         made = self._batches(prefetch=3)
         yield ((batch, self.lookup) for batch in made)
         made.close()
 
     @contextmanager
     def both(self) -> Iterator[Feed]:
-        """Pictures and their captions ahead on another thread."""
+        """Images and their captions ahead on another thread."""
         made = self._batches(prefetch=0)
         found = prefetched(((batch, self.lookup(batch.captions)) for batch in made), 3)
         yield ((batch, _known(text)) for batch, text in found)
@@ -338,12 +338,12 @@ def _known(text: TextEmbedding) -> TextLookup:
     return lambda captions: text
 
 
-def make_pictures(folder: Path) -> None:
+def make_images(folder: Path) -> None:
     """Soft shapes on transparent ground with captions, about as large as emoji files."""
     folder.mkdir()
     row, column = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    for number in range(PICTURES):
-        angle = number / PICTURES * 6.28
+    for number in range(IMAGES):
+        angle = number / IMAGES * 6.28
         inside = (row - 0.5) ** 2 + (column - 0.5 - 0.2 * np.sin(angle)) ** 2 < 0.12
         planes = [127 + 127 * np.sin(angle * k + 6 * row + k * column) for k in range(1, 4)] + [
             255 * inside

@@ -12,8 +12,8 @@ from calotype.conditioning import Conditioning, TextEmbedding
 
 def conditioning(batch: int, length: int) -> Conditioning:
     text = TextEmbedding(torch.randn(batch, length, 4), torch.ones(batch, length).bool())
-    pictures = torch.randn(batch, 3, 8, 8)
-    return Conditioning(text, pictures, torch.rand(batch), torch.randn(batch, 4, 8, 8))
+    images = torch.randn(batch, 3, 8, 8)
+    return Conditioning(text, images, torch.rand(batch), torch.randn(batch, 4, 8, 8))
 
 
 def test_joined_batches_keep_every_row() -> None:
@@ -33,7 +33,7 @@ def test_what_only_one_of_two_batches_has_is_not_lost_in_silence(name: str) -> N
         Conditioning.cat(a, replace(a, **{name: None}))
 
 
-def test_dropping_captions_leaves_pictures_alone() -> None:
+def test_dropping_captions_leaves_images_alone() -> None:
     a = conditioning(2, 3)
     dropped = a.drop_text(torch.tensor([False, True]))
     assert dropped.text is not None and a.text is not None

@@ -1,8 +1,8 @@
-"""Draw the worked example's pictures: a teapot robot, which is in no emoji set, six times.
+"""Draw the worked example's images: a teapot robot, which is in no emoji set, six times.
 
     python docs/examples/draw_mascot.py FOLDER
 
-Every picture is an SVG composed here of a few shapes in flat colours, rendered at 1024 pixels on
+Every image is an SVG composed here of a few shapes in flat colours, rendered at 1024 pixels on
 transparency, with its caption in a text file beside it. Needs the extra `data`.
 """
 
@@ -58,7 +58,7 @@ _TEA_POURED = _ring("M3.4 20 Q1.9 26 2.1 34", _TEA, 2.0)
 
 @dataclass(frozen=True)
 class Pose:
-    """One picture.
+    """One image.
 
     Args:
         caption: what it shows; the style is added.
@@ -102,7 +102,7 @@ POSES = (
 
 
 def draw(pose: Pose, path: Path) -> None:
-    """Write a picture as PNG, with 8 bits a channel and transparency, and its caption beside it."""
+    """Write an image as PNG, with 8 bits a channel and transparency, and its caption beside it."""
     import pyvips
 
     image = pyvips.Image.svgload_buffer(pose.svg.encode())

@@ -1,4 +1,4 @@
-"""Run the worked example of docs/finetuning.md, and draw its sheet of pictures.
+"""Run the worked example of docs/finetuning.md, and draw its sheet of images.
 
     python docs/examples/worked_example.py [--images NUMBER] [--work FOLDER] [--out FOLDER]
 
@@ -33,7 +33,7 @@ from calotype.cascade import Cascade
 from calotype.cascade.lora import Lora, LoraStack, load_lora
 from calotype.cli import run
 from calotype.data.batches import composite
-from calotype.data.pictures import decode_picture
+from calotype.data.images import decode_image
 from calotype.data.resize import area_resize
 from calotype.evaluation.sheet import Cell, draw_sheet
 from calotype.runtime import choose_runtime
@@ -42,7 +42,7 @@ DOCS = Path(__file__).resolve().parents[1]
 PAGE = DOCS / "finetuning.md"
 MASCOT = DOCS / "examples" / "mascot"
 IMAGES = 2400
-"""Pictures of the page's first training."""
+"""Images of the page's first training."""
 RUNS = ("mascot", "mascot-alone")
 """Its runs: with prior preservation, and without."""
 WEIGHTS = (0.0, 0.5, 1.0, 1.5)
@@ -60,7 +60,7 @@ NEW = (
     f"steaming {THING}, 3d render style",
     f"{THING} in love, noto style, on a pink background",
 )
-"""Captions of the thing that no picture of it had."""
+"""Captions of the thing that no image of it had."""
 SHOWN = (
     "slice of pizza, glossy gradient style",
     "rocket, 3d render style",
@@ -118,39 +118,39 @@ class Painter:
     def draw(
         self, captions: Sequence[str], lora: Lora | None = None, weight: float = 1.0
     ) -> Tensor:
-        """One picture a caption, (B, 3, 64, 64)."""
+        """One image a caption, (B, 3, 64, 64)."""
         if lora is not None:
             self._stack.add(lora, weight)
         sample = self._cascade.sample(captions, seeds=[SEED] * len(captions), stop_at=64)
         self._stack.clear()
         return sample.images[0]
 
-    def enlarge(self, pictures: Tensor, captions: Sequence[str]) -> Tensor:
+    def enlarge(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         """(B, 3, 64, 64) -> (B, 3, 256, 256)."""
         seeds = [SEED] * len(captions)
-        return self._cascade.upscale(pictures, captions, seeds=seeds, stop_at=256).images[-1]
+        return self._cascade.upscale(images, captions, seeds=seeds, stop_at=256).images[-1]
 
 
 @dataclass(frozen=True)
 class Mascot:
-    """The training pictures on white, (B, 3, 256, 256), and their captions."""
+    """The training images on white, (B, 3, 256, 256), and their captions."""
 
-    pictures: Tensor
+    images: Tensor
     captions: tuple[str, ...]
 
     @classmethod
     def read(cls) -> Mascot:
         """Those of the folder, in the order of their names."""
         names = sorted(MASCOT.glob("*.png"))
-        pixels = np.stack([decode_picture(name.read_bytes()) for name in names])
+        pixels = np.stack([decode_image(name.read_bytes()) for name in names])
         white = np.full((len(names), 3), 255, np.float32)
-        pictures = torch.from_numpy(composite(pixels, white)).permute(0, 3, 1, 2)
+        images = torch.from_numpy(composite(pixels, white)).permute(0, 3, 1, 2)
         texts = [name.with_suffix(".txt").read_text("utf-8").strip() for name in names]
-        return cls(area_resize(pictures, 256), tuple(texts))
+        return cls(area_resize(images, 256), tuple(texts))
 
 
 def error(a: Tensor, b: Tensor) -> float:
-    """Mean squared difference of pictures in [-1, 1]."""
+    """Mean squared difference of images in [-1, 1]."""
     return float((a - b).double().square().mean())
 
 
@@ -180,7 +180,7 @@ def draw_all(painter: Painter, loras: Mapping[str, Lora]) -> Results:
 class Shown:
     """A drawing on the sheet: (3, 64, 64), the caption it was drawn of, what is printed below."""
 
-    picture: Tensor
+    image: Tensor
     caption: str
     label: str
 
@@ -188,17 +188,17 @@ class Shown:
 def shown(results: Results) -> Iterator[Shown]:
     """The drawings of the sheet, six in a row."""
     captions = results.mascot.captions
-    for picture, caption in zip(results.by_weight[1.0], captions, strict=True):
-        yield Shown(picture, caption, f"drawn: {_short(caption)}")
+    for image, caption in zip(results.by_weight[1.0], captions, strict=True):
+        yield Shown(image, caption, f"drawn: {_short(caption)}")
     plain = captions.index(f"{THING}, {STYLE}")
     for weight, drawn in results.by_weight.items():
         yield Shown(drawn[plain], captions[plain], f"{THING}, LoRA at {weight:g}")
-    for picture, caption in zip(results.new, NEW, strict=True):
-        yield Shown(picture, caption, caption)
+    for image, caption in zip(results.new, NEW, strict=True):
+        yield Shown(image, caption, caption)
     labels = {"": "without LoRA", RUNS[0]: "LoRA", RUNS[1]: "LoRA, nothing preserved"}
     for name, label in labels.items():
-        for picture, caption in zip(results.others[name], SHOWN, strict=False):
-            yield Shown(picture, caption, f"{_short(caption)}, {label}")
+        for image, caption in zip(results.others[name], SHOWN, strict=False):
+            yield Shown(image, caption, f"{_short(caption)}, {label}")
 
 
 def _short(caption: str) -> str:
@@ -206,17 +206,15 @@ def _short(caption: str) -> str:
 
 
 def draw_cells(painter: Painter, results: Results) -> list[Cell]:
-    """The sheet: the training pictures, and the drawings enlarged."""
+    """The sheet: the training images, and the drawings enlarged."""
     mascot, drawings = results.mascot, list(shown(results))
     cells = [
-        Cell((picture,), f"training: {_short(caption)}")
-        for picture, caption in zip(mascot.pictures, mascot.captions, strict=True)
+        Cell((image,), f"training: {_short(caption)}")
+        for image, caption in zip(mascot.images, mascot.captions, strict=True)
     ]
-    pictures = torch.stack([one.picture for one in drawings])
-    large = painter.enlarge(pictures, [one.caption for one in drawings])
-    return cells + [
-        Cell((picture,), one.label) for picture, one in zip(large, drawings, strict=True)
-    ]
+    images = torch.stack([one.image for one in drawings])
+    large = painter.enlarge(images, [one.caption for one in drawings])
+    return cells + [Cell((image,), one.label) for image, one in zip(large, drawings, strict=True)]
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
@@ -233,11 +231,11 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
 def numbers(results: Results, seconds: Mapping[str, float]) -> str:
     """The measured numbers, as Markdown."""
     plain = results.others[""]
-    goal = area_resize(results.mascot.pictures, plain.shape[-1])
-    lines = ["", "| LoRA at | mean squared error to the six pictures |", "|---|---|"]
+    goal = area_resize(results.mascot.images, plain.shape[-1])
+    lines = ["", "| LoRA at | mean squared error to the six images |", "|---|---|"]
     for weight, drawn in results.by_weight.items():
         lines.append(f"| {weight:g} | {error(drawn, goal):.3f} |")
-    lines += ["", "| run | pictures seen | seconds | pictures/s | change of other things |"]
+    lines += ["", "| run | images seen | seconds | images/s | change of other things |"]
     lines.append("|---|---|---|---|---|")
     for name in RUNS:
         log = [json.loads(line) for line in Path(name, "log.jsonl").read_text().splitlines()]
@@ -272,7 +270,7 @@ def run_all(images: int) -> tuple[Image.Image, str]:
 def main(arguments: Sequence[str]) -> int:
     """Run all and write the sheet and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=IMAGES, help="pictures of the training")
+    parser.add_argument("--images", type=int, default=IMAGES, help="images of the training")
     parser.add_argument("--work", type=Path, help="new folder for the runs, kept")
     parser.add_argument("--out", type=Path, help="write here instead of into docs")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""calotype turns text into pictures with cascades of pixel-space diffusion models.
+"""calotype turns text into images with cascades of pixel-space diffusion models.
 
 Public names only, and each is imported when it is first asked for: `import calotype` loads no
 torch, touches no network and reads no weights.

@@ -1,4 +1,4 @@
-"""What a network is told beside the noisy picture: text, low-resolution picture, its noise.
+"""What a network is told beside the noisy image: text, low-resolution image, its noise.
 
 These records stand between the text encoders, the data and the networks; they hold tensors and
 know nothing of where these came from.
@@ -78,11 +78,11 @@ class Conditioning:
 
     Args:
         text: caption embeddings, or None for a network without text.
-        lowres: low-resolution pictures, enlarged to the stage's resolution and noised,
+        lowres: low-resolution images, enlarged to the stage's resolution and noised,
             (B, 3, H, W) in about [-1, 1]; None for a base stage.
         aug_level: how much `lowres` was noised, (B,) in [0, 1]; None for a base stage.
         extra: further channels of the input that some networks take, (B, C, H, W): for
-            inpainting, the known picture times its mask, then the mask (1 = known).
+            inpainting, the known image times its mask, then the mask (1 = known).
         draft: image that a regression made of the caption, (B, 3, h, w) in about [-1, 1], for
             networks that are conditioned on one; None = these make it themselves.
     """
@@ -100,7 +100,7 @@ class Conditioning:
         return replace(self, text=self.text.drop(keep), draft=None)
 
     def without_text(self) -> Conditioning:
-        """The same pictures with the null caption: the other half of guidance."""
+        """The same images with the null caption: the other half of guidance."""
         if self.text is None:
             return self
         return self.drop_text(torch.zeros(len(self.text), dtype=torch.bool))

@@ -51,7 +51,7 @@ class Runtime:
     def apply(self, stages: Iterable[Any], prior: nn.Module | None = None) -> None:
         """Set the threads, move the stages and the prior, choose the number type of each stage.
 
-        A base stays in float32 unless the type was asked for: its picture decides all others, and
+        A base stays in float32 unless the type was asked for: its image decides all others, and
         in bfloat16 it would differ visibly between batch sizes.
         """
         torch.set_num_threads(self.threads)
@@ -64,7 +64,7 @@ class Runtime:
             stage.compute_dtype = torch.float32 if keep else DTYPES[self.dtype]
 
     def to_dict(self) -> dict[str, Any]:
-        """What pictures and checkpoints store."""
+        """What images and checkpoints store."""
         return {"device": self.device, "dtype": self.dtype, "threads": self.threads}
 
 

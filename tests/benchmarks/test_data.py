@@ -21,7 +21,7 @@ def bench():
     del sys.modules["bench_data"]
 
 
-def test_costs_are_of_each_picture(bench, tmp_path):
+def test_costs_are_of_each_image(bench, tmp_path):
     data, work = tmp_path / "data", tmp_path / "work"
     data.mkdir()
     sizes = []
@@ -31,7 +31,7 @@ def test_costs_are_of_each_picture(bench, tmp_path):
         (data / f"{number}.txt").write_text(f"caption {number % 4}")
         sizes.append((data / f"{number}.png").stat().st_size)
     costs = {c.work: c for c in bench.measure(data, work, encoder="bytes:64", rows=3)}
-    assert [c.each for c in costs.values()] == ["picture"] * 3 + ["caption"] * 2
+    assert [c.each for c in costs.values()] == ["image"] * 3 + ["caption"] * 2
     assert np.mean(sizes) < costs["shard"].size < np.mean(sizes) + 2000
     assert costs["verify"].size == 24
     # "caption 1" is nine bytes, each a token of 64 channels; then key and offset.

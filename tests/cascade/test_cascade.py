@@ -26,7 +26,7 @@ def test_shapes_ranges_and_seeds(cascade):
     assert [tuple(x.shape) for x in result.images] == [(3, 3, s, s) for s in (8, 16, 32)]
     assert all(x.abs().max() <= 1 and x.dtype == torch.float32 for x in result.images)
     assert result.seeds == (1, 2, 3)
-    assert [picture.size for picture in result.pil()] == [(32, 32)] * 3
+    assert [image.size for image in result.pil()] == [(32, 32)] * 3
 
 
 def test_equal_calls_are_bit_equal_and_seeds_and_captions_matter(cascade):
@@ -39,7 +39,7 @@ def test_equal_calls_are_bit_equal_and_seeds_and_captions_matter(cascade):
     assert (other_caption[0][0] - first[0][0]).abs().mean() > 1e-4
 
 
-def test_a_picture_is_the_same_alone_and_in_any_batch(cascade):
+def test_a_image_is_the_same_alone_and_in_any_batch(cascade):
     together = drawn(cascade)
     in_parts = drawn(cascade, max_batch=2)
     for row in range(3):
@@ -227,10 +227,10 @@ def test_sizes_to_upscale_are_the_smallest_that_fit(source, resolution):
     assert padded_lowres_size((side, side + 1), [Stage(config)]) == (side, fits[1])
 
 
-def test_wrong_pictures_to_upscale(cascade):
+def test_wrong_images_to_upscale(cascade):
     for lowres, message in [
         (torch.zeros(3, 8, 8), "shape"),
-        (torch.zeros(2, 3, 8, 8), "2 pictures and 1"),
+        (torch.zeros(2, 3, 8, 8), "2 images and 1"),
         (torch.full((1, 3, 8, 8), 2.0), "outside"),
         (torch.full((1, 3, 8, 8), float("nan")), "outside"),
         (torch.zeros(1, 3, 4096, 4096), "at most"),

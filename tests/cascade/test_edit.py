@@ -39,23 +39,23 @@ def test_edits_are_cut_with_their_batch():
 
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_inpaint_keeps_the_known_half_and_draws_the_other(cascade, repeats):
-    picture = cascade.sample(["a", "b", "c"], seeds=[1, 2, 3]).images[-1]
+    image = cascade.sample(["a", "b", "c"], seeds=[1, 2, 3]).images[-1]
     mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     mask[..., :16] = True
     calls = {"seeds": [7, 8, 9], "resampling": Resampling(jump=1, repeats=repeats)}
-    result = inpaint(cascade, picture, mask, ["d"] * 3, max_batch=2, **calls)
+    result = inpaint(cascade, image, mask, ["d"] * 3, max_batch=2, **calls)
     final = result.images[-1]
-    torch.testing.assert_close(final[..., :16], picture[..., :16], atol=1e-5, rtol=0)
-    assert (final[..., 16:] - picture[..., 16:]).abs().mean() > 1e-2
-    # The small stage knows what the picture's averages are.
-    small = torch.nn.functional.adaptive_avg_pool2d(picture, 8)
+    torch.testing.assert_close(final[..., :16], image[..., :16], atol=1e-5, rtol=0)
+    assert (final[..., 16:] - image[..., 16:]).abs().mean() > 1e-2
+    # The small stage knows what the image's averages are.
+    small = torch.nn.functional.adaptive_avg_pool2d(image, 8)
     torch.testing.assert_close(result.images[0][..., :4], small[..., :4], atol=1e-5, rtol=0)
 
 
 def test_resampling_walks_further(cascade):
-    picture, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    image, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     mask[..., :4] = True
-    arguments = (cascade, picture, mask, ["x"])
+    arguments = (cascade, image, mask, ["x"])
     once = inpaint(*arguments, seeds=[1], stop_at=8).images[0]
     twice = inpaint(*arguments, seeds=[1], stop_at=8, resampling=Resampling(2, 2)).images[0]
     assert not torch.equal(once, twice)
@@ -68,33 +68,33 @@ def test_an_edit_may_change_the_levels_that_are_walked(cascade):
 
 
 def test_image_to_image_stays_nearer_the_weaker_it_is(cascade):
-    picture = cascade.sample(["a fox"], seeds=[1]).images[-1]
-    small = torch.nn.functional.adaptive_avg_pool2d(picture, 8)
+    image = cascade.sample(["a fox"], seeds=[1]).images[-1]
+    small = torch.nn.functional.adaptive_avg_pool2d(image, 8)
     distances = []
     for strength in (0.02, 0.5, 1.0):
-        result = image_to_image(cascade, picture, ["pizza"], strength=strength, seeds=[5])
+        result = image_to_image(cascade, image, ["pizza"], strength=strength, seeds=[5])
         distances.append(float((result.images[0] - small).square().mean()))
     assert distances == sorted(distances)
     assert distances[0] < 0.1 * distances[2]
 
 
 def test_wrong_edits_are_refused(cascade):
-    picture, mask = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    image, mask = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     with pytest.raises(UsageError, match="of bool"):
-        inpaint(cascade, picture, mask.float(), ["x"], seeds=[1])
+        inpaint(cascade, image, mask.float(), ["x"], seeds=[1])
     with pytest.raises(UsageError, match="of bool"):
-        inpaint(cascade, picture, mask[..., :8], ["x"], seeds=[1])
+        inpaint(cascade, image, mask[..., :8], ["x"], seeds=[1])
     with pytest.raises(UsageError, match="multiples"):
-        inpaint(cascade, picture[..., :31], mask[..., :31], ["x"], seeds=[1])
+        inpaint(cascade, image[..., :31], mask[..., :31], ["x"], seeds=[1])
     with pytest.raises(UsageError, match="2 rows"):
         inpaint(
             cascade,
-            picture.expand(2, -1, -1, -1),
+            image.expand(2, -1, -1, -1),
             mask.expand(2, -1, -1, -1),
             ["x"] * 3,
             seeds=[1, 2, 3],
         )
     with pytest.raises(UsageError, match="strength"):
-        image_to_image(cascade, picture, ["x"], strength=0, seeds=[1])
+        image_to_image(cascade, image, ["x"], strength=0, seeds=[1])
     with pytest.raises(UsageError, match="strength"):
-        image_to_image(cascade, picture, ["x"], strength=float("nan"), seeds=[1])
+        image_to_image(cascade, image, ["x"], strength=float("nan"), seeds=[1])

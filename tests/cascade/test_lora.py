@@ -69,19 +69,19 @@ def test_a_file_comes_back(loras, tmp_path):
     assert path.read_bytes() == first
 
 
-def test_merged_or_not_the_pictures_are_the_same(own, cascade, loras):
+def test_merged_or_not_the_images_are_the_same(own, cascade, loras):
     plain, weights = _draw(cascade), (1.0, -0.4, 0.7, 0.2)
-    pictures = []
+    images = []
     for merged in (True, False):
         stack = LoraStack(own.stages, merged=merged)
         for lora, weight in zip(loras, weights, strict=True):
             stack.add(lora, weight)
-        pictures.append(_draw(own))
+        images.append(_draw(own))
         stack.clear()
-    for one, other, without in zip(*pictures, plain, strict=True):
+    for one, other, without in zip(*images, plain, strict=True):
         assert (one - other).abs().max() < 1e-4
         assert (one - without).abs().max() > 1e-2
-    cond_free = [a.double() - b.double() for a, b in zip(*pictures, strict=True)]
+    cond_free = [a.double() - b.double() for a, b in zip(*images, strict=True)]
     assert max(float(d.abs().mean()) for d in cond_free) < 1e-5
 
 

@@ -1,6 +1,6 @@
 """Devices that are not here: a pretended one refuses float64 and to be mixed with the CPU.
 
-It computes on the CPU, so that pictures must be those of the CPU.
+It computes on the CPU, so that images must be those of the CPU.
 """
 
 from copy import deepcopy
@@ -89,7 +89,7 @@ def move(module):
     ],
     ids=lambda sampling: sampling.sampler,
 )
-def test_draws_the_same_pictures(cascade, sampling):
+def test_draws_the_same_images(cascade, sampling):
     drawn = []
     for place in (lambda stage: stage, move):
         moved = Cascade("bytes:16", [place(deepcopy(stage)) for stage in cascade.stages[:2]])

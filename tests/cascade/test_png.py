@@ -26,10 +26,10 @@ def test_pixels_and_recipe_come_back(tmp_path):
     path = tmp_path / "a.png"
     write_png(path, PIXELS, RECIPE)
     assert read_recipe(path) == RECIPE
-    with Image.open(path) as picture:
-        assert np.array_equal(np.asarray(picture), PIXELS)
-        assert json.loads(picture.text["calotype"]) == RECIPE
-        parameters = picture.text["parameters"].splitlines()
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(image), PIXELS)
+        assert json.loads(image.text["calotype"]) == RECIPE
+        parameters = image.text["parameters"].splitlines()
     assert parameters[0] == "a fox"
     assert parameters[1] == "Negative prompt: blur"
     assert parameters[2].startswith("Steps: 4, Sampler: ddim, CFG scale: None, Seed: 7, Size: 9x6")
@@ -46,9 +46,9 @@ def test_any_caption_is_kept_and_other_readers_still_open_the_file(tmp_path, cap
     write_png(path, PIXELS, {**RECIPE, "caption": caption})
     got = read_recipe(path)["caption"]
     assert got == caption or (len(caption) > 10**6 and got == caption[:1_000_000])
-    with Image.open(path) as picture:
-        picture.load()
-        assert "Steps: 4" in picture.text["parameters"]
+    with Image.open(path) as image:
+        image.load()
+        assert "Steps: 4" in image.text["parameters"]
 
 
 def test_no_recipe_no_png_no_file(tmp_path):
@@ -99,5 +99,5 @@ def test_parameters_survive_an_odd_recipe():
 
 
 def test_recipe_less_bytes_are_a_plain_png():
-    with Image.open(io.BytesIO(encode_png(PIXELS))) as picture:
-        assert picture.size == (9, 6) and picture.info == {}
+    with Image.open(io.BytesIO(encode_png(PIXELS))) as image:
+        assert image.size == (9, 6) and image.info == {}

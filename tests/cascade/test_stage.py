@@ -1,4 +1,4 @@
-"""The stage's border: with an exact network inside, exact pictures come out."""
+"""The stage's border: with an exact network inside, exact images come out."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def captions(batch: int) -> TextEmbedding:
 
 @pytest.mark.parametrize("parametrization", ["eps", "v", "x"])
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "heun", "ddpm"])
-def test_draws_pictures_of_the_right_spread(parametrization: str, sampler: str) -> None:
+def test_draws_images_of_the_right_spread(parametrization: str, sampler: str) -> None:
     stage = exact_stage(parametrization=parametrization)
     sampling = SamplingConfig(
         steps=64,
@@ -76,7 +76,7 @@ def test_draws_pictures_of_the_right_spread(parametrization: str, sampler: str) 
 
 
 @pytest.mark.parametrize("aug_level", [0.0, 0.3, 1.0])
-def test_residual_stage_draws_around_the_low_resolution_picture(aug_level: float) -> None:
+def test_residual_stage_draws_around_the_low_resolution_image(aug_level: float) -> None:
     stage = exact_stage(network=FINE, lowres_resolution=4, residual=True, parametrization="v")
     noise = PerSampleNoise(range(8))
     lowres = torch.rand(8, 3, 4, 4) - 0.5
@@ -88,7 +88,7 @@ def test_residual_stage_draws_around_the_low_resolution_picture(aug_level: float
     drawn = stage.sample(cond, None, noise, size=(16, 16), sampling=sampling)
     if aug_level == 0:
         assert (drawn - cond.lowres).std().item() == pytest.approx(STD, rel=0.1)
-    if aug_level == 1:  # nothing known: whole pictures of spread sqrt(0.3^2 + 0.6^2), clipped
+    if aug_level == 1:  # nothing known: whole images of spread sqrt(0.3^2 + 0.6^2), clipped
         assert drawn.std().item() == pytest.approx(math.hypot(STD, 0.6), rel=0.15)
 
 
@@ -102,7 +102,7 @@ def test_loss_is_that_of_the_inner_diffusion() -> None:
     torch.testing.assert_close(loss, v.square().flatten(1).mean(1).float(), rtol=1e-5, atol=1e-6)
 
 
-def test_denoiser_sees_pictures_whatever_the_border() -> None:
+def test_denoiser_sees_images_whatever_the_border() -> None:
     """With x ~ N(0, std^2) the best estimate has a closed form, with no trace of the inside."""
     stage = exact_stage(parametrization="eps")
     x, eps = STD * torch.randn(4, 3, 16, 16), torch.randn(4, 3, 16, 16)

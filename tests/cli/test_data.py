@@ -15,8 +15,8 @@ from calotype.text.store import open_store
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    root = tmp_path / "pictures"
+def images(tmp_path):
+    root = tmp_path / "images"
     root.mkdir()
     for number in range(8):
         pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -26,11 +26,11 @@ def pictures(tmp_path):
     return root
 
 
-def test_shard_then_verify_then_embed(command, pictures, tmp_path):
-    words = ("data", "shard", "pictures", "--out", "shards", "--rows", "3", "--processes", "1")
+def test_shard_then_verify_then_embed(command, images, tmp_path):
+    words = ("data", "shard", "images", "--out", "shards", "--rows", "3", "--processes", "1")
     code, out, err = command(*words)
     assert (code, err) == (0, "")
-    assert "8  pictures in shards" in out
+    assert "8  images in shards" in out
     assert "3  shards, 0 of them there already" in out
     assert "broken.png: empty file (0 bytes)" in out
     assert "3  shards, 3 of them there already" in command(*words)[1]
@@ -52,10 +52,10 @@ def test_shard_then_verify_then_embed(command, pictures, tmp_path):
     assert open_store(tmp_path / "elsewhere").card.precision == "int8"
 
 
-def test_verify_names_what_is_wrong(command, pictures, tmp_path):
-    (pictures / "0.txt").write_bytes(b"B\xe4r")
-    (pictures / "1.txt").unlink()
-    words = ("data", "verify", "pictures", "--processes", "1")
+def test_verify_names_what_is_wrong(command, images, tmp_path):
+    (images / "0.txt").write_bytes(b"B\xe4r")
+    (images / "1.txt").unlink()
+    words = ("data", "verify", "images", "--processes", "1")
     code, out, _ = command(*words, "--out", "report.json")
     assert code == 0
     assert "9  examples, 8 usable" in out
@@ -63,26 +63,26 @@ def test_verify_names_what_is_wrong(command, pictures, tmp_path):
     assert "2  without a caption" in out
     assert "1  with a faulty caption, mended or left out\n           0.png" in out
     assert json.loads((tmp_path / "report.json").read_text())["parts"][""]["broken"]
-    assert json.loads(command(*words, "--json")[1])["data"] == "pictures"
+    assert json.loads(command(*words, "--json")[1])["data"] == "images"
 
 
 def never(*_, **__):
     raise AssertionError("the work was begun")
 
 
-@pytest.mark.parametrize("words", [["verify", "pictures", "--out"], ["stats", "pictures", "-o"]])
+@pytest.mark.parametrize("words", [["verify", "images", "--out"], ["stats", "images", "-o"]])
 @pytest.mark.parametrize("out", ["no/such/file", ".", "pipe"])
-def test_7_outputs_are_checked_before_the_work(command, pictures, monkeypatch, words, out):
+def test_7_outputs_are_checked_before_the_work(command, images, monkeypatch, words, out):
     monkeypatch.setattr("calotype.data.verify.open_for_work", never)
-    os.mkfifo(pictures.parent / "pipe")
+    os.mkfifo(images.parent / "pipe")
     code, _, err = command("data", *words, out, "--processes", "1")
     assert (code, err.count("\n")) == (2, 1)
-    assert (pictures.parent / "pipe").is_fifo()  # a device would be gone for everybody
+    assert (images.parent / "pipe").is_fifo()  # a device would be gone for everybody
 
 
-@pytest.mark.parametrize("words", [["verify", "pictures", "--out"], ["stats", "pictures", "-o"]])
-def test_7_a_full_disk_leaves_what_was_there(command, pictures, monkeypatch, words):
-    old = pictures.parent / "report"
+@pytest.mark.parametrize("words", [["verify", "images", "--out"], ["stats", "images", "-o"]])
+def test_7_a_full_disk_leaves_what_was_there(command, images, monkeypatch, words):
+    old = images.parent / "report"
     old.write_text("of yesterday")
 
     def full(*_):
@@ -93,12 +93,12 @@ def test_7_a_full_disk_leaves_what_was_there(command, pictures, monkeypatch, wor
     assert (code, err.count("\n")) == (1, 1)
     assert "cannot write report: No space left on device" in err
     assert old.read_text() == "of yesterday"
-    assert sorted(p.name for p in pictures.parent.iterdir()) == ["pictures", "report"]
+    assert sorted(p.name for p in images.parent.iterdir()) == ["images", "report"]
 
 
-def test_10_the_printed_count_is_what_lies_there(command, pictures, tmp_path):
-    words = ("data", "shard", "pictures", "-o", "s", "--processes", "1", "--rows")
-    assert "8  pictures in s" in command(*words, "8")[1]
+def test_10_the_printed_count_is_what_lies_there(command, images, tmp_path):
+    words = ("data", "shard", "images", "-o", "s", "--processes", "1", "--rows")
+    assert "8  images in s" in command(*words, "8")[1]
     code, _, err = command(*words, "3")
     assert (code, err.count("\n")) == (2, 1)
     assert "choose another --out, or move them away" in err
@@ -112,56 +112,56 @@ def test_35_out_is_spelled_alike(command, name):
     assert code == 0 and "-o, --out" in out
 
 
-def test_35_the_old_spelling_of_stats_goes_on_working(command, pictures, tmp_path):
-    words = ("data", "stats", "pictures", "--processes", "1", "--output", "a.svg")
+def test_35_the_old_spelling_of_stats_goes_on_working(command, images, tmp_path):
+    words = ("data", "stats", "images", "--processes", "1", "--output", "a.svg")
     assert command(*words)[:2] == (0, "a.svg\n")
 
 
-def test_35_progress_is_told_without_a_terminal(command, pictures, monkeypatch):
+def test_35_progress_is_told_without_a_terminal(command, images, monkeypatch):
     monkeypatch.setattr("calotype.cli.data.progress.LINE_SECONDS", 0.0)
-    words = ("data", "verify", "pictures", "--processes", "1")
-    assert command(*words)[2] == "pictures: 9\n"
+    words = ("data", "verify", "images", "--processes", "1")
+    assert command(*words)[2] == "images: 9\n"
     assert command(*words, "--json")[2] == ""
 
 
-def test_11_13_14_15_verify_tells_what_is_passed_over(command, pictures):
-    (pictures / "a.heic").write_bytes(b"")
-    (pictures / "backup.tar").write_bytes(b"")
-    out = command("data", "verify", "pictures", "--processes", "1")[1]
+def test_11_13_14_15_verify_tells_what_is_passed_over(command, images):
+    (images / "a.heic").write_bytes(b"")
+    (images / "backup.tar").write_bytes(b"")
+    out = command("data", "verify", "images", "--processes", "1")[1]
     assert "2  files and folders passed over\n" in out
     assert "           1 unknown file: .heic\n" in out
     assert "           1 tar: backup.tar\n" in out
 
 
-def test_stats_draw_or_print(command, pictures, tmp_path):
-    code, out, _ = command("data", "stats", "pictures", "-o", "stats.svg", "--processes", "1")
+def test_stats_draw_or_print(command, images, tmp_path):
+    code, out, _ = command("data", "stats", "images", "-o", "stats.svg", "--processes", "1")
     assert (code, out) == (0, "stats.svg\n")
     assert ET.parse(tmp_path / "stats.svg").getroot().tag.endswith("svg")
-    assert "characters of a caption" in command("data", "stats", "pictures", "--processes", "1")[1]
+    assert "characters of a caption" in command("data", "stats", "images", "--processes", "1")[1]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["verify", "none"], "does not exist"),
-        (["shard", "pictures", "--out", "pictures"], "both source and target"),
-        (["shard", "pictures", "--out", "s", "--rows", "0"], "rows=0"),
-        (["shard", "pictures", "--out", "s", "--processes", "0"], "processes=0"),
-        (["embed", "pictures", "--encoder", "minilmm"], "'minilmm'"),
-        (["embed", "pictures", "--precision", "int4"], "'int4'"),
-        (["embed", "pictures", "--encoder", "none"], "'none'"),
+        (["shard", "images", "--out", "pictures"], "both source and target"),
+        (["shard", "images", "--out", "s", "--rows", "0"], "rows=0"),
+        (["shard", "images", "--out", "s", "--processes", "0"], "processes=0"),
+        (["embed", "images", "--encoder", "minilmm"], "'minilmm'"),
+        (["embed", "images", "--precision", "int4"], "'int4'"),
+        (["embed", "images", "--encoder", "none"], "'none'"),
         (["embed", "one.parquet"], "give --out"),
-        (["embed", "pictures", "--gpus-per-worker", "0.5"], "without --ray"),
-        (["embed", "pictures", "--ray", "local", "--gpus-per-worker", "0"], "got --gpus"),
+        (["embed", "images", "--gpus-per-worker", "0.5"], "without --ray"),
+        (["embed", "images", "--ray", "local", "--gpus-per-worker", "0"], "got --gpus"),
     ],
 )
-def test_wrong_input_is_one_line(command, pictures, words, message):
+def test_wrong_input_is_one_line(command, images, words, message):
     code, out, err = command("data", *words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
 
 
-def test_a_parquet_file_without_pictures_or_captions(command, tmp_path):
+def test_a_parquet_file_without_images_or_captions(command, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow as pa
 
@@ -200,14 +200,14 @@ def test_rays_address_may_be_left_out(command, monkeypatch, words, address):
     assert calls == [("d", address)]
 
 
-def test_without_ray_the_extra_is_named(command, pictures, monkeypatch):
+def test_without_ray_the_extra_is_named(command, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    code, _, err = command("data", "verify", "pictures", "--ray", "local")
+    code, _, err = command("data", "verify", "images", "--ray", "local")
     assert (code, err.count("\n")) == (1, 1)
     assert "calotype[ray]" in err
 
 
-def test_actors_that_embed_get_their_share_of_a_gpu(command, pictures, monkeypatch):
+def test_actors_that_embed_get_their_share_of_a_gpu(command, images, monkeypatch):
     asked = {}
 
     def actor_map(items, make, **options):
@@ -216,7 +216,7 @@ def test_actors_that_embed_get_their_share_of_a_gpu(command, pictures, monkeypat
         return [make.func(here)(item) for item in items]
 
     monkeypatch.setattr("calotype.data.ray_jobs.ray_actor_map", actor_map)
-    words = ("data", "embed", "pictures", "--encoder", "bytes:8", "--processes", "3", "--ray")
+    words = ("data", "embed", "images", "--encoder", "bytes:8", "--processes", "3", "--ray")
     code, out, err = command(*words, "--gpus-per-worker", "0.25")
     assert (code, err) == (0, "")
     assert "8  embedded now" in out
@@ -224,12 +224,12 @@ def test_actors_that_embed_get_their_share_of_a_gpu(command, pictures, monkeypat
 
 
 @pytest.mark.parametrize("words", [["shard", "--out", "s"], ["embed", "--encoder", "bytes:8"]])
-def test_14_25_other_commands_tell_what_they_do_not_use(command, pictures, words):
-    (pictures / "backup.tar").write_bytes(b"")
-    (pictures / "metadata.jsonl").write_text('{"file_name": "a\\u0000.png", "text": "x"}')
-    code, _, err = command("data", *words, "pictures", "--processes", "1")
+def test_14_25_other_commands_tell_what_they_do_not_use(command, images, words):
+    (images / "backup.tar").write_bytes(b"")
+    (images / "metadata.jsonl").write_text('{"file_name": "a\\u0000.png", "text": "x"}')
+    code, _, err = command("data", *words, "images", "--processes", "1")
     assert (code, err.count("\n")) == (0, 1)
     assert "1 fault of metadata (metadata.jsonl:1 names" in err
     assert "1 tar ignored (backup.tar)" in err
-    text = command("data", "stats", "pictures", "--processes", "1")[1]
+    text = command("data", "stats", "images", "--processes", "1")[1]
     assert "1 faults of metadata, 1 files and folders passed over" in text

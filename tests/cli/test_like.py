@@ -11,12 +11,12 @@ from calotype.cascade.png import read_recipe
 
 
 def pixels(name):
-    with Image.open(name) as picture:
-        return np.asarray(picture).astype(int)
+    with Image.open(name) as image:
+        return np.asarray(image).astype(int)
 
 
 @pytest.mark.parametrize(("drawn", "wanted"), [(8, 32), (32, 8), (16, 16)])
-def test_another_size_of_the_same_picture(command, drawn, wanted):
+def test_another_size_of_the_same_image(command, drawn, wanted):
     assert command("sample", "fox", "--seed", "3", "-o", "a.png", "--size", str(drawn))[0] == 0
     code, _, err = command("sample", "--like", "a.png", "--size", str(wanted), "-o", "b.png")
     assert (code, err) == (0, "")

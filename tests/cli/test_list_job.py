@@ -50,7 +50,7 @@ def test_a_rerun_skips_what_is_there_and_fills_what_is_not(command, captions, tm
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("p-*")}
     code, out, err = command(*words)
-    assert (code, err) == (0, "calotype: 14 of 14 pictures were there already\n")
+    assert (code, err) == (0, "calotype: 14 of 14 images were there already\n")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("p-*")} == before
 
     (tmp_path / "p-3.png").unlink()
@@ -58,7 +58,7 @@ def test_a_rerun_skips_what_is_there_and_fills_what_is_not(command, captions, tm
     (tmp_path / "p-6.txt").unlink()
     half = (tmp_path / "p-9.png").read_bytes()
     (tmp_path / "p-9.png").write_bytes(half[: len(half) // 2 + 200])
-    assert command(*words)[2] == "calotype: 12 of 14 pictures were there already\n"
+    assert command(*words)[2] == "calotype: 12 of 14 images were there already\n"
     assert contents(tmp_path) == first
     assert (tmp_path / "p-3.txt").exists() and (tmp_path / "p-6.txt").exists()
 
@@ -123,7 +123,7 @@ def test_temporary_files_of_others_are_left_alone(command, captions, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_draw_the_same_pictures(command, captions, tmp_path):
+def test_processes_draw_the_same_images(command, captions, tmp_path):
     words = ("sample", *WORDS, "--batch", "2")
     assert command(*words)[0] == 0
     alone = pixels(tmp_path)

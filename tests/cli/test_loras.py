@@ -34,8 +34,8 @@ def files(model, tmp_path_factory):
 
 
 def _pixels(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def _draw(command, name, *words):
@@ -115,7 +115,7 @@ def test_files_and_weights_are_told_apart():
             parse_lora(f"a:{weight}")
 
 
-def test_captions_are_written_beside_pictures(command, tmp_path):
+def test_captions_are_written_beside_images(command, tmp_path):
     words = ("-n", "2", "--size", "8", "-o", "p.png", "--write-captions")
     assert command("sample", "a fox", "a \ud800 cat", *words)[0] == 0
     texts = [(tmp_path / f"p-{i}.txt").read_text() for i in range(4)]

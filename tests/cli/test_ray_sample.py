@@ -18,7 +18,7 @@ WORDS = ("--size", "8", "--threads", "1", "--from-file", "list.txt", "--batch", 
 
 
 @pytest.fixture
-def pictures(command, tmp_path):
+def images(command, tmp_path):
     """Seven captions drawn by this process into here.png's folder, in shards of two."""
     (tmp_path / "list.txt").write_text("".join(f"caption {number}\n" for number in range(7)))
     for name in ("here", "there"):
@@ -39,7 +39,7 @@ def same(a, b):
         assert np.array_equal(a[name], b[name]), name
 
 
-def test_what_goes_to_actors_draws_the_same_elsewhere(command, pictures, tmp_path, monkeypatch):
+def test_what_goes_to_actors_draws_the_same_elsewhere(command, images, tmp_path, monkeypatch):
     """Without Ray: two actors by turns, everything pickled on its way to them."""
     asked = {}
 
@@ -52,7 +52,7 @@ def test_what_goes_to_actors_draws_the_same_elsewhere(command, pictures, tmp_pat
     monkeypatch.setattr("calotype.data.ray_jobs.ray_actor_map", actor_map)
     words = ("sample", *WORDS, "-o", "there/p.png", "--ray", "--workers", "2")
     assert command(*words)[::2] == (0, "")
-    same(pictures, pixels(tmp_path / "there"))
+    same(images, pixels(tmp_path / "there"))
     assert asked == {"address": "auto", "workers": 2, "gpus": 0.0, "shards": 4}
     assert command(*words)[2].startswith("calotype: 7 of 7")
 
@@ -68,8 +68,8 @@ def two_workers():
 
 
 @pytest.mark.slow
-def test_an_actor_killed_in_mid_shard(command, pictures, model, tmp_path, two_workers):
-    """It dies when it has written one picture of two; the shard in hand alone is drawn again."""
+def test_an_actor_killed_in_mid_shard(command, images, model, tmp_path, two_workers):
+    """It dies when it has written one image of two; the shard in hand alone is drawn again."""
     from calotype.data.ray_jobs import ray_actor_map
 
     log, out = tmp_path / "log", tmp_path / "there"
@@ -82,10 +82,10 @@ def test_an_actor_killed_in_mid_shard(command, pictures, model, tmp_path, two_wo
         def make():
             drawer, write_png = ShardGenerator(job), png.write_png
 
-            def write_or_die(path, *picture, replace):
+            def write_or_die(path, *image, replace):
                 if path.name == "p-3.png" and len(list(log.glob("2-*"))) == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
-                write_png(path, *picture, replace=replace)
+                write_png(path, *image, replace=replace)
 
             def work(shard):
                 (log / f"{shard.first}-{len(list(log.glob(f'{shard.first}-*')))}").touch()
@@ -97,7 +97,7 @@ def test_an_actor_killed_in_mid_shard(command, pictures, model, tmp_path, two_wo
         results = list(ray_actor_map(job.shards(2), make, address="auto", workers=2))
     assert sorted(os.listdir(log)) == ["0-0", "2-0", "2-1", "4-0", "6-0"]
     assert sorted((r.drawn, r.skipped) for r in results) == [(1, 0), (1, 1), (2, 0), (2, 0)]
-    same(pictures, pixels(out))
+    same(images, pixels(out))
     code, _, err = command("sample", *WORDS, "-o", "there/p.png", "--ray", "--workers", "2")
     assert code == 0
-    assert err.endswith("calotype: 7 of 7 pictures were there already\n")  # Ray speaks, too
+    assert err.endswith("calotype: 7 of 7 images were there already\n")  # Ray speaks, too

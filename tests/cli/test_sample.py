@@ -17,11 +17,11 @@ from calotype.storage import files
 
 
 def pixels(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_one_picture_with_its_recipe(command, model, tmp_path):
+def test_one_image_with_its_recipe(command, model, tmp_path):
     code, out, err = command("sample", "a red fox", "-o", "fox.png", "--seed", "5")
     assert (code, out, err) == (0, "fox.png\n", "")
     expected = calotype.load(model).sample(["a red fox"], seeds=[5]).pil()[0]
@@ -60,7 +60,7 @@ def test_like_draws_it_again_and_options_change_it(command, tmp_path):
     assert np.abs(pixels("a.png") - pixels("c.png")).mean() > 1
 
 
-def test_like_refuses_other_weights_and_other_pictures(command, model, tmp_path):
+def test_like_refuses_other_weights_and_other_images(command, model, tmp_path):
     command("sample", "fox", "-o", "a.png", "--size", "8")
     recipe = read_recipe(tmp_path / "a.png")
     black = np.zeros((8, 8, 3), np.uint8)

@@ -34,7 +34,7 @@ def test_two_processes_make_the_images_of_one(command, model, tmp_path):
         one, two = (Image.open(tmp_path / f"{name}-{number}.png") for name in ("alone", "both"))
         assert np.array_equal(np.asarray(one), np.asarray(two))
     again = torchrun(*words, "-o", "both.png", folder=tmp_path)
-    assert "5 of 5 pictures were there already" in again.stderr
+    assert "5 of 5 images were there already" in again.stderr
 
 
 def test_processes_without_a_list_are_refused(command, monkeypatch):

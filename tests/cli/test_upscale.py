@@ -10,30 +10,30 @@ from calotype.cascade.png import read_recipe
 @pytest.mark.parametrize(
     ("name", "mode"), [("a.png", "RGBA"), ("a.jpg", "CMYK"), ("a.gif", "P"), ("a.tif", "I;16")]
 )
-def test_pictures_of_any_kind(command, tmp_path, name, mode):
+def test_images_of_any_kind(command, tmp_path, name, mode):
     Image.new(mode, (9, 7)).save(tmp_path / name)
     code, out, err = command("upscale", name, "a fox", "-o", "big.png", "--seed", "4")
     assert (code, out) == (0, "big.png\n"), err
-    with Image.open("big.png") as picture:
-        assert picture.size == (36, 28)
+    with Image.open("big.png") as image:
+        assert image.size == (36, 28)
     recipe = read_recipe(tmp_path / "big.png")
     assert (recipe["kind"], recipe["caption"], recipe["source"]) == ("upscale", "a fox", name)
     code, _, err = command("sample", "--like", "big.png", "-o", "x.png")
     assert code == 2 and "upscale" in err
 
 
-def test_enlarging_a_base_picture_repeats_the_cascade(command, tmp_path):
+def test_enlarging_a_base_image_repeats_the_cascade(command, tmp_path):
     command("sample", "fox", "-o", "small.png", "--size", "8")
     command("sample", "fox", "-o", "whole.png")
     code, out, _ = command("upscale", "small.png", "-o", "big.png", "--json")
     assert code == 0
-    assert json.loads(out)["caption"] == "fox"  # from the picture's recipe
-    pictures = []
+    assert json.loads(out)["caption"] == "fox"  # from the image's recipe
+    images = []
     for name in ("whole.png", "big.png"):
-        with Image.open(name) as picture:
-            pictures.append(np.asarray(picture).astype(float))
-    # The small picture was rounded to 8 bits in between.
-    assert np.abs(pictures[0] - pictures[1]).mean() < 6
+        with Image.open(name) as image:
+            images.append(np.asarray(image).astype(float))
+    # The small image was rounded to 8 bits in between.
+    assert np.abs(images[0] - images[1]).mean() < 6
 
 
 def test_transparent_is_white_and_size_stops(command, tmp_path):
@@ -45,7 +45,7 @@ def test_transparent_is_white_and_size_stops(command, tmp_path):
         assert a.size == (16, 16) and np.array_equal(np.asarray(a), np.asarray(b))
 
 
-def test_what_is_no_picture(command, tmp_path):
+def test_what_is_no_image(command, tmp_path):
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     Image.new("1", (10_000, 9_000)).save(tmp_path / "large.png")  # Pillow would warn
@@ -57,7 +57,7 @@ def test_what_is_no_picture(command, tmp_path):
         (["."], "cannot read ."),
         (["large.png"], "shrink it"),
         (["good.png", "-o", "no/a.png"], "make it first"),
-        (["good.png", "--size", "8"], "got --size 8 for a picture of 8x8; expected one of [16,"),
+        (["good.png", "--size", "8"], "got --size 8 for an image of 8x8; expected one of [16,"),
         (["good.png", "--seed", "-2"], "2^63-1"),
     ]:
         if arguments == ["."]:

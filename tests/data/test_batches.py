@@ -11,7 +11,7 @@ from calotype.config.data import DataConfig
 from calotype.data.batches import batches, composite
 from calotype.data.example import Caption, Example
 from calotype.data.folder import FolderSource
-from calotype.data.pictures import BrokenPicture
+from calotype.data.images import BrokenImage
 from calotype.data.prefetch import prefetched
 from calotype.data.resize import area_resize
 from calotype.data.source import ListSource
@@ -27,7 +27,7 @@ def examples(count, side=16, captions=CAPTIONS):
 
 
 class Damaged(ListSource):
-    """A source some of whose pictures are broken; counts how often each is read."""
+    """A source some of whose images are broken; counts how often each is read."""
 
     def __init__(self, examples, broken=()):
         super().__init__(examples)
@@ -37,7 +37,7 @@ class Damaged(ListSource):
     def __getitem__(self, index):
         self.reads.append(index)
         if index in self.broken:
-            raise BrokenPicture("truncated")
+            raise BrokenImage("truncated")
         return self.examples[index]
 
 
@@ -69,7 +69,7 @@ def test_composite_against_the_formula():
     np.testing.assert_allclose(found[0, :, 0], expected, atol=1e-6)
 
 
-def test_pictures_are_painted_over_their_captions_background():
+def test_images_are_painted_over_their_captions_background():
     clear = np.zeros((8, 8, 4), np.uint8)
     captions = (Caption("on blue", (0, 0, 255)), Caption("plain"), Caption("on red", (255, 0, 0)))
     source = ListSource([Example("a", clear, captions)])
@@ -82,7 +82,7 @@ def test_pictures_are_painted_over_their_captions_background():
     assert seen == set(wanted)
 
 
-def test_each_epoch_shows_every_picture_once():
+def test_each_epoch_shows_every_image_once():
     keys = [key for batch in take(ListSource(examples(10)), 5) for key in batch.keys]
     assert sorted(keys[:10]) == sorted(keys[10:]) == sorted(f"key{i}" for i in range(10))
     assert keys[:10] != keys[10:]
@@ -91,7 +91,7 @@ def test_each_epoch_shows_every_picture_once():
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("crops", [1, 3])
 def test_resuming_gives_the_same_batches(prefetch, crops):
-    config = DataConfig(crop=8, crops_per_picture=crops, flip=True, cache_bytes=5000)
+    config = DataConfig(crop=8, crops_per_image=crops, flip=True, cache_bytes=5000)
     options = {"config": config, "lowres_resolution": 4}
     whole = take(ListSource(examples(23)), 9, **options)
     for count in (1, 5):
@@ -157,12 +157,12 @@ def test_flipping_mirrors_about_half():
     assert all((b.x[:, 0, 0, 0] < 0).all() for b in plain)
 
 
-def test_several_crops_of_a_picture_decode_it_once():
+def test_several_crops_of_a_image_decode_it_once():
     source = Damaged(examples(200))
-    config = DataConfig(crop=8, crops_per_picture=4, cache_bytes=0)
+    config = DataConfig(crop=8, crops_per_image=4, cache_bytes=0)
     taken = take(source, 100, config=config, prefetch=0)
     keys = [key for batch in taken for key in batch.keys]
-    # 400 positions, 100 new pictures, and 48 of the epoch before whose crops are still due, of
+    # 400 positions, 100 new images, and 48 of the epoch before whose crops are still due, of
     # which some are among the 100.
     assert 100 <= len(source.reads) <= 100 + 48
     assert len(set(keys[100:140])) > 30
@@ -171,7 +171,7 @@ def test_several_crops_of_a_picture_decode_it_once():
     assert max(counts.values()) <= 8
 
 
-def test_without_room_every_picture_is_decoded_each_time_and_with_room_once():
+def test_without_room_every_image_is_decoded_each_time_and_with_room_once():
     for room, reads in [(0, 40), (16 * 16 * 4 * 5, 25), (10**9, 10)]:
         source = Damaged(examples(10))
         config = DataConfig(cache_bytes=room)
@@ -181,7 +181,7 @@ def test_without_room_every_picture_is_decoded_each_time_and_with_room_once():
             same(a, b)
 
 
-def test_broken_pictures_are_replaced_counted_and_never_seen():
+def test_broken_images_are_replaced_counted_and_never_seen():
     whole = take(Damaged(examples(20)), 10)
     source = Damaged(examples(20), broken={3, 11})
     taken = take(source, 10)
@@ -195,16 +195,16 @@ def test_broken_pictures_are_replaced_counted_and_never_seen():
         same(a, b)
 
 
-def test_too_many_broken_pictures_are_an_error():
+def test_too_many_broken_images_are_an_error():
     source = Damaged(examples(10), broken={1, 2, 3})
-    with pytest.raises(CalotypeError, match=r"3 of 10 pictures are broken.*20%.*truncated"):
+    with pytest.raises(CalotypeError, match=r"3 of 10 images are broken.*20%.*truncated"):
         take(source, 5)
     everything = Damaged(examples(3), broken={0, 1, 2})
-    with pytest.raises(CalotypeError, match="none of the 3 pictures can be used"):
+    with pytest.raises(CalotypeError, match="none of the 3 images can be used"):
         take(everything, 1, config=DataConfig(broken_share=1.0))
 
 
-def test_small_pictures_can_be_left_out():
+def test_small_images_can_be_left_out():
     mixed = [*examples(6, side=16), Example("small", examples(1, side=8)[0].image, ())]
     source = ListSource(mixed)
     taken = take(source, 7, config=DataConfig(small="skip"))
@@ -218,7 +218,7 @@ def test_no_captions_train_as_unconditional():
     assert set(take(source, 1)[0].captions) == {""}
 
 
-def test_pictures_are_channels_last_and_in_range():
+def test_images_are_channels_last_and_in_range():
     (batch,) = take(ListSource(examples(4)), 1)
     assert batch.x.is_contiguous(memory_format=torch.channels_last)
     assert batch.x.dtype == torch.float32
@@ -241,7 +241,7 @@ def test_settings_that_do_not_fit(options, message):
         take(ListSource(examples(2)), 1, **options)
 
 
-def test_pictures_that_vanish_under_a_run_are_counted(tmp_path):
+def test_images_that_vanish_under_a_run_are_counted(tmp_path):
     for number in range(10):
         Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / f"{number}.png")
     source = FolderSource(tmp_path)

@@ -23,9 +23,9 @@ SIDE = 16
 LONG = ("long " * 200_001).strip()  # a megabyte
 
 
-def encoded(picture, form="PNG", **options):
+def encoded(image, form="PNG", **options):
     data = io.BytesIO()
-    picture.save(data, form, **options)
+    image.save(data, form, **options)
     return data.getvalue()
 
 
@@ -54,13 +54,13 @@ REFUSED = {
     "zero.png": (b"", "empty file"),
     "dot.png": (encoded(Image.new("RGB", (1, 1))), "1x1"),
     "bomb.png": (encoded(Image.new("1", (20000, 20000))), "decompression bomb"),
-    "words.png": (b"<html>not found</html>", "not a picture"),
+    "words.png": (b"<html>not found</html>", "not an image"),
 }
 CAPTIONS = {
     "cmyk.jpg": b"B\xe4r",
     "deep.png": b"",
     "palette.png": LONG.encode(),
-    "sound.png": b"\xef\xbb\xbfa sound picture",
+    "sound.png": b"\xef\xbb\xbfa sound image",
 }
 FILES = {**USED, **{name: data for name, (data, _) in REFUSED.items()}}
 
@@ -68,7 +68,7 @@ FILES = {**USED, **{name: data for name, (data, _) in REFUSED.items()}}
 def as_folder(root):
     root.mkdir()
     for name, data in FILES.items():
-        stem = name.replace(".", "-")  # a caption is found by the picture's name
+        stem = name.replace(".", "-")  # a caption is found by the image's name
         file = root / f"{stem}.{name.rpartition('.')[2]}"
         file.write_bytes(data)
         file.with_suffix(".txt").write_bytes(CAPTIONS.get(name, b"text"))
@@ -123,7 +123,7 @@ def test_faulty_examples_are_trained_around_and_named(make, tmp_path, monkeypatc
     assert seen["cmyk-jpg"] == "B�r"
     assert seen["deep-png"] == ""
     assert seen["palette-png"] == LONG
-    assert seen["sound-png"] == "a sound picture"
+    assert seen["sound-png"] == "a sound image"
     broken = {stem(key): reason for key, reason in source.report.broken.items()}
     assert set(broken) == {name.replace(".", "-") for name in REFUSED}
     assert {stem(key) for key in source.report.replaced_captions} == {"cmyk-jpg"}
@@ -143,7 +143,7 @@ def test_faulty_examples_are_trained_around_and_named(make, tmp_path, monkeypatc
 def test_too_many_faults_stop_with_their_names(tmp_path):
     as_folder(tmp_path / "d")
     source = open_source(tmp_path / "d", resolution=SIDE, data=DataConfig())
-    with pytest.raises(CalotypeError, match=r"of 12 pictures are broken.*calotype data verify"):
+    with pytest.raises(CalotypeError, match=r"of 12 images are broken.*calotype data verify"):
         list(itertools.islice(make_batches(source), 6))
 
 
@@ -163,7 +163,7 @@ def test_a_cut_tar_is_trained_on_as_far_as_it_goes_and_verify_says_so(tmp_path, 
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    os.truncate(path, tar_end(path, "010.png") - 100)  # within the tenth picture
+    os.truncate(path, tar_end(path, "010.png") - 100)  # within the tenth image
     source = open_source(path.parent, resolution=SIDE, data=DataConfig())
     keys = {key for b in itertools.islice(make_batches(source), 8) for key in b.keys}
     assert keys == {f"0.tar/{n:03d}" for n in range(10)} - {"0.tar/010"}
@@ -178,7 +178,7 @@ def tar_end(path, name):
     return member.offset_data + member.size
 
 
-def picture_folder(root, count=10):
+def image_folder(root, count=10):
     root.mkdir()
     for number in range(count):
         noise(number).save(root / f"{number}.png")
@@ -186,8 +186,8 @@ def picture_folder(root, count=10):
     return root
 
 
-def test_pictures_cut_short_under_a_run_are_counted(tmp_path):
-    root = picture_folder(tmp_path / "d")
+def test_images_cut_short_under_a_run_are_counted(tmp_path):
+    root = image_folder(tmp_path / "d")
     source = open_source(root, resolution=SIDE, data=DataConfig())
     made = make_batches(source)
     next(made)
@@ -200,7 +200,7 @@ def test_pictures_cut_short_under_a_run_are_counted(tmp_path):
 
 
 def test_captions_that_change_under_a_run_are_read_as_they_are_then(tmp_path):
-    root = picture_folder(tmp_path / "d")
+    root = image_folder(tmp_path / "d")
     source = open_source(root, resolution=SIDE, data=DataConfig())
     made = make_batches(source)
     next(made)
@@ -233,7 +233,7 @@ def gone(file):
 
 @pytest.mark.parametrize("change", [cut, another, gone])
 def test_parquet_that_changes_under_a_run_is_never_mixed_up(tmp_path, change):
-    """The old rows from an open file, or an error in one line; no crash, no other pictures."""
+    """The old rows from an open file, or an error in one line; no crash, no other images."""
     root = parquet_folder(tmp_path / "d")
     source = open_source(root, resolution=SIDE, data=DataConfig())
     truth = {f"t{n}": np.asarray(noise(n)) for n in range(40)}
@@ -300,9 +300,9 @@ def test_a_saved_data_set_cut_under_a_run_is_an_error_and_no_crash(tmp_path, cha
 
 
 def test_a_whole_folder_that_vanishes_under_a_run(tmp_path):
-    root = picture_folder(tmp_path / "d")
+    root = image_folder(tmp_path / "d")
     made = make_batches(open_source(root, resolution=SIDE, data=DataConfig()))
     next(made)
     shutil.rmtree(root)
-    with pytest.raises(CalotypeError, match=r"pictures are broken.*cannot be read"):
+    with pytest.raises(CalotypeError, match=r"images are broken.*cannot be read"):
         list(itertools.islice(made, 12))

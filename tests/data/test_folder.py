@@ -6,13 +6,13 @@ from PIL import Image
 
 from calotype.config.data import DataConfig
 from calotype.data.folder import FolderSource
+from calotype.data.images import BrokenImage
 from calotype.data.open import open_source, validation_source
-from calotype.data.pictures import BrokenPicture
 from calotype.data.source import all_captions
 from calotype.errors import UsageError
 
 
-def picture(path, colour=(200, 10, 10), size=(8, 8)):
+def image(path, colour=(200, 10, 10), size=(8, 8)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
 
@@ -22,11 +22,11 @@ def texts(source):
 
 
 def test_text_files_in_subfolders(tmp_path):
-    picture(tmp_path / "b.png")
-    picture(tmp_path / "deep/er/a.jpg")
+    image(tmp_path / "b.png")
+    image(tmp_path / "deep/er/a.jpg")
     (tmp_path / "b.txt").write_text("a fox\n", encoding="utf-8-sig")
     (tmp_path / "deep/er/a.txt").write_text("ein Bär")
-    (tmp_path / "notes.md").write_text("no picture")
+    (tmp_path / "notes.md").write_text("no image")
     source = FolderSource(tmp_path)
     assert texts(source) == {"b.png": ["a fox"], "deep/er/a.jpg": ["ein Bär"]}
     assert source[0].image[0, 0].tolist() == [200, 10, 10, 255]
@@ -34,8 +34,8 @@ def test_text_files_in_subfolders(tmp_path):
 
 
 def test_metadata_jsonl_is_relative_to_its_folder(tmp_path):
-    picture(tmp_path / "train/a.png")
-    picture(tmp_path / "train/b.png")
+    image(tmp_path / "train/a.png")
+    image(tmp_path / "train/b.png")
     rows = [{"file_name": "a.png", "text": ["one", "two"]}, {"file_name": "b.png", "caption": "b"}]
     lines = "\n".join(json.dumps(row) for row in rows) + "\n\nnot json\n[1]\n{}\n"
     (tmp_path / "train/metadata.jsonl").write_text(lines)
@@ -45,16 +45,16 @@ def test_metadata_jsonl_is_relative_to_its_folder(tmp_path):
 
 
 def test_metadata_csv_with_a_megabyte_caption(tmp_path):
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "b.png")
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
     long = "x" * 1_000_000
     (tmp_path / "metadata.csv").write_text(f'file_name,text\na.png,"one, two"\nb.png,{long}\n')
     assert texts(FolderSource(tmp_path)) == {"a.png": ["one, two"], "b.png": [long]}
 
 
 def test_metadata_may_not_leave_the_folder(tmp_path):
-    picture(tmp_path / "secret.png")
-    picture(tmp_path / "data/a.png")
+    image(tmp_path / "secret.png")
+    image(tmp_path / "data/a.png")
     row = {"file_name": "../secret.png", "text": "secret"}
     (tmp_path / "data/metadata.jsonl").write_text(json.dumps(row))
     source = FolderSource(tmp_path / "data")
@@ -62,19 +62,19 @@ def test_metadata_may_not_leave_the_folder(tmp_path):
     assert "outside" in source.report.bad_metadata["metadata.jsonl:1"]
 
 
-def test_pictures_that_metadata_names_in_vain_are_broken_not_forgotten(tmp_path):
-    picture(tmp_path / "a.png")
+def test_images_that_metadata_names_in_vain_are_broken_not_forgotten(tmp_path):
+    image(tmp_path / "a.png")
     row = {"file_name": "gone.png", "text": "gone"}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
     source = FolderSource(tmp_path)
     assert len(source) == 2
-    with pytest.raises(BrokenPicture, match="cannot be read"):
+    with pytest.raises(BrokenImage, match="cannot be read"):
         source[1]
 
 
 def test_bad_captions_are_replaced_or_empty_and_counted(tmp_path):
     for name in ("none", "blank", "latin", "good"):
-        picture(tmp_path / f"{name}.png")
+        image(tmp_path / f"{name}.png")
     (tmp_path / "blank.txt").write_text(" \n")
     (tmp_path / "latin.txt").write_bytes("Bär".encode("latin-1"))
     (tmp_path / "good.txt").write_text("bear")
@@ -85,19 +85,19 @@ def test_bad_captions_are_replaced_or_empty_and_counted(tmp_path):
     assert set(all_captions(source, 4)) == {"B�r", "bear"}
 
 
-def test_fingerprint_follows_pictures_and_captions(tmp_path):
-    picture(tmp_path / "a.png")
+def test_fingerprint_follows_images_and_captions(tmp_path):
+    image(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("fox")
     first = FolderSource(tmp_path).fingerprint
     assert FolderSource(tmp_path).fingerprint == first
     (tmp_path / "a.txt").write_text("foxes")
     second = FolderSource(tmp_path).fingerprint
-    picture(tmp_path / "b.png")
+    image(tmp_path / "b.png")
     assert len({first, second, FolderSource(tmp_path).fingerprint}) == 3
 
 
 def test_opening_by_content(tmp_path):
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("fox")
     config = DataConfig()
     assert isinstance(open_source(tmp_path, resolution=8, data=config), FolderSource)
@@ -111,7 +111,7 @@ def test_nothing_there_is_a_clear_error(tmp_path):
     config = DataConfig()
     with pytest.raises(UsageError, match="does not exist"):
         open_source(tmp_path / "gone", resolution=8, data=config)
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no images"):
         open_source(tmp_path, resolution=8, data=config)
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(UsageError, match="expected a folder"):

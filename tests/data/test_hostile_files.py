@@ -19,8 +19,8 @@ from calotype.config.data import DataConfig
 from calotype.data import folder as folder_module
 from calotype.data import tar as tar_module
 from calotype.data.folder import FolderSource
+from calotype.data.images import FORMATS, BrokenImage, decode_image
 from calotype.data.open import open_source
-from calotype.data.pictures import FORMATS, BrokenPicture, decode_picture
 from calotype.data.shard import shard_data
 from calotype.data.tar import TarSource
 from calotype.data.tar_index import scan_tar
@@ -35,8 +35,8 @@ def test_9_postscript_is_never_handed_to_ghostscript(monkeypatch):
         raise AssertionError("Ghostscript was started")
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", never)
-    with pytest.raises(BrokenPicture, match="not a picture in a known format"):
-        decode_picture(EPS)
+    with pytest.raises(BrokenImage, match="not an image in a known format"):
+        decode_image(EPS)
 
 
 def test_9_every_format_is_one_that_pillow_has():
@@ -150,21 +150,21 @@ def little_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(path)
 
 
 @KIND
 def test_20_21_what_is_no_file_is_told_as_image_and_as_caption(tmp_path: Path, make: Make) -> None:
     for name in ("a", "b"):
-        picture(tmp_path / f"{name}.png")
+        image(tmp_path / f"{name}.png")
     make(tmp_path / "a.txt")
     make(tmp_path / "c.png")
     make(tmp_path / "metadata.jsonl")
     with little_memory():
         source = FolderSource(tmp_path)
         captions = [source.captions(index) for index in range(3)]
-        with pytest.raises(BrokenPicture, match=r"is a .*; expected a regular file"):
+        with pytest.raises(BrokenImage, match=r"is a .*; expected a regular file"):
             source[2]
         assert len(source.fingerprint) == 64
     assert captions == [(), (), ()]
@@ -199,11 +199,11 @@ def test_21_files_that_are_too_large_are_not_read(tmp_path: Path, monkeypatch) -
     for name in ("a.png", "a.txt"):
         (tmp_path / name).write_bytes(b"x" * 1001)
     source = FolderSource(tmp_path)
-    with pytest.raises(BrokenPicture, match="got 1,001 bytes; expected at most 1,000"):
+    with pytest.raises(BrokenImage, match="got 1,001 bytes; expected at most 1,000"):
         source[0]
     assert source.captions(0) == () and source.report.replaced_captions == {"a.png"}
     (tmp_path / "a.tar").write_bytes(good_member() + bytes(1024))
-    with pytest.raises(BrokenPicture, match="expected at most 10"):
+    with pytest.raises(BrokenImage, match="expected at most 10"):
         TarSource(tmp_path, [tmp_path / "a.tar"])[0]
 
 
@@ -213,7 +213,7 @@ def test_26_names_that_are_no_utf_8_go_into_shards(tmp_path: Path, monkeypatch) 
     for data in (folder, tars):
         data.mkdir()
     name = os.fsdecode(b"caf\xe9.png")
-    picture(folder / name)
+    image(folder / name)
     with tarfile.open(tars / "0.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         tar.add(folder / name, name)
     for data, key in ((folder, r"./caf\xe9.png"), (tars, r"./0.tar/caf\xe9")):
@@ -226,7 +226,7 @@ def test_26_names_that_are_no_utf_8_go_into_shards(tmp_path: Path, monkeypatch) 
 def test_35_pillow_prints_nothing() -> None:
     """Its warnings are of what is counted; they come from several threads at a time."""
     code = (
-        "import calotype.data.pictures; from PIL import Image; "
+        "import calotype.data.images; from PIL import Image; "
         "Image._decompression_bomb_check((9500, 9500))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
@@ -234,7 +234,7 @@ def test_35_pillow_prints_nothing() -> None:
 
 
 def test_25_metadata_that_nests_too_deep_is_a_fault(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     rows = ["[" * 100_000, json.dumps({"file_name": "a.png", "text": "9" * 5000}), "9" * 5000]
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
     source = FolderSource(tmp_path)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from calotype.config.data import DataConfig
+from calotype.data.images import BrokenImage
 from calotype.data.open import open_source
-from calotype.data.pictures import BrokenPicture
 from calotype.errors import UsageError
 
 pa = pytest.importorskip("pyarrow")
@@ -131,5 +131,5 @@ def test_23_row_groups_that_memory_could_not_hold_are_refused(tmp_path, monkeypa
         opened(tmp_path, many(1_100_000), row_group_size=2_000_000)
     source = opened(tmp_path, pa.table({"image": [png()] * 10_000, "text": ["a"] * 10_000}))
     monkeypatch.setattr("calotype.data.parquet.MOST_GROUP_BYTES", 100_000)
-    with pytest.raises(BrokenPicture, match="need more than 100,000 bytes"):
+    with pytest.raises(BrokenImage, match="need more than 100,000 bytes"):
         source[0]

@@ -1,4 +1,4 @@
-"""Memory that stays flat: work over a set holds nothing for each of its pictures or captions."""
+"""Memory that stays flat: work over a set holds nothing for each of its images or captions."""
 
 import itertools
 import tracemalloc
@@ -10,7 +10,7 @@ from calotype.data import looks, verify
 from calotype.data.example import Caption
 from calotype.data.looks import RECORD, LookBook
 from calotype.data.source import AllCaptions, SourceReport, some_captions
-from calotype.data.verify import ChunkFacts, PictureFacts
+from calotype.data.verify import ChunkFacts, ImageFacts
 from calotype.data.work import Chunk, DataPart, chunks_of
 from calotype.text.byte import ByteTextEncoder
 from calotype.text.store import embed_captions
@@ -105,7 +105,7 @@ def test_looks_are_found_in_many_files_as_in_one():
 
 
 def test_a_report_of_a_large_set_takes_no_more_memory(tmp_path, monkeypatch):
-    """Every picture broken, empty or a duplicate: the worst there is, at two sizes."""
+    """Every image broken, empty or a duplicate: the worst there is, at two sizes."""
     monkeypatch.setattr(verify, "LISTED", 20)
     data = DataPart(tmp_path, "", None, 1, "", 0)
     reports = {}
@@ -116,9 +116,9 @@ def test_a_report_of_a_large_set_takes_no_more_memory(tmp_path, monkeypatch):
             tally = verify._Tally(book)
             for start in range(0, count, 100):
                 facts = tuple(
-                    PictureFacts(f"{number}.png", 8, 9, (number // 2, 7), (4,))
+                    ImageFacts(f"{number}.png", 8, 9, (number // 2, 7), (4,))
                     if number % 3
-                    else PictureFacts(f"{number}.png", reason="broken")
+                    else ImageFacts(f"{number}.png", reason="broken")
                     for number in range(start, start + 100)
                 )
                 tally.add(ChunkFacts(Chunk(data, start, start + 100), facts, frozenset()))

@@ -43,7 +43,7 @@ def test_a_small_set_is_trained_on_whole(tmp_path):
     assert len(validation) == 4
 
 
-def test_pictures_and_captions_are_those_of_the_key(tmp_path):
+def test_images_and_captions_are_those_of_the_key(tmp_path):
     path = folder_of(tmp_path / "d", 203)
     source = open_source(path, resolution=2, data=CONFIG)
     assert isinstance(source, WithoutEveryNth)

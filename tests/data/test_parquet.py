@@ -9,9 +9,9 @@ from PIL import Image
 from calotype.config.data import DataConfig
 from calotype.data.captions import caption_variants
 from calotype.data.columns import Selection
+from calotype.data.images import BrokenImage
 from calotype.data.open import open_source, validation_source
 from calotype.data.parquet import ParquetSource
-from calotype.data.pictures import BrokenPicture
 from calotype.errors import UsageError
 
 
@@ -91,7 +91,7 @@ def test_hugging_face_layout_with_text(tmp_path):
     assert source.captions(1) == ()
     assert source.report.empty_captions == {source.key(1)}
     assert source.key(0) != source.key(1)
-    with pytest.raises(BrokenPicture, match="no picture bytes"):
+    with pytest.raises(BrokenImage, match="no image bytes"):
         source[1]
 
 
@@ -106,8 +106,8 @@ def test_captions_that_are_no_utf8(tmp_path):
 
 
 def test_missing_columns_are_named(tmp_path):
-    write(tmp_path / "a.parquet", {"picture_url": ["x"], "text": ["y"]})
-    with pytest.raises(UsageError, match=r"picture_url.*expected pictures in one of"):
+    write(tmp_path / "a.parquet", {"image_url": ["x"], "text": ["y"]})
+    with pytest.raises(UsageError, match=r"image_url.*expected images in one of"):
         open_source(tmp_path, resolution=8, data=DataConfig())
     write(tmp_path / "a.parquet", {"image": [b"x"], "label": [3]})
     with pytest.raises(UsageError, match=r"label.*expected captions in one of"):

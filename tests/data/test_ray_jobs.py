@@ -17,7 +17,7 @@ from calotype.data.shard import shard_data, write_shard
 from calotype.data.verify import verify_data
 from calotype.data.work import chunks_of, open_for_work
 from calotype.emoji.build import draw_shard
-from calotype.emoji.plan import Artwork, PlannedPicture
+from calotype.emoji.plan import Artwork, PlannedImage
 from calotype.emoji.shards import finished, plan_shards
 from calotype.errors import CalotypeError, UsageError
 from calotype.text.store import open_store
@@ -37,7 +37,7 @@ def two_workers():
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for number in range(12):
         pixels = np.random.default_rng(number).integers(0, 256, (9, 8, 4), dtype=np.uint8)
@@ -54,7 +54,7 @@ def test_shards_are_the_local_ones_and_skipped_on_a_rerun(folder, tmp_path):
     here = shard_data(folder, tmp_path / "here", rows=3)
     there = shard_data(folder, tmp_path / "there", rows=3, ray="auto", processes=2)
     assert [r.path.read_bytes() for r in here] == [r.path.read_bytes() for r in there]
-    assert there[1].broken == {"05.png": "not a picture in a known format"}
+    assert there[1].broken == {"05.png": "not an image in a known format"}
     again = shard_data(folder, tmp_path / "there", rows=3, ray="auto", processes=2)
     assert [r.skipped for r in again] == [True] * 4
 
@@ -111,9 +111,9 @@ def test_emoji_shards_are_drawn(tmp_path):
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="SIZE" height="SIZE" '
     svg += b'viewBox="0 0 8 8"><rect width="4" height="8" fill="#010203"/></svg>'
     words = ("dog", (), "animals", "flat style", "noto", "MIT", "dog", "train")
-    pictures = [PlannedPicture(f"noto/{n}", *words, Artwork("dog", svg)) for n in range(600)]
-    plans = plan_shards(tmp_path, "noto", pictures[510:], size=256)
-    plans += plan_shards(tmp_path, "other", pictures[:2], size=256)
+    images = [PlannedImage(f"noto/{n}", *words, Artwork("dog", svg)) for n in range(600)]
+    plans = plan_shards(tmp_path, "noto", images[510:], size=256)
+    plans += plan_shards(tmp_path, "other", images[:2], size=256)
     assert sorted(ray_map(plans, functools.partial(draw_shard, rasters=frozenset()), **WHERE)) == [
         2,
         90,

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from calotype.data.batches import composite
-from calotype.data.resize import TooSmall, area_resize, fit_picture
+from calotype.data.resize import TooSmall, area_resize, fit_image
 
 
 def brute_force_area(row, new_length):
@@ -38,7 +38,7 @@ def test_shrinking_commutes_with_the_background():
     image = rng.integers(0, 256, (64, 64, 4), dtype=np.uint8)
     image[:20, :, 3] = 0
     colour = np.array([[30, 200, 90]], np.float32)
-    shrunk_first = composite(fit_picture(image, 16)[None], colour)
+    shrunk_first = composite(fit_image(image, 16)[None], colour)
     painted = torch.from_numpy(composite(image[None], colour)).permute(0, 3, 1, 2)
     painted_first = area_resize(painted, 16).permute(0, 2, 3, 1).numpy()
     # Both colour and alpha are rounded to 8 bits once: half a step each, of 2/255.
@@ -49,23 +49,23 @@ def test_invisible_colours_do_not_bleed():
     image = np.zeros((4, 4, 4), np.uint8)
     image[..., 0] = 255  # transparent red
     image[:, ::2] = (0, 0, 255, 255)
-    assert fit_picture(image, 2)[0, 0].tolist() == [0, 0, 255, 128]
+    assert fit_image(image, 2)[0, 0].tolist() == [0, 0, 255, 128]
 
 
 def test_crop_keeps_the_centre_and_pad_keeps_everything():
     image = np.zeros((4, 8, 4), np.uint8)
     image[...] = (10, 20, 30, 255)
     image[:, 2:6] = (200, 100, 50, 255)
-    assert (fit_picture(image, 4, fit="crop") == (200, 100, 50, 255)).all()
-    padded = fit_picture(image, 8, fit="pad")
+    assert (fit_image(image, 4, fit="crop") == (200, 100, 50, 255)).all()
+    padded = fit_image(image, 8, fit="pad")
     assert (padded[2:6] == image).all()
     assert (padded[:2] == 0).all()
     assert (padded[6:] == 0).all()
 
 
-def test_small_pictures_are_enlarged_or_refused():
+def test_small_images_are_enlarged_or_refused():
     image = np.full((5, 9, 4), 77, np.uint8)
-    assert fit_picture(image, 8).shape == (8, 8, 4)
+    assert fit_image(image, 8).shape == (8, 8, 4)
     with pytest.raises(TooSmall, match="got 9x5 pixels; expected at least 8"):
-        fit_picture(image, 8, small="skip")
-    assert fit_picture(image, 8, fit="pad", small="skip").shape == (8, 8, 4)
+        fit_image(image, 8, small="skip")
+    assert fit_image(image, 8, fit="pad", small="skip").shape == (8, 8, 4)

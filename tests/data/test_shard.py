@@ -13,7 +13,7 @@ from calotype.errors import CalotypeError, UsageError
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for number in range(7):
         pixels = np.random.default_rng(number).integers(0, 256, (9, 8, 4), dtype=np.uint8)
@@ -27,13 +27,13 @@ def test_shards_hold_the_same_examples(folder, tmp_path):
     results = shard_data(folder, tmp_path / "out", rows=3)
     assert [r.rows for r in results] == [3, 2, 1]
     assert [r.path.name for r in results] == ["00000.parquet", "00001.parquet", "00002.parquet"]
-    assert results[1].broken == {"5.png": "not a picture in a known format"}
+    assert results[1].broken == {"5.png": "not an image in a known format"}
     before = open_source(folder, resolution=8, data=DataConfig())
     after = open_source(tmp_path / "out", resolution=8, data=DataConfig())
     for index, original in enumerate([0, 1, 2, 3, 4, 6]):
         assert after.key(index) == before.key(original)
         assert after.captions(index) == before.captions(original)
-        assert after.picture_bytes(index) == before.picture_bytes(original)
+        assert after.image_bytes(index) == before.image_bytes(original)
     assert b"huggingface" in pq.read_schema(results[0].path).metadata
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from calotype.config.data import DataConfig
+from calotype.data.images import BrokenImage
 from calotype.data.open import open_source
-from calotype.data.pictures import BrokenPicture
 from calotype.data.tar import TarSource
 from calotype.errors import UsageError
 
@@ -51,7 +51,7 @@ def test_samples_of_several_shards_in_any_order(tmp_path):
     assert isinstance(source, TarSource)
     assert len(source) == 8
     for index in np.random.default_rng(0).permutation(8):
-        assert source.picture_bytes(index) == noise(index)
+        assert source.image_bytes(index) == noise(index)
         assert [c.text for c in source.captions(index)] == [f"text {index}"]
         assert source.key(index) == f"{index // 5}.tar/{index:05d}"
     assert source[3].image.shape == (32, 32, 4)
@@ -67,11 +67,11 @@ def test_long_names_and_folders(tmp_path, form):
     assert [c.text for c in source.captions(0)] == ["long"]
 
 
-def test_captions_in_json_and_samples_without_pictures(tmp_path):
+def test_captions_in_json_and_samples_without_images(tmp_path):
     rows = [
         ("a.json", json.dumps({"caption": ["one", "two"]}).encode()),
         ("a.png", noise(0)),
-        ("lonely.txt", b"no picture"),
+        ("lonely.txt", b"no image"),
         ("b.png", noise(1)),
         ("c.png", noise(2)),
         ("c.txt", b"B\xe4r"),
@@ -95,7 +95,7 @@ def test_the_index_is_kept_and_made_anew_when_the_tar_changes(tmp_path, monkeypa
     )
     again = TarSource(tmp_path, [path])
     assert not scans
-    assert again.picture_bytes(2) == noise(2)
+    assert again.image_bytes(2) == noise(2)
     first = again.fingerprint
     write(path, members(range(9)))
     os.utime(path, (1, 1))
@@ -117,8 +117,8 @@ def test_a_tar_cut_in_the_middle(tmp_path):
         readable = 0
         for index in range(len(source)):
             try:
-                readable += source.picture_bytes(index) == noise(index)
-            except BrokenPicture as error:
+                readable += source.image_bytes(index) == noise(index)
+            except BrokenImage as error:
                 assert "cut off" in str(error)
                 assert index == len(source) - 1
         assert len(source) - 1 <= readable < 10

@@ -58,9 +58,9 @@ def test_the_report_is_plain_json(folder):
 
 def test_a_red_and_a_blue_square_are_no_duplicates(tmp_path):
     for name, colour in (("red", (200, 30, 30)), ("blue", (30, 60, 220))):
-        picture = Image.new("RGB", (32, 32), "white")
-        picture.paste(colour, (8, 8, 24, 24))
-        picture.save(tmp_path / f"{name}.png")
+        image = Image.new("RGB", (32, 32), "white")
+        image.paste(colour, (8, 8, 24, 24))
+        image.save(tmp_path / f"{name}.png")
     assert verify_data(tmp_path).parts[""].duplicates == ()
 
 
@@ -74,5 +74,5 @@ def test_statistics_are_drawn(folder):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no images"):
         verify_data(tmp_path)

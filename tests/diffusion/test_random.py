@@ -41,7 +41,7 @@ def test_seeds_and_streams_are_independent() -> None:
 
 
 def test_seed_stays_what_it_is() -> None:
-    """Pictures of a seed must not change between versions."""
+    """Images of a seed must not change between versions."""
     got = PerSampleNoise([1], stream=2).uniform((1, 3))
     expected = torch.tensor([[0.80719823, 0.92527997, 0.27590573]])
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)

@@ -45,7 +45,7 @@ def test_per_image_and_like_torch_quantile(percentile: float, dtype: torch.dtype
 
 
 def test_large_batches_pass() -> None:
-    """Six pictures of 1024x1024 are beyond torch.quantile's 2^24 elements."""
+    """Six images of 1024x1024 are beyond torch.quantile's 2^24 elements."""
     x = torch.linspace(-2, 2, 3 * 1024 * 1024).reshape(1, 3, 1024, 1024).expand(6, -1, -1, -1)
     got = dynamic_threshold(x, 0.995)
     close(got, x.clamp(-1.99, 1.99) / 1.99, rtol=0, atol=1e-5)

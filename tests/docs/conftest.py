@@ -22,14 +22,14 @@ SHAPES = {
 }
 
 
-def draw_pictures(folder):
+def draw_images(folder):
     """Nine captioned drawings."""
     folder.mkdir()
     for shape, draw in SHAPES.items():
         for colour in ("red", "green", "blue"):
-            picture = Image.new("RGBA", (64, 64))
-            draw(ImageDraw.Draw(picture), colour)
-            picture.save(folder / f"{colour}-{shape}.png")
+            image = Image.new("RGBA", (64, 64))
+            draw(ImageDraw.Draw(image), colour)
+            image.save(folder / f"{colour}-{shape}.png")
             (folder / f"{colour}-{shape}.txt").write_text(f"a {colour} {shape}\n")
 
 
@@ -82,7 +82,7 @@ def stand_in(tmp_path_factory):
 def trained(tmp_path_factory):
     """A folder with the drawings and a short run of the recipe `tiny` on them."""
     folder = tmp_path_factory.mktemp("trained")
-    draw_pictures(folder / "pictures")
+    draw_images(folder / "images")
     recipe = load_recipe("tiny")
     quick = tuple(
         dataclasses.replace(stage, grid_images=0, validation_images=0, batch_size=4)
@@ -90,7 +90,7 @@ def trained(tmp_path_factory):
     )
     recipe = dataclasses.replace(recipe, stages=quick)
     options = RunOptions(images=8, quiet=True, dtype="float32")
-    where = {"data": folder / "pictures", "out": folder / "run"}
+    where = {"data": folder / "images", "out": folder / "run"}
     assert run_recipe(recipe, **where, options=options, tasks=Tasks()) == 0
     return folder
 
@@ -100,7 +100,7 @@ def workplace(tmp_path, monkeypatch):
     """An empty current folder with the drawings, and a cache of its own."""
     place = tmp_path / "work"
     place.mkdir()
-    draw_pictures(place / "pictures")
+    draw_images(place / "images")
     monkeypatch.chdir(place)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return place

@@ -1,4 +1,4 @@
-"""The worked example's parts: its pictures are what its script draws, its commands those shown."""
+"""The worked example's parts: its images are what its script draws, its commands those shown."""
 
 import importlib.util
 import json
@@ -40,7 +40,7 @@ def pixels(path):
     return np.asarray(Image.open(path).convert("RGBA").reduce(4), dtype=float)
 
 
-def test_the_pictures_are_what_the_script_draws(script, tmp_path):
+def test_the_images_are_what_the_script_draws(script, tmp_path):
     pytest.importorskip("pyvips")
     assert script("draw_mascot").main([str(tmp_path)]) == 0
     drawn = sorted(path.name for path in tmp_path.iterdir())
@@ -55,12 +55,12 @@ def test_the_pictures_are_what_the_script_draws(script, tmp_path):
         assert caption == f"{path.stem.replace('-', ' ')}, flat twemoji style\n"
 
 
-def test_pictures_are_small_and_differ():
-    pictures = [pixels(path) for path in sorted(MASCOT.glob("*.png"))]
+def test_images_are_small_and_differ():
+    images = [pixels(path) for path in sorted(MASCOT.glob("*.png"))]
     assert sum(path.stat().st_size for path in MASCOT.iterdir()) < 200_000
-    for i, picture in enumerate(pictures):
-        assert picture[0, 0, 3] == 0  # on transparency
-        assert all(np.abs(picture - other).mean() > 0.5 for other in pictures[:i])
+    for i, image in enumerate(images):
+        assert image[0, 0, 3] == 0  # on transparency
+        assert all(np.abs(image - other).mean() > 0.5 for other in images[:i])
 
 
 def test_nothing_held_out_is_drawn_or_asked_for(script):
@@ -101,7 +101,7 @@ def test_the_sheet_has_full_rows_and_the_numbers_are_of_what_was_drawn(
         (tmp_path / run / "log.jsonl").write_text(log)
 
     mascot = example.Mascot.read()
-    goal = torch.nn.functional.avg_pool2d(mascot.pictures, 4)
+    goal = torch.nn.functional.avg_pool2d(mascot.images, 4)
     others = {"": 0.0, "mascot": 0.1, "mascot-alone": 0.5}
     results = example.Results(
         mascot,
@@ -116,9 +116,9 @@ def test_the_sheet_has_full_rows_and_the_numbers_are_of_what_was_drawn(
     assert "0.5 MiB" in text
 
     class Painter:
-        def enlarge(self, pictures, captions):
-            assert len(pictures) == len(captions)
-            return torch.nn.functional.interpolate(pictures, scale_factor=4)
+        def enlarge(self, images, captions):
+            assert len(images) == len(captions)
+            return torch.nn.functional.interpolate(images, scale_factor=4)
 
     cells = example.draw_cells(Painter(), results)
     assert len(cells) % 6 == 0

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 pytest.importorskip("pyarrow.parquet")
 
-from calotype.emoji.plan import Artwork, PlannedPicture
+from calotype.emoji.plan import Artwork, PlannedImage
 from calotype.emoji.shards import ShardPlan, write_shard
 
 SIDE = 32
@@ -19,7 +19,7 @@ COLOURS = ("red", "green", "blue", "orange", "purple", "black", "brown", "teal",
 STYLES = {"noto": "noto style", "fluent": "glossy gradient style"}
 
 
-def picture(number: int, emoji_set: str) -> bytes:
+def image(number: int, emoji_set: str) -> bytes:
     """A coloured bar, its height told by the number, transparent around."""
     image = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
     pen = ImageDraw.Draw(image)
@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emoji")
     for emoji_set, style in STYLES.items():
         rows = tuple(
-            PlannedPicture(
+            PlannedImage(
                 key=f"{emoji_set}/{colour}-bar",
                 name=f"{colour} bar",
                 keywords=(colour,),
@@ -57,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number, colour in enumerate(COLOURS)
         )
         plan = ShardPlan(folder / "256" / f"{emoji_set}-00000.parquet", 256, rows)
-        write_shard(plan, [picture(number, emoji_set) for number in range(len(COLOURS))])
+        write_shard(plan, [image(number, emoji_set) for number in range(len(COLOURS))])
     source = {
         "set": "noto",
         "author": "Somebody",

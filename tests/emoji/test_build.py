@@ -163,7 +163,7 @@ def test_what_is_taken_and_left_out(build):
     assert (found["noto/dog"]["style"], found["noto/dog"]["license"]) == ("noto style", "MIT")
 
 
-def test_pictures_are_the_drawings(build):
+def test_images_are_the_drawings(build):
     out, _ = build()
     for size in (256, 1024):
         found = {row["key"]: row for row in rows(out / str(size))}

@@ -19,7 +19,7 @@ from calotype.emoji.sweep import AxisResult, Cell, Sweep, choose
 from calotype.evaluation.about import About, StageFile
 from calotype.training.recipes import load_recipe
 
-FAST = ["--captions", "3", "--sweep-captions", "2", "--guidance", "1", "2", "--pictures", "2"]
+FAST = ["--captions", "3", "--sweep-captions", "2", "--guidance", "1", "2", "--images", "2"]
 FAST += ["--steps", "1", "3"]
 
 
@@ -96,7 +96,7 @@ def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_f
     assert card.index("## What it gets wrong") < card.index("## Sample sheets")
     # Data and attribution.
     assert "| noto | noto style | MIT | 10 | 8 | [Somebody](https://example.org/noto) |" in card
-    assert "17 pictures of 9 concepts" in card
+    assert "17 images of 9 concepts" in card
     assert "Somebody drew" in (out / "ATTRIBUTION.md").read_text()
     # Enlargement: bicubic, and 1, 2 (the default) and 3 steps of two stages.
     assert len(re.findall(r"^\| (16|32)² \| 2 \| (bicubic|1|2|3) \|", card, re.M)) == 8
@@ -176,10 +176,10 @@ def test_suite_looks_up_every_stage(cascade, data):
     drawn = draw_suite(cascade, gallery, prompts)
     again = cascade.sample([prompts[1].prompt], seeds=[1])
     for number, side in enumerate((8, 16, 32)):
-        picture = drawn.prompts[1].pictures[side]
-        assert (picture - again.images[number][0]).abs().mean() < 1e-3
+        image = drawn.prompts[1].images[side]
+        assert (image - again.images[number][0]).abs().mean() < 1e-3
         assert set(drawn.prompts[1].ranks) == {8, 16, 32}
-    # The gallery is 8 wide: no real picture is fine enough to compare sharpness with.
+    # The gallery is 8 wide: no real image is fine enough to compare sharpness with.
     assert drawn.contrasts == {}
 
 

@@ -1,4 +1,4 @@
-"""The real pictures: compositing, pools by split and style, reading."""
+"""The real images: compositing, pools by split and style, reading."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from calotype.emoji.gallery import (
     over_background,
     prompts_for,
     read_gallery,
-    read_pictures,
+    read_images,
     read_rows,
 )
 from calotype.emoji.suite import look_up
@@ -25,7 +25,7 @@ def test_over_background_closed_form():
 
 def test_reads_rows_and_pools_by_style_and_split(data):
     gallery = read_gallery(data, 16)
-    assert len(gallery.rows) == 20 and gallery.pictures.shape == (20, 4, 16, 16)
+    assert len(gallery.rows) == 20 and gallery.images.shape == (20, 4, 16, 16)
     by_key = {row.key: row for row in gallery.rows}
     trained = gallery.pool(by_key["noto/red-bar"])
     assert len(trained.concepts) == 8  # of its style, without the held-out two
@@ -42,7 +42,7 @@ def test_reads_rows_alone(data):
 
 
 @pytest.mark.parametrize("background", [None, (20, 40, 110)])
-def test_real_pictures_are_found_over_any_colour(data, background):
+def test_real_images_are_found_over_any_colour(data, background):
     gallery = read_gallery(data, 16)
     for row in gallery.rows:
         real = gallery.real(row.key, background)
@@ -56,19 +56,19 @@ def test_the_background_decides_the_pool(data):
     assert look_up(on_black, gallery.pool(row, (0, 0, 0)), row) == 0
     pool = gallery.pool(row)  # over white
     small = thumbnails(on_black[None])[0]
-    distances = (pool.pictures - small).square().sum((1, 2, 3))
+    distances = (pool.images - small).square().sum((1, 2, 3))
     assert distances.min() > 100  # looked up over white, nothing is near
-    assert concept_rank(small, pool.pictures, pool.concepts, concept=row.concept) >= 0
+    assert concept_rank(small, pool.images, pool.concepts, concept=row.concept) >= 0
 
 
-def test_reads_some_pictures_and_only_as_fine_as_they_are(data):
-    found = dict(read_pictures(data, {"noto/red-bar", "fluent/blue-bar", "no/such"}, 32))
+def test_reads_some_images_and_only_as_fine_as_they_are(data):
+    found = dict(read_images(data, {"noto/red-bar", "fluent/blue-bar", "no/such"}, 32))
     assert set(found) == {"noto/red-bar", "fluent/blue-bar"}
     red = found["noto/red-bar"]
     assert red.shape == (4, 32, 32) and red[:, 5, 8].tolist() == [1, 0, 0, 1]
     assert not red[:, 31, 31].any()
     # 32 pixels cannot stand in for 64
-    assert not list(read_pictures(data, {"noto/red-bar"}, 64))
+    assert not list(read_images(data, {"noto/red-bar"}, 64))
     assert keys_at(data, 64) == set() and len(keys_at(data, 32)) == 20
 
 

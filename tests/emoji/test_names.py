@@ -1,4 +1,4 @@
-"""Names: pictures find their labels by code points or name, and skin tones are told apart."""
+"""Names: images find their labels by code points or name, and skin tones are told apart."""
 
 import pytest
 

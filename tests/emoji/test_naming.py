@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.emoji.gallery import PictureRow, over_background, read_pictures
+from calotype.emoji.gallery import ImageRow, over_background, read_images
 from calotype.emoji.naming import Key, NamedImage, accepted_answers, main, names, score
 from calotype.errors import UsageError
 
@@ -15,7 +15,7 @@ PLAIN = ("red", "green", "blue", "orange", "purple", "black", "brown")
 
 
 def row(name, *keywords):
-    return PictureRow(f"noto/{name}", name, "noto style", "noto", "MIT", name, "train", keywords)
+    return ImageRow(f"noto/{name}", name, "noto style", "noto", "MIT", name, "train", keywords)
 
 
 def test_names_by_words():
@@ -41,7 +41,7 @@ def test_sheet_and_key_agree(data, tmp_path):
     assert main([*arguments, "--count", "9", "--seed", "3", "--out", str(tmp_path)]) == 0
     key = json.loads((tmp_path / "key.json").read_text())
     assert [image["number"] for image in key["images"]] == list(range(1, 10))
-    real = dict(read_pictures(data, {image["key"] for image in key["images"]}, 32))
+    real = dict(read_images(data, {image["key"] for image in key["images"]}, 32))
     sheet = np.asarray(Image.open(tmp_path / "sheet-1.png"))
     line = round(16 * 1.25)  # of the numbers' font
     for image in key["images"]:

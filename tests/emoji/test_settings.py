@@ -10,7 +10,7 @@ from calotype.cascade import Cascade, CascadeSample
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import load_config
 from calotype.emoji import settings
-from calotype.emoji.gallery import over_background, read_pictures, read_rows
+from calotype.emoji.gallery import over_background, read_images, read_rows
 from calotype.emoji.sweep import (
     Axis,
     Cell,
@@ -68,7 +68,7 @@ def oracle(cascade, data, monkeypatch):
 
     def real(captions, side, spoiled, lowres=None):
         keys = {row.caption: row.key for row in read_rows(data)}
-        images = {k: over_background(x) for k, x in read_pictures(data, keys.values(), side)}
+        images = {k: over_background(x) for k, x in read_images(data, keys.values(), side)}
         x = torch.stack([images[keys[caption]] for caption in captions])
         seen.append((side, spoiled, None if lowres is None else lowres.clone()))
         return CascadeSample((x * (1 - spoiled),), tuple(range(len(captions))))

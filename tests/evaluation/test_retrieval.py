@@ -33,14 +33,14 @@ def test_k_is_the_number_of_neighbours():
     assert not concept_found(flat(-0.2), POOL, NAMES, "b", k=1)
 
 
-def test_pictures_of_the_own_concept_do_not_crowd_it_out():
+def test_images_of_the_own_concept_do_not_crowd_it_out():
     names = ("a", "a", "a", "a", "a", "a", "b")
     assert concept_rank(flat(0.31), POOL, names, concept="a") == 0
-    # of several pictures of a concept the nearest counts
+    # of several images of a concept the nearest counts
     assert concept_rank(flat(0.6), POOL, names, concept="a") == 1
 
 
-def test_an_equal_picture_of_another_name_does_not_count_against():
+def test_an_equal_image_of_another_name_does_not_count_against():
     pool = torch.stack([flat(0), flat(0), flat(1)])
     assert concept_rank(flat(0.1), pool, ("a", "twin", "b"), concept="a") == 0
 

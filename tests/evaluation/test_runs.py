@@ -16,7 +16,7 @@ def lines(path, values):
 
 @pytest.fixture()
 def run(tmp_path):
-    """Two stages of `tiny`: 100 pictures at 50/s, then 40 at 10/s, and half a line."""
+    """Two stages of `tiny`: 100 images at 50/s, then 40 at 10/s, and half a line."""
     (tmp_path / "recipe.json").write_text(json.dumps(to_dict(load_recipe("tiny"))))
     log = [
         {"images": 10 * n, "stage": 8, "loss": 1 / n, "images_per_second": 50.0, "skipped": 0}

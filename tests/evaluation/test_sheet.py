@@ -1,4 +1,4 @@
-"""Sheets: every picture in its place, captions below, files that stay small."""
+"""Sheets: every image in its place, captions below, files that stay small."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ CELLS = [
 ]
 
 
-def test_pictures_are_in_their_places():
+def test_images_are_in_their_places():
     pixels = np.asarray(draw_sheet(CELLS, columns=2, side=32))
     height, width = pixels.shape[:2]
     assert height % 2 == 0 and width > 2 * 64
@@ -37,12 +37,12 @@ def test_failures_are_red():
     one = np.asarray(draw_sheet(CELLS[:1], columns=8, side=32)).astype(int)
     text = one[8 + 32 :]
     assert (text[..., 0] - text[..., 1]).max() > 100
-    calm = Cell(CELLS[0].pictures, CELLS[0].caption)
+    calm = Cell(CELLS[0].images, CELLS[0].caption)
     other = np.asarray(draw_sheet([calm], columns=8, side=32)).astype(int)[8 + 32 :]
     assert (other[..., 0] - other[..., 1]).max() < 30 and other.min() < 150
 
 
-def test_small_pictures_are_enlarged_without_smoothing():
+def test_small_images_are_enlarged_without_smoothing():
     board = torch.ones(3, 2, 2)
     board[:, 0, 0] = -1
     pixels = np.asarray(draw_sheet([Cell((board,), "x")], columns=1, side=32))

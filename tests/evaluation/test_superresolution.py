@@ -10,7 +10,7 @@ from calotype.cascade import Cascade
 from calotype.data.resize import area_resize
 from calotype.errors import UsageError
 from calotype.evaluation.superresolution import (
-    RealPicture,
+    RealImage,
     compare_with_bicubic,
     edge_contrast,
     psnr,
@@ -35,10 +35,10 @@ def test_edge_contrast_sees_blur():
     assert edge_contrast(torch.zeros(2, 3, 8, 8)) == 0
 
 
-def pictures(count):
+def images(count):
     generator = torch.Generator().manual_seed(3)
     return [
-        RealPicture(torch.rand((3, 16, 16), generator=generator) * 2 - 1, "a bar, noto style")
+        RealImage(torch.rand((3, 16, 16), generator=generator) * 2 - 1, "a bar, noto style")
         for _ in range(count)
     ]
 
@@ -66,17 +66,17 @@ def test_bicubic_against_itself_ties(cascade, oracle):
     from calotype.diffusion import upsample_lowres
 
     seen = oracle(lambda lowres: upsample_lowres(lowres, 16))
-    compared = compare_with_bicubic(cascade, 16, pictures(5), steps=(1, 4))
+    compared = compare_with_bicubic(cascade, 16, images(5), steps=(1, 4))
     assert [r.psnr for r in compared.results] == pytest.approx([compared.bicubic] * 2)
     assert [r.better for r in compared.results] == [0, 0]
-    assert compared.pictures == 5
-    # told that the pictures are clean
+    assert compared.images == 5
+    # told that the images are clean
     assert seen == [((5, 3, 8, 8), 1, 0.0), ((5, 3, 8, 8), 4, 0.0)]
 
 
 def test_a_better_stage_wins(cascade, oracle):
-    real = pictures(3)
-    known = torch.stack([item.picture for item in real])
+    real = images(3)
+    known = torch.stack([item.image for item in real])
     oracle(lambda lowres: known + 0.02)
     compared = compare_with_bicubic(cascade, 16, real, steps=(2,))
     assert compared.results[0].psnr == pytest.approx(40, abs=1e-3)
@@ -84,18 +84,18 @@ def test_a_better_stage_wins(cascade, oracle):
 
 
 def test_runs_a_real_stage(cascade):
-    compared = compare_with_bicubic(cascade, 32, resized(pictures(2), 32), steps=(1, 2))
+    compared = compare_with_bicubic(cascade, 32, resized(images(2), 32), steps=(1, 2))
     assert [result.steps for result in compared.results] == [1, 2]
     assert all(math.isfinite(r.psnr) and r.seconds > 0 for r in compared.results)
 
 
 def resized(items, side):
-    return [RealPicture(area_resize(i.picture[None], side)[0].clamp(-1, 1), "x") for i in items]
+    return [RealImage(area_resize(i.image[None], side)[0].clamp(-1, 1), "x") for i in items]
 
 
 def test_refuses_what_cannot_be_compared(cascade):
     with pytest.raises(UsageError, match="no stage"):
-        compare_with_bicubic(cascade, 8, pictures(1), steps=(1,))
-    with pytest.raises(UsageError, match="no pictures"):
+        compare_with_bicubic(cascade, 8, images(1), steps=(1,))
+    with pytest.raises(UsageError, match="no images"):
         compare_with_bicubic(cascade, 16, [], steps=(1,))
     assert all(a < b for a, b in pairwise(s.config.resolution for s in cascade.stages))

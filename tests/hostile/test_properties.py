@@ -25,7 +25,7 @@ from calotype.cascade.recipe import check_recipe, recipe_sampling
 from calotype.config.stage import StageConfig
 from calotype.config.typed_json import to_dict
 from calotype.data.folder import FolderSource
-from calotype.data.pictures import BrokenPicture
+from calotype.data.images import BrokenImage
 from calotype.data.tar import TarSource
 from calotype.data.tar_index import SAMPLE, scan_tar
 from calotype.errors import CalotypeError, UsageError
@@ -110,8 +110,8 @@ def test_tars(tmp_path: Path, data: bytes) -> None:
     for index in range(len(source)):
         source.captions(index)
         try:
-            source.picture_bytes(index)
-        except BrokenPicture:
+            source.image_bytes(index)
+        except BrokenImage:
             continue
 
 
@@ -225,7 +225,7 @@ def test_captions_of_folders(tmp_path: Path, data: st.DataObject, kind: tuple[st
         assert all(caption.text.strip() for caption in source.captions(index))
         try:
             source[index]
-        except BrokenPicture:
+        except BrokenImage:
             continue
 
 

@@ -8,7 +8,7 @@ Run it in an environment that holds that package and torch, and nothing of this 
 
 It writes imagen_pytorch_peer.json (settings, names and shapes of weights) and
 imagen_pytorch_peer.safetensors (inputs that are not made by a formula, and outputs). Weights and
-pictures are made from their names by `made`, so that they need no room. torchvision and other
+images are made from their names by `made`, so that they need no room. torchvision and other
 heavy packages are replaced by stubs; no network is used.
 """
 
@@ -111,7 +111,7 @@ PRESETS = {
 
 
 def made(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Normal numbers that depend on the name alone: weights of about unit gain, or pictures."""
+    """Normal numbers that depend on the name alone: weights of about unit gain, or images."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     values = torch.randn(shape, generator=generator)
     last = name.rsplit(".", 1)[-1]
@@ -126,7 +126,7 @@ def made(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def inputs_of(settings: dict, *, size: int = 16) -> dict[str, torch.Tensor]:
-    """What a network with these settings is told; two pictures, three tokens and five."""
+    """What a network with these settings is told; two images, three tokens and five."""
     channels = settings.get("channels", 3)
     told = {
         "x": made("input.x", (2, channels, size, size)),

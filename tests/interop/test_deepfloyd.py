@@ -272,8 +272,8 @@ def test_the_encoder_keeps_padding(tmp_path: Path) -> None:
     torch.testing.assert_close(text.tokens, expected, atol=1e-6, rtol=0)
 
 
-def test_from_folders_to_a_picture(tmp_path: Path) -> None:
-    """Load, convert, read again: the same pictures; sharded fp16 gives pictures, too."""
+def test_from_folders_to_a_image(tmp_path: Path) -> None:
+    """Load, convert, read again: the same images; sharded fp16 gives images, too."""
     save_stage(tmp_path / "I", "I")
     save_encoder(tmp_path / "I")
     save_stage(tmp_path / "II", "II", variant="fp16", max_shard_size="300KB")

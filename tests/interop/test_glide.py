@@ -195,7 +195,7 @@ def test_padding_may_be_left_out(model, stage):
 
 
 def one_step(stage, denoise):
-    """One reverse step of both pictures, from respaced steps 5 and 20 of 27."""
+    """One reverse step of both images, from respaced steps 5 and 20 of 27."""
     data, steps = recorded(), settings()["timesteps"]["27"]
     table = stage.schedule.table
     levels = table[torch.tensor([steps[5], steps[20]])]
@@ -285,8 +285,8 @@ def test_noised_clip_and_its_gradient(clip):
     data = recorded()
     captions = clip.embed_text(data["clip.tokens"], data["clip.lens"])
     torch.testing.assert_close(captions, data["clip.text_embeddings"], **CLOSE)
-    pictures = clip.embed_image(data["inpaint_image"], data["timesteps"])
-    torch.testing.assert_close(pictures, data["clip.image_embeddings"], **CLOSE)
+    images = clip.embed_image(data["inpaint_image"], data["timesteps"])
+    torch.testing.assert_close(images, data["clip.image_embeddings"], **CLOSE)
     from calotype.diffusion.gradient_guidance import GradientGuidance
 
     stage = stage_config(shapes("base"), head_dim=HEAD_DIM)

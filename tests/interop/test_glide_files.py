@@ -86,11 +86,11 @@ def test_a_converted_cascade_has_the_defaults_and_the_weights(converted):
 def test_it_draws_from_captions(converted):
     cascade = Cascade.load(converted)
     options = {"sampling": [SamplingConfig(steps=1, sampler="ddim", threshold_percentile=None)]}
-    pictures = cascade.sample(["fox", ""], seeds=[1, 1], size=(16, 16), **options).images[-1]
-    assert pictures.shape == (2, 3, 16, 16)
+    images = cascade.sample(["fox", ""], seeds=[1, 1], size=(16, 16), **options).images[-1]
+    assert images.shape == (2, 3, 16, 16)
     alone = cascade.sample(["fox"], seeds=[1], size=(16, 16), **options).images[-1]
-    torch.testing.assert_close(pictures[:1], alone, atol=1e-4, rtol=0)
-    assert not torch.equal(pictures[0], pictures[1])
+    torch.testing.assert_close(images[:1], alone, atol=1e-4, rtol=0)
+    assert not torch.equal(images[0], images[1])
 
 
 def test_up_samplers_take_the_steps_of_the_authors():
@@ -112,17 +112,17 @@ def test_the_up_sampler_sees_bilinear_enlargement():
 def test_filling_in_tells_the_network_what_is_known(tokenizer):
     base = stage("base_inpaint")
     cascade = Cascade(f"glide:{tokenizer}", [base])
-    picture = recorded()["inpaint_image"]
+    image = recorded()["inpaint_image"]
     mask = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
     mask[..., :8] = True
     captions, seeds = ["fox", "a fox"], [3, 4]
     options = {"seeds": seeds, "sampling": [QUICK]}
-    drawn = inpaint(cascade, picture, mask, captions, **options).images[-1]
-    torch.testing.assert_close(drawn[..., :8], picture[..., :8], atol=1e-4, rtol=0)
+    drawn = inpaint(cascade, image, mask, captions, **options).images[-1]
+    torch.testing.assert_close(drawn[..., :8], image[..., :8], atol=1e-4, rtol=0)
 
-    edit = StageEdit(transform=keep_known(picture, mask))
+    edit = StageEdit(transform=keep_known(image, mask))
     extra = known_channels(edit)
-    assert torch.equal(extra, torch.cat((picture * mask, mask.float()), dim=1))
+    assert torch.equal(extra, torch.cat((image * mask, mask.float()), dim=1))
     text = cascade.text_encoder(captions)
     cond, uncond = (
         type(conditioning("base"))(t, extra=extra) for t in (text, TextEmbedding.null(2, 1))

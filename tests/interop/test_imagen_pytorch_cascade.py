@@ -9,7 +9,7 @@ from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, NullUnet, Unet
 from calotype.interop.imagen_pytorch.formulation import Churn, churned_levels
-from calotype.interop.imagen_pytorch.pictures import cropped
+from calotype.interop.imagen_pytorch.images import cropped
 from calotype.interop.imagen_pytorch.text import T5_WIDTHS, text_width
 
 TINY = {
@@ -40,7 +40,7 @@ def trained_a_little(model):
 
 
 WORDS = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
-PICTURES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(("kind", "more"), KINDS)
@@ -50,28 +50,28 @@ def test_editing_keeps_and_starts(kind, more):
     mask = torch.zeros(2, 16, 16, dtype=torch.bool)
     mask[:, :8] = True
     kept = model.sample(
-        text_embeds=WORDS, inpaint_images=PICTURES, inpaint_masks=mask, inpaint_resample_times=2
+        text_embeds=WORDS, inpaint_images=IMAGES, inpaint_masks=mask, inpaint_resample_times=2
     )
-    torch.testing.assert_close(kept[:, :, :8], PICTURES[:, :, :8], rtol=0, atol=1e-6)
-    assert (kept[:, :, 8:] - PICTURES[:, :, 8:]).abs().mean() > 0.05
+    torch.testing.assert_close(kept[:, :, :8], IMAGES[:, :, :8], rtol=0, atol=1e-6)
+    assert (kept[:, :, 8:] - IMAGES[:, :, 8:]).abs().mean() > 0.05
     outputs = model.sample(text_embeds=WORDS, return_all_unet_outputs=True, use_tqdm=False)
     assert [tuple(x.shape) for x in outputs] == [(2, 3, 8, 8), (2, 3, 16, 16)]
     alone = model.sample(
-        text_embeds=WORDS, start_at_unet_number=2, start_image_or_video=PICTURES,
+        text_embeds=WORDS, start_at_unet_number=2, start_image_or_video=IMAGES,
         return_pil_images=True,
     )  # fmt: skip
     assert [image.size for image in alone] == [(16, 16)] * 2
 
 
 class _Perfect(Unet):
-    """Knows the picture: its noise prediction is exact."""
+    """Knows the image: its noise prediction is exact."""
 
     def predict(self, x, time, inputs, *, self_cond=None):
         alpha, sigma = torch.sigmoid(time).sqrt(), torch.sigmoid(-time).sqrt()
         return (x - alpha[:, None, None, None] * 0.5) / sigma[:, None, None, None]
 
 
-def test_the_sampler_finds_the_picture_of_a_perfect_network():
+def test_the_sampler_finds_the_image_of_a_perfect_network():
     tiny = {**TINY, "cond_on_text": False, "text_embed_dim": None}
     model = Imagen(_Perfect(**tiny), image_sizes=8, condition_on_text=False, timesteps=4)
     torch.testing.assert_close(model.sample(batch_size=3), torch.full((3, 3, 8, 8), 0.75))
@@ -116,7 +116,7 @@ def test_stages_are_told_what_they_shall_be_told():
         pred_objectives=("v", "x_start"), dynamic_thresholding=(False, True),
     )  # fmt: skip
     trained_a_little(model)
-    extra, images = torch.rand(2, 2, 4, 4), (PICTURES[:, :1] * 255).to(torch.uint8)
+    extra, images = torch.rand(2, 2, 4, 4), (IMAGES[:, :1] * 255).to(torch.uint8)
     seen = []
     unet = model.unets[1]
     predict = unet.predict
@@ -148,8 +148,8 @@ def test_self_conditioning_leaves_the_target_alone():
     losses = []
     for seed in range(8):
         torch.manual_seed(seed)
-        losses.append(float(model(PICTURES, text_embeds=WORDS).detach()))
-    assert min(losses) > 1e-4  # a new network answers 0, the pictures are not 0
+        losses.append(float(model(IMAGES, text_embeds=WORDS).detach()))
+    assert min(losses) > 1e-4  # a new network answers 0, the images are not 0
 
 
 def test_crops_are_the_same_square():
@@ -170,10 +170,10 @@ def test_seeds_repeat_and_batches_are_captions():
 
 def test_a_null_unet_holds_the_first_place():
     model = Imagen((NullUnet(), Unet(**TINY)), image_sizes=(8, 16), text_embed_dim=5, timesteps=2)
-    assert torch.isfinite(model(PICTURES, text_embeds=WORDS, unet_number=2))
-    larger = model.sample(text_embeds=WORDS, start_at_unet_number=2, start_image_or_video=PICTURES)
-    assert larger.shape == PICTURES.shape
-    for call in (lambda: model(PICTURES, text_embeds=WORDS, unet_number=1),
+    assert torch.isfinite(model(IMAGES, text_embeds=WORDS, unet_number=2))
+    larger = model.sample(text_embeds=WORDS, start_at_unet_number=2, start_image_or_video=IMAGES)
+    assert larger.shape == IMAGES.shape
+    for call in (lambda: model(IMAGES, text_embeds=WORDS, unet_number=1),
                  lambda: model.sample(text_embeds=WORDS)):  # fmt: skip
         with pytest.raises(UsageError, match="NullUnet"):
             call()
@@ -198,7 +198,7 @@ def test_an_empty_caption_is_the_null_caption():
     unet = model.unets[0]
     hidden = []
     unet.predict = lambda x, time, inputs, **k: hidden.append(inputs.text.hidden) or x
-    model(PICTURES, text_embeds=torch.cat((WORDS[:1], torch.zeros(1, 4, 5))))
+    model(IMAGES, text_embeds=torch.cat((WORDS[:1], torch.zeros(1, 4, 5))))
     torch.testing.assert_close(hidden[0][1:], unet.null_text_hidden)
 
 
@@ -231,15 +231,15 @@ def test_widths_come_from_a_table(tmp_path):
         (lambda: cascade(image_size=8), "image_sizes"),
         (lambda: Imagen(Unet(**TINY), image_sizes=(8, 16)), "1 U-Nets"),
         (lambda: Imagen(torch.nn.Linear(1, 1), image_sizes=8), "Linear"),
-        (lambda: cascade()(PICTURES, text_embeds=WORDS), "unet_number"),
-        (lambda: cascade()(PICTURES[:, :, :4, :4], text_embeds=WORDS, unet_number=1), "H >= 8"),
-        (lambda: cascade()(PICTURES, text_embeds=WORDS[:1], unet_number=1), "1 captions"),
-        (lambda: cascade()(PICTURES, text_embeds=WORDS[..., :3], unet_number=1), r"\(B, L, 5\)"),
-        (lambda: cascade(only_train_unet_number=2)(PICTURES, unet_number=1), "only U-Net 2"),
+        (lambda: cascade()(IMAGES, text_embeds=WORDS), "unet_number"),
+        (lambda: cascade()(IMAGES[:, :, :4, :4], text_embeds=WORDS, unet_number=1), "H >= 8"),
+        (lambda: cascade()(IMAGES, text_embeds=WORDS[:1], unet_number=1), "1 captions"),
+        (lambda: cascade()(IMAGES, text_embeds=WORDS[..., :3], unet_number=1), r"\(B, L, 5\)"),
+        (lambda: cascade(only_train_unet_number=2)(IMAGES, unet_number=1), "only U-Net 2"),
         (lambda: cascade().sample(), "texts="),
         (lambda: cascade().sample(texts="a cat"), "list"),
         (lambda: cascade().sample(text_embeds=WORDS, video_frames=3), "video"),
-        (lambda: cascade().sample(text_embeds=WORDS, inpaint_images=PICTURES), "inpaint_masks"),
+        (lambda: cascade().sample(text_embeds=WORDS, inpaint_images=IMAGES), "inpaint_masks"),
         (lambda: cascade().sample(text_embeds=WORDS, stop_at_unet_number=3), "stop <= 2"),
         (lambda: cascade().sample(text_embeds=WORDS, start_at_unet_number=2), "start_image"),
         (lambda: cascade(cond_drop_prob=0).sample(text_embeds=WORDS, cond_scale=2), "cond_scale=1"),

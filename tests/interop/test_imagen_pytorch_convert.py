@@ -177,7 +177,7 @@ def converted(tmp_path, in_process, monkeypatch):
     return str(tmp_path / "out")
 
 
-def test_from_a_checkpoint_to_pictures_by_command(converted, tmp_path, capsys):
+def test_from_a_checkpoint_to_images_by_command(converted, tmp_path, capsys):
     def draw(*more, name="p.png"):
         command = ["sample", "a cat", "--model", converted, "-o", str(tmp_path / name), *more]
         assert run([*command, "--steps", "1"]) == 0
@@ -197,7 +197,7 @@ def test_from_a_checkpoint_to_pictures_by_command(converted, tmp_path, capsys):
     torch.manual_seed(4)
     expected = imagen.sample(texts=["a cat"], cond_scale=3.0, return_pil_images=True)[0]
     assert np.array_equal(np.array(Image.open(first)), np.array(expected))
-    # A picture is the same wherever it is in a row of them; other guidance draws another one.
+    # An image is the same wherever it is in a row of them; other guidance draws another one.
     draw("--seed", "3", "-n", "2", "--write-captions", name="q.png")
     again = Image.open(tmp_path / "q-1.png")
     assert np.array_equal(np.array(again), np.array(expected))

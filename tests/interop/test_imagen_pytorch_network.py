@@ -200,7 +200,7 @@ def test_arguments_that_package_ignores_act_here():
     assert crossed(**peer.inputs_of(tiny)).shape == (2, 3, 16, 16)
 
 
-def test_pictures_that_do_not_fit_are_refused():
+def test_images_that_do_not_fit_are_refused():
     unet, told = network("base"), peer.inputs_of(CASES["base"]["settings"])
     with pytest.raises(UsageError, match="multiples of 2"):
         unet(**{**told, "x": torch.randn(2, 3, 15, 15)})

@@ -1,6 +1,6 @@
 """The three programs of imagen-pytorch's own documentation, with the import changed.
 
-The fast ones are smaller in width, pictures, steps and batch; the slow ones are the programs as
+The fast ones are smaller in width, images, steps and batch; the slow ones are the programs as
 they stand, with fewer timesteps.
 """
 
@@ -64,7 +64,7 @@ def cascade_program(*, dim, mults, sizes, side, timesteps, texts=3):
         assert loss.ndim == 0 and torch.isfinite(loss)
         norms = [p.grad.abs().sum() for p in imagen.unets[i - 1].parameters() if p.grad is not None]
         assert sum(norms) > 0
-    pictures = imagen.sample(
+    images = imagen.sample(
         texts=[
             "a whale breaching from afar",
             "young girl blowing out candles on her birthday cake",
@@ -72,8 +72,8 @@ def cascade_program(*, dim, mults, sizes, side, timesteps, texts=3):
         ][:texts],
         cond_scale=3.0,
     )
-    assert pictures.shape == (texts, 3, sizes[-1], sizes[-1])
-    assert 0 <= pictures.min() and pictures.max() <= 1
+    assert images.shape == (texts, 3, sizes[-1], sizes[-1])
+    assert 0 <= images.min() and images.max() <= 1
 
 
 def trainer_program(*, dim, mults, sizes, side, timesteps, batch):
@@ -109,11 +109,11 @@ def trainer_program(*, dim, mults, sizes, side, timesteps, batch):
     assert isinstance(loss, float) and loss > 0
     drawn = []
     imagen.sample, sample = (lambda **k: drawn.append(imagen.unets) or sample(**k)), imagen.sample
-    pictures = trainer.sample(
+    images = trainer.sample(
         texts=["a puppy looking anxiously at a giant donut", "the milky way galaxy"],
         cond_scale=3.0,
     )
-    assert pictures.shape == (2, 3, sizes[-1], sizes[-1])
+    assert images.shape == (2, 3, sizes[-1], sizes[-1])
     assert drawn == [trainer.ema_unets] and imagen.unets is not trainer.ema_unets
 
 

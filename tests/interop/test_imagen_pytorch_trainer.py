@@ -17,7 +17,7 @@ TINY = {
     "text_embed_dim": None,
     "max_text_len": 4,
 }
-PICTURES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def trainer(stages=1, **arguments):
@@ -31,7 +31,7 @@ def trainer(stages=1, **arguments):
 def steps(one, count, number=1):
     for seed in range(count):
         torch.manual_seed(seed)
-        one(PICTURES, unet_number=number)
+        one(IMAGES, unet_number=number)
         one.update(unet_number=number)
     return one
 
@@ -43,11 +43,11 @@ def weights(module):
 def test_parts_of_a_batch_add_up_to_its_gradient(monkeypatch):
     one = trainer()
     levels, eps = torch.tensor([-2.0, 0.0, 1.0, 3.0]), torch.randn(4, 3, 8, 8)
-    # The same level and noise for every picture, whatever part it is in.
+    # The same level and noise for every image, whatever part it is in.
     stage = one.imagen.formulations[0]
 
     def loss(unet, x, inputs, number, noise):
-        rows = [int((PICTURES * 2 - 1 - row).flatten(1).abs().sum(1).argmin()) for row in x]
+        rows = [int((IMAGES * 2 - 1 - row).flatten(1).abs().sum(1).argmin()) for row in x]
         network = lambda z, t, s: unet.predict(z, t, inputs, self_cond=s)  # noqa: E731
         return stage.loss(network, x, levels[rows], eps=eps[rows]).mean()
 
@@ -55,7 +55,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(monkeypatch):
     one.imagen.eval()  # linear attention drops out; the trainer itself stays in training mode
     found = []
     for size in (None, 1, 3):
-        total = one(PICTURES, max_batch_size=size)
+        total = one(IMAGES, max_batch_size=size)
         gradients = [p.grad for p in one.imagen.parameters() if p.grad is not None]
         found.append((total, [gradient.clone() for gradient in gradients]))
         one.imagen.zero_grad()
@@ -78,14 +78,14 @@ def test_an_update_moves_one_unet_and_its_average():
     assert not torch.equal(weights(one.get_ema_unet(2)), averaged)
     assert one.num_steps_taken(2) == 1 and one.num_steps_taken(1) == 0
     assert all(p.grad is None for p in one.imagen.parameters())
-    one(PICTURES, unet_number=1)  # several U-Nets in one process
+    one(IMAGES, unet_number=1)  # several U-Nets in one process
     one.update(unet_number=1)
     assert one.steps.tolist() == [1, 1]
 
 
 def test_evaluation_mode_adds_no_gradient_and_validation_uses_averages():
     one = trainer()
-    one.add_valid_dataset(torch.utils.data.TensorDataset(PICTURES), batch_size=2)
+    one.add_valid_dataset(torch.utils.data.TensorDataset(IMAGES), batch_size=2)
     assert one.valid_step(unet_number=1, use_ema_unets=True) > 0
     assert one.training and all(p.grad is None for p in one.imagen.parameters())
 
@@ -136,7 +136,7 @@ def test_a_checkpoint_makes_the_cascade_it_was_made_of(tmp_path):
     assert again.imagen.sample(batch_size=1).shape == (1, 3, 8, 8)
     model = load(save(one.imagen, tmp_path / "folder"))
     assert torch.equal(weights(model), weights(one.imagen))
-    assert torch.isfinite(model(PICTURES))
+    assert torch.isfinite(model(IMAGES))
 
 
 def test_checkpoint_folders_keep_the_newest(tmp_path):
@@ -174,7 +174,7 @@ def test_pickles_are_not_read(tmp_path):
 
 def test_datasets_never_end_and_are_split():
     one = trainer(split_valid_from_train=True, split_valid_fraction=0.25)
-    one.add_train_dataset(torch.utils.data.TensorDataset(PICTURES), batch_size=2)
+    one.add_train_dataset(torch.utils.data.TensorDataset(IMAGES), batch_size=2)
     losses = [one.train_step(unet_number=1) for _ in range(3)]
     assert all(loss > 0 for loss in losses) and one.num_steps_taken(1) == 3
     assert one.valid_step(unet_number=1) > 0
@@ -200,7 +200,7 @@ def test_bf16_trains_and_fp16_wants_a_gpu():
     assert not torch.equal(before, weights(one.imagen))
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="bf16"):
-            trainer(fp16=True)(PICTURES)
+            trainer(fp16=True)(IMAGES)
 
 
 @pytest.mark.parametrize(

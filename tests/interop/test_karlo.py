@@ -295,8 +295,8 @@ def test_super_resolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @torch.no_grad()
-def test_from_a_folder_to_a_picture(tmp_path: Path) -> None:
-    """Load, convert, read again: the same pictures; seeds decide them."""
+def test_from_a_folder_to_a_image(tmp_path: Path) -> None:
+    """Load, convert, read again: the same images; seeds decide them."""
     save_karlo(tmp_path / "karlo")
     model = save_encoder(tmp_path / "karlo")
     cascade = load(tmp_path / "karlo")

@@ -53,7 +53,7 @@ def seeds(count, seed=0):
     return torch.randint(2**63 - 1, (count,), generator=generator(seed)).tolist()
 
 
-def test_pictures_are_those_of_the_cascade(pipeline):
+def test_images_are_those_of_the_cascade(pipeline):
     output = pipeline(
         ["a fox", "a cat"],
         negative_prompt="dull",
@@ -75,14 +75,14 @@ def test_pictures_are_those_of_the_cascade(pipeline):
     assert output[0] is output.images
 
 
-def test_output_types_show_the_same_pictures(pipeline):
+def test_output_types_show_the_same_images(pipeline):
     def call(kind, **options):
         return pipeline("a fox", generator=generator(), output_type=kind, **options)
 
-    tensor, array, pictures = call("pt").images, call("np").images, call("pil").images
+    tensor, array, images = call("pt").images, call("np").images, call("pil").images
     assert tensor.shape == (1, 3, 16, 16) and array.shape == (1, 16, 16, 3)
     np.testing.assert_array_equal(array[0], tensor[0].permute(1, 2, 0).numpy())
-    np.testing.assert_array_equal(np.array(pictures[0]), (array[0] * 255).round().astype(np.uint8))
+    np.testing.assert_array_equal(np.array(images[0]), (array[0] * 255).round().astype(np.uint8))
     assert np.array_equal(call("np", return_dict=False)[0], array)
 
 
@@ -118,7 +118,7 @@ def test_steps_and_weights_for_every_stage(pipeline):
     assert times[1] == pytest.approx(499.5)
 
 
-def test_the_last_callback_sees_the_finished_pictures(pipeline):
+def test_the_last_callback_sees_the_finished_images(pipeline):
     seen = {}
 
     def keep(_, step, timestep, tensors):
@@ -149,18 +149,18 @@ def test_a_callback_can_cancel_but_not_replace(pipeline):
         pipeline("a fox", callback_on_step_end=lambda p, s, t, k: {"latents": k["latents"] * 0})
 
 
-def test_one_generator_a_picture(pipeline):
+def test_one_generator_a_image(pipeline):
     both = pipeline(["a", "b"], generator=[generator(1), generator(2)], output_type="pt").images
     alone = pipeline("b", generator=generator(2), output_type="pt").images
     torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=0)
 
 
 def test_without_generator_the_global_one_decides(pipeline):
-    pictures = []
+    images = []
     for _ in range(2):
         torch.manual_seed(5)
-        pictures.append(pipeline("a fox", output_type="pt").images)
-    assert torch.equal(*pictures)
+        images.append(pipeline("a fox", output_type="pt").images)
+    assert torch.equal(*images)
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_saved_and_loaded_it_draws_the_same(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "out")
     again = CalotypePipeline.from_pretrained(tmp_path / "out")
     options = {"output_type": "pt", "height": 16, "width": 32}
-    pictures = [p("a fox", generator=generator(), **options).images for p in (pipeline, again)]
-    torch.testing.assert_close(*pictures, atol=1e-5, rtol=0)
-    assert pictures[0].shape == (1, 3, 16, 32)
+    images = [p("a fox", generator=generator(), **options).images for p in (pipeline, again)]
+    torch.testing.assert_close(*images, atol=1e-5, rtol=0)
+    assert images[0].shape == (1, 3, 16, 32)
     with pytest.raises(UsageError, match="safetensors"):
         CalotypePipeline.from_pretrained(tmp_path / "out", use_safetensors=False)
     with pytest.raises(UsageError, match="fp16"):

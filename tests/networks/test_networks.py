@@ -169,11 +169,11 @@ def test_bound_text_is_encoded_once(name: str) -> None:
     torch.testing.assert_close(first, network(z, logsnr, cond), rtol=0, atol=0)
 
 
-def test_pictures_that_lack_or_are_too_many_are_named() -> None:
+def test_images_that_lack_or_are_too_many_are_named() -> None:
     z, logsnr, cond = inputs(CASES["efficient"])
-    with pytest.raises(ValueError, match="no low-resolution picture; expected one"):
+    with pytest.raises(ValueError, match="no low-resolution image; expected one"):
         awake(CASES["efficient"])(z, logsnr, Conditioning(cond.text))
-    with pytest.raises(ValueError, match="a low-resolution picture; expected none"):
+    with pytest.raises(ValueError, match="a low-resolution image; expected none"):
         awake(CASES["unet"])(z, logsnr, cond)
 
 

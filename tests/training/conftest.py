@@ -22,9 +22,9 @@ COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0), "black
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """Eight pictures of 16x16 with captions: four colours, left or right."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """Eight images of 16x16 with captions: four colours, left or right."""
+    folder = tmp_path_factory.mktemp("images")
     for name, colour in COLOURS.items():
         for side, columns in (("left", slice(0, 8)), ("right", slice(8, 16))):
             pixels = np.full((16, 16, 3), 255, np.uint8)
@@ -78,10 +78,10 @@ def micro_recipe():
 
 
 @pytest.fixture
-def train(pictures):
-    """Run a recipe on the eight pictures; returns the exit code."""
+def train(images):
+    """Run a recipe on the eight images; returns the exit code."""
 
-    def run(recipe, out, *, data=pictures, **options):
+    def run(recipe, out, *, data=images, **options):
         settings = {"quiet": True, "threads": 1, "dtype": "float32", "device": "cpu", **options}
         return run_recipe(recipe, data=data, out=out, options=RunOptions(**settings), tasks=Tasks())
 

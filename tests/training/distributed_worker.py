@@ -17,7 +17,7 @@ SETTINGS = {"quiet": True, "threads": 1, "dtype": "float32", "device": "cpu"}
 
 
 def stop_at(images, rank):
-    """The process `rank` gets a SIGTERM, the others do not, after so many pictures."""
+    """The process `rank` gets a SIGTERM, the others do not, after so many images."""
 
     def show(self, now, meter):
         if now == images and int(os.environ["RANK"]) == rank:
@@ -27,7 +27,7 @@ def stop_at(images, rank):
 
 
 def spoil(position):
-    """Pictures far out of range at one place in the data, and guards that notice at once."""
+    """Images far out of range at one place in the data, and guards that notice at once."""
     batches = stream.planned_batches
 
     def spoiled(*args, **kwargs):

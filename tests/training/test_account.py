@@ -13,9 +13,9 @@ from calotype.tasks import preparation
 from calotype.training.distributed import Group
 
 
-def test_unusable_data_is_counted_and_listed(pictures, micro_recipe, train, tmp_path, capsys):
+def test_unusable_data_is_counted_and_listed(images, micro_recipe, train, tmp_path, capsys):
     data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     (data / "black-left.png").write_bytes(b"\x89PNG broken")
     (data / "red-left.txt").write_text("")
     (data / "red-right.txt").write_bytes(b"r\xffd")
@@ -29,10 +29,10 @@ def test_unusable_data_is_counted_and_listed(pictures, micro_recipe, train, tmp_
 
 
 def test_what_every_process_met_is_counted_once(
-    pictures, micro_recipe, train, tmp_path, monkeypatch, capsys
+    images, micro_recipe, train, tmp_path, monkeypatch, capsys
 ):
     data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     (data / "black-left.png").write_bytes(b"\x89PNG broken")
     (data / "red-left.txt").write_text("")
     other = SourceReport(broken={"other.png": "cut"}, empty_captions={"red-left.png"})
@@ -55,10 +55,10 @@ def test_sound_data_needs_no_account(micro_recipe, train, tmp_path, capsys):
 
 
 def test_13_14_15_35_the_data_are_told_once_and_first(
-    pictures, micro_recipe, train, tmp_path, monkeypatch, capsys
+    images, micro_recipe, train, tmp_path, monkeypatch, capsys
 ):
     data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     (data / "red-left.txt").unlink()
     (data / "backup.tar").write_bytes(b"")
     (data / "a.heic").write_bytes(b"")
@@ -86,10 +86,10 @@ def test_13_14_15_35_the_data_are_told_once_and_first(
 
 
 def test_13_captions_that_are_mostly_lost_stop_unless_that_is_asked_for(
-    pictures, micro_recipe, train, tmp_path, capsys
+    images, micro_recipe, train, tmp_path, capsys
 ):
     data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     for text in sorted(data.glob("*.txt"))[:5]:
         text.rename(text.with_suffix(".caption"))
     recipe = micro_recipe(total_images=8)
@@ -103,9 +103,9 @@ def test_13_captions_that_are_mostly_lost_stop_unless_that_is_asked_for(
     )
 
 
-def test_13_a_network_without_text_needs_no_captions(pictures, micro, train, tmp_path):
+def test_13_a_network_without_text_needs_no_captions(images, micro, train, tmp_path):
     data = tmp_path / "data"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     for text in sorted(data.glob("*.txt"))[:5]:
         text.unlink()
     config = micro(total_images=8, text_encoder="none")

@@ -26,10 +26,10 @@ def group():
 
 
 @pytest.fixture
-def step(micro, pictures):
+def step(micro, images):
     """Take a step in so many parts."""
     config = micro(batch_size=8)
-    source = open_source(pictures, resolution=8, data=config.data)
+    source = open_source(images, resolution=8, data=config.data)
     made = batches(
         source, resolution=8, lowres_resolution=None, config=config.data, batch_size=8, seed=0,
         prefetch=0,

@@ -12,7 +12,7 @@ from calotype.tasks.dry_run import dry_run
 from calotype.training.recipes import load_recipe
 
 
-def test_rates_are_the_pictures_times_their_cost():
+def test_rates_are_the_images_times_their_cost():
     rates = StageCost(flops_per_image=2_000, peak_flops=1e6).rates(125.0)
     assert rates == {"flops_per_second": 250_000.0, "flops_share_of_peak": 0.25}
 

@@ -54,7 +54,7 @@ def torchrun(*arguments, **options):
 
 @pytest.fixture
 def uneven(micro):
-    """Batches of 3 a process in parts of 2 and 1; the last batch has 3 pictures in all."""
+    """Batches of 3 a process in parts of 2 and 1; the last batch has 3 images in all."""
     base = micro(
         batch_size=6,
         total_images=21,
@@ -73,7 +73,7 @@ def uneven(micro):
 
 @pytest.fixture
 def stop_at(monkeypatch):
-    """Send this process a SIGTERM when so many pictures have been seen."""
+    """Send this process a SIGTERM when so many images have been seen."""
 
     def arrange(images):
         def show(self, now, meter):
@@ -91,7 +91,7 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def runs(place, uneven, train, pictures, stop_at):
+def runs(place, uneven, train, images, stop_at):
     """The folder in which one process and two have trained; made once."""
     if (place / "whole").exists():
         return place
@@ -101,7 +101,7 @@ def runs(place, uneven, train, pictures, stop_at):
     config = dataclasses.replace(uneven.stages[0], optimizer=adafactor, **quiet)
     factored = Recipe(name="factored", stages=(config,))
     (place / "adafactor.json").write_text(json.dumps(to_dict(factored)))
-    shutil.copytree(pictures, place / "data")
+    shutil.copytree(images, place / "data")
     assert train(factored, place / "factors", data=place / "data") == 0
     assert train(uneven, place / "whole", data=place / "data") == 0
     stop_at(6)
@@ -203,7 +203,7 @@ def test_a_spike_sends_all_processes_back(runs, train, uneven, tmp_path, monkeyp
     assert one == two and two[0]["positions"] == [12, 18] and len(two[0]["keys"]) == 6
 
 
-def test_parts_of_a_joined_batch_are_its_rows(pictures, micro):
+def test_parts_of_a_joined_batch_are_its_rows(images, micro):
     config = micro()
 
     def batch(seed, size, rank, count):
@@ -211,21 +211,21 @@ def test_parts_of_a_joined_batch_are_its_rows(pictures, micro):
             resolution=8, lowres_resolution=None, config=config.data, batch_size=size,
             seed=seed, rank=rank, world_size=count,
         )  # fmt: skip
-        return next(sequential_batches(open_source(pictures, resolution=8, data=config.data), plan))
+        return next(sequential_batches(open_source(images, resolution=8, data=config.data), plan))
 
     def both(rank, count):
         return joined(batch(0, 6, rank, count), batch(1, 2, rank, count), weight=0.5, position=0)
 
     whole = both(0, 1)
-    for images in (8, 5, 1):
-        expected = shortened(whole, images)
+    for total in (8, 5, 1):
+        expected = shortened(whole, total)
         for rank in range(2):
-            part = shortened(both(rank, 2), images)
-            assert (len(part.x), part.images) == (4, images)
+            part = shortened(both(rank, 2), total)
+            assert (len(part.x), part.images) == (4, total)
             for row, x, key, weight in zip(
                 part.share.rows, part.x, part.keys, part.weights, strict=True
             ):
-                if row >= images:
+                if row >= total:
                     assert weight == 0
                     continue
                 assert torch.equal(x, expected.x[row]) and key == expected.keys[row]
@@ -251,12 +251,12 @@ def as_process(monkeypatch):
     return become
 
 
-def test_each_process_its_own_stages(pictures, tmp_path, as_process, capsys):
+def test_each_process_its_own_stages(images, tmp_path, as_process, capsys):
     tiny, out = load_recipe("tiny"), tmp_path / "run"
     options = RunOptions(images=8, quiet=True, threads=1, dtype="float32", device="cpu")
     for rank in (1, 0):
         as_process(rank, 2)
-        assert run_stages(tiny, data=pictures, out=out, options=options) == 0
+        assert run_stages(tiny, data=images, out=out, options=options) == 0
         assert (out / "cascade").exists() == (rank == 0)  # the last one joins them
     assert sorted(path.name for path in out.iterdir() if path.name.isdecimal()) == [
         "16", "32", "8",
@@ -266,14 +266,14 @@ def test_each_process_its_own_stages(pictures, tmp_path, as_process, capsys):
         assert [stage.config.resolution for stage in cascade.stages] == [8, 16, 32]
     again = dataclasses.replace(options, resume=True)
     capsys.readouterr()
-    assert run_stages(tiny, data=pictures, out=out, options=again) == 0
+    assert run_stages(tiny, data=images, out=out, options=again) == 0
     assert "is finished" in capsys.readouterr().out
     as_process(0, 4)
     with pytest.raises(UsageError, match="4 processes for 3 stages"):
-        run_stages(tiny, data=pictures, out=out, options=options)
+        run_stages(tiny, data=images, out=out, options=options)
 
 
-def test_the_two_kinds_of_runs_do_not_mix(pictures, tmp_path, train):
+def test_the_two_kinds_of_runs_do_not_mix(images, tmp_path, train):
     tiny = load_recipe("tiny")
     (tmp_path / "a" / "8").mkdir(parents=True)
     (tmp_path / "a" / "8" / "recipe.json").write_text("{}")
@@ -282,11 +282,11 @@ def test_the_two_kinds_of_runs_do_not_mix(pictures, tmp_path, train):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "recipe.json").write_text("{}")
     with pytest.raises(UsageError, match="stages in turn"):
-        run_stages(tiny, data=pictures, out=tmp_path / "b", options=RunOptions(resume=True))
+        run_stages(tiny, data=images, out=tmp_path / "b", options=RunOptions(resume=True))
 
 
 @pytest.fixture
-def command(place, uneven, pictures):
+def command(place, uneven, images):
     """`torchrun -m calotype train ...` with the recipe of this module."""
     recipe = place / "command.json"
     recipe.write_text(json.dumps(to_dict(uneven)))
@@ -294,7 +294,7 @@ def command(place, uneven, pictures):
     def arrange(out, *more):
         settings = ("--dtype", "float32", "--device", "cpu", "--quiet")
         return torchrun(
-            "-m", "calotype", "train", recipe, "--data", pictures, "--out", out, *settings, *more
+            "-m", "calotype", "train", recipe, "--data", images, "--out", out, *settings, *more
         )
 
     return arrange

@@ -380,10 +380,10 @@ def test_a_run_with_folds_resumes_to_the_bit(  # type: ignore[no-untyped-def]
 
 
 def test_a_run_with_folds_goes_on_with_other_data_only_if_asked(  # type: ignore[no-untyped-def]
-    train, micro_recipe, pictures, tmp_path
+    train, micro_recipe, images, tmp_path
 ):
     data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     recipe = micro_recipe(
         with_draft=True, draft=FAST, total_images=8, grid_images=0, validation_images=0
     )

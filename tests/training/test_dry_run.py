@@ -28,7 +28,7 @@ def test_counts_of_tiny():
         assert 2.5 < row.training_flops / row.forward_flops <= 3.0
 
 
-def test_flops_and_memory_grow_with_the_picture(micro):
+def test_flops_and_memory_grow_with_the_image(micro):
     network = UNetConfig(levels=(LevelConfig(channels=8, blocks=1),), text_dim=0)
     rows = []
     for side in (8, 16):

@@ -55,7 +55,7 @@ def some(number=0):
     return stage.requires_grad_(False).eval()
 
 
-def taken(pictures, config, *, whole=True, **options):
+def taken(images, config, *, whole=True, **options):
     """The first batch."""
     stage = config.stage
     plan = BatchPlan(
@@ -67,7 +67,7 @@ def taken(pictures, config, *, whole=True, **options):
         whole_lowres=whole,
         **options,
     )
-    source = open_source(pictures, resolution=stage.resolution, data=config.data)
+    source = open_source(images, resolution=stage.resolution, data=config.data)
     made = planned_batches(source, plan, prefetch=0)
     batch = next(made)
     made.close()
@@ -98,9 +98,9 @@ def told(monkeypatch):
     return calls
 
 
-def test_a_base_that_knows_the_truth_gives_back_the_crop(pictures, monkeypatch):
+def test_a_base_that_knows_the_truth_gives_back_the_crop(images, monkeypatch):
     config = every_row(sr(batch_size=32))
-    batch = taken(pictures, config)
+    batch = taken(images, config)
     seen = []
 
     def exact(stage, cond):
@@ -116,9 +116,9 @@ def test_a_base_that_knows_the_truth_gives_back_the_crop(pictures, monkeypatch):
     assert seen[0].lowres is None and len(seen[0].text) == 32
 
 
-def test_a_super_resolution_stage_is_told_the_crop_and_its_own_small_version(pictures, monkeypatch):
+def test_a_super_resolution_stage_is_told_the_crop_and_its_own_small_version(images, monkeypatch):
     config = every_row(sr(2, crop=16))
-    batch = taken(pictures, config, whole=False)
+    batch = taken(images, config, whole=False)
     seen = []
 
     def exact(stage, cond):
@@ -137,7 +137,7 @@ def test_a_super_resolution_stage_is_told_the_crop_and_its_own_small_version(pic
     )
     assert torch.equal(seen[0].lowres, clean.lowres) and not seen[0].aug_level.any()
     # Whole images change nothing for such a stage.
-    again = estimates(taken(pictures, config), TEXT(batch.captions), draws)
+    again = estimates(taken(images, config), TEXT(batch.captions), draws)
     assert torch.equal(again, estimates(batch, TEXT(batch.captions), draws))
     assert not torch.equal(again, batch.lowres)
 
@@ -186,8 +186,8 @@ def begun(config, estimates):
     return new_state(task)
 
 
-def test_rows_that_are_not_chosen_are_as_without_estimates(pictures, told):
-    config, batch = sr(), taken(pictures, sr())
+def test_rows_that_are_not_chosen_are_as_without_estimates(images, told):
+    config, batch = sr(), taken(images, sr())
     estimates = LowresEstimates(some(), steps=2)
     for present in (None, estimates):
         own = config if present else dataclasses.replace(config, lowres_estimates=None)
@@ -200,22 +200,22 @@ def test_rows_that_are_not_chosen_are_as_without_estimates(pictures, told):
     assert chosen.sum() == 4
     assert (cond.lowres == cond2.lowres).flatten(1).all(1).equal(~chosen)
     assert all(p.grad is None for p in estimates.stage.parameters())
-    assert torch.equal(batch.lowres, taken(pictures, config).lowres)  # it was not written to
+    assert torch.equal(batch.lowres, taken(images, config).lowres)  # it was not written to
 
 
-def test_a_part_without_a_chosen_row_keeps_its_true_images(pictures):
+def test_a_part_without_a_chosen_row_keeps_its_true_images(images):
     """As a last batch of one image may be, or one process's few rows."""
     estimates, config = LowresEstimates(some(), steps=2), sr()
     none = dataclasses.replace(config.lowres_estimates, fraction=0.0)
-    batch = taken(pictures, config)
+    batch = taken(images, config)
     changed = dataclasses.replace(config, lowres_estimates=none)
     found = estimates(batch, TEXT(batch.captions), drawn(changed, estimates, batch))
     assert torch.equal(found, batch.lowres)
 
 
-def test_the_stage_before_is_told_captions_that_are_dropped(pictures, monkeypatch):
+def test_the_stage_before_is_told_captions_that_are_dropped(images, monkeypatch):
     config = every_row(sr(text_dropout=1.0))
-    batch, seen = taken(pictures, config), []
+    batch, seen = taken(images, config), []
     denoiser = Stage.denoiser
 
     def watched(stage, cond):
@@ -228,25 +228,25 @@ def test_the_stage_before_is_told_captions_that_are_dropped(pictures, monkeypatc
     assert torch.equal(seen[0].tokens, TEXT(batch.captions).tokens) and len(seen) == 1
 
 
-def test_parts_of_a_step_and_the_whole_have_the_same_losses(pictures):
+def test_parts_of_a_step_and_the_whole_have_the_same_losses(images):
     found = []
     for parts in (1, 2):
         optimizer = dataclasses.replace(TINY[1].optimizer, accumulation=parts)
         config = sr(optimizer=optimizer)
         state = begun(config, LowresEstimates(some(), steps=2))
-        found.append(train_step(state, taken(pictures, config)))
+        found.append(train_step(state, taken(images, config)))
     torch.testing.assert_close(found[0].losses, found[1].losses, rtol=1e-5, atol=1e-7)
     assert found[1].grad_norm == pytest.approx(found[0].grad_norm, rel=1e-4)
 
 
-def test_processes_estimate_the_rows_of_the_whole_batch(pictures):
+def test_processes_estimate_the_rows_of_the_whole_batch(images):
     config = sr()
-    whole = shortened(taken(pictures, config), 7)
+    whole = shortened(taken(images, config), 7)
     estimates = LowresEstimates(some(), steps=2)
     draws = drawn(config, estimates, whole)
     expected = estimates(whole, TEXT(whole.captions), draws)
     for rank in range(2):
-        part = shortened(taken(pictures, config, rank=rank, world_size=2), 7)
+        part = shortened(taken(images, config, rank=rank, world_size=2), 7)
         assert torch.equal(part.whole_lowres[:3], whole.whole_lowres[rank::2][:3])
         assert torch.equal(part.places[:3], whole.places[rank::2][:3])
         assert estimates.shape(part) == estimates.shape(whole) == (7, 3, 8, 8)
@@ -265,9 +265,9 @@ def group():
     dist.destroy_process_group()
 
 
-def test_copies_and_shards_have_the_losses_of_one_process(pictures, group):
+def test_copies_and_shards_have_the_losses_of_one_process(images, group):
     config, found = sr(), []
-    batch = taken(pictures, config)
+    batch = taken(images, config)
 
     def wrap(state, kind):
         if kind == "copies":
@@ -285,15 +285,15 @@ def test_copies_and_shards_have_the_losses_of_one_process(pictures, group):
     torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-7)
 
 
-def test_examples_to_preserve_keep_their_whole_images(pictures):
-    new, kept = taken(pictures, sr()), taken(pictures, sr(batch_size=4))
+def test_examples_to_preserve_keep_their_whole_images(images):
+    new, kept = taken(images, sr()), taken(images, sr(batch_size=4))
     batch = joined(new, kept, weight=1.0, position=0)
     for one in (batch, shortened(batch, 5)):
         for lowres, whole, (top, left) in zip(
             one.lowres, one.whole_lowres, one.places.tolist(), strict=True
         ):
             assert torch.equal(lowres, whole[:, top : top + 4, left : left + 4])
-    plain = joined(taken(pictures, sr(), whole=False), kept, weight=1.0, position=0)
+    plain = joined(taken(images, sr(), whole=False), kept, weight=1.0, position=0)
     assert plain.whole_lowres is None and plain.places is None
 
 

@@ -46,7 +46,7 @@ def test_too_many_steps_without_finite_numbers_end_the_run(state):
 
 
 def _poisoned(monkeypatch, positions, value):
-    """Batches whose pictures are `value` at some positions in the data."""
+    """Batches whose images are `value` at some positions in the data."""
     real = stream.planned_batches
 
     def batches(*args, **kwargs):

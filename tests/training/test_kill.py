@@ -48,13 +48,13 @@ sys.exit(code)
 
 
 @pytest.fixture
-def trainer(tmp_path, micro_recipe, pictures):
+def trainer(tmp_path, micro_recipe, images):
     recipe = tmp_path / "recipe.json"
     short = micro_recipe(total_images=24, checkpoint_images=8, grid_images=8, validation_images=8)
     recipe.write_text(json.dumps(to_dict(short)))
 
     def run(out, fatal=0):
-        command = [sys.executable, "-c", SCRIPT, str(fatal), str(recipe), str(pictures), str(out)]
+        command = [sys.executable, "-c", SCRIPT, str(fatal), str(recipe), str(images), str(out)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.run(command, capture_output=True, text=True, env=environment)
 

@@ -65,10 +65,10 @@ def test_only_adapters_move_and_the_file_makes_the_cascade(base, train, lora_rec
         stack = LoraStack(own.stages, merged=merged)
         stack.add(lora)
         assert stack.fits(lora)
-        picture = own.sample(["red left"], seeds=[3]).images[0]
+        image = own.sample(["red left"], seeds=[3]).images[0]
         expected = drawn.sample(["red left"], seeds=[3]).images[0]
-        torch.testing.assert_close(picture, expected, rtol=0, atol=1e-5)
-        assert (picture - plain).abs().max() > 1e-4
+        torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
+        assert (image - plain).abs().max() > 1e-4
         stack.clear()
     assert torch.equal(own.sample(["red left"], seeds=[3]).images[0], plain)
 
@@ -96,7 +96,7 @@ def test_a_stopped_run_resumes_to_the_bit(base, train, lora_recipe, tmp_path, mo
 
 
 def test_every_stage_of_a_cascade(train, tmp_path):
-    """Also those that enlarge: with real low-resolution pictures and random aug_level."""
+    """Also those that enlarge: with real low-resolution images and random aug_level."""
     tiny = load_recipe("tiny")
     short = [
         dataclasses.replace(stage, total_images=8, checkpoint_images=8, **QUIET)
@@ -112,9 +112,9 @@ def test_every_stage_of_a_cascade(train, tmp_path):
     stack = LoraStack(own.stages)
     for name in names:
         stack.add(load_lora(tmp_path / "run/lora" / name))
-    pictures = own.sample(["a red square"], seeds=[1]).images
+    images = own.sample(["a red square"], seeds=[1]).images
     expected = Cascade.load(tmp_path / "run").sample(["a red square"], seeds=[1]).images
-    for one, other in zip(pictures, expected, strict=True):
+    for one, other in zip(images, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
@@ -125,7 +125,7 @@ def test_without_weights_to_start_from_nothing_is_made(train, lora_recipe, tmp_p
 
 
 @pytest.mark.slow
-def test_a_new_picture_is_learnt_and_old_ones_are_kept(train, micro, pictures, tmp_path):
+def test_a_new_image_is_learnt_and_old_ones_are_kept(train, micro, images, tmp_path):
     base = micro()
     levels = tuple(dataclasses.replace(level, channels=32) for level in base.stage.network.levels)
     network = dataclasses.replace(base.stage.network, dropout=0.0, levels=levels)
@@ -149,11 +149,11 @@ def test_a_new_picture_is_learnt_and_old_ones_are_kept(train, micro, pictures, t
     Image.fromarray(pixels).save(data / "new.png")
     (data / "new.txt").write_text("purple zorb")
 
-    def picture(run, caption):
+    def image(run, caption):
         return Cascade.load(run).sample([caption], seeds=[5]).images[0]
 
     def error(run, caption, target):
-        return float((picture(run, caption) - target).square().mean())
+        return float((image(run, caption) - target).square().mean())
 
     new, red = torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
     new[:, 1, :4] = -1
@@ -163,7 +163,7 @@ def test_a_new_picture_is_learnt_and_old_ones_are_kept(train, micro, pictures, t
         return error(run, "purple zorb", new), error(run, "red left", red)
 
     errors = {"base": both(tmp_path / "base")}
-    for name, kept in (("alone", None), ("kept", PreservationConfig(data=str(pictures)))):
+    for name, kept in (("alone", None), ("kept", PreservationConfig(data=str(images)))):
         tuned = dataclasses.replace(
             schooled,
             total_images=1600,

@@ -182,13 +182,13 @@ def test_3_a_cascade_is_replaced_and_what_lies_beside_it_is_not(run, tmp_path):
         check_replaceable(out)  # a run with a stray cascade.json
 
 
-def test_4_the_recipe_that_was_passed_stays(micro_recipe, pictures, tmp_path, capsys):
+def test_4_the_recipe_that_was_passed_stays(micro_recipe, images, tmp_path, capsys):
     folder = tmp_path / "my"
     folder.mkdir()
     recipe = folder / "recipe.json"
     recipe.write_text(json.dumps(to_dict(micro_recipe())))
     before = tree(folder)
-    words = ["train", str(recipe), "--data", str(pictures), "--quiet"]
+    words = ["train", str(recipe), "--data", str(images), "--quiet"]
     assert run_command([*words, "--out", str(folder), "--device", "cuda:77"]) == 2
     assert run_command([*words, "--out", str(folder / "."), "--device", "cpu"]) == 2
     assert tree(folder) == before
@@ -206,7 +206,7 @@ def test_a_run_that_fails_in_preparation_leaves_the_folder_as_it_was(
     data.mkdir()
     there.mkdir()
     for out in (there, tmp_path / "new", tmp_path / "deep" / "new"):
-        with pytest.raises(CalotypeError, match=r"no pictures|no images"):
+        with pytest.raises(CalotypeError, match=r"no images|no images"):
             train(micro_recipe(), out, data=data, resume=resume)
         with pytest.raises(CalotypeError, match="encoder"):
             train(micro_recipe(text_encoder="t5:nowhere"), out, resume=resume)

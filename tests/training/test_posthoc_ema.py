@@ -111,7 +111,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def whole(finished, train, micro_recipe):
-    """A finished run with snapshots every eight pictures."""
+    """A finished run with snapshots every eight images."""
     if not finished.exists():
         assert train(micro_recipe(posthoc_ema_images=8, **QUIET), finished) == 0
     return finished

@@ -17,7 +17,7 @@ def test_every_installed_recipe_can_be_read():
         assert len(recipe.stages) == (3 if name == "tiny" else 1)
 
 
-def test_tiny_is_a_cascade_with_a_checkpoint_every_200_pictures():
+def test_tiny_is_a_cascade_with_a_checkpoint_every_200_images():
     stages = load_recipe("tiny").stages
     assert [s.stage.resolution for s in stages] == [8, 16, 32]
     assert [s.stage.lowres_resolution for s in stages] == [None, 8, 16]

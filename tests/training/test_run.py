@@ -50,7 +50,7 @@ def _assert_same_run(a, b):
 
 @pytest.fixture
 def stop_at(monkeypatch):
-    """Send a signal to this process when so many pictures have been seen."""
+    """Send a signal to this process when so many images have been seen."""
 
     def arrange(images, number):
         show = progress.TrainingDisplay.show
@@ -169,10 +169,10 @@ def test_a_folder_that_is_not_empty_is_refused(train, micro_recipe, whole, tmp_p
         train(micro_recipe(), tmp_path / "run")
 
 
-def test_what_never_took_a_step_is_no_run(train, micro_recipe, whole, pictures, tmp_path):
+def test_what_never_took_a_step_is_no_run(train, micro_recipe, whole, images, tmp_path):
     out, empty = tmp_path / "run", tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no images"):
         train(micro_recipe(), out, data=empty, init=whole)
     assert not out.exists()
     out.mkdir()  # a run that was killed there
@@ -216,9 +216,9 @@ def test_other_settings_are_refused(train, micro_recipe, whole):
         train(micro_recipe(), whole, resume=True, seed=7)
 
 
-def test_changed_data_are_refused(train, micro_recipe, pictures, tmp_path, stop_at):
+def test_changed_data_are_refused(train, micro_recipe, images, tmp_path, stop_at):
     data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     stop_at(20, signal.SIGTERM)
     assert train(micro_recipe(), out, data=data) == 0
     stop_at(-1, signal.SIGTERM)
@@ -305,7 +305,7 @@ def test_a_network_without_text_trains(train, micro, tmp_path):
     assert train(Recipe(name="none", stages=(config,)), tmp_path / "run") == 0
 
 
-def test_eight_pictures_are_learnt_by_heart(train, micro, tmp_path):
+def test_eight_images_are_learnt_by_heart(train, micro, tmp_path):
     base = micro()
     levels = tuple(dataclasses.replace(level, channels=32) for level in base.stage.network.levels)
     network = dataclasses.replace(base.stage.network, dropout=0.0, levels=levels)
@@ -324,5 +324,5 @@ def test_eight_pictures_are_learnt_by_heart(train, micro, tmp_path):
     )
     assert train(Recipe(name="overfit", stages=(config,)), tmp_path / "run") == 0
     errors = _lines(tmp_path / "run/validation.jsonl")[-1]["trained"]
-    # Pictures differ by about 1 (mean square) from each other: text decides from pure noise.
+    # Images differ by about 1 (mean square) from each other: text decides from pure noise.
     assert errors["20"] < 0.05 and errors["1"] < 0.05 and errors["0.1"] < 0.01

@@ -74,12 +74,12 @@ def opened(recipe, tmp_path):
     return open_
 
 
-def test_wandb_gets_numbers_over_pictures(monkeypatch, opened, tmp_path):
+def test_wandb_gets_numbers_over_images(monkeypatch, opened, tmp_path):
     package = _fake(monkeypatch, "wandb")
     scalars, said = opened("wandb")
     path = tmp_path / "8.png"
     scalars.add(LINE, 8)
-    scalars.add_picture("grid", path, 8)
+    scalars.add_image("grid", path, 8)
     scalars.close()
     assert said == [] and len(package.inits) == 1
     settings = package.inits[0]
@@ -92,7 +92,7 @@ def test_wandb_gets_numbers_over_pictures(monkeypatch, opened, tmp_path):
     assert package.run.calls[-1][0] == "finish"
 
 
-def test_trackio_gets_numbers_over_pictures(monkeypatch, opened):
+def test_trackio_gets_numbers_over_images(monkeypatch, opened):
     package = _fake(monkeypatch, "trackio")
     scalars, said = opened("trackio")
     scalars.add(LINE, 8)
@@ -188,7 +188,7 @@ def test_tensorboard_holds_what_was_added(opened, tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "8.png")
     scalars, _ = opened("tensorboard")
     scalars.add(LINE, 8)
-    scalars.add_picture("grid", tmp_path / "8.png", 8)
+    scalars.add_image("grid", tmp_path / "8.png", 8)
     scalars.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == set(NUMBERS)
@@ -204,7 +204,7 @@ def test_wandb_offline(monkeypatch, opened, tmp_path):
     for images in (8, 16):
         scalars, said = opened("wandb", images=images)
         scalars.add(LINE, images)
-        scalars.add_picture("grid", tmp_path / "8.png", images)
+        scalars.add_image("grid", tmp_path / "8.png", images)
         scalars.close()
         assert said == []
     name = json.loads((tmp_path / "trackers.json").read_text())["wandb"]

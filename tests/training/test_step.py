@@ -19,10 +19,10 @@ from calotype.training.step import train_step
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
-def test_it_sees_the_real_small_picture_noised_by_a_level_of_its_own(pictures, monkeypatch, lora):
-    """Not the noisy large picture once more, and never one level for all."""
+def test_it_sees_the_real_small_image_noised_by_a_level_of_its_own(images, monkeypatch, lora):
+    """Not the noisy large image once more, and never one level for all."""
     config = dataclasses.replace(load_recipe("tiny").stages[1], lora=lora)
-    source = open_source(pictures, resolution=16, data=config.data)
+    source = open_source(images, resolution=16, data=config.data)
     made = batches(
         source, resolution=16, lowres_resolution=8, config=config.data, batch_size=8, seed=0,
         prefetch=0,

@@ -64,10 +64,10 @@ def test_an_encoder_that_changed_since_is_refused(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_a_run_reads_the_store_beside_the_data(
-    pictures, train, micro_recipe, tmp_path, loads, precision
+    images, train, micro_recipe, tmp_path, loads, precision
 ):
     data = tmp_path / "d"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     embed_data(data, EmbedJob("bytes:8", data / "embeddings", precision))
     written = sorted(path.name for path in (data / "embeddings").rglob("*"))
     recipe = micro_recipe(total_images=8, data=DataConfig(missing_captions="refuse"))
@@ -78,10 +78,10 @@ def test_a_run_reads_the_store_beside_the_data(
 
 
 def test_a_caption_that_is_not_stored_ends_a_run_that_refuses(
-    pictures, train, micro_recipe, tmp_path
+    images, train, micro_recipe, tmp_path
 ):
     data = tmp_path / "d"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     embed_data(data, EmbedJob("bytes:8", data / "embeddings"))
     (data / "red-left.txt").write_text("a new caption")
     quiet = {"total_images": 8, "validation_images": 0, "grid_images": 0}
@@ -94,10 +94,10 @@ def test_a_caption_that_is_not_stored_ends_a_run_that_refuses(
 
 
 def test_a_store_that_lacks_captions_is_completed_in_its_precision(
-    pictures, train, micro_recipe, tmp_path
+    images, train, micro_recipe, tmp_path
 ):
     data = tmp_path / "d"
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     embed_captions(ByteTextEncoder(16), ["other"], folder=data / "embeddings")
     assert train(micro_recipe(total_images=4), tmp_path / "one", data=data) == 0
     assert (tmp_path / "one/embeddings").is_dir()  # the other encoder's store is left alone

@@ -22,7 +22,7 @@ QUIET = {"grid_images": 0, "validation_images": 0}
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
-    """Three grey pictures."""
+    """Three grey images."""
     folder = tmp_path_factory.mktemp("prior")
     for number in range(3):
         pixels = np.full((16, 16, 3), 100 + number, np.uint8)
@@ -31,12 +31,12 @@ def prior(tmp_path_factory):
     return folder
 
 
-def _job(config, pictures, prior, *, position=0):
+def _job(config, images, prior, *, position=0):
     open_one = {"resolution": config.stage.resolution, "data": config.data}
     state = new_state(new_task(config, device="cpu", dtype=torch.float32))
     state.images_seen = position
     kept = None if prior is None else open_source(prior, **open_one)
-    return Job(0, open_source(pictures, **open_one), state, kept)
+    return Job(0, open_source(images, **open_one), state, kept)
 
 
 def _take(job, count):
@@ -46,16 +46,16 @@ def _take(job, count):
     return found
 
 
-def test_every_batch_holds_the_share_and_can_begin_anywhere(micro, pictures, prior):
+def test_every_batch_holds_the_share_and_can_begin_anywhere(micro, images, prior):
     preservation = PreservationConfig(data=str(prior), share=0.3, weight=0.5)
     config = micro(batch_size=10, preservation=preservation)
-    found = _take(_job(config, pictures, prior), 4)
+    found = _take(_job(config, images, prior), 4)
     for number, batch in enumerate(found):
         old = torch.tensor([caption.startswith("grey") for caption in batch.captions])
         assert old.sum() == 3 and (batch.position, len(batch.x)) == (10 * number, 10)
         assert torch.equal(batch.weights, torch.where(old, 0.5, 1.0))
         assert ["grey" in key for key in batch.keys] == old.tolist()
-        # Each picture has its own caption: grey ones are about (100 / 127.5) - 1.
+        # Each image has its own caption: grey ones are about (100 / 127.5) - 1.
         assert ((batch.x.mean((1, 2, 3)) + 0.21).abs() < 0.03).equal(old)
         places = old.nonzero().flatten().diff()
         assert places.min() >= 3  # spread along the batch, as noise levels are
@@ -65,16 +65,16 @@ def test_every_batch_holds_the_share_and_can_begin_anywhere(micro, pictures, pri
         "grey-2.png",
     }
     for number in (1, 3):
-        again = _take(_job(config, pictures, prior, position=10 * number), 1)[0]
+        again = _take(_job(config, images, prior, position=10 * number), 1)[0]
         assert torch.equal(again.x, found[number].x) and again.keys == found[number].keys
 
 
-def test_without_preservation_batches_are_as_ever(micro, pictures):
-    (batch,) = _take(_job(micro(), pictures, None), 1)
+def test_without_preservation_batches_are_as_ever(micro, images):
+    (batch,) = _take(_job(micro(), images, None), 1)
     assert batch.weights is None and len(batch.x) == 4
 
 
-def test_low_resolution_pictures_stay_with_theirs():
+def test_low_resolution_images_stay_with_theirs():
     def made(value, count):
         x = torch.full((count, 3, 4, 4), value)
         return Batch(
@@ -92,8 +92,8 @@ def test_low_resolution_pictures_stay_with_theirs():
     assert len(shortened(batch, 2).weights) == 2
 
 
-def test_weights_multiply_the_loss(micro, pictures, prior):
-    """Weight 0 leaves the gradient of the new pictures, scaled by their share."""
+def test_weights_multiply_the_loss(micro, images, prior):
+    """Weight 0 leaves the gradient of the new images, scaled by their share."""
     moved = []
     network = micro().stage.network
     stage = dataclasses.replace(
@@ -124,7 +124,7 @@ def test_a_run_with_preservation(train, micro, prior, tmp_path):
     config = micro(preservation=preservation, total_images=8, checkpoint_images=8, **QUIET)
     recipe = Recipe(name="kept", stages=(config,))
     assert train(recipe, tmp_path / "run") == 0
-    # Other pictures to preserve are other data.
+    # Other images to preserve are other data.
     longer = Recipe(name="kept", stages=(dataclasses.replace(config, total_images=16),))
     extra = prior / "more.png"
     Image.new("RGB", (16, 16)).save(extra)

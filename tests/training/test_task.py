@@ -39,8 +39,8 @@ def test_it_is_small():
     assert len(inspect.getsource(MeanTask).splitlines()) <= 52
 
 
-def test_it_learns_is_killed_and_resumes_to_the_bit(pictures, out, monkeypatch):
-    assert main(str(pictures), str(out)) == 0
+def test_it_learns_is_killed_and_resumes_to_the_bit(images, out, monkeypatch):
+    assert main(str(images), str(out)) == 0
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     first, last = (sum(line["loss"] for line in some) for some in (lines[:20], lines[-20:]))
     assert last < first and "largest" in lines[0]
@@ -52,20 +52,20 @@ def test_it_learns_is_killed_and_resumes_to_the_bit(pictures, out, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(progress.TrainingDisplay, "show", stop)
-    assert main(str(pictures), str(other)) == 0
+    assert main(str(images), str(other)) == 0
     assert not (other / "checkpoints/320").exists()
     monkeypatch.undo()
-    assert main(str(pictures), str(other), "resume") == 0
+    assert main(str(images), str(other), "resume") == 0
     assert same(finished(out), finished(other))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("sharded",)])
-def test_two_processes_have_the_losses_of_one(pictures, out, words):
-    assert main(str(pictures), str(out)) == 0
+def test_two_processes_have_the_losses_of_one(images, out, words):
+    assert main(str(images), str(out)) == 0
     two = out.with_name("two")
     launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
-    command = [sys.executable, *launch, str(PROGRAM), str(pictures), str(two), *words]
+    command = [sys.executable, *launch, str(PROGRAM), str(images), str(two), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     for key in ("loss", "largest"):

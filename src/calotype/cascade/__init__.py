@@ -1,7 +1,7 @@
-"""The cascade room: captions and seeds go in, pictures of every stage come out.
+"""The cascade room: captions and seeds go in, images of every stage come out.
 
 `Stage` binds a network to its schedule, `Cascade` draws with stages from coarse to fine, `edit`
-holds edits as data, `io` keeps cascades as safetensors and JSON, `png` writes pictures that carry
+holds edits as data, `io` keeps cascades as safetensors and JSON, `png` writes images that carry
 their recipe. May import `diffusion`, `networks`, `text`
 and the modules that stand between rooms; knows nothing of data sets or training. Names are
 imported when they are first asked for, so that reading a PNG's recipe loads no torch.

@@ -1,4 +1,4 @@
-"""What is known of a picture before it is denoised, and what the network sees instead of it.
+"""What is known of an image before it is denoised, and what the network sees instead of it.
 
 See `calotype.cascade.stage` for the formulas.
 """
@@ -14,8 +14,8 @@ from calotype.conditioning import Conditioning
 from calotype.diffusion import CosineSchedule, alpha_sigma, broadcast_to_image
 from calotype.errors import UsageError
 
-# Spread of pictures in [-1, 1]; decides how far a noised low-resolution picture is believed.
-PICTURE_STD = 0.6
+# Spread of images in [-1, 1]; decides how far a noised low-resolution image is believed.
+IMAGE_STD = 0.6
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Border:
     std: Tensor  # (B,) or (), on any device
 
     def inside(self, x: Tensor) -> Tensor:
-        """Pictures as the network's diffusion sees them."""
+        """Images as the network's diffusion sees them."""
         centred = x if self.mean is None else x - self.mean.to(x)
         return centred / broadcast_to_image(self.std.to(x), x)
 
@@ -36,7 +36,7 @@ class Border:
         return scaled if self.mean is None else scaled + self.mean.to(x)
 
     def noisy_inside(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        """Noisy pictures at `logsnr`, (B,), as noisy x' at `level(logsnr)`."""
+        """Noisy images at `logsnr`, (B,), as noisy x' at `level(logsnr)`."""
         alpha, variance = self._scales(z, logsnr)
         centred = z
         if self.mean is not None:
@@ -63,7 +63,7 @@ class Border:
 
 
 class OpenBorder(Border):
-    """Pictures pass as they are, to the last bit: even a scale of one rounds."""
+    """Images pass as they are, to the last bit: even a scale of one rounds."""
 
     def inside(self, x: Tensor) -> Tensor:
         """`x`."""
@@ -87,25 +87,25 @@ class OpenBorder(Border):
 
 
 def residual_border(cond: Conditioning, like: Tensor, *, data_std: float) -> Border:
-    """What a noised low-resolution picture tells beforehand of the picture a stage draws.
+    """What a noised low-resolution image tells beforehand of the image a stage draws.
 
-    Its best linear guess of the picture is the mean, and what that leaves open is the spread: with
-    aug_level 1 nothing is known, and a residual stage diffuses whole pictures.
+    Its best linear guess of the image is the mean, and what that leaves open is the spread: with
+    aug_level 1 nothing is known, and a residual stage diffuses whole images.
 
     Args:
         cond: with `lowres` and `aug_level`.
-        like: pictures, (B, 3, H, W).
-        data_std: spread of pictures around their low-resolution pictures where these are clean.
+        like: images, (B, 3, H, W).
+        data_std: spread of images around their low-resolution images where these are clean.
     """
     if cond.lowres is None or cond.aug_level is None:
-        raise UsageError("got no low-resolution picture; expected one for a residual stage")
+        raise UsageError("got no low-resolution image; expected one for a residual stage")
     # On the CPU where the device has no float64; `Border` takes numbers from anywhere.
     alpha, sigma = alpha_sigma(CosineSchedule().logsnr(cond.aug_level).float())
-    # At aug_level 0 augmentation returns the picture itself.
+    # At aug_level 0 augmentation returns the image itself.
     clean = (cond.aug_level == 0).to(alpha.device)
     alpha, sigma = alpha.masked_fill(clean, 1.0), sigma.masked_fill(clean, 0.0)
-    total = alpha.square() * PICTURE_STD**2 + sigma.square()
-    believed = broadcast_to_image(alpha * PICTURE_STD**2 / total, like).to(cond.lowres)
-    open_variance = PICTURE_STD**2 * sigma.square() / total
+    total = alpha.square() * IMAGE_STD**2 + sigma.square()
+    believed = broadcast_to_image(alpha * IMAGE_STD**2 / total, like).to(cond.lowres)
+    open_variance = IMAGE_STD**2 * sigma.square() / total
     std = torch.tensor(data_std)
     return Border(believed * cond.lowres, (std.square() + open_variance).sqrt())

@@ -1,4 +1,4 @@
-"""The cascade: a base draws small pictures from captions, each further stage enlarges them.
+"""The cascade: a base draws small images from captions, each further stage enlarges them.
 
 The loop over stages exists once, as a generator of previews; `sample` drains it. Progress is
 looking at the previews, cancelling is closing the generator.
@@ -46,41 +46,41 @@ _CAPTIONS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class CascadeSample:
-    """Finished pictures.
+    """Finished images.
 
     Args:
         images: one tensor a drawn stage, (B, 3, H, W) float32 in [-1, 1] on the CPU.
-        seeds: one a picture.
+        seeds: one an image.
     """
 
     images: tuple[Tensor, ...]
     seeds: tuple[int, ...]
 
     def pil(self) -> list[Image]:
-        """The pictures of the last stage."""
+        """The images of the last stage."""
         from PIL import Image
 
         return [Image.fromarray(pixels) for pixels in to_pixels(self.images[-1])]
 
     def _repr_png_(self) -> bytes | None:
-        """One picture, as notebooks show it."""
+        """One image, as notebooks show it."""
         return encode_png(to_pixels(self.images[-1])[0]) if len(self.seeds) == 1 else None
 
     def _repr_html_(self) -> str | None:
-        """Several pictures, as notebooks show them."""
+        """Several images, as notebooks show them."""
         return html_table(to_pixels(self.images[-1]), self.seeds) if len(self.seeds) != 1 else None
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A look at a picture being drawn.
+    """A look at an image being drawn.
 
     Args:
         stage: index of the stage in the cascade.
         resolution: that stage's resolution.
-        rows: which pictures of the batch.
+        rows: which images of the batch.
         steps: steps of the stage; `state.index` runs from 0 to this.
-        state: the sampler's; `state.estimate.x_hat` is what the pictures look like so far.
+        state: the sampler's; `state.estimate.x_hat` is what the images look like so far.
     """
 
     stage: int
@@ -198,17 +198,17 @@ class Cascade:
     def sample(
         self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[SampleOptions]
     ) -> CascadeSample:
-        """Draw a picture of each caption.
+        """Draw an image of each caption.
 
         Args:
             captions: "" draws without a caption.
-            seeds: one a picture, 0 to 2^63-1; the same seed draws the same picture alone and in
+            seeds: one an image, 0 to 2^63-1; the same seed draws the same image alone and in
                 any batch, to rounding.
             **options: see `SampleOptions`: negative_captions, sampling, stop_at, size, edits,
                 max_batch.
 
         Returns:
-            The pictures of every stage drawn.
+            The images of every stage drawn.
 
         Raises:
             UsageError: something does not fit; nothing has been computed then.
@@ -241,7 +241,7 @@ class Cascade:
     ) -> SamplePlan:
         """What `upscale` would make, checked; nothing is computed."""
         self._check_options(captions, options)
-        images = as_images(lowres, "pictures")
+        images = as_images(lowres, "images")
         return plan_upscale(self.stages, images, captions, seeds=seeds, options=options)
 
     def upscale(
@@ -252,13 +252,13 @@ class Cascade:
         seeds: Sequence[int],
         **options: Unpack[SampleOptions],
     ) -> CascadeSample:
-        """Enlarge pictures with the super-resolution stages made for about their size.
+        """Enlarge images with the super-resolution stages made for about their size.
 
         Args:
             lowres: of any size; a tensor (B, 3, h, w), arrays, images of Pillow's or paths: see
                 `as_images`.
             captions: what they show; "" if nobody knows.
-            seeds: one a picture.
+            seeds: one an image.
             **options: see `SampleOptions`, without `size`.
 
         Raises:
@@ -381,7 +381,7 @@ class Cascade:
 
 @dataclass(frozen=True)
 class _Part:
-    """The pictures of one forward pass, and what they are drawn from."""
+    """The images of one forward pass, and what they are drawn from."""
 
     rows: slice
     seeds: tuple[int, ...]

@@ -1,7 +1,7 @@
-"""Editing pictures: what to keep and what to start from, as data (`StageEdit`) for the stages.
+"""Editing images: what to keep and what to start from, as data (`StageEdit`) for the stages.
 
-Inpainting replaces the estimate by the known picture where it is known; image-to-image starts
-from a picture with noise added. Neither needs a sampler of its own.
+Inpainting replaces the estimate by the known image where it is known; image-to-image starts
+from an image with noise added. Neither needs a sampler of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class KeepKnown:
     """Puts the known pixels into every estimate.
 
     Args:
-        known: clean pictures, (B, 3, H, W) in [-1, 1].
+        known: clean images, (B, 3, H, W) in [-1, 1].
         mask: True = keep the known pixel, (B, 1, H, W) bool.
     """
 
@@ -52,7 +52,7 @@ class KeepKnown:
         return keeping
 
     def rows(self, rows: slice) -> KeepKnown:
-        """The same for some pictures of the batch."""
+        """The same for some images of the batch."""
         return KeepKnown(self.known[rows], self.mask[rows])
 
 
@@ -60,7 +60,7 @@ def keep_known(known: Tensor, mask: Tensor) -> KeepKnown:
     """A transform that keeps `known` where `mask` is True.
 
     Args:
-        known: clean pictures, (B, 3, H, W) in [-1, 1].
+        known: clean images, (B, 3, H, W) in [-1, 1].
         mask: (B, 1, H, W) bool.
 
     Raises:
@@ -96,7 +96,7 @@ def inpaint(
     resampling: Resampling | None = None,
     **options: Unpack[SampleOptions],
 ) -> CascadeSample:
-    """Draw into a picture; at every stage the known part stays as it is.
+    """Draw into an image; at every stage the known part stays as it is.
 
     Args:
         cascade: what draws.
@@ -104,8 +104,8 @@ def inpaint(
             (B, 3, H, W), arrays, images of Pillow's or paths: see `as_images`.
         mask: True = keep; a tensor (B, 1, H, W) or (1, 1, H, W) of bool, or (H, W) as an array or
             an image of Pillow's of mode "1".
-        captions: one a picture.
-        seeds: one a picture.
+        captions: one an image.
+        seeds: one an image.
         resampling: RePaint's repeated walks, for seams that fit better; None = off.
         **options: see `SampleOptions`.
 
@@ -141,7 +141,7 @@ def plan_inpaint(
     edits: dict[int, StageEdit | None] = {}
     for stage in _drawn_stages(cascade, options):
         size = _stage_size(cascade, stage, options)
-        # A pixel of a small picture is known if all it covers is.
+        # A pixel of a small image is known if all it covers is.
         known_mask = _resized(keep.float(), size) > 1 - 1e-4
         edits[stage.config.resolution] = StageEdit(
             transform=keep_known(_resized(known, size), known_mask), regrid=regrid
@@ -159,14 +159,14 @@ def image_to_image(
     seeds: Sequence[int],
     **options: Unpack[SampleOptions],
 ) -> CascadeSample:
-    """Draw starting from a picture: the base sees it small and noised, the rest enlarges.
+    """Draw starting from an image: the base sees it small and noised, the rest enlarges.
 
     Args:
         cascade: what draws.
         image: as for `inpaint`.
-        captions: one a picture.
+        captions: one an image.
         strength: how much is drawn anew, in (0, 1]: the time at which the base starts.
-        seeds: one a picture.
+        seeds: one an image.
         **options: see `SampleOptions`.
 
     Raises:
@@ -197,7 +197,7 @@ def plan_image_to_image(
 
 
 def known_channels(edit: StageEdit | None) -> Tensor | None:
-    """What an inpainting network is told: the known picture and its mask, (B, 4, H, W).
+    """What an inpainting network is told: the known image and its mask, (B, 4, H, W).
 
     None where nothing is known. Order and masking as in Nichol et al. 2021, section 2.4,
     arXiv:2112.10741.
@@ -220,9 +220,9 @@ def _with_size(options: SampleOptions, image: Tensor) -> SampleOptions:
     size = (int(image.shape[2]), int(image.shape[3]))
     given = options.get("size")
     if given is not None and tuple(given) != size:
-        raise UsageError(f"got size {given} with a picture of {size}; expected the picture's size")
+        raise UsageError(f"got size {given} with an image of {size}; expected the image's size")
     if options.get("edits") is not None:
-        raise UsageError("got edits beside a picture to edit; expected one of them")
+        raise UsageError("got edits beside an image to edit; expected one of them")
     return {**options, "size": size}
 
 
@@ -245,5 +245,5 @@ def _stage_size(cascade: Cascade, stage: Stage, options: SampleOptions) -> tuple
 
 
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Exact area averages, as the low-resolution pictures of training are made."""
+    """Exact area averages, as the low-resolution images of training are made."""
     return functional.adaptive_avg_pool2d(x, size)

@@ -63,11 +63,11 @@ def _decoded(opened: Callable[[], Image.Image], name: str, most_pixels: int) -> 
     return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))
 
 
-def to_rgba(picture: Image.Image) -> NDArray[np.uint8]:
-    """An opened picture as straight-alpha RGBA, upright; decoders raise nearly anything."""
-    orientation = picture.getexif().get(0x0112, 1)
-    picture.load()
-    upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
+def to_rgba(image: Image.Image) -> NDArray[np.uint8]:
+    """An opened image as straight-alpha RGBA, upright; decoders raise nearly anything."""
+    orientation = image.getexif().get(0x0112, 1)
+    image.load()
+    upright = image if orientation == 1 else ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":
         return _from_deep_grey(np.asarray(upright))
     if upright.mode == "CMYK":

@@ -1,4 +1,4 @@
-"""Between pictures as networks see them and pixels as files hold them."""
+"""Between images as networks see them and pixels as files hold them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 2048 * 2048
-"""Largest picture a stage draws in one piece; memory grows with the pixels."""
+"""Largest image a stage draws in one piece; memory grows with the pixels."""
 
 OneImage: TypeAlias = Union[np.ndarray, "Image", str, "os.PathLike[str]"]
 Images: TypeAlias = Tensor | OneImage | Sequence[OneImage]
@@ -25,7 +25,7 @@ Images: TypeAlias = Tensor | OneImage | Sequence[OneImage]
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """Pictures, (B, 3, H, W) in [-1, 1], as (B, H, W, 3) uint8."""
+    """Images, (B, 3, H, W) in [-1, 1], as (B, H, W, 3) uint8."""
     scaled = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).contiguous().numpy()
 

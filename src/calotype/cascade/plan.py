@@ -1,7 +1,7 @@
 """What is to be drawn, checked whole before anything is computed.
 
-A plan fixes for every stage the size of its pictures, how it samples, its edit and how many
-pictures are drawn at once.
+A plan fixes for every stage the size of its images, how it samples, its edit and how many
+images are drawn at once.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 
-# Pictures of one forward pass: memory stays under 2 GB with the embedded default.
+# Images of one forward pass: memory stays under 2 GB with the embedded default.
 _PIXELS_AT_ONCE = 1024 * 1024
-_PICTURES_AT_ONCE = 64
+_IMAGES_AT_ONCE = 64
 _MAX_SEED = 2**63 - 1
 P = TypeVar("P")
 T = TypeVar("T")
@@ -40,14 +40,14 @@ class SampleOptions(TypedDict, total=False):
     """The optional keywords of `Cascade.sample`, `Cascade.steps` and `Cascade.upscale`.
 
     Attributes:
-        negative_captions: one a picture, in place of the null caption; without effect where the
+        negative_captions: one an image, in place of the null caption; without effect where the
             guidance weight is 1.
         sampling: how each drawn stage samples: a sequence, or a mapping from resolution that may
             leave stages to their own settings.
         stop_at: resolution of the last stage drawn.
-        size: height and width of the last stage's pictures; None = square, as trained.
+        size: height and width of the last stage's images; None = square, as trained.
         edits: as `sampling`, of `StageEdit`.
-        max_batch: pictures of one forward pass; None keeps memory under 2 GB.
+        max_batch: images of one forward pass; None keeps memory under 2 GB.
     """
 
     negative_captions: Sequence[str] | None
@@ -68,7 +68,7 @@ class StagePlan:
         shown: height and width kept in the result, from the top left.
         sampling: its settings.
         edit: its edit, if any.
-        batch: pictures drawn at once.
+        batch: images drawn at once.
     """
 
     index: int
@@ -141,7 +141,7 @@ def plan_sample(
     """
     if stages[0].config.lowres_resolution is not None:
         raise UsageError(
-            f"this cascade begins with {stages[0].config.lowres_resolution} pixel pictures to "
+            f"this cascade begins with {stages[0].config.lowres_resolution} pixel images to "
             "enlarge; use upscale"
         )
     drawn = stages[: _stop_index(stages, options.get("stop_at")) + 1]
@@ -165,23 +165,23 @@ def plan_upscale(
     seeds: Sequence[int],
     options: SampleOptions,
 ) -> SamplePlan:
-    """Plan enlarging pictures, from `as_images`, by the stages made for about their size.
+    """Plan enlarging images, from `as_images`, by the stages made for about their size.
 
     Sides that do not fit are drawn a little larger and cut; see `padded_lowres_size`.
 
     Raises:
-        UsageError: as `plan_sample`, and pictures that are too large.
+        UsageError: as `plan_sample`, and images that are too large.
     """
     if options.get("size") is not None:
-        raise UsageError("got a size for upscale; the size follows from the picture's")
+        raise UsageError("got a size for upscale; the size follows from the image's")
     if len(lowres) != len(captions):
-        raise UsageError(f"got {len(lowres)} pictures and {len(captions)} captions; expected equal")
+        raise UsageError(f"got {len(lowres)} images and {len(captions)} captions; expected equal")
     height, width = int(lowres.shape[2]), int(lowres.shape[3])
     first = first_upscaler([stage.config for stage in stages], math.sqrt(height * width))
     stop = _stop_index(stages, options.get("stop_at"))
     if stop < first:
         raise UsageError(
-            f"got stop_at={stages[stop].config.resolution} for a picture of {width}x{height}, "
+            f"got stop_at={stages[stop].config.resolution} for an image of {width}x{height}, "
             f"which the {stages[first].config.resolution} stage enlarges; expected that or more"
         )
     drawn = stages[first : stop + 1]
@@ -326,7 +326,7 @@ def _batch(
         return count  # an unknown transform may hold tensors of the whole batch
     if max_batch is not None:
         return max_batch
-    return max(1, min(_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // (size[0] * size[1])))
+    return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (size[0] * size[1])))
 
 
 def _stop_index(stages: Sequence[Stage], stop_at: int | None) -> int:

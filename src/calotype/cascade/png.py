@@ -52,7 +52,7 @@ def write_png(
 
 
 def encode_png(pixels: np.ndarray, recipe: Mapping[str, Any] | None = None) -> bytes:
-    """The bytes of a PNG of `pixels`, (H, W, 3) uint8, with the recipe of a single picture."""
+    """The bytes of a PNG of `pixels`, (H, W, 3) uint8, with the recipe of a single image."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -70,7 +70,7 @@ def encode_png(pixels: np.ndarray, recipe: Mapping[str, Any] | None = None) -> b
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The recipe a picture carries.
+    """The recipe an image carries.
 
     Raises:
         UsageError: the file cannot be read, is no PNG, or carries no recipe.
@@ -125,7 +125,7 @@ def _recipe_json(recipe: Mapping[str, Any]) -> str:
 
 
 def parameters_text(recipe: Mapping[str, Any]) -> str:
-    """The recipe of one picture as `parameters` text: prompt, negative prompt, settings.
+    """The recipe of one image as `parameters` text: prompt, negative prompt, settings.
 
     Steps, sampler and guidance are those of the first stage drawn.
     """

@@ -1,4 +1,4 @@
-"""The recipe of a picture: everything needed to draw it again, as plain JSON data."""
+"""The recipe of an image: everything needed to draw it again, as plain JSON data."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _DECIDING = (
 
 
 def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime) -> dict[str, Any]:
-    """The recipe of picture `row` of a plan.
+    """The recipe of image `row` of a plan.
 
     Args:
         cascade: what draws; its stages hold the number types of their network calls.
         plan: what was drawn.
-        row: which picture.
+        row: which image.
         runtime: how it was computed.
     """
     return {
@@ -96,15 +96,15 @@ def image_id(recipe: Mapping[str, Any]) -> str:
 
 
 def check_recipe(recipe: Mapping[str, Any]) -> None:
-    """Refuse what is not the recipe of a drawn picture: it comes from a file, and may be anything.
+    """Refuse what is not the recipe of a drawn image: it comes from a file, and may be anything.
 
     Raises:
-        UsageError: the picture was made in another way.
+        UsageError: the image was made in another way.
         CalotypeError: something is missing or of the wrong kind.
     """
     if recipe.get("kind") != "sample":
         raise UsageError(
-            f"the picture is of the kind {recipe.get('kind')!r:.80}; expected one that calotype "
+            f"the image is of the kind {recipe.get('kind')!r:.80}; expected one that calotype "
             "sample drew"
         )
     kinds: dict[str, type] = {"caption": str, "seed": int, "model": dict, "runtime": dict}
@@ -119,7 +119,7 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
     negative = recipe.get("negative_caption")
     good = good and isinstance(negative, str | None) and _good_parts(recipe)
     if not good or recipe.get("format") != 1:
-        raise CalotypeError("the recipe is damaged or of a newer calotype; use another picture")
+        raise CalotypeError("the recipe is damaged or of a newer calotype; use another image")
 
 
 def _good_parts(recipe: Mapping[str, Any]) -> bool:

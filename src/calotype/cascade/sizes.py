@@ -1,4 +1,4 @@
-"""Sizes of pictures at every stage: what is asked for, what fits, what is too large."""
+"""Sizes of images at every stage: what is asked for, what fits, what is too large."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[i
 def stage_sizes(size: tuple[int, int], configs: Sequence[StageConfig]) -> list[tuple[int, int]]:
     """The size that each stage draws when the last one draws `size`, height and width."""
     last = configs[-1].resolution
-    # Sides of the last picture must be multiples of this.
+    # Sides of the last image must be multiples of this.
     unit = 1
     for config in configs:
         whole = last * config.network.divisor
@@ -68,22 +68,22 @@ def first_upscaler(configs: Sequence[StageConfig], side: float) -> int:
 
 
 def enlarged(size: tuple[int, int], config: StageConfig, source: int) -> tuple[int, int]:
-    """The size a stage makes of pictures of `size`, made for those of side `source`."""
+    """The size a stage makes of images of `size`, made for those of side `source`."""
     height, width = (side * config.resolution // source for side in size)
     return height, width
 
 
 def check_pixels(size: tuple[int, int], config: StageConfig) -> None:
-    """Refuse pictures too large to draw in one piece."""
+    """Refuse images too large to draw in one piece."""
     if size[0] * size[1] > MAX_PIXELS:
         raise UsageError(
             f"got {size[1]}x{size[0]} pixels for the {config.resolution} stage; expected at most "
-            f"{math.isqrt(MAX_PIXELS)}x{math.isqrt(MAX_PIXELS)}: take a smaller picture or size"
+            f"{math.isqrt(MAX_PIXELS)}x{math.isqrt(MAX_PIXELS)}: take a smaller image or size"
         )
 
 
 def pad_lowres(lowres: Tensor, config: StageConfig, drawn: tuple[int, int]) -> Tensor:
-    """Repeat the last row and column until a stage enlarges pictures to the size `drawn`."""
+    """Repeat the last row and column until a stage enlarges images to the size `drawn`."""
     assert config.lowres_resolution is not None
     height, width = (side * config.lowres_resolution // config.resolution for side in drawn)
     pad = (0, width - lowres.shape[3], 0, height - lowres.shape[2])

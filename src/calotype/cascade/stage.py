@@ -1,10 +1,10 @@
-"""A stage: one network bound into a denoiser of pictures, with its schedule and its sampler.
+"""A stage: one network bound into a denoiser of images, with its schedule and its sampler.
 
 The border between networks and mathematics is here alone. Outside, a `Denoiser` takes noisy images
 and returns clean ones in [-1, 1]; inside, the network sees the deviation from what is known
 beforehand, scaled to unit variance:
 
-    x = mean + std * x'        mean = 0 for a base, the low-resolution picture for a residual stage
+    x = mean + std * x'        mean = 0 for a base, the low-resolution image for a residual stage
     z' = (z - alpha * mean) / sqrt(alpha^2 std^2 + sigma^2),   logsnr' = logsnr + 2 ln(std)
 
 so `z' = alpha' x' + sigma' eps` is an ordinary, variance-preserving diffusion of x' (Karras et al.
@@ -84,7 +84,7 @@ class StageEdit:
     """An edit of one stage, as data.
 
     Args:
-        start: clean pictures to start from, (B, 3, H, W) in [-1, 1]; None = as the sampling
+        start: clean images to start from, (B, 3, H, W) in [-1, 1]; None = as the sampling
             settings say: pure noise, or the draft.
         start_time: how noisy the start is made, in (0, 1].
         transform: applied to the guided and thresholded denoiser, e.g. `keep_known`.
@@ -154,10 +154,10 @@ class Stage(nn.Module):
         *,
         weighting: Weighting | None = None,
     ) -> Tensor:
-        """Training loss of each picture, (B,); everything random is an argument.
+        """Training loss of each image, (B,); everything random is an argument.
 
         Args:
-            x: clean pictures, (B, 3, H, W) in [-1, 1].
+            x: clean images, (B, 3, H, W) in [-1, 1].
             cond: what the network is told.
             logsnr: noise levels, (B,).
             eps: standard normal noise, like `x`.
@@ -185,7 +185,7 @@ class Stage(nn.Module):
         return replace(cond, draft=self.network.make_draft(cond.text))
 
     def denoiser(self, cond: Conditioning) -> Denoiser:
-        """The network as a function from noisy to clean pictures; text is encoded here, once."""
+        """The network as a function from noisy to clean images; text is encoded here, once."""
         network = self._bound(cond)
 
         def denoise(z: Tensor, logsnr: Tensor) -> Estimate:
@@ -221,12 +221,12 @@ class Stage(nn.Module):
         aug_level: float | Tensor,
         noise: NoiseSource,
     ) -> Conditioning:
-        """Conditioning on low-resolution pictures: enlarged, noised; the same in training.
+        """Conditioning on low-resolution images: enlarged, noised; the same in training.
 
         Args:
             lowres: (B, 3, h, w) in [-1, 1].
             text: the captions.
-            size: height and width of this stage's pictures.
+            size: height and width of this stage's images.
             aug_level: one number for all, or (B,), in [0, 1].
             noise: where the augmentation's noise comes from.
         """
@@ -246,7 +246,7 @@ class Stage(nn.Module):
         sampling: SamplingConfig | None = None,
         edit: StageEdit | None = None,
     ) -> Iterator[SamplerState]:
-        """Draw, one state a step; the last state's `z` is the finished picture.
+        """Draw, one state a step; the last state's `z` is the finished image.
 
         Args:
             cond: with the captions.
@@ -309,7 +309,7 @@ class Stage(nn.Module):
         return call
 
     def _border(self, cond: Conditioning, like: Tensor) -> Border:
-        """What is known beforehand: nothing, or the noised low-resolution picture."""
+        """What is known beforehand: nothing, or the noised low-resolution image."""
         if self._by_table:
             return OpenBorder(None, torch.ones(()))
         if not self.config.residual:
@@ -325,14 +325,14 @@ class Stage(nn.Module):
         size: tuple[int, int],
         edit: StageEdit,
     ) -> Tensor:
-        """Pictures at the first level: noise around what is known, or a noised image."""
+        """Images at the first level: noise around what is known, or a noised image."""
         shape = (_batch_size(cond, noise), 3, *size)
-        eps = noise.normal(shape).to(self.device, self._picture_dtype())
+        eps = noise.normal(shape).to(self.device, self._image_dtype())
         if edit.start is not None:
             return add_noise(edit.start.to(eps), level.to(eps), eps)
         return self._border(cond, eps).noisy_outside(eps, level.to(eps).expand(len(eps)))
 
-    def _picture_dtype(self) -> torch.dtype:
+    def _image_dtype(self) -> torch.dtype:
         """float32; float64 where the weights are, to check numbers with."""
         dtype = next(self.parameters()).dtype
         if dtype not in (torch.float32, torch.float64):
@@ -342,7 +342,7 @@ class Stage(nn.Module):
     def _level_dtype(self) -> torch.dtype:
         """As images; in float64 a table's coefficients stay exact (MPS has none)."""
         exact = self._by_table and self.device.type != "mps"
-        return torch.float64 if exact else self._picture_dtype()
+        return torch.float64 if exact else self._image_dtype()
 
     def _guided(
         self,
@@ -374,7 +374,7 @@ class Stage(nn.Module):
         divisor = self.config.network.divisor
         if any(side <= 0 or side % divisor for side in size):
             raise UsageError(
-                f"got a picture of {size[1]}x{size[0]}; expected sides that are multiples of "
+                f"got an image of {size[1]}x{size[0]}; expected sides that are multiples of "
                 f"{divisor} pixels for the {self.config.resolution} stage"
             )
 
@@ -394,5 +394,5 @@ def _batch_size(cond: Conditioning, noise: NoiseSource) -> int:
         return len(cond.lowres)
     size = getattr(noise, "batch_size", None)
     if size is None:
-        raise UsageError("got no text, no picture and no seeds; expected something to draw")
+        raise UsageError("got no text, no image and no seeds; expected something to draw")
     return int(size)

@@ -1,7 +1,7 @@
 """What stages of published models differ in: timesteps, learned variance, enlargement.
 
 Their networks are told whole timesteps of a table instead of a log-SNR, answer with the variance of
-the reverse step beside the prediction, and were trained on pictures enlarged in other ways.
+the reverse step beside the prediction, and were trained on images enlarged in other ways.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def split_variance(output: Tensor, config: NetworkConfig) -> NetworkOutput:
 
 
 def enlarge_lowres(lowres: Tensor, size: tuple[int, int], config: LowresConfig) -> Tensor:
-    """Enlarge low-resolution pictures (B, 3, h, w) as the stage was trained on."""
+    """Enlarge low-resolution images (B, 3, h, w) as the stage was trained on."""
     if config.filter == "bicubic":
         return upsample_lowres(lowres, size)
     return functional.interpolate(
@@ -150,7 +150,7 @@ def enlarge_lowres(lowres: Tensor, size: tuple[int, int], config: LowresConfig) 
 
 
 def noise_lowres(lowres: Tensor, aug_level: Tensor, noise: Tensor, config: LowresConfig) -> Tensor:
-    """Noise enlarged pictures by `aug_level`, (B,) in [0, 1], as the stage was trained on."""
+    """Noise enlarged images by `aug_level`, (B,) in [0, 1], as the stage was trained on."""
     if config.schedule is None:
         return augment_lowres(lowres, aug_level, noise)
     if not bool(((aug_level >= 0) & (aug_level <= 1)).all()):

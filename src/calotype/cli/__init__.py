@@ -31,7 +31,7 @@ __all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="calotype",
-    help="Text to pictures with cascades of pixel-space diffusion models.",
+    help="Text to images with cascades of pixel-space diffusion models.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -72,7 +72,7 @@ def main(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    """Text to pictures with cascades of pixel-space diffusion models."""
+    """Text to images with cascades of pixel-space diffusion models."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +126,7 @@ def _explain(error: Exception) -> tuple[str, int]:
             return message, code
         return f"{message}; see calotype --help", code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return "out of memory; draw fewer or smaller pictures, or use a smaller batch", 1
+        return "out of memory; draw fewer or smaller images, or use a smaller batch", 1
     loop = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
     if isinstance(error, OSError) or loop:  # Path.resolve tells of loops so, before Python 3.13
         return f"{error}; check the disk and the path", 1

@@ -25,7 +25,7 @@ def ema(
         typer.Option("-o", "--out", help="NAME.safetensors for train --init, or a cascade folder."),
     ],
     images: Annotated[
-        int | None, typer.Option(help="Where the average ends, in pictures; the end if not given.")
+        int | None, typer.Option(help="Where the average ends, in images; the end if not given.")
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Stage; the finest with snapshots if not given.")

@@ -1,4 +1,4 @@
-"""`calotype info`: what a recipe, a cascade, a picture or this machine is."""
+"""`calotype info`: what a recipe, a cascade, an image or this machine is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def info(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell what a recipe, a cascade, a picture or this machine is."""
+    """Tell what a recipe, a cascade, an image or this machine is."""
     facts = _machine() if name_or_path is None else _describe(name_or_path)
     card = facts.pop("card", None)
     if as_json:

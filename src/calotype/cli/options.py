@@ -43,7 +43,7 @@ MergeLora = Annotated[
     bool,
     typer.Option(
         "--merge-lora/--no-merge-lora",
-        help="Add LoRAs to the weights, or compute them beside: the same pictures, slower.",
+        help="Add LoRAs to the weights, or compute them beside: the same images, slower.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
@@ -55,7 +55,7 @@ Dtype = Annotated[
     typer.Option(help="float32 or bfloat16 for all stages; measured if not given."),
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
-Seed = Annotated[int, typer.Option(help="Seed of the first picture, 0 to 2^63-1.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first image, 0 to 2^63-1.")]
 Out = Annotated[
     Path | None,
     typer.Option("-o", "--out", help="PNG to write, in an existing folder.", show_default=False),
@@ -106,5 +106,5 @@ class OutCommand(TyperCommand):
 def check_seed(seed: int, count: int = 1) -> None:
     """Refuse seeds whose last is out of range."""
     if not 0 <= seed <= 2**63 - count:
-        number = f" for {count} pictures" if count > 1 else ""
+        number = f" for {count} images" if count > 1 else ""
         raise UsageError(f"got seed {seed}{number}; expected seeds from 0 to 2^63-1")

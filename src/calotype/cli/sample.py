@@ -1,4 +1,4 @@
-"""`calotype sample`: captions to pictures."""
+"""`calotype sample`: captions to images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from calotype.generation.generator import ImageGenerator, Plan
 
 IMAGEN_PYTORCH_FILE = "imagen.json"  # said here, too, so that other models need not that package
-_MAX_PICTURES = 1_000_000
+_MAX_IMAGES = 1_000_000
 _MAX_SHEET = 256
 _MAX_SHEET_PIXELS = 2**26
 
@@ -54,9 +54,7 @@ def sample(
     ] = None,
     out: Out = None,
     model: Model = None,
-    count: Annotated[
-        int, typer.Option("-n", help="Pictures a caption, with seeds s, s+1, ...")
-    ] = 1,
+    count: Annotated[int, typer.Option("-n", help="Images a caption, with seeds s, s+1, ...")] = 1,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the first image, 0 to 2^63-1; 0 if not given.")
     ] = None,
@@ -94,7 +92,7 @@ def sample(
     from_file: Annotated[
         Path | None, typer.Option(help="Text file with one caption a line; - is the input.")
     ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Write one sheet of all pictures.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Write one sheet of all images.")] = False,
     like: Annotated[
         Path | None, typer.Option(help="PNG to draw again; other options change its recipe.")
     ] = None,
@@ -115,7 +113,7 @@ def sample(
     batch: Annotated[
         int | None,
         typer.Option(
-            help="With --from-file: pictures drawn together by a worker; up to 64 if not given.",
+            help="With --from-file: images drawn together by a worker; up to 64 if not given.",
             show_default=False,
         ),
     ] = None,
@@ -124,12 +122,12 @@ def sample(
     dtype: Dtype = None,
     threads: Threads = None,
 ) -> None:
-    """Draw pictures of captions; each PNG carries its recipe.
+    """Draw images of captions; each PNG carries its recipe.
 
-    With --from-file pictures that are there already, with the same recipe, are skipped.
+    With --from-file images that are there already, with the same recipe, are skipped.
     """
-    if not 1 <= count <= _MAX_PICTURES:
-        raise UsageError(f"got -n {count}; expected 1 to {_MAX_PICTURES}")
+    if not 1 <= count <= _MAX_IMAGES:
+        raise UsageError(f"got -n {count}; expected 1 to {_MAX_IMAGES}")
     if captions and from_file is not None:
         raise UsageError("got captions and --from-file; expected one of them")
     recipe = _read_like(like)
@@ -212,7 +210,7 @@ def _hint_at_quotes(captions: Sequence[str]) -> None:
 
 def _check_sheet(total: int) -> None:
     if total > _MAX_SHEET:
-        raise UsageError(f"got --grid with {total} pictures; expected at most {_MAX_SHEET}")
+        raise UsageError(f"got --grid with {total} images; expected at most {_MAX_SHEET}")
 
 
 def _is_imagen_pytorch(model: str | None) -> bool:
@@ -281,7 +279,7 @@ def _write_sheet(
 ) -> Path:
     """Write images of one size, height and width, as one sheet; its name."""
     if size[0] * size[1] * len(recipes) > _MAX_SHEET_PIXELS:
-        raise UsageError("got --grid with too many pictures for one sheet; use a smaller --size")
+        raise UsageError("got --grid with too many images for one sheet; use a smaller --size")
     of = [{"caption": one["caption"], "seed": one["seed"]} for one in recipes]
     recipe = {**recipes[0], "kind": "grid", "of": of}
     output = few_outputs(order.output, [recipe], write_captions=False)[0]

@@ -75,7 +75,7 @@ def sample_list(prompts: PromptFile, request: Request, order: OutputOptions) -> 
         _print_list_json(name, job, {**common, "skipped": skipped, "seconds": seconds})
         return
     if skipped:
-        print(f"calotype: {skipped:,} of {total:,} pictures were there already", file=sys.stderr)
+        print(f"calotype: {skipped:,} of {total:,} images were there already", file=sys.stderr)
     for number in range(total):
         print(numbered_name(name, number, total))
 

@@ -20,7 +20,7 @@ def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
     """A bar a stage on stderr, if that is a terminal; yields what to call with every preview.
 
     Args:
-        total: pictures to draw in all.
+        total: images to draw in all.
         quiet: show nothing.
     """
     if quiet or not sys.stderr.isatty():
@@ -38,21 +38,21 @@ def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
                 tasks[preview.stage] = bar.add_task(f"{preview.resolution}²", total=total)
             steps, index = preview.steps, preview.state.index
             share = (index + 1) / steps - index / steps if index < steps else 0.0
-            pictures = preview.rows.stop - preview.rows.start
-            bar.advance(tasks[preview.stage], share * pictures)
+            images = preview.rows.stop - preview.rows.start
+            bar.advance(tasks[preview.stage], share * images)
 
         yield show
 
 
-def contact_sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures (H, W, 3) uint8 of one size, side by side in a nearly square sheet on white."""
+def contact_sheet(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images (H, W, 3) uint8 of one size, side by side in a nearly square sheet on white."""
     import numpy as np
 
-    columns = int(np.ceil(np.sqrt(len(pictures))))
-    rows = -(-len(pictures) // columns)
-    height, width = pictures[0].shape[:2]
+    columns = int(np.ceil(np.sqrt(len(images))))
+    rows = -(-len(images) // columns)
+    height, width = images[0].shape[:2]
     sheet = np.full((rows * height, columns * width, 3), 255, dtype=np.uint8)
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         top, left = index // columns * height, index % columns * width
-        sheet[top : top + height, left : left + width] = picture
+        sheet[top : top + height, left : left + width] = image
     return sheet

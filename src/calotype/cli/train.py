@@ -25,13 +25,13 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Name of an installed recipe, or a JSON file.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of pictures or Parquet shards.", show_default=False),
+        typer.Option(help="Folder of images or Parquet shards.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the run.", show_default=False)
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="Length of the run in pictures, per stage.")
+        int | None, typer.Option(help="Length of the run in images, per stage.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     resume: Annotated[
@@ -118,7 +118,7 @@ def train(
                 "run writes a recipe.json of its own"
             )
         if not (data.is_dir() or data.is_file()):
-            raise UsageError(f"got --data {data}, which is missing; expected pictures or shards")
+            raise UsageError(f"got --data {data}, which is missing; expected images or shards")
     from calotype.tasks.factory import Tasks
     from calotype.tasks.stage_processes import run_stages
     from calotype.training.run import RunOptions, run_recipe

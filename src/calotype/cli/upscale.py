@@ -1,4 +1,4 @@
-"""`calotype upscale`: any picture to a larger one, with the super-resolution stages."""
+"""`calotype upscale`: any image to a larger one, with the super-resolution stages."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from calotype.generation.request import Request
 
 
 def upscale(
-    picture: Annotated[Path, typer.Argument(help="Picture to enlarge, of any common format.")],
+    image: Annotated[Path, typer.Argument(help="Image to enlarge, of any common format.")],
     caption: Annotated[
         str | None,
-        typer.Argument(help="What it shows; a picture of calotype's own tells it.", metavar="TEXT"),
+        typer.Argument(help="What it shows; an image of calotype's own tells it.", metavar="TEXT"),
     ] = None,
     out: Out = None,
     model: Model = None,
@@ -48,13 +48,13 @@ def upscale(
     dtype: Dtype = None,
     threads: Threads = None,
 ) -> None:
-    """Enlarge a picture with the super-resolution stages."""
+    """Enlarge an image with the super-resolution stages."""
     check_seed(seed)
     check_output_name(out)
     from calotype.cascade.pixels import as_images
 
-    pixels = as_images(picture)  # first, for it may be none
-    text = _caption_of(picture) if caption is None else caption
+    pixels = as_images(image)  # first, for it may be none
+    text = _caption_of(image) if caption is None else caption
     begin = time.perf_counter()
     from calotype.cascade.io import file_sha256
     from calotype.cascade.plan import drain
@@ -73,8 +73,8 @@ def upscale(
     generator = CascadeGenerator(settle(request))
     plan = generator.plan_upscale(pixels, text, seed)
     recipe = generator.recipe(plan, 0)
-    recipe |= {"kind": "upscale", "source": picture.name, "source_sha256": file_sha256(picture)}
-    place = output_with_id(Path(f"{picture.stem}-upscaled.png"), recipe)
+    recipe |= {"kind": "upscale", "source": image.name, "source_sha256": file_sha256(image)}
+    place = output_with_id(Path(f"{image.stem}-upscaled.png"), recipe)
     if out is not None:
         place = Output((out,), replace=True)
     place.check(recipe)
@@ -85,12 +85,12 @@ def upscale(
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)
 
 
-def _caption_of(picture: Path) -> str:
-    """The caption in a picture that calotype drew; else the null caption."""
+def _caption_of(image: Path) -> str:
+    """The caption in an image that calotype drew; else the null caption."""
     from calotype.cascade.png import read_recipe
 
     try:
-        caption = read_recipe(picture).get("caption", "")
+        caption = read_recipe(image).get("caption", "")
     except CalotypeError:
         return ""
     return caption if isinstance(caption, str) else ""

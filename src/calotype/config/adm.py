@@ -109,9 +109,9 @@ class AdmConfig:
         text_dim: width of a caption's tokens; 0 = no text.
         text: what becomes of the captions; None = no text.
         middle: attention in the middle.
-        lowres: whether a low-resolution picture is joined to the input.
+        lowres: whether a low-resolution image is joined to the input.
         aug_level: whether its noise level is embedded.
-        extra_channels: further input channels (inpainting: known picture and mask, 4).
+        extra_channels: further input channels (inpainting: known image and mask, 4).
         learned_variance: three more output channels tell the variance of the reverse step.
         head_dim: channels of one attention head.
         embed_dim: width of the time embedding; 0 = four times the first level's channels.
@@ -175,7 +175,7 @@ class AdmConfig:
 
     @property
     def divisor(self) -> int:
-        """Picture sides must be multiples of this many pixels."""
+        """Image sides must be multiples of this many pixels."""
         return int(2 ** (len(self.levels) - 1))
 
     @property

@@ -6,23 +6,24 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from calotype.config.ranges import Fraction, Range, Resolution, check_ranges
+from calotype.config.typed_json import Retired
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How pictures become training examples.
+    """How images become training examples.
 
     Args:
-        caption_variants: captions per picture to choose from, embedded once ahead.
+        caption_variants: captions per image to choose from, embedded once ahead.
         styles: style phrases or set names to train on; None = all that the data has.
-        fit: pictures that are not square: "crop" (centre) or "pad".
-        small: pictures smaller than the stage: "enlarge" or "skip".
-        crop: side of random crops in pixels of the stage's resolution; None = whole pictures.
-        crops_per_picture: crops cut from each decoded picture.
-        flip: mirror pictures at random.
-        broken_share: share of broken pictures above which training refuses, in [0, 1].
+        fit: images that are not square: "crop" (centre) or "pad".
+        small: images smaller than the stage: "enlarge" or "skip".
+        crop: side of random crops in pixels of the stage's resolution; None = whole images.
+        crops_per_image: crops cut from each decoded image.
+        flip: mirror images at random.
+        broken_share: share of broken images above which training refuses, in [0, 1].
         missing_captions: a caption that is not in the embedding store is computed or refused.
-        cache_bytes: decoded pictures kept in memory up to this size.
+        cache_bytes: decoded images kept in memory up to this size.
     """
 
     caption_variants: Annotated[int, Range(1, 10_000)] = 16
@@ -30,11 +31,13 @@ class DataConfig:
     fit: Literal["crop", "pad"] = "crop"
     small: Literal["enlarge", "skip"] = "enlarge"
     crop: Resolution | None = None
-    crops_per_picture: Annotated[int, Range(1, 1024)] = 1
+    crops_per_image: Annotated[int, Range(1, 1024)] = 1
     flip: bool = False
     broken_share: Fraction = 0.2
     missing_captions: Literal["compute", "refuse"] = "compute"
     cache_bytes: Annotated[int, Range(0, 10**15)] = 2_500_000_000
+
+    RETIRED = (Retired("crops_per_picture", now="crops_per_image"),)
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -119,7 +119,7 @@ class UNetConfig(_UNetFields):
     """The base U-Net (ADM; Saharia et al. 2022, appendix F.1).
 
     Args:
-        lowres: whether a low-resolution picture is joined to the input.
+        lowres: whether a low-resolution image is joined to the input.
         draft: conditions the network on a draft of the image; None = no draft, as in the paper.
     """
 
@@ -142,7 +142,7 @@ class UNetConfig(_UNetFields):
 
     @property
     def divisor(self) -> int:
-        """Picture sides must be multiples of this many pixels."""
+        """Image sides must be multiples of this many pixels."""
         return int(self.fold * 2 ** (len(self.levels) - 1))
 
 
@@ -153,7 +153,7 @@ class EfficientUNetConfig(_UNetFields):
     Every level halves the resolution before its blocks and doubles it after them.
 
     Args:
-        lowres: whether a low-resolution picture is joined to the input.
+        lowres: whether a low-resolution image is joined to the input.
         stem_channels: of the first and last convolutions; 0 = as the first level.
     """
 
@@ -163,7 +163,7 @@ class EfficientUNetConfig(_UNetFields):
 
     @property
     def divisor(self) -> int:
-        """Picture sides must be multiples of this many pixels."""
+        """Image sides must be multiples of this many pixels."""
         return int(self.fold * 2 ** len(self.levels))
 
 

@@ -102,8 +102,8 @@ class PreservationConfig:
     Reference: Ruiz et al. 2022, section 3.3 (prior preservation), arXiv:2208.12242.
 
     Args:
-        data: path of pictures with captions, usually drawn by the model itself beforehand.
-        share: of every batch; rounded to whole pictures.
+        data: path of images with captions, usually drawn by the model itself beforehand.
+        share: of every batch; rounded to whole images.
         weight: of their loss.
     """
 
@@ -123,7 +123,7 @@ class TrainConfig:
     Args:
         stage: what is trained.
         text_encoder: as in `CascadeConfig`.
-        data: how pictures become examples.
+        data: how images become examples.
         optimizer: how weights move.
         levels: where noise levels are drawn.
         weighting: of the loss by noise level.
@@ -208,12 +208,12 @@ class TrainConfig:
         require(
             self.preservation is None or 0 < self.preserved_images < self.batch_size,
             f"got batch_size={self.batch_size} with preservation; expected room for both kinds of "
-            "pictures: change batch_size or preservation.share",
+            "images: change batch_size or preservation.share",
         )
 
     @property
     def preserved_images(self) -> int:
-        """Pictures of a batch that come from the preservation data."""
+        """Images of a batch that come from the preservation data."""
         share = 0.0 if self.preservation is None else self.preservation.share
         return round(share * self.batch_size)
 

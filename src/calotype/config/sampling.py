@@ -16,11 +16,11 @@ MOST_VARIED_SIGMA = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class LowresConfig:
-    """How a stage's low-resolution picture is enlarged and noised.
+    """How a stage's low-resolution image is enlarged and noised.
 
     Args:
         filter: "bicubic" is this library's, clipped to [-1, 1]; the others are not clipped.
-            "bilinear_corners" puts the corner pixels of both pictures on each other.
+            "bilinear_corners" puts the corner pixels of both images on each other.
         schedule: table of its noise, at timestep `aug_level * steps`; None = the cosine schedule
             at time `aug_level`.
     """
@@ -53,7 +53,7 @@ class SamplingConfig:
         threshold_percentile: dynamic-threshold percentile in (0, 1]; None = static clip.
         threshold_ceiling: largest divisor of dynamic thresholding, at least 1; None = none.
         timesteps: of a discrete schedule, falling; they take the place of `steps`.
-        aug_level: noise on the low-resolution picture, in [0, 1].
+        aug_level: noise on the low-resolution image, in [0, 1].
         ddpm_interpolation: the paper's gamma of ancestral sampling, in [0, 1].
     """
 

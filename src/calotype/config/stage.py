@@ -19,17 +19,17 @@ class StageConfig:
     """One diffusion model of a cascade.
 
     Args:
-        resolution: side of the pictures it was made for, in pixels.
+        resolution: side of the images it was made for, in pixels.
         network: its network.
-        lowres_resolution: side of the picture it enlarges; None for a base.
+        lowres_resolution: side of the image it enlarges; None for a base.
         schedule: noise schedule of training times, or the table of a published model.
         parametrization: what the network predicts.
         data_std: standard deviation of what is diffused; networks see unit variance
-            (Karras et al. 2022, section 5). 1 = pictures as they are.
-        residual: diffuse the difference to the enlarged low-resolution picture.
+            (Karras et al. 2022, section 5). 1 = images as they are.
+        residual: diffuse the difference to the enlarged low-resolution image.
         arithmetic: "levels" is this library's. "table" computes in the order of GLIDE's code, so
             that published float32 numbers come out to the last bit where a processor rounds alike.
-        lowres: how the low-resolution picture is enlarged and noised.
+        lowres: how the low-resolution image is enlarged and noised.
         sampling: how it draws unless told otherwise.
     """
 

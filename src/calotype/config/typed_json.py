@@ -30,11 +30,13 @@ class Retired:
         name: of the field.
         inert: values that meant nothing and are passed over; () = all.
         remedy: what to do about any other value.
+        now: the field's name now, if it has only been renamed.
     """
 
     name: str
-    inert: tuple[Any, ...]
-    remedy: str
+    inert: tuple[Any, ...] = ()
+    remedy: str = ""
+    now: str | None = None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -94,8 +96,8 @@ def _assign(data: dict[str, Any], key: str, value: Any) -> None:
             raise ConfigError(f"unknown key {name!r} in {key!r}{_hint(name, place)}") from None
     if isinstance(place, list) and last.isdigit() and int(last) < len(place):
         place[int(last)] = value
-    elif isinstance(place, dict) and last in place:
-        place[last] = value
+    elif isinstance(place, dict):
+        place[last] = value  # an unknown name is refused with its record
     else:
         raise ConfigError(f"unknown key {last!r} in {key!r}{_hint(last, place)}")
 
@@ -146,7 +148,9 @@ def _convert_record(value: Any, kind: Any) -> Any:
         raise ConfigError(f"got {shown(value)}; expected the fields of {kind.__name__}")
     hints = get_type_hints(kind)
     for old in getattr(kind, "RETIRED", ()):
-        if old.name in value:
+        if old.name in value and old.now is not None:
+            value = {old.now if k == old.name else k: v for k, v in value.items()}
+        elif old.name in value:
             if old.inert and value[old.name] not in old.inert:
                 raise ConfigError(f"got {old.name}={shown(value[old.name])}; {old.remedy}")
             value = {k: v for k, v in value.items() if k != old.name}

@@ -22,8 +22,8 @@ from calotype.data.columns import (
     Selection,
     check_columns,
     has_styles,
+    image_cell,
     image_column,
-    picture_cell,
     reason_of,
     row_captions,
     selected_rows,
@@ -31,7 +31,7 @@ from calotype.data.columns import (
 )
 from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
-from calotype.data.pictures import decode_picture
+from calotype.data.images import decode_image
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 from calotype.storage.reading import check_regular, read_regular
@@ -105,8 +105,8 @@ class SavedDatasetSource:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Example:
-        """Example number `index`, decoded; raises `BrokenPicture`."""
-        image = decode_picture(self.picture_bytes(index))
+        """Example number `index`, decoded; raises `BrokenImage`."""
+        image = decode_image(self.image_bytes(index))
         return Example(self.key(index), image, self.captions(index))
 
     def key(self, index: int) -> str:
@@ -131,11 +131,11 @@ class SavedDatasetSource:
             report=self.report,
         )
 
-    def picture_bytes(self, index: int) -> bytes:
-        """The encoded picture of a row; raises `BrokenPicture`."""
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded image of a row; raises `BrokenImage`."""
         row = int(self._rows[index])
         self._check_unchanged(row)
-        return picture_cell(self._images[row].as_py())
+        return image_cell(self._images[row].as_py())
 
     def _check_unchanged(self, row: int) -> None:
         """Reading a mapped file that was cut short would end the process without a word."""

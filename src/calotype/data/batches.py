@@ -1,9 +1,9 @@
 """Batches of training tensors, each a pure function of (seed, position) and the data.
 
 Position p asks for crop j = p mod c of example number p // c - j * SPREAD in the shuffled order,
-where c is `crops_per_picture`: the crops of one picture come SPREAD pictures apart, so that a
-batch holds many pictures and decoding keeps an even pace. The caption, the place of the crop and
-the mirroring are drawn from (seed, p). A picture that cannot be used is replaced by the next one
+where c is `crops_per_image`: the crops of one image come SPREAD images apart, so that a
+batch holds many images and decoding keeps an even pace. The caption, the place of the crop and
+the mirroring are drawn from (seed, p). An image that cannot be used is replaced by the next one
 in the same epoch's order, which depends on the data alone: the batch stays a pure function.
 """
 
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calotype.config.data import DataConfig
-from calotype.data.cache import PictureCache, Prepared
+from calotype.data.cache import ImageCache, Prepared
+from calotype.data.images import BrokenImage
 from calotype.data.order import Ints, Stream, draw, shuffled_index
-from calotype.data.pictures import BrokenPicture
 from calotype.data.prefetch import prefetched
-from calotype.data.resize import TooSmall, area_resize, fit_picture
+from calotype.data.resize import TooSmall, area_resize, fit_image
 from calotype.data.source import ExampleSource
 from calotype.errors import CalotypeError, ConfigError
 
 SPREAD = 16
-"""Pictures between two crops of the same one."""
+"""Images between two crops of the same one."""
 
 DECODERS = 2
 """Threads that decode; Pillow lets go of the interpreter lock while it does."""
@@ -141,7 +141,7 @@ def batches(
 
     Args:
         source: examples.
-        resolution: side in pixels that pictures are brought to.
+        resolution: side in pixels that images are brought to.
         lowres_resolution: side of their low-resolution partners; None for a base stage.
         config: cropping, fitting, flipping, captions, limits.
         batch_size: examples of the global batch, over all processes.
@@ -153,7 +153,7 @@ def batches(
 
     Raises:
         ConfigError: sizes do not fit each other.
-        CalotypeError: more pictures are broken than the recipe allows, or none is usable.
+        CalotypeError: more images are broken than the recipe allows, or none is usable.
     """
     plan = BatchPlan(
         resolution=resolution,
@@ -190,18 +190,18 @@ def _make_batches(
 
 
 class NothingUsable(CalotypeError):
-    """No picture of a source can be used."""
+    """No image of a source can be used."""
 
 
 class _Reader:
-    """Makes the batch at any position; keeps decoded pictures and knows the unusable ones."""
+    """Makes the batch at any position; keeps decoded images and knows the unusable ones."""
 
     def __init__(self, source: ExampleSource, plan: BatchPlan) -> None:
         self.source = source
         self.plan = plan
-        recent = plan.config.crops_per_picture * SPREAD + plan.batch_size
-        cut_again = plan.config.crops_per_picture > 1
-        self.cache = PictureCache(plan.config.cache_bytes, recent=recent if cut_again else 0)
+        recent = plan.config.crops_per_image * SPREAD + plan.batch_size
+        cut_again = plan.config.crops_per_image > 1
+        self.cache = ImageCache(plan.config.cache_bytes, recent=recent if cut_again else 0)
         self.unusable: set[int] = set()
         self.decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="calotype-decode")
 
@@ -260,7 +260,7 @@ class _Reader:
 
     def _examples(self, positions: Ints) -> list[Prepared]:
         """The example at each position, stepping over unusable ones."""
-        crops = self.plan.config.crops_per_picture
+        crops = self.plan.config.crops_per_image
         slots = positions // crops - positions % crops * SPREAD
         length = len(self.source)
         skip = np.zeros_like(positions)
@@ -275,7 +275,7 @@ class _Reader:
             skip += bad
             if skip.max() >= length:
                 raise NothingUsable(
-                    f"none of the {length} pictures can be used, e.g. {self._example_of_failure()}"
+                    f"none of the {length} images can be used, e.g. {self._example_of_failure()}"
                 )
 
     def _read(self, indices: list[int], found: dict[int, Prepared]) -> None:
@@ -301,10 +301,10 @@ class _Reader:
         config = self.plan.config
         try:
             example = self.source[index]
-            image = fit_picture(
+            image = fit_image(
                 example.image, self.plan.resolution, fit=config.fit, small=config.small
             )
-        except (BrokenPicture, TooSmall) as error:
+        except (BrokenImage, TooSmall) as error:
             return error
         return Prepared(example.key, image, example.captions)
 
@@ -318,7 +318,7 @@ class _Reader:
         share = self.plan.config.broken_share
         if len(report.broken) > share * total:
             raise CalotypeError(
-                f"{len(report.broken)} of {total} pictures are broken, more than the set share of "
+                f"{len(report.broken)} of {total} images are broken, more than the set share of "
                 f"{share:.0%}, e.g. {self._example_of_failure()}; run `calotype data verify`, "
                 "repair them or raise data.broken_share"
             )
@@ -345,7 +345,7 @@ def _painted(pixels: NDArray[np.uint8], colours: NDArray[np.float32]) -> Tensor:
 
 
 def composite(pixels: NDArray[np.uint8], colours: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Paint pictures over plain backgrounds.
+    """Paint images over plain backgrounds.
 
     Args:
         pixels: (B, H, W, 4) straight-alpha RGBA.
@@ -355,13 +355,13 @@ def composite(pixels: NDArray[np.uint8], colours: NDArray[np.float32]) -> NDArra
         (B, H, W, 3) in [-1, 1].
     """
     x = np.empty((*pixels.shape[:3], 3), np.float32)
-    # Picture by picture and channel by channel: three times as fast as all at once, whose
+    # Image by image and channel by channel: three times as fast as all at once, whose
     # temporaries leave the processor's cache and whose innermost loop has three turns.
-    for picture, colour, painted in zip(pixels, colours * (2 / 255), x, strict=True):
-        alpha = picture[..., 3].astype(np.float32)
+    for image, colour, painted in zip(pixels, colours * (2 / 255), x, strict=True):
+        alpha = image[..., 3].astype(np.float32)
         alpha *= 1 / 255
         for channel, behind in enumerate(colour):
-            plane = picture[..., channel] * np.float32(2 / 255)
+            plane = image[..., channel] * np.float32(2 / 255)
             plane -= behind
             plane *= alpha
             plane += behind - 1

@@ -1,8 +1,8 @@
-"""Decoded pictures kept in memory: as many as a limit of bytes allows, for the whole run.
+"""Decoded images kept in memory: as many as a limit of bytes allows, for the whole run.
 
-Which pictures are kept is first come, first kept, and never changes what a batch holds, only how
-soon it is there. In a shuffled order each picture comes once an epoch, so throwing out old ones
-for new (LRU) would never hit; only pictures of which several crops are cut in a short time are
+Which images are kept is first come, first kept, and never changes what a batch holds, only how
+soon it is there. In a shuffled order each image comes once an epoch, so throwing out old ones
+for new (LRU) would never hit; only images of which several crops are cut in a short time are
 kept for that time.
 """
 
@@ -26,7 +26,7 @@ class Prepared:
     captions: tuple[Caption, ...]
 
 
-class PictureCache:
+class ImageCache:
     """Prepared examples by number, within `limit_bytes` and `recent` more."""
 
     def __init__(self, limit_bytes: int, *, recent: int) -> None:

@@ -1,7 +1,7 @@
-"""Say what is in a picture in the several ways people would ask for it.
+"""Say what is in an image in the several ways people would ask for it.
 
 A trained cascade draws what it was told in training's words. Users write "a cat" as well as
-"cat, flat twemoji style, on a pink background", so every picture gets captions of each kind.
+"cat, flat twemoji style, on a pink background", so every image gets captions of each kind.
 Which ones is decided by a hash of its key: the same key always gets the same captions.
 """
 
@@ -61,17 +61,17 @@ class _Subject:
 def caption_variants(
     name: str, keywords: Sequence[str], style: str, *, key: str, count: int = 12
 ) -> tuple[Caption, ...]:
-    """Captions of one picture; the first is always "{name}, {style}" on white.
+    """Captions of one image; the first is always "{name}, {style}" on white.
 
     The kinds are laid along [0, 1) by their shares and read at `count` evenly spaced places, whose
-    offset comes from the key: every picture has nearly the shares, all together have them exactly.
+    offset comes from the key: every image has nearly the shares, all together have them exactly.
     Some captions are equal: that is their weight.
 
     Args:
         name: what is shown, e.g. "slice of pizza".
         keywords: further words; those in the name and those that are no plain words are not used.
         style: a phrase such as "flat fluent style"; empty leaves it out everywhere.
-        key: the picture's key, which decides every choice.
+        key: the image's key, which decides every choice.
         count: number of captions, at least 1.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What columns of a table mean: pictures, captions, splits, styles; shared by tabular sources."""
+"""What columns of a table mean: images, captions, splits, styles; shared by tabular sources."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calotype.data.captions import caption_variants
 from calotype.data.example import Caption
-from calotype.data.pictures import BrokenPicture
+from calotype.data.images import BrokenImage
 from calotype.data.source import SourceReport
 from calotype.data.text import decode_caption
 from calotype.errors import UsageError
@@ -109,15 +109,15 @@ def row_captions(
     return tuple(captions)
 
 
-def picture_cell(value: Any) -> bytes:
-    """The encoded picture in a cell: a struct<bytes, path>, or bytes.
+def image_cell(value: Any) -> bytes:
+    """The encoded image in a cell: a struct<bytes, path>, or bytes.
 
     Raises:
-        BrokenPicture: there is none.
+        BrokenImage: there is none.
     """
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes):
-        raise BrokenPicture("has no picture bytes in its row")
+        raise BrokenImage("has no image bytes in its row")
     return data
 
 
@@ -128,7 +128,7 @@ def reason_of(error: Exception) -> str:
 
 
 def image_column(names: Sequence[str]) -> str:
-    """Name of the column of pictures, of those of a table that went through `check_columns`."""
+    """Name of the column of images, of those of a table that went through `check_columns`."""
     return next(name for name in IMAGE_COLUMNS if name in names)
 
 
@@ -145,7 +145,7 @@ def texts_as_bytes(table: Any) -> Any:
 
 
 def check_columns(file: Path, schema: Any) -> None:
-    """Refuse tables that have no pictures or captions where they are looked for.
+    """Refuse tables that have no images or captions where they are looked for.
 
     Without captions training would be unconditional without a word.
 
@@ -155,8 +155,7 @@ def check_columns(file: Path, schema: Any) -> None:
     names = schema.names
     if not any(name in names for name in IMAGE_COLUMNS):
         raise UsageError(
-            f"got columns {list(names)} in {file}; expected pictures in one of "
-            f"{list(IMAGE_COLUMNS)}"
+            f"got columns {list(names)} in {file}; expected images in one of {list(IMAGE_COLUMNS)}"
         )
     has_text = any(name in names for name in TEXT_COLUMNS)
     if not has_text and not all(name in names for name in PARTS_COLUMNS):

@@ -117,7 +117,7 @@ def embed_data(
     Args:
         path: anything that `open_source` takes.
         job: encoder and store.
-        variants: captions of each picture made of caption parts; as in the recipe.
+        variants: captions of each image made of caption parts; as in the recipe.
         processes: local processes; on Ray, the actors.
         ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
         on_open: called with what was found of each part when it was opened.
@@ -139,7 +139,7 @@ def embed_data(
     if processes > 1 and job.threads is None:
         job = replace(job, threads=max(1, usable_cores() // processes))
     examples = captions = embedded = 0
-    # Part by part: pictures in two sizes have the same captions.
+    # Part by part: images in two sizes have the same captions.
     for part in parts(path):
         data = open_for_work(path, part, variants=variants)
         if on_open is not None:

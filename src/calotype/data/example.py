@@ -1,6 +1,6 @@
-"""One training picture with its captions: what every source of data hands over.
+"""One training image with its captions: what every source of data hands over.
 
-A picture keeps its transparency, so that a caption may ask for a background colour and get it.
+An image keeps its transparency, so that a caption may ask for a background colour and get it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Caption:
-    """One way of asking for a picture.
+    """One way of asking for an image.
 
-    `background` is the colour (red, green, blue), each 0..255, to paint behind the picture when
+    `background` is the colour (red, green, blue), each 0..255, to paint behind the image when
     this caption is drawn; None means the source's default, white.
     """
 
@@ -25,7 +25,7 @@ class Caption:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A picture and several equally good captions of it.
+    """An image and several equally good captions of it.
 
     `key` is unique and stable in its source; `image` is (H, W, 4) uint8, RGBA with straight alpha.
     An empty tuple of captions, like an empty caption, trains as unconditional.

@@ -1,6 +1,6 @@
 """Ordinary PNGs by libvips, where pyvips is installed: a quarter of Pillow's time at 1024².
 
-Only 8-bit RGB and RGBA, where every decoder gives the same pixels, so that a picture does not
+Only 8-bit RGB and RGBA, where every decoder gives the same pixels, so that an image does not
 depend on what is installed. Whatever is out of the ordinary is left to Pillow.
 """
 
@@ -28,16 +28,16 @@ def decode_ordinary_png(data: bytes) -> NDArray[np.uint8] | None:
     if vips is None:
         return None
     try:
-        picture = vips.Image.new_from_buffer(data, "", access="sequential", fail_on="warning")
-        rotated = picture.get_typeof("orientation") != 0 and picture.get("orientation") != 1
-        if rotated or picture.bands != bands or picture.format != "uchar":
+        image = vips.Image.new_from_buffer(data, "", access="sequential", fail_on="warning")
+        rotated = image.get_typeof("orientation") != 0 and image.get("orientation") != 1
+        if rotated or image.bands != bands or image.format != "uchar":
             return None
         if bands == 3:
-            picture = picture.bandjoin(255)
-        pixels = picture.write_to_memory()
+            image = image.bandjoin(255)
+        pixels = image.write_to_memory()
     except vips.Error:
         return None
-    return np.frombuffer(pixels, np.uint8).reshape(picture.height, picture.width, 4)
+    return np.frombuffer(pixels, np.uint8).reshape(image.height, image.width, 4)
 
 
 def png_size(data: bytes) -> tuple[int, int] | None:
@@ -50,12 +50,12 @@ def png_size(data: bytes) -> tuple[int, int] | None:
 @functools.cache
 def _pyvips() -> Any:
     """The module, or None where it is missing or does not load."""
-    # One thread a picture: several pictures are decoded at once already.
+    # One thread an image: several images are decoded at once already.
     os.environ.setdefault("VIPS_CONCURRENCY", "1")
     try:
         import pyvips
     except (ImportError, OSError):
         return None
-    # Its cache of operations would hold on to pictures that never come again.
+    # Its cache of operations would hold on to images that never come again.
     pyvips.cache_set_max(0)
     return pyvips

@@ -1,9 +1,9 @@
-"""A plain folder of pictures, with captions beside them.
+"""A plain folder of images, with captions beside them.
 
-Pictures are found in all subfolders. A caption is the text file of the same name (`fox.png`,
-`fox.txt`), or a row of `metadata.jsonl` or `metadata.csv` in the picture's folder or one above,
+Images are found in all subfolders. A caption is the text file of the same name (`fox.png`,
+`fox.txt`), or a row of `metadata.jsonl` or `metadata.csv` in the image's folder or one above,
 with `file_name` relative to that folder and `text` or `caption` (in JSON a list is several
-captions). A picture without a caption trains as unconditional.
+captions). An image without a caption trains as unconditional.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 
 from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
+from calotype.data.images import MAX_FILE_BYTES, BrokenImage, decode_image
 from calotype.data.listing import CAPTION_SUFFIX, Listing, list_folder
 from calotype.data.metadata import read_metadata
-from calotype.data.pictures import MAX_FILE_BYTES, BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
 from calotype.data.text import MAX_CAPTION_BYTES, DecodedText, decode_caption, encodable
 from calotype.storage.reading import read_regular
 
 
 class FolderSource:
-    """Pictures of a folder in the order of their names."""
+    """Images of a folder in the order of their names."""
 
     def __init__(self, root: Path, listing: Listing | None = None) -> None:
         """Read the metadata; `listing` is what lies in `root`, if that is known."""
@@ -39,46 +39,46 @@ class FolderSource:
         images = frozenset(listing.images) if listing.metadata else frozenset[str]()
         for file in self._metadata_files:
             self._read_metadata(file, images)
-        # Pictures that metadata name and that are not there are counted as broken, not forgotten.
+        # Images that metadata name and that are not there are counted as broken, not forgotten.
         self._names.extend(sorted(self._texts.keys() - images))
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names and sizes of pictures, text files and metadata."""
-        pictures = [self.root / name for name in self._names]
+        """SHA-256 over the names and sizes of images, text files and metadata."""
+        images = [self.root / name for name in self._names]
         texts = [t for name in self._names if os.path.exists(t := self._caption_file(name))]
-        return files_fingerprint(self.root, {*pictures, *texts, *self._metadata_files})
+        return files_fingerprint(self.root, {*images, *texts, *self._metadata_files})
 
     def __len__(self) -> int:
-        """Count of pictures, broken ones included."""
+        """Count of images, broken ones included."""
         return len(self._names)
 
     def __getitem__(self, index: int) -> Example:
         """Example number `index`, decoded.
 
         Raises:
-            BrokenPicture: its picture cannot be read.
+            BrokenImage: its image cannot be read.
         """
-        image = decode_picture(self.picture_bytes(index))
+        image = decode_image(self.image_bytes(index))
         return Example(self.key(index), image, self.captions(index))
 
     def key(self, index: int) -> str:
-        """Path of the picture in the folder, with forward slashes; see `encodable`."""
+        """Path of the image in the folder, with forward slashes; see `encodable`."""
         return encodable(self._names[index])
 
-    def picture_bytes(self, index: int) -> bytes:
-        """The encoded picture.
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded image.
 
         Raises:
-            BrokenPicture: the file cannot be read.
+            BrokenImage: the file cannot be read.
         """
         try:
             return read_regular(self.root / self._names[index], most_bytes=MAX_FILE_BYTES)
         except OSError as error:
-            raise BrokenPicture(f"cannot be read: {error.strerror}") from error
+            raise BrokenImage(f"cannot be read: {error.strerror}") from error
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """From metadata where it names the picture, else from the text file beside it."""
+        """From metadata where it names the image, else from the text file beside it."""
         name = self._names[index]
         texts = self._texts.get(name)
         if texts is None:

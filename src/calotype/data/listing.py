@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from calotype.data.images import SUFFIXES
 from calotype.data.metadata import METADATA_NAMES
-from calotype.data.pictures import SUFFIXES
 from calotype.data.source import Found
 
 CAPTION_SUFFIX = ".txt"

@@ -1,8 +1,8 @@
-"""What every picture looks like, in 24 bytes on disk, and which of them look the same.
+"""What every image looks like, in 24 bytes on disk, and which of them look the same.
 
 Records go to files by a hash of the look, so that equal ones meet in one file; a file at a time
 is then sorted. Memory does not grow with the set: a file is about `BUCKET_BYTES`, unless much of
-the set is one and the same picture.
+the set is one and the same image.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HASH_SIDE = 128
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pictures that look the same.
+    """Images that look the same.
 
     Args:
         repeated: all but the first of every group.
@@ -57,17 +57,17 @@ def looks(image: NDArray[np.uint8]) -> tuple[int, int]:
         64 bits, and 42 bits.
     """
     hashes = imagehash()
-    picture = Image.fromarray(image).resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX)
-    white = Image.new("RGBA", picture.size, "white")
-    picture = Image.alpha_composite(white, picture).convert("RGB")
-    return int(str(hashes.phash(picture)), 16), int(str(hashes.colorhash(picture)), 16)
+    small = Image.fromarray(image).resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX)
+    white = Image.new("RGBA", small.size, "white")
+    small = Image.alpha_composite(white, small).convert("RGB")
+    return int(str(hashes.phash(small)), 16), int(str(hashes.colorhash(small)), 16)
 
 
 class LookBook:
     """Collects looks in temporary files (TMPDIR), which go when the `with` block ends."""
 
     def __init__(self, length: int, *, bucket_bytes: int = BUCKET_BYTES) -> None:
-        """Make the files; `length` is the count of pictures, about."""
+        """Make the files; `length` is the count of images, about."""
         wanted = -(-length * RECORD.itemsize // bucket_bytes)
         self.buckets = max(1, min(_MOST_BUCKETS, wanted))
         self._stack = contextlib.ExitStack()
@@ -91,7 +91,7 @@ class LookBook:
             self._files[number].write(records[places == number].tobytes())
 
     def duplicates(self, most: int) -> Duplicates:
-        """Find what looks the same; names at most `most` pictures, those of the first groups."""
+        """Find what looks the same; names at most `most` images, those of the first groups."""
         repeated, groups = 0, list[tuple[int, ...]]()
         for path, file in zip(self._paths, self._files, strict=True):
             file.flush()
@@ -115,7 +115,7 @@ def _groups(records: NDArray[np.void]) -> Iterator[NDArray[np.int64]]:
 
 
 def _first(groups: list[tuple[int, ...]], most: int) -> list[tuple[int, ...]]:
-    """The first groups, cut where they name more than `most` pictures."""
+    """The first groups, cut where they name more than `most` images."""
     kept = []
     for group in sorted(groups):
         if most < 2:

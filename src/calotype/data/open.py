@@ -1,4 +1,4 @@
-"""Open data by what lies there: shards (Parquet, tar), a saved data set, a folder of pictures."""
+"""Open data by what lies there: shards (Parquet, tar), a saved data set, a folder of images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from calotype.data.account import findings
 from calotype.data.arrow_disk import SavedDatasetSource, saved_dataset_folder
 from calotype.data.columns import Selection
 from calotype.data.folder import FolderSource
+from calotype.data.images import SUFFIXES
 from calotype.data.listing import list_folder
 from calotype.data.parquet import ParquetSource
-from calotype.data.pictures import SUFFIXES
 from calotype.data.source import (
     EncodedSource,
     EveryNth,
@@ -26,7 +26,7 @@ from calotype.errors import ConfigError, UsageError
 VALIDATION_SPLIT = "unseen_pair"
 VALIDATION_STEP = 50
 VALIDATION_MINIMUM = 200
-"""Sets that are no larger are trained on whole: a few pictures less would be felt."""
+"""Sets that are no larger are trained on whole: a few images less would be felt."""
 
 
 def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSource:
@@ -38,7 +38,7 @@ def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSour
 
     Args:
         path: a folder of Parquet shards, of shards by size (`256/*.parquet`, `1024/*.parquet`),
-            of WebDataset tars, of a Hugging Face data set saved to disk, or of pictures; or one
+            of WebDataset tars, of a Hugging Face data set saved to disk, or of images; or one
             Parquet or tar file.
         resolution: side in pixels of the stage; decides among shards by size: the smallest that
             is large enough, or else the largest.
@@ -91,7 +91,7 @@ def _set_aside(
 
 def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:
     if not path.exists():
-        raise UsageError(f"got data {path}, which does not exist; expected a folder of pictures")
+        raise UsageError(f"got data {path}, which does not exist; expected a folder of images")
     files = parquet_files(path, resolution)
     if files:
         source = ParquetSource(path if path.is_dir() else path.parent, files, selection)
@@ -111,7 +111,7 @@ def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:
     folder = FolderSource(path, listing)
     if len(folder) == 0:
         found = ", ".join(findings(folder.report)) or "nothing"
-        raise UsageError(f"got no pictures and no Parquet shards in {path}: {found}; check --data")
+        raise UsageError(f"got no images and no Parquet shards in {path}: {found}; check --data")
     return folder
 
 

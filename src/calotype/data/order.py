@@ -55,7 +55,7 @@ def shuffled_index(positions: Ints, *, seed: int, length: int, skip: Ints | None
         seed: of the whole order.
         length: count of examples, at least 1.
         skip: (N,) how many places further in the same epoch's permutation to look, going round;
-            how a broken picture is replaced while the order stays a pure function.
+            how a broken image is replaced while the order stays a pure function.
     """
     epoch, rank = np.divmod(positions.astype(np.int64), np.int64(length))
     if skip is not None:

@@ -1,9 +1,9 @@
 """Examples in Parquet shards: the emoji set's, `calotype data shard`'s and Hugging Face's layout.
 
-A picture is a struct<bytes, path> (Hugging Face's image feature) or plain bytes; captions are a
+An image is a struct<bytes, path> (Hugging Face's image feature) or plain bytes; captions are a
 text column, or the parts (name, keywords, style) of which `captions` makes variants. Memory does
 not grow with the set: counts of selected rows are kept for each row group, the rest is read when
-asked for and kept for a while. One picture costs the reading of its row group, so small row
+asked for and kept for a while. One image costs the reading of its row group, so small row
 groups (a megabyte or so) read best.
 """
 
@@ -27,8 +27,8 @@ from calotype.data.columns import (
     Selection,
     check_columns,
     has_styles,
+    image_cell,
     image_column,
-    picture_cell,
     reason_of,
     row_captions,
     selected_rows,
@@ -36,17 +36,17 @@ from calotype.data.columns import (
 )
 from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
-from calotype.data.pictures import BrokenPicture, decode_picture
+from calotype.data.images import BrokenImage, decode_image
 from calotype.data.source import SourceReport
 from calotype.data.text import encodable
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 from calotype.storage.reading import check_regular
 
 MOST_GROUP_ROWS = 1 << 20
-"""What pyarrow writes if it is not told otherwise; more would not be read for one picture."""
+"""What pyarrow writes if it is not told otherwise; more would not be read for one image."""
 
 MOST_GROUP_BYTES = 8_000_000_000
-"""Pictures of a row group that are held at a time."""
+"""Images of a row group that are held at a time."""
 
 _BATCH_ROWS = 256
 _IMAGE_CACHE_BYTES = 256_000_000
@@ -64,7 +64,7 @@ class ParquetSource:
 
         Raises:
             MissingExtra: pyarrow is not installed.
-            UsageError: a file is no Parquet file, or has no column of pictures or captions.
+            UsageError: a file is no Parquet file, or has no column of images or captions.
         """
         self.root = root
         self.files = tuple(sorted(files))
@@ -99,9 +99,9 @@ class ParquetSource:
         """Example number `index`, decoded.
 
         Raises:
-            BrokenPicture: its picture cannot be read.
+            BrokenImage: its image cannot be read.
         """
-        image = decode_picture(self.picture_bytes(index))
+        image = decode_image(self.image_bytes(index))
         return Example(self.key(index), image, self.captions(index))
 
     def key(self, index: int) -> str:
@@ -130,17 +130,17 @@ class ParquetSource:
             report=self.report,
         )
 
-    def picture_bytes(self, index: int) -> bytes:
-        """The encoded picture of a row.
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded image of a row.
 
         Raises:
-            BrokenPicture: there is none, or the file cannot be read there.
+            BrokenImage: there is none, or the file cannot be read there.
         """
         group, place = self._locate(index)
         number = int(self._group_rows(group).numbers[place])
         with self._lock:
             column = self._images.get(group, lambda: self._read_images(group))
-        return picture_cell(column[number].as_py())
+        return image_cell(column[number].as_py())
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Row group of an example and its place among the selected rows there."""
@@ -169,7 +169,7 @@ class ParquetSource:
             name = image_column(reader.schema_arrow.names)
             return _read_bounded(reader, number, name)
         except READ_ERRORS as error:
-            raise BrokenPicture(f"row group {number} cannot be read: {error}") from error
+            raise BrokenImage(f"row group {number} cannot be read: {error}") from error
 
     def _count_selected(self, number: int) -> list[int]:
         """Selected rows of each row group of a file."""
@@ -255,9 +255,9 @@ def _open_parquet(file: Path) -> Any:
 
 
 def _read_bounded(reader: Any, group: int, name: str) -> Any:
-    """The pictures of a row group, as a chunked array.
+    """The images of a row group, as a chunked array.
 
-    A small file can say one picture a million times: the size is known only as it is read.
+    A small file can say one image a million times: the size is known only as it is read.
 
     Raises:
         ValueError: they need more than `MOST_GROUP_BYTES`.
@@ -269,5 +269,5 @@ def _read_bounded(reader: Any, group: int, name: str) -> Any:
         chunks.append(batch.column(0))
         size += chunks[-1].nbytes
         if size > MOST_GROUP_BYTES:
-            raise ValueError(f"its pictures need more than {MOST_GROUP_BYTES:,} bytes")
+            raise ValueError(f"its images need more than {MOST_GROUP_BYTES:,} bytes")
     return pa.chunked_array(chunks)

@@ -1,7 +1,7 @@
 """Resizing, one filter everywhere: exact area averages when shrinking, bicubic when enlarging.
 
 Area averages commute with compositing over a plain background when colours are premultiplied by
-alpha, so a picture may be shrunk before its background is chosen.
+alpha, so an image may be shrunk before its background is chosen.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from calotype.errors import UsageError
 
 
 class TooSmall(UsageError):
-    """A picture smaller than the stage, which the settings leave out."""
+    """An image smaller than the stage, which the settings leave out."""
 
 
 def area_resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Resize pictures (B, C, H, W) to `size` = (height, width) or a side.
+    """Resize images (B, C, H, W) to `size` = (height, width) or a side.
 
     Each side by itself: shrinking averages over the exact area of a new pixel (box filter),
     enlarging is bicubic without antialiasing. Values outside the old range are possible only
@@ -42,21 +42,21 @@ def area_resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
     return x
 
 
-def fit_picture(
+def fit_image(
     image: NDArray[np.uint8],
     side: int,
     *,
     fit: Literal["crop", "pad"] = "crop",
     small: Literal["enlarge", "skip"] = "enlarge",
 ) -> NDArray[np.uint8]:
-    """Make a picture square and `side` pixels wide.
+    """Make an image square and `side` pixels wide.
 
     Args:
         image: (H, W, 4) straight-alpha RGBA.
         side: pixels.
         fit: "crop" keeps the centre square; "pad" adds transparent borders (the background of
             the caption shows there).
-        small: "skip" refuses pictures whose square is smaller than `side`.
+        small: "skip" refuses images whose square is smaller than `side`.
 
     Returns:
         (side, side, 4) straight-alpha RGBA.

@@ -1,4 +1,4 @@
-"""Convert any data to Parquet shards: pictures as they are, captions, keys.
+"""Convert any data to Parquet shards: images as they are, captions, keys.
 
 A shard is a fixed range of examples, written under its name when it is whole and skipped when it
 is there already, so that the work can be interrupted, repeated and shared.
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calotype.data.images import BrokenImage, decode_image
 from calotype.data.open import parts
-from calotype.data.pictures import BrokenPicture, decode_picture
 from calotype.data.shard_file import (
     NOTE_KEY,
     pyarrow_parquet,
@@ -27,7 +27,7 @@ from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_
 from calotype.errors import UsageError
 
 GROUP_BYTES = 2_000_000
-"""Bytes of pictures in a row group, about: what is read for one picture."""
+"""Bytes of images in a row group, about: what is read for one image."""
 
 SPLIT = "train"
 """Examples set aside for evaluation stay where they are: what comes out is all trained on."""
@@ -116,7 +116,7 @@ def write_shard(chunk: Chunk, folder: Path, rows: int) -> ShardResult:
         path,
         table,
         row_group_size=max(1, GROUP_BYTES // mean_bytes),
-        # Pictures are compressed already.
+        # Images are compressed already.
         compression={"image.bytes": "NONE", "image.path": "ZSTD", "key": "ZSTD"},
         use_dictionary=False,
         write_statistics=False,
@@ -166,7 +166,7 @@ def _shards_that_are_read(out: Path) -> Iterator[Path]:
 
 
 def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str]]:
-    """Table of a chunk, and the broken pictures left out of it."""
+    """Table of a chunk, and the broken images left out of it."""
     import pyarrow as pa
 
     keys, images, captions = [], [], []
@@ -174,9 +174,9 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
     for index in range(chunk.start, chunk.stop):
         key = source.key(index)
         try:
-            data = source.picture_bytes(index)
-            decode_picture(data)
-        except BrokenPicture as error:
+            data = source.image_bytes(index)
+            decode_image(data)
+        except BrokenImage as error:
             broken[key] = str(error)
             continue
         keys.append(key)
@@ -195,7 +195,7 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
 
 
 def _hugging_face_note() -> bytes:
-    """The schema metadata by which `datasets` knows the column of pictures."""
+    """The schema metadata by which `datasets` knows the column of images."""
     features = {
         "key": {"dtype": "string", "_type": "Value"},
         "image": {"_type": "Image"},

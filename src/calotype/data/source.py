@@ -37,8 +37,8 @@ class SourceReport:
     """What a source met and did not use as it was; keys name the examples.
 
     Args:
-        broken: pictures that cannot be read, with the reason; they count for `broken_share`.
-        skipped: sound pictures that the settings leave out (too small), with the reason.
+        broken: images that cannot be read, with the reason; they count for `broken_share`.
+        skipped: sound images that the settings leave out (too small), with the reason.
         empty_captions: examples that train as unconditional.
         replaced_captions: examples whose captions were no text and were mended or left out.
         bad_metadata: lines of metadata files that could not be read, with the reason.
@@ -108,7 +108,7 @@ class ExampleSource(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Example:
-        """Example number `index`; raises `BrokenPicture` when its picture cannot be read."""
+        """Example number `index`; raises `BrokenImage` when its image cannot be read."""
         ...
 
     def key(self, index: int) -> str:
@@ -116,15 +116,15 @@ class ExampleSource(Protocol):
         ...
 
     def captions(self, index: int) -> tuple[Caption, ...]:
-        """Captions of the example, without decoding its picture."""
+        """Captions of the example, without decoding its image."""
         ...
 
 
 class EncodedSource(ExampleSource, Protocol):
-    """A source whose pictures lie in files: all but those in memory."""
+    """A source whose images lie in files: all but those in memory."""
 
-    def picture_bytes(self, index: int) -> bytes:
-        """The picture as it is stored; raises `BrokenPicture` when it cannot be read."""
+    def image_bytes(self, index: int) -> bytes:
+        """The image as it is stored; raises `BrokenImage` when it cannot be read."""
         ...
 
 

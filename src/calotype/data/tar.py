@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from calotype.data.example import Caption, Example
 from calotype.data.fingerprint import files_fingerprint
+from calotype.data.images import MAX_FILE_BYTES, BrokenImage, decode_image
 from calotype.data.listing import Listing
 from calotype.data.metadata import TEXT_FIELDS
-from calotype.data.pictures import MAX_FILE_BYTES, BrokenPicture, decode_picture
 from calotype.data.source import SourceReport
 from calotype.data.tar_index import SAMPLE, open_headers, scan_tar, split_name
 from calotype.data.text import (
@@ -74,12 +74,12 @@ class TarSource:
         return files_fingerprint(self.root, self.files)
 
     def __len__(self) -> int:
-        """Count of samples that have a picture."""
+        """Count of samples that have an image."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Example:
-        """Example number `index`, decoded; raises `BrokenPicture`."""
-        image = decode_picture(self.picture_bytes(index))
+        """Example number `index`, decoded; raises `BrokenImage`."""
+        image = decode_image(self.image_bytes(index))
         return Example(self.key(index), image, self.captions(index))
 
     def key(self, index: int) -> str:
@@ -117,18 +117,18 @@ class TarSource:
         data = self._read(file, int(sample[kind]), size)
         return decode_caption(data) if kind == "text" else decode_text(data)
 
-    def picture_bytes(self, index: int) -> bytes:
-        """The encoded picture; raises `BrokenPicture`."""
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded image; raises `BrokenImage`."""
         file, sample = self._locate(index)
         size = int(sample["image_size"])
         if size > MAX_FILE_BYTES:
-            raise BrokenPicture(f"got {size:,} bytes; expected at most {MAX_FILE_BYTES:,}")
+            raise BrokenImage(f"got {size:,} bytes; expected at most {MAX_FILE_BYTES:,}")
         try:
             data = self._read(file, int(sample["image"]), size)
         except OSError as error:
-            raise BrokenPicture(f"cannot be read: {error.strerror}") from error
+            raise BrokenImage(f"cannot be read: {error.strerror}") from error
         if len(data) < size:
-            raise BrokenPicture(f"the tar is cut off: got {len(data)} of {size} bytes")
+            raise BrokenImage(f"the tar is cut off: got {len(data)} of {size} bytes")
         return data
 
     def _locate(self, index: int) -> tuple[Path, Any]:

@@ -1,4 +1,4 @@
-"""The index of tar shards: where each sample's picture and caption lie, so that any can be read.
+"""The index of tar shards: where each sample's image and caption lie, so that any can be read.
 
 A WebDataset shard is a tar whose neighbouring members with the same name up to the first dot of
 the file name are one sample (`000012.jpg`, `000012.txt`). Scanning reads the headers only.
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.data.pictures import SUFFIXES
+from calotype.data.images import SUFFIXES
 from calotype.errors import UsageError
 from calotype.storage.reading import open_regular
 
@@ -35,7 +35,7 @@ SAMPLE = np.dtype(
         ("json_size", np.int64),
     ]
 )
-"""Offsets and sizes in bytes within the tar; `header` is where the picture's header begins; an
+"""Offsets and sizes in bytes within the tar; `header` is where the image's header begins; an
 offset of -1 = there is none."""
 
 
@@ -81,7 +81,7 @@ class _Sample:
 
 
 def scan_tar(file: Path) -> TarScan:
-    """Find the samples of a tar; samples without a picture are left out.
+    """Find the samples of a tar; samples without an image are left out.
 
     A tar that ends early keeps its samples, the last one perhaps cut (reading tells).
 

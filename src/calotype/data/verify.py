@@ -1,6 +1,6 @@
 """Read everything once and say what is there: counts, sizes, broken files, duplicates, captions.
 
-Memory does not grow with the set: what pictures look like lies on disk (`looks.py`), numbers are
+Memory does not grow with the set: what images look like lies on disk (`looks.py`), numbers are
 counted by value, and of lists of keys the first `LISTED` are kept.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from calotype.data.images import BrokenImage, decode_image
 from calotype.data.looks import RECORD, LookBook, imagehash, looks
 from calotype.data.open import parts
-from calotype.data.pictures import BrokenPicture, decode_picture
 from calotype.data.source import EncodedSource, Found
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
 
@@ -27,8 +27,8 @@ LISTED = 100_000
 
 
 @dataclass(frozen=True)
-class PictureFacts:
-    """What was found of one example; `reason` says why a picture is broken."""
+class ImageFacts:
+    """What was found of one example; `reason` says why an image is broken."""
 
     key: str
     width: int = 0
@@ -43,7 +43,7 @@ class ChunkFacts:
     """What was found of a chunk of examples; `replaced` are keys."""
 
     chunk: Chunk
-    pictures: tuple[PictureFacts, ...]
+    images: tuple[ImageFacts, ...]
     replaced: frozenset[str]
 
 
@@ -61,9 +61,9 @@ class PartReport:
 
     Args:
         examples: all of them.
-        usable: with a picture that can be read.
+        usable: with an image that can be read.
         broken: reasons by key.
-        duplicates: groups of keys whose pictures look the same (equal perceptual and colour hash).
+        duplicates: groups of keys whose images look the same (equal perceptual and colour hash).
         empty_captions: examples that train as unconditional.
         replaced_captions: examples whose captions were no text, mended or left out.
         bad_metadata: reasons by file and line.
@@ -89,7 +89,7 @@ class PartReport:
 
     @property
     def broken_share(self) -> float:
-        """Share of broken pictures, in [0, 1]."""
+        """Share of broken images, in [0, 1]."""
         return self.counts["broken"] / self.examples if self.examples else 0.0
 
 
@@ -148,29 +148,29 @@ def verify_data(
             for facts in work_over(chunks, inspect_chunk, processes=processes, ray=ray):
                 tally.add(facts)
                 if on_examples is not None:
-                    on_examples(len(facts.pictures))
+                    on_examples(len(facts.images))
             reports[part] = tally.report(source_of(data))
     return DataReport(str(path), reports)
 
 
 def inspect_chunk(chunk: Chunk) -> ChunkFacts:
-    """Decode the pictures of a chunk and measure its captions."""
+    """Decode the images of a chunk and measure its captions."""
     source = source_of(chunk.data)
     with source.report.apart() as found:
-        pictures = tuple(_inspect(source, index) for index in range(chunk.start, chunk.stop))
+        images = tuple(_inspect(source, index) for index in range(chunk.start, chunk.stop))
     replaced = found.replaced_captions | source.report.replaced_captions
-    return ChunkFacts(chunk, pictures, frozenset(f.key for f in pictures if f.key in replaced))
+    return ChunkFacts(chunk, images, frozenset(f.key for f in images if f.key in replaced))
 
 
-def _inspect(source: EncodedSource, index: int) -> PictureFacts:
+def _inspect(source: EncodedSource, index: int) -> ImageFacts:
     key = source.key(index)
     lengths = tuple(len(caption.text) for caption in source.captions(index) if caption.text)
     try:
-        image = decode_picture(source.picture_bytes(index))
-    except BrokenPicture as error:
-        return PictureFacts(key, caption_lengths=lengths, reason=str(error))
+        image = decode_image(source.image_bytes(index))
+    except BrokenImage as error:
+        return ImageFacts(key, caption_lengths=lengths, reason=str(error))
     height, width = image.shape[:2]
-    return PictureFacts(key, width, height, looks(image), lengths)
+    return ImageFacts(key, width, height, looks(image), lengths)
 
 
 class _First:
@@ -205,20 +205,20 @@ class _Tally:
 
     def add(self, facts: ChunkFacts) -> None:
         """Take in a chunk."""
-        self._examples += len(facts.pictures)
+        self._examples += len(facts.images)
         records = []
-        for number, picture in enumerate(facts.pictures, facts.chunk.start):
-            self._captions[len(picture.caption_lengths)] += 1
-            self._lengths.update(picture.caption_lengths)
-            if not picture.caption_lengths:
-                self._empty.add(number, picture.key)
-            if picture.key in facts.replaced:
-                self._replaced.add(number, picture.key)
-            if picture.reason is not None:
-                self._broken.add(number, picture.key, picture.reason)
+        for number, image in enumerate(facts.images, facts.chunk.start):
+            self._captions[len(image.caption_lengths)] += 1
+            self._lengths.update(image.caption_lengths)
+            if not image.caption_lengths:
+                self._empty.add(number, image.key)
+            if image.key in facts.replaced:
+                self._replaced.add(number, image.key)
+            if image.reason is not None:
+                self._broken.add(number, image.key, image.reason)
                 continue
-            self._sizes[picture.width, picture.height] += 1
-            records.append((*picture.looks, number))
+            self._sizes[image.width, image.height] += 1
+            records.append((*image.looks, number))
         self._book.add(np.array(records, RECORD))
 
     def report(self, source: EncodedSource) -> PartReport:
@@ -259,7 +259,7 @@ class _Tally:
             "width in pixels": _histogram(widths),
             "height in pixels": _histogram(heights),
             "width / height": _histogram(aspects),
-            "captions of a picture": _histogram(self._captions),
+            "captions of an image": _histogram(self._captions),
             "characters of a caption": _histogram(self._lengths),
         }
 

@@ -1,4 +1,4 @@
-"""Diffusion: pure mathematics on tensors, between a network's output and a finished picture.
+"""Diffusion: pure mathematics on tensors, between a network's output and a finished image.
 
 In: noisy images, noise levels, functions that denoise, sources of noise. Out: losses, levels,
 estimates, images. It may import torch, `calotype.errors` and nothing else of the package.

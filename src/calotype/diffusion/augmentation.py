@@ -1,4 +1,4 @@
-"""What a super-resolution stage is told about its low-resolution picture: enlarged, and noised.
+"""What a super-resolution stage is told about its low-resolution image: enlarged, and noised.
 
 Training and inference corrupt with the same function, so they cannot drift apart.
 Reference: Imagen, section 2.4 (noise conditioning augmentation).
@@ -13,14 +13,14 @@ from calotype.errors import UsageError
 
 
 def upsample_lowres(lowres: Tensor, resolution: int | tuple[int, int]) -> Tensor:
-    """Enlarge pictures bicubically.
+    """Enlarge images bicubically.
 
     Args:
-        lowres: pictures, (B, 3, h, w) in [-1, 1].
+        lowres: images, (B, 3, h, w) in [-1, 1].
         resolution: height and width of the result, or one number for both.
 
     Returns:
-        Pictures (B, 3, H, W), clipped to [-1, 1] where the filter overshoots.
+        Images (B, 3, H, W), clipped to [-1, 1] where the filter overshoots.
     """
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
     enlarged = functional.interpolate(lowres, size=size, mode="bicubic", align_corners=False)
@@ -28,12 +28,12 @@ def upsample_lowres(lowres: Tensor, resolution: int | tuple[int, int]) -> Tensor
 
 
 def augment_lowres(lowres: Tensor, aug_level: Tensor, noise: Tensor) -> Tensor:
-    """Corrupt conditioning pictures with the variance-preserving forward process.
+    """Corrupt conditioning images with the variance-preserving forward process.
 
     Args:
-        lowres: enlarged pictures, (B, 3, H, W).
+        lowres: enlarged images, (B, 3, H, W).
         aug_level: how much noise, (B,) in [0, 1]: the time of the cosine schedule. 0 returns the
-            picture as it is, bit by bit.
+            image as it is, bit by bit.
         noise: standard normal, like `lowres`.
 
     Raises:

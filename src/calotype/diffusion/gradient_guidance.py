@@ -1,4 +1,4 @@
-"""Guidance by a gradient: a classifier of noisy pictures, such as a noised CLIP, pulls estimates.
+"""Guidance by a gradient: a classifier of noisy images, such as a noised CLIP, pulls estimates.
 
 Reference: Dhariwal & Nichol 2021, section 4.2 (score conditioning), arXiv:2105.05233; with CLIP:
 Nichol et al. 2021, section 2.3, arXiv:2112.10741.
@@ -17,7 +17,7 @@ from calotype.diffusion.schedule import alpha_sigma, broadcast_to_image
 from calotype.errors import UsageError
 
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]
-"""`(z, logsnr) -> (B,)`: how likely noisy pictures (B, 3, H, W) at levels (B,) are what is
+"""`(z, logsnr) -> (B,)`: how likely noisy images (B, 3, H, W) at levels (B,) are what is
 wanted, as a logarithm up to a constant; differentiable in `z`."""
 
 
@@ -29,7 +29,7 @@ class GradientGuidance:
     Estimates may leave [-1, 1]; as an edit of a stage it comes after thresholding, as in GLIDE.
 
     Args:
-        log_likelihood: of noisy pictures; if it holds tensors of a batch it should have a method
+        log_likelihood: of noisy images; if it holds tensors of a batch it should have a method
             `rows(slice)`, so that the batch can be drawn in parts.
         scale: strength, at least 0; 0 = off.
     """
@@ -63,6 +63,6 @@ class GradientGuidance:
         return guided
 
     def rows(self, rows: slice) -> GradientGuidance:
-        """The same for some pictures of the batch."""
+        """The same for some images of the batch."""
         of_rows = getattr(self.log_likelihood, "rows", None)
         return self if of_rows is None else replace(self, log_likelihood=of_rows(rows))

@@ -103,7 +103,7 @@ class GlobalNoise:
 
 def _generator(seed: int, stream: int) -> torch.Generator:
     # BLAKE2b of both numbers: torch's CPU engine keeps the low 32 bits of a seed only, so seeds
-    # must be mixed or s and s + 2^32 would draw the same picture.
+    # must be mixed or s and s + 2^32 would draw the same image.
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed is {seed}, expected 0 ... 2^63-1: choose another")
     text = f"calotype noise {seed} {stream}".encode()

@@ -30,7 +30,7 @@ def denoising_steps(
 
     Args:
         denoise: the denoiser; it gets levels as (B,) `level_dtype` on the device of `z`.
-        z: images at the first level, (B, 3, H, W): pure noise, or a picture with noise added.
+        z: images at the first level, (B, 3, H, W): pure noise, or an image with noise added.
         levels: grid (N+1,) of log-SNR; it may fall (noise is added there), and usually ends at
             +inf, where the last state holds the finished images.
         noise: where the noise of steps comes from; drawn only by steps that need it.

@@ -31,7 +31,7 @@ class NoiseSchedule(Protocol):
 class CosineSchedule:
     """The cosine schedule `alpha = cos(pi*t/2)`, cut to a range of log-SNR.
 
-    `shift` is added to every level: `2*log(64/resolution)` keeps the noise of a 64x64 picture at
+    `shift` is added to every level: `2*log(64/resolution)` keeps the noise of a 64x64 image at
     another resolution.
     Reference: Nichol & Dhariwal 2021, arXiv:2102.09672; cut and shift as in Hoogeboom et al. 2023,
     section 3.1, arXiv:2301.11093.

@@ -1,9 +1,9 @@
 """Arithmetic on a table of noise levels in the order of guided-diffusion's and GLIDE's code.
 
 The formulas are those of `EpsPrediction` and `ddim_step`; only the order of operations differs, and
-with it the last digits of float32. Where little of the picture is left an estimate multiplies them
+with it the last digits of float32. Where little of the image is left an estimate multiplies them
 by up to sigma / alpha, and a trajectory multiplies that: to repeat published numbers, round as
-they were rounded. Coefficients are float64 until they meet a picture.
+they were rounded. Coefficients are float64 until they meet an image.
 
 Reference: Dhariwal & Nichol 2021, arXiv:2105.05233; their code, as recorded from GLIDE's.
 """

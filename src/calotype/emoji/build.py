@@ -1,4 +1,4 @@
-"""The command `calotype data emoji`: get the packages, draw the pictures, write the shards."""
+"""The command `calotype data emoji`: get the packages, draw the images, write the shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from calotype.emoji.fetch import FetchedPackage, fetched
 from calotype.emoji.names import read_labels
 from calotype.emoji.notes import write_notes
 from calotype.emoji.plan import (
-    PlannedPicture,
+    PlannedImage,
     PlanReport,
     drop_without_counterpart,
     plan_set,
@@ -83,11 +83,11 @@ def build_emoji(
     wanted = _needed_sources(recipe)
     with fetched([recipe.label_package, *(recipe.source(s).package for s in wanted)]) as packages:
         integrity = {f"{p.name}@{p.version}": p.integrity for p in packages.values()}
-        pictures = plan_pictures(recipe, packages, load_heldout(), report=report.plan)
+        images = plan_images(recipe, packages, load_heldout(), report=report.plan)
     plans = [
         plan
         for size in sizes
-        for name, rows in pictures.items()
+        for name, rows in images.items()
         if size == 256 or not recipe.source(name).raster
         for plan in plan_shards(out, name, rows, size=size)
     ]
@@ -110,17 +110,17 @@ def _needed_sources(recipe: EmojiRecipe) -> list[str]:
     return list(names)
 
 
-def plan_pictures(
+def plan_images(
     recipe: EmojiRecipe,
     packages: dict[str, FetchedPackage],
     heldout: HeldOut,
     *,
     report: PlanReport,
-) -> dict[str, list[PlannedPicture]]:
-    """The pictures of each of the recipe's sets, after everything that is to be left out."""
+) -> dict[str, list[PlannedImage]]:
+    """The images of each of the recipe's sets, after everything that is to be left out."""
     labels = read_labels(packages[recipe.label_package.name])
 
-    def planned(name: str, into: PlanReport) -> list[PlannedPicture]:
+    def planned(name: str, into: PlanReport) -> list[PlannedImage]:
         source = recipe.source(name)
         codes = source.codes_from and packages[recipe.source(source.codes_from).package.name]
         package = packages[source.package.name]
@@ -129,27 +129,27 @@ def plan_pictures(
 
     result = {}
     for name in recipe.sets:
-        source, pictures = recipe.source(name), planned(name, report)
+        source, images = recipe.source(name), planned(name, report)
         if source.counterparts:
             others = {
                 p.concept for other in source.counterparts for p in planned(other, PlanReport())
             }
-            pictures = drop_without_counterpart(pictures, others, report)
-        result[name] = drop_duplicates(pictures, report) if source.drop_duplicates else pictures
+            images = drop_without_counterpart(images, others, report)
+        result[name] = drop_duplicates(images, report) if source.drop_duplicates else images
     return result
 
 
-def drop_duplicates(pictures: list[PlannedPicture], report: PlanReport) -> list[PlannedPicture]:
-    """Keep the first of pictures that are drawn alike (compared at 128 pixels)."""
-    first: dict[str, PlannedPicture] = {}
-    for picture in pictures:
-        digest = pixel_digest(RenderJob(picture.artwork.data, False, 128))
+def drop_duplicates(images: list[PlannedImage], report: PlanReport) -> list[PlannedImage]:
+    """Keep the first of images that are drawn alike (compared at 128 pixels)."""
+    first: dict[str, PlannedImage] = {}
+    for image in images:
+        digest = pixel_digest(RenderJob(image.artwork.data, False, 128))
         if digest is None:  # broken: found again, and counted, when it is to be drawn
-            first[picture.key] = picture
+            first[image.key] = image
         elif digest in first:
-            report.left_out[picture.set, "duplicate"] += 1
+            report.left_out[image.set, "duplicate"] += 1
         else:
-            first[digest] = picture
+            first[digest] = image
     return list(first.values())
 
 
@@ -161,15 +161,15 @@ def build_shards(
     on_images: OnImages = lambda more, total: None,
 ) -> list[str]:
     """Draw and write the shards that are missing; returns size/key of what could not be drawn."""
-    total, broken = sum(len(plan.pictures) for plan in plans), []
+    total, broken = sum(len(plan.images) for plan in plans), []
     with _drawers(processes) as draw:
         for plan in plans:
             info = finished(plan)
             if info is not None:
-                on_images(len(plan.pictures), total)
+                on_images(len(plan.images), total)
             if info is None:
-                raster = recipe.source(plan.pictures[0].set).raster
-                jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.pictures]
+                raster = recipe.source(plan.images[0].set).raster
+                jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.images]
                 images = []
                 for png in draw(jobs):
                     images.append(png)
@@ -191,21 +191,21 @@ def _build_on_ray(
     missing = [plan for plan in plans if finished(plan) is None]
     rasters = frozenset(source.set for source in recipe.sources if source.raster)
     task = functools.partial(draw_shard, rasters=rasters)
-    total = sum(len(plan.pictures) for plan in missing)
+    total = sum(len(plan.images) for plan in missing)
     for count in work_over(missing, task, processes=workers, ray=address):
         on_images(count, total)
 
 
 def draw_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
-    """Draw and write one shard, unless it is there; returns how many pictures it is of.
+    """Draw and write one shard, unless it is there; returns how many images it is of.
 
     `rasters` are the sets that are no drawings.
     """
     if finished(plan) is None:
-        raster = plan.pictures[0].set in rasters
-        jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.pictures]
+        raster = plan.images[0].set in rasters
+        jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.images]
         write_shard(plan, [render_png(job) for job in jobs])
-    return len(plan.pictures)
+    return len(plan.images)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def write_card(
 
 def write_sheets(drawn: DrawnSuite, out: Path) -> dict[str, str]:
     """One sheet a group for the first and the last stage, and one of crops; names by title."""
-    resolutions = sorted(drawn.prompts[0].pictures)
+    resolutions = sorted(drawn.prompts[0].images)
     files = {}
     for resolution in dict.fromkeys((resolutions[-1], resolutions[0])):
         for group, title in PROMPT_GROUPS.items():
@@ -83,16 +83,16 @@ def write_sheets(drawn: DrawnSuite, out: Path) -> dict[str, str]:
     if len(resolutions) > 1:
         save_image(_crop_sheet(drawn), out / "sheet-enlargement.jpg")
         sides = ", ".join(f"{side}²" for side in resolutions)
-        title = f"the same part at {sides}, and of the real picture"
+        title = f"the same part at {sides}, and of the real image"
         files[title] = "sheet-enlargement.jpg"
     return files
 
 
 def _group_sheet(drawn: DrawnSuite, group: str, resolution: int) -> Image.Image:
-    side = max(128, drawn.prompts[0].pictures[resolution].shape[-1])
+    side = max(128, drawn.prompts[0].images[resolution].shape[-1])
     cells = [
         Cell(
-            (_at_most(prompt.real, resolution), prompt.pictures[resolution]),
+            (_at_most(prompt.real, resolution), prompt.images[resolution]),
             prompt.prompt.prompt,
             failed=prompt.ranks[resolution] >= NEAREST,
         )
@@ -102,9 +102,9 @@ def _group_sheet(drawn: DrawnSuite, group: str, resolution: int) -> Image.Image:
     return draw_sheet(cells, columns=4, side=side)
 
 
-def _at_most(picture: Tensor, side: int) -> Tensor:
-    """A picture, (3, S, S), no finer than `side` pixels."""
-    return area_resize(picture[None], min(side, int(picture.shape[-1])))[0]
+def _at_most(image: Tensor, side: int) -> Tensor:
+    """An image, (3, S, S), no finer than `side` pixels."""
+    return area_resize(image[None], min(side, int(image.shape[-1])))[0]
 
 
 def _crop_sheet(drawn: DrawnSuite) -> Image.Image:
@@ -114,7 +114,7 @@ def _crop_sheet(drawn: DrawnSuite) -> Image.Image:
         Cell((*(p.crops[side] for side in sorted(p.crops)), p.real_crop), p.prompt.prompt)
         for p in drawn.prompts[::step][:_CROPS]
     ]
-    side = max(128, min(256, max(int(p.shape[-1]) for p in cells[0].pictures)))
+    side = max(128, min(256, max(int(p.shape[-1]) for p in cells[0].images)))
     return draw_sheet(cells, columns=2, side=side)
 
 
@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _effort(options: argparse.Namespace) -> Effort:
-    for name in ("captions", "pictures", "sweep_captions"):
+    for name in ("captions", "images", "sweep_captions"):
         if getattr(options, name) < 1:
             flag = name.replace("_", "-")
             raise UsageError(f"got --{flag} {getattr(options, name)}; expected at least 1")
@@ -148,7 +148,7 @@ def _effort(options: argparse.Namespace) -> Effort:
         captions=options.captions,
         weights=tuple(options.guidance),
         sweep_captions=options.sweep_captions,
-        pictures=options.pictures,
+        images=options.images,
         steps=tuple(options.steps),
         quick=options.quick,
     )
@@ -169,7 +169,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--captions", type=int, default=defaults.captions, help="random captions a group")
     add("--guidance", type=float, nargs="*", default=defaults.weights, help="weights to compare")
     add("--sweep-captions", type=int, default=defaults.sweep_captions, help="a group and weight")
-    add("--pictures", type=int, default=defaults.pictures, help="held-out pictures to enlarge")
+    add(
+        "--images",
+        "--pictures",
+        type=int,
+        default=defaults.images,
+        help="held-out images to enlarge",
+    )
     add("--steps", type=int, nargs="*", default=defaults.steps, help="of super-resolution, to try")
     add("--naming", type=Path, nargs="*", default=[], help="folders of scored naming sheets")
     add("--settings", type=Path, help="settings.json of calotype.emoji.settings, to print")

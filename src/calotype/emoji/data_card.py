@@ -35,12 +35,12 @@ configs:
 ---
 # Emoji drawings
 
-Emoji of {len(recipe.sets)} sets as square pictures with transparency, with the words for them.
+Emoji of {len(recipe.sets)} sets as square images with transparency, with the words for them.
 Made by `calotype data emoji` from public npm packages; `recipe.json` says exactly which.
 
 {_sets_table(recipe, counts)}
 
-`split` is `train` ({counts.get("train", 0)} pictures of {counts["train_concepts"]} concepts),
+`split` is `train` ({counts.get("train", 0)} images of {counts["train_concepts"]} concepts),
 `unseen_concept` ({counts.get("unseen_concept", 0)}; these concepts are in no style to be trained
 on) or `unseen_pair` ({counts.get("unseen_pair", 0)}; trained on in the other styles only). Train
 on rows with split `train` and no others.
@@ -55,13 +55,13 @@ on rows with split `train` and no others.
 | keywords | further words for it |
 | group | emojibase's group |
 | style | the phrase captions call the set's look by |
-| set, license | where the picture is from, and its licence |
+| set, license | where the image is from, and its licence |
 | concept | the name without skin tone: held-out lists go by it |
 | split | see above |
 
 ## How it was made
 
-Names, keywords and groups are those of `{recipe.label_package.name}`; pictures that it does not
+Names, keywords and groups are those of `{recipe.label_package.name}`; images that it does not
 know are left out. Drawings were rendered by librsvg: 1024 pixels directly, 256 pixels at twice the
 size and box-shrunk in premultiplied colour.
 {_raster_note(recipe)}
@@ -70,8 +70,8 @@ Left out: {_left_out(built)}. Broken: {len(built["broken"])}.
 ## Limits
 
 Emoji are a small, stylised and culturally uneven world: people are drawn in few ways and, unless
-skin tones are taken, in one yellow tone; one concept has one picture a style.
-Attribution and licences of the pictures: `ATTRIBUTION.md`.
+skin tones are taken, in one yellow tone; one concept has one image a style.
+Attribution and licences of the images: `ATTRIBUTION.md`.
 """
 
 
@@ -94,7 +94,7 @@ def _raster_note(recipe: EmojiRecipe) -> str:
     if not names:
         return ""
     return (
-        f"{' and '.join(names)} ships 256x256 renders, not drawings: it has no 1024x1024 pictures, "
+        f"{' and '.join(names)} ships 256x256 renders, not drawings: it has no 1024x1024 images, "
         "and a model learns\nwhat its style looks like at 1024x1024 from the other sets.\n"
     )
 
@@ -109,7 +109,7 @@ def attribution(recipe: EmojiRecipe) -> str:
     lines = [
         "# Attribution",
         "",
-        "The pictures were rendered from the packages below, and some were left out; they are "
+        "The images were rendered from the packages below, and some were left out; they are "
         "otherwise unchanged.",
         "Each row of the shards names its set and licence.",
     ]

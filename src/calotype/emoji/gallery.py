@@ -1,4 +1,4 @@
-"""The real pictures that drawings are judged by: all rows of a set's shards, made small."""
+"""The real images that drawings are judged by: all rows of a set's shards, made small."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calotype.data.images import BrokenImage, decode_image
 from calotype.data.open import parquet_files
-from calotype.data.pictures import BrokenPicture, decode_picture
-from calotype.data.resize import area_resize, fit_picture
+from calotype.data.resize import area_resize, fit_image
 from calotype.emoji.prompts import (
     EvaluationPrompt,
     PromptRow,
@@ -31,8 +31,8 @@ _COLUMNS = ("key", "name", "style", "set", "license", "concept", "split", "keywo
 
 
 @dataclass(frozen=True)
-class PictureRow:
-    """What the set says of one picture; see the data card for the columns."""
+class ImageRow:
+    """What the set says of one image; see the data card for the columns."""
 
     key: str
     name: str
@@ -53,21 +53,21 @@ class PictureRow:
 class Pool:
     """Thumbnails, (N, 3, s, s) in [-1, 1], and the concepts they show."""
 
-    pictures: Tensor
+    images: Tensor
     concepts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """All pictures of a set.
+    """All images of a set.
 
     Args:
         rows: what they are.
-        pictures: (N, 4, S, S) uint8, RGBA with colours premultiplied by alpha.
+        images: (N, 4, S, S) uint8, RGBA with colours premultiplied by alpha.
     """
 
-    rows: tuple[PictureRow, ...]
-    pictures: Tensor
+    rows: tuple[ImageRow, ...]
+    images: Tensor
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -76,15 +76,15 @@ class Gallery:
 
     @cached_property
     def _thumbnails(self) -> Tensor:
-        side = min(THUMBNAIL_SIDE, self.pictures.shape[-1])
+        side = min(THUMBNAIL_SIDE, self.images.shape[-1])
         parts = [
             # A part at a time: all in float32 would take four times the memory.
-            thumbnails(self.pictures[start : start + 256].float() / 255, side)
-            for start in range(0, len(self.pictures), 256)
+            thumbnails(self.images[start : start + 256].float() / 255, side)
+            for start in range(0, len(self.images), 256)
         ]
         return torch.cat(parts)
 
-    def pool(self, row: PictureRow, background: Colour | None = None) -> Pool:
+    def pool(self, row: ImageRow, background: Colour | None = None) -> Pool:
         """What a drawing of `row` is looked up in; `retrieval` says why it depends on the split."""
         splits = {"train"} if row.split == "train" else {"train", "unseen_pair", "unseen_concept"}
         chosen = [
@@ -96,15 +96,15 @@ class Gallery:
         return Pool(over_background(self._thumbnails[chosen], background), concepts)
 
     def real(self, key: str, background: Colour | None = None) -> Tensor:
-        """One picture, (3, S, S) in [-1, 1]."""
-        return over_background(self.pictures[self.places[key]].float() / 255, background)
+        """One image, (3, S, S) in [-1, 1]."""
+        return over_background(self.images[self.places[key]].float() / 255, background)
 
-    def sample(self, split: str, count: int) -> list[PictureRow]:
+    def sample(self, split: str, count: int) -> list[ImageRow]:
         """`count` rows of a split (or all), chosen by hash of the key."""
         return in_hash_order(row for row in self.rows if row.split == split)[:count]
 
 
-def in_hash_order(rows: Iterable[PictureRow]) -> list[PictureRow]:
+def in_hash_order(rows: Iterable[ImageRow]) -> list[ImageRow]:
     """Rows in the order of a hash of their keys, so that any number of them is a fair choice."""
     return sorted(rows, key=lambda row: _digest(row.key))
 
@@ -118,7 +118,7 @@ class PromptSuite:
 
 
 def prompts_for(gallery: Gallery) -> PromptSuite:
-    """The installed prompts if the set has all their pictures, else some chosen the same way."""
+    """The installed prompts if the set has all their images, else some chosen the same way."""
     installed = load_prompts()
     if all(prompt.key in gallery.places for prompt in installed):
         return PromptSuite(tuple(installed), True)
@@ -138,7 +138,7 @@ def over_background(rgba: Tensor, background: Colour | None = None) -> Tensor:
 
 
 def read_gallery(data: Path, side: int) -> Gallery:
-    """Read all pictures of a set, `side` pixels wide.
+    """Read all images of a set, `side` pixels wide.
 
     Args:
         data: folder made by `calotype data emoji`.
@@ -148,24 +148,24 @@ def read_gallery(data: Path, side: int) -> Gallery:
         UsageError: there are no such shards.
         MissingExtra: pyarrow is not installed.
     """
-    rows: list[PictureRow] = []
+    rows: list[ImageRow] = []
     files = _shards(data, 1)
     count = sum(_parquet(file).metadata.num_rows for file in files)
-    pictures = torch.empty((count, 4, side, side), dtype=torch.uint8)
+    images = torch.empty((count, 4, side, side), dtype=torch.uint8)
     for file in files:
         for group in _row_groups(file, (*_COLUMNS, "image")):
             for values in group.to_pylist():
-                picture = _premultiplied(values.pop("image")["bytes"], side)
-                if picture is not None:
-                    pictures[len(rows)] = (picture * 255).round()
+                image = _premultiplied(values.pop("image")["bytes"], side)
+                if image is not None:
+                    images[len(rows)] = (image * 255).round()
                     rows.append(_row(values))
     if not rows:
-        raise UsageError(f"got no pictures in {data}; make them with: calotype data emoji")
-    return Gallery(tuple(rows), pictures[: len(rows)])
+        raise UsageError(f"got no images in {data}; make them with: calotype data emoji")
+    return Gallery(tuple(rows), images[: len(rows)])
 
 
-def read_rows(data: Path, side: int = 1) -> list[PictureRow]:
-    """What a set's pictures are, without reading them; `side` as in `read_pictures`.
+def read_rows(data: Path, side: int = 1) -> list[ImageRow]:
+    """What a set's images are, without reading them; `side` as in `read_images`.
 
     Raises:
         UsageError: there are no such shards.
@@ -174,8 +174,8 @@ def read_rows(data: Path, side: int = 1) -> list[PictureRow]:
     return [_row(values) for group in groups for values in group.to_pylist()]
 
 
-def read_pictures(data: Path, keys: Collection[str], side: int) -> Iterator[tuple[str, Tensor]]:
-    """Some pictures, in the shards' order; those that are not `side` wide are passed over.
+def read_images(data: Path, keys: Collection[str], side: int) -> Iterator[tuple[str, Tensor]]:
+    """Some images, in the shards' order; those that are not `side` wide are passed over.
 
     Yields:
         Key and premultiplied RGBA, (4, side, side) in [0, 1].
@@ -186,13 +186,13 @@ def read_pictures(data: Path, keys: Collection[str], side: int) -> Iterator[tupl
             if wanted:
                 images = _parquet(file).read_row_group(number, columns=["key", "image"])
                 for values in images.take(wanted).to_pylist():
-                    picture = _premultiplied(values["image"]["bytes"], side)
-                    if picture is not None:
-                        yield values["key"], picture
+                    image = _premultiplied(values["image"]["bytes"], side)
+                    if image is not None:
+                        yield values["key"], image
 
 
 def keys_at(data: Path, side: int) -> set[str]:
-    """Keys of the pictures in shards whose pictures are at least `side` wide (by their first)."""
+    """Keys of the images in shards whose images are at least `side` wide (by their first)."""
     found: set[str] = set()
     for file in _shards(data, side):
         first = next(_row_groups(file, ("image",)), None)
@@ -203,20 +203,20 @@ def keys_at(data: Path, side: int) -> set[str]:
     return found
 
 
-def _row(values: dict[str, Any]) -> PictureRow:
-    return PictureRow(**values | {"keywords": tuple(values["keywords"] or ())})
+def _row(values: dict[str, Any]) -> ImageRow:
+    return ImageRow(**values | {"keywords": tuple(values["keywords"] or ())})
 
 
 def _premultiplied(data: bytes, side: int) -> Tensor | None:
-    """The picture, `side` wide; None if it is broken, or smaller than that."""
+    """The image, `side` wide; None if it is broken, or smaller than that."""
     try:
-        image: NDArray[np.uint8] = decode_picture(data)
-    except BrokenPicture:
+        image: NDArray[np.uint8] = decode_image(data)
+    except BrokenImage:
         return None  # the data card lists them
     square = min(image.shape[:2])
     if square < side:
         return None
-    rgba = torch.from_numpy(fit_picture(image, square)).permute(2, 0, 1).float() / 255
+    rgba = torch.from_numpy(fit_image(image, square)).permute(2, 0, 1).float() / 255
     rgba = torch.cat((rgba[:3] * rgba[3:], rgba[3:]))
     return area_resize(rgba[None], side)[0].clamp(0, 1)
 

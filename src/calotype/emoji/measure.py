@@ -12,20 +12,20 @@ from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
 from calotype.emoji.gallery import (
     Gallery,
-    PictureRow,
+    ImageRow,
     PromptSuite,
     keys_at,
     over_background,
     prompts_for,
     read_gallery,
-    read_pictures,
+    read_images,
 )
 from calotype.emoji.naming import Naming
 from calotype.emoji.prompts import EvaluationPrompt
 from calotype.emoji.suite import DrawnSuite, GroupResult, draw_suite, measure_group
 from calotype.emoji.sweep import Sweep
 from calotype.evaluation.runs import StageRun, read_runs
-from calotype.evaluation.superresolution import Comparison, RealPicture, compare_with_bicubic
+from calotype.evaluation.superresolution import Comparison, RealImage, compare_with_bicubic
 
 GROUPS = {
     "train": "trained pairs",
@@ -44,7 +44,7 @@ class Effort:
         captions: random captions a group.
         weights: guidance weights to compare; empty = no comparison.
         sweep_captions: random captions a group for each weight.
-        pictures: held-out pictures a super-resolution stage enlarges.
+        images: held-out images a super-resolution stage enlarges.
         steps: numbers of steps it is tried with, beside its own default.
         quick: the base alone.
     """
@@ -52,7 +52,7 @@ class Effort:
     captions: int = 96
     weights: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
     sweep_captions: int = 48
-    pictures: int = 24
+    images: int = 24
     steps: tuple[int, ...] = (1, 2, 4, 8, 16)
     quick: bool = False
 
@@ -70,7 +70,7 @@ class GuidanceResult:
 class Measurements:
     """Everything a card prints."""
 
-    rows: tuple[PictureRow, ...]
+    rows: tuple[ImageRow, ...]
     suite: PromptSuite
     drawn: DrawnSuite
     groups: tuple[GroupResult, ...]
@@ -94,7 +94,7 @@ def measure(
         say: told what is being done.
     """
     resolution = cascade.stages[0].config.resolution
-    say(f"reading the pictures of {data}")
+    say(f"reading the images of {data}")
     gallery = read_gallery(data, resolution)
     suite = prompts_for(gallery)
     say(f"drawing {effort.captions} random captions a group")
@@ -145,26 +145,26 @@ def _compare(
     held_out = [row for s in HELD_OUT for row in gallery.sample(s, len(gallery.rows))]
     chosen = [row for row in held_out if row.key in present]
     # Half from each split, as far as there are any.
-    chosen = [row for s in HELD_OUT for row in _first(chosen, s, -(-effort.pictures // 2))]
-    rows = {row.key: row for row in chosen[: effort.pictures]}
+    chosen = [row for s in HELD_OUT for row in _first(chosen, s, -(-effort.images // 2))]
+    rows = {row.key: row for row in chosen[: effort.images]}
     if not rows:
         return None
-    pictures = (
-        RealPicture(over_background(rgba), rows[key].caption)
-        for key, rgba in read_pictures(data, set(rows), resolution)
+    images = (
+        RealImage(over_background(rgba), rows[key].caption)
+        for key, rgba in read_images(data, set(rows), resolution)
     )
     default = next(s for s in cascade.stages if s.config.resolution == resolution).config.sampling
     steps = sorted({*effort.steps, default.steps})
-    return compare_with_bicubic(cascade, resolution, pictures, steps=steps)
+    return compare_with_bicubic(cascade, resolution, images, steps=steps)
 
 
-def _first(rows: Sequence[PictureRow], split: str, count: int) -> list[PictureRow]:
+def _first(rows: Sequence[ImageRow], split: str, count: int) -> list[ImageRow]:
     return [row for row in rows if row.split == split][:count]
 
 
 @dataclass(frozen=True)
 class _Finer:
-    """Reads the real pictures of prompts, the finest there are, at most `resolution` wide."""
+    """Reads the real images of prompts, the finest there are, at most `resolution` wide."""
 
     data: Path
     resolution: int
@@ -173,6 +173,6 @@ class _Finer:
         colours = {prompt.key: prompt.background for prompt in prompts}
         found: dict[str, Tensor] = {}
         for side in sorted({min(256, self.resolution), self.resolution}):
-            for key, rgba in read_pictures(self.data, set(colours), side):
+            for key, rgba in read_images(self.data, set(colours), side):
                 found[key] = over_background(rgba, colours[key])
         return found

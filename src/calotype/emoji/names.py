@@ -1,4 +1,4 @@
-"""Match pictures of the emoji packages with emojibase's names, keywords and groups."""
+"""Match images of the emoji packages with emojibase's names, keywords and groups."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from calotype.config.typed_json import load_config, to_dict
 from calotype.emoji.gallery import (
-    PictureRow,
+    ImageRow,
     keys_at,
     over_background,
-    read_pictures,
+    read_images,
     read_rows,
 )
 from calotype.emoji.prompts import (
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(_parser(), lambda options: options.run(options), arguments)
 
 
-def accepted_answers(rows: Sequence[PictureRow]) -> dict[str, tuple[str, ...]]:
+def accepted_answers(rows: Sequence[ImageRow]) -> dict[str, tuple[str, ...]]:
     """The answers that name each row, by its key: the name first, then keywords.
 
     Keywords that at most four concepts have are synonyms. Of commoner ones those that are words of
@@ -213,7 +213,7 @@ def _sheets(options: argparse.Namespace) -> None:
     )
 
 
-def _prompts(options: argparse.Namespace, rows: Sequence[PictureRow]) -> list[EvaluationPrompt]:
+def _prompts(options: argparse.Namespace, rows: Sequence[ImageRow]) -> list[EvaluationPrompt]:
     present = keys_at(options.data, options.resolution)
     there = [
         PromptRow(r.key, r.name, r.style, r.split)  # type: ignore[arg-type]
@@ -238,7 +238,7 @@ def _images(
         colours = {prompt.key: prompt.background for prompt in prompts}
         found = {
             key: over_background(rgba, colours[key])
-            for key, rgba in read_pictures(options.data, colours, options.resolution)
+            for key, rgba in read_images(options.data, colours, options.resolution)
         }
         missing = [prompt.key for prompt in prompts if prompt.key not in found]
         if missing:

@@ -54,7 +54,7 @@ def write_notes(
 
 
 def _count_shards(out: Path) -> tuple[dict[str, int], set[str], list[str]]:
-    pictures: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     splits: dict[str, str] = {}
     concepts: set[str] = set()
     broken: list[str] = []
@@ -62,13 +62,13 @@ def _count_shards(out: Path) -> tuple[dict[str, int], set[str], list[str]]:
     for file in sorted(out.glob("*/*-[0-9]*.parquet")):
         columns, note = read_columns(file, ["key", "set", "split", "concept"])
         size = file.parent.name
-        pictures.update(f"{size}/{name}" for name in columns["set"])
+        images.update(f"{size}/{name}" for name in columns["set"])
         present.update(columns["set"])
         splits |= dict(zip(columns["key"], columns["split"], strict=True))
         rows = zip(columns["concept"], columns["split"], strict=True)
         concepts |= {concept for concept, split in rows if split == "train"}
         broken += [f"{size}/{key}" for key in note["broken"]]
-    counts = {**dict(sorted(pictures.items())), **Counter(splits.values())}
+    counts = {**dict(sorted(images.items())), **Counter(splits.values())}
     return counts | {"train_concepts": len(concepts)}, present, broken
 
 

@@ -1,4 +1,4 @@
-"""Decide, before anything is drawn, which pictures a recipe takes and what is said about each."""
+"""Decide, before anything is drawn, which images a recipe takes and what is said about each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calotype.emoji.recipe import EmojiRecipe, HeldOut, SourceConfig, Split
 
 @dataclass(frozen=True)
 class Artwork:
-    """A picture as its package ships it: an SVG drawing, or the bytes of a raster file."""
+    """An image as its package ships it: an SVG drawing, or the bytes of a raster file."""
 
     name: str
     data: bytes
@@ -21,8 +21,8 @@ class Artwork:
 
 
 @dataclass(frozen=True)
-class PlannedPicture:
-    """One row to be: all columns but the picture, and the artwork it is drawn from."""
+class PlannedImage:
+    """One row to be: all columns but the image, and the artwork it is drawn from."""
 
     key: str
     name: str
@@ -47,7 +47,7 @@ class PlanReport:
 def read_artworks(
     package: FetchedPackage, *, raster: bool = False, codes_from: FetchedPackage | None = None
 ) -> list[Artwork]:
-    """All pictures of a package that are not marked as hidden, ordered by name.
+    """All images of a package that are not marked as hidden, ordered by name.
 
     `codes_from` is a package that names its drawings alike and gives their code points.
     """
@@ -76,13 +76,13 @@ def _svg(icon: dict[str, object]) -> bytes:
 
 
 def match(artwork: Artwork, labels: LabelIndex) -> Label | None:
-    """The label of a picture, by code points where the package has them, or else by name."""
+    """The label of an image, by code points where the package has them, or else by name."""
     found = labels.by_code(artwork.code) if artwork.code is not None else None
     return found if found is not None else labels.by_name(artwork.name)
 
 
 def is_taken(label: Label, recipe: EmojiRecipe) -> bool:
-    """Whether the recipe wants pictures with this label."""
+    """Whether the recipe wants images with this label."""
     return (
         label.group not in recipe.excluded_groups
         and label.subgroup not in recipe.excluded_subgroups
@@ -98,8 +98,8 @@ def plan_set(
     recipe: EmojiRecipe,
     heldout: HeldOut,
     report: PlanReport,
-) -> list[PlannedPicture]:
-    """The pictures of one set that the recipe takes, in emojibase's order, with unique keys."""
+) -> list[PlannedImage]:
+    """The images of one set that the recipe takes, in emojibase's order, with unique keys."""
     matched: list[tuple[Label, Artwork]] = []
     seen: set[str] = set()
     for artwork in artworks:
@@ -119,9 +119,9 @@ def plan_set(
     return list(_unique_keys(_row(source, label, art, heldout) for label, art in matched))
 
 
-def _row(source: SourceConfig, label: Label, art: Artwork, heldout: HeldOut) -> PlannedPicture:
+def _row(source: SourceConfig, label: Label, art: Artwork, heldout: HeldOut) -> PlannedImage:
     name = f"{label.concept}, {label.tone} skin tone" if label.tone else label.concept
-    return PlannedPicture(
+    return PlannedImage(
         key=f"{source.set}/{slug(name)}",
         name=name,
         keywords=label.keywords,
@@ -135,19 +135,19 @@ def _row(source: SourceConfig, label: Label, art: Artwork, heldout: HeldOut) -> 
     )
 
 
-def _unique_keys(pictures: Iterator[PlannedPicture]) -> Iterator[PlannedPicture]:
+def _unique_keys(images: Iterator[PlannedImage]) -> Iterator[PlannedImage]:
     seen: Counter[str] = Counter()
-    for picture in pictures:
-        seen[picture.key] += 1
-        count = seen[picture.key]
-        yield picture if count == 1 else replace(picture, key=f"{picture.key}-{count}")
+    for image in images:
+        seen[image.key] += 1
+        count = seen[image.key]
+        yield image if count == 1 else replace(image, key=f"{image.key}-{count}")
 
 
 def drop_without_counterpart(
-    pictures: list[PlannedPicture], concepts: set[str], report: PlanReport
-) -> list[PlannedPicture]:
-    """Keep the pictures whose concept is among `concepts`; count the others."""
-    kept = [picture for picture in pictures if picture.concept in concepts]
-    if len(kept) < len(pictures):
-        report.left_out[pictures[0].set, "no counterpart"] += len(pictures) - len(kept)
+    images: list[PlannedImage], concepts: set[str], report: PlanReport
+) -> list[PlannedImage]:
+    """Keep the images whose concept is among `concepts`; count the others."""
+    kept = [image for image in images if image.concept in concepts]
+    if len(kept) < len(images):
+        report.left_out[images[0].set, "no counterpart"] += len(images) - len(kept)
     return kept

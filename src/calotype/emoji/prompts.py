@@ -38,7 +38,7 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """A prompt, the key of the real picture it is compared with, and the colour it asks for."""
+    """A prompt, the key of the real image it is compared with, and the colour it asks for."""
 
     group: PromptGroup
     key: str
@@ -52,7 +52,7 @@ def choose_prompts(
     """Trained pairs, unseen pairs, further trained pairs on a colour, and bare names of others.
 
     Within a split the rows with the smallest sha256 of their key are taken, so the choice depends
-    on the keys alone, and not on their order. Bare names are of pictures in the style that captions
+    on the keys alone, and not on their order. Bare names are of images in the style that captions
     may leave out.
 
     Args:

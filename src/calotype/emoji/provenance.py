@@ -62,16 +62,16 @@ def _run_row(run: StageRun) -> list[str]:
 
 def _recipe_line(config: TrainConfig) -> str:
     o, data = config.optimizer, config.data
-    crop = "whole pictures" if data.crop is None else f"{data.crop}² crops"
+    crop = "whole images" if data.crop is None else f"{data.crop}² crops"
     levels = "uniform times"
     if isinstance(config.levels, NormalLogSNR):
         levels = f"log SNR ~ N({config.levels.mean:g}, {config.levels.std:g}²)"
     return (
         f"**{config.stage.resolution}²**: {o.kind} {o.learning_rate:g}, batch {config.batch_size}, "
-        f"{crop}, {data.caption_variants} captions a picture, caption dropout "
+        f"{crop}, {data.caption_variants} captions an image, caption dropout "
         f"{config.text_dropout:g}, {levels}, data_std {config.stage.data_std:g}, rate constant for "
         f"{o.decay_from:.0%} then down to {o.final_rate:.0%}, EMA half-life "
-        f"{config.ema_halflife_images:,} pictures, seed {config.seed}."
+        f"{config.ema_halflife_images:,} images, seed {config.seed}."
     )
 
 
@@ -98,7 +98,7 @@ def _number(errors: Mapping[str, float], level: str) -> str:
 
 
 def data_section(about: About, found: Measurements) -> str:
-    """Which pictures, whose, under which licences, and what was held out."""
+    """Which images, whose, under which licences, and what was held out."""
     sets = Counter((r.set, r.style, r.license) for r in found.rows)
     train = Counter(r.set for r in found.rows if r.split == "train")
     authors = _authors(about.data_recipe)
@@ -108,17 +108,17 @@ def data_section(about: About, found: Measurements) -> str:
     ]
     splits = Counter(row.split for row in found.rows)
     concepts = len({row.concept for row in found.rows if row.split == "train"})
-    head = ["set", "style in captions", "licence", "pictures", "trained on", "by", "package"]
+    head = ["set", "style in captions", "licence", "images", "trained on", "by", "package"]
     return f"""## Data, licences, attribution
 
 {table(head, rows)}
 
-Trained on {splits["train"]} pictures of {concepts} concepts. Never trained on:
+Trained on {splits["train"]} images of {concepts} concepts. Never trained on:
 {splits["unseen_pair"]} unseen pairs (the concept is known, but not in this style) and
-{splits["unseen_concept"]} pictures of unseen concepts (in no style).
+{splits["unseen_concept"]} images of unseen concepts (in no style).
 
 `ATTRIBUTION.md` beside this card names authors, sources and licences of
-the pictures; drawings can resemble them closely, see below. The weights are under the package's
+the images; drawings can resemble them closely, see below. The weights are under the package's
 licence, Apache-2.0. Make the data with `calotype data emoji`.
 """
 
@@ -142,10 +142,10 @@ def limits_section(about: About, found: Measurements) -> str:
     lines = [
         "## Limits",
         "",
-        "- A small world: emoji, one picture a concept and style. What is asked for outside it "
+        "- A small world: emoji, one image a concept and style. What is asked for outside it "
         "comes out as something near it, or as nothing recognisable.",
         f"- What it was trained on it draws best: found are {shares} (table above). Drawings of "
-        "trained pairs can be close to copies of the pictures they were trained on.",
+        "trained pairs can be close to copies of the images they were trained on.",
         "- English captions, best in the words of training: name, style, background colour. "
         "Counting, relations, several things at once and written text were not taught.",
         "- People are drawn as emoji draw them: in few ways, and mostly in one yellow tone.",
@@ -153,7 +153,7 @@ def limits_section(about: About, found: Measurements) -> str:
     ]
     if sides[-1] > 256:
         lines.append(
-            f"- Sets that ship 256² pictures only (fluent-3d) have taught nothing at {sides[-1]}²: "
+            f"- Sets that ship 256² images only (fluent-3d) have taught nothing at {sides[-1]}²: "
             "what their style looks like there comes from the other sets."
         )
     return "\n".join(lines) + "\n"

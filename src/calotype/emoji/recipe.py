@@ -31,11 +31,11 @@ class SourceConfig:
     Args:
         set: its short name, the first part of every key.
         style: the phrase captions call it by.
-        raster: its pictures are 256x256 files named by code points; otherwise they are drawings.
+        raster: its images are 256x256 files named by code points; otherwise they are drawings.
         codes_from: a set that names its drawings alike and knows their code points.
         counterparts: keep only concepts that one of these sets has too (the origin of the others
             is not proven by the licence).
-        drop_duplicates: leave out pictures whose pixels repeat an earlier one of the set.
+        drop_duplicates: leave out images whose pixels repeat an earlier one of the set.
     """
 
     set: str
@@ -59,7 +59,7 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiRecipe:
-    """Which pictures are taken.
+    """Which images are taken.
 
     Args:
         sets: names of the sources to build.
@@ -108,7 +108,7 @@ class HeldOut:
     unseen_pair: dict[str, str]
 
     def split(self, concept: str, emoji_set: str) -> Split:
-        """Where a picture of `concept` in `emoji_set` belongs."""
+        """Where an image of `concept` in `emoji_set` belongs."""
         name = normalised(concept)
         if name in self.unseen_concept:
             return "unseen_concept"

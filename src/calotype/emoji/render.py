@@ -1,4 +1,4 @@
-"""Draw emoji artwork as square RGBA pictures with straight alpha, losslessly compressed.
+"""Draw emoji artwork as square RGBA images with straight alpha, losslessly compressed.
 
 Drawings are rendered by librsvg (pyvips). At 256 pixels they are rendered at 512 and box-shrunk
 by two in premultiplied colour, which keeps edges free of dark or light fringes.
@@ -33,7 +33,7 @@ class RenderJob:
 
 
 def render_png(job: RenderJob) -> bytes | None:
-    """Draw one picture as PNG bytes; None where the artwork is broken or wholly transparent."""
+    """Draw one image as PNG bytes; None where the artwork is broken or wholly transparent."""
     vips = _vips()
     try:
         image = render(job)
@@ -42,13 +42,13 @@ def render_png(job: RenderJob) -> bytes | None:
     if not image[..., 3].any():
         return None
     height, width, bands = image.shape
-    picture = vips.Image.new_from_memory(image.tobytes(), width, height, bands, "uchar")
-    picture = picture.copy(interpretation="srgb")
-    return bytes(picture.pngsave_buffer(compression=_PNG_COMPRESSION, filter="none"))
+    buffer = vips.Image.new_from_memory(image.tobytes(), width, height, bands, "uchar")
+    buffer = buffer.copy(interpretation="srgb")
+    return bytes(buffer.pngsave_buffer(compression=_PNG_COMPRESSION, filter="none"))
 
 
 def render(job: RenderJob) -> NDArray[np.uint8]:
-    """Draw one picture: (size, size, 4) uint8 RGBA, straight alpha, clear pixels all zero.
+    """Draw one image: (size, size, 4) uint8 RGBA, straight alpha, clear pixels all zero.
 
     Raises:
         CalotypeError: a raster file is smaller than `size`: it is never enlarged.
@@ -94,7 +94,7 @@ def _clear(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def pixel_digest(job: RenderJob) -> str | None:
-    """A hash of the drawn pixels, to find pictures that are the same; None for a broken one."""
+    """A hash of the drawn pixels, to find images that are the same; None for a broken one."""
     try:
         return hashlib.sha256(render(job).tobytes()).hexdigest()
     except (_vips().Error, CalotypeError):

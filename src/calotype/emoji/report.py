@@ -35,7 +35,7 @@ def model_card(about: About, found: Measurements) -> str:
         _head(about),
         stages_section(about),
         _failures(found),
-        _pictures(about),
+        _images(about),
         "## How well it draws\n",
         _prompts(found),
         _naming(found.naming),
@@ -77,7 +77,7 @@ pipeline_tag: text-to-image
 # {about.name}
 
 A cascade of pixel-space diffusion models ({sides}, text encoder `{about.text_encoder}`) that draws
-emoji-like pictures from English captions. All figures here were measured by
+emoji-like images from English captions. All figures here were measured by
 `python -m calotype.emoji.card` on these weights, drawn with their default settings.
 """
 
@@ -123,13 +123,13 @@ def _draft(about: About) -> list[str]:
     return ["", text + ". An addition for small models; Imagen has none."]
 
 
-def _pictures(about: About) -> str:
+def _images(about: About) -> str:
     if not about.sheets:
         return ""
     lines = ["## Sample sheets", ""]
     lines.append(
-        "Real picture left, drawing right; seed 1, nothing drawn again. Failures come first, their "
-        f"captions in red: the concept is not among the {NEAREST} nearest real pictures."
+        "Real image left, drawing right; seed 1, nothing drawn again. Failures come first, their "
+        f"captions in red: the concept is not among the {NEAREST} nearest real images."
     )
     for title, file in about.sheets.items():
         lines += ["", f"### {title[0].upper()}{title[1:]}", "", f"![{title}]({file})"]
@@ -147,7 +147,7 @@ def _failures(found: Measurements) -> str:
             names = "; ".join(f"{p.prompt.prompt} ({p.ranks[resolution]})" for p in failed)
             count = f"{len(failed)} of {len(drawn)} {title}"
             lines += [f"- {count} at {resolution}²{': ' + names if names else ''}."]
-    lines += ["", "In brackets: how many real pictures of other concepts are nearer. See also the"]
+    lines += ["", "In brackets: how many real images of other concepts are nearer. See also the"]
     lines += ["[limits](#limits).", ""]
     return "\n".join(lines)
 
@@ -160,9 +160,9 @@ def _prompts(found: Measurements) -> str:
         figures = [f"{found.drawn.found(group, r)} of {count}" for r in resolutions]
         rows.append([title, *figures, _target(_TARGETS, group, count)])
     source = "come with the package" if found.suite.installed else "are chosen from this data"
-    text = f"""A drawing counts as right when its own concept is among the {NEAREST} real pictures
-of its style that are nearest to it (pixels at {THUMBNAIL_SIDE}²): of the style's training pictures,
-or, for what was held out, of all its pictures. A bare name is to come in
+    text = f"""A drawing counts as right when its own concept is among the {NEAREST} real images
+of its style that are nearest to it (pixels at {THUMBNAIL_SIDE}²): of the style's training images,
+or, for what was held out, of all its images. A bare name is to come in
 the one style that captions may leave out. The prompts {source}, chosen by hash and not by eye.
 
 """
@@ -186,7 +186,7 @@ def _naming(found: Sequence[Naming]) -> str:
             for real in (False, True)
         ]
         rows.append([PROMPT_GROUPS.get(group, group), f"{resolution}²", *named])
-    head = ["captions", "at", "its drawings", "real pictures"]
+    head = ["captions", "at", "its drawings", "real images"]
     text = """Blind naming: readers who know no caption write what they see; right is what holds the
 name or a synonym of a list made before (`python -m calotype.emoji.naming`).
 
@@ -230,7 +230,7 @@ def _groups_table(groups: Sequence[GroupResult]) -> str:
         "found",
         "at least wanted",
         "by chance",
-        "mean squared error to the real picture",
+        "mean squared error to the real image",
     ]
     return table(head, rows)
 
@@ -245,7 +245,7 @@ def _guidance(results: Sequence[GuidanceResult]) -> str:
         threshold = "static clip" if percentile is None else f"dynamic, {percentile:g}"
         cells = [f"{g.found} of {len(g.findings)}, {g.error:.4f}" for g in result.groups]
         rows.append([f"{result.weight:g}", threshold, *cells])
-    lines = ["Guidance weights (1 = off): found, and mean squared error to the real picture:", ""]
+    lines = ["Guidance weights (1 = off): found, and mean squared error to the real image:", ""]
     return "\n".join([*lines, table(["weight", "threshold", *names], rows), ""])
 
 
@@ -256,10 +256,10 @@ def _settings(found: Measurements) -> str:
 def _enlargement(about: About, found: Measurements) -> str:
     if len(about.stages) == 1:
         return "This cascade has no super-resolution stage.\n"
-    lines = ["Held-out real pictures, shrunk and enlarged again, aug_level 0, PSNR in dB:", ""]
+    lines = ["Held-out real images, shrunk and enlarged again, aug_level 0, PSNR in dB:", ""]
     rows = [row for compared in found.comparisons for row in _comparison_rows(compared)]
-    head = ["stage", "pictures", "steps", "PSNR", "over bicubic", "better on", "seconds each"]
-    lines.append(table(head, rows) if rows else f"PSNR: {NOT_AVAILABLE}, no held-out pictures.")
+    head = ["stage", "images", "steps", "PSNR", "over bicubic", "better on", "seconds each"]
+    lines.append(table(head, rows) if rows else f"PSNR: {NOT_AVAILABLE}, no held-out images.")
     if found.drawn.contrasts:
         lines += [
             "",
@@ -267,7 +267,7 @@ def _enlargement(about: About, found: Measurements) -> str:
             "steps, 0 to 2):",
             "",
             table(
-                ["stage", "what it got, bicubically enlarged", "what it drew", "real pictures"],
+                ["stage", "what it got, bicubically enlarged", "what it drew", "real images"],
                 [
                     [f"{side}²", f"{c.bicubic:.3f}", f"{c.drawn:.3f}", f"{c.real:.3f}"]
                     for side, c in found.drawn.contrasts.items()
@@ -278,7 +278,7 @@ def _enlargement(about: About, found: Measurements) -> str:
 
 
 def _comparison_rows(compared: Comparison) -> list[list[str]]:
-    stage, count = f"{compared.resolution}²", str(compared.pictures)
+    stage, count = f"{compared.resolution}²", str(compared.images)
     rows = [[stage, count, "bicubic", f"{compared.bicubic:.2f}", "", "", ""]]
     for result in compared.results:
         gain = result.psnr - compared.bicubic

@@ -1,4 +1,4 @@
-"""Write pictures with their captions' parts as Parquet, in Hugging Face's image layout."""
+"""Write images with their captions' parts as Parquet, in Hugging Face's image layout."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from pathlib import Path
 from typing import Any
 
 from calotype.data.shard_file import NOTE_KEY, pyarrow_parquet, read_note, write_shard_file
-from calotype.emoji.plan import PlannedPicture
+from calotype.emoji.plan import PlannedImage
 from calotype.emoji.render import RENDER_VERSION
 from calotype.errors import CalotypeError
 
 _TEXT_COLUMNS = ("group", "style", "set", "license", "concept", "split")
-# Rows of a shard and of a row group: a reader that wants one picture decodes a row group.
+# Rows of a shard and of a row group: a reader that wants one image decodes a row group.
 ROWS_PER_SHARD = {256: 512, 1024: 128}
 ROWS_PER_GROUP = {256: 64, 1024: 8}
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: where, which pictures, and a hash of all that decides its bytes."""
+    """One shard to be: where, which images, and a hash of all that decides its bytes."""
 
     path: Path
     size: int
-    pictures: tuple[PlannedPicture, ...]
+    images: tuple[PlannedImage, ...]
 
     @property
     def fingerprint(self) -> str:
         """sha256 over the rows, their artwork, the size and the renderer's version."""
         digest = hashlib.sha256(f"{RENDER_VERSION} {self.size}".encode())
-        for picture in self.pictures:
-            parts = [str(v) for k, v in sorted(vars(picture).items()) if k != "artwork"]
-            digest.update("\x1f".join(parts).encode() + picture.artwork.data)
+        for image in self.images:
+            parts = [str(v) for k, v in sorted(vars(image).items()) if k != "artwork"]
+            digest.update("\x1f".join(parts).encode() + image.artwork.data)
         return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a finished shard holds: number of rows, and keys of pictures that could not be drawn."""
+    """What a finished shard holds: number of rows, and keys of images that could not be drawn."""
 
     rows: int
     broken: tuple[str, ...]
 
 
 def plan_shards(
-    folder: Path, name: str, pictures: Sequence[PlannedPicture], *, size: int
+    folder: Path, name: str, images: Sequence[PlannedImage], *, size: int
 ) -> list[ShardPlan]:
     """Cut a set into shards `folder/size/name-00000.parquet`, ..."""
     step = ROWS_PER_SHARD[size]
@@ -55,9 +55,9 @@ def plan_shards(
         ShardPlan(
             folder / str(size) / f"{name}-{i // step:05d}.parquet",
             size,
-            tuple(pictures[i : i + step]),
+            tuple(images[i : i + step]),
         )
-        for i in range(0, len(pictures), step)
+        for i in range(0, len(images), step)
     ]
 
 
@@ -97,8 +97,8 @@ def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> ShardInfo:
     Raises:
         CalotypeError: it cannot be written.
     """
-    rows = [(p, png) for p, png in zip(plan.pictures, images, strict=True) if png is not None]
-    broken = [p.key for p, png in zip(plan.pictures, images, strict=True) if png is None]
+    rows = [(p, png) for p, png in zip(plan.images, images, strict=True) if png is not None]
+    broken = [p.key for p, png in zip(plan.images, images, strict=True) if png is None]
     note = json.dumps({"fingerprint": plan.fingerprint, "broken": broken, "size": plan.size})
     table = _table(rows, note)
     write_shard_file(
@@ -123,7 +123,7 @@ def _leaves(table: Any) -> list[str]:
     ]
 
 
-def _table(rows: list[tuple[PlannedPicture, bytes]], note: str) -> Any:
+def _table(rows: list[tuple[PlannedImage, bytes]], note: str) -> Any:
     import pyarrow as pa
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -14,7 +14,7 @@ from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
 from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
-from calotype.emoji.gallery import Gallery, PictureRow, Pool
+from calotype.emoji.gallery import Gallery, ImageRow, Pool
 from calotype.emoji.prompts import EvaluationPrompt
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE, concept_rank, thumbnails
 from calotype.evaluation.sheet import most_detailed
@@ -28,7 +28,7 @@ Reals = Callable[[Sequence[EvaluationPrompt]], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One drawing looked up: how many pictures of other concepts were nearer than its own."""
+    """One drawing looked up: how many images of other concepts were nearer than its own."""
 
     prompt: str
     rank: int
@@ -46,8 +46,8 @@ class GroupResult:
     Args:
         name: of the group.
         findings: one a drawing.
-        error: mean squared difference to the real pictures, at the base's resolution.
-        chance: drawings that an unrelated picture from the pool would find, on average.
+        error: mean squared difference to the real images, at the base's resolution.
+        chance: drawings that an unrelated image from the pool would find, on average.
     """
 
     name: str
@@ -76,9 +76,9 @@ class DrawnPrompt:
 
     Args:
         prompt: what was asked for.
-        real: the real picture, (3, S, S), at most 256 wide.
+        real: the real image, (3, S, S), at most 256 wide.
         real_crop: its most detailed part, as fine as there is.
-        pictures: by resolution, (3, s, s), at most 256 wide.
+        images: by resolution, (3, s, s), at most 256 wide.
         crops: by resolution, the same part of the drawing in all its pixels.
         ranks: by resolution; see `concept_rank`.
     """
@@ -86,7 +86,7 @@ class DrawnPrompt:
     prompt: EvaluationPrompt
     real: Tensor
     real_crop: Tensor
-    pictures: Mapping[int, Tensor]
+    images: Mapping[int, Tensor]
     crops: Mapping[int, Tensor]
     ranks: Mapping[int, int]
 
@@ -100,7 +100,7 @@ class DrawnSuite:
     seconds: float
 
     def found(self, group: str, resolution: int) -> int:
-        """How many of a group were found, looking at the pictures of one stage."""
+        """How many of a group were found, looking at the images of one stage."""
         return sum(p.ranks[resolution] < NEAREST for p in self.of(group))
 
     def of(self, group: str) -> list[DrawnPrompt]:
@@ -120,10 +120,10 @@ def draw_suite(
 
     Args:
         cascade: what draws.
-        gallery: the real pictures.
+        gallery: the real images.
         prompts: whose keys are in the gallery.
         stop_at: resolution of the last stage drawn; None = all.
-        reals: gives finer real pictures, (3, S, S), by key; None = the gallery's do.
+        reals: gives finer real images, (3, S, S), by key; None = the gallery's do.
     """
     drawn: list[DrawnPrompt] = []
     contrasts: dict[int, list[EdgeContrast]] = {}
@@ -162,11 +162,11 @@ def _looked_up(
     )
 
 
-def look_up(drawn: Tensor, pool: Pool, row: PictureRow) -> int:
+def look_up(drawn: Tensor, pool: Pool, row: ImageRow) -> int:
     """`concept_rank` of one drawing, (3, H, W), of `row`."""
-    side = min(THUMBNAIL_SIDE, int(pool.pictures.shape[-1]))
+    side = min(THUMBNAIL_SIDE, int(pool.images.shape[-1]))
     small = thumbnails(drawn[None], side)[0]
-    return concept_rank(small, pool.pictures, pool.concepts, concept=row.concept)
+    return concept_rank(small, pool.images, pool.concepts, concept=row.concept)
 
 
 def _add_contrasts(
@@ -175,7 +175,7 @@ def _add_contrasts(
     sides = sorted(images)
     for before, after in pairwise(sides):
         if real.shape[-1] < after:
-            continue  # there is no real picture as fine as this
+            continue  # there is no real image as fine as this
         enlarged = upsample_lowres(images[before][None], after)
         contrasts.setdefault(after, []).append(
             EdgeContrast(
@@ -198,7 +198,7 @@ def _mean(values: list[EdgeContrast]) -> EdgeContrast:
 def measure_group(
     cascade: Cascade,
     gallery: Gallery,
-    rows: Sequence[PictureRow],
+    rows: Sequence[ImageRow],
     *,
     name: str,
     sampling: SamplingConfig | None = None,
@@ -207,7 +207,7 @@ def measure_group(
 
     Args:
         cascade: what draws.
-        gallery: the real pictures, of the base's resolution.
+        gallery: the real images, of the base's resolution.
         rows: at least one.
         name: of the group.
         sampling: how the base draws; None = its defaults.

@@ -21,11 +21,11 @@ from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.config.typed_json import override
 from calotype.emoji.gallery import (
-    PictureRow,
+    ImageRow,
     in_hash_order,
     keys_at,
     over_background,
-    read_pictures,
+    read_images,
     read_rows,
 )
 from calotype.errors import ConfigError, UsageError
@@ -121,7 +121,7 @@ class _Subject:
         cells: what has been measured.
     """
 
-    rows: tuple[PictureRow, ...]
+    rows: tuple[ImageRow, ...]
     x: Tensor
     reference: Tensor
     lowres: Tensor | None
@@ -280,8 +280,8 @@ def _subject(
 
 def _real(
     data: Path,
-    rows: Sequence[PictureRow],
-    others: Sequence[PictureRow],
+    rows: Sequence[ImageRow],
+    others: Sequence[ImageRow],
     resolution: int,
     features: Features,
 ) -> tuple[Tensor, Tensor]:
@@ -289,7 +289,7 @@ def _real(
     images, found = {}, {}
     own = {row.key for row in rows}
     keys = own | {row.key for row in others}
-    for key, rgba in read_pictures(data, keys, resolution):
+    for key, rgba in read_images(data, keys, resolution):
         image = over_background(rgba)
         found[key] = features(image[None])[0]
         if key in own:

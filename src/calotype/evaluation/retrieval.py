@@ -1,11 +1,11 @@
-"""Does a drawing show what was asked for? Looked up among real pictures, in pixels at 16x16.
+"""Does a drawing show what was asked for? Looked up among real images, in pixels at 16x16.
 
-A drawing counts as right when its own concept is among the few real pictures of its style that are
+A drawing counts as right when its own concept is among the few real images of its style that are
 nearest to it. That needs no other network, and a person can check it by looking.
 
-Which real pictures it is compared with: for a trained pair of concept and style the style's
-training pictures. For a pair that was held out, its own picture is not among those and could never
-be found, so the pool is the style's pictures of all splits, the held-out ones included.
+Which real images it is compared with: for a trained pair of concept and style the style's
+training images. For a pair that was held out, its own image is not among those and could never
+be found, so the pool is the style's images of all splits, the held-out ones included.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ THUMBNAIL_SIDE = 16
 NEAREST = 5
 
 
-def thumbnails(pictures: Tensor, side: int = THUMBNAIL_SIDE) -> Tensor:
-    """Box averages of pictures.
+def thumbnails(images: Tensor, side: int = THUMBNAIL_SIDE) -> Tensor:
+    """Box averages of images.
 
     Args:
-        pictures: (N, C, H, W), each side at least `side`.
+        images: (N, C, H, W), each side at least `side`.
         side: of the thumbnails, in pixels.
 
     Returns:
         (N, C, side, side), of the same range.
 
     Raises:
-        ValueError: the pictures are smaller than the thumbnails.
+        ValueError: the images are smaller than the thumbnails.
     """
-    if pictures.ndim != 4 or min(pictures.shape[2:]) < side:
+    if images.ndim != 4 or min(images.shape[2:]) < side:
         raise ValueError(
-            f"got pictures of shape {tuple(pictures.shape)}; expected (N, C, H, W) with sides of "
+            f"got images of shape {tuple(images.shape)}; expected (N, C, H, W) with sides of "
             f"at least {side}"
         )
-    return area_resize(pictures.float(), side)
+    return area_resize(images.float(), side)
 
 
 def concept_rank(drawn: Tensor, pool: Tensor, pool_concepts: Sequence[str], *, concept: str) -> int:
-    """How many pictures of other concepts are nearer to the drawing than its own concept is.
+    """How many images of other concepts are nearer to the drawing than its own concept is.
 
     Args:
         drawn: one thumbnail, (3, s, s).
@@ -52,8 +52,8 @@ def concept_rank(drawn: Tensor, pool: Tensor, pool_concepts: Sequence[str], *, c
         concept: what the drawing is to show; must be in the pool.
 
     Returns:
-        0 when its own concept is nearest (L2 distance of pixels). A picture of another concept
-        that is exactly as near does not count: there are equal pictures with two names.
+        0 when its own concept is nearest (L2 distance of pixels). An image of another concept
+        that is exactly as near does not count: there are equal images with two names.
 
     Raises:
         ValueError: shapes do not fit, numbers are not finite, or the concept is not in the pool.
@@ -65,7 +65,7 @@ def concept_rank(drawn: Tensor, pool: Tensor, pool_concepts: Sequence[str], *, c
         )
     distances = (pool.double() - drawn.double()).square().flatten(1).sum(1)
     if not bool(distances.isfinite().all()):
-        raise ValueError("got pictures with numbers that are not finite; expected [-1, 1]")
+        raise ValueError("got images with numbers that are not finite; expected [-1, 1]")
     own = torch.tensor([name == concept for name in pool_concepts], dtype=torch.bool)
     if not bool(own.any()):
         raise ValueError(f"got the concept {concept!r}, which the pool lacks; expected one of it")
@@ -80,5 +80,5 @@ def concept_found(
     *,
     k: int = NEAREST,
 ) -> bool:
-    """Whether a drawing's own concept is among its `k` nearest pictures; see `concept_rank`."""
+    """Whether a drawing's own concept is among its `k` nearest images; see `concept_rank`."""
     return concept_rank(drawn, pool, pool_concepts, concept=concept) < k

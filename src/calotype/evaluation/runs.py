@@ -1,4 +1,4 @@
-"""What training runs wrote down: pictures seen, time, losses; read from their folders."""
+"""What training runs wrote down: images seen, time, losses; read from their folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TAIL_SHARE = 0.05
 
 @dataclass(frozen=True)
 class ErrorsByLevel:
-    """A validation: error of the estimated picture by sigma/alpha, unseen and trained pictures."""
+    """A validation: error of the estimated image by sigma/alpha, unseen and trained images."""
 
     images: int
     unseen: dict[str, float]
@@ -31,7 +31,7 @@ class StageRun:
     Args:
         recipe: name of the recipe.
         config: its settings for this stage.
-        images: pictures seen by this stage.
+        images: images seen by this stage.
         seconds: of its steps and validations; checkpoints and grids are not counted.
         loss: mean of the last 5 % of the run.
         skipped: steps passed over because numbers were not finite.

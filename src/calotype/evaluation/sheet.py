@@ -1,4 +1,4 @@
-"""Sheets: real pictures and drawings side by side, with what was asked for below."""
+"""Sheets: real images and drawings side by side, with what was asked for below."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Cell:
     """One place of a sheet.
 
     Args:
-        pictures: shown side by side, each (3, H, W) in [-1, 1], of any sizes.
+        images: shown side by side, each (3, H, W) in [-1, 1], of any sizes.
         caption: printed below, cut to two lines.
         failed: prints the caption in red.
     """
 
-    pictures: tuple[Tensor, ...]
+    images: tuple[Tensor, ...]
     caption: str
     failed: bool = False
 
@@ -43,12 +43,12 @@ def draw_sheet(cells: Sequence[Cell], *, columns: int, side: int) -> Image.Image
     """Lay cells out in rows.
 
     Args:
-        cells: at least one; all with as many pictures.
+        cells: at least one; all with as many images.
         columns: cells a row.
-        side: each picture's in pixels; small ones are enlarged without smoothing by whole
+        side: each image's in pixels; small ones are enlarged without smoothing by whole
             factors, others resized as training does.
     """
-    count = len(cells[0].pictures)
+    count = len(cells[0].images)
     font = ImageFont.load_default(max(10, min(18, side // 12)))
     line = round(getattr(font, "size", 10) * 1.25)
     width, height = count * side + _GAP, side + _LINES * line + _GAP
@@ -59,8 +59,8 @@ def draw_sheet(cells: Sequence[Cell], *, columns: int, side: int) -> Image.Image
     for number, cell in enumerate(cells):
         row, column = divmod(number, columns)
         left, top = _GAP + column * width, _GAP + row * height
-        for place, picture in enumerate(cell.pictures):
-            pixels = to_pixels(_sized(picture, side)[None])[0]
+        for place, image in enumerate(cell.images):
+            pixels = to_pixels(_sized(image, side)[None])[0]
             sheet.paste(Image.fromarray(pixels), (left + place * side, top))
         text = "\n".join(_wrapped(cell.caption, font, count * side))
         colour = _FAILED if cell.failed else _TEXT
@@ -84,16 +84,16 @@ def save_image(image: Image.Image, path: Path, *, limit: int = MAX_BYTES) -> Non
             return
     raise CalotypeError(
         f"{path.name} takes {len(stream.getvalue())} bytes; expected at most {limit}: draw fewer "
-        "pictures on it, or smaller ones"
+        "images on it, or smaller ones"
     )
 
 
-def _sized(picture: Tensor, side: int) -> Tensor:
-    picture = picture.detach().float().cpu()
-    factor = side // max(picture.shape[1:])
-    if factor >= 1 and picture.shape[1] * factor == picture.shape[2] * factor == side:
-        return picture.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
-    return area_resize(picture[None], side)[0]
+def _sized(image: Tensor, side: int) -> Tensor:
+    image = image.detach().float().cpu()
+    factor = side // max(image.shape[1:])
+    if factor >= 1 and image.shape[1] * factor == image.shape[2] * factor == side:
+        return image.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+    return area_resize(image[None], side)[0]
 
 
 def _wrapped(text: str, font: _Font, width: int) -> list[str]:
@@ -118,22 +118,22 @@ def _cut(line: str, font: _Font, width: int) -> str:
 
 @dataclass(frozen=True)
 class Detail:
-    """A part of a picture: a quarter of each side, from `top` and `left` eighths of it."""
+    """A part of an image: a quarter of each side, from `top` and `left` eighths of it."""
 
     top: int
     left: int
 
-    def crop(self, picture: Tensor) -> Tensor:
-        """This part of a square picture, (3, S, S)."""
-        eighth = picture.shape[-1] // 8
+    def crop(self, image: Tensor) -> Tensor:
+        """This part of a square image, (3, S, S)."""
+        eighth = image.shape[-1] // 8
         top, left = self.top * eighth, self.left * eighth
-        return picture[:, top : top + 2 * eighth, left : left + 2 * eighth].clone()
+        return image[:, top : top + 2 * eighth, left : left + 2 * eighth].clone()
 
 
-def most_detailed(picture: Tensor) -> Detail:
-    """Where a square picture, (3, S, S) with S at least 8, changes most from pixel to pixel."""
-    across = picture.diff(dim=2, append=picture[..., -1:]).abs()
-    down = picture.diff(dim=1, append=picture[:, -1:]).abs()
+def most_detailed(image: Tensor) -> Detail:
+    """Where a square image, (3, S, S) with S at least 8, changes most from pixel to pixel."""
+    across = image.diff(dim=2, append=image[..., -1:]).abs()
+    down = image.diff(dim=1, append=image[:, -1:]).abs()
     blocks = area_resize((across + down).mean(0)[None, None], 8)[0, 0]
     sums = blocks.unfold(0, 2, 1).unfold(1, 2, 1).sum((2, 3))
     top, left = divmod(int(sums.argmax()), sums.shape[1])

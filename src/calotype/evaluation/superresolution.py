@@ -1,8 +1,8 @@
-"""Is a super-resolution stage worth it? Against bicubic enlargement, on pictures never trained on.
+"""Is a super-resolution stage worth it? Against bicubic enlargement, on images never trained on.
 
-Real pictures are shrunk with the filter that training uses, enlarged again both ways, and compared
+Real images are shrunk with the filter that training uses, enlarged again both ways, and compared
 with the originals. Fidelity is not all there is: real drawings of a base have defects that shrunk
-pictures lack, so `edge_contrast` says how sharp their enlargements come out.
+images lack, so `edge_contrast` says how sharp their enlargements come out.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _PIXELS_AT_ONCE = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class RealPicture:
-    """A held-out picture, (3, H, W) in [-1, 1], and what it shows."""
+class RealImage:
+    """A held-out image, (3, H, W) in [-1, 1], and what it shows."""
 
-    picture: Tensor
+    image: Tensor
     caption: str
 
 
@@ -38,9 +38,9 @@ class StepsResult:
 
     Args:
         steps: of the sampler.
-        psnr: mean over the pictures, in dB.
-        better: share of the pictures where it beat bicubic enlargement, in [0, 1].
-        seconds: per picture.
+        psnr: mean over the images, in dB.
+        better: share of the images where it beat bicubic enlargement, in [0, 1].
+        seconds: per image.
     """
 
     steps: int
@@ -54,13 +54,13 @@ class Comparison:
     """A stage against bicubic enlargement, whose mean PSNR is `bicubic`, in dB."""
 
     resolution: int
-    pictures: int
+    images: int
     bicubic: float
     results: tuple[StepsResult, ...]
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each pair of pictures, (B,) in dB; inf for equal ones.
+    """Peak signal-to-noise ratio of each pair of images, (B,) in dB; inf for equal ones.
 
     Args:
         x: (B, C, H, W) in [-1, 1].
@@ -72,13 +72,13 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
     return 10 * torch.log10(4 / error)  # the range [-1, 1] has a peak of 2
 
 
-def edge_contrast(pictures: Tensor) -> float:
+def edge_contrast(images: Tensor) -> float:
     """How sharp the sharpest edges are: mean of the steepest 1 % of brightness steps, in [0, 2].
 
     Args:
-        pictures: (B, 3, H, W) in [-1, 1]; a step is between neighbours in a row or column.
+        images: (B, 3, H, W) in [-1, 1]; a step is between neighbours in a row or column.
     """
-    grey = pictures.float().mean(1)
+    grey = images.float().mean(1)
     across, down = grey.diff(dim=2).abs().flatten(1), grey.diff(dim=1).abs().flatten(1)
     steps = torch.cat((across, down), dim=1)
     count = max(1, round(steps.shape[1] * _EDGE_SHARE))
@@ -88,29 +88,29 @@ def edge_contrast(pictures: Tensor) -> float:
 def compare_with_bicubic(
     cascade: Cascade,
     resolution: int,
-    pictures: Iterable[RealPicture],
+    images: Iterable[RealImage],
     *,
     steps: Sequence[int],
     seed: int = 1,
 ) -> Comparison:
-    """Enlarge shrunken real pictures with a stage, told that they are clean (aug_level 0).
+    """Enlarge shrunken real images with a stage, told that they are clean (aug_level 0).
 
     Args:
         cascade: with a super-resolution stage of that `resolution`.
         resolution: of the stage.
-        pictures: held out, each (3, resolution, resolution).
+        images: held out, each (3, resolution, resolution).
         steps: numbers of steps to try; everything else is as the stage samples by default.
-        seed: the same for all pictures.
+        seed: the same for all images.
 
     Raises:
-        UsageError: there is no such stage, or there are no pictures.
+        UsageError: there is no such stage, or there are no images.
     """
     stage = _stage(cascade, resolution)
     seconds = dict.fromkeys(steps, 0.0)
     reached: dict[int, list[Tensor]] = {count: [] for count in steps}
     bicubic: list[Tensor] = []
-    for batch in _chunks(pictures, max(1, _PIXELS_AT_ONCE // resolution**2)):
-        x = torch.stack([item.picture for item in batch])
+    for batch in _chunks(images, max(1, _PIXELS_AT_ONCE // resolution**2)):
+        x = torch.stack([item.image for item in batch])
         captions = [item.caption for item in batch]
         lowres = area_resize(x, stage.config.lowres_resolution or 1).clamp(-1, 1)
         bicubic.append(psnr(upsample_lowres(lowres, resolution), x))
@@ -127,7 +127,7 @@ def compare_with_bicubic(
             seconds[count] += time.perf_counter() - began
             reached[count].append(psnr(drawn.images[-1], x))
     if not bicubic:
-        raise UsageError(f"got no pictures of {resolution} pixels; expected some held-out ones")
+        raise UsageError(f"got no images of {resolution} pixels; expected some held-out ones")
     baseline = torch.cat(bicubic)
     results = []
     for count in steps:
@@ -146,10 +146,10 @@ def _stage(cascade: Cascade, resolution: int) -> Stage:
     raise UsageError(f"got resolution={resolution}; {cascade.name!r} has no stage that draws it")
 
 
-def _chunks(pictures: Iterable[RealPicture], size: int) -> Iterator[list[RealPicture]]:
-    chunk: list[RealPicture] = []
-    for picture in pictures:
-        chunk.append(picture)
+def _chunks(images: Iterable[RealImage], size: int) -> Iterator[list[RealImage]]:
+    chunk: list[RealImage] = []
+    for image in images:
+        chunk.append(image)
         if len(chunk) == size:
             yield chunk
             chunk = []

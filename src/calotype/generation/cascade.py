@@ -128,14 +128,14 @@ def _compare_weights(job: Job, like: Mapping[str, Any], *, embedded: bool) -> No
         )
         return
     raise UsageError(
-        f"the picture was drawn by {name!r} with the weights {noted:.12}, but this model has "
+        f"the image was drawn by {name!r} with the weights {noted:.12}, but this model has "
         f"{weights:.12} now; give --model what drew it: another cascade, or of a run that went on "
         "an earlier checkpoint's cascade folder"
     )
 
 
 def _runtime(request: Request) -> tuple[Runtime, dict[int, str]]:
-    """How to compute; a picture drawn again is computed as it was, if possible."""
+    """How to compute; an image drawn again is computed as it was, if possible."""
     like: Mapping[str, Any] = (
         {"runtime": {}, "stages": []} if request.like is None else request.like
     )
@@ -194,7 +194,7 @@ class CascadeGenerator:
         possible = [config.resolution for config in configs[first:]]
         if self.job.stop_at not in possible:
             raise UsageError(
-                f"got --size {self.job.stop_at} for a picture of {width}x{height}; expected one of "
+                f"got --size {self.job.stop_at} for an image of {width}x{height}; expected one of "
                 f"{possible}"
             )
         options = self.job.options([caption])

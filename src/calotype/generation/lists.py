@@ -1,9 +1,9 @@
-"""Pictures of a long list of captions: by this process, several, or the actors of a Ray cluster.
+"""Images of a long list of captions: by this process, several, or the actors of a Ray cluster.
 
-The list is cut into shards of a fixed number of pictures, and a shard is drawn as one batch by
-whoever has it: its pictures do not depend on who that is. Each is written under another name and
-then renamed. A picture that is there with the recipe it would get is not written again, and a
-shard of such pictures is not drawn; of a shard that was broken off all are drawn again, so that
+The list is cut into shards of a fixed number of images, and a shard is drawn as one batch by
+whoever has it: its images do not depend on who that is. Each is written under another name and
+then renamed. An image that is there with the recipe it would get is not written again, and a
+shard of such images is not drawn; of a shard that was broken off all are drawn again, so that
 the rest comes out of the batch that it would have come out of. Any other file that has the name of
 one is refused, before anything is drawn.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _STALE_SECONDS = 3600.0
 OWN = ("caption", "negative_caption", "seed")
-"""Of a recipe, what each picture has of its own."""
+"""Of a recipe, what each image has of its own."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class ListJob:
     Args:
         settings: all but captions and seeds.
         prompts: the captions.
-        repeats: pictures of each, with seeds `seed`, `seed` + 1, ...
-        seed: of the first picture.
-        output: name that the pictures' names are made of, absolute.
-        replace: whether `output` may be replaced: it was given, and for one picture.
-        write_captions: write a text file beside each picture.
+        repeats: images of each, with seeds `seed`, `seed` + 1, ...
+        seed: of the first image.
+        output: name that the images' names are made of, absolute.
+        replace: whether `output` may be replaced: it was given, and for one image.
+        write_captions: write a text file beside each image.
     """
 
     settings: Job
@@ -60,19 +60,19 @@ class ListJob:
 
     @property
     def total(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return self.prompts.captions * self.repeats
 
     def place(self, number: int) -> Output:
-        """Where a picture goes."""
+        """Where an image goes."""
         name = numbered_name(self.output, number, self.total)
         return Output((name,), replace=self.replace, write_caption=self.write_captions)
 
     def check(self, recipe: dict[str, Any]) -> None:
-        """Refuse files that have the name of a picture of the list, and are not that picture.
+        """Refuse files that have the name of an image of the list, and are not that image.
 
         Args:
-            recipe: of any of its pictures.
+            recipe: of any of its images.
 
         Raises:
             UsageError: there is one.
@@ -83,7 +83,7 @@ class ListJob:
             self.place(number).check({**recipe, "caption": caption, "seed": seed})
 
     def shards(self, size: int | None = None) -> PromptShards:
-        """The list in shards of `size` pictures; None = as many as are drawn together."""
+        """The list in shards of `size` images; None = as many as are drawn together."""
         return PromptShards(
             self.prompts, repeats=self.repeats, size=self.settings.group if size is None else size
         )
@@ -91,7 +91,7 @@ class ListJob:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """How many pictures of a shard were drawn and how many were there; what all have in common."""
+    """How many images of a shard were drawn and how many were there; what all have in common."""
 
     made: int
     skipped: int
@@ -108,7 +108,7 @@ class ShardGenerator:
         self._generator = CascadeGenerator(job.settings)
 
     def __call__(self, shard: PromptShard) -> ShardReport:
-        """Draw the pictures of a shard that are not there."""
+        """Draw the images of a shard that are not there."""
         job, generator = self.job, self._generator
         numbers = range(shard.first, shard.first + shard.count)
         captions = shard_captions(job.prompts, shard, repeats=job.repeats)
@@ -141,13 +141,13 @@ def generate_list(
 
     Args:
         job: the list.
-        size: pictures of a shard; None = as many as are drawn together.
+        size: images of a shard; None = as many as are drawn together.
         workers: local processes, 1 = this one; on Ray, the actors.
         ray: address of a Ray cluster; see `ray_jobs.connected`.
         show: called with every preview, if this process draws.
 
     Raises:
-        CalotypeError: a picture cannot be written, a process died, or the captions changed.
+        CalotypeError: an image cannot be written, a process died, or the captions changed.
     """
     _remove_stale_files(job.output)
     shards = job.shards(size)

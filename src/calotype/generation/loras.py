@@ -52,7 +52,7 @@ def apply_loras(
         merged: add them to the weights, or compute them beside.
 
     Returns:
-        What a picture's recipe notes of them.
+        What an image's recipe notes of them.
 
     Raises:
         UsageError: a file is missing, or of another model.
@@ -107,7 +107,7 @@ def _note(request: LoraRequest) -> dict[str, Any]:
 
 
 def check_like(recipe: Mapping[str, Any] | None, texts: Sequence[str] | None) -> None:
-    """Refuse to draw a picture again without the LoRAs it was drawn with.
+    """Refuse to draw an image again without the LoRAs it was drawn with.
 
     Raises:
         UsageError: it was drawn with some, and none is given.
@@ -118,4 +118,4 @@ def check_like(recipe: Mapping[str, Any] | None, texts: Sequence[str] | None) ->
     wanted = [
         f"--lora {one.get('file')}:{one.get('weight')}" for one in noted if isinstance(one, dict)
     ]
-    raise UsageError(f"the picture was drawn with LoRAs; add {' '.join(wanted)}"[:500])
+    raise UsageError(f"the image was drawn with LoRAs; add {' '.join(wanted)}"[:500])

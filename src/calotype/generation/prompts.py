@@ -64,12 +64,12 @@ class PromptFile:
 
 @dataclass(frozen=True)
 class PromptShard:
-    """Pictures `first` to `first + count` of a list.
+    """Images `first` to `first + count` of a list.
 
     Args:
-        first: number of its first picture.
-        count: of pictures.
-        offset: in bytes, of the line with the first picture's caption.
+        first: number of its first image.
+        count: of images.
+        offset: in bytes, of the line with the first image's caption.
     """
 
     first: int
@@ -78,10 +78,10 @@ class PromptShard:
 
 
 class PromptShards(Sequence[PromptShard]):
-    """A list of pictures in shards of a fixed number; 8 bytes each, whatever the captions."""
+    """A list of images in shards of a fixed number; 8 bytes each, whatever the captions."""
 
     def __init__(self, prompts: PromptFile, *, repeats: int, size: int) -> None:
-        """Find where each shard begins; each caption has `repeats` pictures."""
+        """Find where each shard begins; each caption has `repeats` images."""
         self._total = prompts.captions * repeats
         self._size = size
         self._offsets = array("q")
@@ -109,10 +109,10 @@ class PromptShards(Sequence[PromptShard]):
 
 
 def shard_captions(prompts: PromptFile, shard: PromptShard, *, repeats: int) -> list[str]:
-    """The caption of each picture of a shard."""
+    """The caption of each image of a shard."""
     skip = shard.first % repeats
-    pictures = (text for text in prompts.read(shard.offset) for _ in range(repeats))
-    return list(islice(pictures, skip, skip + shard.count))
+    images = (text for text in prompts.read(shard.offset) for _ in range(repeats))
+    return list(islice(images, skip, skip + shard.count))
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def requested_size(
         side = math.sqrt(max(1, min(size[0] * size[1], 2**62)))
         stop_at = min(resolutions, key=lambda r: abs(math.log(r / side)))
     if stop_at not in resolutions:
-        what = "a picture of the stage" if request.size is None else "--size"
+        what = "an image of the stage" if request.size is None else "--size"
         raise UsageError(
             f"got {what} {stop_at}; expected one of {list(resolutions)}, or WIDTHxHEIGHT"
         )

@@ -37,7 +37,7 @@ class PipelineOutput:
     """What a call returns.
 
     Args:
-        images: a list of PIL pictures; an array (B, H, W, 3) in [0, 1]; or a tensor (B, 3, H, W)
+        images: a list of PIL images; an array (B, H, W, 3) in [0, 1]; or a tensor (B, 3, H, W)
             in [0, 1].
     """
 
@@ -49,7 +49,7 @@ class PipelineOutput:
 
 
 class CalotypePipeline:
-    """Text to pictures through all stages of a cascade, called as a diffusers pipeline is.
+    """Text to images through all stages of a cascade, called as a diffusers pipeline is.
 
     Args:
         cascade: what draws.
@@ -139,16 +139,16 @@ class CalotypePipeline:
             num_inference_steps: steps of the base stage, or one number a stage; None = as trained.
             guidance_scale: guidance weight of the base stage, or one a stage; 1 = off, as in
                 diffusers. None = the cascade's own.
-            num_images_per_prompt: pictures a prompt, next to each other in the result.
-            height: of the last stage's pictures, in pixels; with `width` or not at all.
+            num_images_per_prompt: images a prompt, next to each other in the result.
+            height: of the last stage's images, in pixels; with `width` or not at all.
             width: see `height`.
-            generator: seeds are drawn from it, one a picture; or one generator a picture. None
+            generator: seeds are drawn from it, one an image; or one generator an image. None
                 takes torch's global generator. The numbers differ from diffusers'.
             output_type: see `PipelineOutput`.
             return_dict: False returns a tuple instead of a `PipelineOutput`.
             callback_on_step_end: called after each step of each stage, for each part of a batch
                 drawn at once; it returns the tensors it was given; an exception cancels.
-            callback_on_step_end_tensor_inputs: which it gets: "latents" (noisy pictures),
+            callback_on_step_end_tensor_inputs: which it gets: "latents" (noisy images),
                 "images" (what they look like so far).
 
         Raises:
@@ -227,7 +227,7 @@ class _Watch:
                 if tensor is not given.get(name):
                     raise UsageError(
                         f"the callback returned another tensor as {name!r}; expected its own: "
-                        "change pictures with a calotype.cascade.StageEdit instead"
+                        "change images with a calotype.cascade.StageEdit instead"
                     )
         schedule = self._pipeline.cascade.stages[preview.stage].schedule
         self._timestep = (schedule.time(state.logsnr) * 999).float()
@@ -238,7 +238,7 @@ def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count:
         generators = list(generator)
         if len(generators) != count:
             raise UsageError(
-                f"got {len(generators)} generators for {count} pictures; expected one each"
+                f"got {len(generators)} generators for {count} images; expected one each"
             )
         return [_seeds(one, 1)[0] for one in generators]
     device = "cpu" if generator is None else generator.device

@@ -67,8 +67,8 @@ def why_not(config: StageConfig) -> str | None:
     if isinstance(network, UNetConfig | EfficientUNetConfig):
         return _why_not_own(network)
     checks: Sequence[tuple[bool, str]] = (
-        (config.residual, "it diffuses the difference to the enlarged picture"),
-        (config.data_std != 1, f"its pictures are scaled by data_std={config.data_std}"),
+        (config.residual, "it diffuses the difference to the enlarged image"),
+        (config.data_std != 1, f"its images are scaled by data_std={config.data_std}"),
         (network.extra_channels > 0, "its network has further input channels for in-painting"),
         (network.last_step, "a second network makes its last step"),
         (
@@ -88,11 +88,11 @@ def _why_not_lowres(config: StageConfig) -> str | None:
     if config.lowres_resolution is None:
         return None
     if not config.network.aug_level:
-        return "its network is not told the noise of the low-resolution picture"
+        return "its network is not told the noise of the low-resolution image"
     if config.resolution != ENLARGEMENT * config.lowres_resolution:
         return f"it does not enlarge {ENLARGEMENT} times"
     if config.lowres.filter != "bilinear_corners" or config.lowres.schedule is None:
-        return "its low-resolution picture is not enlarged and noised as IF pipelines do"
+        return "its low-resolution image is not enlarged and noised as IF pipelines do"
     return None
 
 

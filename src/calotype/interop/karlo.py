@@ -1,6 +1,6 @@
 """Karlo, the open DALL-E 2: folders of diffusers' UnCLIPPipeline as cascades of this library.
 
-A prior draws CLIP's embedding of the picture, a decoder 64 pixels of it, and two networks enlarge
+A prior draws CLIP's embedding of the image, a decoder 64 pixels of it, and two networks enlarge
 to 256: the second of them makes the last step.
 """
 

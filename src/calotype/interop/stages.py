@@ -102,7 +102,7 @@ def text_projection_config(folder: Path, text: UnclipText) -> tuple[int, UnclipT
 
 
 def side(data: Mapping[str, Any], where: str) -> int:
-    """`sample_size`: the side of the pictures a U-Net was made for."""
+    """`sample_size`: the side of the images a U-Net was made for."""
     size = data.get("sample_size")
     if isinstance(size, list | tuple) and len(set(size)) == 1:
         size = size[0]

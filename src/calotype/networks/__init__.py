@@ -1,4 +1,4 @@
-"""Networks: a noisy picture, its noise level and a `Conditioning` go in, a prediction comes out.
+"""Networks: a noisy image, its noise level and a `Conditioning` go in, a prediction comes out.
 
 They know nothing of schedules, samplers, files or captions as strings. May import `config` and
 `conditioning` only. What does not depend on the noise level (text keys and values, pooled text,
@@ -42,7 +42,7 @@ class DenoisingNetwork(Protocol):
     """What a stage needs of a network."""
 
     def __call__(self, z: Tensor, logsnr: Tensor, cond: Conditioning) -> Tensor:
-        """Predict from noisy pictures z, (B, 3, H, W), at logsnr, (B,) (ADM: at timesteps)."""
+        """Predict from noisy images z, (B, 3, H, W), at logsnr, (B,) (ADM: at timesteps)."""
         ...
 
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:

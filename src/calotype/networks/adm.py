@@ -23,12 +23,12 @@ from calotype.networks.blocks import Block, zero_init
 from calotype.networks.text import TextKeysValues
 from calotype.networks.u_shape import build_down, build_up, walk
 
-# Timesteps of the low-resolution picture's noise: aug_level 1 is told as this.
+# Timesteps of the low-resolution image's noise: aug_level 1 is told as this.
 AUG_TIMESTEPS = 1000
 
 
 class AdmUNet(nn.Module):
-    """Predicts from noisy pictures at timesteps of the schedule they were trained with.
+    """Predicts from noisy images at timesteps of the schedule they were trained with.
 
     Down: blocks of a level, then a block that halves; a middle of block, attention, block; up: one
     block more a level, each with the skip of its mirror image, then a block that doubles.
@@ -157,7 +157,7 @@ class AdmUNet(nn.Module):
         embedding: Tensor = self.time(timesteps)
         if self.aug_level is not None:
             if aug_level is None:
-                raise ValueError("got no aug_level; expected one number in [0, 1] a picture")
+                raise ValueError("got no aug_level; expected one number in [0, 1] an image")
             embedding = embedding + self.aug_level((aug_level * AUG_TIMESTEPS).round())
         if pooled is not None:
             embedding = embedding + pooled
@@ -165,20 +165,20 @@ class AdmUNet(nn.Module):
         return activated
 
     def _inputs(self, z: Tensor, cond: Conditioning) -> Tensor:
-        """Noisy pictures, what is known of them, the low-resolution pictures: in this order."""
+        """Noisy images, what is known of them, the low-resolution images: in this order."""
         parts = [z]
         if self.config.extra_channels > 0:
             nothing = z.new_zeros(len(z), self.config.extra_channels, *z.shape[2:])
             parts.append(nothing if cond.extra is None else cond.extra.to(z))
         if self.config.lowres:
             if cond.lowres is None:
-                raise ValueError("got no low-resolution picture; expected one for this network")
+                raise ValueError("got no low-resolution image; expected one for this network")
             parts.append(cond.lowres.to(z))
         return torch.cat(parts, dim=1)
 
 
 class AdmPair(nn.Module):
-    """Two networks of one kind: the second answers at timestep 0, where pictures are finished."""
+    """Two networks of one kind: the second answers at timestep 0, where images are finished."""
 
     def __init__(self, config: AdmConfig) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
 
 
 class TimestepMLP(nn.Module):
-    """Embeds timesteps: of the picture, or of its low-resolution picture's noise."""
+    """Embeds timesteps: of the image, or of its low-resolution image's noise."""
 
     def __init__(self, width: int, embed_dim: int, act: Literal["silu", "gelu"]) -> None:
         super().__init__()

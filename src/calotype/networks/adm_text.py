@@ -1,4 +1,4 @@
-"""What ADM networks make of captions, once per picture: pooled text, states, mask."""
+"""What ADM networks make of captions, once per image: pooled text, states, mask."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def sinusoidal_embedding(values: Tensor, dim: int) -> Tensor:
 
 
 class ScalarEmbedding(nn.Module):
-    """Embeds the noise level, or the noise of the low-resolution picture.
+    """Embeds the noise level, or the noise of the low-resolution image.
 
     Values of [low, high] are spread over [0, 1000], where the sinusoids resolve them well.
     """
@@ -137,7 +137,7 @@ class ResidualBlock(nn.Module):
 class Attention(nn.Module):
     """Attention of pixels to pixels and text, or to text alone.
 
-    Text keys and values, made once per picture by `TextProjection`, are joined to those of the
+    Text keys and values, made once per image by `TextProjection`, are joined to those of the
     pixels (`self_attention`) or stand alone.
 
     Reference: Saharia et al. 2022, appendix D.3.1, arXiv:2205.11487.

@@ -17,7 +17,7 @@ from calotype.networks.text import TextFeatures
 
 
 class EfficientUNet(nn.Module):
-    """Predicts from noisy pictures and an enlarged low-resolution picture.
+    """Predicts from noisy images and an enlarged low-resolution image.
 
     A level down: strided convolution, residual blocks, attention at its end. A level up: the
     same blocks, each with the skip of its mirror image scaled by 1/sqrt(2), then nearest
@@ -72,7 +72,7 @@ class EfficientUNet(nn.Module):
         return self.condition.bind(cond, self._predict)
 
     def _predict(self, pixels: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
-        """From noisy pictures and what is joined to them, (B, 3 or 6, H, W)."""
+        """From noisy images and what is joined to them, (B, 3 or 6, H, W)."""
         x = stem = self.stem(F.pixel_unshuffle(pixels, self.config.fold))
         skips = []
         for shrink, blocks in zip(self.shrink, self.down, strict=True):

@@ -62,13 +62,13 @@ class ConditionEmbedding(nn.Module):
 
         Args:
             cond: all that conditions the network.
-            predict: `(pictures (B, 3 or 6, H, W), embedding (B, E), text) -> prediction`; behind
-                the noisy pictures' channels it gets those of the low-resolution pictures.
+            predict: `(images (B, 3 or 6, H, W), embedding (B, E), text) -> prediction`; behind
+                the noisy images' channels it gets those of the low-resolution images.
         """
         if (self.aug_level is None) != (cond.lowres is None):
             got, expected = ("no", "one") if cond.lowres is None else ("a", "none")
             raise ValueError(
-                f"got {got} low-resolution picture; expected {expected} for this network"
+                f"got {got} low-resolution image; expected {expected} for this network"
             )
         text = self.encode(cond.text)
 
@@ -96,7 +96,7 @@ class ConditionEmbedding(nn.Module):
         embedding: Tensor = self.level(logsnr)
         if self.aug_level is not None:
             if aug_level is None:
-                raise ValueError("got no aug_level; expected one number in [0, 1] a picture")
+                raise ValueError("got no aug_level; expected one number in [0, 1] an image")
             embedding = embedding + self.aug_level(aug_level)
         return embedding if text.pooled is None else embedding + text.pooled
 

@@ -1,6 +1,6 @@
-"""CLIP of noisy pictures: two transformers that embed captions and noisy pictures in one space.
+"""CLIP of noisy images: two transformers that embed captions and noisy images in one space.
 
-The picture's side is told the noise level, so that its gradient can guide a sampler at every step.
+The image's side is told the noise level, so that its gradient can guide a sampler at every step.
 Reference: Nichol et al. 2021, section 2.3, arXiv:2112.10741; CLIP: Radford et al. 2021,
 arXiv:2103.00020.
 """
@@ -16,7 +16,7 @@ from torch.nn import functional
 from calotype.config.ranges import in_range, require
 from calotype.networks.text import split_heads
 
-# Mean and spread of red, green and blue in CLIP's training pictures, of values 0 to 255.
+# Mean and spread of red, green and blue in CLIP's training images, of values 0 to 255.
 _COLOUR_MEAN = (122.77, 116.75, 104.09)
 _COLOUR_STD = (68.50, 66.63, 70.32)
 
@@ -42,10 +42,10 @@ class NoisedCLIPConfig:
 
     Args:
         text: the captions' transformer.
-        image: the pictures' transformer.
+        image: the images' transformer.
         vocabulary: number of token ids.
         context: tokens of a caption, marks and padding included.
-        resolution: side of the pictures.
+        resolution: side of the images.
         patch: side of the squares that become tokens.
         timesteps: noise levels it was trained with.
         embed_dim: width of the common space.
@@ -87,7 +87,7 @@ class NoisedCLIP(nn.Module):
         return _unit(self.text(tokens, lengths))
 
     def embed_image(self, z: Tensor, timestep: Tensor) -> Tensor:
-        """Noisy pictures (B, 3, R, R) and their steps, (B,) integers -> (B, E)."""
+        """Noisy images (B, 3, R, R) and their steps, (B,) integers -> (B, E)."""
         return _unit(self.image(z, timestep))
 
 

@@ -1,4 +1,4 @@
-"""The prior's transformer: from a caption's CLIP states to the embedding of a picture of it."""
+"""The prior's transformer: from a caption's CLIP states to the embedding of an image of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How text enters a network: pooled into the noise-level embedding, as keys and values.
 
-None of it depends on the noise level, so `TextConditioner` computes it once per picture. Padding
+None of it depends on the noise level, so `TextConditioner` computes it once per image. Padding
 never changes the result; a caption without tokens (the null caption) sees a learned null token.
 """
 
@@ -138,7 +138,7 @@ class AttentionShape:
 
 
 class TextConditioner(nn.Module):
-    """Turns captions' token states into `TextFeatures`, once per picture."""
+    """Turns captions' token states into `TextFeatures`, once per image."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from calotype.networks.u_shape import build_down, build_up, walk
 
 
 class UNet(nn.Module):
-    """Predicts from noisy pictures at a coarse resolution (the base stage).
+    """Predicts from noisy images at a coarse resolution (the base stage).
 
     Down: `blocks` residual blocks a level, halving between levels; a middle of block, attention,
     block; up: one block more a level, each with a skip from its mirror image.

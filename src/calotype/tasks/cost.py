@@ -1,4 +1,4 @@
-"""What a trained picture costs in floating-point operations, and how fast the machine could be.
+"""What a trained image costs in floating-point operations, and how fast the machine could be.
 
 Operations are counted, not timed: those of matrix products and convolutions, forward and backward,
 of the weights that are trained. The peak is measured, once on each machine, with the best of a
@@ -34,7 +34,7 @@ _LARGE_MATRIX_SIDE = 4096  # a GPU needs this much to be busy
 
 @dataclass(frozen=True)
 class StageCost:
-    """Operations of a picture against those that the machine can do.
+    """Operations of an image against those that the machine can do.
 
     Args:
         flops_per_image: forward and backward (multiply and add are two).
@@ -54,7 +54,7 @@ class StageCost:
 
 
 def stage_cost(config: TrainConfig, stage: Stage, *, processes: int = 1) -> StageCost:
-    """Count what a picture costs, and look up or measure what the machine can do.
+    """Count what an image costs, and look up or measure what the machine can do.
 
     Args:
         config: of the stage.
@@ -66,7 +66,7 @@ def stage_cost(config: TrainConfig, stage: Stage, *, processes: int = 1) -> Stag
 
 
 def training_flops(config: TrainConfig) -> int:
-    """Operations of one picture, forward and backward, without computing anything."""
+    """Operations of one image, forward and backward, without computing anything."""
     return _count(config.stage, config.lora, size=trained_size(config))
 
 
@@ -96,7 +96,7 @@ class NetworkInputs:
     Args:
         z: (B, 3, H, W).
         logsnr: (B,).
-        cond: text and low-resolution pictures, where the network has them.
+        cond: text and low-resolution images, where the network has them.
     """
 
     z: Tensor
@@ -105,17 +105,17 @@ class NetworkInputs:
 
 
 def network_inputs(config: StageConfig, size: int, *, batch_size: int) -> NetworkInputs:
-    """Pictures, levels and captions of the right shapes; call under the wanted device."""
+    """Images, levels and captions of the right shapes; call under the wanted device."""
     text = None
     text_dim = config.network.text_dim
     if text_dim > 0:
         mask = torch.ones(batch_size, CAPTION_TOKENS, dtype=torch.bool)
         text = TextEmbedding(torch.ones(batch_size, CAPTION_TOKENS, text_dim), mask)
-    picture = torch.zeros(batch_size, 3, size, size)
+    image = torch.zeros(batch_size, 3, size, size)
     lowres = aug_level = None
     if config.lowres_resolution is not None:
-        lowres, aug_level = picture, torch.zeros(batch_size)
-    return NetworkInputs(picture, torch.zeros(batch_size), Conditioning(text, lowres, aug_level))
+        lowres, aug_level = image, torch.zeros(batch_size)
+    return NetworkInputs(image, torch.zeros(batch_size), Conditioning(text, lowres, aug_level))
 
 
 def run_network(network: nn.Module, inputs: NetworkInputs) -> Tensor:

@@ -20,11 +20,11 @@ class StepDraws:
 
     Args:
         logsnr: noise levels, (B,) float64.
-        eps: noise of the pictures, (B, 3, H, W).
+        eps: noise of the images, (B, 3, H, W).
         keep: False where the caption is dropped, (B,) bool.
-        aug_level: noise level of the low-resolution pictures, (B,) in [0, 1]; None for a base.
+        aug_level: noise level of the low-resolution images, (B,) in [0, 1]; None for a base.
         aug_noise: their noise, (B, 3, H, W); None for a base.
-        estimate_sigma: sigma/alpha that the low-resolution pictures are noised to before they are
+        estimate_sigma: sigma/alpha that the low-resolution images are noised to before they are
             estimated, (B,); 0 where they stay as they are; None where all do.
         estimate_noise: their noise, (B, 3, h, w).
         folded: True where the draft is that of the fold which never saw the caption, (B,) bool;
@@ -41,7 +41,7 @@ class StepDraws:
     estimate_noise: Tensor | None = None
 
     def part(self, rows: slice | Tensor) -> StepDraws:
-        """The draws of some pictures of the step, by a slice or by their numbers."""
+        """The draws of some images of the step, by a slice or by their numbers."""
         drawn: dict[str, Tensor | None] = vars(self)
         kept = {name: None if numbers is None else numbers[rows] for name, numbers in drawn.items()}
         return StepDraws(**kept)  # type: ignore[arg-type]
@@ -76,13 +76,13 @@ def draw_step(
     shape: torch.Size,
     estimated: torch.Size | None = None,
 ) -> StepDraws:
-    """Draw what the step at `position` needs for pictures of `shape` (B, 3, H, W).
+    """Draw what the step at `position` needs for images of `shape` (B, 3, H, W).
 
     Args:
         config: of the stage.
         schedule: of the stage.
         position: of the step.
-        shape: of the pictures, (B, 3, H, W).
+        shape: of the images, (B, 3, H, W).
         estimated: of the images that the stage before estimates a fraction of, (B, 3, h, w).
     """
     noise = GlobalNoise(torch.Generator().manual_seed(mixed_seed(config.seed, position, "step")))

@@ -41,11 +41,11 @@ class DryRunRow:
     """Costs of one stage.
 
     Args:
-        resolution: side of its pictures.
+        resolution: side of its images.
         trained_size: side of what it is trained on, when that is crops.
         parameters: of the network.
-        forward_flops: of one picture through the network (multiply and add are two).
-        training_flops: of one picture, forward and backward.
+        forward_flops: of one image through the network (multiply and add are two).
+        training_flops: of one image, forward and backward.
         activation_bytes_per_image: kept for the backward pass, float32.
         state_bytes: weights and their average; gradients and optimizer of what is trained.
         draft_images: that draft and folds see before the run; 0 without a draft.
@@ -182,7 +182,7 @@ class _SavedBytes:
 
 
 def _measured_rate(config: TrainConfig, size: int, runtime: Runtime) -> float:
-    """Pictures a second of the real network, forward and backward, in about two seconds."""
+    """Images a second of the real network, forward and backward, in about two seconds."""
     network = build_network(config.stage.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.to(runtime.device)
     freeze_draft(network)

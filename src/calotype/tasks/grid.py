@@ -17,12 +17,12 @@ from calotype.storage.files import write_file
 from calotype.tasks.captions import TextLookup
 from calotype.tasks.probe import Probe
 
-_GAP = 2  # pixels between pictures
+_GAP = 2  # pixels between images
 
 
 def draw_prompts(stage: Stage, captions: tuple[str, ...], text: TextLookup | None) -> Tensor:
-    """One picture a caption from a base stage, seeds 0, 1, ...; (B, 3, H, W) in [-1, 1]."""
-    # A network without text ignores the null captions; they only say how many pictures.
+    """One image a caption from a base stage, seeds 0, 1, ...; (B, 3, H, W) in [-1, 1]."""
+    # A network without text ignores the null captions; they only say how many images.
     null = TextEmbedding.null(len(captions), 1)
     embedded = null if text is None else text(captions)
     side = stage.config.resolution
@@ -46,16 +46,16 @@ def draw_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor
     return torch.stack((enlarged, drawn, probe.x), dim=1).flatten(0, 1)
 
 
-def save_sheet(pictures: Tensor, path: Path, *, columns: int) -> None:
-    """Write pictures, (B, 3, H, W) in [-1, 1], as one PNG with `columns` a row."""
-    count, _, height, width = pictures.shape
+def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
+    """Write images, (B, 3, H, W) in [-1, 1], as one PNG with `columns` a row."""
+    count, _, height, width = images.shape
     rows = math.ceil(count / columns)
-    pixels = ((pictures.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     size = (columns * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP)
     sheet = Image.new("RGB", size, (255, 255, 255))
-    for number, picture in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
+    for number, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         row, column = divmod(number, columns)
-        sheet.paste(Image.fromarray(picture), (column * (width + _GAP), row * (height + _GAP)))
+        sheet.paste(Image.fromarray(image), (column * (width + _GAP), row * (height + _GAP)))
     stream = io.BytesIO()
     sheet.save(stream, "PNG")
     write_file(path, stream.getvalue())

@@ -1,6 +1,6 @@
 """Training loss by noise level: one number hides that easy and hard levels move differently.
 
-Levels are told by sigma/alpha, the amount of noise over that of the picture, with the same marks
+Levels are told by sigma/alpha, the amount of noise over that of the image, with the same marks
 as in validation.
 """
 
@@ -13,14 +13,14 @@ from calotype.diffusion.noise_marks import BINS, BOUNDS
 
 
 def loss_by_level(losses: Tensor, logsnr: Tensor) -> dict[str, dict[str, float]]:
-    """The mean loss in each bin that any picture of the step fell into, for the log.
+    """The mean loss in each bin that any image of the step fell into, for the log.
 
     Args:
-        losses: of each picture, (B,).
-        logsnr: log(alpha^2 / sigma^2) of each picture, (B,).
+        losses: of each image, (B,).
+        logsnr: log(alpha^2 / sigma^2) of each image, (B,).
 
     Returns:
-        `loss_by_level` (bin -> mean loss) and `images_by_level` (bin -> pictures): the sum of
+        `loss_by_level` (bin -> mean loss) and `images_by_level` (bin -> images): the sum of
         their products over the batch size is the loss of the step.
     """
     ratios = torch.exp(-0.5 * logsnr.double().cpu())

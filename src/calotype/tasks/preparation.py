@@ -96,7 +96,7 @@ def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:
 def _preserved(config: TrainConfig) -> ExampleSource | None:
     if config.preservation is None:
         return None
-    data = replace(config.data, styles=None)  # they choose among the new pictures
+    data = replace(config.data, styles=None)  # they choose among the new images
     folder = Path(config.preservation.data)
     return open_source(folder, resolution=config.stage.resolution, data=data)
 

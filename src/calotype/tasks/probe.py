@@ -1,4 +1,4 @@
-"""A fixed handful of examples that a run is judged by: the same pictures, captions and noise."""
+"""A fixed handful of examples that a run is judged by: the same images, captions and noise."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Probe:
 def read_probe(source: ExampleSource, config: TrainConfig, *, limit: int) -> Probe | None:
     """The first `limit` examples in an order that no run's seed changes; None if none can be used.
 
-    Pictures are cut as in training, so that a stage trained on crops is judged on crops.
+    Images are cut as in training, so that a stage trained on crops is judged on crops.
     """
     if len(source) == 0:
         return None
@@ -56,7 +56,7 @@ def read_probe(source: ExampleSource, config: TrainConfig, *, limit: int) -> Pro
     limit = min(limit, len(source))
     try:
         parts = list(sequential_batches(source, plan, limit=limit))
-    except NothingUsable:  # a small set's only picture to validate on may be broken
+    except NothingUsable:  # a small set's only image to validate on may be broken
         return None
     lowres = [part.lowres for part in parts if part.lowres is not None]
     captions = tuple(caption for part in parts for caption in part.captions)

@@ -3,7 +3,7 @@
     RUN/64/, RUN/256/   an ordinary run a stage, named by its resolution: lock, log, checkpoints
     RUN/cascade/        all stages joined, once every one of them is finished
 
-A stage is trained on real low-resolution pictures, or on estimates by a model that exists already
+A stage is trained on real low-resolution images, or on estimates by a model that exists already
 (`lowres_estimates`), and never needs the one beside it, so these processes have nothing to tell
 each other.
 """
@@ -35,7 +35,7 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
 
     Args:
         recipe: all stages.
-        data: shards or a folder of pictures.
+        data: shards or a folder of images.
         out: folder of the runs.
         options: as for `run_recipe`.
 

@@ -1,7 +1,7 @@
-"""Validation: error of the estimated picture by noise level, on pictures seen and not seen.
+"""Validation: error of the estimated image by noise level, on images seen and not seen.
 
 The mean squared error of x_hat from a nearly pure noise says what the text has taught; from little
-noise, how well pictures are drawn. That of as many trained pictures beside it shows memorising.
+noise, how well images are drawn. That of as many trained images beside it shows memorising.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def errors_by_level(
     *,
     ratios: Sequence[float] = NOISE_RATIOS,
 ) -> dict[str, float]:
-    """Mean squared error of x_hat (pictures in [-1, 1]) at each sigma/alpha, with fixed noise.
+    """Mean squared error of x_hat (images in [-1, 1]) at each sigma/alpha, with fixed noise.
 
-    Super-resolution stages get their low-resolution pictures clean (aug_level 0).
+    Super-resolution stages get their low-resolution images clean (aug_level 0).
     """
     totals = dict.fromkeys(ratios, 0.0)
     for start in range(0, len(probe), _CHUNK):

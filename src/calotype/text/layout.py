@@ -1,6 +1,6 @@
 """Where the caption store keeps what: one folder for each encoder and precision, with a card.
 
-See `store.py` for the whole picture.
+See `store.py` for the whole image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training: a recipe and a folder of pictures go in, checkpoints and a cascade come out.
+"""Training: a recipe and a folder of images go in, checkpoints and a cascade come out.
 
 In: a `Recipe` (calotype.config), data (calotype.data), frozen text encoders (calotype.text).
 Out: a run folder with exact checkpoints, logs, validation losses and grids of drawings.

@@ -1,6 +1,6 @@
 """Checkpoints that are complete or not there, and that say so themselves.
 
-    RUN/checkpoints/<pictures over all stages>/
+    RUN/checkpoints/<images over all stages>/
         weights.safetensors, ema.safetensors, optimizer.safetensors   the stage in training
         state.json      counters, recipe, versions
         cascade/        averaged weights of all stages so far, ready to draw
@@ -46,7 +46,7 @@ class CheckpointContent:
     """What goes into a checkpoint.
 
     Args:
-        images: pictures over all stages: its name.
+        images: images over all stages: its name.
         tensors: named tensors by file name; of those that are spread over processes, parts.
         state: JSON data; `decay_start` in it is true for the one that is never pruned.
         write_cascade: writes the cascade into a folder that does not exist yet.

@@ -1,4 +1,4 @@
-"""Exponential moving average of a stage's weights, with its half-life in pictures."""
+"""Exponential moving average of a stage's weights, with its half-life in images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from calotype.training.shards import own_part
 
 RAMP = 0.1
-"""The half-life is never longer than this share of the pictures seen so far (Karras et al. 2022,
+"""The half-life is never longer than this share of the images seen so far (Karras et al. 2022,
 appendix F.5, use 0.05 for far longer runs), so that the first, bad weights are forgotten."""
 
 
@@ -20,8 +20,8 @@ class EMA:
 
     Args:
         model: what is averaged; the average starts as a copy of it.
-        halflife_images: pictures after which an older weight counts half, once `RAMP` times the
-            pictures seen exceeds it.
+        halflife_images: images after which an older weight counts half, once `RAMP` times the
+            images seen exceeds it.
     """
 
     def __init__(self, model: nn.Module, *, halflife_images: int) -> None:

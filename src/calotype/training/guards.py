@@ -45,7 +45,7 @@ class Guards:
         if state.skipped_in_row >= self.nonfinite_in_row:
             raise CalotypeError(
                 f"{state.skipped_in_row} steps in a row had a loss or gradient that is not finite; "
-                "their pictures are listed in skipped.jsonl: lower the learning rate or use "
+                "their images are listed in skipped.jsonl: lower the learning rate or use "
                 "float32, and go on with --resume"
             )
 
@@ -68,7 +68,7 @@ class Guards:
         if state.rewinds >= self.max_rewinds:
             raise CalotypeError(
                 f"the loss has spiked after {state.rewinds} rewinds (now {metrics.loss:.4g}); "
-                "lower the learning rate or look at the pictures in skipped.jsonl"
+                "lower the learning rate or look at the images in skipped.jsonl"
             )
         return True
 

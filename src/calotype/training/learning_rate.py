@@ -1,4 +1,4 @@
-"""The learning rate as a function of the pictures seen: warm-up, constant, cosine decay."""
+"""The learning rate as a function of the images seen: warm-up, constant, cosine decay."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from calotype.config.optimizer import OptimizerConfig
 
 
 def decay_start(config: OptimizerConfig, total_images: int) -> float:
-    """Pictures after which the rate decays; `total_images` when it never does."""
+    """Images after which the rate decays; `total_images` when it never does."""
     return config.decay_from * total_images
 
 
 def learning_rate(config: OptimizerConfig, images_seen: int, total_images: int) -> float:
-    """The rate of the step that begins after `images_seen` pictures.
+    """The rate of the step that begins after `images_seen` images.
 
     Linear warm-up from 0 over `warmup_images`, the peak rate up to and at the start of the decay,
     then half a cosine to `final_rate` times the peak at `total_images`. The warm-up does not

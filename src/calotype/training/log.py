@@ -18,7 +18,7 @@ from calotype.storage.reading import open_regular
 
 
 class JsonLines:
-    """An append-only log; every line holds `images`, the pictures seen over all stages.
+    """An append-only log; every line holds `images`, the images seen over all stages.
 
     Args:
         path: the file; it is made when it does not exist.
@@ -43,7 +43,7 @@ class JsonLines:
             os.fsync(self._file.fileno())
 
     def cut_back(self, images: int) -> None:
-        """Drop all lines after `images` pictures, and go on behind them."""
+        """Drop all lines after `images` images, and go on behind them."""
         self.close()
         cut_back(self.path, images)
         self._file = self.path.open("a", encoding="utf-8")
@@ -67,7 +67,7 @@ class JsonLines:
 
 
 def cut_back(path: Path, images: int) -> int:
-    """Drop all lines after `images` pictures, and lines that were not finished.
+    """Drop all lines after `images` images, and lines that were not finished.
 
     Returns:
         The number of lines dropped. The file is replaced in one step.

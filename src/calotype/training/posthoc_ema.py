@@ -6,7 +6,7 @@ nearest to the wanted profile in the least-squares sense.
 
     theta_avg(t) = integral_0^t p(tau) theta(tau),   p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1)
 
-Times are pictures seen. The length is sigma_rel: the standard deviation of the profile as a share
+Times are images seen. The length is sigma_rel: the standard deviation of the profile as a share
 of the time so far, so 0.1 averages over about the last tenth of the run.
 
 Reference: Karras et al. 2024, sections 3.1 and 3.2 and appendix C, arXiv:2312.02696.
@@ -90,7 +90,7 @@ class PowerFunctionEMA:
 
     @torch.no_grad()
     def restore(self, saved: Mapping[str, Tensor], images_seen: int) -> None:
-        """Put back what `tensors` gave after `images_seen` pictures.
+        """Put back what `tensors` gave after `images_seen` images.
 
         Raises:
             CalotypeError: the tensors belong to another network.
@@ -183,7 +183,7 @@ class EmaSnapshot:
     Args:
         path: its file.
         resolution: of the stage.
-        images: pictures the stage had seen.
+        images: images the stage had seen.
         length: sigma_rel of its profile.
     """
 

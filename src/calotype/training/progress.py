@@ -24,7 +24,7 @@ _SMOOTHING_SECONDS = 20.0
 
 @dataclass
 class RateMeter:
-    """Pictures a second and the share of time spent waiting for data, smoothed over 20 seconds.
+    """Images a second and the share of time spent waiting for data, smoothed over 20 seconds.
 
     Args:
         clock: seconds; an argument for tests.
@@ -48,7 +48,7 @@ class RateMeter:
 
 
 class TrainingDisplay:
-    """A bar with loss, pictures a second and the time left.
+    """A bar with loss, images a second and the time left.
 
     Args:
         title: what is trained.

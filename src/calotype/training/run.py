@@ -39,7 +39,7 @@ class RunOptions:
 
     Args:
         resume: go on with what lies in the run folder.
-        images: length of each stage in pictures; None = the recipe's.
+        images: length of each stage in images; None = the recipe's.
         seed: None = the recipe's.
         init: weights to start from: a file, a stage's folder, a cascade or a run.
         device: as torch names it; None chooses.
@@ -329,7 +329,7 @@ class _Run:
 
     def _account(self, job: Job) -> None:
         """List in the run's folder what of the data was not used as it is."""
-        # Each process has read pictures of its own, and each stage some more.
+        # Each process has read images of its own, and each stage some more.
         met = self.group.gathered(job.source.report)
         self.report = SourceReport.merged([self.report, *met])
         found = {kind: keys for kind, keys in vars(self.report).items() if keys}

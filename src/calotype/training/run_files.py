@@ -27,7 +27,7 @@ class Lines(Protocol):
         ...
 
     def cut_back(self, images: int) -> None:
-        """Drop all lines after `images` pictures."""
+        """Drop all lines after `images` images."""
         ...
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class NoScalars:
     def add(self, numbers: Mapping[str, Any], images: int) -> None:
         """Nothing."""
 
-    def add_picture(self, name: str, path: Path, images: int) -> None:
+    def add_image(self, name: str, path: Path, images: int) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class RunFiles:
             file.sync()
 
     def cut_back(self, images: int) -> None:
-        """Drop what was logged after `images` pictures; what was skipped stays on record."""
+        """Drop what was logged after `images` images; what was skipped stays on record."""
         self.log.cut_back(images)
         self.validation.cut_back(images)
 
@@ -103,7 +103,7 @@ class RunFiles:
 def open_files(
     folder: Path, recipe: Recipe, *, images: int, say: Say, first: bool
 ) -> Iterator[RunFiles]:
-    """Open the files of a run that goes on after `images` pictures; nothing but for the `first`."""
+    """Open the files of a run that goes on after `images` images; nothing but for the `first`."""
     if first:
         scalars = open_trackers(recipe, folder, images=images, say=say)
         log, validation, skipped = (JsonLines(folder / name) for name in LOG_FILES)

@@ -30,13 +30,13 @@ Say = Callable[[str], None]
 
 
 class Scalars(Protocol):
-    """Takes named numbers, and pictures, at a count of pictures."""
+    """Takes named numbers, and images, at a count of images."""
 
     def add(self, numbers: Mapping[str, Any], images: int) -> None:
         """Write down the numbers among the values, and those in mappings among them."""
         ...
 
-    def add_picture(self, name: str, path: Path, images: int) -> None:
+    def add_image(self, name: str, path: Path, images: int) -> None:
         """Show a PNG."""
         ...
 
@@ -50,7 +50,7 @@ class TensorBoardScalars:
 
     Args:
         folder: where.
-        images: events after this count of pictures, of an earlier attempt, are hidden.
+        images: events after this count of images, of an earlier attempt, are hidden.
     """
 
     def __init__(self, folder: Path, *, images: int) -> None:
@@ -64,13 +64,13 @@ class TensorBoardScalars:
         for name, value in _flat(numbers):
             self._writer.add_scalar(name, value, images)
 
-    def add_picture(self, name: str, path: Path, images: int) -> None:
+    def add_image(self, name: str, path: Path, images: int) -> None:
         """Show a PNG."""
         import numpy as np
         from PIL import Image
 
-        with Image.open(path, formats=("PNG",)) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
+        with Image.open(path, formats=("PNG",)) as image:
+            pixels = np.asarray(image.convert("RGB"))
         self._writer.add_image(name, pixels, images, dataformats="HWC")
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class TensorBoardScalars:
 class WandbScalars:
     """A run at Weights & Biases; WANDB_MODE=offline keeps it on this machine.
 
-    The axis is the number of pictures: what a resumed run repeats falls on the same points, which
+    The axis is the number of images: what a resumed run repeats falls on the same points, which
     an exact resume gives the same values.
 
     Args:
@@ -90,7 +90,7 @@ class WandbScalars:
     """
 
     def __init__(self, run: Any, package: Any) -> None:
-        """Make the number of pictures the axis."""
+        """Make the number of images the axis."""
         self._run = run
         self._package = package
         run.define_metric("images")
@@ -100,7 +100,7 @@ class WandbScalars:
         """Write down the numbers among the values, and those in mappings among them."""
         self._run.log({**dict(_flat(numbers)), "images": images})
 
-    def add_picture(self, name: str, path: Path, images: int) -> None:
+    def add_image(self, name: str, path: Path, images: int) -> None:
         """Show a PNG."""
         self._run.log({name: self._package.Image(str(path)), "images": images})
 
@@ -126,7 +126,7 @@ class TrackioScalars:
         """Write down the numbers among the values, and those in mappings among them."""
         self._run.log(dict(_flat(numbers)), step=images)
 
-    def add_picture(self, name: str, path: Path, images: int) -> None:
+    def add_image(self, name: str, path: Path, images: int) -> None:
         """Show a PNG."""
         self._run.log({name: self._package.Image(str(path))}, step=images)
 
@@ -160,9 +160,9 @@ class Tolerant:
         """Pass on, unless it failed a moment ago."""
         self._try(lambda: self._scalars.add(numbers, images))
 
-    def add_picture(self, name: str, path: Path, images: int) -> None:
+    def add_image(self, name: str, path: Path, images: int) -> None:
         """Pass on, unless it failed a moment ago."""
-        self._try(lambda: self._scalars.add_picture(name, path, images))
+        self._try(lambda: self._scalars.add_image(name, path, images))
 
     def close(self) -> None:
         """Write everything out, however it went before."""
@@ -197,10 +197,10 @@ class AllScalars:
         for member in self.members:
             member.add(numbers, images)
 
-    def add_picture(self, name: str, path: Path, images: int) -> None:
+    def add_image(self, name: str, path: Path, images: int) -> None:
         """Pass on to all."""
         for member in self.members:
-            member.add_picture(name, path, images)
+            member.add_image(name, path, images)
 
     def close(self) -> None:
         """Close all."""

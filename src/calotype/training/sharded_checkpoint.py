@@ -1,6 +1,6 @@
 """State that is spread over processes: written by all of them, read by any number of them.
 
-    RUN/checkpoints/<pictures>/sharded/shard-00001-model-00001-of-00001.safetensors, ...
+    RUN/checkpoints/<images>/sharded/shard-00001-model-00001-of-00001.safetensors, ...
 
 `torch.distributed.checkpoint` plans who writes and reads what. Its safetensors writer is used, not
 its default one, whose index is a pickle. A tensor is called "<file>/<name>" after the file and name

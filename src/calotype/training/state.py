@@ -32,8 +32,8 @@ class TrainState:
         task: whose model is trained.
         ema: their average.
         optimizer: with its moments.
-        images_seen: pictures this stage has been trained on.
-        data_offset: pictures passed over by rewinds; the position in the data is the sum of both.
+        images_seen: images this stage has been trained on.
+        data_offset: images passed over by rewinds; the position in the data is the sum of both.
         decayed: whether any step used a decaying learning rate.
         skipped: steps skipped for numbers that were not finite.
         skipped_in_row: the same, since the last good step.
@@ -62,7 +62,7 @@ class TrainState:
 
     @property
     def position(self) -> int:
-        """Place in the endless stream of pictures."""
+        """Place in the endless stream of images."""
         return self.images_seen + self.data_offset
 
     @property

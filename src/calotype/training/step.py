@@ -93,7 +93,7 @@ def _own(drawn: Drawn, batch: Batch) -> Drawn:
 
 
 def _of_all(losses: Tensor, batch: Batch, group: Group) -> Tensor:
-    """The loss of each picture of the whole batch."""
+    """The loss of each image of the whole batch."""
     if batch.share is None:
         return losses
     rows = torch.tensor(batch.share.rows)

@@ -30,10 +30,10 @@ def check_batches(config: TrainConfig, group: Group) -> None:
     """Refuse batches that processes cannot share evenly, before anything is prepared.
 
     Raises:
-        ConfigError: the batch, or its part of preserved pictures, is no multiple of their number.
+        ConfigError: the batch, or its part of preserved images, is no multiple of their number.
     """
     kept, count = config.preserved_images, group.world_size
-    for name, size in (("batch_size", config.batch_size), ("preserved pictures", kept)):
+    for name, size in (("batch_size", config.batch_size), ("preserved images", kept)):
         if size % count:
             raise ConfigError(
                 f"got {name}={size} for {count} processes; expected a multiple of their number: "

@@ -200,7 +200,7 @@ class Trainer:
             note = f"no grid at {job.images} images: {error}"
             print(note, file=sys.stderr, flush=True)
         if path.is_file():
-            self.files.scalars.add_picture("grid", path, job.images)
+            self.files.scalars.add_image("grid", path, job.images)
 
 
 def shortened(batch: Batch, images: int) -> Batch:

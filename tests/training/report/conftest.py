@@ -31,7 +31,7 @@ def _step(images, stage, scale):
 
 @pytest.fixture
 def write_run(tmp_path):
-    """Make a run folder: three stages of `steps` steps of 8 pictures, with drawings."""
+    """Make a run folder: three stages of `steps` steps of 8 images, with drawings."""
 
     def write(steps=40, **changes):
         run = tmp_path / "run"
@@ -51,8 +51,8 @@ def write_run(tmp_path):
                     for kind in ("validation", "trained"):
                         line[kind] = {f"{r:g}": r / math.sqrt(images) for r in NOISE_RATIOS}
                     errors.write(json.dumps(line) + "\n")
-                    picture = Image.new("RGB", (64, 32), (number % 256, 80, 80))
-                    picture.save(run / "grids" / f"{images}.png")
+                    image = Image.new("RGB", (64, 32), (number % 256, 80, 80))
+                    image.save(run / "grids" / f"{images}.png")
         note = {"images": 104, "reason": "not finite", "keys": ["<b>one</b>", "two"]}
         (run / "skipped.jsonl").write_text(json.dumps(note) + "\n")
         return run

@@ -75,7 +75,7 @@ def test_all_that_was_logged_has_its_chart(page):
 def test_facts_of_the_run(page):
     words = " ".join(page.text.split())
     assert "images seen960" in words
-    assert "0 min 19 s" in words  # 960 pictures at 50 a second
+    assert "0 min 19 s" in words  # 960 images at 50 a second
     assert "time in validations0 min 24 s" in words
     assert "120 steps" in words and "torch2.x" in words and "devicecpu" in words
     assert "8 px" in words and "32 px" in words  # bounds of the stages
@@ -83,11 +83,11 @@ def test_facts_of_the_run(page):
 
 
 def test_drawings_are_embedded_by_stage(page):
-    pictures = page.all("img")
-    assert len(pictures) == 12
-    assert pictures[0]["alt"] == "Drawings after 80 images"
-    for picture in pictures:
-        kind, data = picture["src"].split(",")
+    images = page.all("img")
+    assert len(images) == 12
+    assert images[0]["alt"] == "Drawings after 80 images"
+    for image in images:
+        kind, data = image["src"].split(",")
         assert kind == "data:image/png;base64" and base64.b64decode(data)[:4] == b"\x89PNG"
     assert sum("data-film" in attrs for _, attrs in page.tags) == 3
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def embed(
     data: Annotated[
-        Path, typer.Argument(help="Folder of pictures, Parquet, tars or a saved data set.")
+        Path, typer.Argument(help="Folder of images, Parquet, tars or a saved data set.")
     ],
     encoder: Annotated[
         str, typer.Option(help="minilm, t5:NAME, clip:NAME or bytes:WIDTH, as in the recipe.")
@@ -33,7 +33,7 @@ def embed(
     ] = None,
     precision: Annotated[str, typer.Option(help="fp16, or int8 (half the size).")] = "fp16",
     variants: Annotated[
-        int, typer.Option(help="Captions of a picture, where they are made of parts.")
+        int, typer.Option(help="Captions of an image, where they are made of parts.")
     ] = 16,
     processes: Processes = None,
     ray: Ray = None,

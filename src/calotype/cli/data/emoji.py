@@ -26,7 +26,7 @@ def emoji(
     processes: Processes = None,
     ray: Ray = None,
 ) -> None:
-    """Build the emoji pictures and captions the embedded default is trained on."""
+    """Build the emoji images and captions the embedded default is trained on."""
     if size not in _SIZES:
         raise UsageError(f"got size {size!r}; expected one of {', '.join(_SIZES)}")
     if processes is not None and processes < 1:

@@ -13,12 +13,12 @@ from calotype.cli.data.ray import Processes, Ray, process_count
 
 def shard(
     source: Annotated[
-        Path, typer.Argument(help="Folder of pictures, Parquet, tars or a saved data set.")
+        Path, typer.Argument(help="Folder of images, Parquet, tars or a saved data set.")
     ],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder of the shards; made if missing.")
     ],
-    rows: Annotated[int, typer.Option(help="Pictures of a shard.")] = 2048,
+    rows: Annotated[int, typer.Option(help="Images of a shard.")] = 2048,
     processes: Processes = None,
     ray: Ray = None,
 ) -> None:
@@ -26,7 +26,7 @@ def shard(
     count = process_count(processes)
     from calotype.data.shard import shard_data
 
-    with counting("pictures") as advance:
+    with counting("images") as advance:
         results = shard_data(
             source,
             out,
@@ -38,9 +38,9 @@ def shard(
         )
     broken = {key: reason for result in results for key, reason in result.broken.items()}
     skipped = sum(result.skipped for result in results)
-    print(f"{sum(result.rows for result in results):>9,}  pictures in {out}")
+    print(f"{sum(result.rows for result in results):>9,}  images in {out}")
     print(f"{len(results):>9,}  shards, {skipped:,} of them there already")
     if broken:
-        print(f"{len(broken):>9,}  broken pictures left out:")
+        print(f"{len(broken):>9,}  broken images left out:")
         for key, reason in list(broken.items())[:20]:
             print(f"           {key}: {reason}")

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 _NAMED = 20
 
-Data = Annotated[
-    Path, typer.Argument(help="Folder of pictures, Parquet, tars or a saved data set.")
-]
+Data = Annotated[Path, typer.Argument(help="Folder of images, Parquet, tars or a saved data set.")]
 
 
 def verify(
@@ -73,7 +71,7 @@ def _verified(
 
     if out is not None:
         check_output(out)
-    with counting("pictures", quiet=quiet) as advance:
+    with counting("images", quiet=quiet) as advance:
         return verify_data(data, processes=processes, ray=ray, on_examples=advance)
 
 

@@ -57,10 +57,10 @@ _SCHEDULE = DiscreteScheduleConfig(betas="squaredcos_cap_v2", precision="float64
 
 @dataclass(frozen=True)
 class CaptionLikelihood:
-    """How well noisy pictures fit captions, as CLIP sees it: a `LogLikelihood`.
+    """How well noisy images fit captions, as CLIP sees it: a `LogLikelihood`.
 
     Args:
-        clip: of noisy pictures.
+        clip: of noisy images.
         schedule: table of its noise levels.
         captions: embeddings, (B, E).
     """
@@ -74,12 +74,12 @@ class CaptionLikelihood:
         side = self.clip.config.resolution
         if tuple(z.shape[2:]) != (side, side):
             raise UsageError(
-                f"got pictures of {z.shape[3]}x{z.shape[2]} for a CLIP of {side}x{side}; guide the "
+                f"got images of {z.shape[3]}x{z.shape[2]} for a CLIP of {side}x{side}; guide the "
                 f"stage that draws {side} pixels"
             )
         timestep = self.schedule.timestep(logsnr).round().long().to(z.device)
-        pictures = self.clip.embed_image(z.float(), timestep)
-        similarity = (self.captions.to(pictures) * pictures).sum(1)
+        images = self.clip.embed_image(z.float(), timestep)
+        similarity = (self.captions.to(images) * images).sum(1)
         return self.clip.config.logit_scale * similarity
 
     def rows(self, rows: slice) -> CaptionLikelihood:
@@ -109,7 +109,7 @@ class NoisedClipGuide:
         return self.clip.embed_text(tokens, torch.tensor([count for _, count in rows]))
 
     def guidance(self, captions: Sequence[str], scale: float = 3.0) -> GradientGuidance:
-        """The transform that pulls pictures towards their captions; for `StageEdit`."""
+        """The transform that pulls images towards their captions; for `StageEdit`."""
         likelihood = CaptionLikelihood(self.clip, self._schedule, self.embed(captions))
         return GradientGuidance(likelihood, scale)
 

@@ -39,7 +39,7 @@ def glide_stage(
         shapes: of every tensor in the published file, by name; all are checked before one is read.
         read: returns the tensor of a name, in any float type.
         head_dim: channels of one attention head; 64 in all published files.
-        resolution: side of the pictures it draws; None = 64 for a base, 256 for an up-sampler.
+        resolution: side of the images it draws; None = 64 for a base, 256 for an up-sampler.
 
     Raises:
         ConfigError: these are not the tensors of a GLIDE network.

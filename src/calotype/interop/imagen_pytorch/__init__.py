@@ -2,7 +2,7 @@
 
     from calotype.interop.imagen_pytorch import Unet, Imagen, ImagenTrainer
 
-In: its arguments (2.1.0), its text embeddings and pictures in [0, 1]. Out: losses and pictures of
+In: its arguments (2.1.0), its text embeddings and images in [0, 1]. Out: losses and images of
 this library's schedules, samplers, losses and trainer. May import anything above `interop`; nothing
 imports it but the command line. Arguments that package ignores are honoured or refused by name.
 """

@@ -48,7 +48,7 @@ class NormedConvolution(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """Gates channels by an attention-weighted mean over the picture.
+    """Gates channels by an attention-weighted mean over the image.
 
     Reference: Cao et al. 2019 (GCNet), arXiv:1904.11492.
     """

@@ -1,6 +1,6 @@
 """The cascade of U-Nets behind `Imagen` and `ElucidatedImagen`: training losses and sampling.
 
-Pictures come and go in [0, 1] (or [-1, 1] with `auto_normalize_img=False`); U-Nets are counted from
+Images come and go in [0, 1] (or [-1, 1] with `auto_normalize_img=False`); U-Nets are counted from
 1. All randomness is torch's global CPU generator, so `torch.manual_seed` repeats a program.
 """
 
@@ -19,10 +19,10 @@ from calotype.interop.imagen_pytorch.config import CascadeSettings, SampleOption
 from calotype.interop.imagen_pytorch.device import CudaOptional
 from calotype.interop.imagen_pytorch.formulation import SCHEDULES, Formulation
 from calotype.interop.imagen_pytorch.guidance import Guidance
+from calotype.interop.imagen_pytorch.images import Progress, as_float, cropped, pil_images
 from calotype.interop.imagen_pytorch.inputs import TextState, UnetInputs
 from calotype.interop.imagen_pytorch.layers import resized
 from calotype.interop.imagen_pytorch.options import read_options
-from calotype.interop.imagen_pytorch.pictures import Progress, as_float, cropped, pil_images
 from calotype.interop.imagen_pytorch.presets import NullUnet, real_unet
 from calotype.interop.imagen_pytorch.sampling import Drawing, draw_stage
 from calotype.interop.imagen_pytorch.text import LazyText, text_width
@@ -35,7 +35,7 @@ Words = tuple[Tensor, Tensor] | None
 
 
 class CascadedUnets(CudaOptional):
-    """U-Nets from coarse to fine; each but the first is told the picture of the one before.
+    """U-Nets from coarse to fine; each but the first is told the image of the one before.
 
     Args:
         unets: one `Unet` or several; those whose settings do not fit their place are made anew.
@@ -94,7 +94,7 @@ class CascadedUnets(CudaOptional):
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
-        """Side of each stage's pictures."""
+        """Side of each stage's images."""
         return self.settings.sizes
 
     @property
@@ -137,7 +137,7 @@ class CascadedUnets(CudaOptional):
             text_embeds: states (B, L, D).
             text_masks: (B, L) bool; None = where states are not zero.
             unet_number: which one, from 1; needed where there are several.
-            cond_images: further pictures the network is told.
+            cond_images: further images the network is told.
         """
         number = self._number(unet_number)
         network = real_unet(self.get_unet(number) if unet is None else unet, number)
@@ -182,7 +182,7 @@ class CascadedUnets(CudaOptional):
         text_embeds: Tensor | None = None,
         **arguments: Any,
     ) -> Any:
-        """Draw pictures.
+        """Draw images.
 
         Args:
             texts: captions, or give `text_embeds`.
@@ -191,7 +191,7 @@ class CascadedUnets(CudaOptional):
             **arguments: the fields of `SampleOptions`.
 
         Returns:
-            Pictures of the last stage drawn, (B, C, H, W) in [0, 1]; PIL images with
+            Images of the last stage drawn, (B, C, H, W) in [0, 1]; PIL images with
             `return_pil_images`; a list over stages with `return_all_unet_outputs`.
         """
         options = read_options(self.options_kind, arguments, owner="sample")
@@ -215,7 +215,7 @@ class CascadedUnets(CudaOptional):
     def _stages(
         self, texts: Texts, masks: Tensor | None, embeds: Tensor | None, options: SampleOptions
     ) -> Iterator[Tensor]:
-        """The picture of each stage, [-1, 1]."""
+        """The image of each stage, [-1, 1]."""
         count = options.batch_size
         if options.inpaint_images is not None and count == 1:
             count = len(options.inpaint_images)
@@ -229,21 +229,21 @@ class CascadedUnets(CudaOptional):
                 f"got cond_scale={options.cond_scale} with cond_drop_prob=0: without dropped "
                 "captions in training there is nothing to guide away from; use cond_scale=1"
             )
-        picture = None
+        start = None
         if first > 1:
-            picture = self._normalized(as_float(options.start_image_or_video)).to(self.device)
-            picture = resized(picture, self.image_sizes[first - 2], self.settings.resize_mode)
-            count = len(picture) if words is None else count
+            start = self._normalized(as_float(options.start_image_or_video)).to(self.device)
+            start = resized(start, self.image_sizes[first - 2], self.settings.resize_mode)
+            count = len(start) if words is None else count
         for number in range(first, last + 1):
             unet = real_unet(self.unets[number - 1], number)
             with self._alone_on_gpu(unet, options.use_one_unet_in_gpu):
                 drawing = self._drawing(
-                    number, options, noise, count=count, words=words, lowres=picture
+                    number, options, noise, count=count, words=words, lowres=start
                 )
                 stage = self._stage_formulations(options)[number - 1]
                 watch = Progress(number, options.use_tqdm)
-                picture = draw_stage(unet, stage, drawing, noise, watch=watch)
-            yield picture
+                start = draw_stage(unet, stage, drawing, noise, watch=watch)
+            yield start
 
     def _stage_formulations(self, options: SampleOptions) -> tuple[Formulation, ...]:
         return self.formulations
@@ -306,7 +306,7 @@ class CascadedUnets(CudaOptional):
         return known, resized(mask, size, "nearest").bool()
 
     def _example(self, images: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
-        """Pictures of the stage and their low-resolution versions, enlarged; [-1, 1]."""
+        """Images of the stage and their low-resolution versions, enlarged; [-1, 1]."""
         size, mode = self.image_sizes[number - 1], self.settings.resize_mode
         lowest = 0.0 if self.settings.auto_normalize_img else -1.0
         x, lowres = resized(images, size, mode), None
@@ -325,7 +325,7 @@ class CascadedUnets(CudaOptional):
     def _augmented(
         self, lowres: Tensor, times: Tensor, noise: GlobalNoise
     ) -> tuple[Tensor, Tensor]:
-        """The low-resolution picture noised to times (B,) of its schedule, and its log-SNR."""
+        """The low-resolution image noised to times (B,) of its schedule, and its log-SNR."""
         logsnr = SCHEDULES[self.settings.lowres_noise_schedule].logsnr(times)
         level = logsnr.float().to(lowres.device)
         eps = noise.normal(lowres.shape).to(lowres)

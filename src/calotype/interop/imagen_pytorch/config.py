@@ -64,12 +64,12 @@ class CascadeSettings:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Side of each stage's pictures."""
+        """Side of each stage's images."""
         sizes = self.image_sizes
         return sizes if isinstance(sizes, tuple) else (sizes,)
 
     def crops(self) -> tuple[int | None, ...]:
-        """Side of each stage's training crops; None = whole pictures."""
+        """Side of each stage's training crops; None = whole images."""
         crops = per_stage("random_crop_sizes", self.random_crop_sizes, len(self.sizes))
         require(crops[0] is None, "got a random_crop_sizes for the first U-Net; it must be None")
         return crops
@@ -167,7 +167,7 @@ class ElucidatedSettings(CascadeSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """Arguments of `sample` beside the text; tensors are pictures in the input's range."""
+    """Arguments of `sample` beside the text; tensors are images in the input's range."""
 
     video_frames: Any = None
     cond_images: Any = None
@@ -215,7 +215,7 @@ class SampleOptions:
         """The first and the last of `count` U-Nets that draw.
 
         Raises:
-            ConfigError: out of range, or a start without its picture.
+            ConfigError: out of range, or a start without its image.
         """
         first, last = self.start_at_unet_number, self.stop_at_unet_number
         last = count if last is None else last

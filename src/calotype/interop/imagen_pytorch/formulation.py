@@ -1,7 +1,7 @@
 """How a stage diffuses: which levels, what the network predicts, how errors count.
 
 `Imagen` and `ElucidatedImagen` differ in nothing else. The second is the first with v-prediction
-of pictures scaled to unit variance, up to a sign: Karras et al. 2022, section 5 and table 1,
+of images scaled to unit variance, up to a sign: Karras et al. 2022, section 5 and table 1,
 arXiv:2206.00364.
 """
 
@@ -99,10 +99,10 @@ class Formulation:
     Args:
         levels: sampling grid (N+1,) of log-SNR, float64.
         draw_levels: log-SNRs of a training batch, (B,).
-        parametrization: what the network predicts, of pictures divided by `data_std`.
+        parametrization: what the network predicts, of images divided by `data_std`.
         weighting: of training errors by level.
         step: the solver.
-        data_std: spread of pictures.
+        data_std: spread of images.
         elucidated: the network is told ln(sigma) / 4 instead of the log-SNR, and answers -v.
         penalty: how errors count by size.
         churn: noise added during sampling.
@@ -121,7 +121,7 @@ class Formulation:
     def estimate(
         self, network: Network, z: Tensor, logsnr: Tensor, self_cond: Tensor | None = None
     ) -> Tensor:
-        """Clean pictures that the network sees in noisy ones, (B, C, H, W)."""
+        """Clean images that the network sees in noisy ones, (B, C, H, W)."""
         alpha, sigma = alpha_sigma(logsnr)
         scale = (alpha.square() * self.data_std**2 + sigma.square()).rsqrt()
         inner = z * broadcast_to_image(scale, z)
@@ -137,7 +137,7 @@ class Formulation:
         eps: Tensor,
         self_cond: Tensor | None = None,
     ) -> Tensor:
-        """Training loss of each picture, (B,); everything random is an argument.
+        """Training loss of each image, (B,); everything random is an argument.
 
         For `l2` this is `calotype.diffusion.denoising_loss`; the others only count errors anew.
         """
@@ -149,7 +149,7 @@ class Formulation:
         return self.weighting(inner, self.parametrization).to(error) * error
 
     def noised(self, x: Tensor, logsnr: Tensor, eps: Tensor) -> Tensor:
-        """Clean pictures at levels (B,)."""
+        """Clean images at levels (B,)."""
         return add_noise(x, logsnr, eps)
 
     def _inner(self, logsnr: Tensor) -> Tensor:

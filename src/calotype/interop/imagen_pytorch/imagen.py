@@ -26,7 +26,7 @@ from calotype.text import TextEncoder
 
 
 class Imagen(CascadedUnets):
-    """A cascade that predicts noise, pictures or v over a schedule of log-SNR.
+    """A cascade that predicts noise, images or v over a schedule of log-SNR.
 
     It draws with the ancestral sampler.
 

@@ -31,7 +31,7 @@ def infer_unet(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         found = {**_widths(shapes), **_layers(shapes), **_ends(shapes)}
-        found |= _pictures(shapes, found, given)
+        found |= _images(shapes, found, given)
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise CalotypeError(
             f"these are no weights of imagen-pytorch's Unet ({error} is missing); only its image "
@@ -133,7 +133,7 @@ def _ends(shapes: Shapes) -> dict[str, Any]:
     return found
 
 
-def _pictures(shapes: Shapes, found: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _images(shapes: Shapes, found: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Which channels enter and leave."""
     out, last = shapes["final_conv.weight"][:2]
     channels = given.get("channels", out)
@@ -161,7 +161,7 @@ def _pictures(shapes: Shapes, found: Mapping[str, Any], given: Mapping[str, Any]
         return {**result, "cond_images_channels": extra - told}
     if extra >= channels:
         raise UsageError(
-            f"the network takes {extra} channels more than its pictures: give self_cond and "
+            f"the network takes {extra} channels more than its images: give self_cond and "
             "cond_images_channels"
         )
     return {**result, "cond_images_channels": extra}

@@ -1,4 +1,4 @@
-"""What the U-Net is told beside the noisy pictures, as records."""
+"""What the U-Net is told beside the noisy images, as records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TextState:
-    """What the network makes of captions once per picture.
+    """What the network makes of captions once per image.
 
     Args:
         tokens: attended to, (B, M, D).
@@ -28,13 +28,13 @@ class TextState:
 
 @dataclass(frozen=True)
 class UnetInputs:
-    """All the network is told beside the noisy pictures and their level.
+    """All the network is told beside the noisy images and their level.
 
     Args:
         text: encoded captions.
-        lowres: the low-resolution picture, enlarged and noised, (B, C, H, W).
+        lowres: the low-resolution image, enlarged and noised, (B, C, H, W).
         lowres_logsnr: how much it was noised, (B,).
-        cond_images: further pictures, (B, C', h, w).
+        cond_images: further images, (B, C', h, w).
     """
 
     text: TextState | None = None
@@ -43,7 +43,7 @@ class UnetInputs:
     cond_images: Tensor | None = None
 
     def doubled(self, other_text: TextState) -> UnetInputs:
-        """The same pictures twice, with this text and with another."""
+        """The same images twice, with this text and with another."""
 
         def twice(x: Tensor | None) -> Tensor | None:
             return None if x is None else torch.cat((x, x))

@@ -152,7 +152,7 @@ def _upsample(settings: UnetSettings, in_channels: int, out_channels: int) -> nn
 
 
 def resized(x: Tensor, size: int, mode: str) -> Tensor:
-    """Pictures (B, C, h, w) at (B, C, size, size); unchanged where they have the size."""
+    """Images (B, C, h, w) at (B, C, size, size); unchanged where they have the size."""
     if x.shape[-1] == size and x.shape[-2] == size:
         return x
     return F.interpolate(x, (size, size), mode=mode)

@@ -14,7 +14,7 @@ from calotype.interop.imagen_pytorch.unet import Unet
 
 
 class BaseUnet64(Unet):
-    """The preset for 64x64 pictures."""
+    """The preset for 64x64 images."""
 
     defaults: ClassVar[Mapping[str, Any]] = {
         "dim": 512,

@@ -38,9 +38,9 @@ class Drawing:
         null_text: the null caption, for guidance; None = no text.
         guidance: its weight.
         percentile: of dynamic thresholding; None = clip.
-        start: clean pictures to start from, [-1, 1]; None = pure noise.
+        start: clean images to start from, [-1, 1]; None = pure noise.
         skip: first steps left out.
-        known: pictures to keep where `mask`, (B, 1, H, W) bool, is True.
+        known: images to keep where `mask`, (B, 1, H, W) bool, is True.
         mask: see `known`.
         repeats: how often each step is walked while keeping (RePaint).
     """
@@ -76,7 +76,7 @@ class ScaledNoise:
 def draw_stage(
     unet: Unet, formulation: Formulation, drawing: Drawing, noise: NoiseSource, *, watch: Watch
 ) -> Tensor:
-    """Draw pictures, (B, C, H, W) in [-1, 1]."""
+    """Draw images, (B, C, H, W) in [-1, 1]."""
     grid = grid_of(formulation, drawing)
     denoise = _denoiser(unet, formulation, drawing)
     eps = noise.normal(drawing.shape).to(next(unet.parameters()).device)

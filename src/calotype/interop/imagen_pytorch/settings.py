@@ -152,9 +152,9 @@ class UnetSettings:
 
     @property
     def in_channels(self) -> int:
-        """Channels of all pictures that enter."""
-        pictures = 1 + int(self.lowres_cond) + int(self.self_cond)
-        return self.channels * pictures + self.cond_images_channels
+        """Channels of all images that enter."""
+        images = 1 + int(self.lowres_cond) + int(self.self_cond)
+        return self.channels * images + self.cond_images_channels
 
     @property
     def out_channels(self) -> int:
@@ -163,7 +163,7 @@ class UnetSettings:
 
     @property
     def divisor(self) -> int:
-        """Picture sides must be multiples of this many pixels."""
+        """Image sides must be multiples of this many pixels."""
         return int(2 ** (len(self.dim_mults) - (0 if self.memory_efficient else 1)))
 
     def layers(self) -> tuple[LayerSettings, ...]:

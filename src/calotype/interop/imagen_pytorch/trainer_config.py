@@ -130,7 +130,7 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one U-Net's weights move; lengths are counted in updates instead of pictures.
+    """How one U-Net's weights move; lengths are counted in updates instead of images.
 
     Args:
         optimizer: its settings.

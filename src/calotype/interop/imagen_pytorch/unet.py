@@ -1,8 +1,8 @@
 """imagen-pytorch's own U-Net.
 
 One class for programs written for that package and for its converted checkpoints; it loads state
-dicts under both names of the weights. In: noisy pictures, the log-SNR, text states, a picture of
-low resolution. Out: what the network predicts, like the pictures.
+dicts under both names of the weights. In: noisy images, the log-SNR, text states, an image of
+low resolution. Out: what the network predicts, like the images.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Unet(CudaOptional):
 
     @property
     def lowres_cond(self) -> bool:
-        """Whether it is told a low-resolution picture."""
+        """Whether it is told a low-resolution image."""
         return self.settings.lowres_cond
 
     @property
@@ -232,18 +232,18 @@ class Unet(CudaOptional):
         self_cond: Tensor | None = None,
         cond_drop_prob: float = 0.0,
     ) -> Tensor:
-        """Predict for noisy pictures (B, C, H, W) at log-SNR `time` (B,).
+        """Predict for noisy images (B, C, H, W) at log-SNR `time` (B,).
 
         Args:
-            x: noisy pictures.
+            x: noisy images.
             time: their level, as the network was trained: log-SNR, or ln(sigma) / 4.
             lowres_cond_img: (B, C, H, W), enlarged and noised.
             lowres_noise_times: the log-SNR of that noise, (B,).
             text_embeds: (B, L, D).
             text_mask: (B, L) bool.
             cond_images: (B, C', h, w).
-            self_cond: the last estimate of the clean pictures; None = zeros.
-            cond_drop_prob: chance of the null caption, for each picture, from torch's global
+            self_cond: the last estimate of the clean images; None = zeros.
+            cond_drop_prob: chance of the null caption, for each image, from torch's global
                 generator.
         """
         text = None
@@ -332,7 +332,7 @@ class Unet(CudaOptional):
         return t, self.norm_cond(torch.cat(tokens, dim=1))
 
     def _joined(self, x: Tensor, inputs: UnetInputs, self_cond: Tensor | None) -> Tensor:
-        """All pictures that enter, side by side in channels."""
+        """All images that enter, side by side in channels."""
         parts = [x]
         if self.settings.self_cond:
             parts.append(torch.zeros_like(x) if self_cond is None else self_cond)
@@ -347,14 +347,14 @@ class Unet(CudaOptional):
         s = self.settings
         if any(side % s.divisor for side in x.shape[2:]):
             raise UsageError(
-                f"got pictures of {x.shape[3]}x{x.shape[2]}; expected sides that are multiples of "
+                f"got images of {x.shape[3]}x{x.shape[2]}; expected sides that are multiples of "
                 f"{s.divisor} with dim_mults={s.dim_mults}"
             )
         told = inputs.lowres is not None and inputs.lowres_logsnr is not None
         if told != s.lowres_cond:
             raise UsageError(
                 f"got lowres_cond={s.lowres_cond} and "
-                f"{'a' if told else 'no'} low-resolution picture with its noise times; give "
+                f"{'a' if told else 'no'} low-resolution image with its noise times; give "
                 "lowres_cond_img and lowres_noise_times to networks with lowres_cond, and no others"
             )
         given = 0 if inputs.cond_images is None else inputs.cond_images.shape[1]

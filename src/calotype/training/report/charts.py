@@ -42,7 +42,7 @@ def loss_charts(run: RunRecord) -> list[Chart]:
 
 
 def speed_charts(run: RunRecord) -> list[Chart]:
-    """Pictures a second, the share of waiting, operations a second and of the peak."""
+    """Images a second, the share of waiting, operations a second and of the peak."""
     share = Chart(
         "Share of time waiting for data",
         (
@@ -63,7 +63,7 @@ def speed_charts(run: RunRecord) -> list[Chart]:
 
 
 def validation_charts(run: RunRecord) -> list[Chart]:
-    """A chart for each noise level: pictures to validate on, and as many trained ones."""
+    """A chart for each noise level: images to validate on, and as many trained ones."""
     charts = []
     for ratio in NOISE_RATIOS:
         curves = tuple(
@@ -119,7 +119,7 @@ def _level_chart(run: RunRecord) -> Chart:
                 weights=run.steps[f"images_by_level/{level}"],
             )
         )
-    note = "Smoothed, by sigma/alpha of the pictures of the steps: pale is little noise."
+    note = "Smoothed, by sigma/alpha of the images of the steps: pale is little noise."
     filled = tuple(curve for curve in curves if curve.last is not None)
     return Chart("Training loss by noise level", filled, note=note, bounds=bounds(run), show=_short)
 

@@ -14,7 +14,7 @@ from calotype import __version__
 from calotype.storage.files import write_file
 from calotype.training.report.charts import loss_charts, speed_charts, validation_charts
 from calotype.training.report.curves import smoothed
-from calotype.training.report.pictures import films
+from calotype.training.report.images import films
 from calotype.training.report.record import RunRecord, number, read_run
 from calotype.training.report.svg import draw, human
 
@@ -78,9 +78,9 @@ def _sections(run: RunRecord) -> list[dict[str, Any]]:
         ("Loss", "", losses),
         (
             "Validation",
-            "Mean squared error of the estimated picture, with the averaged weights, by the "
+            "Mean squared error of the estimated image, with the averaged weights, by the "
             "amount of noise: at sigma/alpha 20 there is little but the text to go by. Where the "
-            "error on trained pictures falls alone, the model learns by heart.",
+            "error on trained images falls alone, the model learns by heart.",
             validation_charts(run),
         ),
         ("Speed", "", speeds),
@@ -152,7 +152,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _last_validation(run: RunRecord) -> dict[str, Any] | None:
-    """The newest validation as a table: levels, and a row of errors for each kind of picture."""
+    """The newest validation as a table: levels, and a row of errors for each kind of image."""
     for line in reversed(run.validations):
         kinds = [kind for kind in ("validation", "trained") if isinstance(line.get(kind), dict)]
         if kinds:

@@ -54,7 +54,7 @@ class RunRecord:
         state: JSON data of the newest checkpoint; empty where there is none.
         validations: lines of `validation.jsonl`.
         skipped: lines of `skipped.jsonl`.
-        grids: sheets of drawings by pictures seen, in that order.
+        grids: sheets of drawings by images seen, in that order.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class RunRecord:
 
     @property
     def images(self) -> int:
-        """Pictures seen, over all stages."""
+        """Images seen, over all stages."""
         return int(self.steps["images"][-1])
 
     @property
@@ -95,7 +95,7 @@ class RunRecord:
 
     @property
     def step_images(self) -> Column:
-        """Pictures of each step."""
+        """Images of each step."""
         return np.diff(self.steps["images"], prepend=0.0)
 
 
@@ -151,7 +151,7 @@ def _read_steps(path: Path) -> dict[str, Column]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The finished lines of a log that say at how many pictures they were written."""
+    """The finished lines of a log that say at how many images they were written."""
     if not path.is_file():
         return
     with open_regular(path) as file:

@@ -21,7 +21,7 @@ _STRETCH = 0.04  # of the axis beyond the values
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart over the number of pictures.
+    """A chart over the number of images.
 
     Args:
         title: what is shown.

@@ -1,4 +1,4 @@
-"""Small things around pictures: number types, PIL, progress on the terminal."""
+"""Small things around images: number types, PIL, progress on the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calotype.errors import UsageError
 
 
 def as_float(images: Tensor, *, like: Tensor | None = None) -> Tensor:
-    """Pictures as float32; bytes are divided by 255.
+    """Images as float32; bytes are divided by 255.
 
     Raises:
         UsageError: neither floats nor bytes.
@@ -26,20 +26,20 @@ def as_float(images: Tensor, *, like: Tensor | None = None) -> Tensor:
 
 
 def cropped(x: Tensor, side: int) -> Tensor:
-    """The same random square of pictures (B, C, H, W).
+    """The same random square of images (B, C, H, W).
 
     Raises:
         UsageError: it is larger than they are.
     """
     rest = x.shape[-1] - side
     if rest < 0:
-        raise UsageError(f"got random_crop_sizes={side} for pictures of {x.shape[-1]}")
+        raise UsageError(f"got random_crop_sizes={side} for images of {x.shape[-1]}")
     top, left = (int(torch.randint(rest + 1, ())) for _ in range(2))
     return x[..., top : top + side, left : left + side]
 
 
 def pil_images(images: Tensor) -> list[Any]:
-    """Pictures (B, C, H, W) in [0, 1], C = 1, 3 or 4, as PIL images."""
+    """Images (B, C, H, W) in [0, 1], C = 1, 3 or 4, as PIL images."""
     from PIL import Image
 
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -27,8 +27,8 @@ class Frame:
     """A sheet of drawings.
 
     Args:
-        images: pictures seen when it was drawn.
-        uri: the picture itself.
+        images: images seen when it was drawn.
+        uri: the image itself.
         width: in pixels.
         height: in pixels.
     """
@@ -52,7 +52,7 @@ class Film:
         title: of the stage.
         frames: that are shown.
         count: of all sheets.
-        captions: of the pictures, row by row; empty for super-resolution.
+        captions: of the images, row by row; empty for super-resolution.
     """
 
     title: str
@@ -94,11 +94,11 @@ def _frame(images: int, path: Path) -> Frame | None:
     """The sheet at its size where the file is small, else a smaller JPEG; None if unreadable."""
     try:
         data = read_regular(path, most_bytes=_MOST_BYTES)
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if len(data) <= _KEPT_BYTES:
-                picture.verify()
-                return Frame(images, _uri("png", data), *picture.size)
-            small = picture.convert("RGB")
+                image.verify()
+                return Frame(images, _uri("png", data), *image.size)
+            small = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     small.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)

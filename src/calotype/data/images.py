@@ -1,7 +1,7 @@
-"""Decoding: bytes of any common picture file to straight-alpha RGBA, or a reason why not.
+"""Decoding: bytes of any common image file to straight-alpha RGBA, or a reason why not.
 
-CMYK, palette, grey, 16-bit and EXIF-rotated pictures are converted; of an animation the first
-frame is taken. Truncated, empty, one-pixel and absurdly large pictures are refused by reason.
+CMYK, palette, grey, 16-bit and EXIF-rotated images are converted; of an animation the first
+frame is taken. Truncated, empty, one-pixel and absurdly large images are refused by reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PIXELS = 89_000_000
 """More are taken for a decompression bomb and refused before decoding; Pillow warns just above."""
 
 MIN_SIDE = 2
-"""Pictures with a shorter side teach nothing and are mostly tracking pixels."""
+"""Images with a shorter side teach nothing and are mostly tracking pixels."""
 
 SUFFIXES = frozenset(
     (".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .tga").split()
@@ -34,12 +34,12 @@ MAX_FILE_BYTES = 1_000_000_000
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class BrokenPicture(CalotypeError):
-    """A picture that cannot be trained on; the message is the reason."""
+class BrokenImage(CalotypeError):
+    """An image that cannot be trained on; the message is the reason."""
 
 
-def decode_picture(data: bytes) -> NDArray[np.uint8]:
-    """Decode a picture file.
+def decode_image(data: bytes) -> NDArray[np.uint8]:
+    """Decode an image file.
 
     Args:
         data: the file's bytes.
@@ -48,35 +48,35 @@ def decode_picture(data: bytes) -> NDArray[np.uint8]:
         (H, W, 4) uint8, straight-alpha RGBA, upright.
 
     Raises:
-        BrokenPicture: with the reason, for whatever is wrong with it.
+        BrokenImage: with the reason, for whatever is wrong with it.
     """
     if not data:
-        raise BrokenPicture("empty file (0 bytes)")
+        raise BrokenImage("empty file (0 bytes)")
     try:
         size = png_size(data)
         if size is not None:
             _check_size(*size)
         if (ordinary := decode_ordinary_png(data)) is not None:
             return ordinary
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            _check_size(*picture.size)
-            return to_rgba(picture)
-    except BrokenPicture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(*image.size)
+            return to_rgba(image)
+    except BrokenImage:
         raise
     except UnidentifiedImageError as error:
-        raise BrokenPicture("not a picture in a known format") from error
+        raise BrokenImage("not an image in a known format") from error
     except Image.DecompressionBombError as error:
-        raise BrokenPicture(f"decompression bomb: {error}") from error
+        raise BrokenImage(f"decompression bomb: {error}") from error
     except MemoryError as error:
-        raise BrokenPicture("too large for memory") from error
+        raise BrokenImage("too large for memory") from error
     except Exception as error:  # Decoders raise nearly anything on hostile bytes.
-        raise BrokenPicture(f"{type(error).__name__}: {error}") from error
+        raise BrokenImage(f"{type(error).__name__}: {error}") from error
 
 
 def _check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE:
-        raise BrokenPicture(f"got {width}x{height} pixels; expected at least {MIN_SIDE} a side")
+        raise BrokenImage(f"got {width}x{height} pixels; expected at least {MIN_SIDE} a side")
     if width * height > MAX_PIXELS:
-        raise BrokenPicture(
+        raise BrokenImage(
             f"decompression bomb: got {width}x{height} pixels; expected at most {MAX_PIXELS:,}"
         )
