@@ -201,7 +201,7 @@ class Cascade:
         """Draw an image of each caption.
 
         Args:
-            captions: "" draws without a caption.
+            captions: "" samples without a caption.
             seeds: one an image, 0 to 2^63-1; the same seed draws the same image alone and in
                 any batch, to rounding.
             **options: see `SampleOptions`: negative_captions, sampling, stop_at, size, edits,

@@ -95,7 +95,7 @@ def _find_in(path: Path) -> Path:
         raise UsageError(f"{path} is a diffusers folder; convert it first: calotype convert {path}")
     if (path / "imagen.json").is_file():
         raise UsageError(
-            f"{path} is a cascade of imagen-pytorch; draw with calotype sample, or load "
+            f"{path} is a cascade of imagen-pytorch; sample with calotype sample, or load "
             "it with calotype.interop.imagen_pytorch.load"
         )
     if (path / STAGE_FILE).is_file():

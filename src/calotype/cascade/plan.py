@@ -250,7 +250,7 @@ def _check_captions(captions: Sequence[str]) -> tuple[str, ...]:
         raise UsageError("got one string as captions; expected a list: [caption]")
     texts = tuple(captions)
     if not texts:
-        raise UsageError("got no captions; expected at least one ('' draws without a caption)")
+        raise UsageError("got no captions; expected at least one ('' samples without a caption)")
     for text in texts:
         if not isinstance(text, str):
             raise UsageError(f"got a caption of type {type(text).__name__}; expected a string")
@@ -278,7 +278,7 @@ def _per_stage(
         unknown = sorted(set(given) - set(resolutions))
         if unknown:
             raise UsageError(
-                f"got {what} for a stage {unknown[0]}; this draws the stages {resolutions}"
+                f"got {what} for a stage {unknown[0]}; this samples the stages {resolutions}"
             )
         return [given.get(resolution) for resolution in resolutions]
     if not isinstance(given, Sequence):

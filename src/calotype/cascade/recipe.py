@@ -105,7 +105,7 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
     if recipe.get("kind") != "sample":
         raise UsageError(
             f"the image is of the kind {recipe.get('kind')!r:.80}; expected one that calotype "
-            "sample drew"
+            "sample made"
         )
     kinds: dict[str, type] = {"caption": str, "seed": int, "model": dict, "runtime": dict}
     good = all(isinstance(recipe.get(key), kind) for key, kind in kinds.items())

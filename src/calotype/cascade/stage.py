@@ -394,5 +394,5 @@ def _batch_size(cond: Conditioning, noise: NoiseSource) -> int:
         return len(cond.lowres)
     size = getattr(noise, "batch_size", None)
     if size is None:
-        raise UsageError("got no text, no image and no seeds; expected something to draw")
+        raise UsageError("got no text, no image and no seeds; expected something to sample")
     return int(size)

@@ -126,7 +126,7 @@ def _explain(error: Exception) -> tuple[str, int]:
             return message, code
         return f"{message}; see calotype --help", code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return "out of memory; draw fewer or smaller images, or use a smaller batch", 1
+        return "out of memory; sample fewer or smaller images, or use a smaller batch", 1
     loop = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
     if isinstance(error, OSError) or loop:  # Path.resolve tells of loops so, before Python 3.13
         return f"{error}; check the disk and the path", 1

@@ -29,13 +29,16 @@ StageOptions = Annotated[
 ]
 Negative = Annotated[
     str | None,
-    typer.Option(help="What not to draw; has no effect at guidance weight 1.", show_default=False),
+    typer.Option(
+        help="What the images must not show; has no effect at guidance weight 1.",
+        show_default=False,
+    ),
 ]
 Loras = Annotated[
     list[str] | None,
     typer.Option(
         "--lora",
-        help="FILE.safetensors[:WEIGHT], a LoRA to draw with. Can be repeated.",
+        help="FILE.safetensors[:WEIGHT], a LoRA to sample with. Can be repeated.",
         show_default=False,
     ),
 ]

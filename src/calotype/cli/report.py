@@ -20,7 +20,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's curves and drawings as one web page that needs no network."""
+    """Write a run's curves and samples as one web page that needs no network."""
     from calotype.storage.files import check_output
     from calotype.training.report import write_report
 

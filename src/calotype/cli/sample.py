@@ -50,7 +50,7 @@ _MAX_SHEET_PIXELS = 2**26
 
 def sample(
     captions: Annotated[
-        list[str] | None, typer.Argument(help="What to draw; '' draws without a caption.")
+        list[str] | None, typer.Argument(help="What to sample; '' samples without a caption.")
     ] = None,
     out: Out = None,
     model: Model = None,
@@ -78,7 +78,9 @@ def sample(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="Resolution of the last stage drawn (64, 256, 1024), or WIDTHxHEIGHT."),
+        typer.Option(
+            help="Resolution of the last stage to sample (64, 256, 1024), or WIDTHxHEIGHT."
+        ),
     ] = None,
     width: Annotated[
         int | None,
@@ -94,7 +96,7 @@ def sample(
     ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Write one sheet of all images.")] = False,
     like: Annotated[
-        Path | None, typer.Option(help="PNG to draw again; other options change its recipe.")
+        Path | None, typer.Option(help="PNG to sample again; other options change its recipe.")
     ] = None,
     write_captions: Annotated[
         bool,
@@ -103,7 +105,7 @@ def sample(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="With --from-file: processes that draw; 1 (this one) if not given, on Ray as many "
+            help="With --from-file: processes that sample; 1 (this one) if not given, on Ray as many "
             "as there are cores.",
             show_default=False,
         ),
@@ -113,7 +115,7 @@ def sample(
     batch: Annotated[
         int | None,
         typer.Option(
-            help="With --from-file: images drawn together by a worker; up to 64 if not given.",
+            help="With --from-file: images sampled together by a worker; up to 64 if not given.",
             show_default=False,
         ),
     ] = None,
@@ -122,7 +124,7 @@ def sample(
     dtype: Dtype = None,
     threads: Threads = None,
 ) -> None:
-    """Draw images of captions; each PNG carries its recipe.
+    """Sample images from captions; each PNG carries its recipe.
 
     With --from-file images that are there already, with the same recipe, are skipped.
     """

@@ -97,9 +97,9 @@ def measure(
     say(f"reading the images of {data}")
     gallery = read_gallery(data, resolution)
     suite = prompts_for(gallery)
-    say(f"drawing {effort.captions} random captions a group")
+    say(f"sampling {effort.captions} random captions a group")
     groups = _measure_groups(cascade, gallery, effort.captions)
-    say(f"drawing {len(suite.prompts)} prompts")
+    say(f"sampling {len(suite.prompts)} prompts")
     last = resolution if effort.quick else cascade.stages[-1].config.resolution
     reals = None if effort.quick else _Finer(data, last)
     drawn = draw_suite(cascade, gallery, suite.prompts, stop_at=last, reals=reals)

@@ -144,7 +144,7 @@ def limits_section(about: About, found: Measurements) -> str:
         "",
         "- A small world: emoji, one image a concept and style. What is asked for outside it "
         "comes out as something near it, or as nothing recognisable.",
-        f"- What it was trained on it draws best: found are {shares} (table above). Drawings of "
+        f"- What it was trained on it samples best: found are {shares} (table above). Samples of "
         "trained pairs can be close to copies of the images they were trained on.",
         "- English captions, best in the words of training: name, style, background colour. "
         "Counting, relations, several things at once and written text were not taught.",

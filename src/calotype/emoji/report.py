@@ -36,7 +36,7 @@ def model_card(about: About, found: Measurements) -> str:
         stages_section(about),
         _failures(found),
         _images(about),
-        "## How well it draws\n",
+        "## How well it samples\n",
         _prompts(found),
         _naming(found.naming),
         _random_captions(found.groups),
@@ -128,7 +128,7 @@ def _images(about: About) -> str:
         return ""
     lines = ["## Sample sheets", ""]
     lines.append(
-        "Real image left, drawing right; seed 1, nothing drawn again. Failures come first, their "
+        "Real image left, sample right; seed 1, nothing sampled again. Failures come first, their "
         f"captions in red: the concept is not among the {NEAREST} nearest real images."
     )
     for title, file in about.sheets.items():
@@ -186,7 +186,7 @@ def _naming(found: Sequence[Naming]) -> str:
             for real in (False, True)
         ]
         rows.append([PROMPT_GROUPS.get(group, group), f"{resolution}²", *named])
-    head = ["captions", "at", "its drawings", "real images"]
+    head = ["captions", "at", "its samples", "real images"]
     text = """Blind naming: readers who know no caption write what they see; right is what holds the
 name or a synonym of a list made before (`python -m calotype.emoji.naming`).
 
@@ -202,7 +202,7 @@ def _target(targets: Mapping[str, tuple[int, int]], group: str, count: int) -> s
 
 def _random_captions(groups: Sequence[GroupResult]) -> str:
     text = [
-        "Captions chosen by hash, drawn by the base alone, seeds 0, 1, …:",
+        "Captions chosen by hash, sampled by the base alone, seeds 0, 1, …:",
         "",
         _groups_table(groups),
         "",
@@ -263,11 +263,11 @@ def _enlargement(about: About, found: Measurements) -> str:
     if found.drawn.contrasts:
         lines += [
             "",
-            "Sharpness of this cascade's own drawings (mean of the steepest 1 % of brightness "
+            "Sharpness of this cascade's own samples (mean of the steepest 1 % of brightness "
             "steps, 0 to 2):",
             "",
             table(
-                ["stage", "what it got, bicubically enlarged", "what it drew", "real images"],
+                ["stage", "what it got, bicubically enlarged", "what it sampled", "real images"],
                 [
                     [f"{side}²", f"{c.bicubic:.3f}", f"{c.drawn:.3f}", f"{c.real:.3f}"]
                     for side, c in found.drawn.contrasts.items()

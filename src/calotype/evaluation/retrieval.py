@@ -60,7 +60,7 @@ def concept_rank(drawn: Tensor, pool: Tensor, pool_concepts: Sequence[str], *, c
     """
     if drawn.shape != pool.shape[1:] or len(pool) != len(pool_concepts):
         raise ValueError(
-            f"got a drawing {tuple(drawn.shape)}, a pool {tuple(pool.shape)} and "
+            f"got a sample {tuple(drawn.shape)}, a pool {tuple(pool.shape)} and "
             f"{len(pool_concepts)} names; expected (3, s, s), (N, 3, s, s) and N"
         )
     distances = (pool.double() - drawn.double()).square().flatten(1).sum(1)

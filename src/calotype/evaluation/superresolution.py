@@ -143,7 +143,7 @@ def _stage(cascade: Cascade, resolution: int) -> Stage:
     for stage in cascade.stages:
         if stage.config.resolution == resolution and stage.config.lowres_resolution is not None:
             return stage
-    raise UsageError(f"got resolution={resolution}; {cascade.name!r} has no stage that draws it")
+    raise UsageError(f"got resolution={resolution}; {cascade.name!r} has no stage that samples it")
 
 
 def _chunks(images: Iterable[RealImage], size: int) -> Iterator[list[RealImage]]:

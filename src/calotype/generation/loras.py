@@ -78,7 +78,7 @@ def apply_loras(
         stack.add(lora, request.weight)
         if not stack.fits(lora):
             print(
-                f"calotype: {request.path} was trained on other weights than these; drawing "
+                f"calotype: {request.path} was trained on other weights than these; sampling "
                 "with it all the same",
                 file=sys.stderr,
             )
@@ -118,4 +118,4 @@ def check_like(recipe: Mapping[str, Any] | None, texts: Sequence[str] | None) ->
     wanted = [
         f"--lora {one.get('file')}:{one.get('weight')}" for one in noted if isinstance(one, dict)
     ]
-    raise UsageError(f"the image was drawn with LoRAs; add {' '.join(wanted)}"[:500])
+    raise UsageError(f"the image was sampled with LoRAs; add {' '.join(wanted)}"[:500])

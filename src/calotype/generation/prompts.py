@@ -53,7 +53,7 @@ class PromptFile:
         try:
             state = self.path.stat()
             if (state.st_size, state.st_mtime_ns) != (self.size, self.modified):
-                raise CalotypeError(f"{self.path} changed while it was drawn from; start again")
+                raise CalotypeError(f"{self.path} changed while it was sampled from; start again")
             for _, caption in _captions(self.path, offset):
                 yield caption
         except OSError as error:

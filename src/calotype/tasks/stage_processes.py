@@ -81,7 +81,7 @@ def _join_if_finished(recipe: Recipe, out: Path) -> None:
         if not (out / CASCADE).exists():  # else another process is at it
             raise
         return
-    print(f"all stages are finished; draw with --model {out}", flush=True)
+    print(f"all stages are finished; sample with --model {out}", flush=True)
 
 
 def _is_finished(run: Path) -> bool:

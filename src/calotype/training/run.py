@@ -226,7 +226,7 @@ class _Run:
                 if self.group.is_first:
                     self.done.append(job.task.exported(average))
         self._tell_account()
-        self.say(f"finished: {images} images; draw with --model {self.out}")
+        self.say(f"finished: {images} images; sample with --model {self.out}")
         return 0
 
     def _preparation(self, runtime: Runtime, stop: StopRequest) -> Preparation:

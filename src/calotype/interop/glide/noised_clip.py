@@ -75,7 +75,7 @@ class CaptionLikelihood:
         if tuple(z.shape[2:]) != (side, side):
             raise UsageError(
                 f"got images of {z.shape[3]}x{z.shape[2]} for a CLIP of {side}x{side}; guide the "
-                f"stage that draws {side} pixels"
+                f"stage that samples {side} pixels"
             )
         timestep = self.schedule.timestep(logsnr).round().long().to(z.device)
         images = self.clip.embed_image(z.float(), timestep)

@@ -70,5 +70,7 @@ def real_unet(unet: nn.Module, number: int) -> Unet:
         UsageError: it holds a place only.
     """
     if not isinstance(unet, Unet):
-        raise UsageError(f"U-Net {number} is a NullUnet; it can neither be trained nor drawn with")
+        raise UsageError(
+            f"U-Net {number} is a NullUnet; it can neither be trained nor sampled from"
+        )
     return unet

@@ -387,7 +387,7 @@ class ImagenTrainer(CudaOptional):
         ]
         if untrained:
             self._say(
-                f"not trained yet: U-Net {', '.join(untrained)}; stop_at_unet_number draws with "
+                f"not trained yet: U-Net {', '.join(untrained)}; stop_at_unet_number samples with "
                 "the ones before"
             )
 
