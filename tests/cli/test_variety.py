@@ -160,4 +160,4 @@ def test_like_of_another_model_asks_for_it(command, default, drafted):
     command("sample", "fox", "-o", "a.png", "--model", str(drafted))
     code, out, err = command("sample", "--like", "a.png", "-o", "b.png", "--model", "default")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "drawn by 'drafted' with the weights" in err and "give --model what sampled it" in err
+    assert "sampled by 'drafted' with the weights" in err and "give --model what sampled it" in err

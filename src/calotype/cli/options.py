@@ -30,7 +30,7 @@ StageOptions = Annotated[
 Negative = Annotated[
     str | None,
     typer.Option(
-        help="What the images must not show; has no effect at guidance weight 1.",
+        help="What images must not show; no effect at guidance weight 1.",
         show_default=False,
     ),
 ]

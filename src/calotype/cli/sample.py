@@ -78,9 +78,7 @@ def sample(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(
-            help="Resolution of the last stage to sample (64, 256, 1024), or WIDTHxHEIGHT."
-        ),
+        typer.Option(help="Resolution of the last stage (64, 256, 1024), or WIDTHxHEIGHT."),
     ] = None,
     width: Annotated[
         int | None,
@@ -105,8 +103,8 @@ def sample(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="With --from-file: processes that sample; 1 (this one) if not given, on Ray as many "
-            "as there are cores.",
+            help="With --from-file: processes that sample; 1 (this one) if not given, on Ray as "
+            "many as there are cores.",
             show_default=False,
         ),
     ] = None,

@@ -129,8 +129,8 @@ def _compare_weights(job: Job, like: Mapping[str, Any], *, embedded: bool) -> No
         return
     raise UsageError(
         f"the image was sampled by {name!r} with the weights {noted:.12}, but this model has "
-        f"{weights:.12} now; give --model what sampled it: another cascade, or of a run that went on "
-        "an earlier checkpoint's cascade folder"
+        f"{weights:.12} now; give --model what sampled it: another cascade, or of a run that went "
+        "on an earlier checkpoint's cascade folder"
     )
 
 

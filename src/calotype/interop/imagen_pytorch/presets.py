@@ -70,7 +70,5 @@ def real_unet(unet: nn.Module, number: int) -> Unet:
         UsageError: it holds a place only.
     """
     if not isinstance(unet, Unet):
-        raise UsageError(
-            f"U-Net {number} is a NullUnet; it can neither be trained nor sampled from"
-        )
+        raise UsageError(f"U-Net {number} is a NullUnet; it can be neither trained nor sampled")
     return unet
