@@ -144,7 +144,7 @@ def test_stats_draw_or_print(command, images, tmp_path):
     ("words", "message"),
     [
         (["verify", "none"], "does not exist"),
-        (["shard", "images", "--out", "pictures"], "both source and target"),
+        (["shard", "images", "--out", "images"], "both source and target"),
         (["shard", "images", "--out", "s", "--rows", "0"], "rows=0"),
         (["shard", "images", "--out", "s", "--processes", "0"], "processes=0"),
         (["embed", "images", "--encoder", "minilmm"], "'minilmm'"),

@@ -19,7 +19,7 @@ def runs(monkeypatch):
     """Stands in for the trainer; collects what it is told."""
     calls = []
 
-    def run_recipe(recipe, *, data, out, options):
+    def run_recipe(recipe, *, data, out, options, tasks):
         calls.append((recipe, data, out, options))
         return 130 if options.resume else 0
 
