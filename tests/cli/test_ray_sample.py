@@ -96,7 +96,7 @@ def test_an_actor_killed_in_mid_shard(command, images, model, tmp_path, two_work
 
         results = list(ray_actor_map(job.shards(2), make, address="auto", workers=2))
     assert sorted(os.listdir(log)) == ["0-0", "2-0", "2-1", "4-0", "6-0"]
-    assert sorted((r.drawn, r.skipped) for r in results) == [(1, 0), (1, 1), (2, 0), (2, 0)]
+    assert sorted((r.made, r.skipped) for r in results) == [(1, 0), (1, 1), (2, 0), (2, 0)]
     same(images, pixels(out))
     code, _, err = command("sample", *WORDS, "-o", "there/p.png", "--ray", "--workers", "2")
     assert code == 0

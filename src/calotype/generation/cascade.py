@@ -62,7 +62,8 @@ class Job:
     def group(self) -> int:
         """Images that are made and held together."""
         height, width = (self.stop_at, self.stop_at) if self.size is None else self.size
-        return max(1, min(_GROUP_IMAGES, _GROUP_PIXELS // (height * width)))
+        # Sizes that are none are refused when images are planned.
+        return max(1, min(_GROUP_IMAGES, _GROUP_PIXELS // max(1, height * width)))
 
     def options(self, captions: Sequence[str]) -> SampleOptions:
         """As `Cascade.plan` takes them."""
