@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from calotype.config.data import DataConfig
 from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
 from calotype.config.recipe import Recipe, TrainConfig
 from calotype.config.sampling import SamplingConfig
@@ -157,3 +158,12 @@ def test_file_errors_name_the_file(tmp_path: Path) -> None:
     path.write_text(json.dumps({**to_dict(STAGE), "resolutoin": 1}))
     with pytest.raises(ConfigError, match="did you mean 'resolution'"):
         load_config(path, StageConfig)
+
+
+def test_names_of_before_are_read() -> None:
+    """Recipes of runs on disk, and settings people have in their scripts."""
+    data = from_dict({"broken_share": 0.5, "crops_per_picture": 3}, DataConfig)
+    assert (data.broken_fraction, data.crops_per_image) == (0.5, 3)
+    assert override(data, ["broken_share=0.25"]).broken_fraction == 0.25
+    with pytest.raises(ConfigError, match=r"unknown key 'broken_shar'.*did you mean"):
+        override(data, ["broken_shar=0.25"])

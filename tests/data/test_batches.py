@@ -201,7 +201,7 @@ def test_too_many_broken_images_are_an_error():
         take(source, 5)
     everything = Damaged(examples(3), broken={0, 1, 2})
     with pytest.raises(CalotypeError, match="none of the 3 images can be used"):
-        take(everything, 1, config=DataConfig(broken_share=1.0))
+        take(everything, 1, config=DataConfig(broken_fraction=1.0))
 
 
 def test_small_images_can_be_left_out():

@@ -111,7 +111,7 @@ def test_faulty_examples_are_trained_around_and_named(make, tmp_path, monkeypatc
         source,
         resolution=SIDE,
         lowres_resolution=None,
-        config=DataConfig(broken_share=0.6),
+        config=DataConfig(broken_fraction=0.6),
         batch_size=4,
         seed=0,
         prefetch=0,

@@ -47,7 +47,7 @@ def _take(job, count):
 
 
 def test_every_batch_holds_the_share_and_can_begin_anywhere(micro, images, prior):
-    preservation = PreservationConfig(data=str(prior), share=0.3, weight=0.5)
+    preservation = PreservationConfig(data=str(prior), fraction=0.3, weight=0.5)
     config = micro(batch_size=10, preservation=preservation)
     found = _take(_job(config, images, prior), 4)
     for number, batch in enumerate(found):
@@ -139,5 +139,5 @@ def test_there_must_be_room_for_both(micro, prior):
     with pytest.raises(ConfigError, match="room for both"):
         micro(batch_size=1, preservation=PreservationConfig(data=str(prior)))
     for share in (0.0, 1.0, -1.0):
-        with pytest.raises(ConfigError, match="share"):
-            PreservationConfig(data="x", share=share)
+        with pytest.raises(ConfigError, match="fraction"):
+            PreservationConfig(data="x", fraction=share)

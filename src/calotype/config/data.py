@@ -21,7 +21,7 @@ class DataConfig:
         crop: side of random crops in pixels of the stage's resolution; None = whole images.
         crops_per_image: crops cut from each decoded image.
         flip: mirror images at random.
-        broken_share: share of broken images above which training refuses, in [0, 1].
+        broken_fraction: fraction of broken images above which training refuses, in [0, 1].
         missing_captions: a caption that is not in the embedding store is computed or refused.
         cache_bytes: decoded images kept in memory up to this size.
     """
@@ -33,11 +33,14 @@ class DataConfig:
     crop: Resolution | None = None
     crops_per_image: Annotated[int, Range(1, 1024)] = 1
     flip: bool = False
-    broken_share: Fraction = 0.2
+    broken_fraction: Fraction = 0.2
     missing_captions: Literal["compute", "refuse"] = "compute"
     cache_bytes: Annotated[int, Range(0, 10**15)] = 2_500_000_000
 
-    RETIRED = (Retired("crops_per_picture", now="crops_per_image"),)
+    RETIRED = (
+        Retired("crops_per_picture", now="crops_per_image"),
+        Retired("broken_share", now="broken_fraction"),
+    )
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -97,19 +97,21 @@ class LowresEstimatesConfig:
 class PreservationConfig:
     """Examples of what the model knew before, mixed into every batch so that it is not forgotten.
 
-    The loss of a batch is (1 - share) * mean(new) + share * weight * mean(kept).
+    The loss of a batch is (1 - fraction) * mean(new) + fraction * weight * mean(kept).
 
     Reference: Ruiz et al. 2022, section 3.3 (prior preservation), arXiv:2208.12242.
 
     Args:
         data: path of images with captions, usually drawn by the model itself beforehand.
-        share: of every batch; rounded to whole images.
+        fraction: of every batch; rounded to whole images.
         weight: of their loss.
     """
 
     data: str
-    share: Annotated[float, Range(1e-3, 0.999)] = 0.5
+    fraction: Annotated[float, Range(1e-3, 0.999)] = 0.5
     weight: Annotated[float, Range(0.0, 1000.0)] = 1.0
+
+    RETIRED = (Retired("share", now="fraction"),)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -208,13 +210,13 @@ class TrainConfig:
         require(
             self.preservation is None or 0 < self.preserved_images < self.batch_size,
             f"got batch_size={self.batch_size} with preservation; expected room for both kinds of "
-            "images: change batch_size or preservation.share",
+            "images: change batch_size or preservation.fraction",
         )
 
     @property
     def preserved_images(self) -> int:
         """Images of a batch that come from the preservation data."""
-        share = 0.0 if self.preservation is None else self.preservation.share
+        share = 0.0 if self.preservation is None else self.preservation.fraction
         return round(share * self.batch_size)
 
 

@@ -315,12 +315,12 @@ class _Reader:
         kind[self.source.key(index)] = str(reason)
         # The report is that of the whole source, of which this may be a part.
         total = len(getattr(self.source, "source", self.source))
-        share = self.plan.config.broken_share
+        share = self.plan.config.broken_fraction
         if len(report.broken) > share * total:
             raise CalotypeError(
                 f"{len(report.broken)} of {total} images are broken, more than the set share of "
                 f"{share:.0%}, e.g. {self._example_of_failure()}; run `calotype data verify`, "
-                "repair them or raise data.broken_share"
+                "repair them or raise data.broken_fraction"
             )
 
     def _example_of_failure(self) -> str:

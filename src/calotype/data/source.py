@@ -37,7 +37,7 @@ class SourceReport:
     """What a source met and did not use as it was; keys name the examples.
 
     Args:
-        broken: images that cannot be read, with the reason; they count for `broken_share`.
+        broken: images that cannot be read, with the reason; they count for `broken_fraction`.
         skipped: sound images that the settings leave out (too small), with the reason.
         empty_captions: examples that train as unconditional.
         replaced_captions: examples whose captions were no text and were mended or left out.
