@@ -39,7 +39,7 @@ def test_equal_calls_are_bit_equal_and_seeds_and_captions_matter(cascade):
     assert (other_caption[0][0] - first[0][0]).abs().mean() > 1e-4
 
 
-def test_a_image_is_the_same_alone_and_in_any_batch(cascade):
+def test_an_image_is_the_same_alone_and_in_any_batch(cascade):
     together = drawn(cascade)
     in_parts = drawn(cascade, max_batch=2)
     for row in range(3):

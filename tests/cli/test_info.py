@@ -41,7 +41,7 @@ def test_a_cascade_folder(command, model):
         (model / "README.md").unlink()
 
 
-def test_a_image(command):
+def test_an_image(command):
     command("sample", "a fox", "-o", "a.png", "--size", "8")
     recipe = facts(command, "a.png")
     assert (recipe["caption"], recipe["kind"]) == ("a fox", "sample")

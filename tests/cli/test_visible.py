@@ -7,7 +7,7 @@ def test_control_characters_are_escaped_and_nothing_else_is():
     assert visible(text) == text
 
 
-def test_info_shows_what_a_image_says_on_one_line_each(command):
+def test_info_shows_what_an_image_says_on_one_line_each(command):
     command("sample", "a\x1b[2J fox\nseed: 7", "-o", "a.png", "--size", "8")
     code, out, _ = command("info", "a.png")
     assert code == 0 and "\x1b" not in out

@@ -157,7 +157,7 @@ def test_flipping_mirrors_about_half():
     assert all((b.x[:, 0, 0, 0] < 0).all() for b in plain)
 
 
-def test_several_crops_of_a_image_decode_it_once():
+def test_several_crops_of_an_image_decode_it_once():
     source = Damaged(examples(200))
     config = DataConfig(crop=8, crops_per_image=4, cache_bytes=0)
     taken = take(source, 100, config=config, prefetch=0)

@@ -292,7 +292,7 @@ def test_states_of_a_resampling_grid_name_their_level(gaussian) -> None:
         close(state.logsnr, grid[state.index], rtol=1e-6, atol=1e-6)
 
 
-def test_starting_from_a_image_keeps_it(gaussian) -> None:
+def test_starting_from_an_image_keeps_it(gaussian) -> None:
     """With little noise added, DDIM with the exact denoiser of broad data gives it back."""
     x = torch.rand(2, 3, 4, 4, dtype=torch.float64)
     levels = sampling_levels(CosineSchedule(), 20, start_time=0.02)

@@ -272,7 +272,7 @@ def test_the_encoder_keeps_padding(tmp_path: Path) -> None:
     torch.testing.assert_close(text.tokens, expected, atol=1e-6, rtol=0)
 
 
-def test_from_folders_to_a_image(tmp_path: Path) -> None:
+def test_from_folders_to_an_image(tmp_path: Path) -> None:
     """Load, convert, read again: the same images; sharded fp16 gives images, too."""
     save_stage(tmp_path / "I", "I")
     save_encoder(tmp_path / "I")

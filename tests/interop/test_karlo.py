@@ -295,7 +295,7 @@ def test_super_resolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @torch.no_grad()
-def test_from_a_folder_to_a_image(tmp_path: Path) -> None:
+def test_from_a_folder_to_an_image(tmp_path: Path) -> None:
     """Load, convert, read again: the same images; seeds decide them."""
     save_karlo(tmp_path / "karlo")
     model = save_encoder(tmp_path / "karlo")

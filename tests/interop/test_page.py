@@ -11,7 +11,7 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), r
 
 
 @pytest.mark.parametrize("family", ["if", "karlo", "glide", "my-imagen"])
-def test_each_family_has_its_way_to_a_image(family):
+def test_each_family_has_its_way_to_an_image(family):
     convert = rf"^calotype convert .*-o {family}$"
     sample = rf"^calotype sample .*--model {family} .*-o \w+\.png$"
     assert any(re.fullmatch(f"{convert}\n{sample}\n", block, re.M) for block in BLOCKS)

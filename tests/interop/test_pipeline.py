@@ -149,7 +149,7 @@ def test_a_callback_can_cancel_but_not_replace(pipeline):
         pipeline("a fox", callback_on_step_end=lambda p, s, t, k: {"latents": k["latents"] * 0})
 
 
-def test_one_generator_a_image(pipeline):
+def test_one_generator_an_image(pipeline):
     both = pipeline(["a", "b"], generator=[generator(1), generator(2)], output_type="pt").images
     alone = pipeline("b", generator=generator(2), output_type="pt").images
     torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=0)

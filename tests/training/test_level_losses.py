@@ -9,7 +9,7 @@ from calotype.tasks.cost import training_flops
 from calotype.tasks.level_losses import loss_by_level
 
 
-def test_a_image_falls_into_the_bin_of_its_level():
+def test_an_image_falls_into_the_bin_of_its_level():
     ratios = (0.01, 0.1, 0.15, 0.9, 1.0, 3.0, 19.0, 20.0, 1e4)
     expected = ("<0.1", "0.1-0.2", "0.1-0.2", "0.5-1", "1-2", "2-5", "5-20", ">20", ">20")
     assert len(BINS) == len(BOUNDS) + 1 == 8

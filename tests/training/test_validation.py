@@ -34,7 +34,7 @@ def test_errors_of_an_exact_denoiser_are_the_posterior_variances():
         assert error == pytest.approx(expected, rel=0.03)
 
 
-def test_noise_of_a_image_does_not_depend_on_the_number_of_images():
+def test_noise_of_an_image_does_not_depend_on_the_number_of_images():
     x = torch.rand(40, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     seen = []
 
