@@ -214,14 +214,17 @@ def _check_longer(state: dict[str, Any], recipe: Recipe) -> None:
 def _had_checkpoint(folder: Path, recipe: Recipe) -> bool:
     """Whether the log goes on beyond the step before which a first checkpoint was on the disk.
 
-    A checkpoint is written while training goes on, and waited for before the next one.
+    A checkpoint is written while training goes on, and waited for before the next one, and before
+    the next stage.
     """
     try:
         lines = (folder / LOG_FILES[0]).read_text("utf-8", errors="replace").splitlines()
         images = json.loads(lines[-1])["images"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
-    return isinstance(images, int) and images > 2 * recipe.stages[0].checkpoint_images
+    first = recipe.stages[0]
+    surely = min(2 * first.checkpoint_images, first.total_images)
+    return isinstance(images, int) and images > surely
 
 
 def _go_back(folder: Path, path: Path, recipe: Recipe, aside: list[Path]) -> None:
