@@ -171,10 +171,9 @@ def _report(found: dict[str, Any]) -> str:
 
 
 def _sizes(options: argparse.Namespace) -> list[int]:
-    from calotype.cascade.find import find_cascade
-    from calotype.cascade.io import read_cascade_config
+    from calotype.cascade.find import open_cascade
 
-    stages = read_cascade_config(find_cascade(options.model)).stages
+    stages = open_cascade(options.model).config.stages
     return list(dict.fromkeys((stages[-1].resolution, stages[0].resolution)))
 
 

@@ -206,7 +206,7 @@ def test_a_run_that_fails_in_preparation_leaves_the_folder_as_it_was(
     data.mkdir()
     there.mkdir()
     for out in (there, tmp_path / "new", tmp_path / "deep" / "new"):
-        with pytest.raises(CalotypeError, match=r"no images|no images"):
+        with pytest.raises(CalotypeError, match="no images"):
             train(micro_recipe(), out, data=data, resume=resume)
         with pytest.raises(CalotypeError, match="encoder"):
             train(micro_recipe(text_encoder="t5:nowhere"), out, resume=resume)

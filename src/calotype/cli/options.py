@@ -87,6 +87,8 @@ class OutputOptions:
                 "got torchrun without a list that all its processes can read; expected "
                 "--from-file FILE, and no --grid"
             )
+        if torchrun_size() > 1 and (self.ray is not None or (self.workers or 1) > 1):
+            raise UsageError("got --workers or --ray under torchrun, which starts the processes")
         numbers = {"--workers": self.workers, "--batch": self.batch}
         for name, given in {**numbers, "--ray": self.ray}.items():
             if given is not None and not is_list:

@@ -259,7 +259,7 @@ class _Tally:
             "width in pixels": _histogram(widths),
             "height in pixels": _histogram(heights),
             "width / height": _histogram(aspects),
-            "captions of an image": _histogram(self._captions),
+            "captions of a picture": _histogram(self._captions),
             "characters of a caption": _histogram(self._lengths),
         }
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
+_LONGEST_WAIT = timedelta(days=7)  # for the slowest of them
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -23,6 +25,11 @@ def torchrun_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def torchrun_device(device: str) -> str:
+    """The device of this process: each on a machine has a GPU of its own."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+
+
 def share_out(items: Sequence[T], task: Callable[[T], R]) -> Iterator[R]:
     """Results of `task`, in every process those of all, when all are done.
 
@@ -30,7 +37,7 @@ def share_out(items: Sequence[T], task: Callable[[T], R]) -> Iterator[R]:
     """
     from torch import distributed
 
-    distributed.init_process_group("gloo")
+    distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
     try:
         own = [task(item) for item in items[torchrun_rank() :: torchrun_size()]]
         found: list[list[R] | None] = [None] * torchrun_size()

@@ -287,6 +287,9 @@ class DraftTraining:
         """All that decides a file of the folder, as a hash."""
         data = to_dict(self.config.data)
         data.pop("cache_bytes")
+        # Under the names they had when drafts of before were made.
+        data["crops_per_picture"] = data.pop("crops_per_image")
+        data["broken_share"] = data.pop("broken_fraction")
         decides = [
             _FORMAT,
             to_dict(self._config),

@@ -201,7 +201,8 @@ class Shard:
             expected = max(entry["data_offsets"][1] for entry in self._header.values())
             size = header.data_bytes
         except (CalotypeError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _broken(path, str(error)) from error
+            reason = str(error).removeprefix(f"{path} ").partition(";")[0]
+            raise _broken(path, reason) from error
         if size != expected:
             raise _broken(path, f"got {size} bytes, expected {expected}")
         self._arrays: dict[str, Array] = {}

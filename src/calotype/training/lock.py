@@ -24,7 +24,6 @@ def locked(folder: Path) -> Iterator[None]:
         UsageError: another trainer holds it, or the folder cannot be written to.
     """
     made = not os.path.lexists(folder / LOCK_NAME)
-    foreign = {*(path.name for path in folder.iterdir()), LOCK_NAME}
     try:
         descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -39,7 +38,10 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} is being trained by another process; wait for it, stop it, or choose "
                 "another --out"
             ) from None
+        if not _is_there(descriptor, folder / LOCK_NAME):
+            raise UsageError(f"{folder} was given up by another process just now; try again")
         _close_in_children(descriptor)
+        foreign = {path.name for path in folder.iterdir()}
         try:
             yield
         except BaseException:
@@ -49,6 +51,14 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         _held.discard(descriptor)
         os.close(descriptor)
+
+
+def _is_there(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 _held: set[int] = set()

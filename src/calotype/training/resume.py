@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,19 +150,19 @@ def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> S
             return Start(path, state)
         _check_longer(state, recipe)
         aside.append(path)
-    lost = not aside and not damaged and _had_checkpoint(folder, recipe)
+    lost = not aside and not damaged and _had_checkpoint(folder, _recorded(folder, recipe))
     if (aside or damaged or lost) and not start_over:
         reason = "all are damaged; expected a whole one"
         if lost:
-            reason = "they are gone, though its log says that some were written; put them back"
+            reason = "they are gone, though its log says that some were written"
         if aside:
             reason = (
                 f"the newest ({aside[0].name}) does not fit; expected the length, batch size and "
                 "schedule it was begun with"
             )
         raise UsageError(
-            f"got --resume for {folder}, where no checkpoint can be gone on from: {reason}: add "
-            "--start-over to begin anew, which moves the old run beside"
+            f"got --resume for {folder}, where no checkpoint can be gone on from: {reason}: put "
+            "one back, or add --start-over to begin anew, which moves the old run beside"
         )
     if start_over and (moved := _move_beside(folder)) is not None:
         say(f"moved the old run to {moved}")
@@ -211,20 +213,26 @@ def _check_longer(state: dict[str, Any], recipe: Recipe) -> None:
         )
 
 
+def _recorded(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe that the run was trained by so far; `recipe` where none is recorded."""
+    path = folder / RECIPE_FILE
+    return load_config(path, Recipe) if path.is_file() else recipe
+
+
 def _had_checkpoint(folder: Path, recipe: Recipe) -> bool:
     """Whether the log goes on beyond the step before which a first checkpoint was on the disk.
 
     A checkpoint is written while training goes on, and waited for before the next one, and before
     the next stage.
     """
-    try:
-        lines = (folder / LOG_FILES[0]).read_text("utf-8", errors="replace").splitlines()
-        images = json.loads(lines[-1])["images"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
+    images = 0
+    with suppress(OSError):
+        for line in (folder / LOG_FILES[0]).read_text("utf-8", errors="replace").splitlines():
+            with suppress(ValueError, LookupError, TypeError, RecursionError):
+                images = max(images, int(json.loads(line)["images"]))
     first = recipe.stages[0]
-    surely = min(2 * first.checkpoint_images, first.total_images)
-    return isinstance(images, int) and images > surely
+    steps = math.ceil(first.checkpoint_images / first.batch_size)
+    return images > min(2 * steps * first.batch_size, first.total_images)
 
 
 def _go_back(folder: Path, path: Path, recipe: Recipe, aside: list[Path]) -> None:
@@ -237,7 +245,8 @@ def _cut_back(folder: Path, recipe: Recipe, images: int) -> None:
     """Take what was written after `images` images from the logs, sheets and exports."""
     for name in LOG_FILES:
         cut_back(folder / name, images)
-    last = sum(stage.total_images for stage in recipe.stages)
+    recipes = (recipe, _recorded(folder, recipe))
+    last = max(sum(stage.total_images for stage in one.stages) for one in recipes)
     cut_back_exports(folder, images, last=last)
     for grid in (folder / "grids").glob("*.png"):
         if grid.stem.isdecimal() and images < int(grid.stem) <= last:

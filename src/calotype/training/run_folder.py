@@ -51,7 +51,9 @@ def clear_start(folder: Path, recipe: Recipe) -> None:
     if names and begun:
         advice = "add --resume to go on with the run in it, or choose" if ours else "choose"
         raise UsageError(f"{folder} is not empty; {advice} another --out")
-    if ours and (changed := difference(load_config(folder / RECIPE_FILE, Recipe), recipe)):
+    # Captions that it has embedded are the mark of a run of ours, begun with other settings.
+    bare = "embeddings" not in names
+    if ours and bare and (changed := difference(load_config(folder / RECIPE_FILE, Recipe), recipe)):
         raise UsageError(
             f"{folder} holds the {RECIPE_FILE} of another run ({changed}); expected the same "
             "settings, or choose another --out"
