@@ -17,6 +17,7 @@ ROOMS = (
     "errors",
     "storage",
     "config",
+    "launch",
     "runtime",
     "diffusion",
     "conditioning",

@@ -38,7 +38,9 @@ def test_two_processes_make_the_images_of_one(command, model, tmp_path):
 
 
 def test_processes_without_a_list_are_refused(command, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    place = {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
     for words in (["a"], ["--from-file", "-"]):
         code, out, err = command("sample", *words, "-o", "a.png")
         assert (code, out, err.count("\n")) == (2, "", 1) and "torchrun" in err

@@ -22,10 +22,11 @@ from calotype.config.typed_json import to_dict
 from calotype.data.batches import BatchPlan, sequential_batches
 from calotype.data.open import open_source
 from calotype.errors import ConfigError, UsageError
+from calotype.launch import Place
 from calotype.tasks.assemble import assemble
 from calotype.tasks.stage_processes import run_stages
 from calotype.training import progress, stream
-from calotype.training.distributed import Group, Place
+from calotype.training.distributed import Group
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions
 from calotype.training.sharded_checkpoint import read_whole

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from calotype.errors import UsageError
-from calotype.generation.executors import torchrun_size
+from calotype.launch import launched_place
 
 Model = Annotated[
     str | None,
@@ -82,12 +82,12 @@ class OutputOptions:
 
     def check(self, *, is_list: bool, is_file: bool) -> None:
         """Refuse settings of long lists elsewhere, and numbers out of range."""
-        if torchrun_size() > 1 and not (is_list and is_file):
+        if launched_place().world_size > 1 and not (is_list and is_file):
             raise UsageError(
                 "got torchrun without a list that all its processes can read; expected "
                 "--from-file FILE, and no --grid"
             )
-        if torchrun_size() > 1 and (self.ray is not None or (self.workers or 1) > 1):
+        if launched_place().world_size > 1 and (self.ray is not None or (self.workers or 1) > 1):
             raise UsageError("got --workers or --ray under torchrun, which starts the processes")
         numbers = {"--workers": self.workers, "--batch": self.batch}
         for name, given in {**numbers, "--ray": self.ray}.items():

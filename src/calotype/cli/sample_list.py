@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from calotype.cli.data.progress import counting
 from calotype.cli.options import OutputOptions
 from calotype.cli.showing import progress
-from calotype.generation.executors import torchrun_rank
 from calotype.generation.outputs import (
     check_output_name,
     default_output,
@@ -20,6 +19,7 @@ from calotype.generation.outputs import (
     numbered_name,
 )
 from calotype.generation.request import Request
+from calotype.launch import launched_place
 
 if TYPE_CHECKING:
     from calotype.generation.lists import ListJob
@@ -57,7 +57,7 @@ def sample_list(prompts: PromptFile, request: Request, order: OutputOptions) -> 
     )
     job.check(recipe)
     skipped, common = 0, dict[str, Any]()
-    quiet = order.as_json or torchrun_rank() > 0
+    quiet = order.as_json or launched_place().rank > 0
     with (
         progress(total, quiet=quiet or not alone) as show,
         counting("images", quiet=quiet or alone) as advance,
@@ -68,7 +68,7 @@ def sample_list(prompts: PromptFile, request: Request, order: OutputOptions) -> 
             advance(shard.made + shard.skipped)
             skipped += shard.skipped
             common = shard.common
-    if torchrun_rank() > 0:
+    if launched_place().rank > 0:
         return
     if order.as_json:
         seconds = round(time.perf_counter() - begin, 3)

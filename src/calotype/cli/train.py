@@ -152,7 +152,8 @@ def _told_by_first_process() -> Iterator[None]:
     try:
         yield
     except CalotypeError as error:
-        from calotype.training.distributed import launched_place, let_other_tell
+        from calotype.launch import launched_place
+        from calotype.training.distributed import let_other_tell
 
         if launched_place().rank == 0:
             raise

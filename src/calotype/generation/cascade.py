@@ -16,9 +16,9 @@ from calotype.cascade.recipe import image_recipe, recipe_sampling, weights_id
 from calotype.cascade.sizes import first_upscaler
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
-from calotype.generation.executors import torchrun_device, torchrun_size
 from calotype.generation.loras import apply_loras, check_like, lora_notes
 from calotype.generation.request import Request, requested_sampling, requested_size
+from calotype.launch import launched_place
 from calotype.runtime import DTYPES, Runtime, choose_runtime, usable_threads
 
 if TYPE_CHECKING:
@@ -150,8 +150,7 @@ def _runtime(request: Request) -> tuple[Runtime, dict[int, str]]:
     if request.dtype is not None:
         noted = {}
     runtime = choose_runtime(request.device, dtype, threads)
-    if torchrun_size() > 1:
-        runtime = replace(runtime, device=torchrun_device(runtime.device))
+    runtime = replace(runtime, device=launched_place().device(runtime.device))
     return runtime, {r: name for r, name in noted.items() if name in DTYPES}
 
 

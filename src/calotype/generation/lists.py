@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from calotype.cascade.plan import drain
 from calotype.data.work import work_over
 from calotype.generation.cascade import CascadeGenerator, Job
-from calotype.generation.executors import share_out, torchrun_size
+from calotype.generation.executors import share_out
 from calotype.generation.outputs import Output, holds_image, numbered_name
 from calotype.generation.prompts import PromptFile, PromptShard, PromptShards, shard_captions
+from calotype.launch import launched_place
 from calotype.storage.files import temporary_of
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def generate_list(
 
         make = functools.partial(ShardGenerator, job)
         return ray_actor_map(shards, make, address=ray, workers=workers, gpus=job.settings.gpus)
-    if torchrun_size() > 1 and workers == 1:
+    if launched_place().world_size > 1 and workers == 1:
         return share_out(shards, ShardGenerator(job, show))
     if workers == 1 or len(shards) == 1:
         return map(ShardGenerator(job, show), shards)

@@ -18,11 +18,12 @@ import torch
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
+from calotype.launch import launched_place
 from calotype.tasks.assemble import assemble
 from calotype.tasks.factory import Tasks
 from calotype.training import resume
 from calotype.training.checkpoint import read_state
-from calotype.training.distributed import ALONE, Group, launched_place
+from calotype.training.distributed import ALONE, Group
 from calotype.training.lock import locked
 from calotype.training.run import RunOptions, run_recipe
 from calotype.training.run_folder import RECIPE_FILE

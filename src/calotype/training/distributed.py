@@ -9,12 +9,9 @@ error is printed and not one a process; the others notice by their broken connec
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -22,46 +19,12 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import CalotypeError
+from calotype.launch import LONGEST_WAIT, Place, launched_place
 
 T = TypeVar("T")
-_ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_LONGEST_WAIT = timedelta(days=7)  # for embedding captions, drawing grids, writing checkpoints
 _FAILED = "calotype/failed"
 _COURTESY_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which process this is.
-
-    Args:
-        rank: its number among all.
-        world_size: how many there are.
-        local_rank: its number on this machine: which GPU is its own.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-
-
-def launched_place() -> Place:
-    """What the launcher has put into the environment; one process without a launcher.
-
-    Raises:
-        UsageError: the environment contradicts itself.
-    """
-    if any(name not in os.environ for name in _ENVIRONMENT):
-        return Place()
-    try:
-        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    except ValueError as error:
-        raise UsageError(f"RANK, WORLD_SIZE or LOCAL_RANK: {error}; start with torchrun") from error
-    if not 0 <= rank < world_size:
-        raise UsageError(f"got RANK={rank} of WORLD_SIZE={world_size}; start with torchrun")
-    return Place(rank, world_size, local_rank)
 
 
 class Group:
@@ -160,7 +123,7 @@ class Group:
 
     def device(self, name: str) -> str:
         """This process's own device of a kind: "cuda" is "cuda:1" for the second on a machine."""
-        return name if self.alone or name != "cuda" else f"cuda:{self.place.local_rank}"
+        return self.place.device(name)
 
     def claim_failure(self) -> bool:
         """Whether this process is the first that fails, so that its error is to be told."""
@@ -193,7 +156,7 @@ def open_group() -> Iterator[Group]:
         torch.cuda.set_device(place.local_rank)
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size)
-    group = Group(place, store=store, control=dist.new_group(backend="gloo", timeout=_LONGEST_WAIT))
+    group = Group(place, store=store, control=dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
     try:
         yield group
     except Exception as error:
