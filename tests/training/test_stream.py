@@ -85,6 +85,7 @@ def test_low_resolution_images_stay_with_theirs():
             0,
             count,
             first_captions=("f",) * count,
+            concepts=("c",) * count,
         )
 
     batch = joined(made(1.0, 3), made(2.0, 2), weight=1.0, position=0)

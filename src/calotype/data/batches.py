@@ -20,6 +20,7 @@ from torch import Tensor
 
 from calotype.config.data import DataConfig
 from calotype.data.cache import ImageCache, Prepared
+from calotype.data.example import Caption
 from calotype.data.images import BrokenImage
 from calotype.data.order import Ints, Stream, draw, shuffled_index
 from calotype.data.prefetch import prefetched
@@ -63,6 +64,7 @@ class Batch:
         weights: how much each example's loss counts, (B,); None = all 1.
         share: which part of a batch of several processes this is; None = all of it.
         first_captions: of each example, whichever of its captions was chosen; "" = it has none.
+        concepts: what each example shows: as the data say it, else its first caption.
         whole_lowres: what `lowres` are crops of, (B, 3, h, w), where the plan asks for it.
         places: row and column in it where each of `lowres` begins, (B, 2) int64; with it.
     """
@@ -76,6 +78,7 @@ class Batch:
     weights: Tensor | None = None
     share: BatchShare | None = None
     first_captions: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
     whole_lowres: Tensor | None = None
     places: Tensor | None = None
 
@@ -214,14 +217,12 @@ class _Reader:
         positions = np.arange(position + plan.rank, end, plan.world_size, dtype=np.int64)
         examples = self._examples(positions)
         choices = draw(plan.seed, positions, stream=Stream.CAPTION, below=1 << 32)
-        texts, colours = [], []
+        chosen = []
         for example, choice in zip(examples, choices, strict=True):
             captions = example.captions[: plan.config.caption_variants]
-            caption = captions[int(choice) * len(captions) >> 32] if captions else None
-            texts.append("" if caption is None else caption.text)
-            background = None if caption is None else caption.background
-            colours.append(WHITE if background is None else background)
-        grounds = np.array(colours, np.float32)
+            chosen.append(captions[int(choice) * len(captions) >> 32] if captions else Caption(""))
+        texts = [caption.text for caption in chosen]
+        grounds = np.array([caption.background or WHITE for caption in chosen], np.float32)
         corners = self._corners(positions)
         flips = draw(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
         x = _painted(cut(examples, corners, flips, side=self._side), grounds)
@@ -240,10 +241,12 @@ class _Reader:
             rows = tuple(range(plan.rank, plan.batch_size, plan.world_size))
             share = BatchShare(rows, plan.batch_size)
         first = tuple(e.captions[0].text if e.captions else "" for e in examples)
+        concepts = tuple(e.captions[0].concept if e.captions else "" for e in examples)
         batch = Batch(
             x, lowres, tuple(texts), keys, position, end, share=share, first_captions=first
         )
-        return replace(batch, whole_lowres=whole_lowres, places=places)
+        concepts = tuple(name or text for name, text in zip(concepts, first, strict=True))
+        return replace(batch, concepts=concepts, whole_lowres=whole_lowres, places=places)
 
     @property
     def _side(self) -> int:

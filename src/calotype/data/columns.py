@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,18 +95,19 @@ def row_captions(
             report.empty_captions.add(key)
             return ()
         words = [word for word in keywords or () if word is not None]
-        return caption_variants(name, words, style or "", key=key, count=variants)
+        captions = caption_variants(name, words, style or "", key=key, count=variants)
+        return tuple(replace(caption, concept=name) for caption in captions)
     value = table[column][number].as_py()
-    captions = []
+    texts = []
     for data in value if isinstance(value, list) else [value]:
         decoded = decode_caption(data or b"")
         if decoded.replaced:
             report.replaced_captions.add(key)
         if decoded.text.strip():
-            captions.append(Caption(decoded.text.strip()))
-    if not captions:
+            texts.append(Caption(decoded.text.strip()))
+    if not texts:
         report.empty_captions.add(key)
-    return tuple(captions)
+    return tuple(texts)
 
 
 def image_cell(value: Any) -> bytes:

@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 class Caption:
     """One way of asking for an image.
 
-    `background` is the colour (red, green, blue), each 0..255, to paint behind the image when
-    this caption is drawn; None means the source's default, white.
+    Args:
+        text: the words.
+        background: colour (red, green, blue), each 0..255, to paint behind the image when this
+            caption is chosen; None = the source's default, white.
+        concept: what is shown, however it is said and in whichever style; "" = the data do not say.
     """
 
     text: str
     background: tuple[int, int, int] | None = None
+    concept: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,6 +76,7 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
         share = BatchShare(tuple(n for n, place in enumerate(order) if place in own), total)
     captions, keys = (*new.captions, *kept.captions), (*new.keys, *kept.keys)
     first = (*new.first_captions, *kept.first_captions)
+    concepts = (*new.concepts, *kept.concepts)
     weights = torch.cat((torch.ones(len(new.x)), torch.full((len(kept.x),), weight)))
     return Batch(
         torch.cat((new.x, kept.x))[rows],
@@ -87,6 +88,7 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
         weights[rows],
         share,
         tuple(first[row] for row in rows),
+        tuple(concepts[row] for row in rows),
         _rows_of(new.whole_lowres, kept.whole_lowres, rows),
         _rows_of(new.places, kept.places, rows),
     )

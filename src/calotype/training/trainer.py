@@ -224,5 +224,6 @@ def shortened(batch: Batch, images: int) -> Batch:
         captions=batch.captions[:images],
         keys=batch.keys[:images],
         first_captions=batch.first_captions[:images],
+        concepts=batch.concepts[:images],
         weights=None if batch.weights is None else batch.weights[:images],
     )
