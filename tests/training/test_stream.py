@@ -83,7 +83,6 @@ def test_low_resolution_images_stay_with_theirs():
             ("c",) * count,
             ("k",) * count,
             0,
-            count,
             first_captions=("f",) * count,
             concepts=("c",) * count,
         )
@@ -105,7 +104,7 @@ def test_weights_multiply_the_loss(micro, images, prior):
     for weights in (None, torch.ones(4), torch.full((4,), 0.5), torch.tensor([1.0, 1, 0, 0])):
         config = dataclasses.replace(config, stage=_without_text(stage), text_encoder="none")
         state = new_state(new_task(config, device="cpu", dtype=torch.float32))
-        batch = Batch(x, None, ("",) * 4, ("k",) * 4, 0, 4, weights)
+        batch = Batch(x, None, ("",) * 4, ("k",) * 4, 0, weights)
         moved.append(train_step(state, batch))
     assert (moved[0].loss, moved[0].grad_norm) == (moved[1].loss, moved[1].grad_norm)
     assert moved[2].loss == pytest.approx(moved[0].loss / 2)

@@ -60,11 +60,10 @@ class Batch:
         captions: B texts; "" trains as unconditional.
         keys: B names of examples.
         position: of the first example of the global batch.
-        next_position: where the next batch starts; what a checkpoint stores.
         weights: how much each example's loss counts, (B,); None = all 1.
         share: which part of a batch of several processes this is; None = all of it.
-        first_captions: of each example, whichever of its captions was chosen; "" = it has none.
-        concepts: what each example shows: as the data say it, else its first caption.
+        first_captions: of each example, whichever of them was chosen; "" = it has none.
+        concepts: what each shows: as the data say it, else its first caption.
         whole_lowres: what `lowres` are crops of, (B, 3, h, w), where the plan asks for it.
         places: row and column in it where each of `lowres` begins, (B, 2) int64; with it.
     """
@@ -74,7 +73,6 @@ class Batch:
     captions: tuple[str, ...]
     keys: tuple[str, ...]
     position: int
-    next_position: int
     weights: Tensor | None = None
     share: BatchShare | None = None
     first_captions: tuple[str, ...] = ()
@@ -155,8 +153,7 @@ def batches(
         world_size: count of processes; the global order does not depend on it.
 
     Raises:
-        ConfigError: sizes do not fit each other.
-        CalotypeError: more images are broken than the recipe allows, or none is usable.
+        CalotypeError: sizes do not fit, too many images are broken, or none is usable.
     """
     plan = BatchPlan(
         resolution=resolution,
@@ -203,8 +200,9 @@ class _Reader:
         self.source = source
         self.plan = plan
         recent = plan.config.crops_per_image * SPREAD + plan.batch_size
-        cut_again = plan.config.crops_per_image > 1
-        self.cache = ImageCache(plan.config.cache_bytes, recent=recent if cut_again else 0)
+        self.cache = ImageCache(
+            plan.config.cache_bytes, recent=recent * (plan.config.crops_per_image > 1)
+        )
         self.unusable: set[int] = set()
         self.decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="calotype-decode")
 
@@ -221,7 +219,6 @@ class _Reader:
         for example, choice in zip(examples, choices, strict=True):
             captions = example.captions[: plan.config.caption_variants]
             chosen.append(captions[int(choice) * len(captions) >> 32] if captions else Caption(""))
-        texts = [caption.text for caption in chosen]
         grounds = np.array([caption.background or WHITE for caption in chosen], np.float32)
         corners = self._corners(positions)
         flips = draw(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
@@ -235,18 +232,18 @@ class _Reader:
                 mirrored = plan.resolution - self._side - corners[:, 1]
                 corners[:, 1] = np.where(flips, mirrored, corners[:, 1])
                 places = torch.from_numpy(corners // plan.grid)
+        rows = tuple(range(plan.rank, plan.batch_size, plan.world_size))
+        share = BatchShare(rows, plan.batch_size) if plan.world_size > 1 else None
         keys = tuple(example.key for example in examples)
-        share = None
-        if plan.world_size > 1:
-            rows = tuple(range(plan.rank, plan.batch_size, plan.world_size))
-            share = BatchShare(rows, plan.batch_size)
-        first = tuple(e.captions[0].text if e.captions else "" for e in examples)
-        concepts = tuple(e.captions[0].concept if e.captions else "" for e in examples)
-        batch = Batch(
-            x, lowres, tuple(texts), keys, position, end, share=share, first_captions=first
+        firsts = [e.captions[0] if e.captions else Caption("") for e in examples]
+        batch = Batch(x, lowres, tuple(c.text for c in chosen), keys, position, share=share)
+        return replace(
+            batch,
+            first_captions=tuple(caption.text for caption in firsts),
+            concepts=tuple(caption.concept or caption.text for caption in firsts),
+            whole_lowres=whole_lowres,
+            places=places,
         )
-        concepts = tuple(name or text for name, text in zip(concepts, first, strict=True))
-        return replace(batch, concepts=concepts, whole_lowres=whole_lowres, places=places)
 
     @property
     def _side(self) -> int:
@@ -257,9 +254,9 @@ class _Reader:
         """Row and column where each crop begins, (B, 2)."""
         plan = self.plan
         places = (plan.resolution - self._side) // plan.grid + 1
-        streams = (Stream.ROW, Stream.COLUMN)
-        drawn = [draw(plan.seed, positions, stream=stream, below=places) for stream in streams]
-        return np.stack(drawn, axis=1) * plan.grid
+        rows = draw(plan.seed, positions, stream=Stream.ROW, below=places)
+        columns = draw(plan.seed, positions, stream=Stream.COLUMN, below=places)
+        return np.stack((rows, columns), axis=1) * plan.grid
 
     def _examples(self, positions: Ints) -> list[Prepared]:
         """The example at each position, stepping over unusable ones."""

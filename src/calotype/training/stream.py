@@ -84,7 +84,6 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
         tuple(captions[row] for row in rows),
         tuple(keys[row] for row in rows),
         position,
-        position + total,
         weights[rows],
         share,
         tuple(first[row] for row in rows),
