@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from calotype.conditioning import TextEmbedding
 from calotype.config.adm import AdmConfig, StatesText, TokensText, UnclipText
 from calotype.networks.text import split_heads
+from calotype.networks.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,7 @@ class TokensEncoder(nn.Module):
         self.tokens = nn.Embedding(text.vocabulary, text.width)
         self.positions = nn.Parameter(torch.randn(text.context, text.width) * 0.01)
         self.padding = nn.Parameter(torch.randn(text.context, text.width) * 0.01)
-        self.layers = nn.ModuleList(
-            TransformerLayer(text.width, text.heads) for _ in range(text.layers)
-        )
+        self.layers = Transformer(width=text.width, heads=text.heads, layers=text.layers)
         self.norm = nn.LayerNorm(text.width)
         self.to_embedding = nn.Linear(text.width, embed_dim)
 
@@ -101,34 +100,8 @@ class TokensEncoder(nn.Module):
         numbers, mask = text.tokens[:, : self.context, 0].long(), text.mask[:, : self.context]
         x = self.tokens(numbers) + self.positions
         x = torch.where(mask[..., None], x, self.padding)
-        for layer in self.layers:
-            x = layer(x)
-        x = self.norm(x)
+        x = self.norm(self.layers(x))
         return AdmText(x, None, self.to_embedding(x[:, -1]))
-
-
-class TransformerLayer(nn.Module):
-    """Self-attention and a GELU MLP, LayerNorm before each."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 4 * width)
-        self.narrow = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, L, D) -> (B, L, D); mask as `scaled_dot_product_attention` takes it."""
-        queries, keys, values = (
-            split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=2)
-        )
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        output: Tensor = x + self.narrow(F.gelu(self.widen(self.norm2(x))))
-        return output
 
 
 class UnclipEncoder(nn.Module):

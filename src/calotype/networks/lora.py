@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from calotype.config.lora import LoraConfig
 from calotype.networks.adm_blocks import AdmAttentionLayer
-from calotype.networks.adm_text import MeanTokenPooling, TransformerLayer
+from calotype.networks.adm_text import MeanTokenPooling
 from calotype.networks.blocks import Attention
 from calotype.networks.text import AttentionPooling, TextProjection
+from calotype.networks.transformer import TransformerLayer
 
 Layer = nn.Linear | nn.Conv2d
 ADAPTERS = ".adapters."

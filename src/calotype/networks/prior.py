@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from calotype.conditioning import TextEmbedding
 from calotype.config.prior import PriorNetworkConfig
 from calotype.networks.adm_blocks import TimestepMLP
-from calotype.networks.adm_text import TransformerLayer
+from calotype.networks.transformer import Transformer
 
 
 class PriorNetwork(nn.Module):
@@ -33,8 +33,8 @@ class PriorNetwork(nn.Module):
         self.text_states = nn.Linear(clip, width)
         self.positions = nn.Parameter(torch.zeros(1, config.context + 4, width))
         self.answer = nn.Parameter(torch.zeros(1, 1, width))
-        self.layers = nn.ModuleList(
-            TransformerLayer(width, config.heads) for _ in range(config.layers)
+        self.layers = Transformer(
+            width=width, heads=config.heads, layers=config.layers, causal=True
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, clip)
@@ -57,15 +57,13 @@ class PriorNetwork(nn.Module):
         caption = torch.cat(
             (self.text_states(tokens[:, 1:]), self.text_embedding(tokens[:, :1])), dim=1
         )
-        mask = _causal(F.pad(text.mask[:, 1:], (0, 4), value=True))
+        mask = F.pad(text.mask[:, 1:], (0, 4), value=True)
 
         def predict(z: Tensor, timesteps: Tensor) -> Tensor:
             time, noisy = self.time(timesteps)[:, None], self.noisy(z)[:, None]
             answer = self.answer.expand(len(z), -1, -1)
             x = torch.cat((caption, time, noisy, answer), dim=1) + self.positions
-            for layer in self.layers:
-                x = layer(x, mask)
-            output: Tensor = self.head(self.norm(x)[:, -1])
+            output: Tensor = self.head(self.norm(self.layers(x, mask))[:, -1])
             return output
 
         return predict
@@ -77,10 +75,3 @@ class PriorNetwork(nn.Module):
     def to_clip(self, x: Tensor) -> Tensor:
         """Embeddings of CLIP from what is diffused."""
         return x * self.std + self.mean
-
-
-def _causal(mask: Tensor) -> Tensor:
-    """(B, L) True = token -> (B, 1, L, L): tokens before, and itself."""
-    length = mask.shape[1]
-    before = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-    return before & mask[:, None, None]

@@ -1,0 +1,108 @@
+"""The pre-LayerNorm transformer, once for all that need one: CLIP's towers, token models, priors.
+
+Vaswani et al. 2017, arXiv:1706.03762, with LayerNorm before attention and MLP, as in GPT-2 and
+CLIP (Radford et al. 2021, arXiv:2103.00020). Embeddings and the last LayerNorm are the caller's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from calotype.networks.text import split_heads
+
+Activation = Literal["gelu", "quick_gelu"]
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention and an MLP of four times the width, LayerNorm before each, a skip around each.
+
+    Args:
+        width: of its input and output.
+        heads: of attention.
+        head_dim: channels of a head; None = width / heads.
+        activation: of the MLP; "quick_gelu" is OpenAI CLIP's x * sigmoid(1.702 x).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        head_dim: int | None = None,
+        activation: Activation = "gelu",
+    ) -> None:
+        super().__init__()
+        if head_dim is None and width % heads != 0:
+            raise ValueError(f"got width {width} for {heads} heads; expected a multiple of heads")
+        inner = width if head_dim is None else heads * head_dim
+        self.heads = heads
+        self.activation = activation
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * inner)
+        self.out = nn.Linear(inner, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+        """(B, L, W) -> (B, L, W); mask and causal as `scaled_dot_product_attention` takes them."""
+        queries, keys, values = (
+            split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=2)
+        )
+        attended = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=causal)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        hidden = self.widen(self.norm2(x))
+        hidden = (
+            F.gelu(hidden) if self.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden)
+        )
+        output: Tensor = x + self.narrow(hidden)
+        return output
+
+
+class Transformer(nn.ModuleList):
+    """Layers one after the other; a list of them, so that weights are named by their number.
+
+    Args:
+        width: of its input and output, W.
+        heads: of attention.
+        layers: how many.
+        head_dim: channels of a head; None = width / heads.
+        activation: of the MLPs.
+        causal: whether a token attends only to itself and those before it.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        layers: int,
+        head_dim: int | None = None,
+        activation: Activation = "gelu",
+        causal: bool = False,
+    ) -> None:
+        super().__init__(
+            TransformerLayer(width, heads, head_dim=head_dim, activation=activation)
+            for _ in range(layers)
+        )
+        self.causal = causal
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, L, W) -> (B, L, W).
+
+        Args:
+            x: tokens with their positions.
+            mask: (B, L), True where a token may be attended to; None = all. States of the tokens
+                that may not are finite, and mean nothing.
+        """
+        attended = None if mask is None else mask[:, None, None]  # (B, 1, 1, L)
+        if attended is not None and self.causal:
+            length = x.shape[1]
+            attended = attended & attended.new_ones(length, length).tril()
+        for layer in self:
+            x = layer(x, attended, causal=self.causal and mask is None)
+        return x
