@@ -157,6 +157,16 @@ def clip_folder(tmp_path_factory):
     return folder
 
 
+def test_a_noised_clip_keeps_its_format(clip_folder):
+    """Files have queries, keys and values apart and no bias of keys, as they were first written."""
+    names = {name for name in read_header(clip_folder / FOLDER / "weights.safetensors")}
+    layer = {name.split(".", 3)[3] for name in names if name.startswith("image.blocks.1.")}
+    linear = ("query", "value", "attention_out", "hidden", "hidden_out")
+    both = {f"{part}.{kind}" for part in (*linear, "norm_attention", "norm_hidden")
+            for kind in ("weight", "bias")}  # fmt: skip
+    assert layer == both | {"key.weight"}
+
+
 def test_a_noised_clip_guides_the_base(clip_folder, tokenizer):
     guide = load_guide(clip_folder, tokenizer=tokenizer)
     assert isinstance(guide, NoisedClipGuide)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from calotype.config.ranges import in_range, require
-from calotype.networks.text import split_heads
+from calotype.networks.transformer import Transformer
 
 # Mean and spread of red, green and blue in CLIP's training images, of values 0 to 255.
 _COLOUR_MEAN = (122.77, 116.75, 104.09)
@@ -97,14 +96,12 @@ class _TextTower(nn.Module):
         width = config.text.width
         self.tokens = nn.Embedding(config.vocabulary, width)
         self.positions = nn.Parameter(torch.zeros(config.context, width))
-        self.blocks = nn.ModuleList(_Block(config.text) for _ in range(config.text.layers))
+        self.blocks = _transformer(config.text, causal=True)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.embed_dim, bias=False)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.positions
-        for block in self.blocks:
-            x = block(x, causal=True)
+        x = self.blocks(self.tokens(tokens) + self.positions)
         last = x[torch.arange(len(x), device=x.device), lengths - 1]
         result: Tensor = self.out(self.norm(last))
         return result
@@ -119,7 +116,7 @@ class _ImageTower(nn.Module):
         self.patches = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.positions = nn.Parameter(torch.zeros(1 + count, width))
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(_Block(config.image) for _ in range(config.image.layers))
+        self.blocks = _transformer(config.image, causal=False)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.embed_dim, bias=False)
 
@@ -128,38 +125,19 @@ class _ImageTower(nn.Module):
         first = self.timesteps(timestep)[:, None]
         mean, std = (z.new_tensor(c)[:, None, None] for c in (_COLOUR_MEAN, _COLOUR_STD))
         patches = self.patches(((z + 1) * 127.5 - mean) / std).flatten(2).transpose(1, 2)
-        x = self.norm_in(torch.cat((first, patches), dim=1) + self.positions)
-        for block in self.blocks:
-            x = block(x, causal=False)
+        x = self.blocks(self.norm_in(torch.cat((first, patches), dim=1) + self.positions))
         result: Tensor = self.out(self.norm(x[:, 0]))
         return result
 
 
-class _Block(nn.Module):
-    """Attention and an MLP, each after a LayerNorm and with a skip."""
-
-    def __init__(self, config: TowerConfig) -> None:
-        super().__init__()
-        width, inner = config.width, config.heads * config.head_dim
-        self.heads = config.heads
-        self.norm_attention = nn.LayerNorm(width)
-        self.query = nn.Linear(width, inner)
-        self.key = nn.Linear(width, inner, bias=False)
-        self.value = nn.Linear(width, inner)
-        self.attention_out = nn.Linear(inner, width)
-        self.norm_hidden = nn.LayerNorm(width)
-        self.hidden = nn.Linear(width, 4 * width)
-        self.hidden_out = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor, *, causal: bool) -> Tensor:
-        y = self.norm_attention(x)
-        queries, keys, values = (
-            split_heads(part(y), self.heads) for part in (self.query, self.key, self.value)
-        )
-        y = functional.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
-        x = x + self.attention_out(y.transpose(1, 2).flatten(2))
-        result: Tensor = x + self.hidden_out(functional.gelu(self.hidden(self.norm_hidden(x))))
-        return result
+def _transformer(config: TowerConfig, *, causal: bool) -> Transformer:
+    return Transformer(
+        width=config.width,
+        heads=config.heads,
+        layers=config.layers,
+        head_dim=config.head_dim,
+        causal=causal,
+    )
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +51,16 @@ _LAYERS = {
     "f_mlp.f_1": "hidden",
     "f_mlp.f_2": "hidden_out",
 }
+# Files keep queries, keys and values apart, keys without bias, and have other names for layers.
+_PARTS = ("query", "key", "value")
+_RENAMED = {
+    "norm1": "norm_attention",
+    "out": "attention_out",
+    "norm2": "norm_hidden",
+    "widen": "hidden",
+    "narrow": "hidden_out",
+}
+_BLOCK = re.compile(r"(.*blocks\.\d+\.)(\w+)\.(weight|bias)")
 # CLIP was trained on noise of this table.
 _SCHEDULE = DiscreteScheduleConfig(betas="squaredcos_cap_v2", precision="float64")
 
@@ -168,9 +178,9 @@ def noised_clip(
     for part, (shapes, read) in towers.items():
         tower = clip.get_submodule(part)
         names = clip_names(shapes)
-        check_names(shapes, names, tower.state_dict())
+        check_names(shapes, names, file_tensors(tower.state_dict()))
         state = {here: read(name).to(torch.float32) for name, here in names.items()}
-        tower.load_state_dict(state, assign=True)
+        tower.load_state_dict(network_tensors(state, tower.state_dict()), assign=True)
     return clip.eval()
 
 
@@ -179,7 +189,9 @@ def save_clip(clip: NoisedCLIP, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
+    tensors = {
+        name: tensor.contiguous() for name, tensor in file_tensors(clip.state_dict()).items()
+    }
     write_with(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
     write_file(folder / CONFIG_FILE, json.dumps(to_dict(clip.config), indent=1).encode())
 
@@ -204,10 +216,11 @@ def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
     with torch.device("meta"):
         clip = NoisedCLIP(config)
     weights = ForeignWeights(read_header(place / WEIGHTS_FILE), place)
-    expected = clip.state_dict()
+    expected = file_tensors(clip.state_dict())
     check_names(weights.shapes, {name: name for name in expected}, expected)
     read = weights.reader()
-    clip.load_state_dict({name: read(name) for name in expected}, assign=True)
+    state = network_tensors({name: read(name) for name in expected}, clip.state_dict())
+    clip.load_state_dict(state, assign=True)
     return NoisedClipGuide(clip, load_clip_bpe(Path(tokenizer)))
 
 
@@ -215,3 +228,35 @@ def _tower(shapes: Shapes, head_dim: int) -> TowerConfig:
     inner, width = shapes["blocks.block_0.f_attn.f_q.w"]
     layers = sum(1 for name in shapes if name.endswith(".f_attn.f_q.w"))
     return TowerConfig(width=width, layers=layers, heads=inner // head_dim, head_dim=head_dim)
+
+
+def file_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors as files hold them."""
+    found = {}
+    for name, tensor in state.items():
+        block = _BLOCK.fullmatch(name)
+        if block is None:
+            found[name] = tensor
+        elif block[2] != "qkv":
+            found[f"{block[1]}{_RENAMED[block[2]]}.{block[3]}"] = tensor
+        else:
+            for part, own in zip(_PARTS, tensor.chunk(3), strict=True):
+                found[f"{block[1]}{part}.{block[3]}"] = own
+            found.pop(f"{block[1]}key.bias", None)
+    return found
+
+
+def network_tensors(file: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The inverse of `file_tensors`, for the network's `names`."""
+    state = {}
+    for name in names:
+        block = _BLOCK.fullmatch(name)
+        if block is None:
+            state[name] = file[name]
+        elif block[2] != "qkv":
+            state[name] = file[f"{block[1]}{_RENAMED[block[2]]}.{block[3]}"]
+        else:
+            query = file[f"{block[1]}query.{block[3]}"]
+            parts = (f"{block[1]}{part}.{block[3]}" for part in _PARTS)
+            state[name] = torch.cat([file.get(part, torch.zeros_like(query)) for part in parts])
+    return state
