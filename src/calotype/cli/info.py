@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _EXTRAS = {
     "data": ("pyarrow", "pyvips", "imagehash"),
-    "train": ("pyarrow", "tensorboard", "jinja2"),
+    "train": ("pyarrow", "tensorboard", "jinja2", "matplotlib"),
     "wandb": ("wandb",),
     "trackio": ("trackio",),
     "interop": ("transformers",),

@@ -1,18 +1,21 @@
-"""What training runs wrote down: images seen, time, losses; read from their folders."""
+"""How stages were trained: images seen, time, losses, from what their runs wrote down."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calotype.config.recipe import Recipe, TrainConfig
 from calotype.config.typed_json import load_config
 from calotype.errors import CalotypeError
+from calotype.training import record
+from calotype.training.record import RunRecord, number
 
-_TAIL_SHARE = 0.05
+_TAIL_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,8 @@ class ErrorsByLevel:
     """A validation: error of the estimated image by sigma/alpha, unseen and trained images."""
 
     images: int
-    unseen: dict[str, float]
-    trained: dict[str, float]
+    unseen: Mapping[str, Any]
+    trained: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,15 @@ def read_run(folder: Path) -> list[StageRun]:
     """The stages that a run has trained, coarse to fine; empty where there is no such run."""
     try:
         recipe = load_config(folder / "recipe.json", Recipe)
+        run = record.read_run(folder)
     except CalotypeError:
         return []
-    steps = _by_stage(folder / "log.jsonl")
-    validations = _by_stage(folder / "validation.jsonl")
-    runs, before = [], 0
-    for config in recipe.stages:
-        resolution = config.stage.resolution
-        lines = steps.get(resolution, [])
-        if lines:
-            checks = validations.get(resolution, [])
-            runs.append(_stage_run(recipe.name, config, lines, checks=checks, before=before))
-            before = int(lines[-1]["images"])
-    return runs
+    configs = {config.stage.resolution: config for config in recipe.stages}
+    return [
+        _stage_run(run, part, recipe.name, configs[size])
+        for size, part in run.segments
+        if size in configs
+    ]
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[StageRun, ...]:
@@ -71,61 +70,22 @@ def read_runs(folders: Sequence[Path]) -> tuple[StageRun, ...]:
     return tuple(run for folder in folders for run in read_run(folder))
 
 
-def _stage_run(
-    name: str,
-    config: TrainConfig,
-    lines: list[dict[str, Any]],
-    *,
-    checks: list[dict[str, Any]],
-    before: int,
-) -> StageRun:
-    seconds, last = 0.0, before
-    for line in lines:
-        rate = line.get("images_per_second")
-        if rate:
-            seconds += (line["images"] - last) / rate
-        last = int(line["images"])
-    seconds += sum(float(check.get("seconds", 0.0)) for check in checks)
-    images = last - before
-    tail = [
-        float(line["loss"])
-        for line in lines
-        if line.get("loss") is not None and line["images"] - before >= (1 - _TAIL_SHARE) * images
-    ]
+def _stage_run(run: RunRecord, part: slice, recipe: str, config: TrainConfig) -> StageRun:
+    before = int(run.steps["images"][part.start - 1]) if part.start else 0
+    seen, losses = run.steps["images"][part] - before, run.steps["loss"][part]
+    tail = losses[(seen >= (1 - _TAIL_FRACTION) * seen[-1]) & np.isfinite(losses)]
+    checks = [line for line in run.validations if line.get("stage") == config.stage.resolution]
     return StageRun(
-        recipe=name,
+        recipe=recipe,
         config=config,
-        images=images,
-        seconds=seconds,
-        loss=sum(tail) / len(tail) if tail else float("nan"),
-        skipped=int(lines[-1].get("skipped", 0)),
+        images=int(seen[-1]),
+        seconds=run.seconds(part) + float(np.nansum([number(c.get("seconds")) for c in checks])),
+        loss=float(tail.mean()) if len(tail) else float("nan"),
+        skipped=int(np.nan_to_num(run.steps["skipped"][part][-1])),
         validations=tuple(
             ErrorsByLevel(
-                int(check["images"]) - before,
-                dict(check.get("validation", {})),
-                dict(check.get("trained", {})),
+                int(check["images"]) - before, check.get("validation", {}), check.get("trained", {})
             )
             for check in checks
         ),
     )
-
-
-def _by_stage(path: Path) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = {}
-    for line in _lines(path):
-        found.setdefault(int(line["stage"]), []).append(line)
-    return found
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue  # the last line of a run that is being written
-        if isinstance(value, dict) and "stage" in value and "images" in value:
-            yield value

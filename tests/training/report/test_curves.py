@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from calotype.training.record import read_run
 from calotype.training.report.charts import loss_charts, speed_charts
 from calotype.training.report.curves import MOST_POINTS, make_curve, smoothed, thinned
-from calotype.training.report.record import read_run
 
 
 def test_thinning_keeps_ends_and_extremes():
@@ -39,8 +39,16 @@ def test_smoothing_is_the_weighted_mean_around():
 def test_nothing_is_smoothed_across_stages():
     y = np.concatenate([np.zeros(50), np.ones(50)])
     parts = [slice(0, 50), slice(50, 100)]
-    curve = make_curve("a", "main", x=np.arange(100.0), y=y, parts=parts, smooth=True)
-    assert [set(piece.tolist()) for _, piece in curve.pieces] == [{0.0}, {1.0}]
+    curve = make_curve("a", "main", (np.arange(100.0), y), parts, smooth=True)
+    gaps = np.isnan(curve.y)
+    assert gaps.sum() == 3 and (gaps == np.isnan(curve.x)).all()
+    assert set(curve.y[curve.x < 50]) == {0.0} and set(curve.y[curve.x >= 50]) == {1.0}
+
+
+def test_a_single_point_stays_and_nothing_is_nothing():
+    curve = make_curve("a", "main", (np.arange(3.0), np.array([1, np.nan, np.inf])), [slice(0, 3)])
+    assert curve.x[1:-1].tolist() == [0, 0] and curve.last == 1
+    assert make_curve("a", "main", (np.zeros(2), np.full(2, np.nan)), [slice(0, 2)]).last is None
 
 
 def test_a_long_log_gives_curves_of_a_thousand_points(write_run):
@@ -54,6 +62,6 @@ def test_a_long_log_gives_curves_of_a_thousand_points(write_run):
     assert len(run.steps["loss"]) == 20_000
     for chart in (*loss_charts(run), *speed_charts(run)):
         for curve in chart.curves:
-            assert sum(len(x) for x, _ in curve.pieces) <= MOST_POINTS
+            assert np.isfinite(curve.x).sum() <= MOST_POINTS
     raw = loss_charts(run)[0].curves[0]
-    assert max(y.max() for _, y in raw.pieces) == 1e6 + 5000 % 97
+    assert np.nanmax(raw.y) == 1e6 + 5000 % 97

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from calotype.cli import app, run
 from calotype.errors import UsageError
+from calotype.training.record import read_run
 from calotype.training.report import write_report
 from calotype.training.report.page import render
-from calotype.training.report.record import read_run
 
 _VOID = {"meta", "img", "input", "link"}
 

@@ -1,154 +1,246 @@
-"""Which charts a report shows, from the columns of a log."""
+"""Which charts a report shows, from the columns of a log, and how matplotlib draws them.
+
+Colours are names of the page's style sheet, so that light and dark are one drawing. The page's
+script reads values back from the paths with the scales that are noted on the drawing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from calotype.diffusion.noise_marks import BINS, NOISE_RATIOS
-from calotype.training.report.curves import Curve, make_curve
-from calotype.training.report.record import RunRecord, number
-from calotype.training.report.svg import Chart, human
+from calotype.training.record import RunRecord, number
+from calotype.training.report.curves import Curve, joined, make_curve, thinned
 
-_SMALL = (320, 170)
-
-
-def bounds(run: RunRecord) -> tuple[tuple[float, str], ...]:
-    """Where stages begin, with their names; nothing for a run of one stage."""
-    segments = run.segments
-    if len(segments) < 2:
-        return ()
-    images = run.steps["images"]
-    starts = [0.0, *(float(images[part.start - 1]) for _, part in segments[1:])]
-    return tuple((x, f"{size} px") for x, (size, _) in zip(starts, segments, strict=True))
-
-
-def loss_charts(run: RunRecord) -> list[Chart]:
-    """Loss, raw and smoothed; loss by noise level; gradient norm; learning rate."""
-    return [
-        _pair(run, "loss", "Loss"),
-        _level_chart(run),
-        _pair(run, "grad_norm", "Gradient norm", note="Before clipping."),
-        Chart(
-            "Learning rate",
-            (_curve(run, "lr", "learning rate", "main"),),
-            bounds=bounds(run),
-            show=lambda value: f"{value:.2g}",
-            floor=0.0,
-            logarithmic=False,
-        ),
-    ]
+Bounds = Sequence[tuple[float, str]]
+_LOG_FROM = 20.0  # a chart whose values span more than this factor gets a logarithmic axis
+_NAMES = ("soft", "line", "raw", "main", "other", *(f"l{i}" for i in range(len(BINS))))
+_COLOURS = {name: f"#0000{place:02x}" for place, name in enumerate(_NAMES, 1)}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # texts stay texts
+    "svg.hashsalt": "calotype",
+    "path.simplify": False,  # curves are thinned, and a dot is a line of no length
+    "font.size": 8,
+    "font.sans-serif": [
+        "DejaVu Sans"
+    ],  # the one that matplotlib brings: all texts are measured alike
+    "xtick.labelcolor": _COLOURS["soft"],
+    "ytick.labelcolor": _COLOURS["soft"],
+    "axes.edgecolor": _COLOURS["soft"],
+    "grid.color": _COLOURS["line"],
+    "lines.solid_capstyle": "round",
+}
 
 
-def speed_charts(run: RunRecord) -> list[Chart]:
-    """Images a second, the share of waiting, operations a second and of the peak."""
-    share = Chart(
-        "Share of time waiting for data",
-        (
-            _curve(run, "data_wait", "a step", "raw"),
-            _curve(run, "data_wait", "smoothed", "main", smooth=True),
-        ),
-        bounds=bounds(run),
-        show=_percent,
-        floor=0.0,
-        logarithmic=False,
-    )
-    return [
-        _pair(run, "images_per_second", "Images a second", show=human, floor=0.0),
-        share,
-        _pair(run, "flops_per_second", "FLOP/s", show=human, floor=0.0, note=_peak_note(run)),
-        _pair(run, "flops_share_of_peak", "Share of the measured peak", show=_percent, floor=0.0),
-    ]
-
-
-def validation_charts(run: RunRecord) -> list[Chart]:
-    """A chart for each noise level: images to validate on, and as many trained ones."""
-    charts = []
-    for ratio in NOISE_RATIOS:
-        curves = tuple(
-            _validation_curve(run, key, kind, level=f"{ratio:g}")
-            for key, kind in (("trained", "other"), ("validation", "main"))
-        )
-        title = f"sigma/alpha {ratio:g}"
-        charts.append(Chart(title, curves, bounds=bounds(run), show=_short, size=_SMALL))
-    return [chart for chart in charts if not chart.empty]
-
-
-def _pair(
-    run: RunRecord,
-    column: str,
-    title: str,
-    *,
-    show: Callable[[float], str] = lambda value: f"{value:.4g}",
-    floor: float | None = None,
-    note: str = "",
-) -> Chart:
-    """Each step faintly, and the smoothed curve on top."""
-    return Chart(
-        title,
-        (
-            _curve(run, column, "a step", "raw"),
-            _curve(run, column, "smoothed", "main", smooth=True),
-        ),
-        note=note,
-        bounds=bounds(run),
-        show=show,
-        floor=floor,
-        logarithmic=floor is None,
-    )
-
-
-def _curve(run: RunRecord, column: str, name: str, kind: str, *, smooth: bool = False) -> Curve:
-    parts = [part for _, part in run.segments]
-    x, y = run.steps["images"], run.steps[column]
-    return make_curve(name, kind, x=x, y=y, parts=parts, smooth=smooth)
-
-
-def _level_chart(run: RunRecord) -> Chart:
-    parts, curves = [part for _, part in run.segments], []
-    for place, level in enumerate(BINS):
-        curves.append(
-            make_curve(
-                level,
-                f"level-{place}",
-                x=run.steps["images"],
-                y=run.steps[f"loss_by_level/{level}"],
-                parts=parts,
-                smooth=True,
-                weights=run.steps[f"images_by_level/{level}"],
-            )
-        )
-    note = "Smoothed, by sigma/alpha of the images of the steps: pale is little noise."
-    filled = tuple(curve for curve in curves if curve.last is not None)
-    return Chart("Training loss by noise level", filled, note=note, bounds=bounds(run), show=_short)
-
-
-def _validation_curve(run: RunRecord, key: str, kind: str, *, level: str) -> Curve:
-    pieces = []
-    for size in dict.fromkeys(size for size, _ in run.segments):
-        points = [
-            (number(line["images"]), number(line[key].get(level)))
-            for line in run.validations
-            if isinstance(line.get(key), dict) and line.get("stage", size) == size
-        ]
-        x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
-        pieces.append(make_curve(key, kind, x=x, y=y, parts=[slice(0, len(x))]).pieces[0])
-    return Curve(key, kind, tuple(pieces))
-
-
-def _peak_note(run: RunRecord) -> str:
-    rate, share = run.steps["flops_per_second"], run.steps["flops_share_of_peak"]
-    known = np.flatnonzero(np.isfinite(rate) & (share > 0.005))
-    if len(known) == 0:
-        return ""
-    peak = float(np.median(rate[known] / share[known]))
-    return f"Counted for the network; the measured peak is about {human(peak, ' ')}FLOP/s."
+def _short(value: float) -> str:
+    return f"{value:.4g}"
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
-def _short(value: float) -> str:
-    return f"{value:.3g}"
+def human(value: float, gap: str = "") -> str:
+    """A large number in short: 1.5k, 20M, 3.2G; `gap` stands before the letter."""
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{gap}{unit}"
+    return f"{value:.3g}{gap}"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart over the number of images.
+
+    Args:
+        title: what is shown.
+        curves: drawn in this order, the last on top.
+        note: a sentence beneath.
+        show: how a value is written.
+        from_zero: the axis is linear and reaches down to 0; else it is logarithmic where the
+            values ask for it.
+        size: in inches.
+    """
+
+    title: str
+    curves: tuple[Curve, ...]
+    note: str = ""
+    show: Callable[[float], str] = _short
+    from_zero: bool = False
+    size: tuple[float, float] = (6.4, 2.4)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return all(curve.last is None for curve in self.curves)
+
+
+def draw(chart: Chart, bounds: Bounds = ()) -> Markup:
+    """The chart as an `<svg>` element, with marks where stages begin."""
+    stream = io.StringIO()
+    with rc_context(_STYLE):
+        figure = Figure(figsize=chart.size, layout="constrained")
+        axes = figure.subplots()
+        for curve in chart.curves:
+            (line,) = axes.plot(curve.x, curve.y, color=_COLOURS[curve.colour], clip_on=False)
+            line.set(linewidth=0.8 if curve.colour == "raw" else 1.4, gid=f"curve {curve.name}")
+        _set_axes(axes, chart, bounds)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    return _for_page(stream.getvalue(), chart, axes)
+
+
+def _for_page(svg: str, chart: Chart, axes: Axes) -> Markup:
+    """A drawing with the page's colours, its scales noted, and nothing that others have too."""
+    svg = re.sub(r' id="curve ([^"]*)"', r' data-name="\1"', svg[svg.index("<svg") :])
+    svg = re.sub(r' (id|xmlns|xmlns:xlink|version)="[^"]*"', "", svg)
+    # A hundredth of a point is fine enough for paths.
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
+    for name, colour in _COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    left, bottom, right, top = axes.get_position().extents * 72 * np.tile(chart.size, 2)
+    low, high = 72 * chart.size[1] - bottom, 72 * chart.size[1] - top  # y goes down in a page
+    last = ", ".join(f"{c.name} {chart.show(c.last)}" for c in chart.curves if c.last is not None)
+    head = Markup('<svg role="img" aria-label="{}" data-x="{}" data-y="{}" data-log="{}"').format(
+        f"{chart.title}; newest: {last}",
+        " ".join(map(str, (*axes.get_xlim(), left, right))),
+        " ".join(map(str, (*axes.get_ylim(), low, high))),
+        int(axes.get_yscale() == "log"),
+    )
+    cursor = f'<line class="cursor" y1="{low}" y2="{high}" hidden="hidden"/></svg>'
+    return Markup(svg.replace("<svg", head, 1).replace("</svg>", cursor))
+
+
+def _set_axes(axes: Axes, chart: Chart, bounds: Bounds) -> None:
+    y = np.concatenate([curve.y for curve in chart.curves])
+    low, high = np.nanmin(y), np.nanmax(y)
+    if chart.from_zero:
+        axes.set_ylim(bottom=min(low, 0.0))
+    elif low > 0 and high / low > _LOG_FROM:
+        axes.set_yscale("log")
+        marks = (1, 2, 5) if high / low < 500 else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=marks))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(0, max(np.nanmax(curve.x, initial=1.0) for curve in chart.curves))
+    axes.xaxis.set_major_formatter(lambda value, _: human(value))
+    axes.yaxis.set_major_formatter(lambda value, _: chart.show(value))
+    axes.tick_params(length=0)
+    axes.grid(axis="y", clip_on=False)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    for x, name in bounds:
+        axes.axvline(x, color=_COLOURS["soft"], lw=0.8, ls=":", clip_on=False)
+        axes.annotate(
+            name, (x, 1), (0, 3), ("data", "axes fraction"), "offset points", color=_COLOURS["soft"]
+        )
+
+
+def bounds(run: RunRecord) -> Bounds:
+    """Where stages begin, with their names; nothing for a run of one stage."""
+    segments = run.segments
+    starts = [0.0, *(float(run.steps["images"][part.start - 1]) for _, part in segments[1:])]
+    named = [(x, f"{size} px") for x, (size, _) in zip(starts, segments, strict=True)]
+    return named if len(named) > 1 else ()
+
+
+def loss_charts(run: RunRecord) -> list[Chart]:
+    """Loss, raw and smoothed; loss by noise level; gradient norm; learning rate."""
+    levels = (
+        _curve(run, f"loss_by_level/{bin}", bin, f"l{i}", weights=f"images_by_level/{bin}")
+        for i, bin in enumerate(BINS)
+    )
+    note = "Smoothed, by sigma/alpha of the images of the steps: pale is little noise."
+    filled = tuple(curve for curve in levels if curve.last is not None)
+    rate = _curve(run, "lr", "learning rate", "main", smooth=False)
+    return [
+        Chart("Loss", _pair(run, "loss")),
+        Chart("Training loss by noise level", filled, note),
+        Chart("Gradient norm", _pair(run, "grad_norm"), "Before clipping."),
+        Chart("Learning rate", (rate,), from_zero=True),
+    ]
+
+
+def speed_charts(run: RunRecord) -> list[Chart]:
+    """Images a second, the time of waiting, operations a second and of the peak."""
+    flops = _pair(run, "flops_per_second"), _peak_note(run)
+    peak = _pair(run, "flops_share_of_peak")
+    waits = _pair(run, "data_wait")
+    return [
+        Chart("Images a second", _pair(run, "images_per_second"), show=human, from_zero=True),
+        Chart("Share of time waiting for data", waits, show=_percent, from_zero=True),
+        Chart("FLOP/s", *flops, show=human, from_zero=True),
+        Chart("Share of the measured peak", peak, show=_percent, from_zero=True),
+    ]
+
+
+def validation_charts(run: RunRecord) -> list[Chart]:
+    """A chart for each noise level: images to validate on, and as many trained ones."""
+    charts = [
+        Chart(
+            f"sigma/alpha {ratio:g}",
+            (
+                _validation_curve(run, "trained", "other", level=f"{ratio:g}"),
+                _validation_curve(run, "validation", "main", level=f"{ratio:g}"),
+            ),
+            size=(3.2, 1.7),
+        )
+        for ratio in NOISE_RATIOS
+    ]
+    return [chart for chart in charts if not chart.empty]
+
+
+def _pair(run: RunRecord, column: str) -> tuple[Curve, Curve]:
+    """Each step faintly, and the smoothed curve on top."""
+    raw = _curve(run, column, "a step", "raw", smooth=False)
+    return raw, _curve(run, column, "smoothed", "main")
+
+
+def _curve(
+    run: RunRecord,
+    column: str,
+    name: str,
+    colour: str,
+    *,
+    smooth: bool = True,
+    weights: str | None = None,
+) -> Curve:
+    return make_curve(
+        name,
+        colour,
+        (run.steps["images"], run.steps[column]),
+        [part for _, part in run.segments],
+        smooth=smooth,
+        weights=None if weights is None else run.steps[weights],
+    )
+
+
+def _validation_curve(run: RunRecord, kind: str, colour: str, *, level: str) -> Curve:
+    pieces = []
+    for size in dict.fromkeys(size for size, _ in run.segments):
+        points = [
+            (number(line["images"]), number(line[kind].get(level)))
+            for line in run.validations
+            if isinstance(line.get(kind), dict) and line.get("stage", size) == size
+        ]
+        x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
+        pieces.append(thinned(x, y))
+    return joined(kind, colour, pieces)
+
+
+def _peak_note(run: RunRecord) -> str:
+    rate, fraction = run.steps["flops_per_second"], run.steps["flops_share_of_peak"]
+    known = np.isfinite(rate) & (fraction > 0.005)
+    if not known.any():
+        return ""
+    peak = float(np.median(rate[known] / fraction[known]))
+    return f"Counted for the network; the measured peak is about {human(peak, ' ')}FLOP/s."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Column = NDArray[np.float64]
+from calotype.training.record import Column
+
 MOST_POINTS = 1000
 
 
@@ -18,60 +19,64 @@ class Curve:
 
     Args:
         name: in the legend.
-        kind: of its look: "raw", "main", "other", or "level-0" (little noise) to "level-7".
-        pieces: (x, y) of each part that is drawn without a gap.
+        colour: "raw", "main", "other", or "l0" (little noise) to "l7".
+        x: images, (N,).
+        y: values, (N,); both are nan where the line has a gap.
     """
 
     name: str
-    kind: str
-    pieces: tuple[tuple[Column, Column], ...]
+    colour: str
+    x: Column
+    y: Column
 
     @property
     def last(self) -> float | None:
         """The newest value, or None where there is none."""
-        filled = [y for _, y in self.pieces if len(y)]
-        return float(filled[-1][-1]) if filled else None
+        known = self.y[np.isfinite(self.y)]
+        return float(known[-1]) if len(known) else None
+
+
+def joined(name: str, colour: str, pieces: Iterable[tuple[Column, Column]]) -> Curve:
+    """One curve of pieces, x and y each, with gaps between them; a single point becomes a dot."""
+    ends = np.full((2, 1), np.nan)
+    parts = [np.repeat(np.stack(piece), 1 + (len(piece[0]) == 1), axis=1) for piece in pieces]
+    x, y = np.concatenate([ends, *(half for part in parts for half in (part, ends))], axis=1)
+    return Curve(name, colour, x, y)
 
 
 def make_curve(
     name: str,
-    kind: str,
-    *,
-    x: Column,
-    y: Column,
+    colour: str,
+    xy: tuple[Column, Column],
     parts: list[slice],
+    *,
     smooth: bool = False,
     weights: Column | None = None,
 ) -> Curve:
-    """A thinned curve of at most about `MOST_POINTS` points over all its parts.
+    """A thinned curve of about `MOST_POINTS` points over all its parts.
 
     Args:
         name: in the legend.
-        kind: of its look.
-        x: rising, (N,).
-        y: (N,); what is not finite is left out.
+        colour: see `Curve`.
+        xy: rising x, (N,), and y, (N,); what is not finite is left out.
         parts: stages; nothing is smoothed across them.
         smooth: average over a hundredth of each part on either side.
         weights: of the values in that average, (N,); None = all alike.
     """
     pieces = []
     for part in parts:
-        values = y[part]
+        x, y = xy[0][part], xy[1][part]
         if smooth:
-            values = smoothed(values, None if weights is None else weights[part])
-        share = (part.stop - part.start) / max(len(y), 1)
-        pieces.append(thinned(x[part], values, most=max(8, round(MOST_POINTS * share))))
-    return Curve(name, kind, tuple(pieces))
+            y = smoothed(y, None if weights is None else weights[part])
+        pieces.append(thinned(x, y, most=max(8, MOST_POINTS * len(y) // len(xy[1]))))
+    return joined(name, colour, pieces)
 
 
 def smoothed(y: Column, weights: Column | None = None) -> Column:
     """The mean over a hundredth of the values on either side, at least five; nan counts nothing."""
     reach = max(5, len(y) // 100)
-    known = np.isfinite(y)
-    weight = known.astype(np.float64)
-    if weights is not None:
-        weight = np.where(known & np.isfinite(weights), weights, 0.0).astype(np.float64)
-    total = np.concatenate([[0.0], np.cumsum(np.where(known, y, 0.0) * weight)])
+    weight = np.isfinite(y) * (1.0 if weights is None else np.nan_to_num(weights, posinf=0.0))
+    total = np.concatenate([[0.0], np.cumsum(np.nan_to_num(y, posinf=0.0, neginf=0.0) * weight)])
     count = np.concatenate([[0.0], np.cumsum(weight)])
     place = np.arange(len(y))
     low, high = np.maximum(place - reach, 0), np.minimum(place + reach + 1, len(y))

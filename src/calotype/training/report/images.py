@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from calotype.storage.reading import read_regular
-from calotype.training.report.record import RunRecord
+from calotype.training.record import RunRecord
 
 MOST_FRAMES = 24
 """Sheets of a stage that are shown: evenly chosen, the first and the last among them."""

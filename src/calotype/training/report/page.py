@@ -12,11 +12,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from calotype import __version__
 from calotype.storage.files import write_file
-from calotype.training.report.charts import loss_charts, speed_charts, validation_charts
+from calotype.training.record import RunRecord, number, read_run
+from calotype.training.report.charts import (
+    bounds,
+    draw,
+    human,
+    loss_charts,
+    speed_charts,
+    validation_charts,
+)
 from calotype.training.report.curves import smoothed
 from calotype.training.report.images import films
-from calotype.training.report.record import RunRecord, number, read_run
-from calotype.training.report.svg import draw, human
 
 _RECENT = 200  # steps that a speed of "now" is taken over
 _SHOWN_SKIPS = 50
@@ -62,6 +68,7 @@ def render(run: RunRecord) -> str:
         tiles=_tiles(run),
         films=films(run),
         sections=_sections(run),
+        bounds=bounds(run),
         validation=_last_validation(run),
         skips=[_skip(line) for line in run.skipped[-_SHOWN_SKIPS:]],
         skip_count=len(run.skipped),
@@ -105,7 +112,7 @@ def _tiles(run: RunRecord) -> list[tuple[str, str, str]]:
     rows = [
         ("images seen", f"{run.images:,}", remark),
         ("loss", f"{loss:.4g}", "smoothed"),
-        ("time in steps", _duration(_step_seconds(run)), f"{len(steps['loss']):,} steps"),
+        ("time in steps", _duration(run.seconds()), f"{len(steps['loss']):,} steps"),
     ]
     for name, column, show in (
         ("images a second", "images_per_second", human),
@@ -140,7 +147,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
             )
         )
     validating = [number(line.get("seconds")) for line in run.validations]
-    facts.append(("time in steps", _duration(_step_seconds(run))))
+    facts.append(("time in steps", _duration(run.seconds())))
     facts.append(("time in validations", _duration(float(np.nansum(validating)))))
     if run.state:
         facts.append(("newest checkpoint", f"{run.state.get('images')} images"))
@@ -174,12 +181,6 @@ def _skip(line: dict[str, Any]) -> dict[str, Any]:
         "reason": str(line.get("reason", "")),
         "keys": ", ".join(keys[:4]) + more,
     }
-
-
-def _step_seconds(run: RunRecord) -> float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        seconds = run.step_images / run.steps["images_per_second"]
-    return float(seconds[np.isfinite(seconds)].sum())
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Reading a run folder for its report: columns of numbers, however long the log is.
+"""Reading what a run wrote down: columns of numbers, however long the log is.
 
 A run that is still going may have a last line that is not finished; such lines are passed over.
 Nothing here trusts the folder: what is missing or of the wrong kind is left out.
@@ -93,10 +93,12 @@ class RunRecord:
             for start, end in itertools.pairwise(starts)
         ]
 
-    @property
-    def step_images(self) -> Column:
-        """Images of each step."""
-        return np.diff(self.steps["images"], prepend=0.0)
+    def seconds(self, part: slice = slice(None)) -> float:
+        """Time in these steps, without validations, checkpoints and grids."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            images = np.diff(self.steps["images"], prepend=0.0)
+            seconds = (images / self.steps["images_per_second"])[part]
+        return float(seconds[np.isfinite(seconds)].sum())
 
 
 def read_run(folder: Path) -> RunRecord:
