@@ -2,7 +2,7 @@
 
 The reference's sampling amplifies rounding: where alpha is small, an estimate is up to 71 times as
 wrong as the network's answer, and 27 steps multiply such errors. Its own recorded trajectories are
-up to 5e-4 away from the same ones computed in float64. So converted stages compute in the
+up to 5e-4 away from the same ones computed in float64. So `ReferenceStage` computes in the
 reference's order: where processor and torch round as the recording ones did, everything is within
 1e-5 (bit by bit, in fact); elsewhere there is room for the amplified rounding.
 """
@@ -48,6 +48,7 @@ from calotype.interop.glide.noised_clip import (
     file_tensors,
     noised_clip,
 )
+from calotype.interop.glide.reference import ReferenceStage
 from calotype.interop.glide.stages import FAST_27, check_names, glide_stage, respaced, stage_config
 from calotype.networks import build_network
 from calotype.networks.noised_clip import NoisedCLIP
@@ -66,9 +67,10 @@ def model(request):
 @pytest.fixture(scope="module")
 def stage(model):
     tensors = weights(model)
-    return glide_stage(
+    plain = glide_stage(
         shapes(model), tensors.__getitem__, head_dim=HEAD_DIM, resolution=RESOLUTION
-    ).requires_grad_(False)
+    )
+    return ReferenceStage.of(plain.requires_grad_(False))
 
 
 @contextmanager
@@ -242,7 +244,7 @@ class Begin:
 
 @pytest.mark.parametrize("which", TABLES)
 def test_whole_trajectories(model, stage, which):
-    """What a converted stage draws, by `Stage.sample` alone."""
+    """What a converted stage samples, by `Stage.sample` alone."""
     betas = table_name(stage, which)
     steps = tuple(settings()["timesteps"][WALKS[betas]][::-1])
     sampling = SamplingConfig(
@@ -260,18 +262,20 @@ def test_whole_trajectories(model, stage, which):
         assert float(difference.max()) < 3e-3 and float(difference.mean()) < 1e-5
 
 
-def test_the_order_of_operations_comes_from_the_settings(stage):
-    """A converted stage is saved with it; without, estimates are the same but for rounding."""
-    assert stage.config.arithmetic == "table"
-    data, cond = recorded(), conditioning("base")
-    if stage.config.network.lowres or stage.config.network.extra_channels:
-        pytest.skip("one network is enough")
-    plain = Stage(replace(stage.config, arithmetic="levels"))
+def test_plain_stages_compute_the_same_but_for_rounding(model, stage):
+    data, cond = recorded(), conditioning(model)
+    plain = Stage(stage.config)
     plain.network = stage.network
     levels = stage.schedule.table[torch.tensor([100, 300])]
     found, other = (s.denoiser(cond)(data["x"], levels).x_hat for s in (stage, plain))
     torch.testing.assert_close(found, other, atol=1e-4, rtol=0)
     assert not torch.equal(found, other)
+
+
+def test_other_stages_have_no_reference():
+    config = stage_config(shapes("base"), head_dim=HEAD_DIM, resolution=RESOLUTION)
+    with pytest.raises(UsageError, match="predicts v"):
+        ReferenceStage.of(Stage(replace(config, parametrization="v")))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """GLIDE's files become cascades that load, draw, fill in and follow a noised CLIP."""
 
 import json
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -10,7 +11,7 @@ from glide_reference import HEAD_DIM, RESOLUTION, conditioning, recorded, shapes
 from calotype import cli, interop
 from calotype.cascade import Cascade, StageEdit, inpaint, keep_known
 from calotype.cascade.edit import known_channels
-from calotype.conditioning import TextEmbedding
+from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import PerSampleNoise
 from calotype.errors import CalotypeError, UsageError
@@ -23,6 +24,7 @@ from calotype.interop.glide.noised_clip import (
     noised_clip,
     save_clip,
 )
+from calotype.interop.glide.reference import ReferenceStage
 from calotype.interop.glide.stages import FAST_27, glide_stage
 from calotype.interop.pickles import Unpickled
 from calotype.interop.safety import ForeignWeights, read_header
@@ -79,8 +81,24 @@ def test_a_converted_cascade_has_the_defaults_and_the_weights(converted):
     expected = stage("base").network.state_dict()
     for name, tensor in base.network.state_dict().items():
         torch.testing.assert_close(tensor, expected[name].half().float(), atol=0, rtol=0)
-    # Read back, it still computes in the reference's order.
-    assert base.config.arithmetic == "table" and base.network.stem.weight.is_contiguous()
+
+
+@pytest.mark.parametrize("arithmetic", ["table", "levels"])
+def test_the_order_of_operations_is_no_setting_any_more(converted, arithmetic, tmp_path):
+    """Folders that chose one are read; the reference's order is asked for by name."""
+    folder = tmp_path / "before"
+    shutil.copytree(converted, folder)
+    path = folder / "64/stage.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"arithmetic": arithmetic}))
+    (base,) = Cascade.load(folder).stages
+    assert base.config == Cascade.load(converted).stages[0].config
+    text = conditioning("base").text
+    cond = Conditioning(TextEmbedding(text.tokens % VOCABULARY, text.mask))
+    images = [
+        one.sample(cond, None, PerSampleNoise([1, 2]), size=(16, 16), sampling=QUICK)
+        for one in (base, ReferenceStage.of(base))
+    ]
+    torch.testing.assert_close(*images, atol=3e-3, rtol=0)
 
 
 def test_it_draws_from_captions(converted):

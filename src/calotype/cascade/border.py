@@ -62,30 +62,6 @@ class Border:
         return alpha, variance
 
 
-class OpenBorder(Border):
-    """Images pass as they are, to the last bit: even a scale of one rounds."""
-
-    def inside(self, x: Tensor) -> Tensor:
-        """`x`."""
-        return x
-
-    def outside(self, x: Tensor) -> Tensor:
-        """`x`."""
-        return x
-
-    def noisy_inside(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        """`z`."""
-        return z
-
-    def noisy_outside(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        """`z`."""
-        return z
-
-    def level(self, logsnr: Tensor) -> Tensor:
-        """`logsnr`."""
-        return logsnr
-
-
 def residual_border(cond: Conditioning, like: Tensor, *, data_std: float) -> Border:
     """What a noised low-resolution image tells beforehand of the image a stage draws.
 

@@ -140,7 +140,7 @@ def load_stage(folder: Path, *, sha256: str | None = None) -> Stage:
         CalotypeError: a file is missing, truncated or damaged, or does not fit the settings.
     """
     config = load_settings(folder / STAGE_FILE, StageConfig)
-    return load_module(folder, lambda: Stage(config), sha256=sha256).arrange()
+    return load_module(folder, lambda: Stage(config), sha256=sha256)
 
 
 def load_module(folder: Path, build: Callable[[], Module], *, sha256: str | None) -> Module:

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from calotype.cascade.border import Border, OpenBorder, residual_border
+from calotype.cascade.border import Border, residual_border
 from calotype.cascade.finite import check_finite
 from calotype.cascade.timesteps import (
     build_schedule,
@@ -46,7 +44,7 @@ from calotype.diffusion import (
     NoiseSource,
     Parametrization,
     SamplerState,
-    TableEpsPrediction,
+    Step,
     VPrediction,
     Weighting,
     XPrediction,
@@ -118,32 +116,13 @@ class Stage(nn.Module):
         self.config = config
         self.network = build_network(config.network)
         self.schedule = build_schedule(config.schedule)
-        build = TableEpsPrediction if self._by_table else _PARAMETRIZATIONS[config.parametrization]
-        self.parametrization = build()
+        self.parametrization = _PARAMETRIZATIONS[config.parametrization]()
         self.compute_dtype = torch.float32  # other than float32: the network call is autocast
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
-
-    @property
-    def _by_table(self) -> bool:
-        return self.config.arithmetic == "table"
-
-    def arrange(self) -> Stage:
-        """Bring loaded weights (channels_last) into the memory order of network calls; itself."""
-        if self._by_table:
-            cast(Any, self.network).to(memory_format=self._memory_order)
-        return self
-
-    @property
-    def _memory_order(self) -> torch.memory_format:
-        return torch.contiguous_format if self._by_table else torch.channels_last
-
-    def _kernels(self) -> AbstractContextManager[None]:
-        """Fused attention sums in another order than separate products."""
-        return sdpa_kernel(SDPBackend.MATH) if self._by_table else nullcontext()
 
     def loss(
         self,
@@ -273,8 +252,12 @@ class Stage(nn.Module):
         if edit.transform is not None:
             denoise = edit.transform(denoise)
         z = self._start(cond, noise, levels[0], size=size, edit=edit)
-        step, dtype = build_step(sampling, by_table=self._by_table), self._level_dtype()
+        step, dtype = self.solver(sampling), self._image_dtype()
         return denoising_steps(denoise, z, levels, noise, step=step, level_dtype=dtype)
+
+    def solver(self, sampling: SamplingConfig) -> Step:
+        """The sampler's step; apart, so that adapters can round as other code does."""
+        return build_step(sampling)
 
     @torch.no_grad()
     def sample(
@@ -296,22 +279,19 @@ class Stage(nn.Module):
         """The network with its conditioning, autocast where asked, float32 outside."""
         network = cast(DenoisingNetwork, self.network)
         device, dtype = self.device.type, self.compute_dtype
-        with self._kernels(), torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
             bound = network.bind(cond)
 
         def call(z: Tensor, logsnr: Tensor) -> Tensor:
-            autocast = torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
-            with self._kernels(), autocast:
+            with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
                 level = network_level(self.config.network, self.schedule, logsnr)
-                output = bound(z.to(memory_format=self._memory_order), level)
+                output = bound(z.to(memory_format=torch.channels_last), level)
             return output.to(z.dtype)
 
         return call
 
     def _border(self, cond: Conditioning, like: Tensor) -> Border:
         """What is known beforehand: nothing, or the noised low-resolution image."""
-        if self._by_table:
-            return OpenBorder(None, torch.ones(()))
         if not self.config.residual:
             return Border(None, torch.tensor(self.config.data_std))
         return residual_border(cond, like, data_std=self.config.data_std)
@@ -338,11 +318,6 @@ class Stage(nn.Module):
         if dtype not in (torch.float32, torch.float64):
             raise UsageError(f"got weights of {dtype}; expected float32: set stage.compute_dtype")
         return dtype
-
-    def _level_dtype(self) -> torch.dtype:
-        """As images; in float64 a table's coefficients stay exact (MPS has none)."""
-        exact = self._by_table and self.device.type != "mps"
-        return torch.float64 if exact else self._image_dtype()
 
     def _guided(
         self,

@@ -34,7 +34,6 @@ from calotype.diffusion import (
     sampling_levels,
     schedule_from_betas,
     squaredcos_betas,
-    table_ddim_step,
     upsample_lowres,
 )
 from calotype.errors import UsageError
@@ -85,13 +84,13 @@ def network_level(config: NetworkConfig, schedule: NoiseSchedule, logsnr: Tensor
     return timesteps.to(logsnr.device, torch.float32)
 
 
-def build_step(sampling: SamplingConfig, *, by_table: bool) -> Step:
+def build_step(sampling: SamplingConfig) -> Step:
     """The sampler's step that `sampling` names."""
     match sampling.sampler:
         case "ddpm":
             return ancestral_step(sampling.ddpm_interpolation)
         case "ddim":
-            return table_ddim_step if by_table else ddim_step
+            return ddim_step
         case "dpmpp_2m":
             return dpmpp_2m_step
         case "dpmpp_2m_sde":

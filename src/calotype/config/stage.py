@@ -10,6 +10,7 @@ from calotype.config.network import DraftConfig, EfficientUNetConfig, UNetConfig
 from calotype.config.ranges import Range, Resolution, check_ranges, require
 from calotype.config.sampling import LowresConfig, SamplingConfig
 from calotype.config.schedule import DiscreteScheduleConfig
+from calotype.config.typed_json import Retired
 
 NetworkConfig = UNetConfig | EfficientUNetConfig | AdmConfig
 
@@ -27,11 +28,12 @@ class StageConfig:
         data_std: standard deviation of what is diffused; networks see unit variance
             (Karras et al. 2022, section 5). 1 = images as they are.
         residual: diffuse the difference to the enlarged low-resolution image.
-        arithmetic: "levels" is this library's. "table" computes in the order of GLIDE's code, so
-            that published float32 numbers come out to the last bit where a processor rounds alike.
         lowres: how the low-resolution image is enlarged and noised.
         sampling: how it draws unless told otherwise.
     """
+
+    # It chose the order of operations of GLIDE's code: `interop.glide.ReferenceStage` now.
+    RETIRED = (Retired("arithmetic"),)
 
     resolution: Resolution
     network: NetworkConfig
@@ -40,7 +42,6 @@ class StageConfig:
     parametrization: Literal["eps", "v", "x"] = "eps"
     data_std: Annotated[float, Range(1e-3, 1e3)] = 1.0
     residual: bool = False
-    arithmetic: Literal["levels", "table"] = "levels"
     lowres: LowresConfig = field(default_factory=LowresConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -55,12 +56,6 @@ class StageConfig:
         require(
             not self.residual or self.lowres_resolution is not None,
             "got residual=true in a base stage; expected a lowres_resolution",
-        )
-        tabled = isinstance(self.schedule, DiscreteScheduleConfig) and self.parametrization == "eps"
-        require(
-            self.arithmetic == "levels" or (tabled and self.data_std == 1 and not self.residual),
-            'got arithmetic="table"; expected it with a table as schedule, parametrization="eps", '
-            "data_std=1 and residual=false",
         )
         require(
             self.draft is None or self.draft.resolution == self.resolution,

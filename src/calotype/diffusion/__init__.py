@@ -66,7 +66,6 @@ from calotype.diffusion.steps import (
     dpmpp_2m_step,
     heun_step,
 )
-from calotype.diffusion.table_order import TableEpsPrediction, table_ddim_step
 from calotype.diffusion.thresholding import (
     dynamic_threshold,
     only_numbers,
@@ -91,7 +90,6 @@ __all__ = [
     "PerSampleNoise",
     "SamplerState",
     "Step",
-    "TableEpsPrediction",
     "VPrediction",
     "Weighting",
     "XPrediction",
@@ -125,7 +123,6 @@ __all__ = [
     "squaredcos_betas",
     "static_threshold",
     "stratified_times",
-    "table_ddim_step",
     "thresholding",
     "upsample_lowres",
     "within_interval",

@@ -10,17 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 _LAZY = {
     "NoisedClipGuide": "noised_clip",
+    "ReferenceStage": "reference",
     "convert_glide": "load",
     "is_glide": "load",
     "load_glide": "load",
     "load_guide": "noised_clip",
 }
 
-__all__ = ["NoisedClipGuide", "convert_glide", "is_glide", "load_glide", "load_guide"]
+__all__ = [
+    "NoisedClipGuide",
+    "ReferenceStage",
+    "convert_glide",
+    "is_glide",
+    "load_glide",
+    "load_guide",
+]
 
 if TYPE_CHECKING:
     from calotype.interop.glide.load import convert_glide, is_glide, load_glide
     from calotype.interop.glide.noised_clip import NoisedClipGuide, load_guide
+    from calotype.interop.glide.reference import ReferenceStage
 
 
 def __getattr__(name: str) -> Any:

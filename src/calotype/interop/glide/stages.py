@@ -52,9 +52,9 @@ def glide_stage(
     check_names(shapes, names, stage.network.state_dict())
     state = {}
     for name, here in names.items():
-        state[here] = converted(name, read(name), head_dim).to(torch.float32).contiguous()
+        state[here] = converted(name, read(name), head_dim).to(torch.float32)
     stage.network.load_state_dict(state, assign=True)
-    return stage.requires_grad_(True).arrange().eval()
+    return stage.requires_grad_(True).eval()
 
 
 def stage_config(
@@ -73,7 +73,6 @@ def stage_config(
             spacing="linspace",
             precision="float64",
         ),
-        arithmetic="table",
         lowres=LowresConfig(filter="bilinear"),
         sampling=_sampling(network),
     )
