@@ -18,6 +18,7 @@ ROOMS = (
     "storage",
     "config",
     "launch",
+    "progress",
     "runtime",
     "diffusion",
     "conditioning",

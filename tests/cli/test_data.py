@@ -118,7 +118,7 @@ def test_35_the_old_spelling_of_stats_goes_on_working(command, images, tmp_path)
 
 
 def test_35_progress_is_told_without_a_terminal(command, images, monkeypatch):
-    monkeypatch.setattr("calotype.cli.data.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("calotype.progress.LINE_SECONDS", 0.0)
     words = ("data", "verify", "images", "--processes", "1")
     assert command(*words)[2] == "images: 9\n"
     assert command(*words, "--json")[2] == ""

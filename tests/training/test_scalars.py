@@ -11,7 +11,7 @@ from calotype.config.typed_json import override
 from calotype.errors import ConfigError, MissingExtra
 from calotype.training.recipes import load_recipe
 from calotype.training.resume import record_recipe, recorded_recipe
-from calotype.training.scalars import AllScalars, Tolerant, open_trackers
+from calotype.training.scalars import Scalars, Tracker, open_trackers
 
 LINE = {
     "images": 8,
@@ -79,7 +79,7 @@ def test_wandb_gets_numbers_over_images(monkeypatch, opened, tmp_path):
     scalars, said = opened("wandb")
     path = tmp_path / "8.png"
     scalars.add(LINE, 8)
-    scalars.add_image("grid", path, 8)
+    scalars.add({"grid": path}, 8)
     scalars.close()
     assert said == [] and len(package.inits) == 1
     settings = package.inits[0]
@@ -127,7 +127,7 @@ def test_a_tracker_that_does_not_open_is_left_out(monkeypatch, opened):
     scalars.add(LINE, 8)
     scalars.close()
     assert len(said) == 1 and said[0].startswith("trackio does not work (no space)")
-    assert len(scalars.members) == 1
+    assert list(scalars.trackers) == ["tensorboard"]
 
 
 def test_a_package_that_is_missing_is_one_line(monkeypatch, opened, tmp_path):
@@ -142,7 +142,7 @@ def test_a_package_that_is_missing_is_one_line(monkeypatch, opened, tmp_path):
 def test_without_tensorboard_training_goes_on(monkeypatch, opened):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     scalars, said = opened("tensorboard")
-    assert scalars.members == () and len(said) == 1 and "calotype[train]" in said[0]
+    assert scalars.trackers == {} and len(said) == 1 and "calotype[train]" in said[0]
     scalars.add(LINE, 8)
     scalars.close()
 
@@ -150,16 +150,15 @@ def test_without_tensorboard_training_goes_on(monkeypatch, opened):
 def test_a_failing_tracker_is_told_of_once_and_tried_again():
     now, failing, added, said = [0.0], [True], [], []
 
-    class Sick:
-        def add(self, numbers, images):
-            if failing[0]:
-                raise ConnectionError("network down")
-            added.append(images)
-
-        def close(self):
+    def log(values, images):
+        if failing[0]:
             raise ConnectionError("network down")
+        added.append(images)
 
-    scalars = AllScalars((Tolerant("sick", Sick(), said.append, clock=lambda: now[0]),))
+    def close():
+        raise ConnectionError("network down")
+
+    scalars = Scalars(said.append, {"sick": Tracker(log, close)}, clock=lambda: now[0])
     scalars.add(LINE, 1)
     failing[0] = False
     scalars.add(LINE, 2)  # rests
@@ -173,12 +172,11 @@ def test_a_failing_tracker_is_told_of_once_and_tried_again():
 
 
 def test_ctrl_c_is_no_failure_of_a_tracker():
-    class Stopped:
-        def add(self, numbers, images):
-            raise KeyboardInterrupt
+    def log(values, images):
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Tolerant("x", Stopped(), print).add(LINE, 1)
+        Scalars(print, {"x": Tracker(log, print)}).add(LINE, 1)
 
 
 def test_tensorboard_holds_what_was_added(opened, tmp_path):
@@ -188,7 +186,7 @@ def test_tensorboard_holds_what_was_added(opened, tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "8.png")
     scalars, _ = opened("tensorboard")
     scalars.add(LINE, 8)
-    scalars.add_image("grid", tmp_path / "8.png", 8)
+    scalars.add({"grid": tmp_path / "8.png"}, 8)
     scalars.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == set(NUMBERS)
@@ -204,7 +202,7 @@ def test_wandb_offline(monkeypatch, opened, tmp_path):
     for images in (8, 16):
         scalars, said = opened("wandb", images=images)
         scalars.add(LINE, images)
-        scalars.add_image("grid", tmp_path / "8.png", images)
+        scalars.add({"grid": tmp_path / "8.png"}, images)
         scalars.close()
         assert said == []
     name = json.loads((tmp_path / "trackers.json").read_text())["wandb"]

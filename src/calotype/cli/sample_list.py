@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calotype.cli.data.progress import counting
 from calotype.cli.options import OutputOptions
 from calotype.cli.showing import progress
 from calotype.generation.outputs import (
@@ -20,6 +19,7 @@ from calotype.generation.outputs import (
 )
 from calotype.generation.request import Request
 from calotype.launch import launched_place
+from calotype.progress import Display
 
 if TYPE_CHECKING:
     from calotype.generation.lists import ListJob
@@ -60,12 +60,12 @@ def sample_list(prompts: PromptFile, request: Request, order: OutputOptions) -> 
     quiet = order.as_json or launched_place().rank > 0
     with (
         progress(total, quiet=quiet or not alone) as show,
-        counting("images", quiet=quiet or alone) as advance,
+        Display("images", quiet=quiet or alone) as display,
     ):
         for shard in generate_list(
             job, size=order.batch, workers=workers, ray=order.ray, show=show
         ):
-            advance(shard.made + shard.skipped)
+            display.advance(shard.made + shard.skipped)
             skipped += shard.skipped
             common = shard.common
     if launched_place().rank > 0:

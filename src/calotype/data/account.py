@@ -7,6 +7,7 @@ the run.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from calotype.data.source import ExampleSource, SourceReport, evenly_spaced
@@ -97,6 +98,12 @@ def findings(report: SourceReport) -> list[str]:
         f"{counted(things.count, kind)} ignored ({things})"
         for kind, things in report.ignored.items()
     ]
+
+
+def tell_findings(report: SourceReport) -> None:
+    """Say what of the data is not used, before the work, if there is any."""
+    if found := findings(report):
+        print(f"calotype: data: {', '.join(found)}", file=sys.stderr, flush=True)
 
 
 def counted(count: int, kind: str) -> str:

@@ -13,6 +13,7 @@ from calotype.data.open import open_source, validation_source
 from calotype.data.source import AllCaptions, ExampleSource, some_captions
 from calotype.errors import CalotypeError
 from calotype.networks.lora import ADAPTERS
+from calotype.progress import Display
 from calotype.runtime import DTYPES
 from calotype.tasks.captions import (
     TextLookup,
@@ -31,7 +32,6 @@ from calotype.tasks.probe import Probe, read_probe
 from calotype.text.store import CaptionStore
 from calotype.training.job import Job
 from calotype.training.preparation import Preparation
-from calotype.training.progress import CountDisplay
 from calotype.training.state import copy_weights, new_state, spread_over
 from calotype.training.task import TaskStart
 
@@ -137,10 +137,10 @@ def _embed(preparation: Preparation, config: TrainConfig, captions: Iterable[str
     spec = config.text_encoder
     encoder = build_encoder(spec, config.stage.network.text_dim)
     assert encoder is not None  # text_dim is not 0
-    display = CountDisplay("embedding captions", quiet=preparation.quiet)
+    display = Display("embedding captions", quiet=preparation.quiet, seconds=5.0)
 
     def progress(done: int, total: int) -> None:
-        display.count(done, total)
+        display.tell(done, total)
         preparation.stop.check()
 
     preparation.stores[spec] = embed_ahead(
@@ -200,12 +200,13 @@ def _train_draft(
 
 
 def _draft_progress(preparation: Preparation) -> Callable[[str, int, int], None]:
-    displays: dict[str, CountDisplay] = {}
+    displays: dict[str, Display] = {}
 
     def progress(name: str, done: int, total: int) -> None:
         if name not in displays:
-            displays[name] = CountDisplay(f"draft, {name}: images", quiet=preparation.quiet)
-        displays[name].count(done, total)
+            title = f"draft, {name}: images"
+            displays[name] = Display(title, quiet=preparation.quiet, seconds=5.0)
+        displays[name].tell(done, total)
         preparation.stop.check()
 
     return progress

@@ -1,24 +1,14 @@
-"""What a user sees while training: a live bar on a terminal, or a line now and then."""
+"""What a user sees while training: loss, images a second and the time left."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
+from datetime import timedelta
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from calotype.progress import Display
 
-LINE_SECONDS = 30.0
 _SMOOTHING_SECONDS = 20.0
 
 
@@ -47,91 +37,24 @@ class RateMeter:
         self.loss += share * (loss - self.loss)
 
 
-class TrainingDisplay:
-    """A bar with loss, images a second and the time left.
+class TrainingDisplay(Display):
+    """A bar or lines with loss, images a second and the time left.
 
     Args:
         title: what is trained.
-        total_images: length of the bar.
+        total_images: where it ends.
         quiet: show nothing.
     """
 
     def __init__(self, title: str, total_images: int, *, quiet: bool = False) -> None:
-        """Choose between a bar and lines."""
-        self._title = title
-        self._total = total_images
-        self._quiet = quiet
-        console = Console(stderr=True)
-        self._bar = _bar(console) if console.is_terminal and not quiet else None
-        self._last_line = 0.0
-
-    def __enter__(self) -> TrainingDisplay:
-        """Start the bar."""
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task(self._title, total=self._total, facts="")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
+        """Nothing is shown yet."""
+        super().__init__(title, total_images, quiet=quiet, lasting=True)
+        self._total_images = total_images
 
     def show(self, images: int, meter: RateMeter) -> None:
         """Show how far it is."""
-        if self._bar is not None:
-            facts = f"loss {meter.loss:.4f}  {meter.images_per_second:.1f} images/s"
-            if meter.data_wait > 0.05:
-                facts += f"  data wait {meter.data_wait:.0%}"
-            self._bar.update(self._task, completed=images, facts=facts)
-        elif not self._quiet and time.monotonic() - self._last_line > LINE_SECONDS:
-            self._last_line = time.monotonic()
-            left = (self._total - images) / max(meter.images_per_second, 1e-9)
-            print(
-                f"{self._title}: {images}/{self._total} images, loss {meter.loss:.4f}, "
-                f"{meter.images_per_second:.1f} images/s, data wait {meter.data_wait:.0%}, "
-                f"{_duration(left)} left",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
-class CountDisplay:
-    """Progress of a preparation, e.g. embedding captions: `count(done, total)`."""
-
-    def __init__(self, title: str, *, quiet: bool = False) -> None:
-        """Name the preparation."""
-        self._title = title
-        self._quiet = quiet
-        self._last_line = time.monotonic()
-
-    def count(self, done: int, total: int) -> None:
-        """Say how far it is, every few seconds."""
-        now = time.monotonic()
-        if not self._quiet and now - self._last_line > 5.0:
-            self._last_line = now
-            print(f"{self._title}: {done}/{total}", file=sys.stderr, flush=True)
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        refresh_per_second=2,
-    )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(min(seconds, 1e9)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
+        seconds = (self._total_images - images) / max(meter.images_per_second, 1e-5)
+        facts = f"images, loss {meter.loss:.4f}, {meter.images_per_second:.1f} images/s"
+        if meter.data_wait > 0.05:
+            facts += f", data wait {meter.data_wait:.0%}"
+        self.tell(images, facts=f"{facts}, {timedelta(seconds=int(min(seconds, 1e9)))} left")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from calotype.config.recipe import Recipe
 from calotype.training.log import JsonLines
@@ -15,87 +15,41 @@ from calotype.training.run_folder import LOG_FILES
 from calotype.training.scalars import Scalars, open_trackers
 
 
-class Lines(Protocol):
-    """A log, as `JsonLines`."""
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Add a line."""
-        ...
-
-    def sync(self) -> None:
-        """Wait until all lines are on the disk."""
-        ...
-
-    def cut_back(self, images: int) -> None:
-        """Drop all lines after `images` images."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
-
-
-class NoScalars:
-    """The trackers of a process that has none."""
-
-    def add(self, numbers: Mapping[str, Any], images: int) -> None:
-        """Nothing."""
-
-    def add_image(self, name: str, path: Path, images: int) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-class NoLines:
-    """The log of a process that writes none."""
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def sync(self) -> None:
-        """Nothing."""
-
-    def cut_back(self, images: int) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
 @dataclass(frozen=True)
 class RunFiles:
-    """The files that a run writes beside its checkpoints.
+    """The files that a run writes beside its checkpoints; by default none.
 
     Args:
         folder: of the run.
-        log: one line a step.
-        validation: one line a validation.
-        skipped: batches that were skipped or passed over.
         scalars: the recipe's trackers.
+        logs: by file name: one line a step, one a validation, and one for each batch that was
+            skipped or passed over.
     """
 
     folder: Path
-    log: Lines
-    validation: Lines
-    skipped: Lines
-    scalars: Scalars
+    scalars: Scalars = field(default_factory=Scalars)
+    logs: Mapping[str, JsonLines] = field(default_factory=dict)
+
+    def write(self, name: Literal["log", "validation", "skipped"], line: dict[str, Any]) -> None:
+        """Add a line to a log."""
+        if self.logs:
+            self.logs[f"{name}.jsonl"].write(line)
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
-        for file in (self.log, self.validation, self.skipped):
-            file.sync()
+        for log in self.logs.values():
+            log.sync()
 
     def cut_back(self, images: int) -> None:
         """Drop what was logged after `images` images; what was skipped stays on record."""
-        self.log.cut_back(images)
-        self.validation.cut_back(images)
+        for name, log in self.logs.items():
+            if name != "skipped.jsonl":
+                log.cut_back(images)
 
     def close(self) -> None:
         """Close all files."""
-        for file in (self.log, self.validation, self.skipped):
-            file.close()
+        for log in self.logs.values():
+            log.close()
         self.scalars.close()
 
 
@@ -104,12 +58,10 @@ def open_files(
     folder: Path, recipe: Recipe, *, images: int, say: Say, first: bool
 ) -> Iterator[RunFiles]:
     """Open the files of a run that goes on after `images` images; nothing but for the `first`."""
+    files = RunFiles(folder)
     if first:
         scalars = open_trackers(recipe, folder, images=images, say=say)
-        log, validation, skipped = (JsonLines(folder / name) for name in LOG_FILES)
-        files = RunFiles(folder, log, validation, skipped, scalars)
-    else:
-        files = RunFiles(folder, NoLines(), NoLines(), NoLines(), NoScalars())
+        files = RunFiles(folder, scalars, {name: JsonLines(folder / name) for name in LOG_FILES})
     try:
         yield files
     finally:

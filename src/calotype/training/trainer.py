@@ -111,13 +111,13 @@ class Trainer:
             **self._cost.rates(batch.images / times.seconds),
             **metrics.more,
         }
-        self.files.log.write(line)
+        self.files.write("log", line)
         self.files.scalars.add(line, images)
         self._display.show(images, self._meter)
         if metrics.skipped:
             place = {"positions": [batch.position, batch.position + batch.images]}
             note = {**line, "reason": "not finite", **place, "keys": self._keys(batch)}
-            self.files.skipped.write(note)
+            self.files.write("skipped", note)
         self._guards.count(state, metrics)
 
     def _pass_over(self, batch: Batch) -> bool:
@@ -134,7 +134,7 @@ class Trainer:
         if self._group.is_first:
             last = self.job.offset + self.job.config.total_images
             cut_back_exports(self.files.folder, self.job.images, last=last)
-        self.files.skipped.write({**note, "images": self.job.images, "spike_at": images})
+        self.files.write("skipped", {**note, "images": self.job.images, "spike_at": images})
         return True
 
     def _keys(self, batch: Batch) -> list[str]:
@@ -187,7 +187,8 @@ class Trainer:
             self.files.scalars.add(
                 {f"{name}/sigma {ratio}": error for ratio, error in errors.items()}, job.images
             )
-        self.files.validation.write({**line, "seconds": round(time.perf_counter() - began, 2)})
+        seconds = round(time.perf_counter() - began, 2)
+        self.files.write("validation", {**line, "seconds": seconds})
 
     def _preview(self, average: nn.Module) -> None:
         job = self.job
@@ -200,7 +201,7 @@ class Trainer:
             note = f"no grid at {job.images} images: {error}"
             print(note, file=sys.stderr, flush=True)
         if path.is_file():
-            self.files.scalars.add_image("grid", path, job.images)
+            self.files.scalars.add({"grid": path}, job.images)
 
 
 def shortened(batch: Batch, images: int) -> Batch:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.data.progress import counting, tell_findings
 from calotype.cli.data.ray import GpusPerWorker, Processes, Ray, gpu_share, process_count
 from calotype.errors import UsageError
+from calotype.progress import Display
 
 if TYPE_CHECKING:
     from calotype.text.shard import Precision
@@ -46,12 +46,13 @@ def embed(
     if not data.is_dir() and out is None:
         raise UsageError(f"got data {data}, which is no folder, and no --out; give --out")
     count, kind = process_count(processes), _precision(precision)
+    from calotype.data.account import tell_findings
     from calotype.data.embed import EmbedJob, embed_data
     from calotype.data.listing import STORE_NAME
 
     gpus = gpu_share(gpus_per_worker, ray)
     job = EmbedJob(encoder, data / STORE_NAME if out is None else out, kind, gpus=gpus)
-    with counting("captions") as advance:
+    with Display("captions") as display:
         report = embed_data(
             data,
             job,
@@ -59,7 +60,7 @@ def embed(
             processes=count,
             ray=ray,
             on_open=tell_findings,
-            on_chunk=lambda counts: advance(counts.captions),
+            on_chunk=lambda counts: display.advance(counts.captions),
         )
     print(f"{report.captions:>9,}  captions of {report.examples:,} examples")
     print(f"{report.embedded:>9,}  embedded now, the others were there")

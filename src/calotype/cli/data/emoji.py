@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli.data.progress import counting
 from calotype.cli.data.ray import Processes, Ray
 from calotype.errors import UsageError
+from calotype.progress import Display
 
 _SIZES = {"256": (256,), "1024": (1024,), "all": (256, 1024)}
 
@@ -36,14 +36,14 @@ def emoji(
     names = None
     if sets is not None:
         names = [name.strip() for name in sets.split(",") if name.strip()]
-    with counting("images drawn") as advance:
+    with Display("images drawn") as display:
         report = build_emoji(
             out,
             sets=names,
             sizes=_SIZES[size],
             processes=processes,
             ray=ray,
-            on_images=lambda more, total: advance(more, total=total),
+            on_images=display.advance,
         )
     for name, count in report.counts.items():
         print(f"{count:>9,}  {name}")

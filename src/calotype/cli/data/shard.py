@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli.data.progress import counting, tell_findings
 from calotype.cli.data.ray import Processes, Ray, process_count
+from calotype.progress import Display
 
 
 def shard(
@@ -24,9 +24,10 @@ def shard(
 ) -> None:
     """Convert data to Parquet shards; finished shards are skipped when run again."""
     count = process_count(processes)
+    from calotype.data.account import tell_findings
     from calotype.data.shard import shard_data
 
-    with counting("images") as advance:
+    with Display("images") as display:
         results = shard_data(
             source,
             out,
@@ -34,7 +35,7 @@ def shard(
             processes=count,
             ray=ray,
             on_open=tell_findings,
-            on_shard=lambda result: advance(result.rows + len(result.broken)),
+            on_shard=lambda result: display.advance(result.rows + len(result.broken)),
         )
     broken = {key: reason for result in results for key, reason in result.broken.items()}
     skipped = sum(result.skipped for result in results)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.data.progress import counting
 from calotype.cli.data.ray import Processes, Ray, process_count
 from calotype.cli.options import Json
+from calotype.progress import Display
 from calotype.storage.files import check_output, write_file
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def _verified(
 
     if out is not None:
         check_output(out)
-    with counting("images", quiet=quiet) as advance:
-        return verify_data(data, processes=processes, ray=ray, on_examples=advance)
+    with Display("images", quiet=quiet) as display:
+        return verify_data(data, processes=processes, ray=ray, on_examples=display.advance)
 
 
 def _findings(report: DataReport) -> list[str]:
