@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import (
+    Conditioning,
+    Text,
+    TextEmbedding,
+    TokenIds,
+    token_ids,
+    token_states,
+)
 
 
 def conditioning(batch: int, length: int) -> Conditioning:
@@ -24,6 +31,39 @@ def test_joined_batches_keep_every_row() -> None:
     assert torch.equal(both.text.mask.sum(1), torch.tensor([3, 3, 5]))
     for name in ("lowres", "aug_level", "extra"):
         assert torch.equal(getattr(both, name), torch.cat((getattr(a, name), getattr(b, name))))
+
+
+@pytest.mark.parametrize("kind", ["states", "ids"])
+def test_captions_of_both_kinds_are_cut_padded_dropped_and_joined(kind: str) -> None:
+    def captions(batch: int, length: int) -> Text:
+        mask = torch.ones(batch, length, dtype=torch.bool)
+        if kind == "ids":
+            return TokenIds(torch.randint(1, 50257, (batch, length)), mask)
+        return TextEmbedding(torch.randn(batch, length, 4), mask)
+
+    def values(text: Text) -> torch.Tensor:
+        return text.ids if isinstance(text, TokenIds) else text.tokens
+
+    a, b = captions(2, 3), captions(1, 5)
+    both = a.cat(a, b)
+    assert type(both) is type(a) and len(both) == 3
+    assert torch.equal(values(both)[:2, :3], values(a)) and torch.equal(values(both[2:]), values(b))
+    assert torch.equal(values(both[torch.tensor([2])]), values(b))
+    assert both.mask.sum(1).tolist() == [3, 3, 5] and not values(both)[:2, 3:].any()
+    dropped = a.drop(torch.tensor([True, False]))
+    assert dropped.mask.sum(1).tolist() == [3, 0] and values(dropped).dtype == values(a).dtype
+    assert torch.equal(values(dropped)[0], values(a)[0]) and not values(dropped)[1].any()
+    assert a.padded(2) is a and a.to("cpu").mask.dtype is torch.bool
+
+
+def test_networks_get_the_kind_they_take() -> None:
+    ids, states = TokenIds.null(2), TextEmbedding.null(2, 4)
+    assert token_ids(ids) is ids and token_states(states) is states
+    for check, text in ((token_ids, states), (token_states, ids), (token_ids, None)):
+        with pytest.raises(ValueError, match=r"got (no text|token \w+) .*expected"):
+            check(text)
+    with pytest.raises(ValueError, match="int64"):
+        TokenIds(torch.zeros(2, 1), ids.mask)
 
 
 @pytest.mark.parametrize("name", ["text", "lowres", "aug_level", "extra"])

@@ -6,14 +6,60 @@ know nothing of where these came from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+C = TypeVar("C", bound="_Captions")
+
+
+class _Captions:
+    """What both kinds of captions can do: rows of tensors, (B, L, ...), and a mask beside them."""
+
+    mask: Tensor
+
+    def __len__(self) -> int:
+        """Number of captions, B."""
+        return self.mask.shape[0]
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return type(self)(*(change(getattr(self, field.name)) for field in fields(cast(Any, self))))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same captions on another device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        """A part of the batch, by a slice or by row numbers."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def drop(self, keep: Tensor) -> Self:
+        """Turn the captions where `keep`, (B,) bool, is False into the null caption."""
+        mask = self.mask & keep.to(self.mask.device)[:, None]
+        return self._map(lambda tensor: tensor * mask.view(*mask.shape, *(1,) * (tensor.ndim - 2)))
+
+    def padded(self, length: int) -> Self:
+        """Padded with ignored tokens to at least `length` tokens."""
+        extra = length - self.mask.shape[1]
+        if extra <= 0:
+            return self
+        pad = torch.nn.functional.pad
+        return self._map(lambda tensor: pad(tensor, (*(0, 0) * (tensor.ndim - 2), 0, extra)))
+
+    @staticmethod
+    def cat(a: C, b: C) -> C:
+        """Join two batches, padding the shorter captions."""
+        length = max(a.mask.shape[1], b.mask.shape[1])
+        a, b = a.padded(length), b.padded(length)
+        names = [field.name for field in fields(cast(Any, a))]
+        return type(a)(*(torch.cat((getattr(a, name), getattr(b, name))) for name in names))
+
 
 @dataclass(frozen=True)
-class TextEmbedding:
+class TextEmbedding(_Captions):
     """Token states of a frozen text encoder.
 
     Args:
@@ -32,39 +78,6 @@ class TextEmbedding:
                 "expected (B, L, D) and (B, L)"
             )
 
-    def __len__(self) -> int:
-        """Number of captions, B."""
-        return self.tokens.shape[0]
-
-    def to(self, device: torch.device | str) -> TextEmbedding:
-        """The same embedding on another device."""
-        return TextEmbedding(self.tokens.to(device), self.mask.to(device))
-
-    def __getitem__(self, rows: slice | Tensor) -> TextEmbedding:
-        """A part of the batch, by a slice or by row numbers."""
-        return TextEmbedding(self.tokens[rows], self.mask[rows])
-
-    def drop(self, keep: Tensor) -> TextEmbedding:
-        """Turn the captions where `keep`, (B,) bool, is False into the null caption."""
-        keep = keep.to(self.mask.device)
-        mask = self.mask & keep[:, None]
-        return TextEmbedding(self.tokens * mask[..., None], mask)
-
-    @staticmethod
-    def cat(a: TextEmbedding, b: TextEmbedding) -> TextEmbedding:
-        """Join two batches, padding the shorter captions."""
-        length = max(a.tokens.shape[1], b.tokens.shape[1])
-        a, b = a.padded(length), b.padded(length)
-        return TextEmbedding(torch.cat((a.tokens, b.tokens)), torch.cat((a.mask, b.mask)))
-
-    def padded(self, length: int) -> TextEmbedding:
-        """Padded with ignored tokens to at least `length` tokens."""
-        extra = length - self.tokens.shape[1]
-        if extra <= 0:
-            return self
-        pad = torch.nn.functional.pad
-        return TextEmbedding(pad(self.tokens, (0, 0, 0, extra)), pad(self.mask, (0, extra)))
-
     @staticmethod
     def null(batch_size: int, embed_dim: int) -> TextEmbedding:
         """The null caption, `batch_size` times: one token that is not there."""
@@ -73,11 +86,70 @@ class TextEmbedding:
 
 
 @dataclass(frozen=True)
+class TokenIds(_Captions):
+    """Captions as a tokenizer's numbers, for networks with a text tower of their own.
+
+    Args:
+        ids: (B, L) int64; what places of padding hold is ignored.
+        mask: True = real token, (B, L) bool. A caption without real tokens is the null caption.
+    """
+
+    ids: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        """Check that these are numbers, and that both tensors speak of the same tokens."""
+        if self.ids.ndim != 2 or self.mask.shape != self.ids.shape or self.ids.dtype != torch.int64:
+            raise ValueError(
+                f"got ids {tuple(self.ids.shape)} {self.ids.dtype} and mask "
+                f"{tuple(self.mask.shape)}; expected (B, L) int64 and (B, L)"
+            )
+
+    @staticmethod
+    def null(batch_size: int) -> TokenIds:
+        """The null caption, `batch_size` times: one token that is not there."""
+        ids = torch.zeros(batch_size, 1, dtype=torch.int64)
+        return TokenIds(ids, torch.zeros(batch_size, 1, dtype=torch.bool))
+
+
+Text = TextEmbedding | TokenIds
+"""Captions as networks take them: states of a frozen encoder, or numbers for their own."""
+
+
+def token_states(text: Text | None) -> TextEmbedding:
+    """The captions, for a network that takes states.
+
+    Raises:
+        ValueError: there are none, or they are ids.
+    """
+    if not isinstance(text, TextEmbedding):
+        raise ValueError(
+            f"got {'no text' if text is None else 'token ids'} for a network that takes states; "
+            "expected a TextEmbedding (TextEmbedding.null for the null caption)"
+        )
+    return text
+
+
+def token_ids(text: Text | None) -> TokenIds:
+    """The captions, for a network that takes ids.
+
+    Raises:
+        ValueError: there are none, or they are states.
+    """
+    if not isinstance(text, TokenIds):
+        raise ValueError(
+            f"got {'no text' if text is None else 'token states'} for a network with a text tower "
+            "of its own; expected TokenIds (TokenIds.null for the null caption)"
+        )
+    return text
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """Everything one forward pass is told.
 
     Args:
-        text: caption embeddings, or None for a network without text.
+        text: captions, or None for a network without text.
         lowres: low-resolution images, enlarged to the stage's resolution and noised,
             (B, 3, H, W) in about [-1, 1]; None for a base stage.
         aug_level: how much `lowres` was noised, (B,) in [0, 1]; None for a base stage.
@@ -87,7 +159,7 @@ class Conditioning:
             networks that are conditioned on one; None = these make it themselves.
     """
 
-    text: TextEmbedding | None = None
+    text: Text | None = None
     lowres: Tensor | None = None
     aug_level: Tensor | None = None
     extra: Tensor | None = None
@@ -115,9 +187,9 @@ class Conditioning:
         for name in ("text", "lowres", "aug_level", "extra", "draft"):
             if (getattr(a, name) is None) != (getattr(b, name) is None):
                 raise ValueError(f"got {name} in one of two batches; expected it in both or none")
-        text = None
+        text: Text | None = None
         if a.text is not None and b.text is not None:
-            text = TextEmbedding.cat(a.text, b.text)
+            text = a.text.cat(a.text, b.text)
         return Conditioning(
             text,
             _cat(a.lowres, b.lowres),

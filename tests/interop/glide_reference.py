@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, TokenIds
 
 DATA = Path(__file__).parent / "data"
 MODELS = ("base", "upsample", "base_inpaint", "upsample_inpaint")
@@ -49,10 +49,17 @@ def weights(model, vocabulary=None):
     return tensors
 
 
+def clip_tokens():
+    """What the reference's noised CLIP was told."""
+    data = recorded()
+    ids = data["clip.tokens"].long()
+    return TokenIds(ids, torch.arange(ids.shape[1]) < data["clip.lens"][:, None])
+
+
 def conditioning(model, dtype=torch.float32):
     """What the reference's networks were told."""
     data = recorded()
-    text = TextEmbedding(data["tokens"][..., None].to(dtype), data["mask"])
+    text = TokenIds(data["tokens"].long(), data["mask"])
     lowres = extra = None
     if model.startswith("upsample"):
         enlarged = torch.nn.functional.interpolate(data["low_res"], (16, 16), mode="bilinear")

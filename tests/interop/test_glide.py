@@ -17,6 +17,7 @@ from glide_reference import (
     HEAD_DIM,
     MODELS,
     RESOLUTION,
+    clip_tokens,
     conditioning,
     recorded,
     released,
@@ -28,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from calotype.cascade.stage import Stage
 from calotype.cascade.timesteps import build_schedule
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, TokenIds
 from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import (
     Estimate,
@@ -130,7 +131,7 @@ def test_published_tables_fit(name):
     side = config.resolution
     with torch.device("meta"), torch.no_grad():
         stage = Stage(config)
-        text = TextEmbedding.null(1, 1)
+        text = TokenIds.null(1)
         lowres = torch.empty(1, 3, side, side) if config.network.lowres else None
         drawn = stage.network(
             torch.empty(1, 3, side, side), torch.empty(1), Conditioning(text, lowres)
@@ -187,12 +188,7 @@ def test_text_and_network(model, stage):
 def test_padding_may_be_left_out(model, stage):
     data, cond = recorded(), conditioning(model)
     longest = int(data["mask"].sum(1).max())
-    short = replace(
-        cond,
-        text=replace(
-            cond.text, tokens=cond.text.tokens[:, :longest], mask=cond.text.mask[:, :longest]
-        ),
-    )
+    short = replace(cond, text=TokenIds(cond.text.ids[:, :longest], cond.text.mask[:, :longest]))
     outputs = [stage.network(data["x"], data["timesteps"], c) for c in (cond, short)]
     assert torch.equal(*outputs)
 
@@ -288,7 +284,7 @@ def clip():
 
 def test_noised_clip_and_its_gradient(clip):
     data = recorded()
-    captions = clip.embed_text(data["clip.tokens"], data["clip.lens"])
+    captions = clip.embed_text(clip_tokens())
     torch.testing.assert_close(captions, data["clip.text_embeddings"], **CLOSE)
     images = clip.embed_image(data["inpaint_image"], data["timesteps"])
     torch.testing.assert_close(images, data["clip.image_embeddings"], **CLOSE)

@@ -6,12 +6,20 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from glide_reference import HEAD_DIM, RESOLUTION, conditioning, recorded, shapes, weights
+from glide_reference import (
+    HEAD_DIM,
+    RESOLUTION,
+    clip_tokens,
+    conditioning,
+    recorded,
+    shapes,
+    weights,
+)
 
 from calotype import cli, interop
 from calotype.cascade import Cascade, StageEdit, inpaint, keep_known
 from calotype.cascade.edit import known_channels
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, TokenIds
 from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import PerSampleNoise
 from calotype.errors import CalotypeError, UsageError
@@ -93,7 +101,7 @@ def test_the_order_of_operations_is_no_setting_any_more(converted, arithmetic, t
     (base,) = Cascade.load(folder).stages
     assert base.config == Cascade.load(converted).stages[0].config
     text = conditioning("base").text
-    cond = Conditioning(TextEmbedding(text.tokens % VOCABULARY, text.mask))
+    cond = Conditioning(TokenIds(text.ids % VOCABULARY, text.mask))
     images = [
         one.sample(cond, None, PerSampleNoise([1, 2]), size=(16, 16), sampling=QUICK)
         for one in (base, ReferenceStage.of(base))
@@ -142,9 +150,7 @@ def test_filling_in_tells_the_network_what_is_known(tokenizer):
     extra = known_channels(edit)
     assert torch.equal(extra, torch.cat((image * mask, mask.float()), dim=1))
     text = cascade.text_encoder(captions)
-    cond, uncond = (
-        type(conditioning("base"))(t, extra=extra) for t in (text, TextEmbedding.null(2, 1))
-    )
+    cond, uncond = (type(conditioning("base"))(t, extra=extra) for t in (text, TokenIds.null(2)))
     noise = PerSampleNoise(seeds, stream=0)
     expected = base.sample(cond, uncond, noise, size=(16, 16), sampling=QUICK, edit=edit)
     torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
@@ -157,7 +163,7 @@ def test_filling_in_tells_the_network_what_is_known(tokenizer):
 
 def test_nothing_known_is_a_mask_of_zeros():
     base, data, cond = stage("base_inpaint"), recorded(), conditioning("base")
-    text = TextEmbedding(cond.text.tokens % VOCABULARY, cond.text.mask)
+    text = TokenIds(cond.text.ids % VOCABULARY, cond.text.mask)
     outputs = [
         base.network(data["x"], data["timesteps"], type(cond)(text, extra=extra))
         for extra in (None, torch.zeros(2, 4, 16, 16))
@@ -189,12 +195,11 @@ def test_a_noised_clip_guides_the_base(clip_folder, tokenizer):
     guide = load_guide(clip_folder, tokenizer=tokenizer)
     assert isinstance(guide, NoisedClipGuide)
     data = recorded()
-    embeddings = guide.clip.embed_text(data["clip.tokens"], data["clip.lens"])
+    embeddings = guide.clip.embed_text(clip_tokens())
     torch.testing.assert_close(embeddings, data["clip.text_embeddings"], atol=1e-5, rtol=0)
     captions = ["a fox", "o"]
-    pair = [load_clip_bpe(tokenizer).padded(caption, 77) for caption in captions]
-    ids, lengths = (torch.tensor([entry[i] for entry in pair]) for i in (0, 1))
-    torch.testing.assert_close(guide.embed(captions), guide.clip.embed_text(ids, lengths))
+    ids = load_clip_bpe(tokenizer).tokens(captions, 77)
+    torch.testing.assert_close(guide.embed(captions), guide.clip.embed_text(ids.padded(77)))
 
     cascade = Cascade(f"glide:{tokenizer}", [stage("base")])
     options = {"seeds": [5, 6], "sampling": [QUICK]}

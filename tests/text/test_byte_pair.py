@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from calotype.errors import CalotypeError, ConfigError
-from calotype.text import build_text_encoder
+from calotype.text import Tokenizer, build_text_encoder
 from calotype.text.byte_pair import byte_alphabet, load_caption_bpe, load_clip_bpe
 
 RECORDED = Path(__file__).parent.parent / "interop" / "data" / "glide_tokens.json"
@@ -81,23 +81,25 @@ def test_clip_words_end(tmp_path):
         256 + ids("&")[0],
     ]
     assert bpe.encode("foxx")[0] == fo
-    assert bpe.padded("fox", 6) == ([515, fox, 516, 0, 0, 0], 3)
-    assert bpe.padded("fox " * 9, 4) == ([515, fox, fox, 516], 4)
+    found = bpe.tokens(["fox", "fox " * 9, ""], 4)
+    assert found.ids.tolist() == [[515, fox, 516, 0], [515, fox, fox, 516], [515, 516, 0, 0]]
+    assert found.mask.sum(1).tolist() == [3, 4, 2]
     assert bpe.encode("<|endoftext|>") == [516]
 
 
 def test_the_encoder_gives_ids_and_masks(tmp_path):
     spec = f"glide:{write_caption_files(tmp_path)}"
     encoder = build_text_encoder(spec)
-    assert (encoder.embed_dim, encoder.max_tokens, encoder.spec) == (1, 128, spec)
+    assert isinstance(encoder, Tokenizer)
+    assert (encoder.vocabulary_size, encoder.max_tokens, encoder.spec) == (261, 128, spec)
     found = encoder(["fox", "", "x fox", "  "])
     assert found.mask.tolist() == [[True, False], [False, False], [True, True], [False, False]]
-    assert found.tokens[0, 0, 0] == 257 and found.tokens[2, :, 0].tolist() == [*ids("x"), 258]
+    assert found.ids[0, 0] == 257 and found.ids[2].tolist() == [*ids("x"), 258]
     assert encoder([""]).mask.sum() == 0
     short = build_text_encoder(spec, max_tokens=3)
-    assert short(["x" * 10_000_000]).tokens.shape == (1, 3, 1)
+    assert short(["x" * 10_000_000]).ids.shape == (1, 3)
     assert short.fingerprint != encoder.fingerprint
-    assert encoder(["\ud800"]).tokens[0, 0, 0] == ids("?")[0]
+    assert encoder(["\ud800"]).ids[0, 0] == ids("?")[0]
 
 
 @pytest.mark.parametrize(
@@ -151,9 +153,10 @@ def test_token_numbers_of_the_reference():
         assert caption.encode(entry["text"]) == entry["tokens"], entry["text"]
     for entry in recorded["clip"]:
         assert clip.encode(entry["text"]) == entry["tokens"], entry["text"]
-        assert list(clip.padded(entry["text"], 77)) == entry["padded_77"], entry["text"]
+        found = clip.tokens([entry["text"]], 77).padded(77)
+        assert [found.ids[0].tolist(), int(found.mask.sum())] == entry["padded_77"], entry["text"]
     encoder = build_text_encoder(f"glide:{PUBLISHED}")
     for entry in recorded["glide_bpe"]:
         found = encoder([entry["text"]])
-        numbers = found.tokens[0, :, 0][found.mask[0]].int().tolist()
+        numbers = found.ids[0][found.mask[0]].tolist()
         assert numbers == entry["tokens"][:128], entry["text"]

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from calotype.errors import ConfigError
+from calotype.conditioning import TokenIds
+from calotype.errors import ConfigError, UsageError
 from calotype.tasks.captions import build_encoder, caption_statistics, embed_ahead
 from calotype.text import build_text_encoder
+from calotype.text.store import embed_captions
 
 CAPTIONS = ["a cat", "two dogs", "", "a house by the sea", "x"]
 
@@ -48,5 +50,26 @@ def test_encoder_and_network_must_fit():
     assert build_encoder("none", 0) is None
     with pytest.raises(ConfigError, match="text_dim=16"):
         build_encoder("bytes:8", 16)
-    with pytest.raises(ConfigError, match="no channels"):
+    with pytest.raises(ConfigError, match="makes nothing"):
         build_encoder("none", 16)
+    with pytest.raises(ConfigError, match="states of 1 channels; expected token ids"):
+        build_encoder("bytes:1", 1, ids=True)
+
+
+def test_ids_go_past_the_store(tmp_path, monkeypatch):
+    """A network with a text tower of its own is trained on the tokenizer's numbers, all exact."""
+    numbers = TokenIds(torch.tensor([[50256]]), torch.ones(1, 1, dtype=torch.bool))
+
+    class Ids:
+        vocabulary_size, max_tokens, fingerprint, spec = 50257, 128, "f" * 64, "ids"
+
+        def __call__(self, captions):
+            return numbers
+
+    monkeypatch.setattr("calotype.tasks.captions.build_text_encoder", lambda spec: Ids())
+    assert build_encoder("glide:here", 1, ids=True)(["a"]).ids.item() == 50256
+    with pytest.raises(ConfigError, match="makes token ids; expected states of 1"):
+        build_encoder("glide:here", 1)
+    with pytest.raises(UsageError, match="'ids', which makes token ids"):
+        embed_captions(Ids(), ["a"], folder=tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -32,11 +32,12 @@ from calotype.cascade.plan import (
 from calotype.cascade.png import encode_png
 from calotype.cascade.prior import Prior, load_prior, save_prior, without_image
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds, token_states
 from calotype.config.stage import CascadeConfig
 from calotype.diffusion import PerSampleNoise, SamplerState
 from calotype.errors import CalotypeError, UsageError
-from calotype.text import TextEncoder, build_text_encoder, encodes_empty
+from calotype.text import TextEncoder, Tokenizer, build_text_encoder, encodes_empty
+from calotype.text.encoder import misfit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,7 +108,7 @@ class Cascade:
 
     def __init__(
         self,
-        text_encoder: TextEncoder | str | None,
+        text_encoder: TextEncoder | Tokenizer | str | None,
         stages: Sequence[Stage],
         *,
         name: str = "cascade",
@@ -189,7 +190,7 @@ class Cascade:
         )
 
     @property
-    def text_encoder(self) -> TextEncoder | None:
+    def text_encoder(self) -> TextEncoder | Tokenizer | None:
         """The encoder, built on first use; None for an unconditional cascade."""
         if self._encoder is None and self.text_encoder_spec != "none":
             self._encoder = build_text_encoder(self.text_encoder_spec)
@@ -300,7 +301,8 @@ class Cascade:
         if (guided or self.prior is not None) and text is not None:
             negative = self._embed(plan.negatives or ("",) * len(plan.captions))
         if self.prior is not None and text is not None and negative is not None:
-            text = self.prior.complete(text, negative, plan.seeds)
+            states, negative = token_states(text), token_states(negative)
+            text = self.prior.complete(states, negative, plan.seeds)
             check_finite(text.tokens, "the prior sampled", self.prior)
             negative = without_image(negative)
         images = []
@@ -351,32 +353,31 @@ class Cascade:
         check_finite(state.z, f"the {stage.config.resolution} stage sampled", stage)
         return state.z.clamp(-1, 1).float().cpu().contiguous()
 
-    def _embed(self, captions: Sequence[str]) -> TextEmbedding | None:
+    def _embed(self, captions: Sequence[str]) -> Text | None:
         """Token states of each caption; the null caption needs no encoder."""
         width = max(stage.config.network.text_dim for stage in self.stages)
+        ids = any(stage.config.takes_ids for stage in self.stages)
         if width == 0:
             return None
         known = self.text_encoder_spec if self._encoder is None else self._encoder
         if not any(_is_caption(caption) for caption in captions) and not encodes_empty(known):
-            return TextEmbedding.null(len(captions), width)
+            count = len(captions)
+            return TokenIds.null(count) if ids else TextEmbedding.null(count, width)
         encoder = self.text_encoder
-        if encoder is None or encoder.embed_dim != width:
-            got = "none" if encoder is None else str(encoder.embed_dim)
-            raise CalotypeError(
-                f"got a text encoder of width {got}; the stages expect {width}: use the encoder "
-                "they were trained with"
-            )
+        problem = misfit(encoder, width, ids=ids)
+        if encoder is None or problem is not None:
+            raise CalotypeError(f"{problem}: use the encoder that the stages were trained with")
         unique = list(dict.fromkeys(captions))
-        whole: TextEmbedding | None = None
+        whole: Text | None = None
         for start in range(0, len(unique), _CAPTIONS_AT_ONCE):
             # On the CPU until a stage takes them: null captions are there wherever others are made.
             part = encoder(unique[start : start + _CAPTIONS_AT_ONCE]).to("cpu")
-            whole = part if whole is None else TextEmbedding.cat(whole, part)
+            whole = part if whole is None else part.cat(whole, part)
         assert whole is not None
-        check_finite(whole.tokens, f"the text encoder {self.text_encoder_spec!r} made", encoder)
+        if isinstance(whole, TextEmbedding):
+            check_finite(whole.tokens, f"the text encoder {self.text_encoder_spec!r} made", encoder)
         places = {caption: place for place, caption in enumerate(unique)}
-        rows = torch.tensor([places[caption] for caption in captions])
-        return TextEmbedding(whole.tokens[rows], whole.mask[rows])
+        return whole[torch.tensor([places[caption] for caption in captions])]
 
 
 @dataclass(frozen=True)
@@ -385,8 +386,8 @@ class _Part:
 
     rows: slice
     seeds: tuple[int, ...]
-    text: TextEmbedding | None
-    negative: TextEmbedding | None
+    text: Text | None
+    negative: Text | None
     lowres: Tensor | None
 
 
@@ -394,5 +395,5 @@ def _is_caption(text: str) -> bool:
     return not isinstance(text, str) or bool(text.strip())
 
 
-def _rows(text: TextEmbedding | None, rows: slice) -> TextEmbedding | None:
+def _rows(text: Text | None, rows: slice) -> Text | None:
     return None if text is None else text[rows]

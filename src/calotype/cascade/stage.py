@@ -33,7 +33,7 @@ from calotype.cascade.timesteps import (
     noise_lowres,
     split_variance,
 )
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.diffusion import (
@@ -194,7 +194,7 @@ class Stage(nn.Module):
     def lowres_condition(
         self,
         lowres: Tensor,
-        text: TextEmbedding | None,
+        text: Text | None,
         *,
         size: tuple[int, int],
         aug_level: float | Tensor,

@@ -106,7 +106,7 @@ class AdmConfig:
 
     Args:
         levels: one record a resolution, finest first; each is half as fine as the one before.
-        text_dim: width of a caption's tokens; 0 = no text.
+        text_dim: width of a caption's tokens, 1 for token ids; 0 = no text.
         text: what becomes of the captions; None = no text.
         middle: attention in the middle.
         lowres: whether a low-resolution image is joined to the input.

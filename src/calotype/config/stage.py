@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from calotype.config.adm import AdmConfig
+from calotype.config.adm import AdmConfig, TokensText
 from calotype.config.network import DraftConfig, EfficientUNetConfig, UNetConfig
 from calotype.config.ranges import Range, Resolution, check_ranges, require
 from calotype.config.sampling import LowresConfig, SamplingConfig
@@ -76,6 +76,11 @@ class StageConfig:
             f'got start="draft" for the {self.resolution} stage, whose network has no draft; '
             'expected start="noise", or a network with a draft (network.draft)',
         )
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether its network has a text tower of its own, and takes token ids."""
+        return isinstance(self.network, AdmConfig) and isinstance(self.network.text, TokensText)
 
     @property
     def draft(self) -> DraftConfig | None:

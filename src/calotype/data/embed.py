@@ -17,6 +17,7 @@ from calotype.data.source import SourceReport
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, usable_cores, work_over
 from calotype.errors import CalotypeError, UsageError
 from calotype.text import TextEncoder, build_text_encoder
+from calotype.text.encoder import check_encoder
 from calotype.text.layout import StoreCard, StoreLayout, store_cards
 from calotype.text.merge import merge_shards
 from calotype.text.shard import Precision
@@ -179,10 +180,7 @@ def _worker(job: EmbedJob) -> CaptionWorker:
 
 
 def _encoder(job: EmbedJob, *, device: str) -> TextEncoder:
-    encoder = build_text_encoder(job.encoder, device=device)
-    if encoder is None:
-        raise UsageError(f"got encoder {job.encoder!r}; expected one that embeds, e.g. minilm")
-    return encoder
+    return check_encoder(build_text_encoder(job.encoder, device=device), job.encoder)
 
 
 def _card(job: EmbedJob, fingerprint: str) -> StoreCard:

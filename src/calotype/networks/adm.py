@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text, TextEmbedding, token_ids, token_states
 from calotype.config.adm import AdmConfig, AdmLevel, StatesText
 from calotype.networks.adm_blocks import (
     AdmAttentionLayer,
@@ -18,7 +18,7 @@ from calotype.networks.adm_blocks import (
     TimestepMLP,
     activation,
 )
-from calotype.networks.adm_text import AdmText, build_text
+from calotype.networks.adm_text import AdmText, TokensEncoder, build_text
 from calotype.networks.blocks import Block, zero_init
 from calotype.networks.text import TextKeysValues
 from calotype.networks.u_shape import build_down, build_up, walk
@@ -142,13 +142,14 @@ class AdmUNet(nn.Module):
 
         return predict
 
-    def _encode(self, text: TextEmbedding | None) -> AdmText | None:
+    def _encode(self, text: Text | None) -> AdmText | None:
         if self.text is None:
             return None
-        if text is None:
-            raise ValueError("got no text for a network with text; expected a TextEmbedding")
-        dtype = self.stem.weight.dtype
-        encoded: AdmText = self.text(TextEmbedding(text.tokens.to(dtype), text.mask))
+        if isinstance(self.text, TokensEncoder):
+            encoded: AdmText = self.text(token_ids(text))
+            return encoded
+        text = token_states(text)
+        encoded = self.text(TextEmbedding(text.tokens.to(self.stem.weight.dtype), text.mask))
         return encoded
 
     def _embedding(

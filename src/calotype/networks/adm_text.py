@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.conditioning import TextEmbedding
+from calotype.conditioning import TextEmbedding, TokenIds
 from calotype.config.adm import AdmConfig, StatesText, TokensText, UnclipText
 from calotype.networks.text import split_heads
 from calotype.networks.transformer import Transformer
@@ -94,11 +94,11 @@ class TokensEncoder(nn.Module):
         self.norm = nn.LayerNorm(text.width)
         self.to_embedding = nn.Linear(text.width, embed_dim)
 
-    def forward(self, text: TextEmbedding) -> AdmText:
-        """Token numbers (B, L, 1), at most `context`; padding and missing tokens are learned."""
+    def forward(self, text: TokenIds) -> AdmText:
+        """Ids (B, L), the first `context` of them; padding and missing tokens are learned."""
         text = text.padded(self.context)
-        numbers, mask = text.tokens[:, : self.context, 0].long(), text.mask[:, : self.context]
-        x = self.tokens(numbers) + self.positions
+        ids, mask = text.ids[:, : self.context], text.mask[:, : self.context]
+        x = self.tokens(ids) + self.positions
         x = torch.where(mask[..., None], x, self.padding)
         x = self.norm(self.layers(x))
         return AdmText(x, None, self.to_embedding(x[:, -1]))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text, token_states
 from calotype.config.stage import NetworkConfig
 from calotype.networks.blocks import Attention, Block, ScalarEmbedding
 from calotype.networks.text import (
@@ -79,16 +79,11 @@ class ConditionEmbedding(nn.Module):
 
         return bound
 
-    def encode(self, text: TextEmbedding | None) -> TextFeatures:
+    def encode(self, text: Text | None) -> TextFeatures:
         """What the network wants of its captions: nothing, if it is one without text."""
         if self.text is None:
             return TextFeatures()
-        if text is None:
-            raise ValueError(
-                "got no text for a network with text; expected a TextEmbedding "
-                "(TextEmbedding.null for the null caption)"
-            )
-        features: TextFeatures = self.text(text)
+        features: TextFeatures = self.text(token_states(text))
         return features
 
     def forward(self, logsnr: Tensor, aug_level: Tensor | None, text: TextFeatures) -> Tensor:

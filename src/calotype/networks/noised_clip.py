@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from calotype.conditioning import TokenIds
 from calotype.config.ranges import in_range, require
 from calotype.networks.transformer import Transformer
 
@@ -81,9 +82,9 @@ class NoisedCLIP(nn.Module):
         self.text = _TextTower(config)
         self.image = _ImageTower(config)
 
-    def embed_text(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Ids (B, L) between marks, and how many of them count, (B,) -> (B, E)."""
-        return _unit(self.text(tokens, lengths))
+    def embed_text(self, text: TokenIds) -> Tensor:
+        """Ids between marks -> (B, E)."""
+        return _unit(self.text(text))
 
     def embed_image(self, z: Tensor, timestep: Tensor) -> Tensor:
         """Noisy images (B, 3, R, R) and their steps, (B,) integers -> (B, E)."""
@@ -100,9 +101,10 @@ class _TextTower(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.embed_dim, bias=False)
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        x = self.blocks(self.tokens(tokens) + self.positions)
-        last = x[torch.arange(len(x), device=x.device), lengths - 1]
+    def forward(self, text: TokenIds) -> Tensor:
+        # Attention is causal and padding comes last: it cannot be seen.
+        x = self.blocks(self.tokens(text.ids) + self.positions[: text.ids.shape[1]])
+        last = x[torch.arange(len(x), device=x.device), text.mask.sum(1) - 1]
         result: Tensor = self.out(self.norm(last))
         return result
 

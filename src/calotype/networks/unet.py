@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text, TextEmbedding, token_states
 from calotype.config.network import LevelConfig, UNetConfig
 from calotype.networks.blocks import Attention, Block, ResidualBlock, group_norm, zero_init
 from calotype.networks.draft import Draft
@@ -111,8 +111,9 @@ class UNet(nn.Module):
 
         return self.condition.bind(cond, predict)
 
-    def make_draft(self, text: TextEmbedding) -> Tensor:
+    def make_draft(self, text: Text | None) -> Tensor:
         """The draft of each caption, (B, 3, side, side); never autocast."""
+        text = token_states(text)
         conditioner, device = self.condition.text, text.tokens.device.type
         assert self.draft is not None and conditioner is not None  # the settings were checked
         # Autocast knows no meta device, where costs are counted.
@@ -128,8 +129,6 @@ class UNet(nn.Module):
             return None
         draft = cond.draft
         if draft is None:
-            if cond.text is None:
-                raise ValueError("got no text to make a draft of; expected a TextEmbedding")
             draft = self.make_draft(cond.text)
 
         maps: dict[int, Tensor] = {}  # they depend on the level alone: made in the first step

@@ -10,13 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from calotype.conditioning import TextEmbedding
+from calotype.conditioning import Text, TextEmbedding, token_states
 from calotype.errors import CalotypeError, ConfigError
-from calotype.text import TextEncoder, build_text_encoder, encodes_empty
+from calotype.text import TextEncoder, Tokenizer, build_text_encoder, encodes_empty
+from calotype.text.encoder import check_encoder, misfit
 from calotype.text.layout import StoreCard, StoreLayout, store_cards
 from calotype.text.store import CaptionStore, embed_captions
 
-TextLookup = Callable[[Sequence[str]], TextEmbedding]
+TextLookup = Callable[[Sequence[str]], Text]
 _CHUNK = 1024
 
 
@@ -28,8 +29,8 @@ class TextStatistics:
     covariance: Tensor
 
 
-def build_encoder(spec: str, text_dim: int) -> TextEncoder | None:
-    """The encoder of a recipe; None for networks without text.
+def build_encoder(spec: str, text_dim: int, *, ids: bool = False) -> TextEncoder | Tokenizer | None:
+    """The encoder of a recipe, for a network that takes ids or states; None if it has no text.
 
     Raises:
         ConfigError: encoder and network do not fit.
@@ -37,11 +38,10 @@ def build_encoder(spec: str, text_dim: int) -> TextEncoder | None:
     if text_dim == 0:
         return None
     encoder = build_text_encoder(spec)
-    if encoder is None or encoder.embed_dim != text_dim:
-        width = "no" if encoder is None else encoder.embed_dim
+    problem = misfit(encoder, text_dim, ids=ids)
+    if problem is not None:
         raise ConfigError(
-            f"got text_dim={text_dim} with text_encoder={spec!r} of {width} channels; "
-            "expected both alike: change the recipe"
+            f"got text_dim={text_dim} with text_encoder={spec!r}: {problem}; change the recipe"
         )
     return encoder
 
@@ -136,8 +136,8 @@ class DeferredEncoder:
 
     def _loaded(self) -> TextEncoder:
         if self._encoder is None:
-            encoder = build_text_encoder(self.spec)
-            if encoder is None or encoder.fingerprint != self.fingerprint:
+            encoder = check_encoder(build_text_encoder(self.spec), self.spec)
+            if encoder.fingerprint != self.fingerprint:
                 raise CalotypeError(
                     f"the encoder {self.spec!r} is not the one that made {self.card.folder}; "
                     "embed the captions again, or move that folder away"
@@ -154,7 +154,7 @@ def caption_statistics(lookup: TextLookup, captions: Iterable[str]) -> TextStati
     distinct = [caption for caption in dict.fromkeys(captions) if caption.strip()]
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for start in range(0, len(distinct), _CHUNK):
-        pooled = _mean_states(lookup(distinct[start : start + _CHUNK]))
+        pooled = _mean_states(token_states(lookup(distinct[start : start + _CHUNK])))
         count += len(pooled)
         total = total + pooled.sum(0)
         squares = squares + pooled.T @ pooled

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds
 from calotype.config.lora import LoraConfig
 from calotype.config.recipe import TrainConfig
 from calotype.config.stage import StageConfig
@@ -106,11 +106,14 @@ class NetworkInputs:
 
 def network_inputs(config: StageConfig, size: int, *, batch_size: int) -> NetworkInputs:
     """Images, levels and captions of the right shapes; call under the wanted device."""
-    text = None
+    text: Text | None = None
     text_dim = config.network.text_dim
     if text_dim > 0:
         mask = torch.ones(batch_size, CAPTION_TOKENS, dtype=torch.bool)
-        text = TextEmbedding(torch.ones(batch_size, CAPTION_TOKENS, text_dim), mask)
+        if config.takes_ids:
+            text = TokenIds(mask.long(), mask)
+        else:
+            text = TextEmbedding(torch.ones(batch_size, CAPTION_TOKENS, text_dim), mask)
     image = torch.zeros(batch_size, 3, size, size)
     lowres = aug_level = None
     if config.lowres_resolution is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from calotype.cascade.io import save_cascade
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text, token_states
 from calotype.config.recipe import Recipe, TrainConfig
 from calotype.data.batches import Batch, BatchPlan
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
@@ -51,7 +51,7 @@ class DiffusionInputs:
     """
 
     x: Tensor
-    text: TextEmbedding | None
+    text: Text | None
     lowres: Tensor | None
     first_captions: tuple[str, ...]
     draws: StepDraws
@@ -168,10 +168,10 @@ class DiffusionTask:
     ) -> Conditioning:
         """Give each row the draft of the fold that never saw its caption, or of all captions."""
         draws = inputs.draws
-        assert cond.text is not None and draws.folded is not None
+        assert draws.folded is not None
         folds = torch.tensor([fold_of(caption, len(drafts)) for caption in inputs.first_captions])
         folds[~(draws.folded & draws.keep)] = -1
-        return replace(cond, draft=drafts(cond.text, folds))
+        return replace(cond, draft=drafts(token_states(cond.text), folds))
 
     def log(self, losses: Tensor, drawn: StepDraws) -> Mapping[str, Any]:
         """The loss by noise level."""

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.cascade.stage import Stage
-from calotype.conditioning import TextEmbedding
+from calotype.conditioning import TextEmbedding, token_states
 from calotype.config.recipe import DraftTrainingConfig, TrainConfig
 from calotype.config.typed_json import to_dict
 from calotype.data.batches import BatchPlan, each_example
@@ -346,7 +346,7 @@ class DraftTraining:
         pooling, device = text_conditioner(self.stage).pooling, self.stage.device
         parts = [torch.zeros(1, self.config.stage.network.text_dim)]
         for start in range(1, len(captions), 1024):
-            text = self.lookup(captions[start : start + 1024])
+            text = token_states(self.lookup(captions[start : start + 1024]))
             text = TextEmbedding(text.tokens.float(), text.mask).to(device)
             parts.append(pooling(text).cpu())
         return torch.cat(parts)

@@ -21,7 +21,7 @@ from torch import Tensor
 from calotype.cascade.find import find_cascade
 from calotype.cascade.io import STAGE_FILE, StageEntry, load_settings, load_stage, read_cascade_file
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text
 from calotype.config.recipe import LowresEstimatesConfig, TrainConfig
 from calotype.config.stage import StageConfig
 from calotype.data.batches import Batch
@@ -66,7 +66,7 @@ class LowresEstimates:
         return torch.Size((batch.images, *self._truth(batch).shape[1:]))
 
     @torch.no_grad()
-    def __call__(self, batch: Batch, text: TextEmbedding | None, draws: StepDraws) -> Tensor:
+    def __call__(self, batch: Batch, text: Text | None, draws: StepDraws) -> Tensor:
         """The low-resolution images of a batch, some of them estimated.
 
         Args:
@@ -103,7 +103,7 @@ class LowresEstimates:
         return truth
 
     def _estimate(
-        self, x: Tensor, text: TextEmbedding | None, sigmas: Sequence[float], eps: Tensor
+        self, x: Tensor, text: Text | None, sigmas: Sequence[float], eps: Tensor
     ) -> Tensor:
         sampling = self.stage.config.sampling
         levels = [
@@ -121,7 +121,7 @@ class LowresEstimates:
         denoise = threshold(self.stage.denoiser(self._condition(x, text, eps)))
         return denoised(denoise, x, eps, torch.stack(levels)).clamp(-1, 1)
 
-    def _condition(self, x: Tensor, text: TextEmbedding | None, noise: Tensor) -> Conditioning:
+    def _condition(self, x: Tensor, text: Text | None, noise: Tensor) -> Conditioning:
         config = self.stage.config
         if config.lowres_resolution is None:
             return Conditioning(text)

@@ -23,8 +23,7 @@ _GAP = 2  # pixels between images
 def draw_prompts(stage: Stage, captions: tuple[str, ...], text: TextLookup | None) -> Tensor:
     """One image a caption from a base stage, seeds 0, 1, ...; (B, 3, H, W) in [-1, 1]."""
     # A network without text ignores the null captions; they only say how many images.
-    null = TextEmbedding.null(len(captions), 1)
-    embedded = null if text is None else text(captions)
+    embedded = TextEmbedding.null(len(captions), 1) if text is None else text(captions)
     side = stage.config.resolution
     noise = PerSampleNoise(range(len(captions)))
     return _draw(stage, Conditioning(embedded.to(stage.device)), noise, (side, side))

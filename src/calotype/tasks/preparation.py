@@ -29,6 +29,7 @@ from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
 from calotype.tasks.initial import initial_weights
 from calotype.tasks.probe import Probe, read_probe
+from calotype.text.encoder import check_encoder
 from calotype.text.store import CaptionStore
 from calotype.training.job import Job
 from calotype.training.preparation import Preparation
@@ -107,6 +108,8 @@ def _embedded(
     spec, text_dim = config.text_encoder, config.stage.network.text_dim
     if text_dim == 0:
         return None
+    if config.stage.takes_ids:
+        return build_encoder(spec, text_dim, ids=True)
     variants = config.data.caption_variants
     captions = AllCaptions(sources, variants, more=config.grid_captions)
     missing = config.data.missing_captions
@@ -135,8 +138,7 @@ def _embedded(
 def _embed(preparation: Preparation, config: TrainConfig, captions: Iterable[str]) -> None:
     """Embed the captions that are not stored yet; the store is `preparation.stores[spec]`."""
     spec = config.text_encoder
-    encoder = build_encoder(spec, config.stage.network.text_dim)
-    assert encoder is not None  # text_dim is not 0
+    encoder = check_encoder(build_encoder(spec, config.stage.network.text_dim), spec)
     display = Display("embedding captions", quiet=preparation.quiet, seconds=5.0)
 
     def progress(done: int, total: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.conditioning import Conditioning, Text
 from calotype.diffusion import PerSampleNoise, add_noise
 from calotype.diffusion.noise_marks import NOISE_RATIOS
 from calotype.tasks.captions import TextLookup
@@ -48,9 +48,7 @@ def errors_by_level(
     return {f"{ratio:g}": total / len(probe) for ratio, total in totals.items()}
 
 
-def _condition(
-    stage: Stage, probe: Probe, rows: slice, *, embedded: TextEmbedding | None
-) -> Conditioning:
+def _condition(stage: Stage, probe: Probe, rows: slice, *, embedded: Text | None) -> Conditioning:
     embedded = None if embedded is None else embedded.to(stage.device)
     if probe.lowres is None:
         return Conditioning(embedded)

@@ -1,4 +1,4 @@
-"""The text room: captions come in, `TextEmbedding`s go out, from frozen encoders.
+"""The text room: captions come in; `TextEmbedding`s go out, of frozen encoders, or `TokenIds`.
 
 `build_text_encoder` makes an encoder from the string that recipes hold; `store` keeps embeddings
 computed ahead. May import `conditioning`, `config` and `errors`. transformers is imported only
@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from calotype.errors import ConfigError
-from calotype.text.encoder import TextEncoder
+from calotype.text.encoder import TextEncoder, Tokenizer
 
-__all__ = ["TextEncoder", "build_text_encoder", "encodes_empty"]
+__all__ = ["TextEncoder", "Tokenizer", "build_text_encoder", "encodes_empty"]
 
 _EXPECTED = (
     "minilm, minilm:<folder>, t5:<folder or name>, clip:<folder or name>, t5_padded:<folder>, "
@@ -22,7 +22,7 @@ _EXPECTED = (
 
 def build_text_encoder(
     spec: str, *, max_tokens: int | None = None, device: str = "cpu"
-) -> TextEncoder | None:
+) -> TextEncoder | Tokenizer | None:
     """The encoder that `spec` names; None for "none" (an unconditional model).
 
     `max_tokens` None is the encoder's own default: 128 for minilm and bytes, 256 for T5, the
@@ -72,7 +72,7 @@ def build_text_encoder(
     raise ConfigError(f"text_encoder: got {spec!r}, expected {_EXPECTED}; change the setting")
 
 
-def encodes_empty(encoder: TextEncoder | str | None) -> bool:
+def encodes_empty(encoder: TextEncoder | Tokenizer | str | None) -> bool:
     """Whether the empty caption has states of its own, and is no null caption.
 
     So it is for published models that were trained on it; their encoders say so.

@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from calotype.conditioning import TokenIds
 from calotype.errors import CalotypeError
 from calotype.storage.reading import open_regular
+from calotype.text.encoder import pad_tokens
 
 VOCABULARY_NAMES = ("encoder.json", "encoder.json.gz", "vocab.json")
 MERGES_NAMES = ("vocab.bpe", "vocab.bpe.gz", "merges.txt")
@@ -77,10 +79,10 @@ class ClipBPE:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def padded(self, caption: str, length: int) -> tuple[list[int], int]:
-        """Ids between marks, cut and padded with 0 to `length`; and how many count."""
-        ids = [self.start_token, *self.encode(caption)[: length - 2], self.end_token]
-        return ids + [0] * (length - len(ids)), len(ids)
+    def tokens(self, captions: Sequence[str], max_tokens: int) -> TokenIds:
+        """Ids between marks, (B, L); of a caption that is too long, the first and the marks."""
+        parts = [self.encode(caption)[: max_tokens - 2] for caption in captions]
+        return TokenIds(*pad_tokens([[self.start_token, *p, self.end_token] for p in parts]))
 
 
 def load_caption_bpe(folder: Path) -> CaptionBPE:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from calotype.conditioning import TextEmbedding
+from calotype.conditioning import TextEmbedding, TokenIds
 from calotype.errors import ConfigError, UsageError
 
 CHARACTERS_PER_TOKEN = 64
@@ -49,6 +49,59 @@ class TextEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A map from captions to token ids, for networks with a text tower of their own.
+
+    A protocol apart from `TextEncoder`, so that a type checker sees ids on their way to what
+    takes states: pooling, whitening, and the store, whose float16 would spoil most of them. Ids
+    are made as they are needed, which costs next to nothing.
+    """
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids there are."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence L; what a caption has beyond it is left out."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides the ids."""
+        ...
+
+    def __call__(self, captions: Sequence[str]) -> TokenIds:
+        """Ids and mask (B, L), padded to the longest caption."""
+        ...
+
+
+def check_encoder(encoder: TextEncoder | Tokenizer | None, spec: str) -> TextEncoder:
+    """The encoder, where states are wanted.
+
+    Raises:
+        UsageError: it is a tokenizer, or none.
+    """
+    if encoder is None or isinstance(encoder, Tokenizer):
+        what = "makes token ids" if encoder is not None else "embeds nothing"
+        raise UsageError(
+            f"got encoder {spec!r}, which {what}; expected one that makes states, e.g. minilm"
+        )
+    return encoder
+
+
+def misfit(encoder: TextEncoder | Tokenizer | None, text_dim: int, *, ids: bool) -> str | None:
+    """What is wrong, for people, where an encoder does not make what a network takes."""
+    if isinstance(encoder, Tokenizer):
+        made = "token ids"
+    else:
+        made = "nothing" if encoder is None else f"states of {encoder.embed_dim} channels"
+    wanted = "token ids" if ids else f"states of {text_dim} channels"
+    return None if made == wanted else f"got a text encoder that makes {made}; expected {wanted}"
+
+
 def clean_captions(captions: Sequence[str], max_tokens: int) -> list[str]:
     """Strip, cut and make encodable as UTF-8; lone surrogates become question marks.
 
@@ -74,7 +127,7 @@ def _clean_caption(caption: str, max_characters: int) -> str:
 
 def pad_tokens(ids: Sequence[Sequence[int]], *, pad_id: int = 0) -> tuple[Tensor, Tensor]:
     """Token ids (B, L) int64 and mask (B, L) bool, padded on the right to the longest."""
-    longest = max(len(row) for row in ids)
+    longest = max(1, *(len(row) for row in ids))
     padded = torch.full((len(ids), longest), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(ids), longest), dtype=torch.bool)
     for index, row in enumerate(ids):

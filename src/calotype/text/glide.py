@@ -1,8 +1,7 @@
 """Captions as token ids, for networks that carry a text transformer of their own (GLIDE).
 
 Such a network was trained together with its transformer, so what stands between them and the
-captions is only the tokenizer. Ids travel as states of width 1: they are far below 2^24 and so
-exact in float32.
+captions is only the tokenizer.
 """
 
 from __future__ import annotations
@@ -11,25 +10,23 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from calotype.conditioning import TextEmbedding
+from calotype.conditioning import TokenIds
 from calotype.text.byte_pair import load_caption_bpe
 from calotype.text.encoder import (
     CHARACTERS_PER_TOKEN,
     check_max_tokens,
     clean_captions,
     digest,
-    embed_ids,
+    pad_tokens,
 )
 
 
 class CaptionTokens:
-    """Ids of GLIDE's byte-pair tokens, (B, L, 1) float32; what fills up is the network's affair.
+    """Ids of GLIDE's byte-pair tokens: a `Tokenizer`; what fills up is the network's affair.
 
     White space at both ends of a caption counts, as it does in the reference; a caption of white
     space alone is the null caption.
     """
-
-    embed_dim = 1
 
     def __init__(self, folder: str, *, max_tokens: int = 128) -> None:
         """Read the vocabulary files in `folder`; see `load_caption_bpe`.
@@ -41,20 +38,21 @@ class CaptionTokens:
         self.spec = f"glide:{folder}"
         self.max_tokens = check_max_tokens(max_tokens, lowest=1, highest=None, encoder="glide")
         self._bpe = load_caption_bpe(Path(folder))
+        self.vocabulary_size = self._bpe.vocabulary_size
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the vocabulary and the length."""
         return digest(["calotype glide 1", self._bpe.description, str(self.max_tokens)])
 
-    def __call__(self, captions: Sequence[str]) -> TextEmbedding:
-        """Encode; see `TextEncoder`."""
+    def __call__(self, captions: Sequence[str]) -> TokenIds:
+        """Encode; see `Tokenizer`."""
         stripped = clean_captions(captions, self.max_tokens)
         ids = [
             self._ids(caption) if text else []
             for caption, text in zip(captions, stripped, strict=True)
         ]
-        return embed_ids(ids, self.embed_dim, lambda ids, mask: ids[..., None].float())
+        return TokenIds(*pad_tokens(ids))
 
     def _ids(self, caption: str) -> list[int]:
         head = caption[: self.max_tokens * CHARACTERS_PER_TOKEN]

@@ -20,7 +20,7 @@ import torch
 
 from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError, UsageError
-from calotype.text.encoder import TextEncoder
+from calotype.text.encoder import TextEncoder, check_encoder
 from calotype.text.layout import StoreCard, StoreLayout, store_cards, write_card
 from calotype.text.shard import (
     Array,
@@ -215,9 +215,11 @@ def embed_captions(
     batch, of what was found missing so far.
 
     Raises:
+        UsageError: the encoder makes token ids, which are computed as they are needed.
         CalotypeError: the folder cannot be written, or a shard is damaged.
     """
     layout = StoreLayout() if layout is None else layout
+    encoder = check_encoder(encoder, getattr(encoder, "spec", "custom"))
     card = write_card(folder, encoder, layout.precision)
     remove_stale_files(card.folder)
     store = CaptionStore(card)

@@ -113,10 +113,7 @@ class NoisedClipGuide:
     @torch.no_grad()
     def embed(self, captions: Sequence[str]) -> Tensor:
         """Unit vectors of captions, (B, E)."""
-        length = self.clip.config.context
-        rows = [self._tokenizer.padded(caption, length) for caption in captions]
-        tokens = torch.tensor([ids for ids, _ in rows])
-        return self.clip.embed_text(tokens, torch.tensor([count for _, count in rows]))
+        return self.clip.embed_text(self._tokenizer.tokens(captions, self.clip.config.context))
 
     def guidance(self, captions: Sequence[str], scale: float = 3.0) -> GradientGuidance:
         """The transform that pulls images towards their captions; for `StageEdit`."""

@@ -21,11 +21,12 @@ from calotype.interop.imagen_pytorch.cascade import CascadedUnets
 from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen
 from calotype.interop.imagen_pytorch.options import to_json
 from calotype.interop.imagen_pytorch.presets import NullUnet
+from calotype.interop.imagen_pytorch.text import as_encoder
 from calotype.interop.imagen_pytorch.unet import Unet
 from calotype.interop.safety import JSON_LIMIT
 from calotype.storage.files import check_holds_only, new_folder, write_file, write_with
 from calotype.storage.reading import open_regular, read_regular
-from calotype.text import TextEncoder, build_text_encoder
+from calotype.text import TextEncoder
 
 FORMAT = 1
 SETTINGS_FILE = "imagen.json"
@@ -56,7 +57,7 @@ def build(data: Mapping[str, Any], *, text_encoder: TextEncoder | str | None = N
     """
     kind = data.get("kind")
     # Not on the meta device: an encoder has weights of its own.
-    encoder = build_text_encoder(text_encoder) if isinstance(text_encoder, str) else text_encoder
+    encoder = as_encoder(text_encoder)
     with torch.device("meta"):
         if kind == "NullUnet":
             return NullUnet()

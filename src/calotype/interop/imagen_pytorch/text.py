@@ -9,6 +9,7 @@ from pathlib import Path
 from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.text import TextEncoder, build_text_encoder
+from calotype.text.encoder import check_encoder
 
 DEFAULT_T5_NAME = "google/t5-v1_1-base"
 _SIZES = {"small": 512, "base": 768, "large": 1024, "xl": 2048, "xxl": 4096}
@@ -54,6 +55,16 @@ def text_width(name: str) -> int:
     )
 
 
+def as_encoder(given: TextEncoder | str | None) -> TextEncoder | None:
+    """An encoder, or the one that a spec of `build_text_encoder` names; None for "none".
+
+    Raises:
+        UsageError: it makes token ids.
+    """
+    found = build_text_encoder(given) if isinstance(given, str) else given
+    return None if found is None else check_encoder(found, str(given))
+
+
 class LazyText:
     """Encodes captions; loads the encoder at the first caption.
 
@@ -67,7 +78,7 @@ class LazyText:
 
     def __init__(self, name: str, given: TextEncoder | str | None) -> None:
         self.spec = given if isinstance(given, str) else f"t5:{name}"
-        self._encoder = build_text_encoder(given) if isinstance(given, str) else given
+        self._encoder = as_encoder(given)
 
     @property
     def width(self) -> int | None:
@@ -84,7 +95,7 @@ class LazyText:
             raise UsageError("texts: got one string, expected a list of strings; write [caption]")
         if self._encoder is None:
             try:
-                self._encoder = build_text_encoder(self.spec)
+                self._encoder = as_encoder(self.spec)
             except CalotypeError as error:
                 raise CalotypeError(
                     f"texts= needs the text encoder {self.spec!r}, which is not at hand; pass "
