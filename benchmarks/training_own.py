@@ -25,7 +25,7 @@ from calotype.config.stage import StageConfig
 from calotype.data.batches import Batch
 from calotype.runtime import DTYPES
 from calotype.tasks.diffusion import new_task
-from calotype.training.state import new_state
+from calotype.training.state import TrainState
 from calotype.training.step import train_step
 
 
@@ -58,7 +58,7 @@ def build(task: Task) -> Trainer:
         return texts[tuple(captions)]
 
     endless = itertools.cycle(batches)
-    state = new_state(new_task(config, device="cpu", dtype=DTYPES[task.dtype], text=text))
+    state = TrainState(new_task(config, device="cpu", dtype=DTYPES[task.dtype], text=text))
 
     def step() -> float:
         metrics = train_step(state, next(endless))

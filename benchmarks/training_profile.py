@@ -45,7 +45,7 @@ from calotype.tasks.diffusion import new_task
 from calotype.text.byte import ByteTextEncoder
 from calotype.training.ema import EMA
 from calotype.training.recipes import load_recipe
-from calotype.training.state import TrainState, new_state
+from calotype.training.state import TrainState
 from calotype.training.step import train_step
 
 TOKENS = 12
@@ -103,7 +103,7 @@ class Setting:
 
 def begun(config: TrainConfig) -> TrainState:
     """A stage before its first step; its captions come with each batch."""
-    return new_state(new_task(config, device="cpu", dtype=torch.float32))
+    return TrainState(new_task(config, device="cpu", dtype=torch.float32))
 
 
 def _step(state: TrainState, fed: tuple[Batch, TextLookup]) -> None:

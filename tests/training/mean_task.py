@@ -18,7 +18,6 @@ from calotype.training.job import Job
 from calotype.training.randomness import mixed_seed, seed_networks
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe
-from calotype.training.state import new_state, spread_over
 
 
 @dataclass
@@ -94,9 +93,7 @@ class MeanTasks:
 
     def prepare(self, preparation, config, start):
         source = open_source(preparation.data, resolution=8, data=config.data)
-        state = new_state(MeanTask(config))
-        spread_over(state, preparation.group, sharded=preparation.sharded)
-        return Job(start.offset, source, state)
+        return Job(MeanTask(config), source)
 
     def load_exported(self, folder, config):
         model = nn.Linear(3, 3)

@@ -13,7 +13,7 @@ from calotype.tasks.captions import build_encoder
 from calotype.tasks.diffusion import new_task
 from calotype.training.distributed import Group
 from calotype.training.parallel import DDP, FSDP
-from calotype.training.state import new_state
+from calotype.training.state import TrainState
 from calotype.training.step import train_step
 
 
@@ -42,7 +42,7 @@ def step(micro, images):
         optimizer = dataclasses.replace(config.optimizer, accumulation=parts)
         parted = dataclasses.replace(config, optimizer=optimizer)
         task = new_task(parted, device="cpu", dtype=torch.float32, text=encoder)
-        state = new_state(task)
+        state = TrainState(task)
         state.parallel = wrap(state)
         return train_step(state, batch)
 
@@ -80,7 +80,6 @@ def test_shards_exchange_gradients_once_a_step(group, step, monkeypatch):
 
     def wrap(state):
         shards = FSDP(state.task, state.ema.averaged(), group)
-        state.ema.rebind()
         state.optimizer = torch.optim.SGD(state.model.parameters())
         return shards
 

@@ -1,4 +1,3 @@
-import dataclasses
 import errno
 import json
 import os
@@ -13,7 +12,6 @@ import calotype.training.checkpoint as module
 from calotype.errors import CalotypeError
 from calotype.training import sharded_checkpoint
 from calotype.training.checkpoint import (
-    CheckpointContent,
     checkpoints,
     fault,
     prune,
@@ -21,6 +19,8 @@ from calotype.training.checkpoint import (
     read_tensors,
     remove_leftovers,
     write_checkpoint,
+    write_state,
+    write_tensors,
 )
 from calotype.training.distributed import Group
 
@@ -68,20 +68,19 @@ class Operations:
         return call
 
 
-@pytest.fixture
-def content():
-    """Make the content of a checkpoint; its numbers tell its images."""
+def put(folder, images, write_more=None, **state):
+    """Write a checkpoint; its numbers tell its images."""
+    tensors = {"weights.safetensors": {"w": torch.full((4, 5), float(images))}}
 
-    def make(images, **state):
-        tensors = {"weights.safetensors": {"w": torch.full((4, 5), float(images))}}
+    def write(fresh):
+        write_tensors(fresh, tensors)
+        write_state(fresh, {"images": images, **state})
+        (fresh / "cascade").mkdir()
+        (fresh / "cascade/cascade.json").write_text(str(images))
+        if write_more is not None:
+            write_more(fresh)
 
-        def write_cascade(folder):
-            folder.mkdir()
-            (folder / "cascade.json").write_text(str(images))
-
-        return CheckpointContent(images, tensors, {"images": images, **state}, write_cascade)
-
-    return make
+    return write_checkpoint(folder, images, write, needed=80)
 
 
 def _holds(path, images):
@@ -89,8 +88,8 @@ def _holds(path, images):
     return bool((weights == images).all()) and read_state(path)["images"] == images
 
 
-def test_what_is_written_reads_back(tmp_path, content):
-    path = write_checkpoint(tmp_path / "checkpoints", content(20))
+def test_what_is_written_reads_back(tmp_path):
+    path = put(tmp_path / "checkpoints", 20)
     assert fault(path) is None
     assert _holds(path, 20)
     assert os.readlink(tmp_path / "checkpoints" / "latest") == "20"
@@ -99,8 +98,8 @@ def test_what_is_written_reads_back(tmp_path, content):
 
 
 @pytest.mark.parametrize("damage", ["flipped bit", "cut", "missing", "empty manifest"])
-def test_damage_is_found(tmp_path, content, damage):
-    path = write_checkpoint(tmp_path / "checkpoints", content(20))
+def test_damage_is_found(tmp_path, damage):
+    path = put(tmp_path / "checkpoints", 20)
     file = path / "weights.safetensors"
     data = bytearray(file.read_bytes())
     if damage == "flipped bit":
@@ -115,7 +114,7 @@ def test_damage_is_found(tmp_path, content, damage):
     assert fault(path) is not None
 
 
-def test_killed_at_every_file_operation(tmp_path, content, monkeypatch):
+def test_killed_at_every_file_operation(tmp_path, monkeypatch):
     """Whenever the writer dies, the old or the new checkpoint is there, whole, and `latest` too."""
     operations = Operations(monkeypatch)
     total = None
@@ -126,10 +125,10 @@ def test_killed_at_every_file_operation(tmp_path, content, monkeypatch):
         folder = tmp_path / str(fatal) / "checkpoints"
         operations.fatal = None
         folder.parent.mkdir()
-        write_checkpoint(folder, content(20, decay_start=False))
+        put(folder, 20, decay_start=False)
         operations.count, operations.fatal, operations.names = 0, fatal, []
         try:
-            write_checkpoint(folder, content(40, decay_start=False))
+            put(folder, 40, decay_start=False)
             prune(folder, keep=1)
             total = operations.count
         except KilledError:
@@ -144,7 +143,7 @@ def test_killed_at_every_file_operation(tmp_path, content, monkeypatch):
         # And the next attempt works as if nothing had happened.
         remove_leftovers(folder)
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-        path = write_checkpoint(folder, content(40, decay_start=False))
+        path = put(folder, 40, decay_start=False)
         assert fault(path) is None and _holds(path, 40)
     assert fatal > 12 and seen == {"20", "40"}
 
@@ -152,16 +151,16 @@ def test_killed_at_every_file_operation(tmp_path, content, monkeypatch):
 @pytest.mark.parametrize("once", [True, False])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_failing_disk_is_one_line_and_spares_the_last_checkpoint(
-    tmp_path, content, monkeypatch, number, once
+    tmp_path, monkeypatch, number, once
 ):
     folder = tmp_path / "checkpoints"
-    write_checkpoint(folder, content(20))
+    put(folder, 20)
     operations = Operations(monkeypatch)
     operations.error, operations.once = OSError(number, os.strerror(number)), once
     for fatal in range(1, 1000):
         operations.count, operations.fatal = 0, fatal
         try:
-            write_checkpoint(folder, content(40))
+            put(folder, 40)
         except CalotypeError as error:
             told = str(error)
         else:
@@ -176,9 +175,9 @@ def test_a_failing_disk_is_one_line_and_spares_the_last_checkpoint(
     assert fatal > 12  # every operation has failed once
 
 
-def test_old_checkpoints_that_cannot_be_removed_are_one_line(tmp_path, content, monkeypatch):
+def test_old_checkpoints_that_cannot_be_removed_are_one_line(tmp_path, monkeypatch):
     for images in (20, 40):
-        write_checkpoint(tmp_path, content(images, decay_start=False))
+        put(tmp_path, images, decay_start=False)
     operations = Operations(monkeypatch)
     operations.error = OSError(errno.EIO, os.strerror(errno.EIO))
     operations.fatal = 1
@@ -187,7 +186,7 @@ def test_old_checkpoints_that_cannot_be_removed_are_one_line(tmp_path, content, 
     assert len(checkpoints(tmp_path)) == 2
 
 
-def test_a_disk_that_is_full_for_another_process_says_how_much(tmp_path, content, monkeypatch):
+def test_a_disk_that_is_full_for_another_process_says_how_much(tmp_path, monkeypatch):
     """torch.distributed.checkpoint wraps what a process has met."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -199,38 +198,37 @@ def test_a_disk_that_is_full_for_another_process_says_how_much(tmp_path, content
     def write(fresh):
         sharded_checkpoint.write_shards(fresh, {}, Group())
 
-    spread = dataclasses.replace(content(20), write_shards=write)
     with pytest.raises(CalotypeError, match=r"it needs 10\d+ bytes"):
-        write_checkpoint(tmp_path, spread)
+        put(tmp_path, 20, write)
     assert checkpoints(tmp_path) == []
 
 
-def test_a_full_disk_is_noticed_beforehand(tmp_path, content, monkeypatch):
+def test_a_full_disk_is_noticed_beforehand(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(CalotypeError, match=r"needs 10\d+ bytes"):
-        write_checkpoint(tmp_path / "checkpoints", content(20))
+        put(tmp_path / "checkpoints", 20)
     assert checkpoints(tmp_path / "checkpoints") == []
 
 
-def test_pruning_keeps_the_newest_and_where_decay_begins(tmp_path, content):
+def test_pruning_keeps_the_newest_and_where_decay_begins(tmp_path):
     for images in (20, 40, 60, 80, 100):
-        write_checkpoint(tmp_path, content(images, decay_start=images == 40))
+        put(tmp_path, images, decay_start=images == 40)
     removed = prune(tmp_path, keep=2)
     assert {path.name for path in removed} == {"20", "60"}
     assert [path.name for path in checkpoints(tmp_path)] == ["100", "80", "40"]
 
 
-def test_nothing_is_pruned_when_the_newest_does_not_read_back(tmp_path, content):
+def test_nothing_is_pruned_when_the_newest_does_not_read_back(tmp_path):
     for images in (20, 40, 60):
-        write_checkpoint(tmp_path, content(images, decay_start=False))
+        put(tmp_path, images, decay_start=False)
     (tmp_path / "60" / "weights.safetensors").write_bytes(b"rot")
     with pytest.raises(CalotypeError, match="does not read back"):
         prune(tmp_path, keep=1)
     assert len(checkpoints(tmp_path)) == 3
 
 
-def test_a_checkpoint_can_be_written_again(tmp_path, content):
-    write_checkpoint(tmp_path, content(20, attempt=1))
-    path = write_checkpoint(tmp_path, content(20, attempt=2))
+def test_a_checkpoint_can_be_written_again(tmp_path):
+    put(tmp_path, 20, attempt=1)
+    path = put(tmp_path, 20, attempt=2)
     assert read_state(path)["attempt"] == 2 and fault(path) is None

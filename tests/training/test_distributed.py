@@ -30,8 +30,7 @@ from calotype.training.distributed import Group
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions
 from calotype.training.sharded_checkpoint import read_whole
-from calotype.training.stream import check_batches, joined
-from calotype.training.trainer import shortened
+from calotype.training.stream import check_batches, joined, shortened
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 TIMINGS = (

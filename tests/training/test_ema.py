@@ -67,6 +67,9 @@ def test_averaging_leaves_the_model_alone_and_copies_buffers():
     ema.update(batch_size=5, images_seen=1000)
     torch.testing.assert_close(dict(model.state_dict()), dict(before))
     model.running_mean.fill_(7.0)
-    ema.reset()
+    ema.update(batch_size=5, images_seen=1005)
     assert ema.averaged().running_mean.tolist() == [7.0, 7.0]
+    model.running_mean.fill_(float("nan"))  # a step that is skipped
+    ema.return_buffers()
+    assert model.running_mean.tolist() == [7.0, 7.0]
     assert not ema.averaged().training

@@ -28,10 +28,9 @@ from calotype.training import progress
 from calotype.training.distributed import Group
 from calotype.training.parallel import DDP, FSDP
 from calotype.training.recipes import load_recipe
-from calotype.training.state import new_state
+from calotype.training.state import TrainState
 from calotype.training.step import train_step
-from calotype.training.stream import joined
-from calotype.training.trainer import shortened
+from calotype.training.stream import joined, shortened
 
 TINY = load_recipe("tiny").stages
 TEXT = build_encoder("bytes:16", 16)
@@ -183,7 +182,7 @@ def test_levels_are_log_uniform_and_the_fraction_is_exact():
 def begun(config, estimates):
     task = new_task(config, device="cpu", dtype=torch.float32, text=TEXT)
     task.estimates = estimates
-    return new_state(task)
+    return TrainState(task)
 
 
 def test_rows_that_are_not_chosen_are_as_without_estimates(images, told):
@@ -274,7 +273,6 @@ def test_copies_and_shards_have_the_losses_of_one_process(images, group):
             state.parallel = DDP(state.task, group)
         elif kind == "shards":
             state.parallel = FSDP(state.task, state.ema.averaged(), group)
-            state.ema.rebind()
             state.optimizer = torch.optim.SGD(state.model.parameters())
 
     for kind in ("one", "copies", "shards"):

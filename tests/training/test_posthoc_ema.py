@@ -49,9 +49,10 @@ def snapshots(trajectory, tmp_path_factory):
     averages = PosthocAverages(model)
     for step, weights in enumerate(trajectory, 1):
         model.weight.data.copy_(weights[None])
-        averages.update(step * BATCH)
+        averages.update(batch_size=BATCH, images_seen=step * BATCH)
         if step % (STEPS // 30) == 0:
-            averages.write(run, images=step * BATCH, resolution=8)
+            seen = step * BATCH
+            averages.write(run, images=seen, images_seen=seen, resolution=8)
     return find_snapshots(run)
 
 
@@ -75,9 +76,9 @@ def test_tracking_is_the_brute_force_average(trajectory):
     ema = PowerFunctionEMA(model, length=0.1)
     for step, weights in enumerate(trajectory, 1):
         model.weight.data.copy_(weights[None])
-        ema.update(step * BATCH)
+        ema.update(batch_size=BATCH, images_seen=step * BATCH)
     expected = _brute_force(trajectory, 0.1)
-    torch.testing.assert_close(ema.tensors()["weight"][0], expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(ema.state_dict()["weight"][0], expected, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("length", [0.03, 0.05, 0.07, 0.1, 0.15, 0.2])

@@ -18,7 +18,7 @@ from calotype.tasks.initial import initial_weights
 from calotype.training import progress
 from calotype.training.lock import locked
 from calotype.training.recipes import load_recipe
-from calotype.training.run import make_run_folder
+from calotype.training.run_folder import make_run_folder
 
 TIMINGS = (
     "images_per_second",

@@ -10,7 +10,7 @@ from PIL import Image
 from calotype.config.typed_json import override
 from calotype.errors import ConfigError, MissingExtra
 from calotype.training.recipes import load_recipe
-from calotype.training.resume import record_recipe, recorded_recipe
+from calotype.training.run_folder import record_recipe, recorded_recipe
 from calotype.training.scalars import Scalars, Tracker, open_trackers
 
 LINE = {

@@ -12,10 +12,9 @@ from calotype.data.open import open_source
 from calotype.errors import CalotypeError, ConfigError
 from calotype.tasks.diffusion import new_task
 from calotype.training.job import Job
-from calotype.training.state import new_state
+from calotype.training.state import TrainState
 from calotype.training.step import train_step
-from calotype.training.stream import joined, training_batches
-from calotype.training.trainer import shortened
+from calotype.training.stream import joined, shortened, training_batches
 
 QUIET = {"grid_images": 0, "validation_images": 0}
 
@@ -33,14 +32,14 @@ def prior(tmp_path_factory):
 
 def _job(config, images, prior, *, position=0):
     open_one = {"resolution": config.stage.resolution, "data": config.data}
-    state = new_state(new_task(config, device="cpu", dtype=torch.float32))
+    state = TrainState(new_task(config, device="cpu", dtype=torch.float32))
     state.images_seen = position
     kept = None if prior is None else open_source(prior, **open_one)
-    return Job(0, open_source(images, **open_one), state, kept)
+    return Job(state.task, open_source(images, **open_one), kept), state
 
 
 def _take(job, count):
-    stream = training_batches(job)
+    stream = training_batches(*job)
     found = [next(stream) for _ in range(count)]
     stream.close()
     return found
@@ -103,7 +102,7 @@ def test_weights_multiply_the_loss(micro, images, prior):
     x = torch.linspace(-1, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
     for weights in (None, torch.ones(4), torch.full((4,), 0.5), torch.tensor([1.0, 1, 0, 0])):
         config = dataclasses.replace(config, stage=_without_text(stage), text_encoder="none")
-        state = new_state(new_task(config, device="cpu", dtype=torch.float32))
+        state = TrainState(new_task(config, device="cpu", dtype=torch.float32))
         batch = Batch(x, None, ("",) * 4, ("k",) * 4, 0, weights)
         moved.append(train_step(state, batch))
     assert (moved[0].loss, moved[0].grad_norm) == (moved[1].loss, moved[1].grad_norm)

@@ -11,7 +11,7 @@ from calotype.cascade.find import find_cascade
 from calotype.cascade.io import load_stage, read_cascade_file, save_cascade
 from calotype.cascade.stage import Stage
 from calotype.errors import UsageError
-from calotype.training.run_files import stage_runs
+from calotype.training.run_folder import stage_runs
 
 
 def assemble(runs: Sequence[Path], out: Path, *, name: str, dtype: torch.dtype) -> Path:

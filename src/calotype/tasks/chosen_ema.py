@@ -17,7 +17,7 @@ from calotype.errors import UsageError
 from calotype.storage.files import write_with
 from calotype.storage.headers import NOTES
 from calotype.training.posthoc_ema import ProfileFit, combine, find_snapshots, fit_profile
-from calotype.training.state import copy_weights
+from calotype.training.shards import copy_weights
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from calotype.cascade.stage import Stage
 from calotype.config.lora import LoraConfig
 from calotype.networks.lora import merge_adapters
 from calotype.storage.files import write_error
-from calotype.training.exports import LORA_FOLDER
+from calotype.training.run_folder import LORA_FOLDER
 
 
 def write_lora(run: Path, stage: Stage, config: LoraConfig, *, images: int) -> Path:

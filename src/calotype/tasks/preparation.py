@@ -33,7 +33,7 @@ from calotype.text.encoder import check_encoder
 from calotype.text.store import CaptionStore
 from calotype.training.job import Job
 from calotype.training.preparation import Preparation
-from calotype.training.state import copy_weights, new_state, spread_over
+from calotype.training.shards import copy_weights
 from calotype.training.task import TaskStart
 
 PROBE_EXAMPLES = 64
@@ -76,9 +76,7 @@ def prepare_task(preparation: Preparation, config: TrainConfig, start: TaskStart
         task.unseen = _probe(held_out, config)
         if task.unseen is not None:
             task.trained = _probe(source, config, limit=len(task.unseen))
-    state = new_state(task)
-    spread_over(state, preparation.group, sharded=preparation.sharded)
-    return Job(start.offset, source, state, preserved)
+    return Job(task, source, preserved)
 
 
 def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:

@@ -21,7 +21,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from calotype.storage.files import new_folder, sync_folder, write_error
 from calotype.storage.reading import read_regular
 
 MANIFEST = "manifest.json"
+STATE = "state.json"
 DAMAGED = "damaged"
 """Where checkpoints go that do not have the sizes and hashes of their manifest."""
 _FORMAT = 1
@@ -41,40 +41,28 @@ _LEFTOVER = re.compile(r"\.\d+\.\d+\.(tmp|old)|\.latest\.tmp")
 _SPARE_BYTES = 1_000_000  # manifest, state, folder entries
 
 
-@dataclass(frozen=True)
-class CheckpointContent:
-    """What goes into a checkpoint.
+def write_checkpoint(
+    folder: Path, images: int, write: Callable[[Path], object], *, needed: int
+) -> Path:
+    """Write a checkpoint into `folder` (RUN/checkpoints) and point `latest` to it.
 
     Args:
-        images: images over all stages: its name.
-        tensors: named tensors by file name; of those that are spread over processes, parts.
-        state: JSON data; `decay_start` in it is true for the one that is never pruned.
-        write_cascade: writes the cascade into a folder that does not exist yet.
-        write_shards: writes the tensors into the unfinished checkpoint, together with other
-            processes; None = this process writes them alone.
-    """
-
-    images: int
-    tensors: Mapping[str, Mapping[str, Tensor]]
-    state: Mapping[str, Any]
-    write_cascade: Callable[[Path], object]
-    write_shards: Callable[[Path], object] | None = None
-
-
-def write_checkpoint(folder: Path, content: CheckpointContent) -> Path:
-    """Write a checkpoint into `folder` (RUN/checkpoints) and point `latest` to it.
+        folder: holds all of them.
+        images: over all stages: its name.
+        write: writes all files but the manifest into the unfinished checkpoint; state.json is one.
+        needed: bytes of its tensors.
 
     Raises:
         CalotypeError: it could not be written; earlier checkpoints are untouched.
     """
-    path = folder / str(content.images)
-    needed = _bytes_needed(content)
+    path, needed = folder / str(images), needed + _SPARE_BYTES
     try:
         folder.mkdir(exist_ok=True)
         if shutil.disk_usage(folder).free < needed:
             raise _full(path, needed)
         with new_folder(path) as fresh:
-            _write_files(fresh, content)
+            write(fresh)
+            _seal(fresh, images)
         point_latest(folder, path.name)
     except (OSError, SafetensorError, CalotypeError) as error:
         if _is_full(error):
@@ -87,6 +75,32 @@ def write_checkpoint(folder: Path, content: CheckpointContent) -> Path:
             "mend the disk and go on with --resume"
         ) from error
     return path
+
+
+def _seal(fresh: Path, images: int) -> None:
+    """Flush everything to the disk, and write the manifest of it."""
+    found = sorted(fresh.rglob("*"))
+    files, entries = [path for path in found if path.is_file()], {}
+    for path in files:
+        _sync_file(path)
+        size, sha256 = path.stat().st_size, _sha256(path)
+        entries[path.relative_to(fresh).as_posix()] = {"size": size, "sha256": sha256}
+    manifest = {"format": _FORMAT, "images": images, "files": entries}
+    (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+    _sync_file(fresh / MANIFEST)
+    for path in (*(path for path in found if path.is_dir()), fresh):
+        sync_folder(path)
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write named tensors by file name, as `read_tensors` reads them."""
+    for name, own in tensors.items():
+        save_file({key: t.contiguous() for key, t in own.items()}, folder / name)
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the JSON data; a checkpoint whose `decay_start` is true is never pruned."""
+    (folder / STATE).write_text(json.dumps(state, indent=1), "utf-8")
 
 
 def point_latest(folder: Path, name: str) -> None:
@@ -128,7 +142,7 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         CalotypeError: as `read_tensors`.
     """
-    file = path / "state.json"
+    file = path / STATE
     try:
         state = json.loads(read_regular(file))
     except (OSError, ValueError, RecursionError) as error:
@@ -182,16 +196,15 @@ def fault(path: Path) -> str | None:
     return None
 
 
-def set_damaged_aside(path: Path) -> Path:
-    """Move a damaged checkpoint to `damaged` in its folder; somebody may want what is left of it.
+def set_aside(path: Path, folder: Path) -> Path:
+    """Move a checkpoint into another folder, under a name that is free there.
 
     Raises:
         CalotypeError: it cannot be moved.
     """
-    folder = path.parent / DAMAGED
+    number, place = 1, folder / path.name
     try:
         folder.mkdir(exist_ok=True)
-        number, place = 1, folder / path.name
         while place.exists():
             number += 1
             place = folder / f"{path.name}-{number}"
@@ -213,7 +226,7 @@ def checkpoints(folder: Path, *, whole: bool = True) -> list[Path]:
         for path in (folder.iterdir() if folder.is_dir() else ())
         if path.name.isdecimal()
         and not path.is_symlink()
-        and ((path / MANIFEST).is_file() or (not whole and (path / "state.json").is_file()))
+        and ((path / MANIFEST).is_file() or (not whole and (path / STATE).is_file()))
     ]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
@@ -268,30 +281,6 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_files(fresh: Path, content: CheckpointContent) -> None:
-    if content.write_shards is not None:
-        content.write_shards(fresh)
-    else:
-        for name, tensors in content.tensors.items():
-            save_file({key: t.contiguous() for key, t in tensors.items()}, fresh / name)
-    (fresh / "state.json").write_text(json.dumps(content.state, indent=1), "utf-8")
-    content.write_cascade(fresh / "cascade")
-    files = [path for path in sorted(fresh.rglob("*")) if path.is_file()]
-    for path in files:
-        _sync_file(path)
-    entries = {
-        path.relative_to(fresh).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
-        for path in files
-    }
-    manifest = {"format": _FORMAT, "images": content.images, "files": entries}
-    (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
-    _sync_file(fresh / MANIFEST)
-    for path in sorted(fresh.rglob("*")):
-        if path.is_dir():
-            sync_folder(path)
-    sync_folder(fresh)
-
-
 def _sync_file(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
@@ -307,15 +296,6 @@ def _is_decay_start(path: Path) -> bool:
         return bool(read_state(path)["decay_start"])
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _bytes_needed(content: CheckpointContent) -> int:
-    sizes = {
-        name: sum(t.numel() * t.element_size() for t in tensors.values())
-        for name, tensors in content.tensors.items()
-    }
-    # The cascade holds the averaged weights once more; earlier stages are small beside it.
-    return sum(sizes.values()) + sizes.get("ema.safetensors", 0) + _SPARE_BYTES
 
 
 def _is_full(error: BaseException | None) -> bool:

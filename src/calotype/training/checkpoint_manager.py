@@ -1,22 +1,21 @@
-"""The checkpoints of a stage in training: written beside the training thread, gone back to."""
+"""The checkpoints of a task in training: written beside the training thread, gone back to."""
 
 from __future__ import annotations
 
+import copy
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import nn
 
 import calotype
-from calotype.config.recipe import Recipe
-from calotype.config.typed_json import to_dict
-from calotype.runtime import Runtime
 from calotype.training.background import BackgroundWork
 from calotype.training.checkpoint import (
-    CheckpointContent,
     checkpoints,
     fault,
     point_latest,
@@ -25,30 +24,31 @@ from calotype.training.checkpoint import (
     read_tensors,
     remove_folder,
     write_checkpoint,
+    write_state,
+    write_tensors,
 )
 from calotype.training.guards import Guards
-from calotype.training.job import Job
 from calotype.training.sharded_checkpoint import (
+    Tensors,
     is_sharded,
     read_parts,
     read_whole,
     write_shards,
 )
-from calotype.training.state import Snapshot, TrainState, restore, snapshot
+from calotype.training.state import TrainState
 
 
 class CheckpointManager:
-    """Writes a job's checkpoints; leaving the `with` block waits for the last.
+    """Writes checkpoints of a state; leaving the `with` block waits for the last.
 
     Of several processes the first one writes, and all of them if the state is spread over them;
     all call `write` and `rewind` at the same place.
 
     Args:
         folder: RUN/checkpoints.
-        recipe: of the run.
-        job: what is trained.
-        done: exported models of the stages before this one.
-        runtime: how it is computed.
+        state: what is written.
+        facts: what a checkpoint says beside its counters: `stage`, recipe, versions.
+        write_model: writes the averaged model, ready to use, into a folder that does not exist.
 
     `latest` is this stage's newest checkpoint, or None.
     """
@@ -56,19 +56,17 @@ class CheckpointManager:
     def __init__(
         self,
         folder: Path,
-        recipe: Recipe,
-        job: Job,
+        state: TrainState,
         *,
-        done: Sequence[nn.Module],
-        runtime: Runtime,
+        facts: Mapping[str, Any],
+        write_model: Callable[[Path, nn.Module], object],
     ) -> None:
         """Keep the parts."""
         self.latest: Path | None = None
         self._folder = folder
-        self._recipe = recipe
-        self._job = job
-        self._done = tuple(done)
-        self._runtime = runtime
+        self._state = state
+        self._facts = facts
+        self._write_model = write_model
         self._work = BackgroundWork("checkpoint")
 
     def __enter__(self) -> CheckpointManager:
@@ -84,60 +82,68 @@ class CheckpointManager:
         """Finish the checkpoint in hand."""
         self._work.__exit__(kind, error, trace)
 
-    def write(self, *, decay_start: bool) -> None:
+    def write(self) -> None:
         """Copy the state, and write it while training goes on.
-
-        Args:
-            decay_start: the learning rate decays from here; such a checkpoint is never pruned.
 
         Raises:
             CalotypeError: the checkpoint before could not be written.
         """
         self._work.wait()
-        group, spread = self._job.group, self._job.state.parallel.spread
-        if not spread and not group.is_first:
-            return
-        copied = snapshot(self._job.state)
-        if not group.is_first:
-            write_shards(group.shared(Path()), copied.tensors, group)
-            return
-        content, keep = self._content(copied, decay_start), self._job.config.keep_checkpoints
+        state, group = self._state, self._state.parallel.group
+        if state.parallel.spread:
+            tensors, average = state.tensors(), state.averaged_model()
+            if group.is_first:
+                # The processes talk to each other meanwhile: nothing else may.
+                self._write(state.images, state.numbers(), tensors, average)
+            else:
+                write_shards(group.shared(Path()), tensors, group)
+        elif group.is_first:
+            tensors, average = copy.deepcopy((state.tensors(), state.averaged_model()))
+            self._work.start(partial(self._write, state.images, state.numbers(), tensors, average))
 
-        def work() -> None:
-            self._job.task.write_beside(self._folder.parent, copied.averaged, content.images)
-            self.latest = write_checkpoint(self._folder, content)
-            prune(self._folder, keep=keep)
+    def _write(
+        self, images: int, numbers: Mapping[str, Any], tensors: Tensors, average: nn.Module
+    ) -> None:
+        """Write one, and what lies beside it, by the first process."""
+        task, parallel = self._state.task, self._state.parallel
 
-        if spread:
-            work()  # the processes talk to each other meanwhile: nothing else may
-        else:
-            self._work.start(work)
+        def write(fresh: Path) -> None:
+            if parallel.spread:
+                write_shards(parallel.group.shared(fresh), tensors, parallel.group)
+            else:
+                write_tensors(fresh, tensors)
+            write_state(fresh, {"format": 1, "images": images, **numbers, **self._facts})
+            self._write_model(fresh / "cascade", average)
+
+        task.write_beside(self._folder.parent, average, images)
+        self.latest = write_checkpoint(self._folder, images, write, needed=_bytes(tensors))
+        prune(self._folder, keep=task.config.keep_checkpoints)
 
     def check(self) -> None:
         """Raise the error of a checkpoint that could not be written; never wait."""
         self._work.check()
 
     def rewind(self, guards: Guards) -> bool:
-        """Put the job's state back to the stage's last good checkpoint; False where it has none.
+        """Put the state back to the stage's last good checkpoint; False where it has none.
 
         One that was written in the middle of a spike is not good, unless there is no other.
         What is newer than the one gone back to is removed: a resumed run must not begin there.
         """
         self._work.wait()
-        good = self._job.group.from_first(lambda: self._back_to_good(guards))
+        good = self._state.parallel.group.from_first(lambda: self._back_to_good(guards))
         if good is None:
             return False
-        load_state(self._job.state, good)
+        load_state(self._state, good)
         return True
 
     def _back_to_good(self, guards: Guards) -> Path | None:
         if self.latest is None:
             return None
-        newer, stage = list[Path](), len(self._done)
+        newer = list[Path]()
         for path in checkpoints(self._folder):
             if fault(path) is None:
                 state = read_state(path)
-                if state["stage"] != stage:
+                if state["stage"] != self._facts["stage"]:
                     break
                 if guards.settled(state["recent_losses"]):
                     point_latest(self._folder, path.name)
@@ -147,31 +153,6 @@ class CheckpointManager:
                     return path
             newer.append(path)
         return self.latest
-
-    def _content(self, copied: Snapshot, decay_start: bool) -> CheckpointContent:
-        job = self._job
-        state = {
-            "format": 1,
-            "images": job.images,
-            "stage": len(self._done),
-            "totals": [stage.total_images for stage in self._recipe.stages],
-            "decay_start": decay_start,
-            **copied.numbers,
-            "data_fingerprint": job.fingerprint,
-            "runtime": self._runtime.to_dict(),
-            "processes": job.group.world_size,
-            "versions": versions(),
-            "recipe": to_dict(self._recipe),
-        }
-
-        def write_model(folder: Path) -> None:
-            job.task.write_model(folder, copied.averaged, self._done, self._recipe)
-
-        def write_parts(fresh: Path) -> None:
-            write_shards(job.group.shared(fresh), copied.tensors, job.group)
-
-        shards = write_parts if job.state.parallel.spread else None
-        return CheckpointContent(job.images, copied.tensors, state, write_model, shards)
 
 
 def load_state(state: TrainState, path: Path) -> None:
@@ -186,7 +167,7 @@ def load_state(state: TrainState, path: Path) -> None:
         tensors = read_parts(path, state, state.parallel.group)
     else:
         tensors = read_whole(path)
-    restore(state, tensors, read_state(path))
+    state.restore(tensors, read_state(path))
 
 
 def versions() -> dict[str, str]:
@@ -196,3 +177,12 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
+
+
+def _bytes(tensors: Tensors) -> int:
+    """Of a checkpoint: its cascade holds the averaged weights once more; the rest is small."""
+    sizes = {
+        name: sum(t.numel() * t.element_size() for t in own.values())
+        for name, own in tensors.items()
+    }
+    return sum(sizes.values()) + sizes["ema.safetensors"]

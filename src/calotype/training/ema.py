@@ -1,9 +1,8 @@
-"""Exponential moving average of a stage's weights, with its half-life in images."""
+"""Exponential moving average of a model's weights, with its half-life in images."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +28,6 @@ class EMA:
         self.halflife_images = halflife_images
         self._model = model
         self._average = copy.deepcopy(model).eval().requires_grad_(False)
-        self.rebind()
-
-    def rebind(self) -> None:
-        """Find the weights again, after those of model and average have become shards."""
-        self._pairs = _pairs(self._average.parameters(), self._model.parameters())
 
     def decay(self, *, batch_size: int, images_seen: int) -> float:
         """Weight of the old average after a step of `batch_size` that ends at `images_seen`."""
@@ -44,25 +38,24 @@ class EMA:
     def update(self, *, batch_size: int, images_seen: int) -> None:
         """Take in the weights after a step; `images_seen` includes the step."""
         decay = self.decay(batch_size=batch_size, images_seen=images_seen)
-        averages, weights = self._pairs
-        torch._foreach_lerp_(averages, weights, 1.0 - decay)
-
-    def copy_buffers(self) -> None:
-        """Take over the model's buffers, e.g. text statistics set after this was made."""
-        for own, other in zip(self._average.buffers(), self._model.buffers(), strict=True):
-            own.copy_(other)
+        # Anew each time: moving a module, or spreading it, gives its parameters other memory.
+        torch._foreach_lerp_(_own_parts(self._average), _own_parts(self._model), 1.0 - decay)
+        _copy_buffers(self._model, self._average)
 
     @torch.no_grad()
-    def reset(self) -> None:
-        """Begin anew from the model's weights."""
-        for own, other in zip(*self._pairs, strict=True):
-            own.copy_(other)
-        self.copy_buffers()
+    def return_buffers(self) -> None:
+        """Give the model the buffers that it had after its last good step."""
+        _copy_buffers(self._average, self._model)
 
     def averaged(self) -> nn.Module:
         """The averaged model, in evaluation mode; the same object every time."""
         return self._average
 
 
-def _pairs(a: Iterable[Tensor], b: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    return [own_part(p.data) for p in a], [own_part(p.data) for p in b]
+def _own_parts(model: nn.Module) -> list[Tensor]:
+    return [own_part(parameter.data) for parameter in model.parameters()]
+
+
+def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    for own, other in zip(target.buffers(), source.buffers(), strict=True):
+        own.copy_(other)

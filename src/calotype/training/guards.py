@@ -10,6 +10,7 @@ from calotype.errors import CalotypeError
 from calotype.training.state import TrainState
 from calotype.training.step import StepMetrics
 
+RECENT_LOSSES = 256
 _MAD_TO_STD = 1.4826  # of a normal distribution
 
 
@@ -57,8 +58,8 @@ class Guards:
         """
         if metrics.skipped:
             return False
-        known = list(state.recent_losses)
-        state.recent_losses.append(metrics.loss)
+        known = state.recent_losses
+        state.recent_losses = [*known, metrics.loss][-RECENT_LOSSES:]
         last = [*known[len(known) - self.spike_steps + 1 :], metrics.loss]
         past = known[: len(known) - self.spike_steps + 1]
         if self.spike_score is None or len(past) < self.warmup_steps:

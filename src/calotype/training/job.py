@@ -1,47 +1,27 @@
-"""One task of a run, its data, and how far it is."""
+"""A task of a run, and the data it is trained on."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
-from calotype.config.recipe import TrainConfig
 from calotype.data.source import ExampleSource
-from calotype.training.distributed import Group
-from calotype.training.state import TrainState
 from calotype.training.task import AnyTask
 
 
 @dataclass(frozen=True)
 class Job:
-    """One task of a run.
+    """A task of a run, ready for its first step or for a checkpoint.
 
     Args:
-        offset: images that earlier stages were trained on.
+        task: what is trained.
         source: of examples.
-        state: changes.
         preserved: examples of what was known before, mixed into every batch, or None.
     """
 
-    offset: int
+    task: AnyTask
     source: ExampleSource
-    state: TrainState
     preserved: ExampleSource | None = None
-
-    @property
-    def task(self) -> AnyTask:
-        """What is trained."""
-        return self.state.task
-
-    @property
-    def config(self) -> TrainConfig:
-        """Of the task."""
-        return self.state.task.config
-
-    @property
-    def group(self) -> Group:
-        """The processes that train it."""
-        return self.state.parallel.group
 
     @property
     def fingerprint(self) -> str:
@@ -52,13 +32,3 @@ class Job:
         if self.task.fingerprint is not None:
             parts.append(self.task.fingerprint)
         return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-    @property
-    def images(self) -> int:
-        """Images over all stages so far."""
-        return self.offset + self.state.images_seen
-
-    @property
-    def finished(self) -> bool:
-        """Whether the task has seen all its images."""
-        return self.state.images_seen >= self.config.total_images

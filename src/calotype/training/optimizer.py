@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from calotype.config.optimizer import OptimizerConfig
 from calotype.errors import CalotypeError
+from calotype.training.shards import is_spread, spread_like
+from calotype.training.spread_adafactor import SpreadAdafactor
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -17,18 +19,19 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     Norms, biases and other vectors are not decayed.
 
     Args:
-        model: its weights that require gradients are optimized.
+        model: its weights that require gradients are optimized; they may be spread over processes.
         config: of the optimizer.
     """
     groups: dict[float, list[nn.Parameter]] = {}
-    for p in model.parameters():
-        if p.requires_grad:
-            groups.setdefault(config.weight_decay if p.ndim > 1 else 0.0, []).append(p)
+    moved = [p for p in model.parameters() if p.requires_grad]
+    for p in moved:
+        groups.setdefault(config.weight_decay if p.ndim > 1 else 0.0, []).append(p)
     ordered = [
         {"params": groups[decay], "weight_decay": decay} for decay in sorted(groups, reverse=True)
     ]
     if config.kind == "adafactor":
-        return torch.optim.Adafactor(ordered, lr=config.learning_rate)
+        kind = SpreadAdafactor if any(map(is_spread, moved)) else torch.optim.Adafactor
+        return kind(ordered, lr=config.learning_rate)
     return torch.optim.AdamW(
         ordered, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True
     )
@@ -75,4 +78,4 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
     # (channels_last), or they would be applied to other weights without an error.
     if value.shape != parameter.shape:
         return value
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(spread_like(value, parameter))

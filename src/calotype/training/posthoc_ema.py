@@ -60,37 +60,32 @@ class PowerFunctionEMA:
     """The running average of a model's parameters with one profile.
 
     Args:
-        model: what is averaged.
+        model: what is averaged; the first update takes the weights as they are then.
         length: sigma_rel.
     """
 
     def __init__(self, model: nn.Module, *, length: float) -> None:
-        """Begin with nothing: the first update takes the weights as they are then."""
+        """Begin with nothing."""
         self.length = length
-        self.images_seen = 0
         self._power = gamma_of(length) + 1
         named = dict(model.named_parameters())
         self._weights = [own_part(parameter.data) for parameter in named.values()]
         self._averages = {name: p.detach().clone() for name, p in named.items()}
 
     @torch.no_grad()
-    def update(self, images_seen: int) -> None:
-        """Take in the weights after a step that ends at `images_seen` (equation 127)."""
-        since = images_seen - self.images_seen
-        if since <= 0:
-            return
-        old = (1.0 - since / images_seen) ** self._power
+    def update(self, *, batch_size: int, images_seen: int) -> None:
+        """Take in the weights after a step; `images_seen` includes it (equation 127)."""
+        old = (1.0 - batch_size / images_seen) ** self._power
         averages = [own_part(average) for average in self._averages.values()]
         torch._foreach_lerp_(averages, self._weights, 1.0 - old)
-        self.images_seen = images_seen
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The averages by the parameters' names; training goes on changing them."""
         return dict(self._averages)
 
     @torch.no_grad()
-    def restore(self, saved: Mapping[str, Tensor], images_seen: int) -> None:
-        """Put back what `tensors` gave after `images_seen` images.
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Put back what `state_dict` gave.
 
         Raises:
             CalotypeError: the tensors belong to another network.
@@ -99,7 +94,6 @@ class PowerFunctionEMA:
             raise CalotypeError("got averages of another network; expected the same recipe")
         for name, average in self._averages.items():
             average.copy_(spread_like(saved[name], average))
-        self.images_seen = images_seen
 
 
 class PosthocAverages:
@@ -107,61 +101,38 @@ class PosthocAverages:
 
     def __init__(self, model: nn.Module) -> None:
         """Begin with nothing."""
-        self._emas = {_file(length): PowerFunctionEMA(model, length=length) for length in LENGTHS}
+        self.emas = tuple(PowerFunctionEMA(model, length=length) for length in LENGTHS)
 
-    def update(self, images_seen: int) -> None:
-        """Take in the weights after a step that ends at `images_seen`."""
-        for ema in self._emas.values():
-            ema.update(images_seen)
+    def update(self, *, batch_size: int, images_seen: int) -> None:
+        """Take in the weights after a step; `images_seen` includes it."""
+        for ema in self.emas:
+            ema.update(batch_size=batch_size, images_seen=images_seen)
 
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """The averages by file name, for a checkpoint; training goes on changing them."""
-        return {name: ema.tensors() for name, ema in self._emas.items()}
-
-    def restore(self, saved: Mapping[str, Mapping[str, Tensor]], images_seen: int) -> None:
-        """Put back what `tensors` gave.
-
-        Raises:
-            CalotypeError: the checkpoint holds none, or those of another network.
-        """
-        for name, ema in self._emas.items():
-            if name not in saved:
-                raise CalotypeError(f"the checkpoint has no {name}; expected the same recipe")
-            ema.restore(saved[name], images_seen)
-
-    def write(self, run: Path, *, images: int, resolution: int, first: bool = True) -> None:
-        """Write float16 snapshots into RUN/ema, named by `images` over all stages.
+    def write(
+        self, run: Path, *, images: int, images_seen: int, resolution: int, first: bool = True
+    ) -> None:
+        """Write float16 snapshots into RUN/ema.
 
         Every process calls this, to gather what is spread; the `first` one writes.
+
+        Args:
+            run: its folder.
+            images: over all stages: they name the files.
+            images_seen: by this stage.
+            resolution: of the stage.
+            first: whether this process writes.
 
         Raises:
             CalotypeError: the disk is full, or a weight does not fit float16.
         """
-        halves = {name: _halves(ema.tensors()) for name, ema in self._emas.items()}
-        if not first:
-            return
         folder = run / FOLDER
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise write_error(folder, error) from error
-        for name, ema in self._emas.items():
-            path = folder / f"{images}-{ema.length:.3f}.safetensors"
-            facts = {
-                "format": _FORMAT,
-                "length": ema.length,
-                "images": ema.images_seen,
-                "resolution": resolution,
-            }
-            _write(path, halves[name], facts)
-
-
-def _halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: whole(tensor).half().contiguous().cpu() for name, tensor in tensors.items()}
-
-
-def _file(length: float) -> str:
-    return f"ema-{length:.3f}.safetensors"
+        for ema in self.emas:
+            averages = ema.state_dict().items()
+            halves = {name: whole(t).half().contiguous().cpu() for name, t in averages}
+            if first:
+                facts = {"format": _FORMAT, "length": ema.length}
+                facts |= {"images": images_seen, "resolution": resolution}
+                _write(folder / f"{images}-{ema.length:.3f}.safetensors", halves, facts)
 
 
 def _write(path: Path, halves: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -171,6 +142,10 @@ def _write(path: Path, halves: dict[str, Tensor], facts: dict[str, Any]) -> None
                 f"the average of {name!r} does not fit float16; lower the learning rate, or set "
                 "posthoc_ema_images=0"
             )
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise write_error(path.parent, error) from error
     # One entry: safetensors writes several in any order, and not the same bits every time.
     metadata = {NOTES: json.dumps(facts)}
     write_with(path, lambda place: save_file(halves, place, metadata=metadata))

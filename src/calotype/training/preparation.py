@@ -30,7 +30,6 @@ class Preparation:
         quiet: no progress.
         stop: breaks preparations off.
         group: the processes that train; the first one embeds captions and trains the draft.
-        sharded: spread each stage over the processes.
         missing_captions: train although the captions are mostly lost.
         stores: embedded captions by text encoder.
         told: what the data are, to the user.
@@ -42,7 +41,6 @@ class Preparation:
     quiet: bool
     stop: StopRequest
     group: Group = ALONE
-    sharded: bool = False
     missing_captions: bool = False
     stores: dict[str, CaptionStore] = field(default_factory=dict)
     told: bool = False

@@ -15,14 +15,13 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calotype.config.recipe import Recipe, TrainConfig
-from calotype.config.typed_json import load_config, to_dict
+from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
-from calotype.storage.files import write_error, write_file
+from calotype.storage.files import write_error
 from calotype.training.checkpoint import (
     DAMAGED,
     checkpoints,
@@ -30,29 +29,20 @@ from calotype.training.checkpoint import (
     point_latest,
     read_state,
     remove_leftovers,
-    set_damaged_aside,
+    set_aside,
 )
-from calotype.training.exports import EXPORT_FOLDERS, cut_back_exports
 from calotype.training.learning_rate import decay_start
 from calotype.training.log import cut_back
-from calotype.training.run_folder import INIT_FILE, LOG_FILES, RECIPE_FILE, difference
+from calotype.training.run_folder import (
+    EXPORT_FOLDERS,
+    LOG_FILES,
+    RECIPE_FILE,
+    cut_back_exports,
+)
 from calotype.training.scalars import TENSORBOARD_FOLDER as TENSORBOARD
 
 _FOLDERS = ("checkpoints", "finished", "grids")
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where to begin.
-
-    Args:
-        path: the checkpoint to go on from, or None for the beginning.
-        state: its JSON data.
-    """
-
-    path: Path | None
-    state: dict[str, Any]
 
 
 def with_options(recipe: Recipe, *, images: int | None, seed: int | None) -> Recipe:
@@ -65,54 +55,8 @@ def with_options(recipe: Recipe, *, images: int | None, seed: int | None) -> Rec
     return dataclasses.replace(recipe, stages=stages)
 
 
-def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Recipe:
-    """The recipe to resume with: what was recorded settles what was not asked for.
-
-    Args:
-        folder: of the run.
-        recipe: as asked for, options included.
-        images: --images; None keeps the recorded lengths.
-
-    Raises:
-        UsageError: the run was begun with other settings.
-    """
-    path = folder / RECIPE_FILE
-    if not path.exists():
-        return recipe
-    recorded = load_config(path, Recipe)
-    if len(recorded.stages) == len(recipe.stages) and images is None:
-        stages = tuple(
-            dataclasses.replace(new, total_images=old.total_images)
-            for new, old in zip(recipe.stages, recorded.stages, strict=True)
-        )
-        recipe = dataclasses.replace(recipe, stages=stages)
-    changed = difference(recorded, recipe)
-    if changed is not None:
-        raise UsageError(
-            f"the run in {folder} was begun with other settings ({changed}); resume it with "
-            f"{path} as the recipe and the same options, or choose another --out"
-        )
-    return recipe
-
-
-def record_recipe(folder: Path, recipe: Recipe, *, init: Path | None) -> None:
-    """Write RUN/recipe.json and, where there is one, what the stages start from."""
-    write_file(folder / RECIPE_FILE, json.dumps(to_dict(recipe), indent=1).encode())
-    if init is not None:
-        place = init if str(init) == "default" else init.resolve()
-        write_file(folder / INIT_FILE, str(place).encode())
-
-
-def recorded_init(folder: Path, init: Path | None) -> Path | None:
-    """What later stages start from: as asked for, else as recorded when the run was begun."""
-    path = folder / INIT_FILE
-    if init is not None or not path.is_file():
-        return init
-    return Path(path.read_text("utf-8"))
-
-
-def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> Start:
-    """Choose the checkpoint to go on from; damaged ones and others are set aside.
+def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> Path | None:
+    """The checkpoint to go on from, or None; damaged ones and others are set aside.
 
     Args:
         folder: of the run.
@@ -127,13 +71,11 @@ def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> S
     """
     store = folder / "checkpoints"
     remove_leftovers(store)
-    aside: list[Path] = []
-    damaged = sum(1 for _ in (store / DAMAGED).iterdir()) if (store / DAMAGED).is_dir() else 0
+    passed: list[Path] = []
     for path in checkpoints(store, whole=False):
         problem = fault(path)
         if problem is not None:
-            damaged += 1
-            place = set_damaged_aside(path)
+            place = set_aside(path, store / DAMAGED)
             say(
                 f"checkpoint {path.name} is damaged ({problem}): moved to {place}; going back to "
                 "an earlier one"
@@ -141,35 +83,21 @@ def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> S
             continue
         state = read_state(path)
         if usable(state, recipe):
-            _go_back(folder, path, recipe, aside)
-            if aside:
+            _go_back(folder, path, recipe, passed)
+            if passed:
                 say(
                     f"the checkpoints after {path.name} do not fit the run as it is asked for: "
                     f"moved to {folder / 'finished'}"
                 )
-            return Start(path, state)
+            return path
         _check_longer(state, recipe)
-        aside.append(path)
-    lost = not aside and not damaged and _had_checkpoint(folder, _recorded(folder, recipe))
-    if (aside or damaged or lost) and not start_over:
-        reason = "all are damaged; expected a whole one"
-        if lost:
-            reason = "they are gone, though its log says that some were written"
-        if aside:
-            reason = (
-                f"the newest ({aside[0].name}) does not fit; expected the length, batch size and "
-                "schedule it was begun with"
-            )
-        raise UsageError(
-            f"got --resume for {folder}, where no checkpoint can be gone on from: {reason}: put "
-            "one back, or add --start-over to begin anew, which moves the old run beside"
-        )
-    if start_over and (moved := _move_beside(folder)) is not None:
+        passed.append(path)
+    if not start_over:
+        _check_none_lost(folder, recipe, passed)
+    elif (moved := _move_beside(folder)) is not None:
         say(f"moved the old run to {moved}")
-    _cut_back(
-        folder, recipe, 0
-    )  # a run that was killed before its first checkpoint has lines and sheets
-    return Start(None, {})
+    _cut_back(folder, recipe, 0)  # lines and sheets of a run killed before its first checkpoint
+    return None
 
 
 def usable(state: dict[str, Any], recipe: Recipe) -> bool:
@@ -219,6 +147,26 @@ def _recorded(folder: Path, recipe: Recipe) -> Recipe:
     return load_config(path, Recipe) if path.is_file() else recipe
 
 
+def _check_none_lost(folder: Path, recipe: Recipe, passed: list[Path]) -> None:
+    """Refuse to begin anew where checkpoints were written that cannot be gone on from."""
+    damaged = folder / "checkpoints" / DAMAGED
+    if passed:
+        reason = (
+            f"the newest ({passed[0].name}) does not fit; expected the length, batch size and "
+            "schedule it was begun with"
+        )
+    elif damaged.is_dir() and any(damaged.iterdir()):
+        reason = "all are damaged; expected a whole one"
+    elif _had_checkpoint(folder, _recorded(folder, recipe)):
+        reason = "they are gone, though its log says that some were written"
+    else:
+        return
+    raise UsageError(
+        f"got --resume for {folder}, where no checkpoint can be gone on from: {reason}: put "
+        "one back, or add --start-over to begin anew, which moves the old run beside"
+    )
+
+
 def _had_checkpoint(folder: Path, recipe: Recipe) -> bool:
     """Whether the log goes on beyond the step before which a first checkpoint was on the disk.
 
@@ -235,9 +183,11 @@ def _had_checkpoint(folder: Path, recipe: Recipe) -> bool:
     return images > min(2 * steps * first.batch_size, first.total_images)
 
 
-def _go_back(folder: Path, path: Path, recipe: Recipe, aside: list[Path]) -> None:
+def _go_back(folder: Path, path: Path, recipe: Recipe, passed: list[Path]) -> None:
+    """Make a checkpoint the latest; those passed over, all of them newer, move to RUN/finished."""
     point_latest(folder / "checkpoints", path.name)
-    _set_aside(folder, aside)
+    for newer in passed:
+        set_aside(newer, folder / "finished")
     _cut_back(folder, recipe, int(path.name))
 
 
@@ -251,17 +201,6 @@ def _cut_back(folder: Path, recipe: Recipe, images: int) -> None:
     for grid in (folder / "grids").glob("*.png"):
         if grid.stem.isdecimal() and images < int(grid.stem) <= last:
             grid.unlink()
-
-
-def _set_aside(folder: Path, aside: list[Path]) -> None:
-    """Move checkpoints that are left behind to RUN/finished."""
-    for path in aside:
-        target, number = folder / "finished" / path.name, 1
-        while target.exists():
-            number += 1
-            target = target.with_name(f"{path.name}-{number}")
-        target.parent.mkdir(exist_ok=True)
-        os.rename(path, target)
 
 
 def _move_beside(folder: Path) -> Path | None:

@@ -5,29 +5,32 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import to_dict
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
 from calotype.runtime import Runtime, choose_runtime
 from calotype.storage.files import write_file
 from calotype.training import resume, run_folder
+from calotype.training.checkpoint import read_state
 from calotype.training.checkpoint_manager import CheckpointManager, load_state, versions
 from calotype.training.distributed import ALONE, Group, OtherProcessFailed, open_group
 from calotype.training.guards import Guards, check_skipped
 from calotype.training.job import Job
-from calotype.training.lock import locked
 from calotype.training.preparation import Preparation
 from calotype.training.progress import TrainingDisplay
-from calotype.training.run_files import RunFiles, open_files, stage_runs
+from calotype.training.run_files import RunFiles, open_files
 from calotype.training.signals import Stopped, StopRequest, stop_on_signals
+from calotype.training.state import TrainState
 from calotype.training.stream import check_batches
 from calotype.training.task import TaskFactory, TaskStart
 from calotype.training.trainer import Trainer
@@ -100,7 +103,7 @@ def run_recipe(
         UsageError: the options do not fit what is there.
         CalotypeError: training cannot go on.
     """
-    run = _Run(recipe, data, out, options, tasks)
+    run = _Run(recipe, data, out, options=options, tasks=tasks)
     if group is not None:
         return run.start(group)
     try:
@@ -114,7 +117,7 @@ class _Run:
     """A recipe on its way through its stages."""
 
     def __init__(
-        self, recipe: Recipe, data: Path, out: Path, options: RunOptions, tasks: TaskFactory
+        self, recipe: Recipe, data: Path, out: Path, *, options: RunOptions, tasks: TaskFactory
     ) -> None:
         self.recipe = recipe
         self.data = data
@@ -122,73 +125,56 @@ class _Run:
         self.options = options
         self.tasks = tasks
         self.group = ALONE
-        self.begin = resume.Start(None, {})
         self.init: Path | None = None
+        self.checkpoint: Path | None = None  # to go on from
+        self.begun: dict[str, Any] = {}  # what it says
         self.done: list[nn.Module] = []  # exported, on the first process
         self.report = SourceReport()  # of the data, over all stages
 
     def start(self, group: Group) -> int:
         """Check, choose where to begin, and train; returns the exit code."""
-        options, out, self.group = self.options, self.out, group
+        options, self.group = self.options, group
         if not options.resume:
             self.tasks.check_init(self.recipe, options.init)
         for config in self.recipe.stages:
             check_batches(config, group)
         self.tasks.check(self.recipe, only_draft=options.only_draft)
         asked = resume.with_options(self.recipe, images=options.images, seed=options.seed)
-        with stop_on_signals(group) as stop, ExitStack() as stack:
-            if group.is_first:
-                missing = [path for path in (out, *out.absolute().parents) if not path.exists()]
-                make_run_folder(out)
-                stack.enter_context(locked(out))
-                stack.enter_context(run_folder.undone_if_not_begun(out, missing))
-                self._check_kind()
-                if options.resume:
-                    run_folder.check_run(out)
-                else:
-                    run_folder.clear_start(out, asked)
-            self.recipe, self.init, self.begin = group.from_first(lambda: self._beginning(asked))
-            return self.train(stop)
-
-    @property
-    def quiet(self) -> bool:
-        """Whether this process shows no progress."""
-        return self.options.quiet or not self.group.is_first
-
-    def _check_kind(self) -> None:
-        if runs := stage_runs(self.out):
-            raise UsageError(
-                f"{self.out} holds one run a stage, e.g. {runs[0].name}; go on with --parallel "
-                "stages, or choose another --out"
-            )
+        entered: AbstractContextManager[None] = nullcontext()
+        if group.is_first:
+            entered = run_folder.entered(self.out, asked, resume=options.resume)
+        with stop_on_signals(group) as stop, entered:
+            self.recipe, self.init, self.checkpoint = group.from_first(lambda: self._choose(asked))
+            if self.checkpoint is not None:
+                self.begun = read_state(self.checkpoint)
+            return self._train(stop)
 
     def say(self, text: str) -> None:
         """Tell the user something that is not an error."""
         if self.group.is_first:
             print(text, flush=True)
 
-    def _beginning(self, recipe: Recipe) -> tuple[Recipe, Path | None, resume.Start]:
+    def _choose(self, recipe: Recipe) -> tuple[Recipe, Path | None, Path | None]:
         """The recipe as recorded, the weights to start from, and the checkpoint to go on from."""
         out, options = self.out, self.options
-        init = resume.recorded_init(out, options.init)
+        init = run_folder.recorded_init(out, options.init)
         if not options.resume:
-            return recipe, init, resume.Start(None, {})
-        recipe = resume.recorded_recipe(out, recipe, images=options.images)
-        start = resume.find_start(out, recipe, start_over=options.start_over, say=self.say)
-        if start.path is None:
+            return recipe, init, None
+        recipe = run_folder.recorded_recipe(out, recipe, images=options.images)
+        path = resume.find_start(out, recipe, start_over=options.start_over, say=self.say)
+        if path is None:
             self.say(f"no checkpoint to go on from in {out}: starting over")
             self.tasks.check_init(recipe, init)
-        return recipe, init, start
+        return recipe, init, path
 
-    def train(self, stop: StopRequest) -> int:
-        """Train from the start that was chosen; returns the exit code."""
-        state = self.begin.state
-        if resume.is_finished(state, self.recipe):
-            self.say(f"the run in {self.out} is finished: {state['images']} images")
-            last = self.recipe.stages[-1]
-            check_skipped(state["skipped"], steps=_steps(state["images_seen"], last))
+    def _train(self, stop: StopRequest) -> int:
+        """Train stage after stage from where the run begins; returns the exit code."""
+        begun, only_draft = self.begun, self.options.only_draft
+        if resume.is_finished(begun, self.recipe):
+            self.say(f"the run in {self.out} is finished: {begun['images']} images")
+            self._check_skipped(begun["stage"], begun["skipped"], begun["images_seen"])
             return 0
-        if self.options.only_draft and self.begin.path is not None:
+        if only_draft and self.checkpoint is not None:
             raise UsageError(
                 f"got --only draft for {self.out}, whose draft is trained; expected another --out, "
                 f"with --init {self.out} to train a new draft for it"
@@ -197,37 +183,32 @@ class _Run:
         torch.set_num_threads(runtime.threads)
         preparation = self._preparation(runtime, stop)
         if self.group.is_first:
-            resume.record_recipe(self.out, self.recipe, init=self.init)
-        if self.begin.path is not None:
-            self.say(f"going on from checkpoint {self.begin.path.name}")
-        first = int(state.get("stage", 0))
+            run_folder.record_recipe(self.out, self.recipe, init=self.init)
+        if self.checkpoint is not None:
+            self.say(f"going on from checkpoint {self.checkpoint.name}")
+        first, images = begun.get("stage", 0), begun.get("images", 0)
         self._load_earlier_stages(first)
-        images = int(state.get("images", 0))
-        with open_files(
-            self.out, self.recipe, images=images, say=self.say, first=self.group.is_first
-        ) as files:
+        with self._files(images) as files:
             for number in range(first, len(self.recipe.stages)):
                 try:
-                    job = self._prepare(preparation, number)
+                    job, state = self._prepare(preparation, number)
                 except Stopped:
                     return self._stopped(images, stop)
-                if not job.finished and not stop:
-                    self._train_stage(job, files, stop, number=number, runtime=runtime)
+                if not state.finished and not stop:
+                    self._train_stage(
+                        job, state, files, stop, facts=self._facts(job, number, runtime)
+                    )
                     self._account(job)
-                images = job.images
-                if self.options.only_draft and not stop:
-                    self._tell_account()
-                    self.say(f"the draft is trained; sample with --model {self.out}")
-                    return 0
+                images = state.images
+                if only_draft and not stop:
+                    return self._ended("the draft is trained")
                 if stop:
                     return self._stopped(images, stop)
-                check_skipped(job.state.skipped, steps=_steps(job.state.images_seen, job.config))
-                average = job.state.averaged_model()
+                self._check_skipped(number, state.skipped, state.images_seen)
+                average = state.averaged_model()
                 if self.group.is_first:
                     self.done.append(job.task.exported(average))
-        self._tell_account()
-        self.say(f"finished: {images} images; sample with --model {self.out}")
-        return 0
+        return self._ended(f"finished: {images} images")
 
     def _preparation(self, runtime: Runtime, stop: StopRequest) -> Preparation:
         own = dataclasses.replace(runtime, device=self.group.device(runtime.device))
@@ -235,24 +216,31 @@ class _Run:
             self.data,
             self.out,
             own,
-            self.quiet,
+            self._quiet,
             stop,
             self.group,
-            sharded=self.options.sharded,
             missing_captions=self.options.missing_captions,
         )
 
+    @property
+    def _quiet(self) -> bool:
+        return self.options.quiet or not self.group.is_first
+
+    def _files(self, images: int) -> AbstractContextManager[RunFiles]:
+        first = self.group.is_first
+        return open_files(self.out, self.recipe, images=images, say=self.say, first=first)
+
     def _runtime(self) -> Runtime:
         """As asked for, else as in the checkpoint, else chosen."""
-        state, options = self.begin.state, self.options
-        saved, processes = state.get("runtime", {}), self.group.world_size
-        as_many = state.get("processes", 1) == processes
+        begun, options = self.begun, self.options
+        saved, processes = begun.get("runtime", {}), self.group.world_size
+        as_many = begun.get("processes", 1) == processes
         runtime = choose_runtime(
             saved.get("device") if options.device is None else options.device,
             saved.get("dtype") if options.dtype is None else options.dtype,
             saved.get("threads") if options.threads is None and as_many else options.threads,
         )
-        before = state.get("versions", {})
+        before = begun.get("versions", {})
         if saved and (saved != runtime.to_dict() or before != versions() or not as_many):
             what = "device, dtype, threads or versions" if as_many else "the number of processes"
             has = "have" if as_many else "has"
@@ -260,40 +248,33 @@ class _Run:
         return runtime
 
     def _load_earlier_stages(self, first: int) -> None:
-        if not self.group.is_first:
-            return
-        for config in self.recipe.stages[:first]:
-            assert self.begin.path is not None
-            folder = self.begin.path / "cascade"
-            self.done.append(self.tasks.load_exported(folder, config))
+        if self.group.is_first and self.checkpoint is not None:
+            folder, configs = self.checkpoint / "cascade", self.recipe.stages[:first]
+            self.done += [self.tasks.load_exported(folder, config) for config in configs]
 
-    def _prepare(self, preparation: Preparation, number: int) -> Job:
-        """The job of a stage, gone on with from the checkpoint where it belongs to this stage."""
-        start, config = self.begin, self.recipe.stages[number]
+    def _prepare(self, preparation: Preparation, number: int) -> tuple[Job, TrainState]:
+        """A stage and its data; gone on with from the checkpoint where that is of this stage."""
+        config, checkpoint = self.recipe.stages[number], self.checkpoint
         offset = sum(stage.total_images for stage in self.recipe.stages[:number])
-        resumed = start.path is not None and start.state["stage"] == number
-        job = self.tasks.prepare(
-            preparation,
-            config,
-            TaskStart(
-                offset=offset,
-                init=None if resumed else self.init,
-                resumed=resumed,
-                only_draft=self.options.only_draft,
-            ),
-        )
-        if resumed and start.path is not None:
-            self._check_data(start.state, job)
-            load_state(job.state, start.path)
-        return job
+        if checkpoint is not None and self.begun["stage"] != number:
+            checkpoint = None
+        resumed = checkpoint is not None
+        init, only_draft = None if resumed else self.init, self.options.only_draft
+        start = TaskStart(init=init, resumed=resumed, only_draft=only_draft)
+        job = self.tasks.prepare(preparation, config, start)
+        state = TrainState(job.task, self.group, sharded=self.options.sharded, offset=offset)
+        if checkpoint is not None:
+            self._check_data(job)
+            load_state(state, checkpoint)
+        return job, state
 
-    def _check_data(self, state: dict[str, Any], job: Job) -> None:
+    def _check_data(self, job: Job) -> None:
         """The data must be what it was.
 
         Raises:
             CalotypeError: it is not, and an inexact resume is not allowed.
         """
-        if state["data_fingerprint"] == job.fingerprint:
+        if self.begun["data_fingerprint"] == job.fingerprint:
             return
         text = f"the data in {self.data} has changed since the checkpoint was written"
         if job.task.fingerprint is not None:
@@ -304,28 +285,52 @@ class _Run:
             raise CalotypeError(f"{text}; restore it, or add --allow-inexact-resume")
         self.say(f"{text}: going on, but not exactly")
 
+    def _facts(self, job: Job, number: int, runtime: Runtime) -> dict[str, Any]:
+        """What the checkpoints of a stage say beside its counters."""
+        return {
+            "stage": number,
+            "totals": [stage.total_images for stage in self.recipe.stages],
+            "data_fingerprint": job.fingerprint,
+            "runtime": runtime.to_dict(),
+            "processes": self.group.world_size,
+            "versions": versions(),
+            "recipe": to_dict(self.recipe),
+        }
+
     def _train_stage(
-        self, job: Job, files: RunFiles, stop: StopRequest, *, number: int, runtime: Runtime
+        self,
+        job: Job,
+        state: TrainState,
+        files: RunFiles,
+        stop: StopRequest,
+        *,
+        facts: dict[str, Any],
     ) -> None:
-        title = f"{self.recipe.name} {job.task.name}px"
-        ends = job.offset + job.config.total_images
+        """Train a stage to its end or until somebody asks for it."""
+        write = partial(job.task.write_model, earlier=tuple(self.done), recipe=self.recipe)
         checkpoints = CheckpointManager(
-            self.out / "checkpoints", self.recipe, job, done=tuple(self.done), runtime=runtime
+            self.out / "checkpoints", state, facts=facts, write_model=write
         )
-        if self.begin.path is not None and self.begin.state["stage"] == number:
-            checkpoints.latest = self.begin.path
-        with checkpoints, TrainingDisplay(title, ends, quiet=self.quiet) as display:
+        if self.checkpoint is not None and self.begun["stage"] == facts["stage"]:
+            checkpoints.latest = self.checkpoint
+        title = f"{self.recipe.name} {job.task.name}px"
+        with checkpoints, TrainingDisplay(title, state.end, quiet=self._quiet) as display:
             trainer = Trainer(
                 job,
+                state,
                 files,
                 checkpoints=checkpoints,
                 display=display,
                 guards=self.options.guards,
             )
             if self.options.only_draft:
-                checkpoints.write(decay_start=False)
+                checkpoints.write()
             else:
                 trainer.train(stop)
+
+    def _check_skipped(self, stage: int, skipped: int, images_seen: int) -> None:
+        steps = math.ceil(images_seen / self.recipe.stages[stage].batch_size)
+        check_skipped(skipped, steps=steps)
 
     def _account(self, job: Job) -> None:
         """List in the run's folder what of the data was not used as it is."""
@@ -338,31 +343,18 @@ class _Run:
             text = json.dumps(lists, indent=1, default=vars)
             write_file(self.out / "data.json", text.encode())
 
-    def _tell_account(self) -> None:
-        """Say once, at the end, how much of the data was not used as it is."""
-        counts = [f"{n} {k.replace('_', ' ')}" for k, n in self.report.counts().items() if n]
-        if counts:
-            self.say(f"data: {', '.join(counts)}; listed in {self.out / 'data.json'}")
+    def _ended(self, how: str) -> int:
+        self._tell_account()
+        self.say(f"{how}; sample with --model {self.out}")
+        return 0
 
     def _stopped(self, images: int, stop: StopRequest) -> int:
         self._tell_account()
         self.say(f"stopped at {images} images; go on with --resume")
         return 0 if stop.exit_code is None else stop.exit_code
 
-
-def make_run_folder(out: Path) -> None:
-    """Make the folder of a run, if it is missing.
-
-    Raises:
-        UsageError: it cannot be made.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the run folder {out}: {error.strerror}; choose another --out"
-        ) from error
-
-
-def _steps(images: int, config: TrainConfig) -> int:
-    return math.ceil(images / config.batch_size)
+    def _tell_account(self) -> None:
+        """Say once, at the end, how much of the data was not used as it is."""
+        counts = [f"{n} {k.replace('_', ' ')}" for k, n in self.report.counts().items() if n]
+        if counts:
+            self.say(f"data: {', '.join(counts)}; listed in {self.out / 'data.json'}")

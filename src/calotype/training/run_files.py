@@ -11,7 +11,7 @@ from typing import Any, Literal
 from calotype.config.recipe import Recipe
 from calotype.training.log import JsonLines
 from calotype.training.resume import Say
-from calotype.training.run_folder import LOG_FILES
+from calotype.training.run_folder import LOG_FILES, cut_back_exports
 from calotype.training.scalars import Scalars, open_trackers
 
 
@@ -40,11 +40,16 @@ class RunFiles:
         for log in self.logs.values():
             log.sync()
 
-    def cut_back(self, images: int) -> None:
-        """Drop what was logged after `images` images; what was skipped stays on record."""
+    def cut_back(self, images: int, *, last: int) -> None:
+        """Drop what was logged and exported after `images` images, of the `last` that it has.
+
+        What was skipped stays on record.
+        """
         for name, log in self.logs.items():
             if name != "skipped.jsonl":
                 log.cut_back(images)
+        if self.logs:
+            cut_back_exports(self.folder, images, last=last)
 
     def close(self) -> None:
         """Close all files."""
@@ -66,9 +71,3 @@ def open_files(
         yield files
     finally:
         files.close()
-
-
-def stage_runs(folder: Path) -> list[Path]:
-    """The runs in a folder whose stages were trained on different processes, by resolution."""
-    found = [path.parent for path in folder.glob("*/recipe.json") if path.parent.name.isdecimal()]
-    return sorted(found, key=lambda path: int(path.name))

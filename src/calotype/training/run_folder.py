@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +13,9 @@ from typing import Any
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config, to_dict
 from calotype.errors import ConfigError, UsageError
-from calotype.training.lock import LOCK_NAME
+from calotype.storage.files import write_file
+from calotype.training.lock import LOCK_NAME, locked
+from calotype.training.posthoc_ema import FOLDER as EMA_FOLDER
 from calotype.training.scalars import TENSORBOARD_FOLDER as TENSORBOARD
 from calotype.training.scalars import TRACKERS_FILE, WANDB_FOLDER
 
@@ -20,6 +24,10 @@ INIT_FILE = "init.txt"
 LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
 _UNFINISHED = re.compile(r"\.(recipe\.json|init\.txt)\.\d+\.tmp")
 START_FILES = (RECIPE_FILE, INIT_FILE, TRACKERS_FILE, *LOG_FILES)
+LORA_FOLDER = "lora"
+EXPORT_FOLDERS = (EMA_FOLDER, LORA_FOLDER)
+_AVERAGE = re.compile(r"(\d{1,15})-\d\.\d{3}\.safetensors")
+_LORA = re.compile(r"(\d{1,15})-\w+\.safetensors", re.ASCII)
 _HARMLESS = (
     "total_images",
     "checkpoint_images",
@@ -29,6 +37,50 @@ _HARMLESS = (
     "grid_captions",
     "trackers",
 )
+
+
+@contextmanager
+def entered(folder: Path, recipe: Recipe, *, resume: bool) -> Iterator[None]:
+    """Make the folder of a run, lock it and check what it holds, for the length of a `with` block.
+
+    Where what is done within fails before the first step, the folder is left as it was.
+
+    Raises:
+        UsageError: it cannot be made, is in use, or holds something else.
+    """
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    make_run_folder(folder)
+    with locked(folder), _undone_if_not_begun(folder, missing):
+        if runs := stage_runs(folder):
+            raise UsageError(
+                f"{folder} holds one run a stage, e.g. {runs[0].name}; go on with --parallel "
+                "stages, or choose another --out"
+            )
+        if resume:
+            check_run(folder)
+        else:
+            clear_start(folder, recipe)
+        yield
+
+
+def make_run_folder(folder: Path) -> None:
+    """Make the folder of a run, if it is missing.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the run folder {folder}: {error.strerror}; choose another --out"
+        ) from error
+
+
+def stage_runs(folder: Path) -> list[Path]:
+    """The runs in a folder whose stages were trained on different processes, by resolution."""
+    found = [path.parent for path in folder.glob("*/recipe.json") if path.parent.name.isdecimal()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def clear_start(folder: Path, recipe: Recipe) -> None:
@@ -73,7 +125,7 @@ def _remove_events(folder: Path) -> None:
 
 
 @contextmanager
-def undone_if_not_begun(folder: Path, missing: Sequence[Path]) -> Iterator[None]:
+def _undone_if_not_begun(folder: Path, missing: Sequence[Path]) -> Iterator[None]:
     """Where what is done within fails before the first step, leave the folder as it was.
 
     What has cost time stays, to be gone on with: embedded captions and drafts. So does what lay
@@ -126,6 +178,68 @@ def check_run(folder: Path) -> None:
             f"got --resume for {folder}, which is no run: it has no {RECIPE_FILE} of a recipe; "
             "expected the folder of a run: choose another --out"
         )
+
+
+def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Recipe:
+    """The recipe to resume with: what was recorded settles what was not asked for.
+
+    Args:
+        folder: of the run.
+        recipe: as asked for, options included.
+        images: --images; None keeps the recorded lengths.
+
+    Raises:
+        UsageError: the run was begun with other settings.
+    """
+    path = folder / RECIPE_FILE
+    if not path.exists():
+        return recipe
+    recorded = load_config(path, Recipe)
+    if len(recorded.stages) == len(recipe.stages) and images is None:
+        stages = tuple(
+            dataclasses.replace(new, total_images=old.total_images)
+            for new, old in zip(recipe.stages, recorded.stages, strict=True)
+        )
+        recipe = dataclasses.replace(recipe, stages=stages)
+    changed = difference(recorded, recipe)
+    if changed is not None:
+        raise UsageError(
+            f"the run in {folder} was begun with other settings ({changed}); resume it with "
+            f"{path} as the recipe and the same options, or choose another --out"
+        )
+    return recipe
+
+
+def record_recipe(folder: Path, recipe: Recipe, *, init: Path | None) -> None:
+    """Write RUN/recipe.json and, where there is one, what the stages start from."""
+    write_file(folder / RECIPE_FILE, json.dumps(to_dict(recipe), indent=1).encode())
+    if init is not None:
+        place = init if str(init) == "default" else init.resolve()
+        write_file(folder / INIT_FILE, str(place).encode())
+
+
+def recorded_init(folder: Path, init: Path | None) -> Path | None:
+    """What later stages start from: as asked for, else as recorded when the run was begun."""
+    path = folder / INIT_FILE
+    if init is not None or not path.is_file():
+        return init
+    return Path(path.read_text("utf-8"))
+
+
+def cut_back_exports(run: Path, images: int, *, last: int) -> None:
+    """Remove averages and LoRA files of more than `images` images; the run has `last` in all.
+
+        RUN/ema/<images over all stages>-<length>.safetensors
+        RUN/lora/<images over all stages>-<stage>.safetensors
+
+    They are written before the checkpoint of as many images. Files of other names, or of more
+    images than the run has, are not its.
+    """
+    for folder, own in ((EMA_FOLDER, _AVERAGE), (LORA_FOLDER, _LORA)):
+        for path in (run / folder).glob("*.safetensors"):
+            name = own.fullmatch(path.name)
+            if name is not None and images < int(name[1]) <= last:
+                path.unlink()
 
 
 def difference(old: Recipe, new: Recipe) -> str | None:

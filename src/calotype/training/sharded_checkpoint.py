@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from calotype.errors import CalotypeError
 from calotype.training.distributed import Group
-from calotype.training.state import TrainState, tensors_of
+from calotype.training.state import TrainState
 
 FOLDER = "sharded"
 Tensors = dict[str, dict[str, Tensor]]
@@ -68,9 +68,8 @@ def read_whole(path: Path) -> Tensors:
 def read_parts(path: Path, state: TrainState, group: Group) -> Tensors:
     """The tensors of a sharded checkpoint, spread as those of `state`; all processes call this."""
     reader = HuggingFaceStorageReader(str(path / FOLDER))
-    likes = {
-        f"{file}/{name}": t for file, own in tensors_of(state).items() for name, t in own.items()
-    }
+    own = state.tensors()
+    likes = {f"{file}/{name}": t for file, tensors in own.items() for name, t in tensors.items()}
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     flat = {}
     for key, entry in _stored(reader).items():

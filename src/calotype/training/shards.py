@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from calotype.errors import CalotypeError
 
 
 def is_spread(tensor: Tensor) -> bool:
@@ -33,3 +37,23 @@ def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
         tensor.to(like.device), other.device_mesh, other.placements, src_data_rank=None
     )
     return placed
+
+
+@torch.no_grad()
+def copy_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy named tensors into a model, keeping the model's memory layout and number type.
+
+    Raises:
+        CalotypeError: names or shapes differ.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() ^ weights.keys()):
+        where = "missing in" if name in own else "not part of this network but in"
+        raise CalotypeError(f"{name} is {where} the saved weights; expected the same recipe")
+    for name, value in own.items():
+        if value.shape != weights[name].shape:
+            raise CalotypeError(
+                f"got {name} of shape {tuple(weights[name].shape)}; expected "
+                f"{tuple(value.shape)}: the saved weights belong to another recipe"
+            )
+        value.copy_(spread_like(weights[name], value))

@@ -72,7 +72,7 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         state.optimizer.step()
         state.ema.update(batch_size=images, images_seen=state.images_seen)
     if state.posthoc is not None:  # after a skipped step, too: time goes on with the same weights
-        state.posthoc.update(state.images_seen)
+        state.posthoc.update(batch_size=images, images_seen=state.images_seen)
     return StepMetrics(
         images=state.images_seen,
         loss=loss,

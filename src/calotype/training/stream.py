@@ -1,10 +1,11 @@
-"""The endless stream of batches of a job: of its data, or mixed with examples to preserve."""
+"""The batches of a job: of its data, or mixed with examples to preserve."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,18 +13,25 @@ from torch import Tensor
 from calotype.config.recipe import TrainConfig
 from calotype.data.batches import Batch, BatchShare, planned_batches
 from calotype.data.source import ExampleSource
-from calotype.errors import ConfigError
+from calotype.errors import CalotypeError, ConfigError
 from calotype.training.distributed import Group
 from calotype.training.job import Job
+from calotype.training.state import TrainState
 
 
-def training_batches(job: Job) -> Generator[Batch, None, None]:
-    """This process's part of a job's batches, from its position on; close it to stop."""
-    config, position = job.config, job.state.position
+def training_batches(job: Job, state: TrainState) -> Generator[Batch, None, None]:
+    """This process's part of the batches that are left to `state`, which each is to move on.
+
+    The last one is cut where the task ends. Close it to stop earlier.
+    """
+    group, position, size = state.parallel.group, state.position, job.task.config.batch_size
     if job.preserved is None:
-        size = config.batch_size
-        return _open(job, job.source, batch_size=size, start=position)
-    return _mixed(job, job.preserved, position)
+        endless = _open(job, job.source, group, batch_size=size, start=position)
+    else:
+        endless = _mixed(job, job.preserved, group, position)
+    with closing(endless):
+        while not state.finished:
+            yield shortened(next(endless), state.end - state.images)
 
 
 def check_batches(config: TrainConfig, group: Group) -> None:
@@ -41,19 +49,36 @@ def check_batches(config: TrainConfig, group: Group) -> None:
             )
 
 
-def _mixed(job: Job, preserved: ExampleSource, position: int) -> Generator[Batch, None, None]:
+def _mixed(
+    job: Job, preserved: ExampleSource, group: Group, position: int
+) -> Generator[Batch, None, None]:
     """Batches of both sources, each in its own order and at its own pace."""
-    config = job.config
+    config = job.task.config
     kept = config.preserved_images
     new = config.batch_size - kept
     number = position // config.batch_size  # batches before this one, all of full size
     weight = 1.0 if config.preservation is None else config.preservation.weight
-    first = _open(job, job.source, batch_size=new, start=number * new)
-    second = _open(job, preserved, batch_size=kept, start=number * kept)
+    first = _open(job, job.source, group, batch_size=new, start=number * new)
+    second = _open(job, preserved, group, batch_size=kept, start=number * kept)
     with closing(first), closing(second):
         while True:
             yield joined(next(first), next(second), weight=weight, position=position)
             position += config.batch_size
+
+
+def shortened(batch: Batch, images: int) -> Batch:
+    """At most `images` examples of a batch: the last one of a run."""
+    if images <= 0:
+        raise CalotypeError(f"got {images} images left; expected at least 1")
+    if batch.images <= images:
+        return batch
+    if batch.share is not None:
+        # Rows that are too many stay, and count nothing: all processes do the same work.
+        counted = torch.tensor(batch.share.rows) < images
+        weights = torch.ones(len(batch.x)) if batch.weights is None else batch.weights
+        share = replace(batch.share, total=images)
+        return replace(batch, weights=weights * counted, share=share)
+    return replace(batch, **{name: rows[:images] for name, rows in _rows_of(batch).items()})
 
 
 def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
@@ -74,27 +99,22 @@ def joined(new: Batch, kept: Batch, *, weight: float, position: int) -> Batch:
     share = None
     if new.share is not None:
         share = BatchShare(tuple(n for n, place in enumerate(order) if place in own), total)
-    captions, keys = (*new.captions, *kept.captions), (*new.keys, *kept.keys)
-    first = (*new.first_captions, *kept.first_captions)
-    concepts = (*new.concepts, *kept.concepts)
-    weights = torch.cat((torch.ones(len(new.x)), torch.full((len(kept.x),), weight)))
-    return Batch(
-        torch.cat((new.x, kept.x))[rows],
-        _rows_of(new.lowres, kept.lowres, rows),
-        tuple(captions[row] for row in rows),
-        tuple(keys[row] for row in rows),
-        position,
-        weights[rows],
-        share,
-        tuple(first[row] for row in rows),
-        tuple(concepts[row] for row in rows),
-        _rows_of(new.whole_lowres, kept.whole_lowres, rows),
-        _rows_of(new.places, kept.places, rows),
-    )
+    ones = replace(new, weights=torch.ones(len(new.x)))
+    other = _rows_of(replace(kept, weights=torch.full((len(kept.x),), weight)))
+    chosen: dict[str, Any] = {
+        name: torch.cat((some, other[name]))[rows]
+        if isinstance(some, Tensor)
+        else tuple((*some, *other[name])[row] for row in rows)
+        for name, some in _rows_of(ones).items()
+        if name in other
+    }
+    return Batch(**{"lowres": None, **chosen}, position=position, share=share)
 
 
-def _rows_of(new: Tensor | None, kept: Tensor | None, rows: list[int]) -> Tensor | None:
-    return None if new is None or kept is None else torch.cat((new, kept))[rows]
+def _rows_of(batch: Batch) -> dict[str, Any]:
+    """The fields that hold something of each row: tensors and tuples."""
+    values = ((field.name, getattr(batch, field.name)) for field in fields(batch))
+    return {name: value for name, value in values if isinstance(value, Tensor | tuple)}
 
 
 def _interleaved(new: int, kept: int) -> list[int]:
@@ -115,12 +135,12 @@ def _own(batch: Batch, before: int) -> list[int]:
 
 
 def _open(
-    job: Job, source: ExampleSource, *, batch_size: int, start: int
+    job: Job, source: ExampleSource, group: Group, *, batch_size: int, start: int
 ) -> Generator[Batch, None, None]:
     plan = replace(
         job.task.batch_plan(),
         batch_size=batch_size,
-        rank=job.group.rank,
-        world_size=job.group.world_size,
+        rank=group.rank,
+        world_size=group.world_size,
     )
     return planned_batches(source, plan, start_position=start)

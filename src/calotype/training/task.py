@@ -158,13 +158,11 @@ class TaskStart:
     """Where a task begins.
 
     Args:
-        offset: images that earlier stages were trained on.
         init: weights to start from; None = random ones, or those of the checkpoint.
         resumed: a checkpoint follows: what comes before the first step has been done.
         only_draft: train the draft of the base anew, although `init` has one, and nothing else.
     """
 
-    offset: int
     init: Path | None
     resumed: bool
     only_draft: bool = False

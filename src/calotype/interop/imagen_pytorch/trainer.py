@@ -189,14 +189,9 @@ class ImagenTrainer(CudaOptional):
 
     @torch.no_grad()
     def _average(self, index: int) -> None:
-        if not self.settings.use_ema:
-            return
-        steps = int(self.steps[index])
-        decay = self.averages[index].decay(batch_size=1, images_seen=steps)
-        # Anew each time: moving a module to another device gives its parameters other memory.
-        own = [p.data for p in self.ema_unets[index].parameters()]
-        other = [p.data for p in self.imagen.unets[index].parameters()]
-        torch._foreach_lerp_(own, other, 1.0 - decay)
+        if self.settings.use_ema:
+            steps = int(self.steps[index])
+            self.averages[index].update(batch_size=1, images_seen=steps)
 
     def train_step(self, *, unet_number: int | None = None, **kwargs: Any) -> float:
         """A batch of the training data, and an update."""
