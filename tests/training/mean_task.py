@@ -4,7 +4,6 @@ As a program: `python mean_task.py DATA OUT`, by torchrun or alone.
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,28 +17,11 @@ from calotype.training.job import Job
 from calotype.training.randomness import mixed_seed, seed_networks
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe
+from calotype.training.task import Task
 
 
-@dataclass
-class Rows:
-    x: torch.Tensor
-
-    def __len__(self):
-        return len(self.x)
-
-    def rows(self, rows):
-        return Rows(self.x[rows])
-
-    part = rows
-
-
-class Free:
-    def rates(self, images_per_second):
-        return {}
-
-
-class MeanTask:
-    name, key, fingerprint, shard_units = "mean", 8, None, (nn.Linear,)
+class MeanTask(Task):
+    name, key, shard_units, model = "mean", 8, (nn.Linear,), None
 
     def __init__(self, config):
         self.config = config
@@ -53,30 +35,20 @@ class MeanTask:
 
     def draw(self, batch, position):
         generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, position, "mean"))
-        return Rows(0.1 * torch.randn(batch.images, 3, generator=generator))
+        return 0.1 * torch.randn(batch.images, 3, generator=generator)
 
     def inputs(self, batch, drawn):
-        return Rows(torch.stack((batch.x.mean((2, 3)), drawn.x), dim=1))
+        return torch.stack((batch.x.mean((2, 3)), drawn), dim=1)
 
     def losses(self, inputs):
-        mean, noise = inputs.x.unbind(1)
+        mean, noise = inputs.unbind(1)
         return (self.model(mean + noise) - mean).square().mean(1)
 
     def log(self, losses, drawn):
         return {"largest": float(losses.max())}
 
-    def cost(self, processes):
-        return Free()
-
     def validate(self, average):
         return {"validation": {"weight": float(average.weight.detach().abs().mean())}}
-
-    def preview(self, average, path): ...
-
-    def exported(self, average):
-        return average
-
-    def write_beside(self, run, average, images): ...
 
     def write_model(self, folder, average, earlier, recipe):
         folder.mkdir()
@@ -84,6 +56,8 @@ class MeanTask:
 
 
 class MeanTasks:
+    task = MeanTask
+
     def check(self, recipe, *, only_draft): ...
 
     def check_init(self, recipe, init): ...
@@ -93,7 +67,7 @@ class MeanTasks:
 
     def prepare(self, preparation, config, start):
         source = open_source(preparation.data, resolution=8, data=config.data)
-        return Job(MeanTask(config), source)
+        return Job(self.task(config), source)
 
     def load_exported(self, folder, config):
         model = nn.Linear(3, 3)
@@ -101,13 +75,16 @@ class MeanTasks:
         return model
 
 
-def main(data: str, out: str, *words: str) -> int:
+TASKS = MeanTasks()
+
+
+def main(data: str, out: str, *words: str, tasks=TASKS) -> int:
     recipe: Recipe = load_recipe(str(Path(out).parent / "recipe.json"))
     options = RunOptions(
         quiet=True, threads=1, dtype="float32", device="cpu",
         resume="resume" in words, sharded="sharded" in words,
     )  # fmt: skip
-    return run_recipe(recipe, data=Path(data), out=Path(out), options=options, tasks=MeanTasks())
+    return run_recipe(recipe, data=Path(data), out=Path(out), options=options, tasks=tasks)
 
 
 if __name__ == "__main__":

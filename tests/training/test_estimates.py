@@ -250,7 +250,7 @@ def test_processes_estimate_the_rows_of_the_whole_batch(images):
         assert torch.equal(part.places[:3], whole.places[rank::2][:3])
         assert estimates.shape(part) == estimates.shape(whole) == (7, 3, 8, 8)
         rows = torch.tensor(part.share.rows).clamp_max(6)
-        found = estimates(part, TEXT(part.captions), draws.part(rows))[: len(expected[rank::2])]
+        found = estimates(part, TEXT(part.captions), draws[rows])[: len(expected[rank::2])]
         torch.testing.assert_close(found, expected[rank::2], atol=1e-5, rtol=0)
         true = draws.estimate_sigma[rank::2] == 0
         assert torch.equal(found[true], whole.lowres[rank::2][true])

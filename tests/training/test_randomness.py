@@ -41,7 +41,7 @@ def test_share_of_dropped_captions(micro):
 
 def test_parts_join_to_the_whole(micro):
     draws = draw_step(micro(), CosineSchedule(), 0, shape=SHAPE)
-    parts = [draws.part(slice(i, i + 16)) for i in range(0, 64, 16)]
+    parts = [draws[i : i + 16] for i in range(0, 64, 16)]
     assert torch.equal(torch.cat([part.eps for part in parts]), draws.eps)
 
 

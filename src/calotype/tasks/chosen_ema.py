@@ -66,7 +66,7 @@ def choose_average(
         raise UsageError(f"got --images {images}; the first snapshot is of {found[0].images}")
     end = used[-1].images
     fit = fit_profile(used, length=length, images=end)
-    # Buffers do not change in training: those of the newest checkpoint serve.
+    # Buffers are not averaged: those of the newest checkpoint serve.
     stage = load_stage(find_cascade(run) / str(chosen))
     parameters = {name for name, _ in stage.named_parameters()}
     buffers = {k: v.clone() for k, v in stage.state_dict().items() if k not in parameters}

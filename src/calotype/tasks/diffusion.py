@@ -60,14 +60,14 @@ class DiffusionInputs:
         """Number of rows."""
         return len(self.x)
 
-    def rows(self, rows: slice) -> DiffusionInputs:
+    def __getitem__(self, rows: slice) -> DiffusionInputs:
         """Some of the rows."""
         return DiffusionInputs(
             self.x[rows],
             None if self.text is None else self.text[rows],
             None if self.lowres is None else self.lowres[rows],
             self.first_captions[rows],
-            self.draws.part(rows),
+            self.draws[rows],
         )
 
 

@@ -40,7 +40,7 @@ class StepDraws:
     estimate_sigma: Tensor | None = None
     estimate_noise: Tensor | None = None
 
-    def part(self, rows: slice | Tensor) -> StepDraws:
+    def __getitem__(self, rows: slice | Tensor) -> StepDraws:
         """The draws of some images of the step, by a slice or by their numbers."""
         drawn: dict[str, Tensor | None] = vars(self)
         kept = {name: None if numbers is None else numbers[rows] for name, numbers in drawn.items()}

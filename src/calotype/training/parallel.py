@@ -80,7 +80,7 @@ class DDP(SingleProcess):
             self._loss = DistributedDataParallel(
                 self._loss,
                 device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,  # they do not change in training
+                broadcast_buffers=False,  # `TrainState.share_buffers` does it, of those that change
                 gradient_as_bucket_view=True,
             )
 

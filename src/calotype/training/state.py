@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from calotype.errors import CalotypeError
@@ -144,6 +145,21 @@ class TrainState(Counters):
             part.load_state_dict(tensors[name])
         for counter in dataclasses.fields(Counters):
             setattr(self, counter.name, numbers[counter.name])
+
+    @torch.no_grad()
+    def share_buffers(self) -> None:
+        """Give all processes the mean of each buffer that the step has changed on any of them.
+
+        Means over the rows of a process, and what runs after them, become means over all rows.
+        """
+        group = self.parallel.group
+        pairs = list(zip(self.model.buffers(), self.ema.averaged().buffers(), strict=True))
+        if group.alone or not pairs:
+            return
+        moved = group.summed(torch.tensor([float(not torch.equal(*pair)) for pair in pairs]))
+        for (buffer, _), on_some in zip(pairs, moved.tolist(), strict=True):
+            if on_some:
+                buffer.copy_(group.summed(buffer.double().cpu()) / group.world_size)
 
     def averaged_model(self) -> nn.Module:
         """The model with averaged weights, for validation, previews and export.

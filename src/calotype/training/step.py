@@ -70,7 +70,10 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     if finite:
         set_learning_rate(state.optimizer, rate)
         state.optimizer.step()
+        state.share_buffers()
         state.ema.update(batch_size=images, images_seen=state.images_seen)
+    else:
+        state.ema.return_buffers()
     if state.posthoc is not None:  # after a skipped step, too: time goes on with the same weights
         state.posthoc.update(batch_size=images, images_seen=state.images_seen)
     return StepMetrics(
@@ -89,7 +92,7 @@ def _own(drawn: Drawn, batch: Batch) -> Drawn:
     """The numbers of this process's rows; rows that do not count get any."""
     if batch.share is None:
         return drawn
-    return drawn.part(torch.tensor(batch.share.rows).clamp_max(batch.share.total - 1))
+    return drawn[torch.tensor(batch.share.rows).clamp_max(batch.share.total - 1)]
 
 
 def _of_all(losses: Tensor, batch: Batch, group: Group) -> Tensor:
@@ -119,7 +122,7 @@ def _accumulate(state: TrainState, batch: Batch, inputs: Inputs) -> Tensor:
         seed = number + len(starts) * parallel.group.rank
         seed_networks(config.seed, state.position, part=seed)
         with parallel.part(last=number + 1 == len(starts)):
-            losses = parallel.losses(inputs.rows(rows))
+            losses = parallel.losses(inputs[rows])
             if batch.weights is not None:
                 losses = losses * batch.weights[rows].to(losses)
             # The mean over all rows; gradients are averaged over processes, not added.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Drawn(Protocol):
     """All random numbers of a step, for the rows of all processes."""
 
-    def part(self, rows: slice | Tensor) -> Self:
+    def __getitem__(self, rows: slice | Tensor) -> Self:
         """Those of some rows, by a slice or by their numbers."""
         ...
 
@@ -36,7 +36,7 @@ class Inputs(Protocol):
         """Number of rows."""
         ...
 
-    def rows(self, rows: slice) -> Self:
+    def __getitem__(self, rows: slice) -> Self:
         """Some of them."""
         ...
 
@@ -56,7 +56,9 @@ In = TypeVar("In", bound=Inputs)
 class Task(Protocol[D, In]):
     """One model in training.
 
-    `config` is of the run; `shard_units` are the modules that FSDP2 gathers one at a time.
+    `config` is of the run; `shard_units` are the modules that FSDP2 gathers one at a time. A class
+    that names this one as its base may leave out what has a default: `fingerprint`, `log`, `cost`,
+    `preview`, `exported`, `write_beside`.
     """
 
     config: TrainConfig
@@ -110,11 +112,11 @@ class Task(Protocol[D, In]):
             losses: of the rows of all processes, (B,) float64 on the CPU.
             drawn: for them.
         """
-        ...
+        return {}
 
-    def cost(self, processes: int) -> Cost:
-        """What an image costs, of so many processes that train it together."""
-        ...
+    def cost(self, processes: int) -> Cost | None:
+        """What an image costs, of so many processes that train it together; None = not known."""
+        return None
 
     def validate(self, average: nn.Module) -> Mapping[str, Mapping[str, float]]:
         """Numbers of the averaged model on fixed examples, by kind of example and by measure."""
@@ -130,7 +132,7 @@ class Task(Protocol[D, In]):
 
     def exported(self, average: nn.Module) -> nn.Module:
         """The averaged model as others load it."""
-        ...
+        return average
 
     def write_beside(self, run: Path, average: nn.Module, images: int) -> None:
         """Write what a checkpoint of `images` images puts beside the checkpoints, if anything."""

@@ -108,7 +108,7 @@ class Trainer:
             "rewinds": state.rewinds,
             "images_per_second": round(batch.images / seconds, 3),
             "data_wait": round(waited / seconds, 4),
-            **self._cost.rates(batch.images / seconds),
+            **({} if self._cost is None else self._cost.rates(batch.images / seconds)),
             **metrics.more,
         }
         self.files.write("log", line)
