@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,29 @@ def to_pixels(images: Tensor) -> np.ndarray:
 def from_pixels(pixels: np.ndarray) -> Tensor:
     """The inverse of `to_pixels`."""
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], *, columns: int | None = None, gap: int = 0, paper: int = 255
+) -> np.ndarray:
+    """Images side by side, in rows, as one.
+
+    Args:
+        images: (H, W, 3) uint8, at least one, all of one size.
+        columns: images a row; None makes the sheet nearly square.
+        gap: pixels between images.
+        paper: grey of what no image covers.
+    """
+    if columns is None:
+        columns = math.ceil(math.sqrt(len(images)))
+    height, width = (side + gap for side in images[0].shape[:2])
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * height - gap, columns * width - gap, 3), paper, dtype=np.uint8)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        place = sheet[row * height :, column * width :]
+        place[: image.shape[0], : image.shape[1]] = image
+    return sheet
 
 
 def as_images(given: Images, what: str = "image") -> Tensor:

@@ -27,7 +27,7 @@ from calotype.cli.options import (
     check_seed,
 )
 from calotype.cli.sample_list import sample_list
-from calotype.cli.showing import contact_sheet, progress
+from calotype.cli.showing import progress
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
 from calotype.generation.outputs import (
@@ -278,6 +278,8 @@ def _write_sheet(
     order: OutputOptions,
 ) -> Path:
     """Write images of one size, height and width, as one sheet; its name."""
+    from calotype.cascade.pixels import contact_sheet
+
     if size[0] * size[1] * len(recipes) > _MAX_SHEET_PIXELS:
         raise UsageError("got --grid with too many images for one sheet; use a smaller --size")
     of = [{"caption": one["caption"], "seed": one["seed"]} for one in recipes]

@@ -1,15 +1,13 @@
-"""What sampling commands share: the progress bar, sheets."""
+"""The progress bar of sampling commands."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from calotype.cascade import Preview
 
 OnPreview = Callable[["Preview"], None]
@@ -42,17 +40,3 @@ def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
             bar.advance(tasks[preview.stage], share * images)
 
         yield show
-
-
-def contact_sheet(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Images (H, W, 3) uint8 of one size, side by side in a nearly square sheet on white."""
-    import numpy as np
-
-    columns = int(np.ceil(np.sqrt(len(images))))
-    rows = -(-len(images) // columns)
-    height, width = images[0].shape[:2]
-    sheet = np.full((rows * height, columns * width, 3), 255, dtype=np.uint8)
-    for index, image in enumerate(images):
-        top, left = index // columns * height, index % columns * width
-        sheet[top : top + height, left : left + width] = image
-    return sheet

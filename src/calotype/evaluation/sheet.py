@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from calotype.cascade.pixels import to_pixels
+from calotype.cascade.pixels import contact_sheet, to_pixels
 from calotype.data.resize import area_resize
 from calotype.errors import CalotypeError
 from calotype.storage.files import write_file
@@ -19,7 +19,7 @@ from calotype.storage.files import write_file
 MAX_BYTES = 1_500_000
 _GAP = 8
 _LINES = 2
-_TEXT, _FAILED, _PAPER = (40, 40, 40), (200, 20, 20), (244, 244, 244)
+_TEXT, _FAILED, _PAPER = (40, 40, 40), (200, 20, 20), 244
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _QUALITIES = (90, 85, 80, 70, 60, 45, 30)
 
@@ -48,24 +48,24 @@ def draw_sheet(cells: Sequence[Cell], *, columns: int, side: int) -> Image.Image
         side: each image's in pixels; small ones are enlarged without smoothing by whole
             factors, others resized as training does.
     """
-    count = len(cells[0].images)
     font = ImageFont.load_default(max(10, min(18, side // 12)))
+    tiles = [_tile(cell, side, font) for cell in cells]
+    sheet = contact_sheet(tiles, columns=min(columns, len(cells)), gap=_GAP, paper=_PAPER)
+    margins = ((_GAP, _GAP), (_GAP, _GAP), (0, 0))
+    return Image.fromarray(np.pad(sheet, margins, constant_values=_PAPER))
+
+
+def _tile(cell: Cell, side: int, font: _Font) -> np.ndarray:
+    """A cell's images and, below, its caption."""
+    pixels = [to_pixels(_sized(image, side)[None])[0] for image in cell.images]
     line = round(getattr(font, "size", 10) * 1.25)
-    width, height = count * side + _GAP, side + _LINES * line + _GAP
-    columns = min(columns, len(cells))
-    rows = math.ceil(len(cells) / columns)
-    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for number, cell in enumerate(cells):
-        row, column = divmod(number, columns)
-        left, top = _GAP + column * width, _GAP + row * height
-        for place, image in enumerate(cell.images):
-            pixels = to_pixels(_sized(image, side)[None])[0]
-            sheet.paste(Image.fromarray(pixels), (left + place * side, top))
-        text = "\n".join(_wrapped(cell.caption, font, count * side))
-        colour = _FAILED if cell.failed else _TEXT
-        pen.multiline_text((left, top + side + 1), text, fill=colour, font=font, spacing=1)
-    return sheet
+    width = len(pixels) * side
+    tile = Image.new("RGB", (width, side + _LINES * line), (_PAPER,) * 3)
+    tile.paste(Image.fromarray(contact_sheet(pixels, columns=len(pixels))))
+    text = "\n".join(_wrapped(cell.caption, font, width))
+    colour = _FAILED if cell.failed else _TEXT
+    ImageDraw.Draw(tile).multiline_text((0, side + 1), text, fill=colour, font=font, spacing=1)
+    return np.asarray(tile)
 
 
 def save_image(image: Image.Image, path: Path, *, limit: int = MAX_BYTES) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import math
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from calotype.cascade.pixels import contact_sheet, to_pixels
+from calotype.cascade.png import write_png
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.diffusion import PerSampleNoise, upsample_lowres
-from calotype.storage.files import write_file
 from calotype.tasks.captions import TextLookup
 from calotype.tasks.probe import Probe
 
@@ -47,17 +45,8 @@ def draw_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor
 
 def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
     """Write images, (B, 3, H, W) in [-1, 1], as one PNG with `columns` a row."""
-    count, _, height, width = images.shape
-    rows = math.ceil(count / columns)
-    pixels = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    size = (columns * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP)
-    sheet = Image.new("RGB", size, (255, 255, 255))
-    for number, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
-        row, column = divmod(number, columns)
-        sheet.paste(Image.fromarray(image), (column * (width + _GAP), row * (height + _GAP)))
-    stream = io.BytesIO()
-    sheet.save(stream, "PNG")
-    write_file(path, stream.getvalue())
+    pixels = to_pixels(images.float().cpu())
+    write_png(path, contact_sheet(list(pixels), columns=columns, gap=_GAP))
 
 
 @torch.no_grad()

@@ -21,16 +21,17 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from calotype.diffusion.noise_marks import BINS, NOISE_RATIOS
 from calotype.training.record import RunRecord, number
-from calotype.training.report.curves import Curve, joined, make_curve, thinned
+from calotype.training.report.curves import Curve, make_curve, smoothed
 
 Bounds = Sequence[tuple[float, str]]
 _LOG_FROM = 20.0  # a chart whose values span more than this factor gets a logarithmic axis
+_SMALL = (3.2, 1.7)
 _NAMES = ("soft", "line", "raw", "main", "other", *(f"l{i}" for i in range(len(BINS))))
 _COLOURS = {name: f"#0000{place:02x}" for place, name in enumerate(_NAMES, 1)}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # texts stay texts
     "svg.hashsalt": "calotype",
-    "path.simplify": False,  # curves are thinned, and a dot is a line of no length
+    "path.simplify_threshold": 1.0,  # to about a thousand points, however long the log is
     "font.size": 8,
     "font.sans-serif": [
         "DejaVu Sans"
@@ -155,10 +156,7 @@ def bounds(run: RunRecord) -> Bounds:
 
 def loss_charts(run: RunRecord) -> list[Chart]:
     """Loss, raw and smoothed; loss by noise level; gradient norm; learning rate."""
-    levels = (
-        _curve(run, f"loss_by_level/{bin}", bin, f"l{i}", weights=f"images_by_level/{bin}")
-        for i, bin in enumerate(BINS)
-    )
+    levels = (_curve(run, f"loss_by_level/{bin}", bin, f"l{i}") for i, bin in enumerate(BINS))
     note = "Smoothed, by sigma/alpha of the images of the steps: pale is little noise."
     filled = tuple(curve for curve in levels if curve.last is not None)
     rate = _curve(run, "lr", "learning rate", "main", smooth=False)
@@ -172,30 +170,26 @@ def loss_charts(run: RunRecord) -> list[Chart]:
 
 def speed_charts(run: RunRecord) -> list[Chart]:
     """Images a second, the time of waiting, operations a second and of the peak."""
-    flops = _pair(run, "flops_per_second"), _peak_note(run)
-    peak = _pair(run, "flops_share_of_peak")
-    waits = _pair(run, "data_wait")
+    charts: list[tuple[str, str, Callable[[float], str]]] = [
+        ("Images a second", "images_per_second", human),
+        ("Share of time waiting for data", "data_wait", _percent),
+        ("FLOP/s", "flops_per_second", human),
+        ("Share of the measured peak", "flops_share_of_peak", _percent),
+    ]
+    notes = {"FLOP/s": _peak_note(run)}
     return [
-        Chart("Images a second", _pair(run, "images_per_second"), show=human, from_zero=True),
-        Chart("Share of time waiting for data", waits, show=_percent, from_zero=True),
-        Chart("FLOP/s", *flops, show=human, from_zero=True),
-        Chart("Share of the measured peak", peak, show=_percent, from_zero=True),
+        Chart(title, _pair(run, column), notes.get(title, ""), show, from_zero=True)
+        for title, column, show in charts
     ]
 
 
 def validation_charts(run: RunRecord) -> list[Chart]:
     """A chart for each noise level: images to validate on, and as many trained ones."""
-    charts = [
-        Chart(
-            f"sigma/alpha {ratio:g}",
-            (
-                _validation_curve(run, "trained", "other", level=f"{ratio:g}"),
-                _validation_curve(run, "validation", "main", level=f"{ratio:g}"),
-            ),
-            size=(3.2, 1.7),
-        )
-        for ratio in NOISE_RATIOS
-    ]
+    charts = []
+    for level in (f"{ratio:g}" for ratio in NOISE_RATIOS):
+        trained = _errors(run, "trained", "other", level)
+        unseen = _errors(run, "validation", "main", level)
+        charts.append(Chart(f"sigma/alpha {level}", (trained, unseen), size=_SMALL))
     return [chart for chart in charts if not chart.empty]
 
 
@@ -205,26 +199,16 @@ def _pair(run: RunRecord, column: str) -> tuple[Curve, Curve]:
     return raw, _curve(run, column, "smoothed", "main")
 
 
-def _curve(
-    run: RunRecord,
-    column: str,
-    name: str,
-    colour: str,
-    *,
-    smooth: bool = True,
-    weights: str | None = None,
-) -> Curve:
-    return make_curve(
-        name,
-        colour,
-        (run.steps["images"], run.steps[column]),
-        [part for _, part in run.segments],
-        smooth=smooth,
-        weights=None if weights is None else run.steps[weights],
-    )
+def _curve(run: RunRecord, column: str, name: str, colour: str, *, smooth: bool = True) -> Curve:
+    """Of a column; losses by level are weighted by their images. Stages are smoothed apart."""
+    x, y = run.steps["images"], run.steps[column]
+    weights = run.steps[column.replace("loss_", "images_")] if "/" in column else np.ones(len(y))
+    parts = [part for _, part in run.segments]
+    values = (smoothed(y[part], weights[part]) if smooth else y[part] for part in parts)
+    return make_curve(name, colour, zip((x[part] for part in parts), values, strict=True))
 
 
-def _validation_curve(run: RunRecord, kind: str, colour: str, *, level: str) -> Curve:
+def _errors(run: RunRecord, kind: str, colour: str, level: str) -> Curve:
     pieces = []
     for size in dict.fromkeys(size for size, _ in run.segments):
         points = [
@@ -233,8 +217,8 @@ def _validation_curve(run: RunRecord, kind: str, colour: str, *, level: str) -> 
             if isinstance(line.get(kind), dict) and line.get("stage", size) == size
         ]
         x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
-        pieces.append(thinned(x, y))
-    return joined(kind, colour, pieces)
+        pieces.append((x, y))
+    return make_curve(kind, colour, pieces)
 
 
 def _peak_note(run: RunRecord) -> str:

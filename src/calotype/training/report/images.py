@@ -18,20 +18,12 @@ MOST_FRAMES = 24
 _MOST_BYTES = 2**30
 _KEPT_BYTES = 200_000
 _LARGEST_SIDE = 1400
-_QUALITY = 85
 _SHOWN_WIDTH = 1100
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A sheet of drawings.
-
-    Args:
-        images: images seen when it was drawn.
-        uri: the image itself.
-        width: in pixels.
-        height: in pixels.
-    """
+    """A sheet of drawings: images seen when it was drawn, the image itself, its size in pixels."""
 
     images: int
     uri: str
@@ -56,56 +48,51 @@ class Film:
     """
 
     title: str
-    frames: tuple[Frame, ...]
+    frames: list[Frame]
     count: int
-    captions: tuple[str, ...]
+    captions: list[str]
 
 
 def films(run: RunRecord) -> list[Film]:
     """The drawings of each stage that has any."""
     found, previous = [], 0.0
-    segments, images = run.segments, run.steps["images"]
-    for number, (size, part) in enumerate(segments):
-        last = number == len(segments) - 1
-        end = float("inf") if last else float(images[part.stop - 1])
+    for size, part in run.segments:
+        last = part.stop == len(run.steps["images"])
+        end = float("inf") if last else float(run.steps["images"][part.stop - 1])
         sheets = [(seen, path) for seen, path in run.grids.items() if previous < seen <= end]
         chosen = np.unique(np.linspace(0, len(sheets) - 1, min(len(sheets), MOST_FRAMES)).round())
         frames = [_frame(*sheets[int(place)]) for place in chosen]
-        shown = tuple(frame for frame in frames if frame is not None)
+        shown = [frame for frame in frames if frame is not None]
         if shown:
-            captions = _captions(run, size)
-            found.append(Film(f"{size} pixels", shown, count=len(sheets), captions=captions))
+            found.append(Film(f"{size} pixels", shown, len(sheets), _captions(run, size)))
         previous = end
     return found
 
 
-def _captions(run: RunRecord, size: int) -> tuple[str, ...]:
+def _captions(run: RunRecord, size: int) -> list[str]:
     for stage in run.stages:
-        config = stage.get("stage")
-        if not isinstance(config, dict) or config.get("resolution") != size:
-            continue
-        captions = stage.get("grid_captions")
-        if config.get("lowres_resolution") is None and isinstance(captions, list):
-            return tuple(str(caption) for caption in captions)
-    return ()
+        config, captions = stage.get("stage"), stage.get("grid_captions")
+        if isinstance(config, dict) and config.get("resolution") == size:
+            if config.get("lowres_resolution") is None and isinstance(captions, list):
+                return [str(caption) for caption in captions]
+    return []
 
 
 def _frame(images: int, path: Path) -> Frame | None:
     """The sheet at its size where the file is small, else a smaller JPEG; None if unreadable."""
+    kind = "png"
     try:
         data = read_regular(path, most_bytes=_MOST_BYTES)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            size = image.size
             if len(data) <= _KEPT_BYTES:
                 image.verify()
-                return Frame(images, _uri("png", data), *image.size)
-            small = image.convert("RGB")
+            else:
+                small = image.convert("RGB")
+                small.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
+                stream = io.BytesIO()
+                small.save(stream, "JPEG", quality=85)
+                kind, data, size = "jpeg", stream.getvalue(), small.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    small.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=_QUALITY)
-    return Frame(images, _uri("jpeg", stream.getvalue()), *small.size)
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Frame(images, f"data:image/{kind};base64,{base64.b64encode(data).decode()}", *size)

@@ -14,6 +14,7 @@ from calotype import __version__
 from calotype.storage.files import write_file
 from calotype.training.record import RunRecord, number, read_run
 from calotype.training.report.charts import (
+    Chart,
     bounds,
     draw,
     human,
@@ -58,6 +59,7 @@ def render(run: RunRecord) -> str:
         lstrip_blocks=True,
     )
     environment.filters["draw"] = draw
+    environment.filters["short"] = lambda value: f"{number(value):.4g}"
     environment.filters["commas"] = lambda value: f"{value:,}"
     return environment.get_template("report.html.j2").render(
         title=str(run.recipe.get("name", run.folder.resolve().name)),
@@ -79,27 +81,16 @@ def render(run: RunRecord) -> str:
     )
 
 
-def _sections(run: RunRecord) -> list[dict[str, Any]]:
-    losses, speeds = loss_charts(run), speed_charts(run)
-    parts = (
-        ("Loss", "", losses),
-        (
-            "Validation",
-            "Mean squared error of the estimated image, with the averaged weights, by the "
-            "amount of noise: at sigma/alpha 20 there is little but the text to go by. Where the "
-            "error on trained images falls alone, the model learns by heart.",
-            validation_charts(run),
-        ),
-        ("Speed", "", speeds),
+def _sections(run: RunRecord) -> list[tuple[str, str, list[Chart]]]:
+    text = (
+        "Mean squared error of the estimated image, with the averaged weights, by the "
+        "amount of noise: at sigma/alpha 20 there is little but the text to go by. Where the "
+        "error on trained images falls alone, the model learns by heart."
     )
     return [
-        {
-            "title": title,
-            "text": text,
-            "charts": [chart for chart in charts if not chart.empty],
-            "absent": [chart.title for chart in charts if chart.empty],
-        }
-        for title, text, charts in parts
+        ("Loss", "", loss_charts(run)),
+        ("Validation", text, validation_charts(run)),
+        ("Speed", "", speed_charts(run)),
     ]
 
 
@@ -159,16 +150,12 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _last_validation(run: RunRecord) -> dict[str, Any] | None:
-    """The newest validation as a table: levels, and a row of errors for each kind of image."""
+    """Of the newest validation: images seen, and the errors of each kind of image by level."""
     for line in reversed(run.validations):
-        kinds = [kind for kind in ("validation", "trained") if isinstance(line.get(kind), dict)]
-        if kinds:
-            levels = list(line[kinds[0]])
-            rows = [
-                (kind, [f"{number(line[kind].get(level)):.4g}" for level in levels])
-                for kind in kinds
-            ]
-            return {"images": int(number(line["images"])), "levels": levels, "rows": rows}
+        kinds = {kind: line.get(kind) for kind in ("validation", "trained")}
+        rows = {kind: errors for kind, errors in kinds.items() if isinstance(errors, dict)}
+        if rows:
+            return {"images": int(line["images"]), "rows": rows}
     return None
 
 
@@ -177,7 +164,7 @@ def _skip(line: dict[str, Any]) -> dict[str, Any]:
     keys = [str(key) for key in keys] if isinstance(keys, list) else []
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
     return {
-        "images": int(number(line["images"])),
+        "images": int(line["images"]),
         "reason": str(line.get("reason", "")),
         "keys": ", ".join(keys[:4]) + more,
     }
