@@ -79,17 +79,18 @@ def write_checkpoint(
 
 def _seal(fresh: Path, images: int) -> None:
     """Flush everything to the disk, and write the manifest of it."""
-    found = sorted(fresh.rglob("*"))
-    files, entries = [path for path in found if path.is_file()], {}
-    for path in files:
+    entries = {}
+    for path in sorted(fresh.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+            continue
         _sync_file(path)
-        size, sha256 = path.stat().st_size, _sha256(path)
-        entries[path.relative_to(fresh).as_posix()] = {"size": size, "sha256": sha256}
+        name = path.relative_to(fresh).as_posix()
+        entries[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
     manifest = {"format": _FORMAT, "images": images, "files": entries}
     (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
     _sync_file(fresh / MANIFEST)
-    for path in (*(path for path in found if path.is_dir()), fresh):
-        sync_folder(path)
+    sync_folder(fresh)
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -240,15 +241,12 @@ def prune(folder: Path, *, keep: int) -> list[Path]:
         CalotypeError: the newest does not read back, or an old one cannot be removed.
     """
     paths = checkpoints(folder)
-    if len(paths) == 0:
-        return []
-    problem = fault(paths[0])
-    if problem is not None:
+    if paths and (problem := fault(paths[0])) is not None:
         raise CalotypeError(
             f"checkpoint {paths[0]} does not read back ({problem}); older checkpoints were kept: "
             "check the disk, delete it and go on with --resume"
         )
-    removed = [path for path in paths[keep:] if not _is_decay_start(path)]
+    removed = [path for path in paths[keep:] if not read_state(path).get("decay_start")]
     for path in removed:
         try:
             remove_folder(path)
@@ -270,15 +268,10 @@ def remove_folder(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers of checkpoints left under temporary names."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if _LEFTOVER.fullmatch(path.name):
-            _discard(path)
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        if _LEFTOVER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _sync_file(path: Path) -> None:
@@ -291,21 +284,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_decay_start(path: Path) -> bool:
-    try:
-        return bool(read_state(path)["decay_start"])
-    except (OSError, ValueError, KeyError):
-        return False
-
-
 def _is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if isinstance(error, SafetensorError) and "os error 28" in str(error):
-            return True
-        error = error.__cause__
-    return False
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    told = isinstance(error, SafetensorError) and "os error 28" in str(error)
+    return full or told or (error is not None and _is_full(error.__cause__))
 
 
 def _full(path: Path, needed: int) -> CalotypeError:

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from calotype.config.recipe import Recipe, TrainConfig
 from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
+from calotype.runtime import Runtime, choose_runtime
 from calotype.storage.files import write_error
 from calotype.training.checkpoint import (
     DAMAGED,
@@ -31,6 +32,8 @@ from calotype.training.checkpoint import (
     remove_leftovers,
     set_aside,
 )
+from calotype.training.checkpoint_manager import versions
+from calotype.training.job import Job
 from calotype.training.learning_rate import decay_start
 from calotype.training.log import cut_back
 from calotype.training.run_folder import (
@@ -124,6 +127,39 @@ def is_finished(state: dict[str, Any], recipe: Recipe) -> bool:
         and state["stage"] == last
         and state["images_seen"] >= recipe.stages[last].total_images
     )
+
+
+def chosen_runtime(
+    asked: Mapping[str, Any], begun: Mapping[str, Any], processes: int, *, say: Say
+) -> Runtime:
+    """As asked for, else as in the checkpoint, else chosen; the user is told of other bits.
+
+    Args:
+        asked: device, dtype and threads; None = not asked for.
+        begun: what the checkpoint says; nothing for a new run.
+        processes: that train now.
+        say: tells the user.
+    """
+    saved, as_many = begun.get("runtime", {}), begun.get("processes", 1) == processes
+    known = saved if as_many else {**saved, "threads": None}
+    runtime = choose_runtime(
+        **{name: known.get(name) if value is None else value for name, value in asked.items()}
+    )
+    same = saved == runtime.to_dict() and begun.get("versions") == versions()
+    if saved and not as_many:
+        say("the number of processes has changed: not the same bits from here")
+    elif saved and not same:
+        say("device, dtype, threads or versions have changed: not the same bits from here")
+    return runtime
+
+
+def changed_data(begun: Mapping[str, Any], job: Job, data: Path) -> str | None:
+    """What has changed since the checkpoint was written, if anything, of what is learnt from."""
+    if begun["data_fingerprint"] == job.fingerprint:
+        return None
+    if job.task.fingerprint is not None:
+        return f"the data in {data}, or the weights of lowres_estimates.model, have changed"
+    return f"the data in {data} has changed since the checkpoint was written"
 
 
 def _constant(seen: int, stage: TrainConfig) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,6 @@ from calotype.config.recipe import Recipe
 from calotype.config.typed_json import to_dict
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
-from calotype.runtime import Runtime, choose_runtime
-from calotype.storage.files import write_file
 from calotype.training import resume, run_folder
 from calotype.training.checkpoint import read_state
 from calotype.training.checkpoint_manager import CheckpointManager, load_state, versions
@@ -28,7 +25,7 @@ from calotype.training.guards import Guards, check_skipped
 from calotype.training.job import Job
 from calotype.training.preparation import Preparation
 from calotype.training.progress import TrainingDisplay
-from calotype.training.run_files import RunFiles, open_files
+from calotype.training.run_files import RunFiles, open_files, write_account
 from calotype.training.signals import Stopped, StopRequest, stop_on_signals
 from calotype.training.state import TrainState
 from calotype.training.stream import check_batches
@@ -128,22 +125,21 @@ class _Run:
         self.init: Path | None = None
         self.checkpoint: Path | None = None  # to go on from
         self.begun: dict[str, Any] = {}  # what it says
-        self.done: list[nn.Module] = []  # exported, on the first process
+        self.done: list[nn.Module] = []  # stages, exported, on the first process
         self.report = SourceReport()  # of the data, over all stages
 
     def start(self, group: Group) -> int:
         """Check, choose where to begin, and train; returns the exit code."""
         options, self.group = self.options, group
+        self.quiet = options.quiet or not group.is_first
         if not options.resume:
             self.tasks.check_init(self.recipe, options.init)
         for config in self.recipe.stages:
             check_batches(config, group)
         self.tasks.check(self.recipe, only_draft=options.only_draft)
         asked = resume.with_options(self.recipe, images=options.images, seed=options.seed)
-        entered: AbstractContextManager[None] = nullcontext()
-        if group.is_first:
-            entered = run_folder.entered(self.out, asked, resume=options.resume)
-        with stop_on_signals(group) as stop, entered:
+        folder = run_folder.entered(self.out, asked, resume=options.resume)
+        with stop_on_signals(group) as stop, folder if group.is_first else nullcontext():
             self.recipe, self.init, self.checkpoint = group.from_first(lambda: self._choose(asked))
             if self.checkpoint is not None:
                 self.begun = read_state(self.checkpoint)
@@ -169,7 +165,7 @@ class _Run:
 
     def _train(self, stop: StopRequest) -> int:
         """Train stage after stage from where the run begins; returns the exit code."""
-        begun, only_draft = self.begun, self.options.only_draft
+        begun, group, only_draft = self.begun, self.group, self.options.only_draft
         if resume.is_finished(begun, self.recipe):
             self.say(f"the run in {self.out} is finished: {begun['images']} images")
             self._check_skipped(begun["stage"], begun["skipped"], begun["images_seen"])
@@ -179,142 +175,96 @@ class _Run:
                 f"got --only draft for {self.out}, whose draft is trained; expected another --out, "
                 f"with --init {self.out} to train a new draft for it"
             )
-        runtime = self.group.from_first(self._runtime)
-        torch.set_num_threads(runtime.threads)
-        preparation = self._preparation(runtime, stop)
-        if self.group.is_first:
+        preparation = self._preparation(stop)
+        if group.is_first:
             run_folder.record_recipe(self.out, self.recipe, init=self.init)
         if self.checkpoint is not None:
             self.say(f"going on from checkpoint {self.checkpoint.name}")
         first, images = begun.get("stage", 0), begun.get("images", 0)
-        self._load_earlier_stages(first)
-        with self._files(images) as files:
+        if group.is_first and self.checkpoint is not None:
+            for config in self.recipe.stages[:first]:
+                self.done.append(self.tasks.load_exported(self.checkpoint / "cascade", config))
+        sample, is_first = f"sample with --model {self.out}", group.is_first
+        with open_files(self.out, self.recipe, images, say=self.say, first=is_first) as files:
             for number in range(first, len(self.recipe.stages)):
                 try:
                     job, state = self._prepare(preparation, number)
                 except Stopped:
                     return self._stopped(images, stop)
                 if not state.finished and not stop:
-                    self._train_stage(
-                        job, state, files, stop, facts=self._facts(job, number, runtime)
-                    )
-                    self._account(job)
+                    self._train_stage(number, job, state, files, stop)
                 images = state.images
-                if only_draft and not stop:
-                    return self._ended("the draft is trained")
                 if stop:
                     return self._stopped(images, stop)
+                if only_draft:
+                    return self._ended(f"the draft is trained; {sample}")
                 self._check_skipped(number, state.skipped, state.images_seen)
                 average = state.averaged_model()
-                if self.group.is_first:
+                if group.is_first:
                     self.done.append(job.task.exported(average))
-        return self._ended(f"finished: {images} images")
+        return self._ended(f"finished: {images} images; {sample}")
 
-    def _preparation(self, runtime: Runtime, stop: StopRequest) -> Preparation:
-        own = dataclasses.replace(runtime, device=self.group.device(runtime.device))
+    def _preparation(self, stop: StopRequest) -> Preparation:
+        """What the stages share; the runtime is settled here, once."""
+        options, group = self.options, self.group
+        asked = {"device": options.device, "dtype": options.dtype, "threads": options.threads}
+        self.runtime = group.from_first(
+            lambda: resume.chosen_runtime(asked, self.begun, group.world_size, say=self.say)
+        )
+        torch.set_num_threads(self.runtime.threads)
         return Preparation(
             self.data,
             self.out,
-            own,
-            self._quiet,
+            dataclasses.replace(self.runtime, device=group.device(self.runtime.device)),
+            self.quiet,
             stop,
-            self.group,
-            missing_captions=self.options.missing_captions,
+            group,
+            missing_captions=options.missing_captions,
         )
-
-    @property
-    def _quiet(self) -> bool:
-        return self.options.quiet or not self.group.is_first
-
-    def _files(self, images: int) -> AbstractContextManager[RunFiles]:
-        first = self.group.is_first
-        return open_files(self.out, self.recipe, images=images, say=self.say, first=first)
-
-    def _runtime(self) -> Runtime:
-        """As asked for, else as in the checkpoint, else chosen."""
-        begun, options = self.begun, self.options
-        saved, processes = begun.get("runtime", {}), self.group.world_size
-        as_many = begun.get("processes", 1) == processes
-        runtime = choose_runtime(
-            saved.get("device") if options.device is None else options.device,
-            saved.get("dtype") if options.dtype is None else options.dtype,
-            saved.get("threads") if options.threads is None and as_many else options.threads,
-        )
-        before = begun.get("versions", {})
-        if saved and (saved != runtime.to_dict() or before != versions() or not as_many):
-            what = "device, dtype, threads or versions" if as_many else "the number of processes"
-            has = "have" if as_many else "has"
-            self.say(f"{what} {has} changed: not the same bits from here")
-        return runtime
-
-    def _load_earlier_stages(self, first: int) -> None:
-        if self.group.is_first and self.checkpoint is not None:
-            folder, configs = self.checkpoint / "cascade", self.recipe.stages[:first]
-            self.done += [self.tasks.load_exported(folder, config) for config in configs]
 
     def _prepare(self, preparation: Preparation, number: int) -> tuple[Job, TrainState]:
         """A stage and its data; gone on with from the checkpoint where that is of this stage."""
-        config, checkpoint = self.recipe.stages[number], self.checkpoint
+        options, checkpoint = self.options, self._checkpoint_of(number)
+        start = TaskStart(
+            init=self.init if checkpoint is None else None,
+            resumed=checkpoint is not None,
+            only_draft=options.only_draft,
+        )
+        job = self.tasks.prepare(preparation, self.recipe.stages[number], start)
         offset = sum(stage.total_images for stage in self.recipe.stages[:number])
-        if checkpoint is not None and self.begun["stage"] != number:
-            checkpoint = None
-        resumed = checkpoint is not None
-        init, only_draft = None if resumed else self.init, self.options.only_draft
-        start = TaskStart(init=init, resumed=resumed, only_draft=only_draft)
-        job = self.tasks.prepare(preparation, config, start)
-        state = TrainState(job.task, self.group, sharded=self.options.sharded, offset=offset)
+        state = TrainState(job.task, self.group, sharded=options.sharded, offset=offset)
         if checkpoint is not None:
-            self._check_data(job)
+            changed = resume.changed_data(self.begun, job, self.data)
+            if changed is not None and not options.allow_inexact_resume:
+                raise CalotypeError(f"{changed}; restore it, or add --allow-inexact-resume")
+            if changed is not None:
+                self.say(f"{changed}: going on, but not exactly")
             load_state(state, checkpoint)
         return job, state
 
-    def _check_data(self, job: Job) -> None:
-        """The data must be what it was.
+    def _checkpoint_of(self, number: int) -> Path | None:
+        """The checkpoint that the run goes on from, if it is one of this stage."""
+        return self.checkpoint if self.begun.get("stage") == number else None
 
-        Raises:
-            CalotypeError: it is not, and an inexact resume is not allowed.
-        """
-        if self.begun["data_fingerprint"] == job.fingerprint:
-            return
-        text = f"the data in {self.data} has changed since the checkpoint was written"
-        if job.task.fingerprint is not None:
-            text = (
-                f"the data in {self.data}, or the weights of lowres_estimates.model, have changed"
-            )
-        if not self.options.allow_inexact_resume:
-            raise CalotypeError(f"{text}; restore it, or add --allow-inexact-resume")
-        self.say(f"{text}: going on, but not exactly")
-
-    def _facts(self, job: Job, number: int, runtime: Runtime) -> dict[str, Any]:
-        """What the checkpoints of a stage say beside its counters."""
-        return {
+    def _train_stage(
+        self, number: int, job: Job, state: TrainState, files: RunFiles, stop: StopRequest
+    ) -> None:
+        """Train a stage to its end or until somebody asks for it."""
+        write = partial(job.task.write_model, earlier=tuple(self.done), recipe=self.recipe)
+        facts = {
             "stage": number,
             "totals": [stage.total_images for stage in self.recipe.stages],
             "data_fingerprint": job.fingerprint,
-            "runtime": runtime.to_dict(),
+            "runtime": self.runtime.to_dict(),
             "processes": self.group.world_size,
             "versions": versions(),
             "recipe": to_dict(self.recipe),
         }
-
-    def _train_stage(
-        self,
-        job: Job,
-        state: TrainState,
-        files: RunFiles,
-        stop: StopRequest,
-        *,
-        facts: dict[str, Any],
-    ) -> None:
-        """Train a stage to its end or until somebody asks for it."""
-        write = partial(job.task.write_model, earlier=tuple(self.done), recipe=self.recipe)
-        checkpoints = CheckpointManager(
-            self.out / "checkpoints", state, facts=facts, write_model=write
-        )
-        if self.checkpoint is not None and self.begun["stage"] == facts["stage"]:
-            checkpoints.latest = self.checkpoint
+        folder = self.out / "checkpoints"
+        checkpoints = CheckpointManager(folder, state, facts=facts, write_model=write)
+        checkpoints.latest = self._checkpoint_of(number)
         title = f"{self.recipe.name} {job.task.name}px"
-        with checkpoints, TrainingDisplay(title, state.end, quiet=self._quiet) as display:
+        with checkpoints, TrainingDisplay(title, state.end, quiet=self.quiet) as display:
             trainer = Trainer(
                 job,
                 state,
@@ -327,34 +277,23 @@ class _Run:
                 checkpoints.write()
             else:
                 trainer.train(stop)
+        # Each process has read images of its own, and each stage some more.
+        met = self.group.gathered(job.source.report)
+        self.report = SourceReport.merged([self.report, *met])
+        if self.group.is_first:
+            write_account(self.out, self.report)
 
     def _check_skipped(self, stage: int, skipped: int, images_seen: int) -> None:
         steps = math.ceil(images_seen / self.recipe.stages[stage].batch_size)
         check_skipped(skipped, steps=steps)
 
-    def _account(self, job: Job) -> None:
-        """List in the run's folder what of the data was not used as it is."""
-        # Each process has read images of its own, and each stage some more.
-        met = self.group.gathered(job.source.report)
-        self.report = SourceReport.merged([self.report, *met])
-        found = {kind: keys for kind, keys in vars(self.report).items() if keys}
-        if found and self.group.is_first:
-            lists = {k: v if isinstance(v, dict) else sorted(v) for k, v in found.items()}
-            text = json.dumps(lists, indent=1, default=vars)
-            write_file(self.out / "data.json", text.encode())
-
-    def _ended(self, how: str) -> int:
-        self._tell_account()
-        self.say(f"{how}; sample with --model {self.out}")
-        return 0
-
     def _stopped(self, images: int, stop: StopRequest) -> int:
-        self._tell_account()
-        self.say(f"stopped at {images} images; go on with --resume")
-        return 0 if stop.exit_code is None else stop.exit_code
+        code = 0 if stop.exit_code is None else stop.exit_code
+        return self._ended(f"stopped at {images} images; go on with --resume", code)
 
-    def _tell_account(self) -> None:
-        """Say once, at the end, how much of the data was not used as it is."""
+    def _ended(self, how: str, code: int = 0) -> int:
         counts = [f"{n} {k.replace('_', ' ')}" for k, n in self.report.counts().items() if n]
-        if counts:
+        if counts:  # told once, however many stages have met them
             self.say(f"data: {', '.join(counts)}; listed in {self.out / 'data.json'}")
+        self.say(how)
+        return code

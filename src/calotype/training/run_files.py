@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calotype.config.recipe import Recipe
+from calotype.data.source import SourceReport
+from calotype.storage.files import write_file
 from calotype.training.log import JsonLines
 from calotype.training.resume import Say
 from calotype.training.run_folder import LOG_FILES, cut_back_exports
@@ -58,9 +61,17 @@ class RunFiles:
         self.scalars.close()
 
 
+def write_account(folder: Path, report: SourceReport) -> None:
+    """List in RUN/data.json what of the data was not used as it is, if anything."""
+    found = {kind: keys for kind, keys in vars(report).items() if keys}
+    if found:
+        lists = {k: v if isinstance(v, dict) else sorted(v) for k, v in found.items()}
+        write_file(folder / "data.json", json.dumps(lists, indent=1, default=vars).encode())
+
+
 @contextmanager
 def open_files(
-    folder: Path, recipe: Recipe, *, images: int, say: Say, first: bool
+    folder: Path, recipe: Recipe, images: int, *, say: Say, first: bool
 ) -> Iterator[RunFiles]:
     """Open the files of a run that goes on after `images` images; nothing but for the `first`."""
     files = RunFiles(folder)
