@@ -18,9 +18,9 @@ from training_peers import CLIP_NORM, LEARNING_RATE, TEXT_DROPOUT, Examples, Tas
 
 import calotype
 from calotype.conditioning import TextEmbedding
+from calotype.config.diffusion import DiffusionTraining
 from calotype.config.network import LevelConfig, UNetConfig
 from calotype.config.optimizer import OptimizerConfig
-from calotype.config.recipe import TrainConfig
 from calotype.config.stage import StageConfig
 from calotype.data.batches import Batch
 from calotype.runtime import DTYPES
@@ -29,14 +29,14 @@ from calotype.training.state import TrainState
 from calotype.training.step import train_step
 
 
-def recipe(task: Task) -> TrainConfig:
+def recipe(task: Task) -> DiffusionTraining:
     """The task in this library's words."""
     levels = tuple(
         LevelConfig(channels=channels, blocks=task.blocks, self_attention=attends)
         for channels, attends in zip(task.channels, task.attention, strict=True)
     )
     network = UNetConfig(levels=levels, text_dim=task.text_dim, head_dim=task.head_dim)
-    return TrainConfig(
+    return DiffusionTraining(
         stage=StageConfig(resolution=task.resolution, network=network, parametrization="eps"),
         optimizer=OptimizerConfig(learning_rate=LEARNING_RATE, grad_clip_norm=CLIP_NORM),
         batch_size=task.batch,

@@ -35,7 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from training_peers import count_flops
 
 from calotype.conditioning import TextEmbedding
-from calotype.config.recipe import TrainConfig
+from calotype.config.diffusion import DiffusionTraining
 from calotype.data.batches import Batch, batches
 from calotype.data.open import open_source
 from calotype.data.prefetch import prefetched
@@ -90,7 +90,7 @@ class Setting:
     dtype: torch.dtype = torch.float32
     rates: list[float] = field(default_factory=list)
 
-    def turn(self, config: TrainConfig, steps: int) -> float:
+    def turn(self, config: DiffusionTraining, steps: int) -> float:
         """Seconds of some steps, after one untimed; batches are opened and closed here."""
         with self.feed() as feed, self.patched():
             cast(Any, self.state.model).compute_dtype = self.dtype
@@ -101,7 +101,7 @@ class Setting:
             return time.perf_counter() - began
 
 
-def begun(config: TrainConfig) -> TrainState:
+def begun(config: DiffusionTraining) -> TrainState:
     """A stage before its first step; its captions come with each batch."""
     return TrainState(new_task(config, device="cpu", dtype=torch.float32))
 
@@ -141,7 +141,7 @@ def recipe_name(options: argparse.Namespace) -> str:
     return str(options.recipe or ("tiny" if options.small else "emoji-64"))
 
 
-def read_recipe(options: argparse.Namespace) -> TrainConfig:
+def read_recipe(options: argparse.Namespace) -> DiffusionTraining:
     """The first stage of the recipe; see `--recipe`."""
     config = load_recipe(recipe_name(options)).stages[0]
     # Nothing decoded is kept: what an image costs the first time is what is measured.
@@ -150,7 +150,7 @@ def read_recipe(options: argparse.Namespace) -> TrainConfig:
 
 
 @contextmanager
-def memory_feed(config: TrainConfig, *, count: int = 4) -> Iterator[Feed]:
+def memory_feed(config: DiffusionTraining, *, count: int = 4) -> Iterator[Feed]:
     """Batches and embedded captions that are there already."""
     made = torch.Generator().manual_seed(7)
     size, stage = config.batch_size, config.stage
@@ -171,7 +171,9 @@ def memory_feed(config: TrainConfig, *, count: int = 4) -> Iterator[Feed]:
     yield ((batch, text) for batch in itertools.cycle(ready))
 
 
-def operations(state: TrainState, feed: Feed, config: TrainConfig, *, steps: int) -> list[str]:
+def operations(
+    state: TrainState, feed: Feed, config: DiffusionTraining, *, steps: int
+) -> list[str]:
     """The longest operations of a step, by their own time."""
     for _ in range(2):
         _step(state, next(feed))
@@ -200,7 +202,7 @@ def operations(state: TrainState, feed: Feed, config: TrainConfig, *, steps: int
     ]
 
 
-def alone(state: TrainState, feed: Feed, config: TrainConfig, *, steps: int) -> list[str]:
+def alone(state: TrainState, feed: Feed, config: DiffusionTraining, *, steps: int) -> list[str]:
     """A step against its convolutions and matrix products alone."""
     with kernels.recorded() as recording:
         _step(state, next(feed))
@@ -223,7 +225,12 @@ def alone(state: TrainState, feed: Feed, config: TrainConfig, *, steps: int) -> 
 
 
 def changes(
-    state: TrainState, config: TrainConfig, data: Path | None, *, folder: Path, stack: ExitStack
+    state: TrainState,
+    config: DiffusionTraining,
+    data: Path | None,
+    *,
+    folder: Path,
+    stack: ExitStack,
 ) -> list[Setting]:
     """The trainer as it is, and with one thing changed each."""
 
@@ -244,7 +251,7 @@ def changes(
     ]
 
 
-def contiguous(config: TrainConfig) -> TrainState:
+def contiguous(config: DiffusionTraining) -> TrainState:
     """Weights and input in contiguous order; what follows from them, too."""
     state = begun(config)
     stage: Any = state.model
@@ -260,7 +267,7 @@ def contiguous(config: TrainConfig) -> TrainState:
     return state
 
 
-def other_adamw(config: TrainConfig, *, foreach: bool = False) -> TrainState:
+def other_adamw(config: DiffusionTraining, *, foreach: bool = False) -> TrainState:
     """The same optimizer in another form than fused."""
     state = begun(config)
     optimizer = config.optimizer
@@ -287,7 +294,7 @@ def single_clipping() -> AbstractContextManager[Any]:
 class Loading:
     """Examples from files, in three ways of sharing the work among threads."""
 
-    def __init__(self, config: TrainConfig, data: Path | None, folder: Path) -> None:
+    def __init__(self, config: DiffusionTraining, data: Path | None, folder: Path) -> None:
         self.config = config
         if data is None:
             data = folder / "images"

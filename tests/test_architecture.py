@@ -24,6 +24,7 @@ ROOMS = (
     "conditioning",
     "networks",
     "text",
+    "vision",
     "cascade",
     "data",
     "generation",

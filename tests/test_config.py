@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from calotype.config.data import DataConfig
+from calotype.config.diffusion import DiffusionTraining
 from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.recipe import Recipe
 from calotype.config.sampling import SamplingConfig
 from calotype.config.schedule import NormalLogSNR
 from calotype.config.stage import StageConfig
@@ -24,12 +25,12 @@ RECIPES = ["emoji-64", "emoji-256", "emoji-1024", "imagen-64", "imagen-256", "im
 
 
 def test_round_trip_keeps_unions_and_tuples() -> None:
-    train = TrainConfig(
+    train = DiffusionTraining(
         stage=STAGE,
         levels=NormalLogSNR(mean=-0.6, std=3.4),
         grid_captions=("a fox", ""),
     )
-    assert from_dict(json.loads(json.dumps(to_dict(train))), TrainConfig) == train
+    assert from_dict(json.loads(json.dumps(to_dict(train))), DiffusionTraining) == train
 
 
 @pytest.mark.parametrize("name", RECIPES)

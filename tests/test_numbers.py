@@ -12,17 +12,17 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import pytest
 
 from calotype.config.adm import AdmConfig, AdmLevel, StatesText, TokensText, UnclipText
+from calotype.config.diffusion import (
+    DiffusionTraining,
+    DraftTrainingConfig,
+    LowresEstimatesConfig,
+    PreservationConfig,
+)
 from calotype.config.lora import LoraConfig, LoraFacts
 from calotype.config.network import DraftConfig, EfficientUNetConfig, LevelConfig, UNetConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.prior import PriorConfig, PriorNetworkConfig
 from calotype.config.ranges import Range
-from calotype.config.recipe import (
-    DraftTrainingConfig,
-    LowresEstimatesConfig,
-    PreservationConfig,
-    TrainConfig,
-)
 from calotype.config.sampling import SamplingConfig
 from calotype.config.schedule import NormalLogSNR
 from calotype.config.stage import StageConfig
@@ -161,4 +161,4 @@ def test_30_a_network_is_counted_before_memory_is_asked_for(monkeypatch) -> None
 def test_30_a_batch_is_counted_before_memory_is_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"batch_size=1000000 of 64 pixels.*smaller batch_size"):
         dataclasses.replace(load_recipe("emoji-64").stages[0], batch_size=1_000_000)
-    assert isinstance(load_recipe("imagen-1024").stages[0], TrainConfig)
+    assert isinstance(load_recipe("imagen-1024").stages[0], DiffusionTraining)

@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.cascade import io as cascade_io
 from calotype.cli import run
-from calotype.storage import headers
+from calotype.storage import headers, reading
 
 SMALL = ("--size", "8", "--steps", "1")
 
@@ -228,7 +227,7 @@ def test_a_weights_file_is_read_as_what_it_is(tmp_path):
     from calotype.errors import CalotypeError
 
     fifo(tmp_path / "w.safetensors")
-    for read in (headers.read_header, cascade_io.file_sha256):
+    for read in (headers.read_header, reading.file_sha256):
         with pytest.raises(CalotypeError, match="is a FIFO"):
             read(tmp_path / "w.safetensors")
     assert run(["info", str(tmp_path / "w.safetensors")]) == 2

@@ -3,8 +3,8 @@ from importlib import import_module
 
 import pytest
 
-from calotype.cascade.io import file_sha256
 from calotype.runtime import DTYPES
+from calotype.storage.reading import file_sha256
 from calotype.tasks.cost import peak_flops
 from calotype.training.recipes import recipe_names
 

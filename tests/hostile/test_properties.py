@@ -19,17 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from calotype.cascade.io import check_header, load_settings
 from calotype.cascade.png import read_recipe, write_png
 from calotype.cascade.recipe import check_recipe, recipe_sampling
 from calotype.config.stage import StageConfig
-from calotype.config.typed_json import to_dict
+from calotype.config.typed_json import load_settings, to_dict
 from calotype.data.folder import FolderSource
 from calotype.data.images import BrokenImage
 from calotype.data.tar import TarSource
 from calotype.data.tar_index import SAMPLE, scan_tar
 from calotype.errors import CalotypeError, UsageError
 from calotype.generation.prompts import open_prompts
+from calotype.storage.weights import check_header
 from calotype.training.recipes import load_recipe
 
 bounded = settings(

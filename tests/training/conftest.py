@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from calotype.config.data import DataConfig
+from calotype.config.diffusion import DiffusionTraining
 from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
 from calotype.config.optimizer import OptimizerConfig
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.recipe import Recipe
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.tasks.factory import Tasks
@@ -49,7 +50,7 @@ def _micro(*, with_draft=False, **changes):
     sampling = SamplingConfig(steps=2, sampler="dpmpp_2m", threshold_percentile=None)
     stage = StageConfig(resolution=8, network=network, parametrization="v", sampling=sampling)
     optimizer = OptimizerConfig(learning_rate=2e-3, warmup_images=8, decay_from=0.5)
-    config = TrainConfig(
+    config = DiffusionTraining(
         stage=stage,
         text_encoder="bytes:8",
         data=DataConfig(flip=not with_draft),

@@ -21,7 +21,7 @@ from calotype.training.task import Task
 
 
 class MeanTask(Task):
-    name, key, shard_units, model = "mean", 8, (nn.Linear,), None
+    name, key, shard_units = "mean", 8, (nn.Linear,)
 
     def __init__(self, config):
         self.config = config

@@ -9,7 +9,7 @@ import pytest
 from calotype.config.recipe import Recipe
 from calotype.data.source import SourceReport
 from calotype.errors import UsageError
-from calotype.tasks import preparation
+from calotype.tasks import captions
 from calotype.training.distributed import Group
 
 
@@ -67,13 +67,13 @@ def test_13_14_15_35_the_data_are_told_once_and_first(
     finer = dataclasses.replace(base.stage, network=network, resolution=16, lowres_resolution=8)
     recipe = Recipe(name="two", stages=(base, dataclasses.replace(base, stage=finer)))
     embedded = []
-    real = preparation.embed_ahead
+    real = captions.embed_ahead
 
     def embed_ahead(*arguments, **more):
         embedded.append(capsys.readouterr().err)
         return real(*arguments, **more)
 
-    monkeypatch.setattr(preparation, "embed_ahead", embed_ahead)
+    monkeypatch.setattr(captions, "embed_ahead", embed_ahead)
     assert train(recipe, out, data=data) == 0
     assert embedded[0] == (
         "calotype: data: 8 images, 1 without a caption, 1 unknown file ignored (.heic), "

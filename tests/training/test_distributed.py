@@ -16,8 +16,9 @@ from distributed_worker import spoil
 from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
+from calotype.config.diffusion import DraftTrainingConfig
 from calotype.config.optimizer import OptimizerConfig
-from calotype.config.recipe import DraftTrainingConfig, Recipe
+from calotype.config.recipe import Recipe
 from calotype.config.typed_json import to_dict
 from calotype.data.batches import BatchPlan, sequential_batches
 from calotype.data.open import open_source

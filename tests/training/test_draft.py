@@ -17,9 +17,10 @@ from calotype.cascade.io import load_stage, save_stage
 from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding
 from calotype.config.data import DataConfig
+from calotype.config.diffusion import DiffusionTraining, DraftTrainingConfig
 from calotype.config.lora import LoraConfig
 from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
-from calotype.config.recipe import DraftTrainingConfig, Recipe, TrainConfig
+from calotype.config.recipe import Recipe
 from calotype.config.stage import StageConfig
 from calotype.data.batches import BatchPlan, composite, each_example
 from calotype.data.example import Caption, Example
@@ -68,7 +69,7 @@ def linear_source(count: int = COUNT) -> ListSource:
     return ListSource(examples, fingerprint=f"linear {count}")
 
 
-def config(*, rank: int = WIDTH, **changes: object) -> TrainConfig:
+def config(*, rank: int = WIDTH, **changes: object) -> DiffusionTraining:
     network = UNetConfig(
         levels=(LevelConfig(channels=8, blocks=1),),
         text_dim=WIDTH,
@@ -77,7 +78,7 @@ def config(*, rank: int = WIDTH, **changes: object) -> TrainConfig:
         draft=DraftConfig(width=64, rank=rank, resolution=SIDE),
     )
     settings = {"images": 64_000, "batch_size": 64, "text_noise": 0.0, "text_dropout": 0.0}
-    return TrainConfig(
+    return DiffusionTraining(
         stage=StageConfig(resolution=SIDE, network=network),
         text_encoder="bytes:6",
         data=DataConfig(),
@@ -87,7 +88,7 @@ def config(*, rank: int = WIDTH, **changes: object) -> TrainConfig:
 
 def training(
     folder: Path,
-    train: TrainConfig,
+    train: DiffusionTraining,
     *,
     source: ListSource | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,

@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 
 import calotype.tasks.dry_run as module
+from calotype.config.diffusion import DraftTrainingConfig
 from calotype.config.network import LevelConfig, UNetConfig
-from calotype.config.recipe import DraftTrainingConfig, Recipe
+from calotype.config.recipe import Recipe
 from calotype.networks import build_network
 from calotype.tasks.dry_run import dry_run
 from calotype.training.recipes import load_recipe

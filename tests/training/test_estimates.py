@@ -13,8 +13,9 @@ import torch.distributed as dist
 from calotype.cascade.io import save_cascade
 from calotype.cascade.stage import Stage
 from calotype.config.data import DataConfig
+from calotype.config.diffusion import LowresEstimatesConfig
 from calotype.config.network import LevelConfig
-from calotype.config.recipe import LowresEstimatesConfig, Recipe
+from calotype.config.recipe import Recipe
 from calotype.data.batches import BatchPlan, planned_batches
 from calotype.data.open import open_source
 from calotype.data.resize import area_resize

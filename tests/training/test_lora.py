@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from calotype.cascade import Cascade
 from calotype.cascade.lora import LoraStack, load_lora
+from calotype.config.diffusion import PreservationConfig
 from calotype.config.lora import LoraConfig
 from calotype.config.optimizer import OptimizerConfig
-from calotype.config.recipe import PreservationConfig, Recipe
+from calotype.config.recipe import Recipe
 from calotype.errors import UsageError
 from calotype.training import progress
 from calotype.training.recipes import load_recipe

@@ -9,13 +9,17 @@ from calotype.config.data import DataConfig
 from calotype.data.embed import EmbedJob, embed_data
 from calotype.errors import CalotypeError
 from calotype.tasks import captions as text
-from calotype.tasks.captions import DeferredEncoder, stored_captions
+from calotype.tasks.captions import DeferredEncoder, WantedCaptions, stored_captions
 from calotype.text import build_text_encoder
 from calotype.text.byte import ByteTextEncoder
 from calotype.text.store import MissingCaptionError, embed_captions
 from calotype.training import preparation
 
 CAPTIONS = ["a cat", "two dogs", ""]
+
+
+def wanted(captions=CAPTIONS, *, spec="bytes:8", width=8, **data):
+    return WantedCaptions([], DataConfig(**data), spec, width, tuple(captions))
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def loads(monkeypatch):
 def test_a_whole_store_needs_no_encoder_until_a_caption_is_new(tmp_path, loads):
     encoder = ByteTextEncoder(8)
     embed_captions(encoder, CAPTIONS, folder=tmp_path)
-    store = stored_captions(tmp_path, CAPTIONS, spec="bytes:8", text_dim=8)
+    store = stored_captions(tmp_path, wanted())
     assert torch.equal(store[CAPTIONS].mask, encoder(CAPTIONS).mask)
     assert loads == []
     new = store[["never seen"]].tokens
@@ -44,12 +48,11 @@ def test_a_whole_store_needs_no_encoder_until_a_caption_is_new(tmp_path, loads):
 
 def test_stores_that_do_not_do(tmp_path):
     embed_captions(ByteTextEncoder(8), CAPTIONS, folder=tmp_path)
-    found = {"captions": CAPTIONS, "spec": "bytes:8", "text_dim": 8}
-    assert stored_captions(tmp_path, **found) is not None
-    for change in ({"spec": "bytes:16"}, {"text_dim": 16}, {"captions": ["absent"]}):
-        assert stored_captions(tmp_path, **{**found, **change}) is None
-    assert stored_captions(tmp_path / "none", **found) is None
-    refusing = stored_captions(tmp_path, **{**found, "captions": ["absent"]}, missing="refuse")
+    assert stored_captions(tmp_path, wanted()) is not None
+    for other in (wanted(spec="bytes:16"), wanted(width=16), wanted(["absent"])):
+        assert stored_captions(tmp_path, other) is None
+    assert stored_captions(tmp_path / "none", wanted()) is None
+    refusing = stored_captions(tmp_path, wanted(["absent"], missing_captions="refuse"))
     with pytest.raises(LookupError):
         refusing[["absent"]]
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from calotype.config.diffusion import PreservationConfig
 from calotype.config.optimizer import OptimizerConfig
-from calotype.config.recipe import PreservationConfig, Recipe
+from calotype.config.recipe import Recipe
 from calotype.data.batches import Batch
 from calotype.data.open import open_source
 from calotype.errors import CalotypeError, ConfigError

@@ -47,13 +47,12 @@ def test_a_missing_caption_is_computed_or_refused(tmp_path):
 
 
 def test_encoder_and_network_must_fit():
-    assert build_encoder("none", 0) is None
-    with pytest.raises(ConfigError, match="text_dim=16"):
+    with pytest.raises(ConfigError, match="states of 16 channels"):
         build_encoder("bytes:8", 16)
     with pytest.raises(ConfigError, match="makes nothing"):
         build_encoder("none", 16)
     with pytest.raises(ConfigError, match="states of 1 channels; expected token ids"):
-        build_encoder("bytes:1", 1, ids=True)
+        build_encoder("bytes:1", None)
 
 
 def test_ids_go_past_the_store(tmp_path, monkeypatch):
@@ -67,7 +66,7 @@ def test_ids_go_past_the_store(tmp_path, monkeypatch):
             return numbers
 
     monkeypatch.setattr("calotype.tasks.captions.build_text_encoder", lambda spec: Ids())
-    assert build_encoder("glide:here", 1, ids=True)(["a"]).ids.item() == 50256
+    assert build_encoder("glide:here", None)(["a"]).ids.item() == 50256
     with pytest.raises(ConfigError, match="makes token ids; expected states of 1"):
         build_encoder("glide:here", 1)
     with pytest.raises(UsageError, match="'ids', which makes token ids"):

@@ -5,6 +5,7 @@ Files: `prior/prior.json` and `prior/weights.safetensors` in the cascade's folde
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from calotype.cascade.io import load_module, load_settings, save_module
+from calotype.cascade.io import WEIGHTS_FILE
 from calotype.cascade.timesteps import build_discrete
 from calotype.conditioning import TextEmbedding
 from calotype.config.prior import PriorConfig
+from calotype.config.typed_json import load_settings, to_dict
 from calotype.diffusion import (
     Estimate,
     NoiseSource,
@@ -25,6 +27,8 @@ from calotype.diffusion import (
     guide_batched,
 )
 from calotype.networks import PriorNetwork
+from calotype.storage.files import write_file
+from calotype.storage.weights import load_module, save_weights
 
 PRIOR_FOLDER, PRIOR_FILE = "prior", "prior.json"
 _STREAM = 1_000_000  # of noise: far from those of stages
@@ -109,7 +113,9 @@ def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype) -> str:
     Raises:
         CalotypeError: as `save_stage`.
     """
-    return save_module(prior, prior.config, folder / PRIOR_FILE, dtype=dtype)
+    digest = save_weights(prior, folder / WEIGHTS_FILE, dtype=dtype)
+    write_file(folder / PRIOR_FILE, json.dumps(to_dict(prior.config), indent=1).encode())
+    return digest
 
 
 def load_prior(folder: Path, *, sha256: str | None = None) -> Prior:
@@ -119,4 +125,4 @@ def load_prior(folder: Path, *, sha256: str | None = None) -> Prior:
         CalotypeError: a file is missing, truncated or damaged, or does not fit the settings.
     """
     config = load_settings(folder / PRIOR_FILE, PriorConfig)
-    return load_module(folder, lambda: Prior(config), sha256=sha256)
+    return load_module(folder / WEIGHTS_FILE, lambda: Prior(config), sha256=sha256)

@@ -20,6 +20,8 @@ from calotype.cli.visible import visible
 from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
+    from calotype.config.clip import ClipConfig, ClipTraining
+    from calotype.config.diffusion import DiffusionTraining
     from calotype.config.stage import StageConfig
 
 _EXTRAS = {
@@ -71,7 +73,7 @@ def _describe(name: str) -> dict[str, Any]:
             "name": recipe.name,
             "note": recipe.note,
             "text_encoder": recipe.stages[0].text_encoder,
-            "stages": [_stage(config.stage) for config in recipe.stages],
+            "stages": [_trained(config) for config in recipe.stages],
         }
     if is_file:
         from calotype.cascade.png import read_recipe
@@ -105,6 +107,22 @@ def _cascade(name: str) -> dict[str, Any]:
     if card.is_file():
         facts["card"] = card.read_text(encoding="utf-8", errors="replace")
     return facts
+
+
+def _trained(config: DiffusionTraining | ClipTraining) -> dict[str, Any]:
+    return _clip(config.clip) if config.kind == "clip" else _stage(config.stage)
+
+
+def _clip(config: ClipConfig) -> dict[str, Any]:
+    """What is told of a CLIP; parameters are counted without making them."""
+    import torch
+
+    from calotype.config.typed_json import to_dict
+    from calotype.networks.clip import Clip
+
+    with torch.device("meta"):
+        towers = Clip(config)
+    return {"parameters": sum(p.numel() for p in towers.parameters()), **to_dict(config)}
 
 
 def _stage(config: StageConfig) -> dict[str, Any]:

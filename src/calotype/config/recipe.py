@@ -2,222 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass
 
-from calotype.config.data import DataConfig
-from calotype.config.lora import LoraConfig
-from calotype.config.optimizer import OptimizerConfig
-from calotype.config.ranges import (
-    BatchSize,
-    Fraction,
-    Images,
-    LearningRate,
-    Range,
-    SomeImages,
-    WeightDecay,
-    check_ranges,
-    in_range,
-    require,
-)
-from calotype.config.schedule import NormalLogSNR, UniformTimes
-from calotype.config.stage import StageConfig
-from calotype.config.typed_json import Retired
-
-Ratio = Annotated[float, Range(1e-3, 1e3)]
-MOST_BATCH_PIXELS = 2**31  # 2048 images of 1024 pixels a side: 26 GB, and as much noise
-
-
-@dataclass(frozen=True, kw_only=True)
-class DraftTrainingConfig:
-    """How a base's draft is trained, alone and before diffusion begins; see `training/draft.py`.
-
-    Args:
-        images: images it sees.
-        batch_size: examples per step.
-        learning_rate: peak rate of AdamW; constant for half of the steps, then half a cosine.
-        weight_decay: decoupled decay.
-        text_noise: largest standard deviation of the noise on the whitened captions.
-        text_dropout: fraction of their numbers that is set to zero.
-        plain_fraction: fraction of the rows that get the first caption of their example, whatever
-            the others are.
-        folds: further drafts, each trained without the examples of one part of the captions; 0 =
-            none, else at least 2.
-        fold_images: images each of them sees.
-        fold_fraction: fraction of the base's training rows that are conditioned on the draft which
-            never saw their caption.
-    """
-
-    images: SomeImages = 1_000_000
-    batch_size: BatchSize = 512
-    learning_rate: LearningRate = 3e-3
-    weight_decay: WeightDecay = 0.03
-    text_noise: Annotated[float, Range(0.0, 100.0)] = 0.4
-    text_dropout: Fraction = 0.03
-    plain_fraction: Fraction = 0.25
-    folds: Annotated[int, Range(0, 64)] = 0
-    fold_images: SomeImages = 1_000_000
-    fold_fraction: Fraction = 0.4
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
-        require(self.folds != 1, "got folds=1; expected 0 (none), or 2 to 64")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LowresEstimatesConfig:
-    """Super-resolution that has seen what it gets; see `training/estimates.py`.
-
-    A fraction of the low-resolution images are the estimates that the stage before makes of them:
-    noised, and denoised by it in a few steps. They are aligned with their truth, and have that
-    stage's own grain.
-
-    Args:
-        model: has the stage before: "default", a cascade, a run, or a checkpoint of one.
-        fraction: of the rows of a batch.
-        sigma_min: smallest sigma/alpha of the noise, which is drawn log-uniformly.
-        sigma_max: largest sigma/alpha.
-        steps: of the stage before.
-    """
-
-    model: str
-    fraction: Fraction = 0.5
-    sigma_min: Ratio = 0.1
-    sigma_max: Ratio = 1.0
-    steps: Annotated[int, Range(1, 1000)] = 3
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
-        in_range("sigma_max", self.sigma_max, self.sigma_min, 1e3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreservationConfig:
-    """Examples of what the model knew before, mixed into every batch so that it is not forgotten.
-
-    The loss of a batch is (1 - fraction) * mean(new) + fraction * weight * mean(kept).
-
-    Reference: Ruiz et al. 2022, section 3.3 (prior preservation), arXiv:2208.12242.
-
-    Args:
-        data: path of images with captions, usually drawn by the model itself beforehand.
-        fraction: of every batch; rounded to whole images.
-        weight: of their loss.
-    """
-
-    data: str
-    fraction: Annotated[float, Range(1e-3, 0.999)] = 0.5
-    weight: Annotated[float, Range(0.0, 1000.0)] = 1.0
-
-    RETIRED = (Retired("share", now="fraction"),)
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A recipe of one stage: everything that decides a training run.
-
-    Args:
-        stage: what is trained.
-        text_encoder: as in `CascadeConfig`.
-        data: how images become examples.
-        optimizer: how weights move.
-        levels: where noise levels are drawn.
-        weighting: of the loss by noise level.
-        batch_size: examples per optimizer step.
-        total_images: length of the run.
-        ema_halflife_images: half-life of the averaged weights.
-        posthoc_ema_images: images between snapshots of the averages whose length `calotype ema`
-            chooses after training; 0 = none.
-        draft: how the draft is trained, before the rest; needed by a network that has one.
-        lowres_estimates: train on low-resolution images as the stage before makes them, too; None =
-            on true ones alone.
-        lora: train low-rank adapters alone; None = all weights.
-        preservation: examples of what was known before, in every batch.
-        text_dropout: share of captions replaced by the null caption.
-        aug_level_max: aug_level is drawn uniformly from [0, this].
-        checkpoint_images: images between checkpoints.
-        keep_checkpoints: newest checkpoints kept.
-        grid_images: images between grids of the fixed prompts.
-        validation_images: images between validations.
-        grid_captions: the fixed prompts.
-        trackers: where numbers and grids go beside the run folder's own files.
-        seed: of everything random.
-    """
-
-    stage: StageConfig
-    text_encoder: str = "minilm"
-    data: DataConfig = field(default_factory=DataConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    levels: UniformTimes | NormalLogSNR = field(default_factory=UniformTimes)
-    weighting: Literal["none", "min_snr", "sigmoid"] = "none"
-    batch_size: BatchSize = 64
-    total_images: SomeImages = 1_000_000
-    ema_halflife_images: SomeImages = 25_000
-    posthoc_ema_images: Images = 0
-    draft: DraftTrainingConfig | None = None
-    lowres_estimates: LowresEstimatesConfig | None = None
-    lora: LoraConfig | None = None
-    preservation: PreservationConfig | None = None
-    text_dropout: Fraction = 0.1
-    aug_level_max: Fraction = 1.0
-    checkpoint_images: SomeImages = 20_000
-    keep_checkpoints: Annotated[int, Range(1, 1_000_000)] = 3
-    grid_images: Images = 20_000
-    validation_images: Images = 20_000
-    grid_captions: tuple[str, ...] = ()
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
-
-    RETIRED = (Retired("canvas", (None,), "expected no text canvas: take the recipe emoji-64"),)
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
-        side = self.stage.resolution if self.data.crop is None else self.data.crop
-        pixels = self.batch_size * side**2
-        require(
-            pixels <= MOST_BATCH_PIXELS,
-            f"got batch_size={self.batch_size} of {side} pixels a side, {pixels:,} pixels in all; "
-            f"expected at most {MOST_BATCH_PIXELS:,}: use a smaller batch_size",
-        )
-        require(
-            self.lowres_estimates is None or self.stage.lowres_resolution is not None,
-            "got lowres_estimates for a base stage; expected them for super-resolution alone: set "
-            "lowres_estimates=null",
-        )
-        drafted = self.stage.draft is not None
-        require(
-            drafted or self.draft is None,
-            "got draft for a network without one; expected stage.network.draft beside it, or "
-            "draft=null",
-        )
-        require(
-            not drafted or (self.data.crop is None and not self.data.flip),
-            "got data.crop or data.flip with a draft, which is of the whole image as it is; "
-            "expected neither",
-        )
-        require(
-            self.lora is None or self.posthoc_ema_images == 0,
-            "got lora with posthoc_ema_images; expected one of them: averages of the factors are "
-            "not averages of the weights",
-        )
-        require(
-            self.preservation is None or 0 < self.preserved_images < self.batch_size,
-            f"got batch_size={self.batch_size} with preservation; expected room for both kinds of "
-            "images: change batch_size or preservation.fraction",
-        )
-
-    @property
-    def preserved_images(self) -> int:
-        """Images of a batch that come from the preservation data."""
-        share = 0.0 if self.preservation is None else self.preservation.fraction
-        return round(share * self.batch_size)
+from calotype.config.clip import ClipTraining
+from calotype.config.diffusion import DiffusionTraining
+from calotype.config.ranges import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,9 +20,20 @@ class Recipe:
     """
 
     name: str
-    stages: tuple[TrainConfig, ...]
+    stages: tuple[DiffusionTraining | ClipTraining, ...]
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Check that there is something to train."""
+        """Check that there is something to train, and of one kind."""
         require(bool(self.stages), "got a recipe without stages; expected at least one")
+        kinds = sorted({stage.kind for stage in self.stages})
+        require(
+            kinds == ["diffusion"] or len(self.stages) == 1,
+            f"got {len(self.stages)} stages of kind {' and '.join(kinds)}; expected several stages "
+            "of diffusion alone: a recipe each",
+        )
+
+    @property
+    def cascade(self) -> tuple[DiffusionTraining, ...]:
+        """The stages of a cascade; () where the recipe trains something else."""
+        return tuple(stage for stage in self.stages if isinstance(stage, DiffusionTraining))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from calotype.config.ranges import shown
-from calotype.errors import ConfigError
-from calotype.storage.reading import read_regular
+from calotype.errors import CalotypeError, ConfigError
+from calotype.storage.reading import AGAIN, read_regular
 
 _MAX_BYTES = 10_000_000
 T = TypeVar("T")
@@ -63,6 +63,21 @@ def load_config(path: Path, kind: type[T]) -> T:
         return from_dict(data, kind)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def load_settings(path: Path, kind: type[T]) -> T:
+    """Settings of `kind` in a JSON file.
+
+    Raises:
+        CalotypeError: the file is missing.
+        ConfigError: it is damaged or holds other settings.
+    """
+    if not path.is_file():
+        raise CalotypeError(f"{path} is missing; {AGAIN}, or name another model")
+    try:
+        return load_config(path, kind)
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid JSON: nested too deeply; {AGAIN}") from error
 
 
 def from_dict(data: Any, kind: type[T]) -> T:
@@ -184,7 +199,8 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     records = {k.__dataclass_fields__["kind"].default: k for k in kinds if hasattr(k, "kind")}
     if records and isinstance(value, dict):
-        name = value.get("kind")
+        assumed = (name for name, record in records.items() if getattr(record, "ASSUMED", False))
+        name = value.get("kind", next(assumed, None))
         if not isinstance(name, str) or name not in records:
             raise ConfigError(f"got {where}.kind={shown(name)}; expected one of {list(records)}")
         return _convert(value, records[name], where)

@@ -24,6 +24,7 @@ from calotype.data.tar import TarSource
 from calotype.errors import ConfigError, UsageError
 
 VALIDATION_SPLIT = "unseen_pair"
+HELD_OUT_SPLITS = (VALIDATION_SPLIT, "unseen_concept")
 VALIDATION_STEP = 50
 VALIDATION_MINIMUM = 200
 """Sets that are no larger are trained on whole: a few images less would be felt."""
@@ -72,6 +73,19 @@ def validation_source(path: Path, *, resolution: int, data: DataConfig) -> Examp
     source = _open(path, resolution, Selection("train", data.styles, data.caption_variants))
     aside = _set_aside(source, path, resolution, data)
     return EveryNth(source, VALIDATION_STEP) if aside is None else aside
+
+
+def held_out_sources(path: Path, *, resolution: int, data: DataConfig) -> dict[str, ExampleSource]:
+    """All that `open_source` leaves out, by name of the split; "validation" where there are none.
+
+    Rows of the splits "unseen_pair" and "unseen_concept", or else what `validation_source` gives.
+    """
+    found = dict[str, ExampleSource]()
+    for split in HELD_OUT_SPLITS:
+        part = _open(path, resolution, Selection(split, data.styles, data.caption_variants))
+        if isinstance(part, ParquetSource | SavedDatasetSource) and part.has_splits and len(part):
+            found[split] = part
+    return found or {"validation": validation_source(path, resolution=resolution, data=data)}
 
 
 def _has_styles(source: EncodedSource) -> bool:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calotype.config.recipe import TrainConfig
+from calotype.config.diffusion import DiffusionTraining
 from calotype.config.schedule import NormalLogSNR
 from calotype.emoji.measure import Measurements
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
@@ -60,7 +60,7 @@ def _run_row(run: StageRun) -> list[str]:
     ]
 
 
-def _recipe_line(config: TrainConfig) -> str:
+def _recipe_line(config: DiffusionTraining) -> str:
     o, data = config.optimizer, config.data
     crop = "whole images" if data.crop is None else f"{data.crop}² crops"
     levels = "uniform times"

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.diffusion import DiffusionTraining
+from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config
 from calotype.errors import CalotypeError
 from calotype.training import record
@@ -42,7 +43,7 @@ class StageRun:
     """
 
     recipe: str
-    config: TrainConfig
+    config: DiffusionTraining
     images: int
     seconds: float
     loss: float
@@ -57,7 +58,7 @@ def read_run(folder: Path) -> list[StageRun]:
         run = record.read_run(folder)
     except CalotypeError:
         return []
-    configs = {config.stage.resolution: config for config in recipe.stages}
+    configs = {config.stage.resolution: config for config in recipe.cascade}
     return [
         _stage_run(run, part, recipe.name, configs[size])
         for size, part in run.segments
@@ -70,7 +71,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[StageRun, ...]:
     return tuple(run for folder in folders for run in read_run(folder))
 
 
-def _stage_run(run: RunRecord, part: slice, recipe: str, config: TrainConfig) -> StageRun:
+def _stage_run(run: RunRecord, part: slice, recipe: str, config: DiffusionTraining) -> StageRun:
     before = int(run.steps["images"][part.start - 1]) if part.start else 0
     seen, losses = run.steps["images"][part] - before, run.steps["loss"][part]
     tail = losses[(seen >= (1 - _TAIL_FRACTION) * seen[-1]) & np.isfinite(losses)]

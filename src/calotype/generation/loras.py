@@ -100,7 +100,7 @@ def lora_notes(texts: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _note(request: LoraRequest) -> dict[str, Any]:
-    from calotype.cascade.io import file_sha256
+    from calotype.storage.reading import file_sha256
 
     digest = file_sha256(request.path)
     return {"file": request.path.name, "sha256": digest, "weight": request.weight}

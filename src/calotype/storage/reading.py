@@ -6,11 +6,15 @@ What is refused is refused as `OSError`, for it is met where files are missing o
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
 
+from calotype.errors import CalotypeError
+
+AGAIN = "get the file again"
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISCHR, "a character device"),
@@ -68,3 +72,12 @@ def check_regular(path: Path) -> None:
 def _refused(path: Path, mode: int) -> OSError:
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
     return OSError(errno.EINVAL, f"is {kind}; expected a regular file", str(path))
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CalotypeError(f"cannot read {path}: {error.strerror}; {AGAIN}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from calotype.conditioning import Text, TextEmbedding, token_states
+from calotype.config.data import DataConfig
+from calotype.data.source import AllCaptions, ExampleSource
 from calotype.errors import CalotypeError, ConfigError
+from calotype.progress import Display
 from calotype.text import TextEncoder, Tokenizer, build_text_encoder, encodes_empty
 from calotype.text.encoder import check_encoder, misfit
 from calotype.text.layout import StoreCard, StoreLayout, store_cards
 from calotype.text.store import CaptionStore, embed_captions
+from calotype.training.preparation import Preparation
 
 TextLookup = Callable[[Sequence[str]], Text]
 _CHUNK = 1024
@@ -29,21 +33,89 @@ class TextStatistics:
     covariance: Tensor
 
 
-def build_encoder(spec: str, text_dim: int, *, ids: bool = False) -> TextEncoder | Tokenizer | None:
-    """The encoder of a recipe, for a network that takes ids or states; None if it has no text.
+def build_encoder(spec: str, width: int | None) -> TextEncoder | Tokenizer:
+    """The encoder of a recipe, for a network that takes states of some width, or (None) ids.
 
     Raises:
-        ConfigError: encoder and network do not fit.
+        ConfigError: its token states are not of this width.
     """
-    if text_dim == 0:
-        return None
     encoder = build_text_encoder(spec)
-    problem = misfit(encoder, text_dim, ids=ids)
-    if problem is not None:
+    problem = misfit(encoder, width or 0, ids=width is None)
+    if encoder is None or problem is not None:
         raise ConfigError(
-            f"got text_dim={text_dim} with text_encoder={spec!r}: {problem}; change the recipe"
+            f"got text_encoder={spec!r} for this network: {problem}; change the recipe"
         )
     return encoder
+
+
+@dataclass(frozen=True)
+class WantedCaptions:
+    """The captions that a task may meet, and what it reads of them.
+
+    Args:
+        sources: of examples.
+        data: how many captions of each, and what to do about missing ones.
+        spec: of the text encoder.
+        width: of its token states; None = the network takes ids.
+        more: captions beside those of the data.
+    """
+
+    sources: Sequence[ExampleSource]
+    data: DataConfig
+    spec: str
+    width: int | None
+    more: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        """All of them; nothing is held."""
+        return iter(AllCaptions(self.sources, self.data.caption_variants, more=self.more))
+
+
+def embedded_captions(preparation: Preparation, wanted: WantedCaptions) -> TextLookup:
+    """Embed what is not stored yet; of several processes the first one does. Ids need no store.
+
+    Raises:
+        ConfigError: encoder and width do not fit.
+        CalotypeError: a process does not see what the first one has stored.
+        Stopped: somebody asked for the end.
+    """
+    spec = wanted.spec
+    if wanted.width is None:
+        return build_encoder(spec, None)
+    group, beside = preparation.group, preparation.beside
+    stored = stored_captions(beside, wanted) if group.is_first else None
+    if group.shared(stored is not None):  # what the first one sees: it may write there next
+        stored = stored_captions(beside, wanted) if stored is None else stored
+    else:
+        preparation.do_first(lambda: _embed(preparation, wanted))
+        if group.is_first:
+            return preparation.stores[spec].__getitem__
+        stored = stored_captions(preparation.embeddings(spec), wanted)
+    if stored is None:
+        raise CalotypeError(
+            f"process {group.rank} does not see the captions that process 0 has embedded in "
+            f"{preparation.embeddings(spec)}; put --data and --out where all machines see them"
+        )
+    preparation.stores[spec] = stored
+    return stored.__getitem__
+
+
+def _embed(preparation: Preparation, wanted: WantedCaptions) -> None:
+    """Embed the captions that are not stored yet; the store is `preparation.stores[spec]`."""
+    encoder = check_encoder(build_encoder(wanted.spec, wanted.width), wanted.spec)
+    display = Display("embedding captions", quiet=preparation.quiet, seconds=5.0)
+
+    def progress(done: int, total: int) -> None:
+        display.tell(done, total)
+        preparation.stop.check()
+
+    preparation.stores[wanted.spec] = embed_ahead(
+        encoder,
+        wanted,
+        folder=preparation.embeddings(wanted.spec),
+        missing=wanted.data.missing_captions,
+        progress=progress,
+    )
 
 
 def embed_ahead(
@@ -72,25 +144,18 @@ def embed_ahead(
     return store
 
 
-def stored_captions(
-    folder: Path,
-    captions: Iterable[str],
-    *,
-    spec: str,
-    text_dim: int,
-    missing: Literal["compute", "refuse"] = "compute",
-) -> CaptionStore | None:
+def stored_captions(folder: Path, wanted: WantedCaptions) -> CaptionStore | None:
     """The store that `calotype data embed` made in `folder`, if it is all that is needed.
 
     The encoder is not loaded; with "compute" it is when a caption turns up that is not there.
-    None if no store is of the encoder `spec` or, with "compute", it lacks some of the captions.
+    None if no store is of the encoder or, with "compute", it lacks some of the captions.
     """
     for card in _cards(folder):
-        if card.spec == spec and card.embed_dim == text_dim:
+        if card.spec == wanted.spec and card.embed_dim == wanted.width:
             store = CaptionStore(card)
-            if missing == "refuse":
+            if wanted.data.missing_captions == "refuse":
                 return store
-            if store.has_all(captions):
+            if store.has_all(wanted):
                 store.encoder = DeferredEncoder(card)
                 return store
     return None

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from calotype.cascade.find import find_cascade
-from calotype.cascade.io import load_stage, read_cascade_file, save_cascade, tensors_to_save
+from calotype.cascade.io import load_stage, read_cascade_file, save_cascade
 from calotype.cascade.stage import Stage
 from calotype.config.typed_json import to_dict
 from calotype.errors import UsageError
 from calotype.storage.files import write_with
 from calotype.storage.headers import NOTES
+from calotype.storage.weights import tensors_to_save
 from calotype.training.posthoc_ema import ProfileFit, combine, find_snapshots, fit_profile
 from calotype.training.shards import copy_weights
 

@@ -19,9 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds
+from calotype.config.clip import ClipConfig
+from calotype.config.diffusion import DiffusionTraining
 from calotype.config.lora import LoraConfig
-from calotype.config.recipe import TrainConfig
 from calotype.config.stage import StageConfig
+from calotype.config.training import TrainConfig
+from calotype.networks.clip import Clip
 from calotype.networks.lora import train_adapters
 from calotype.runtime import cached_measurement, cpu_model, known_measurement
 from calotype.tasks.draft_folds import freeze_draft
@@ -53,7 +56,7 @@ class StageCost:
         }
 
 
-def stage_cost(config: TrainConfig, stage: Stage, *, processes: int = 1) -> StageCost:
+def stage_cost(config: DiffusionTraining, stage: Stage, *, processes: int = 1) -> StageCost:
     """Count what an image costs, and look up or measure what the machine can do.
 
     Args:
@@ -65,7 +68,7 @@ def stage_cost(config: TrainConfig, stage: Stage, *, processes: int = 1) -> Stag
     return StageCost(training_flops(config), peak * processes)
 
 
-def training_flops(config: TrainConfig) -> int:
+def training_flops(config: DiffusionTraining) -> int:
     """Operations of one image, forward and backward, without computing anything."""
     return _count(config.stage, config.lora, size=trained_size(config))
 
@@ -84,9 +87,27 @@ def _count(config: StageConfig, lora: LoraConfig | None, *, size: int) -> int:
     return int(counter.get_total_flops())
 
 
+def clip_flops(config: ClipConfig) -> int:
+    """Operations of one image and its caption, forward and backward."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(clip_call(Clip(config), batch_size=1)())
+    return int(counter.get_total_flops())
+
+
+def clip_call(network: Clip, *, batch_size: int) -> Callable[[], Tensor]:
+    """A forward pass of both towers to one number; call under the wanted device."""
+    side, tower = network.config.image.resolution, network.config.text
+    mask = torch.ones(batch_size, min(CAPTION_TOKENS, tower.context), dtype=torch.bool)
+    text: Text = TokenIds(torch.zeros(mask.shape, dtype=torch.int64), mask)
+    if tower.states is not None:
+        text = TextEmbedding(torch.zeros(*mask.shape, tower.states), mask)
+    x = torch.zeros(batch_size, 3, side, side)
+    return lambda: (network.embed_images(x) * network.embed_texts(text)).sum()
+
+
 def trained_size(config: TrainConfig) -> int:
-    """Side of what a stage is trained on: its resolution, or that of its crops."""
-    return config.stage.resolution if config.data.crop is None else config.data.crop
+    """Side of what is trained on: images of the resolution, or crops of them."""
+    return config.resolution if config.data.crop is None else config.data.crop
 
 
 @dataclass(frozen=True)

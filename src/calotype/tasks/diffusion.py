@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from calotype.cascade.io import save_cascade
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, token_states
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.diffusion import DiffusionTraining
+from calotype.config.recipe import Recipe
 from calotype.data.batches import Batch, BatchPlan
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.networks.blocks import Block
@@ -29,6 +30,7 @@ from calotype.tasks.loras import without_adapters, write_lora
 from calotype.tasks.probe import Probe
 from calotype.tasks.validation import errors_by_level
 from calotype.training.randomness import seed_networks
+from calotype.training.task import Task
 
 _PREVIEW_EXAMPLES = 8
 _WEIGHTINGS: dict[str, Weighting | None] = {
@@ -72,7 +74,7 @@ class DiffusionInputs:
 
 
 @dataclass(eq=False)
-class DiffusionTask:
+class DiffusionTask(Task[StepDraws, DiffusionInputs]):
     """One stage and everything it is trained with; a `Task`.
 
     Args:
@@ -85,7 +87,7 @@ class DiffusionTask:
         trained: as many that are trained on, or None.
     """
 
-    config: TrainConfig
+    config: DiffusionTraining
     model: Stage
     text: TextLookup | None = None
     drafts: DraftFolds | None = None
@@ -93,6 +95,7 @@ class DiffusionTask:
     unseen: Probe | None = None
     trained: Probe | None = None
     shard_units: tuple[type[nn.Module], ...] = (Block,)
+    measured: str = "sigma "
 
     @property
     def key(self) -> int:
@@ -226,7 +229,7 @@ class DiffusionTask:
         )
 
 
-def new_stage(config: TrainConfig, *, device: str, dtype: torch.dtype) -> Stage:
+def new_stage(config: DiffusionTraining, *, device: str, dtype: torch.dtype) -> Stage:
     """A stage with initial weights, which depend on the seed and the resolution alone."""
     seed_networks(config.seed, config.stage.resolution, part=-1)
     stage = Stage(config.stage).to(device)
@@ -240,7 +243,7 @@ def new_stage(config: TrainConfig, *, device: str, dtype: torch.dtype) -> Stage:
 
 
 def new_task(
-    config: TrainConfig, *, device: str, dtype: torch.dtype, text: TextLookup | None = None
+    config: DiffusionTraining, *, device: str, dtype: torch.dtype, text: TextLookup | None = None
 ) -> DiffusionTask:
     """A stage with initial weights, to be trained on captions that `text` looks up."""
     return DiffusionTask(config, new_stage(config, device=device, dtype=dtype), text)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding, token_states
-from calotype.config.recipe import DraftTrainingConfig, TrainConfig
+from calotype.config.diffusion import DiffusionTraining, DraftTrainingConfig
 from calotype.config.typed_json import to_dict
 from calotype.data.batches import BatchPlan, each_example
 from calotype.data.cache import Prepared
@@ -75,7 +75,7 @@ class DraftTraining:
     stage: Stage
     source: ExampleSource
     lookup: TextLookup
-    config: TrainConfig
+    config: DiffusionTraining
     folder: Path
     progress: Progress
     begun: bool = False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from calotype.config.recipe import DraftTrainingConfig
+from calotype.config.diffusion import DraftTrainingConfig
 from calotype.data.cache import Prepared
 from calotype.errors import UsageError
 from calotype.training.randomness import mixed_seed

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding
-from calotype.config.recipe import TrainConfig
+from calotype.config.diffusion import DiffusionTraining
 from calotype.networks import UNet
 from calotype.networks.draft import CoefficientRegression, Draft
 from calotype.networks.text import TextConditioner
@@ -74,7 +74,7 @@ class DraftFolds(nn.Module):
         return self.draft.image(coefficients[fold.to(pooled.device) + 1, rows])
 
 
-def new_folds(stage: Stage, config: TrainConfig) -> DraftFolds:
+def new_folds(stage: Stage, config: DiffusionTraining) -> DraftFolds:
     """Folds of random weights, a function of the seed.
 
     Draft and pooling are copies: the stage's own may become shards on several processes.

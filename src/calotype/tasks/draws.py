@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calotype.config.recipe import LowresEstimatesConfig, TrainConfig
+from calotype.config.diffusion import DiffusionTraining, LowresEstimatesConfig
 from calotype.config.schedule import NormalLogSNR
 from calotype.diffusion import GlobalNoise, NoiseSchedule, normal_logsnr, stratified_times
 from calotype.training.randomness import mixed_seed
@@ -69,7 +69,7 @@ class PreparedNoise:
 
 
 def draw_step(
-    config: TrainConfig,
+    config: DiffusionTraining,
     schedule: NoiseSchedule,
     position: int,
     *,

@@ -9,16 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.clip import ClipTraining
+from calotype.config.diffusion import DiffusionTraining
+from calotype.config.recipe import Recipe
 from calotype.networks import build_network
+from calotype.networks.clip import Clip
 from calotype.networks.draft import CoefficientRegression
 from calotype.runtime import DTYPES, Runtime, choose_runtime
 from calotype.tasks.cost import (
+    clip_call,
     network_inputs,
     peak_flops,
     run_network,
@@ -87,29 +93,28 @@ def dry_run(recipe: Recipe, runtime: Runtime | None = None) -> list[DryRunRow]:
         torch.set_num_threads(before)
 
 
-def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
-    size = trained_size(config)
+def _row(config: DiffusionTraining | ClipTraining, runtime: Runtime) -> DryRunRow:
     with torch.device("meta"):
-        network = build_network(config.stage.network)
-        inputs = network_inputs(config.stage, size, batch_size=1)
+        network = _network(config)
+        run = _call(network, config, batch_size=1)
     parameters = sum(p.numel() for p in network.parameters())
     freeze_draft(network)
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     buffers = sum(buffer.nbytes for buffer in network.buffers())  # of weights and average
     draft_images = _draft_images(config)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        run_network(network, inputs)
+        run()
     saved = _SavedBytes(network)
     with FlopCounterMode(display=False) as training:
         with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
-            output = run_network(network, inputs)
+            output = run()
         torch.autograd.backward(output.sum())
     flops = training.get_total_flops()
     measured = parameters <= MEASURED_UP_TO
-    rate = _measured_rate(config, size, runtime) if measured else _estimated_rate(flops, runtime)
+    rate = _measured_rate(config, runtime) if measured else _estimated_rate(flops, runtime)
     return DryRunRow(
-        resolution=config.stage.resolution,
-        trained_size=size,
+        resolution=config.resolution,
+        trained_size=trained_size(config),
         parameters=parameters,
         forward_flops=forward.get_total_flops(),
         training_flops=flops,
@@ -126,14 +131,29 @@ def _row(config: TrainConfig, runtime: Runtime) -> DryRunRow:
     )
 
 
-def _draft_images(config: TrainConfig) -> int:
-    if config.draft is None or config.stage.draft is None:
+def _network(config: DiffusionTraining | ClipTraining) -> nn.Module:
+    return Clip(config.clip) if config.kind == "clip" else build_network(config.stage.network)
+
+
+def _call(
+    network: nn.Module, config: DiffusionTraining | ClipTraining, *, batch_size: int
+) -> Callable[[], Tensor]:
+    """A forward pass on inputs of the right shapes; call under the wanted device."""
+    if config.kind == "clip":
+        return clip_call(cast(Clip, network), batch_size=batch_size)
+    inputs = network_inputs(config.stage, trained_size(config), batch_size=batch_size)
+    return partial(run_network, network, inputs)
+
+
+def _draft_images(config: DiffusionTraining | ClipTraining) -> int:
+    if config.kind == "clip" or config.draft is None or config.stage.draft is None:
         return 0
     return config.draft.images + config.draft.folds * config.draft.fold_images
 
 
-def _draft_rate(config: TrainConfig, runtime: Runtime) -> float:
+def _draft_rate(config: DiffusionTraining | ClipTraining, runtime: Runtime) -> float:
     """Images a second of the draft's regression, forward, backward and the optimizer's step."""
+    assert config.kind == "diffusion"
     draft, training = config.stage.draft, config.draft
     assert draft is not None and training is not None
     text_dim, batch_size = config.stage.network.text_dim, training.batch_size
@@ -181,18 +201,18 @@ class _SavedBytes:
         return tensor
 
 
-def _measured_rate(config: TrainConfig, size: int, runtime: Runtime) -> float:
+def _measured_rate(config: DiffusionTraining | ClipTraining, runtime: Runtime) -> float:
     """Images a second of the real network, forward and backward, in about two seconds."""
-    network = build_network(config.stage.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = _network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.to(runtime.device)
     freeze_draft(network)
     batch_size = min(config.batch_size, _MEASURED_BATCH)
     with torch.device(runtime.device):
-        inputs = network_inputs(config.stage, size, batch_size=batch_size)
+        run = _call(network, config, batch_size=batch_size)
 
     def step() -> None:
         with _autocast(runtime):
-            output = run_network(network, inputs)
+            output = run()
         torch.autograd.backward(output.float().sum())
         synchronize(runtime.device)
 

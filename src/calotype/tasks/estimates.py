@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from calotype.cascade.find import find_cascade
-from calotype.cascade.io import STAGE_FILE, StageEntry, load_settings, load_stage, read_cascade_file
+from calotype.cascade.io import STAGE_FILE, StageEntry, load_stage, read_cascade_file
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text
-from calotype.config.recipe import LowresEstimatesConfig, TrainConfig
+from calotype.config.diffusion import DiffusionTraining, LowresEstimatesConfig
 from calotype.config.stage import StageConfig
+from calotype.config.typed_json import load_settings
 from calotype.data.batches import Batch
 from calotype.data.resize import area_resize
 from calotype.diffusion import (
@@ -158,7 +159,7 @@ def denoised(denoise: Denoiser, x: Tensor, eps: Tensor, levels: Tensor) -> Tenso
     return z
 
 
-def check_estimates(config: TrainConfig) -> None:
+def check_estimates(config: DiffusionTraining) -> None:
     """Refuse a stage before that does not fit, from its settings alone.
 
     Raises:
@@ -181,7 +182,7 @@ def check_estimates(config: TrainConfig) -> None:
     _check_crop(config, before)
 
 
-def _check_crop(config: TrainConfig, before: StageConfig) -> None:
+def _check_crop(config: DiffusionTraining, before: StageConfig) -> None:
     """A super-resolution stage gets crops: they must be as many of its pixels as it can take."""
     crop, lowres = config.data.crop, before.lowres_resolution
     if crop is None or lowres is None or config.stage.lowres_resolution is None:
@@ -196,7 +197,7 @@ def _check_crop(config: TrainConfig, before: StageConfig) -> None:
         )
 
 
-def load_estimates(config: TrainConfig, runtime: Runtime) -> LowresEstimates | None:
+def load_estimates(config: DiffusionTraining, runtime: Runtime) -> LowresEstimates | None:
     """The stage before, on the runtime's device and in its number type; None where none is set.
 
     Raises:
@@ -212,7 +213,7 @@ def load_estimates(config: TrainConfig, runtime: Runtime) -> LowresEstimates | N
     )
 
 
-def _find(config: TrainConfig, estimates: LowresEstimatesConfig) -> tuple[Path, StageEntry]:
+def _find(config: DiffusionTraining, estimates: LowresEstimatesConfig) -> tuple[Path, StageEntry]:
     """The cascade of the model, and its stage before the one that is trained."""
     try:
         folder = find_cascade(estimates.model)

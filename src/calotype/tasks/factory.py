@@ -1,4 +1,4 @@
-"""Tasks of a recipe's stages, by their kind; there is one, diffusion."""
+"""The task of each stage of a recipe, by its kind."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from torch import nn
 
 from calotype.cascade.io import load_stage
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.clip import ClipTraining
+from calotype.config.diffusion import DiffusionTraining
+from calotype.config.recipe import Recipe
+from calotype.config.training import TrainConfig
 from calotype.errors import UsageError
+from calotype.tasks.clip_preparation import prepare_clip
 from calotype.tasks.estimates import check_estimates
-from calotype.tasks.preparation import prepare_task
+from calotype.tasks.preparation import prepare_stage
 from calotype.training.job import Job
 from calotype.training.preparation import Preparation
 from calotype.training.task import TaskStart
@@ -26,14 +30,17 @@ class Tasks:
             UsageError: a draft alone where there is none, or a stage before that does not fit.
         """
         first = recipe.stages[0]
-        if only_draft and first.lora is not None:
-            raise UsageError("got --only draft with lora, which trains adapters alone; choose one")
-        if only_draft and first.draft is None:
+        draft = isinstance(first, DiffusionTraining) and first.draft is not None
+        if only_draft and not draft:
             raise UsageError(
                 f"got --only draft for {recipe.name}, whose first stage trains no draft; expected "
                 "a recipe such as emoji-64"
             )
-        for config in recipe.stages:
+        for config in recipe.cascade:
+            if only_draft and config.lora is not None:
+                raise UsageError(
+                    "got --only draft with lora, which trains adapters alone; choose one"
+                )
             check_estimates(config)
 
     def check_init(self, recipe: Recipe, init: Path | None) -> None:
@@ -45,7 +52,7 @@ class Tasks:
         """
         if init is not None:
             return
-        for config in recipe.stages:
+        for config in recipe.cascade:
             if config.stage.draft is not None and config.draft is None:
                 raise UsageError(
                     "got a network with a draft and draft=null, which leaves the draft empty; "
@@ -58,12 +65,17 @@ class Tasks:
                 )
 
     def name(self, config: TrainConfig) -> str:
-        """The stage's resolution."""
-        return str(config.stage.resolution)
+        """The stage's resolution, or the kind of what is no stage."""
+        return str(config.resolution) if isinstance(config, DiffusionTraining) else "clip"
 
     def prepare(self, preparation: Preparation, config: TrainConfig, start: TaskStart) -> Job:
         """See `TaskFactory.prepare`."""
-        return prepare_task(preparation, config, start)
+        match config:
+            case DiffusionTraining():
+                return prepare_stage(preparation, config, start)
+            case ClipTraining():
+                return prepare_clip(preparation, config, start)
+        raise TypeError(f"got {type(config).__name__}; expected a kind of training that is known")
 
     def load_exported(self, folder: Path, config: TrainConfig) -> nn.Module:
         """The stage of a cascade."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from calotype.cascade.stage import Stage
-from calotype.config.recipe import TrainConfig
+from calotype.config.diffusion import DiffusionTraining
 from calotype.data.open import open_source, validation_source
-from calotype.data.source import AllCaptions, ExampleSource, some_captions
-from calotype.errors import CalotypeError
+from calotype.data.source import ExampleSource, some_captions
 from calotype.networks.lora import ADAPTERS
 from calotype.progress import Display
 from calotype.runtime import DTYPES
 from calotype.tasks.captions import (
     TextLookup,
-    build_encoder,
+    WantedCaptions,
     caption_statistics,
-    embed_ahead,
-    stored_captions,
+    embedded_captions,
 )
 from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.tasks.draft import FOLDER as DRAFT_FOLDER
@@ -29,8 +27,6 @@ from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
 from calotype.tasks.initial import initial_weights
 from calotype.tasks.probe import Probe, read_probe
-from calotype.text.encoder import check_encoder
-from calotype.text.store import CaptionStore
 from calotype.training.job import Job
 from calotype.training.preparation import Preparation
 from calotype.training.shards import copy_weights
@@ -42,7 +38,7 @@ STATISTICS_CAPTIONS = 1 << 18
 """Captions that the text statistics are of, about; more change nothing and fill memory."""
 
 
-def prepare_task(preparation: Preparation, config: TrainConfig, start: TaskStart) -> Job:
+def prepare_stage(preparation: Preparation, config: DiffusionTraining, start: TaskStart) -> Job:
     """Open the data, embed its captions, and make the stage; see `TaskFactory.prepare`."""
     resolution = config.stage.resolution
     source = open_source(preparation.data, resolution=resolution, data=config.data)
@@ -50,7 +46,17 @@ def prepare_task(preparation: Preparation, config: TrainConfig, start: TaskStart
     held_out = validation_source(preparation.data, resolution=resolution, data=config.data)
     preserved = _preserved(config)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
-    text = _embedded(preparation, config, sources)
+    network = config.stage.network
+    text = None
+    if network.text_dim > 0:
+        wanted = WantedCaptions(
+            sources,
+            config.data,
+            config.text_encoder,
+            None if config.stage.takes_ids else network.text_dim,
+            config.grid_captions,
+        )
+        text = embedded_captions(preparation, wanted)
     runtime = preparation.runtime
     estimates = load_estimates(config, runtime)
     stage = new_stage(config, device=runtime.device, dtype=DTYPES[runtime.dtype])
@@ -92,64 +98,12 @@ def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:
     copy_weights(stage, {**own, **weights})
 
 
-def _preserved(config: TrainConfig) -> ExampleSource | None:
+def _preserved(config: DiffusionTraining) -> ExampleSource | None:
     if config.preservation is None:
         return None
     data = replace(config.data, styles=None)  # they choose among the new images
     folder = Path(config.preservation.data)
     return open_source(folder, resolution=config.stage.resolution, data=data)
-
-
-def _embedded(
-    preparation: Preparation, config: TrainConfig, sources: Sequence[ExampleSource]
-) -> TextLookup | None:
-    spec, text_dim = config.text_encoder, config.stage.network.text_dim
-    if text_dim == 0:
-        return None
-    if config.stage.takes_ids:
-        return build_encoder(spec, text_dim, ids=True)
-    variants = config.data.caption_variants
-    captions = AllCaptions(sources, variants, more=config.grid_captions)
-    missing = config.data.missing_captions
-
-    def stored_in(folder: Path) -> CaptionStore | None:
-        return stored_captions(folder, captions, spec=spec, text_dim=text_dim, missing=missing)
-
-    group, beside = preparation.group, preparation.beside
-    stored = stored_in(beside) if group.is_first else None
-    if group.shared(stored is not None):  # what the first one sees: it may write there next
-        stored = stored_in(beside) if stored is None else stored
-    else:
-        preparation.do_first(lambda: _embed(preparation, config, captions))
-        if group.is_first:
-            return preparation.stores[spec].__getitem__
-        stored = stored_in(preparation.embeddings(spec))
-    if stored is None:
-        raise CalotypeError(
-            f"process {group.rank} does not see the captions that process 0 has embedded in "
-            f"{preparation.embeddings(spec)}; put --data and --out where all machines see them"
-        )
-    preparation.stores[spec] = stored
-    return stored.__getitem__
-
-
-def _embed(preparation: Preparation, config: TrainConfig, captions: Iterable[str]) -> None:
-    """Embed the captions that are not stored yet; the store is `preparation.stores[spec]`."""
-    spec = config.text_encoder
-    encoder = check_encoder(build_encoder(spec, config.stage.network.text_dim), spec)
-    display = Display("embedding captions", quiet=preparation.quiet, seconds=5.0)
-
-    def progress(done: int, total: int) -> None:
-        display.tell(done, total)
-        preparation.stop.check()
-
-    preparation.stores[spec] = embed_ahead(
-        encoder,
-        captions,
-        folder=preparation.embeddings(spec),
-        missing=config.data.missing_captions,
-        progress=progress,
-    )
 
 
 def _fit_text(
@@ -158,7 +112,7 @@ def _fit_text(
     source: ExampleSource,
     text: TextLookup,
     *,
-    config: TrainConfig,
+    config: DiffusionTraining,
 ) -> None:
     """Set the statistics of whitened pooling; of several processes the first one does."""
     if config.stage.network.text_pooling != "whitened_mean":
@@ -213,7 +167,7 @@ def _draft_progress(preparation: Preparation) -> Callable[[str, int, int], None]
 
 
 def _probe(
-    source: ExampleSource, config: TrainConfig, *, limit: int = PROBE_EXAMPLES
+    source: ExampleSource, config: DiffusionTraining, *, limit: int = PROBE_EXAMPLES
 ) -> Probe | None:
     if config.validation_images <= 0 and config.grid_images <= 0:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calotype.config.recipe import TrainConfig
+from calotype.config.diffusion import DiffusionTraining
 from calotype.data.batches import BatchPlan, NothingUsable, sequential_batches
 from calotype.data.source import ExampleSource
 
@@ -39,7 +39,7 @@ class Probe:
         return Probe(self.x[:count], lowres, self.captions[:count])
 
 
-def read_probe(source: ExampleSource, config: TrainConfig, *, limit: int) -> Probe | None:
+def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) -> Probe | None:
     """The first `limit` examples in an order that no run's seed changes; None if none can be used.
 
     Images are cut as in training, so that a stage trained on crops is judged on crops.

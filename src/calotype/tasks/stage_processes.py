@@ -49,6 +49,8 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
         CalotypeError: training cannot go on.
     """
     place = launched_place()
+    if not recipe.cascade:
+        raise UsageError(f"got --parallel stages for {recipe.name}; expected a recipe of a cascade")
     if place.world_size > len(recipe.stages):
         raise UsageError(
             f"got {place.world_size} processes for {len(recipe.stages)} stages; expected at most "
@@ -61,7 +63,7 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
         )
     if options.device is None and torch.cuda.is_available():
         options = dataclasses.replace(options, device=Group(place).device("cuda"))
-    for config in recipe.stages[place.rank :: place.world_size]:
+    for config in recipe.cascade[place.rank :: place.world_size]:
         own = out / str(config.stage.resolution)
         part = Recipe(name=f"{recipe.name}-{own.name}", stages=(config,), note=recipe.note)
         code = run_recipe(part, data=data, out=own, options=options, tasks=Tasks(), group=ALONE)
@@ -73,7 +75,7 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
 
 def _join_if_finished(recipe: Recipe, out: Path) -> None:
     """Write RUN/cascade, if this is the process that finished last."""
-    if not all(_is_finished(out / str(config.stage.resolution)) for config in recipe.stages):
+    if not all(_is_finished(out / str(config.stage.resolution)) for config in recipe.cascade):
         return
     try:
         with locked(out):

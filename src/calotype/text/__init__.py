@@ -16,7 +16,7 @@ __all__ = ["TextEncoder", "Tokenizer", "build_text_encoder", "encodes_empty"]
 
 _EXPECTED = (
     "minilm, minilm:<folder>, t5:<folder or name>, clip:<folder or name>, t5_padded:<folder>, "
-    "clip_pooled:<folder>, glide:<folder>, bytes:<width> or none"
+    "clip_pooled:<folder>, clip_ids:<folder>, glide:<folder>, bytes:<width> or none"
 )
 
 
@@ -65,6 +65,10 @@ def build_text_encoder(
         from calotype.text.clip_pooled import PooledCLIPTextEncoder
 
         return PooledCLIPTextEncoder(name)
+    if kind == "clip_ids" and name:
+        from calotype.text.clip_ids import ClipTokens
+
+        return ClipTokens(name, max_tokens=77 if max_tokens is None else max_tokens)
     if kind == "glide" and name:
         from calotype.text.glide import CaptionTokens
 

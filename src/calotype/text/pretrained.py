@@ -68,7 +68,7 @@ class PretrainedText:
                 str(max_tokens),
                 str(self.dtype),
                 json.dumps(config, sort_keys=True, default=str),
-                _tokenizer_text(self.tokenizer),
+                tokenizer_text(self.tokenizer),
                 hash_state(self.model.state_dict()),
             ]
         )
@@ -113,15 +113,27 @@ def load_pretrained(
             f"text encoder {name!r}: got a model of type {config.model_type!r}, expected one of "
             f"{sorted(model_types)}; choose another model or encoder"
         )
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_name or name, **where)
-    except Exception as error:
-        raise _cannot_load(name, "tokenizer", error) from error
+    tokenizer = load_tokenizer(tokenizer_name or name, allow_download=allow_download)
     where |= {"use_safetensors": True}  # other weights are pickles
     if tokenizer_name is not None:
         where |= _variant(Path(name))
     model = _load_model(getattr(transformers, model_types[config.model_type]), name, dtype, where)
     return PretrainedText(model.eval().requires_grad_(False), tokenizer, dtype)
+
+
+def load_tokenizer(name: str, *, allow_download: bool = False) -> Any:
+    """Load a tokenizer alone from a folder or the hub cache; raises as `load_pretrained`."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("interop", "transformers") from error
+    try:
+        _check_files(name)
+        return transformers.AutoTokenizer.from_pretrained(
+            name, local_files_only=not allow_download, trust_remote_code=False
+        )
+    except Exception as error:
+        raise _cannot_load(name, "tokenizer", error) from error
 
 
 def load_pipeline_text(
@@ -192,7 +204,7 @@ def _cannot_load(name: str, part: str, error: Exception) -> CalotypeError:
     )
 
 
-def _tokenizer_text(tokenizer: Any) -> str:
+def tokenizer_text(tokenizer: Any) -> str:
     """What decides the ids, without the cutting and padding that the last call has set."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -10,28 +10,28 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from calotype.training.distributed import ALONE, Group
 from calotype.training.shards import spread_like, whole
-from calotype.training.task import AnyTask, Inputs
+from calotype.training.task import AnyTask, Embedded, Inputs
 
 
 class TaskLoss(nn.Module):
-    """`Task.losses` as a module, which is what the wrappers of torch.distributed take."""
+    """A task's `losses`, or `embed`, as a module: what the wrappers of torch.distributed take."""
 
     def __init__(self, task: AnyTask) -> None:
         """Hold the model, which is what they wrap."""
         super().__init__()
         self.model = task.model
-        self._losses = task.losses
+        self._call = cast(Any, task).embed if task.coupled else task.losses
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """As `Task.losses`."""
-        return self._losses(inputs)
+    def forward(self, inputs: Inputs) -> Tensor | Embedded:
+        """As `Task.losses`, or as `CoupledTask.embed`."""
+        return cast(Tensor | Embedded, self._call(inputs))
 
 
 class SingleProcess:
@@ -47,6 +47,10 @@ class SingleProcess:
         """Training loss of each of this process's rows, (B,)."""
         losses: Tensor = self._loss(inputs)
         return losses
+
+    def embed(self, inputs: Inputs) -> Embedded:
+        """Embeddings of some of this process's rows, of a `CoupledTask`."""
+        return Embedded(*self._loss(inputs))
 
     @contextmanager
     def part(self, *, last: bool) -> Iterator[None]:

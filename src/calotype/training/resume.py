@@ -18,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.recipe import Recipe
+from calotype.config.training import TrainConfig
 from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
 from calotype.runtime import Runtime, choose_runtime

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.data.batches import Batch
-from calotype.training.distributed import Group
+from calotype.training.coupled import coupled_backward, of_whole_batch
 from calotype.training.learning_rate import decay_start, learning_rate
 from calotype.training.optimizer import set_learning_rate
 from calotype.training.randomness import seed_networks
@@ -58,9 +58,9 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     """
     task, config, images = state.task, state.task.config, batch.images
     drawn = task.draw(batch, state.position)
-    inputs = task.inputs(batch, _own(drawn, batch))
+    inputs = task.inputs(batch, own_draws(drawn, batch))
     state.optimizer.zero_grad(set_to_none=True)
-    losses = _of_all(_accumulate(state, batch, inputs), batch, state.parallel.group)
+    losses = of_whole_batch(accumulate(state, batch, inputs), batch, state.parallel.group)
     loss = float(losses.sum()) / images
     norm = _clip(state.model, config.optimizer.grad_clip_norm)
     rate = learning_rate(config.optimizer, state.images_seen, config.total_images)
@@ -88,25 +88,14 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     )
 
 
-def _own(drawn: Drawn, batch: Batch) -> Drawn:
+def own_draws(drawn: Drawn, batch: Batch) -> Drawn:
     """The numbers of this process's rows; rows that do not count get any."""
     if batch.share is None:
         return drawn
     return drawn[torch.tensor(batch.share.rows).clamp_max(batch.share.total - 1)]
 
 
-def _of_all(losses: Tensor, batch: Batch, group: Group) -> Tensor:
-    """The loss of each image of the whole batch."""
-    if batch.share is None:
-        return losses
-    rows = torch.tensor(batch.share.rows)
-    counts = rows < batch.share.total
-    every = torch.zeros(batch.share.total, dtype=torch.float64)
-    every[rows[counts]] = losses[counts]
-    return group.summed(every)
-
-
-def _accumulate(state: TrainState, batch: Batch, inputs: Inputs) -> Tensor:
+def accumulate(state: TrainState, batch: Batch, inputs: Inputs) -> Tensor:
     """Gradients of the mean loss, in as many parts as the recipe says.
 
     Returns:
@@ -115,21 +104,26 @@ def _accumulate(state: TrainState, batch: Batch, inputs: Inputs) -> Tensor:
     config, parallel = state.task.config, state.parallel
     count, processes = len(inputs), parallel.group.world_size
     size = math.ceil(count / min(config.optimizer.accumulation, count))
-    starts = range(0, count, size)
-    parts = []
-    for number, start in enumerate(starts):
-        rows = slice(start, start + size)
-        seed = number + len(starts) * parallel.group.rank
-        seed_networks(config.seed, state.position, part=seed)
-        with parallel.part(last=number + 1 == len(starts)):
-            losses = parallel.losses(inputs[rows])
+    parts = [inputs[start : start + size] for start in range(0, count, size)]
+
+    def seed(number: int) -> None:
+        part = number + len(parts) * parallel.group.rank
+        seed_networks(config.seed, state.position, part=part)
+
+    if state.task.coupled:
+        return coupled_backward(state.task, parallel, batch, parts, seed)
+    found = list[Tensor]()
+    for number, part in enumerate(parts):
+        seed(number)
+        with parallel.part(last=number + 1 == len(parts)):
+            losses = parallel.losses(part)
             if batch.weights is not None:
-                losses = losses * batch.weights[rows].to(losses)
+                losses = losses * batch.weights[number * size :][: len(part)].to(losses)
             # The mean over all rows; gradients are averaged over processes, not added.
             mean = losses.sum() / batch.images
             torch.autograd.backward(mean * processes if processes > 1 else mean)
-        parts.append(losses.detach().double().cpu())
-    return torch.cat(parts)
+        found.append(losses.detach().double().cpu())
+    return torch.cat(found)
 
 
 def _clip(model: nn.Module, largest: float | None) -> float:

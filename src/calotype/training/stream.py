@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calotype.config.recipe import TrainConfig
+from calotype.config.training import TrainConfig
 from calotype.data.batches import Batch, BatchShare, planned_batches
 from calotype.data.source import ExampleSource
 from calotype.errors import CalotypeError, ConfigError
@@ -57,12 +57,13 @@ def _mixed(
     kept = config.preserved_images
     new = config.batch_size - kept
     number = position // config.batch_size  # batches before this one, all of full size
-    weight = 1.0 if config.preservation is None else config.preservation.weight
     first = _open(job, job.source, group, batch_size=new, start=number * new)
     second = _open(job, preserved, group, batch_size=kept, start=number * kept)
     with closing(first), closing(second):
         while True:
-            yield joined(next(first), next(second), weight=weight, position=position)
+            yield joined(
+                next(first), next(second), weight=config.preserved_weight, position=position
+            )
             position += config.batch_size
 
 

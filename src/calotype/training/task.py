@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
-from calotype.config.recipe import Recipe, TrainConfig
+from calotype.config.recipe import Recipe
+from calotype.config.training import TrainConfig
 from calotype.data.batches import Batch, BatchPlan
 
 if TYPE_CHECKING:
@@ -56,18 +57,17 @@ In = TypeVar("In", bound=Inputs)
 class Task(Protocol[D, In]):
     """One model in training.
 
-    `config` is of the run; `shard_units` are the modules that FSDP2 gathers one at a time. A class
-    that names this one as its base may leave out what has a default: `fingerprint`, `log`, `cost`,
+    `config` is of the run; `model` is what is optimized, as far as its parameters want gradients.
+    `shard_units` are the modules that FSDP2 gathers one at a time. Where rows of a batch look at
+    each other, `coupled` is True and the task is a `CoupledTask`. A class that names this one as
+    its base may leave out what has a default: `coupled`, `measured`, `fingerprint`, `log`, `cost`,
     `preview`, `exported`, `write_beside`.
     """
 
     config: TrainConfig
+    model: nn.Module
     shard_units: tuple[type[nn.Module], ...]
-
-    @property
-    def model(self) -> nn.Module:
-        """What is optimized, as far as its parameters want gradients."""
-        ...
+    coupled: bool = False
 
     @property
     def name(self) -> str:
@@ -80,9 +80,14 @@ class Task(Protocol[D, In]):
         ...
 
     @property
+    def measured(self) -> str:
+        """What `validate` measures by, e.g. "sigma " for noise levels; for people."""
+        return ""
+
+    @property
     def fingerprint(self) -> str | None:
         """Of what it learns from beside the data, if anything."""
-        ...
+        return None
 
     def batch_plan(self) -> BatchPlan:
         """How examples become batches; size, seed and processes are filled in by the loop."""
@@ -128,7 +133,7 @@ class Task(Protocol[D, In]):
         Raises:
             NotFiniteError: a half-trained model made numbers that are none.
         """
-        ...
+        return
 
     def exported(self, average: nn.Module) -> nn.Module:
         """The averaged model as others load it."""
@@ -136,7 +141,7 @@ class Task(Protocol[D, In]):
 
     def write_beside(self, run: Path, average: nn.Module, images: int) -> None:
         """Write what a checkpoint of `images` images puts beside the checkpoints, if anything."""
-        ...
+        return
 
     def write_model(
         self, folder: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
@@ -153,6 +158,34 @@ class Task(Protocol[D, In]):
 
 
 AnyTask = Task[Any, Any]
+
+
+class Embedded(NamedTuple):
+    """What the loss of a whole batch sees of some rows; a tuple, which FSDP2 looks into.
+
+    Args:
+        rows: (B, ...) float32.
+        shared: the loss's own parameters, (K,).
+    """
+
+    rows: Tensor
+    shared: Tensor
+
+
+class CoupledTask(Task[Any, Any], Protocol):
+    """A task whose rows look at each other; `losses` is not called."""
+
+    def embed(self, inputs: Any) -> Embedded:
+        """Embeddings of some rows, with gradients."""
+        ...
+
+    def labels(self, inputs: Any) -> Tensor:
+        """What says which rows belong together, (B, K) int64 on the CPU."""
+        ...
+
+    def coupled_losses(self, embedded: Embedded, labels: Tensor) -> Tensor:
+        """The loss of each row, (B,), from all rows of the batch."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,7 +167,7 @@ class Trainer:
         line: dict[str, object] = {"images": state.images, "stage": task.key}
         for name, errors in task.validate(average).items():
             line[name] = errors
-            scalars = {f"{name}/sigma {ratio}": error for ratio, error in errors.items()}
+            scalars = {f"{name}/{task.measured}{ratio}": error for ratio, error in errors.items()}
             self.files.scalars.add(scalars, state.images)
         seconds = round(time.perf_counter() - began, 2)
         self.files.write("validation", {**line, "seconds": seconds})

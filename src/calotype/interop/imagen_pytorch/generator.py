@@ -46,11 +46,11 @@ class ImagenGenerator:
     group = 1
 
     def __init__(self, request: Request, *, quiet: bool) -> None:
-        from calotype.cascade.io import file_sha256
         from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, load
         from calotype.interop.imagen_pytorch.files import WEIGHTS_FILE
         from calotype.interop.imagen_pytorch.imagen import change_steps
         from calotype.runtime import choose_runtime
+        from calotype.storage.reading import file_sha256
 
         _refuse(request)
         model = load(str(request.model))

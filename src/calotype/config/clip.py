@@ -1,0 +1,173 @@
+"""CLIP: an image tower and a text tower in one space, and how they are trained.
+
+Reference: Radford et al. 2021, arXiv:2103.00020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from calotype.config.ranges import Fraction, Range, Resolution, check_ranges, require
+from calotype.config.training import TrainConfig
+
+Width = Annotated[int, Range(1, 65536)]
+Count = Annotated[int, Range(1, 4096)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTowerConfig:
+    """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929).
+
+    Args:
+        resolution: side of the images in pixels; others are resized to it.
+        patch: side of the squares that become tokens.
+        width: of the tokens.
+        layers: transformer blocks.
+        heads: of each; their number divides `width`.
+    """
+
+    resolution: Resolution
+    patch: Count
+    width: Width
+    layers: Count
+    heads: Count
+
+    def __post_init__(self) -> None:
+        """Check that the sizes divide."""
+        check_ranges(self)
+        require(
+            self.resolution % self.patch == 0,
+            f"got resolution {self.resolution} with patch={self.patch}; expected a multiple of it",
+        )
+        check_heads(self.width, self.heads)
+
+    @property
+    def patches(self) -> int:
+        """Tokens of an image, the class token apart."""
+        return (self.resolution // self.patch) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerConfig:
+    """A transformer over the token states of a frozen encoder, or over token ids.
+
+    Over ids it is causal, and the state of the end-of-text token is the caption's, as in the
+    paper; over states every token sees every other, and their mean is.
+
+    Args:
+        width: of the tokens.
+        layers: transformer blocks.
+        heads: of each; their number divides `width`.
+        context: most tokens of a caption.
+        states: width of the encoder's token states; None for ids.
+        vocabulary: number of token ids; None for states.
+    """
+
+    width: Width
+    layers: Count
+    heads: Count
+    context: Count = 77
+    states: Width | None = None
+    vocabulary: Annotated[int, Range(1, 10_000_000)] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the sizes divide, and that it reads one of both."""
+        check_ranges(self)
+        check_heads(self.width, self.heads)
+        require(
+            (self.states is None) != (self.vocabulary is None),
+            f"got states={self.states} and vocabulary={self.vocabulary}; expected one of them",
+        )
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a width that heads do not divide."""
+    require(width % heads == 0, f"got width={width} with heads={heads}; expected a multiple of it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """Both towers.
+
+    Args:
+        image: reads images.
+        text: reads captions.
+        embed_dim: width of the common space.
+        activation: of both; "quick_gelu" is OpenAI's.
+        loss: "info_nce" (softmax over the batch, temperature learned) or "siglip" (a sigmoid a
+            pair, with a bias; Zhai et al. 2023, arXiv:2303.15343).
+    """
+
+    image: ImageTowerConfig
+    text: TextTowerConfig
+    embed_dim: Width
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
+    loss: Literal["info_nce", "siglip"] = "info_nce"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipAugmentation:
+    """What images go through on their way into training; everything 0 leaves them alone.
+
+    Args:
+        smallest_crop: least fraction of an image's area that a random crop keeps, in (0, 1].
+        stretch: largest ratio of a crop's sides.
+        flip: mirror at random.
+        blur: fraction of the images that lose fine detail, down to a quarter of the resolution.
+        colour: largest change of brightness, contrast and saturation, in [0, 1].
+        noise: largest standard deviation of noise, in units of [-1, 1].
+    """
+
+    smallest_crop: Annotated[float, Range(0.01, 1.0)] = 0.6
+    stretch: Annotated[float, Range(1.0, 4.0)] = 1.25
+    flip: bool = True
+    blur: Fraction = 0.3
+    colour: Fraction = 0.2
+    noise: Annotated[float, Range(0.0, 1.0)] = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTraining(TrainConfig):
+    """Training of a CLIP.
+
+    Args:
+        clip: what is trained.
+        text_encoder: the frozen encoder whose token states are read, or the tokenizer of ids, as
+            `calotype.text.build_text_encoder` reads it.
+        augmentation: of the images.
+        patch_dropout: fraction of an image's patches that a step leaves out (Li et al. 2022,
+            arXiv:2212.00794): training is faster by as much.
+        text_noise: standard deviation of noise on the encoder's token states, as a fraction of
+            theirs.
+    """
+
+    kind: Literal["clip"] = "clip"
+    clip: ClipConfig
+    text_encoder: str = "minilm"
+    augmentation: ClipAugmentation = field(default_factory=ClipAugmentation)
+    patch_dropout: Annotated[float, Range(0.0, 0.95)] = 0.0
+    text_noise: Annotated[float, Range(0.0, 10.0)] = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what contrasts need."""
+        super().__post_init__()
+        require(
+            self.batch_size > 1,
+            "got batch_size=1 for CLIP, whose loss contrasts the rows of a batch; expected at "
+            "least 2, better 256",
+        )
+        require(self.data.crop is None, "got data.crop for CLIP; expected null: see augmentation")
+
+    @property
+    def resolution(self) -> int:
+        """Of the image tower."""
+        return self.clip.image.resolution

@@ -1,0 +1,141 @@
+"""CLIP: two transformers that bring images and captions into one space.
+
+Reference: Radford et al. 2021, section 2.4, arXiv:2103.00020; the sigmoid loss's bias: Zhai et al.
+2023, arXiv:2303.15343.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from calotype.conditioning import Text, TokenIds
+from calotype.config.clip import ClipConfig, ImageTowerConfig, TextTowerConfig
+from calotype.networks.transformer import Activation, Transformer
+
+# Mean and standard deviation of red, green and blue in CLIP's training images, of [0, 1].
+_COLOUR_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_COLOUR_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Clip(nn.Module):
+    """Both towers and the loss's own parameters; embeddings are unit vectors.
+
+    Args:
+        config: of the towers.
+    """
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image = ImageTower(config.image, config.embed_dim, config.activation)
+        self.text = TextTower(config.text, config.embed_dim, config.activation)
+        siglip = config.loss == "siglip"
+        self.log_scale = nn.Parameter(torch.full((1,), math.log(10 if siglip else 1 / 0.07)))
+        self.bias = nn.Parameter(torch.full((1,), -10.0)) if siglip else None
+
+    @property
+    def loss_parameters(self) -> Tensor:
+        """What the loss itself learns: log of the scale, and SigLIP's bias, (1,) or (2,)."""
+        return torch.cat([self.log_scale, *([] if self.bias is None else [self.bias])])
+
+    def embed_images(self, x: Tensor, patches: Tensor | None = None) -> Tensor:
+        """Images (B, 3, R, R) in [-1, 1] -> (B, E); see `ImageTower.forward`."""
+        return _unit(self.image(x, patches))
+
+    def embed_texts(self, text: Text) -> Tensor:
+        """Captions, as ids or states -> (B, E)."""
+        tokens, mask = text.ids if isinstance(text, TokenIds) else text.tokens, text.mask
+        return _unit(self.text(tokens, mask))
+
+
+class ImageTower(nn.Module):
+    """Squares of an image and a class token, whose last state is the image's."""
+
+    def __init__(self, config: ImageTowerConfig, embed_dim: int, activation: Activation) -> None:
+        super().__init__()
+        width = config.width
+        self.patches = nn.Conv2d(3, width, config.patch, stride=config.patch, bias=False)
+        self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.positions = nn.Parameter(torch.randn(1 + config.patches, width) * width**-0.5)
+        self.norm_in = nn.LayerNorm(width)
+        self.layers = Transformer(
+            width=width, heads=config.heads, layers=config.layers, activation=activation
+        )
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, embed_dim, bias=False)
+
+    def forward(self, x: Tensor, patches: Tensor | None = None) -> Tensor:
+        """(B, 3, R, R) in [-1, 1] -> (B, E).
+
+        Args:
+            x: images.
+            patches: numbers of the patches that are looked at, (B, K) int64; None = all.
+        """
+        mean, std = (x.new_tensor(c)[:, None, None] for c in (_COLOUR_MEAN, _COLOUR_STD))
+        tokens = self.patches(((x + 1) / 2 - mean) / std)
+        tokens = tokens.flatten(2).transpose(1, 2) + self.positions[1:]  # (B, P, W)
+        if patches is not None:
+            tokens = tokens.gather(1, patches[..., None].expand(-1, -1, tokens.shape[2]))
+        first = (self.class_token + self.positions[0]).to(tokens.dtype).expand(len(x), 1, -1)
+        tokens = self.layers(self.norm_in(torch.cat((first, tokens), dim=1)))
+        result: Tensor = self.out(self.norm(tokens[:, 0]))
+        return result
+
+
+class TextTower(nn.Module):
+    """A transformer over an encoder's token states, or over token ids; see `TextTowerConfig`."""
+
+    def __init__(self, config: TextTowerConfig, embed_dim: int, activation: Activation) -> None:
+        super().__init__()
+        self.context = config.context
+        width = config.width
+        self.tokens: nn.Module
+        if config.vocabulary is not None:
+            self.tokens = nn.Embedding(config.vocabulary, width)
+            nn.init.normal_(self.tokens.weight, std=0.02)
+        else:
+            assert config.states is not None
+            self.tokens = nn.Sequential(
+                nn.LayerNorm(config.states), nn.Linear(config.states, width)
+            )
+        self.positions = nn.Parameter(torch.randn(config.context, width) * 0.01)
+        self.layers = Transformer(
+            width=width,
+            heads=config.heads,
+            layers=config.layers,
+            activation=activation,
+            causal=config.vocabulary is not None,
+        )
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, embed_dim, bias=False)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, E).
+
+        Args:
+            tokens: ids (B, L) int64, the last real one of which ends the text, or states (B, L, D).
+            mask: True = real token, (B, L) bool; a caption may have none.
+        """
+        tokens, mask = tokens[:, : self.context], mask[:, : self.context].clone()
+        mask[:, 0] |= ~mask.any(1)  # attention needs something to look at
+        x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
+        if self.layers.causal:
+            # Padding comes last, and nothing before it sees it.
+            x = self.norm(self.layers(x))
+            ends = mask.long().cumsum(1).argmax(1)
+            x = x[torch.arange(len(x), device=x.device), ends]
+        else:
+            x = self.norm(self.layers(x, mask))
+            weights = mask[..., None].to(x.dtype)
+            x = (x * weights).sum(1) / weights.sum(1)
+        result: Tensor = self.out(x)
+        return result
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Unit vectors, in float32 at least."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)

@@ -1,0 +1,190 @@
+"""The task of CLIP: images and captions of one row are brought together, those of others apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from calotype.conditioning import Text, TextEmbedding
+from calotype.config.clip import ClipTraining
+from calotype.config.recipe import Recipe
+from calotype.data.batches import Batch, BatchPlan
+from calotype.networks.clip import Clip
+from calotype.networks.transformer import TransformerLayer
+from calotype.tasks.captions import TextLookup
+from calotype.tasks.clip_augmentation import ClipDraws, augmented, draw_clip_step
+from calotype.tasks.clip_retrieval import Pools, retrieval
+from calotype.tasks.contrastive import info_nce, matching, siglip
+from calotype.tasks.cost import StageCost
+from calotype.training.randomness import seed_networks
+from calotype.training.shards import whole
+from calotype.training.task import Embedded, Task
+from calotype.vision.clip import ClipFile, ClipModel, save_clip
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """Rows of a step, on the CPU.
+
+    Args:
+        x: images, (B, 3, R, R) in [-1, 1].
+        text: of their captions.
+        labels: numbers of their captions and concepts, (B, 2) int64.
+        draws: all that is random.
+    """
+
+    x: Tensor
+    text: Text
+    labels: Tensor
+    draws: ClipDraws
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.x)
+
+    def __getitem__(self, rows: slice) -> ClipInputs:
+        """Some of the rows."""
+        return ClipInputs(self.x[rows], self.text[rows], self.labels[rows], self.draws[rows])
+
+
+@dataclass(eq=False)
+class ClipTask(Task[ClipDraws, ClipInputs]):
+    """Both towers and what they are trained with; a `CoupledTask`.
+
+    Args:
+        config: of the run.
+        model: the towers.
+        text: captions -> what the text tower reads.
+        text_fingerprint: of the encoder or tokenizer behind it.
+        compute_dtype: of the towers' calls.
+        flops: of an image and its caption, forward and backward.
+        peak_flops: of this process, as measured.
+        pools: fixed examples to validate on, by name of the split.
+    """
+
+    config: ClipTraining
+    model: Clip
+    text: TextLookup
+    text_fingerprint: str
+    compute_dtype: torch.dtype
+    flops: int = 0
+    peak_flops: float = 1.0
+    pools: Mapping[str, Pools] | None = None
+    shard_units: tuple[type[nn.Module], ...] = (TransformerLayer,)
+    coupled: bool = True
+
+    @property
+    def name(self) -> str:
+        """Of the kind."""
+        return "clip"
+
+    @property
+    def key(self) -> int:
+        """The image tower's resolution."""
+        return self.config.resolution
+
+    def batch_plan(self) -> BatchPlan:
+        """Whole images at the tower's resolution."""
+        config = self.config
+        return BatchPlan(
+            resolution=config.resolution,
+            lowres_resolution=None,
+            config=config.data,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+
+    def draw(self, batch: Batch, position: int) -> ClipDraws:
+        """Numbers of the augmentation, patches that are left out, noise of the captions."""
+        shape = torch.Size((batch.images, *batch.x.shape[1:]))
+        return draw_clip_step(self.config, position, shape)
+
+    def inputs(self, batch: Batch, drawn: ClipDraws) -> ClipInputs:
+        """Captions looked up, rows labelled."""
+        texts = zip(batch.captions, batch.concepts, strict=True)
+        labels = torch.tensor([(_number(caption), _number(concept)) for caption, concept in texts])
+        return ClipInputs(batch.x, self.text(batch.captions), labels, drawn)
+
+    def losses(self, inputs: ClipInputs) -> Tensor:
+        """Nothing: rows look at each other; see `coupled_losses`.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("got rows without the rest of their batch; expected coupled_losses")
+
+    def embed(self, inputs: ClipInputs) -> Embedded:
+        """Images and captions, (B, 2, E), and what the loss learns beside them."""
+        device, draws = self.model.log_scale.device, inputs.draws
+        x = augmented(inputs.x.to(device), draws, self.config.augmentation)
+        text = inputs.text.to(device)
+        if draws.text is not None and isinstance(text, TextEmbedding):
+            spread = text.tokens.square().mean(-1, keepdim=True).sqrt()
+            noise = self.config.text_noise * spread * draws.text.to(device)[:, None]
+            text = replace(text, tokens=text.tokens + noise)
+        patches = None if draws.patches is None else draws.patches.to(device)
+        half = self.compute_dtype in (torch.bfloat16, torch.float16)
+        with torch.autocast(device.type, self.compute_dtype, enabled=half):
+            image = self.model.embed_images(x, patches)
+            caption = self.model.embed_texts(text)
+        return Embedded(torch.stack((image, caption), 1), self.model.loss_parameters)
+
+    def labels(self, inputs: ClipInputs) -> Tensor:
+        """Numbers of captions and concepts, (B, 2)."""
+        return inputs.labels
+
+    def coupled_losses(self, embedded: Embedded, labels: Tensor) -> Tensor:
+        """The loss of each row, (B,), from those of the whole batch."""
+        image, text = embedded.rows.unbind(1)
+        matches = matching(labels).to(image.device)
+        if self.config.clip.loss == "siglip":
+            return siglip(image, text, matches, embedded.shared[:1], embedded.shared[1:])
+        return info_nce(image, text, matches, embedded.shared)
+
+    def log(self, losses: Tensor, drawn: ClipDraws) -> Mapping[str, Any]:
+        """What similarities are multiplied by."""
+        return {"scale": round(float(whole(self.model.log_scale.detach()).exp()), 3)}
+
+    def cost(self, processes: int) -> StageCost:
+        """FLOPs of an image and its caption, beside the measured peak."""
+        return StageCost(self.flops, self.peak_flops * processes)
+
+    def validate(self, average: nn.Module) -> dict[str, dict[str, float]]:
+        """Retrieval both ways; see `clip_retrieval`."""
+        model = self._usable(average)
+        return {name: retrieval(model, pools) for name, pools in (self.pools or {}).items()}
+
+    def write_model(
+        self, folder: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
+    ) -> None:
+        """The folder that `load_clip` reads."""
+        save_clip(folder.with_name("clip"), self._usable(average, name=recipe.name))
+
+    def _usable(self, average: nn.Module, name: str = "clip") -> ClipModel:
+        file = ClipFile(
+            format=1,
+            name=name,
+            text_encoder=self.config.text_encoder,
+            text_fingerprint=self.text_fingerprint,
+            sha256="",
+            clip=self.config.clip,
+        )
+        return ClipModel(file, cast(Clip, average), self.text)
+
+
+def _number(text: str) -> int:
+    """Equal for equal texts, and for no others that anybody will meet; 63 bits."""
+    digest = hashlib.blake2b(text.strip().lower().encode("utf-8", "replace"), digest_size=8)
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def new_clip(config: ClipTraining, *, device: str) -> Clip:
+    """Towers with initial weights, which depend on the seed alone."""
+    seed_networks(config.seed, config.resolution, part=-1)
+    return Clip(config.clip).to(device).train()

@@ -1,0 +1,61 @@
+"""What has to be ready before a CLIP is trained: captions, towers, pools to validate on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from calotype.config.clip import ClipTraining
+from calotype.data.open import held_out_sources, open_source
+from calotype.data.source import ExampleSource, evenly_spaced
+from calotype.runtime import DTYPES
+from calotype.storage.weights import load_tensors
+from calotype.tasks.captions import WantedCaptions, embedded_captions
+from calotype.tasks.clip import ClipTask, new_clip
+from calotype.tasks.clip_retrieval import Pools, make_pools, read_shown
+from calotype.tasks.cost import clip_flops, peak_flops
+from calotype.text.encoder import Tokenizer
+from calotype.training.job import Job
+from calotype.training.preparation import Preparation
+from calotype.training.shards import copy_weights
+from calotype.training.task import TaskStart
+from calotype.vision.clip import WEIGHTS_FILE, find_clip
+
+_TRAINED = 1000  # training examples that validation looks through, a fifth of them for
+_UNSEEN = 2000
+
+
+def prepare_clip(preparation: Preparation, config: ClipTraining, start: TaskStart) -> Job:
+    """Open the data, embed its captions, and make the towers; see `TaskFactory.prepare`."""
+    source = open_source(preparation.data, resolution=config.resolution, data=config.data)
+    preparation.tell(source, captioned=True)
+    held_out = held_out_sources(preparation.data, resolution=config.resolution, data=config.data)
+    sources, spec = [source, *held_out.values()], config.text_encoder
+    wanted = WantedCaptions(sources, config.data, spec, config.clip.text.states)
+    text = embedded_captions(preparation, wanted)
+    read = text if isinstance(text, Tokenizer) else preparation.stores[spec]
+    runtime = preparation.runtime
+    model = new_clip(config, device=runtime.device)
+    if start.init is not None:
+        copy_weights(model, load_tensors(find_clip(start.init) / WEIGHTS_FILE, model.state_dict()))
+    task = ClipTask(
+        config,
+        model,
+        text,
+        read.fingerprint,
+        DTYPES[runtime.dtype],
+        flops=clip_flops(config.clip),
+        peak_flops=peak_flops(runtime.device, DTYPES[runtime.dtype]),
+    )
+    if preparation.group.is_first and config.validation_images > 0:
+        task.pools = _pools(task, source, held_out)
+    return Job(task, source)
+
+
+def _pools(
+    task: ClipTask, source: ExampleSource, held_out: dict[str, ExampleSource]
+) -> dict[str, Pools]:
+    plan = replace(task.batch_plan(), batch_size=64)
+    trained = read_shown(evenly_spaced(source, _TRAINED), plan, most=_TRAINED)
+    unseen = {name: read_shown(part, plan, most=_UNSEEN) for name, part in held_out.items()}
+    shown = {**unseen, "trained": trained[::5]}
+    return {name: make_pools(part, trained) for name, part in shown.items() if part}

@@ -1,0 +1,206 @@
+"""A trained CLIP, ready to use: its folder, its embeddings, and how well images fit captions.
+
+A folder holds `clip.json` and the weights of both towers; the frozen text encoder, whose states
+the text tower reads, is named in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from calotype.conditioning import Text
+from calotype.config.clip import ClipConfig
+from calotype.config.ranges import require
+from calotype.config.typed_json import load_settings, to_dict
+from calotype.errors import CalotypeError, UsageError
+from calotype.networks.clip import Clip
+from calotype.storage.files import check_holds_only, new_folder, write_file
+from calotype.storage.weights import load_module, save_weights
+from calotype.text import build_text_encoder
+
+CLIP_FILE, WEIGHTS_FILE, CARD_FILE = "clip.json", "weights.safetensors", "README.md"
+SCALE = 100.0
+"""Scores are cosines times this, as CLIP scores are reported."""
+_CHUNK = 64
+Encode = Callable[[Sequence[str]], Text]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFile:
+    """What `clip.json` holds.
+
+    Args:
+        format: of the file.
+        name: of the model, said beside every score.
+        text_encoder: as `build_text_encoder` reads it.
+        text_fingerprint: of that encoder when the model was trained.
+        sha256: of the weights file.
+        clip: the towers.
+    """
+
+    format: int
+    name: str
+    text_encoder: str
+    text_fingerprint: str
+    sha256: str
+    clip: ClipConfig
+
+    def __post_init__(self) -> None:
+        """Check the version of the format."""
+        require(self.format == 1, f"got format={self.format}; expected 1: get a newer calotype")
+
+
+class ClipModel:
+    """Embeds images and captions in one space; an `ImageEncoder`.
+
+    Args:
+        file: what the folder says of it.
+        network: both towers.
+        encoder: captions to what the text tower reads; None = the encoder that `file` names, loaded
+            when first needed.
+    """
+
+    def __init__(self, file: ClipFile, network: Clip, encoder: Encode | None = None) -> None:
+        self.file = file
+        self.network = network.requires_grad_(False).eval()
+        self._encoder = encoder
+
+    @property
+    def name(self) -> str:
+        """Said beside every score."""
+        return self.file.name
+
+    @property
+    def embed_dim(self) -> int:
+        """Width E of the common space."""
+        return self.file.clip.embed_dim
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the weights."""
+        return self.file.sha256
+
+    @torch.no_grad()
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1], of any size -> unit vectors (B, E), float32, CPU."""
+        side = self.file.clip.image.resolution
+        device = self.network.log_scale.device
+        parts = []
+        for start in range(0, len(images), _CHUNK):
+            x = square(images[start : start + _CHUNK].float(), side).to(device)
+            parts.append(self.network.embed_images(x).cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def embed_texts(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> unit vectors (B, E), float32, CPU."""
+        device = self.network.log_scale.device
+        parts = []
+        for start in range(0, len(captions), _CHUNK):
+            text = self.encoder(list(captions[start : start + _CHUNK])).to(device)
+            parts.append(self.network.embed_texts(text).cpu())
+        return torch.cat(parts)
+
+    def scores(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """How well each image fits its caption: 100 x cosine, (B,).
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            captions: as many.
+        """
+        if len(images) != len(captions):
+            raise ValueError(f"got {len(images)} images and {len(captions)} captions; expected B")
+        return SCALE * (self.embed_images(images) * self.embed_texts(captions)).sum(1)
+
+    @cached_property
+    def encoder(self) -> Encode:
+        """The text encoder.
+
+        Raises:
+            CalotypeError: it is another one than the model was trained with.
+        """
+        if self._encoder is not None:
+            return self._encoder
+        encoder = build_text_encoder(self.file.text_encoder)
+        if encoder is None or encoder.fingerprint != self.file.text_fingerprint:
+            raise CalotypeError(
+                f"got the text encoder {self.file.text_encoder!r} with other weights than "
+                f"{self.name!r} was trained with; expected the same: get its files again"
+            )
+        return encoder
+
+
+def square(images: Tensor, side: int) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, side, side): the shorter side resized (bicubic), the centre cut."""
+    height, width = (int(n) for n in images.shape[2:])
+    if (height, width) == (side, side):
+        return images
+    scale = side / min(height, width)
+    size = [max(side, round(height * scale)), max(side, round(width * scale))]
+    images = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    return images[:, :, top : top + side, left : left + side].clamp(-1, 1)
+
+
+def save_clip(folder: Path, model: ClipModel, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a model into `folder`; an older one there is replaced all at once.
+
+    Raises:
+        UsageError: `folder` holds something else.
+        CalotypeError: the disk is full or `folder` cannot be written to.
+    """
+    folder = folder.resolve()
+    own = {CLIP_FILE, WEIGHTS_FILE, CARD_FILE}
+    check_holds_only(folder, own, what="CLIP", marker=CLIP_FILE)
+    with new_folder(folder) as temporary:
+        digest = save_weights(model.network, temporary / WEIGHTS_FILE, dtype=dtype)
+        data = {**to_dict(model.file), "sha256": digest}
+        write_file(temporary / CLIP_FILE, json.dumps(data, indent=1).encode())
+
+
+def load_clip(path_or_name: str | Path | None = None) -> ClipModel:
+    """Read a CLIP.
+
+    Args:
+        path_or_name: None for the embedded one; else its folder, a checkpoint, or a training run,
+            whose newest checkpoint is taken.
+
+    Raises:
+        UsageError: no CLIP is there.
+        CalotypeError: files are missing or damaged.
+    """
+    folder = find_clip(path_or_name)
+    file = load_settings(folder / CLIP_FILE, ClipFile)
+    network = load_module(folder / WEIGHTS_FILE, lambda: Clip(file.clip), sha256=file.sha256)
+    return ClipModel(file, network)
+
+
+def find_clip(path_or_name: str | Path | None) -> Path:
+    """The folder that `load_clip` reads."""
+    if path_or_name is None:
+        folder = Path(__file__).parent.parent / "assets" / "clip-emoji"
+        if not (folder / CLIP_FILE).is_file():
+            raise CalotypeError("this installation has no embedded CLIP; name one: --clip FOLDER")
+        return folder
+    path = Path(path_or_name)
+    for folder in _places(path):
+        if (folder / CLIP_FILE).is_file():
+            return folder.resolve()
+    if (path / "recipe.json").is_file():
+        raise CalotypeError(f"the run {path} has no CLIP in a checkpoint; train one: clip-emoji")
+    raise UsageError(
+        f"got CLIP {str(path)!r:.200}; expected a folder with {CLIP_FILE}, or the run of a recipe "
+        "such as clip-emoji"
+    )
+
+
+def _places(path: Path) -> Iterator[Path]:
+    yield from (path, path / "checkpoints" / "latest" / "clip", path / "clip")
