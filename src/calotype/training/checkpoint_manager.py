@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ from calotype.training.state import TrainState
 
 
 class CheckpointManager:
-    """Writes checkpoints of a state; leaving the `with` block waits for the last.
+    """Writes checkpoints of a state, and goes back to them.
 
     Of several processes the first one writes, and all of them if the state is spread over them;
     all call `write` and `rewind` at the same place.
@@ -47,6 +46,7 @@ class CheckpointManager:
     Args:
         folder: RUN/checkpoints.
         state: what is written.
+        work: where; leaving its `with` block waits for the last checkpoint.
         facts: what a checkpoint says beside its counters: `stage`, recipe, versions.
         write_model: writes the averaged model, ready to use, into a folder that does not exist.
 
@@ -57,6 +57,7 @@ class CheckpointManager:
         self,
         folder: Path,
         state: TrainState,
+        work: BackgroundWork,
         *,
         facts: Mapping[str, Any],
         write_model: Callable[[Path, nn.Module], object],
@@ -67,20 +68,7 @@ class CheckpointManager:
         self._state = state
         self._facts = facts
         self._write_model = write_model
-        self._work = BackgroundWork("checkpoint")
-
-    def __enter__(self) -> CheckpointManager:
-        """Nothing to do."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the checkpoint in hand."""
-        self._work.__exit__(kind, error, trace)
+        self._work = work
 
     def write(self) -> None:
         """Copy the state, and write it while training goes on.

@@ -18,6 +18,7 @@ from calotype.config.typed_json import to_dict
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import resume, run_folder
+from calotype.training.background import BackgroundWork
 from calotype.training.checkpoint import read_state
 from calotype.training.checkpoint_manager import CheckpointManager, load_state, versions
 from calotype.training.distributed import ALONE, Group, OtherProcessFailed, open_group
@@ -225,11 +226,8 @@ class _Run:
     def _prepare(self, preparation: Preparation, number: int) -> tuple[Job, TrainState]:
         """A stage and its data; gone on with from the checkpoint where that is of this stage."""
         options, checkpoint = self.options, self._checkpoint_of(number)
-        start = TaskStart(
-            init=self.init if checkpoint is None else None,
-            resumed=checkpoint is not None,
-            only_draft=options.only_draft,
-        )
+        resumed, init = checkpoint is not None, self.init if checkpoint is None else None
+        start = TaskStart(init=init, resumed=resumed, only_draft=options.only_draft)
         job = self.tasks.prepare(preparation, self.recipe.stages[number], start)
         offset = sum(stage.total_images for stage in self.recipe.stages[:number])
         state = TrainState(job.task, self.group, sharded=options.sharded, offset=offset)
@@ -260,11 +258,11 @@ class _Run:
             "versions": versions(),
             "recipe": to_dict(self.recipe),
         }
-        folder = self.out / "checkpoints"
-        checkpoints = CheckpointManager(folder, state, facts=facts, write_model=write)
-        checkpoints.latest = self._checkpoint_of(number)
-        title = f"{self.recipe.name} {job.task.name}px"
-        with checkpoints, TrainingDisplay(title, state.end, quiet=self.quiet) as display:
+        folder, title = self.out / "checkpoints", f"{self.recipe.name} {job.task.name}px"
+        display = TrainingDisplay(title, state.end, quiet=self.quiet)
+        with BackgroundWork("checkpoint") as work, display:
+            checkpoints = CheckpointManager(folder, state, work, facts=facts, write_model=write)
+            checkpoints.latest = self._checkpoint_of(number)
             trainer = Trainer(
                 job,
                 state,
