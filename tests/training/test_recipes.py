@@ -5,6 +5,8 @@ import pytest
 from calotype.config.typed_json import to_dict
 from calotype.errors import ConfigError, UsageError
 from calotype.training.recipes import load_recipe, recipe_names
+from calotype.training.resume import with_options
+from calotype.training.run_folder import difference
 
 NAMES = {"tiny", "emoji-64", "emoji-256", "emoji-1024", "imagen-64", "imagen-256", "imagen-1024"}
 
@@ -32,6 +34,14 @@ def test_a_recipe_of_the_users_own(tmp_path):
     path.write_text('{"name": "x", "stages": [{"stag": 1}]}')
     with pytest.raises(ConfigError, match="did you mean 'stage'"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_run_of_any_recipe_can_be_resumed_with_it(name):
+    recipe = load_recipe(name)
+    longer = with_options(recipe, images=2 * recipe.stages[0].total_images, seed=None)
+    assert difference(recipe, recipe) is None and difference(recipe, longer) is None
+    assert "seed" in difference(recipe, with_options(recipe, images=None, seed=77))
 
 
 def test_an_unknown_name_gets_a_hint():

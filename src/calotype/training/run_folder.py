@@ -251,7 +251,7 @@ def _essence(recipe: Recipe) -> list[dict[str, Any]]:
     stages = [to_dict(stage) for stage in recipe.stages]
     for stage in stages:
         for name in _HARMLESS:
-            stage.pop(name)
+            stage.pop(name, None)  # not every kind has all of them
         stage["data"].pop("cache_bytes")
     return stages
 
