@@ -246,9 +246,9 @@ def test_an_edit_brings_its_own_start_and_level(start_time: float) -> None:
 
 def test_an_edit_from_a_lower_time_lowers_the_draft_s_level() -> None:
     stage = random_stage()
-    levels = stage.edited_levels(FEW, StageEdit(start_time=0.2))
+    levels = stage.levels(FEW, StageEdit(start_time=0.2))
     assert math.exp(-levels[0] / 2) == pytest.approx(math.tan(math.pi / 10), rel=1e-3)
-    levels = stage.edited_levels(FEW, StageEdit(start_time=0.9))
+    levels = stage.levels(FEW, StageEdit(start_time=0.9))
     assert math.exp(-levels[0] / 2) == pytest.approx(0.7)
 
 

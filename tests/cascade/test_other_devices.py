@@ -109,7 +109,7 @@ def test_an_encoder_may_be_elsewhere(cascade, monkeypatch):
             text = cascade.text_encoder(captions)
             return text.to(PLACE) if text.mask.any() else text
 
-    monkeypatch.setattr("calotype.cascade.cascade._CAPTIONS_AT_ONCE", 1)
+    monkeypatch.setattr("calotype.text.encoder.CAPTIONS_AT_ONCE", 1)
     drawn = []
     for encoder in ("bytes:16", MovedEncoder()):
         with PretendedDevice():

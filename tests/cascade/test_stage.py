@@ -1,4 +1,4 @@
-"""The stage's border: with an exact network inside, exact images come out."""
+"""The stage: with an exact network inside, exact images come out."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_loss_is_that_of_the_inner_diffusion() -> None:
     torch.testing.assert_close(loss, v.square().flatten(1).mean(1).float(), rtol=1e-5, atol=1e-6)
 
 
-def test_denoiser_sees_images_whatever_the_border() -> None:
+def test_denoiser_sees_images_whatever_the_preconditioning() -> None:
     """With x ~ N(0, std^2) the best estimate has a closed form, with no trace of the inside."""
     stage = exact_stage(parametrization="eps")
     x, eps = STD * torch.randn(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
@@ -177,7 +177,7 @@ def test_oscillating_guidance_alternates_along_the_levels_that_are_walked(
 
         return note
 
-    monkeypatch.setattr("calotype.cascade.stage.oscillating_weight", watched)
+    monkeypatch.setattr("calotype.cascade.sampling.oscillating_weight", watched)
     sampling = SamplingConfig(
         steps=6, sampler="ddim", guidance_weight=3.0, oscillating_guidance=True
     )

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 _LAZY = {
     "Cascade": "cascade",
-    "CascadeSample": "cascade",
+    "CascadeSample": "results",
     "SampleOptions": "plan",
     "KeepKnown": "edit",
-    "Preview": "cascade",
+    "Preview": "results",
     "Resampling": "edit",
     "Stage": "stage",
     "StageEdit": "stage",
@@ -49,10 +49,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from calotype.cascade.cascade import Cascade, CascadeSample, Preview
+    from calotype.cascade.cascade import Cascade
     from calotype.cascade.edit import KeepKnown, Resampling, image_to_image, inpaint, keep_known
     from calotype.cascade.io import load_stage, save_cascade, save_stage
     from calotype.cascade.plan import SampleOptions
+    from calotype.cascade.results import CascadeSample, Preview
     from calotype.cascade.stage import Stage, StageEdit
 
 

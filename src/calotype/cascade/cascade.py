@@ -7,9 +7,9 @@ looking at the previews, cancelling is closing the generator.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -19,76 +19,17 @@ from calotype.cascade.find import CascadeFolder, open_cascade
 from calotype.cascade.finite import check_finite
 from calotype.cascade.io import load_stage
 from calotype.cascade.io import save_cascade as save_to
-from calotype.cascade.notebook import html_table
-from calotype.cascade.pixels import Images, as_images, to_pixels
-from calotype.cascade.plan import (
-    SampleOptions,
-    SamplePlan,
-    StagePlan,
-    drain,
-    plan_sample,
-    plan_upscale,
-)
-from calotype.cascade.png import encode_png
+from calotype.cascade.pixels import Images, as_images
+from calotype.cascade.plan import SampleOptions, SamplePlan, StagePlan, plan_sample, plan_upscale
 from calotype.cascade.prior import Prior, load_prior, save_prior, without_image
+from calotype.cascade.results import CascadeSample, Preview, drain
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds, token_states
 from calotype.config.stage import CascadeConfig
-from calotype.diffusion import PerSampleNoise, SamplerState
+from calotype.diffusion import PerSampleNoise
 from calotype.errors import CalotypeError, UsageError
 from calotype.text import TextEncoder, Tokenizer, build_text_encoder, encodes_empty
-from calotype.text.encoder import misfit
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-_CAPTIONS_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class CascadeSample:
-    """Finished images.
-
-    Args:
-        images: one tensor a drawn stage, (B, 3, H, W) float32 in [-1, 1] on the CPU.
-        seeds: one an image.
-    """
-
-    images: tuple[Tensor, ...]
-    seeds: tuple[int, ...]
-
-    def pil(self) -> list[Image]:
-        """The images of the last stage."""
-        from PIL import Image
-
-        return [Image.fromarray(pixels) for pixels in to_pixels(self.images[-1])]
-
-    def _repr_png_(self) -> bytes | None:
-        """One image, as notebooks show it."""
-        return encode_png(to_pixels(self.images[-1])[0]) if len(self.seeds) == 1 else None
-
-    def _repr_html_(self) -> str | None:
-        """Several images, as notebooks show them."""
-        return html_table(to_pixels(self.images[-1]), self.seeds) if len(self.seeds) != 1 else None
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A look at an image being drawn.
-
-    Args:
-        stage: index of the stage in the cascade.
-        resolution: that stage's resolution.
-        rows: which images of the batch.
-        steps: steps of the stage; `state.index` runs from 0 to this.
-        state: the sampler's; `state.estimate.x_hat` is what the images look like so far.
-    """
-
-    stage: int
-    resolution: int
-    rows: slice
-    steps: int
-    state: SamplerState
+from calotype.text.encoder import encode_once, misfit
 
 
 class Cascade:
@@ -265,18 +206,7 @@ class Cascade:
         Raises:
             UsageError: something does not fit; nothing has been computed then.
         """
-        return drain(self.upscale_steps(lowres, captions, seeds=seeds, **options))
-
-    def upscale_steps(
-        self,
-        lowres: Images,
-        captions: Sequence[str],
-        *,
-        seeds: Sequence[int],
-        **options: Unpack[SampleOptions],
-    ) -> Generator[Preview, None, CascadeSample]:
-        """Enlarge as `upscale` does, one preview a step; see `steps`."""
-        return self.generate(self.plan_upscale(lowres, captions, seeds=seeds, **options))
+        return drain(self.generate(self.plan_upscale(lowres, captions, seeds=seeds, **options)))
 
     def _check_options(self, captions: Sequence[str], options: SampleOptions) -> None:
         unknown = sorted(set(options) - set(SampleOptions.__annotations__))
@@ -285,7 +215,7 @@ class Cascade:
                 f"got an unknown option {unknown[0]!r}; expected some of "
                 f"{sorted(SampleOptions.__annotations__)}"
             )
-        if self.text_encoder_spec == "none" and any(_is_caption(text) for text in captions):
+        if self.text_encoder_spec == "none" and any(map(str.strip, map(str, captions))):
             raise UsageError(f"{self.name!r} is unconditional; expected empty captions: ['']")
 
     @torch.no_grad()
@@ -295,7 +225,6 @@ class Cascade:
         Args:
             plan: from `plan`, `plan_upscale`, `plan_inpaint` or `plan_image_to_image`.
         """
-        lowres = plan.lowres
         text, negative = self._embed(plan.captions), None
         guided = any(stage.sampling.guidance_weight != 1 for stage in plan.stages)
         if (guided or self.prior is not None) and text is not None:
@@ -310,47 +239,38 @@ class Cascade:
             parts = []
             for start in range(0, len(plan.seeds), stage.batch):
                 rows = slice(start, min(start + stage.batch, len(plan.seeds)))
-                part = _Part(
-                    rows,
-                    plan.seeds[rows],
-                    _rows(text, rows),
-                    _rows(negative, rows),
-                    None if lowres is None else lowres[rows],
-                )
-                parts.append((yield from self._sample_part(stage, part)))
-            lowres = torch.cat(parts)
-            images.append(lowres[..., : stage.shown[0], : stage.shown[1]])
+                texts = [None if one is None else one[rows] for one in (text, negative)]
+                parts.append((yield from self._sample_part(plan, stage, texts, rows=rows)))
+            whole = torch.cat(parts)
+            plan = replace(plan, lowres=whole)
+            images.append(whole[..., : stage.shown[0], : stage.shown[1]])
         return CascadeSample(tuple(images), plan.seeds)
 
-    def _sample_part(self, plan: StagePlan, part: _Part) -> Generator[Preview, None, Tensor]:
-        edit = None if plan.edit is None else plan.edit.rows(part.rows)
-        stage = self.stages[plan.index]
-        noise = PerSampleNoise(part.seeds, stream=plan.index)
-        has_text = stage.config.network.text_dim > 0
-        text = part.text.to(stage.device) if has_text and part.text is not None else None
+    def _sample_part(
+        self, plan: SamplePlan, how: StagePlan, texts: Sequence[Text | None], *, rows: slice
+    ) -> Generator[Preview, None, Tensor]:
+        """The images of one forward pass, of their captions and negative captions."""
+        stage, sampling, size = self.stages[how.index], how.sampling, how.size
+        edit = None if how.edit is None else how.edit.rows(rows)
+        noise = PerSampleNoise(plan.seeds[rows], stream=how.index)
+        if stage.config.network.text_dim == 0:
+            texts = (None, None)
+        text, negative = (None if one is None else one.to(stage.device) for one in texts)
         cond = Conditioning(text)
         if stage.config.lowres_resolution is not None:
-            assert part.lowres is not None
+            assert plan.lowres is not None
+            lowres = plan.lowres[rows].to(stage.device)
             cond = stage.lowres_condition(
-                part.lowres.to(stage.device),
-                text,
-                size=plan.size,
-                aug_level=plan.sampling.aug_level,
-                noise=noise,
+                lowres, text, size=size, aug_level=sampling.aug_level, noise=noise
             )
         # Only inpainting networks look at it.
-        cond = replace(cond, extra=known_channels(edit))
-        uncond = None
-        if plan.sampling.guidance_weight != 1 and text is not None and part.negative is not None:
-            uncond = replace(cond, text=part.negative.to(stage.device))
-        steps = len(stage.edited_levels(plan.sampling, edit)) - 1
-        state = None
-        for state in stage.steps(
-            cond, uncond, noise, size=plan.size, sampling=plan.sampling, edit=edit
-        ):
-            yield Preview(plan.index, stage.config.resolution, part.rows, steps, state)
-        assert state is not None
-        check_finite(state.z, f"the {stage.config.resolution} stage sampled", stage)
+        cond, uncond = replace(cond, extra=known_channels(edit)), None
+        if sampling.guidance_weight != 1 and negative is not None:
+            uncond = replace(cond, text=negative)
+        steps, resolution = len(stage.levels(sampling, edit)) - 1, stage.config.resolution
+        for state in stage.steps(cond, uncond, noise, size=size, sampling=sampling, edit=edit):
+            yield Preview(how.index, resolution, rows, steps, state)
+        check_finite(state.z, f"the {resolution} stage sampled", stage)
         return state.z.clamp(-1, 1).float().cpu().contiguous()
 
     def _embed(self, captions: Sequence[str]) -> Text | None:
@@ -360,40 +280,15 @@ class Cascade:
         if width == 0:
             return None
         known = self.text_encoder_spec if self._encoder is None else self._encoder
-        if not any(_is_caption(caption) for caption in captions) and not encodes_empty(known):
+        if not any(map(str.strip, captions)) and not encodes_empty(known):
             count = len(captions)
             return TokenIds.null(count) if ids else TextEmbedding.null(count, width)
         encoder = self.text_encoder
         problem = misfit(encoder, width, ids=ids)
         if encoder is None or problem is not None:
             raise CalotypeError(f"{problem}: use the encoder that the stages were trained with")
-        unique = list(dict.fromkeys(captions))
-        whole: Text | None = None
-        for start in range(0, len(unique), _CAPTIONS_AT_ONCE):
-            # On the CPU until a stage takes them: null captions are there wherever others are made.
-            part = encoder(unique[start : start + _CAPTIONS_AT_ONCE]).to("cpu")
-            whole = part if whole is None else part.cat(whole, part)
-        assert whole is not None
-        if isinstance(whole, TextEmbedding):
-            check_finite(whole.tokens, f"the text encoder {self.text_encoder_spec!r} made", encoder)
-        places = {caption: place for place, caption in enumerate(unique)}
-        return whole[torch.tensor([places[caption] for caption in captions])]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The images of one forward pass, and what they are drawn from."""
-
-    rows: slice
-    seeds: tuple[int, ...]
-    text: Text | None
-    negative: Text | None
-    lowres: Tensor | None
-
-
-def _is_caption(text: str) -> bool:
-    return not isinstance(text, str) or bool(text.strip())
-
-
-def _rows(text: Text | None, rows: slice) -> Text | None:
-    return None if text is None else text[rows]
+        # On the CPU until a stage takes them: null captions are there wherever others are made.
+        text = encode_once(encoder, captions)
+        if isinstance(text, TextEmbedding):
+            check_finite(text.tokens, f"the text encoder {self.text_encoder_spec!r} made", encoder)
+        return text

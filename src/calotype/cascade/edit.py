@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from calotype.cascade.pixels import Images, as_images, as_mask
-from calotype.cascade.plan import SampleOptions, SamplePlan, drain
+from calotype.cascade.plan import SampleOptions, SamplePlan
+from calotype.cascade.results import CascadeSample, drain
 from calotype.cascade.stage import Stage, StageEdit
 from calotype.diffusion import Denoiser, Estimate, resampling_levels
 from calotype.errors import UsageError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-    from calotype.cascade.cascade import Cascade, CascadeSample
+    from calotype.cascade.cascade import Cascade
 
 
 @dataclass(frozen=True)

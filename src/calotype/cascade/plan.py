@@ -7,7 +7,7 @@ images are drawn at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TypedDict, TypeVar
@@ -26,12 +26,12 @@ from calotype.cascade.stage import Stage, StageEdit
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
+from calotype.text.encoder import check_captions
 
 # Images of one forward pass: memory stays under 2 GB with the embedded default.
 _PIXELS_AT_ONCE = 1024 * 1024
 _IMAGES_AT_ONCE = 64
 _MAX_SEED = 2**63 - 1
-P = TypeVar("P")
 T = TypeVar("T")
 PerStage = Sequence[T] | Mapping[int, T]
 
@@ -60,23 +60,23 @@ class SampleOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How one stage draws.
+    """How one stage samples.
 
     Args:
         index: its place in the cascade, which is also its stream of noise.
-        size: height and width it draws.
+        size: height and width it samples.
         shown: height and width kept in the result, from the top left.
         sampling: its settings.
         edit: its edit, if any.
-        batch: images drawn at once.
+        batch: images of one forward pass.
     """
 
     index: int
     size: tuple[int, int]
     shown: tuple[int, int]
     sampling: SamplingConfig
-    edit: StageEdit | None
-    batch: int
+    edit: StageEdit | None = None
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -118,18 +118,6 @@ class SamplePlan:
         )
 
 
-def drain(steps: Generator[P, None, T], show: Callable[[P], None] = lambda preview: None) -> T:
-    """What a generator of previews returns, each shown; it is closed whatever happens."""
-    try:
-        while True:
-            show(next(steps))
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        steps.close()
-
-
 def plan_sample(
     stages: Sequence[Stage], captions: Sequence[str], seeds: Sequence[int], options: SampleOptions
 ) -> SamplePlan:
@@ -144,17 +132,18 @@ def plan_sample(
             f"this cascade begins with {stages[0].config.lowres_resolution} pixel images to "
             "enlarge; use upscale"
         )
-    drawn = stages[: _stop_index(stages, options.get("stop_at")) + 1]
-    last = drawn[-1].config
+    configs = [stage.config for stage in stages[: _stop_index(stages, options) + 1]]
     size = options.get("size")
     if size is None:
-        size = (last.resolution, last.resolution)
+        size = (configs[-1].resolution, configs[-1].resolution)
     if not isinstance(size, Sequence) or len(size) != 2:
         raise UsageError(
             f"got size={size!r:.80}; expected (height, width) in pixels; stop_at takes a resolution"
         )
-    sizes = stage_sizes((size[0], size[1]), [s.config for s in drawn])
-    return _plan(_Drawn(drawn, 0, sizes, sizes), captions, seeds, options)
+    sizes = stage_sizes((size[0], size[1]), configs)
+    pairs = zip(sizes, configs, strict=True)
+    plans = [StagePlan(i, size, size, config.sampling) for i, (size, config) in enumerate(pairs)]
+    return _plan(stages, plans, captions, seeds=seeds, options=options)
 
 
 def plan_upscale(
@@ -177,84 +166,59 @@ def plan_upscale(
     if len(lowres) != len(captions):
         raise UsageError(f"got {len(lowres)} images and {len(captions)} captions; expected equal")
     height, width = int(lowres.shape[2]), int(lowres.shape[3])
-    first = first_upscaler([stage.config for stage in stages], math.sqrt(height * width))
-    stop = _stop_index(stages, options.get("stop_at"))
+    configs = [stage.config for stage in stages]
+    first = first_upscaler(configs, math.sqrt(height * width))
+    stop = _stop_index(stages, options)
     if stop < first:
         raise UsageError(
-            f"got stop_at={stages[stop].config.resolution} for an image of {width}x{height}, "
-            f"which the {stages[first].config.resolution} stage enlarges; expected that or more"
+            f"got stop_at={configs[stop].resolution} for an image of {width}x{height}, "
+            f"which the {configs[first].resolution} stage enlarges; expected that or more"
         )
-    drawn = stages[first : stop + 1]
-    padded = padded_lowres_size((height, width), drawn)
-    source = drawn[0].config.lowres_resolution
+    drawn, source = configs[first : stop + 1], configs[first].lowres_resolution
     assert source is not None
-    sizes = [enlarged(padded, s.config, source) for s in drawn]
-    shown = [enlarged((height, width), s.config, source) for s in drawn]
-    plan = _plan(_Drawn(drawn, first, sizes, shown), captions, seeds, options)
-    return replace(plan, lowres=pad_lowres(lowres, drawn[0].config, sizes[0]))
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """The stages that draw, with the index of the first and the sizes of each."""
-
-    stages: Sequence[Stage]
-    first: int
-    sizes: Sequence[tuple[int, int]]
-    shown: Sequence[tuple[int, int]]
+    padded = padded_lowres_size((height, width), drawn)
+    plans = [
+        StagePlan(i, enlarged(padded, c, source), enlarged((height, width), c, source), c.sampling)
+        for i, c in enumerate(drawn, first)
+    ]
+    plan = _plan(stages, plans, captions, seeds=seeds, options=options)
+    return replace(plan, lowres=pad_lowres(lowres, drawn[0], plans[0].size))
 
 
 def _plan(
-    drawn: _Drawn, captions: Sequence[str], seeds: Sequence[int], options: SampleOptions
+    stages: Sequence[Stage],
+    plans: Sequence[StagePlan],
+    captions: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    options: SampleOptions,
 ) -> SamplePlan:
-    texts, numbers = _check_captions(captions), check_seeds(seeds)
-    if len(numbers) != len(texts):
-        raise UsageError(f"got {len(numbers)} seeds for {len(texts)} captions; expected one each")
+    """Check all that is given, and plan it; `plans` say which stages and sizes."""
+    texts, numbers = check_captions(captions), check_seeds(seeds)
     negatives = options.get("negative_captions")
     if negatives is not None:
-        negatives = _check_captions(negatives)
-        if len(negatives) != len(texts):
+        negatives = check_captions(negatives)
+    for what, given in (("seeds", numbers), ("negative captions", negatives)):
+        if given is not None and len(given) != len(texts):
             raise UsageError(
-                f"got {len(negatives)} negative captions for {len(texts)} captions; expected "
-                "one each"
+                f"got {len(given)} {what} for {len(texts)} captions; expected one each"
             )
     max_batch = options.get("max_batch")
     if max_batch is not None and max_batch < 1:
         raise UsageError(f"got max_batch={max_batch}; expected at least 1")
-    configs = [stage.config for stage in drawn.stages]
+    configs = [stages[plan.index].config for plan in plans]
     sampling = _per_stage("sampling", options.get("sampling"), configs)
     edits = _per_stage("edits", options.get("edits"), configs)
-    plans = []
-    for place, config in enumerate(configs):
-        settings, edit, size = sampling[place], edits[place], drawn.sizes[place]
-        check_pixels(size, config)
+    checked = []
+    for plan, config, settings, edit in zip(plans, configs, sampling, edits, strict=True):
+        check_pixels(plan.size, config)
+        settings = config.sampling if settings is None else settings
+        config.check_start(settings)
         _check_aug_level(settings, config)
-        if settings is not None:
-            config.check_start(settings)
-        _check_edit(edit, config, count=len(texts), size=size)
-        plans.append(
-            StagePlan(
-                index=drawn.first + place,
-                size=size,
-                shown=drawn.shown[place],
-                sampling=config.sampling if settings is None else settings,
-                edit=edit,
-                batch=_batch(size, max_batch, edit, count=len(texts)),
-            )
-        )
-    return SamplePlan(texts, negatives, numbers, tuple(plans))
-
-
-def _check_captions(captions: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(captions, str):
-        raise UsageError("got one string as captions; expected a list: [caption]")
-    texts = tuple(captions)
-    if not texts:
-        raise UsageError("got no captions; expected at least one ('' samples without a caption)")
-    for text in texts:
-        if not isinstance(text, str):
-            raise UsageError(f"got a caption of type {type(text).__name__}; expected a string")
-    return texts
+        _check_edit(edit, config, count=len(texts), size=plan.size)
+        batch = _batch(plan.size, max_batch, edit, count=len(texts))
+        checked.append(replace(plan, sampling=settings, edit=edit, batch=batch))
+    return SamplePlan(texts, negatives, numbers, tuple(checked))
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -271,9 +235,10 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 def _per_stage(
     what: str, given: PerStage[T] | None, configs: Sequence[StageConfig]
 ) -> Sequence[T | None]:
+    """What is given for each stage, in their order; None where nothing is."""
+    resolutions = [config.resolution for config in configs]
     if given is None:
         return [None] * len(configs)
-    resolutions = [config.resolution for config in configs]
     if isinstance(given, Mapping):
         unknown = sorted(set(given) - set(resolutions))
         if unknown:
@@ -281,23 +246,19 @@ def _per_stage(
                 f"got {what} for a stage {unknown[0]}; this samples the stages {resolutions}"
             )
         return [given.get(resolution) for resolution in resolutions]
-    if not isinstance(given, Sequence):
-        raise UsageError(
-            f"got {what} of type {type(given).__name__}; expected a mapping from resolution, e.g. "
-            f"{{{resolutions[0]}: ...}}, or one for each of the stages {resolutions}"
-        )
-    if len(given) != len(configs):
-        raise UsageError(
-            f"got {len(given)} {what} for the {len(configs)} stages {resolutions}; expected one "
-            "each, or a mapping from resolution"
-        )
-    return list(given)
+    if isinstance(given, Sequence) and len(given) == len(configs):
+        return given
+    kind = type(given).__name__
+    got = f"{len(given)} {what}" if isinstance(given, Sequence) else f"{what} of type {kind}"
+    raise UsageError(
+        f"got {got} for the {len(configs)} stages {resolutions}; expected a mapping from "
+        "resolution, or one each"
+    )
 
 
-def _check_aug_level(settings: SamplingConfig | None, config: StageConfig) -> None:
-    if settings is None or config.lowres_resolution is not None:
-        return
-    if settings.aug_level not in (0.0, config.sampling.aug_level):
+def _check_aug_level(settings: SamplingConfig, config: StageConfig) -> None:
+    base = config.lowres_resolution is None
+    if base and settings.aug_level not in (0.0, config.sampling.aug_level):
         raise UsageError(
             f"got aug_level={settings.aug_level:g} for the {config.resolution} stage, which "
             "enlarges nothing; expected it for a stage that does"
@@ -329,8 +290,8 @@ def _batch(
     return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (size[0] * size[1])))
 
 
-def _stop_index(stages: Sequence[Stage], stop_at: int | None) -> int:
-    resolutions = [stage.config.resolution for stage in stages]
+def _stop_index(stages: Sequence[Stage], options: SampleOptions) -> int:
+    resolutions, stop_at = [stage.config.resolution for stage in stages], options.get("stop_at")
     if stop_at is None:
         return len(stages) - 1
     if stop_at not in resolutions:

@@ -9,20 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from calotype.cascade.pixels import MAX_PIXELS
-from calotype.cascade.stage import Stage
 from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 
 
-def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[int, int]:
+def padded_lowres_size(size: tuple[int, int], configs: Sequence[StageConfig]) -> tuple[int, int]:
     """The smallest size not below `size` whose enlargements all fit their networks."""
-    source = drawn[0].config.lowres_resolution
+    source = configs[0].lowres_resolution
     assert source is not None
-    unit = 1
-    for stage in drawn:
-        # Multiples of this become multiples of what the network divides by.
-        whole = source * stage.config.network.divisor
-        unit = math.lcm(unit, whole // math.gcd(stage.config.resolution, whole))
+    unit = _unit(source, configs)
     # At least two units: networks cannot normalise a single value.
     height, width = (max(2, -(-side // unit)) * unit for side in size)
     return height, width
@@ -31,11 +26,7 @@ def padded_lowres_size(size: tuple[int, int], drawn: Sequence[Stage]) -> tuple[i
 def stage_sizes(size: tuple[int, int], configs: Sequence[StageConfig]) -> list[tuple[int, int]]:
     """The size that each stage draws when the last one draws `size`, height and width."""
     last = configs[-1].resolution
-    # Sides of the last image must be multiples of this.
-    unit = 1
-    for config in configs:
-        whole = last * config.network.divisor
-        unit = math.lcm(unit, whole // math.gcd(config.resolution, whole))
+    unit = _unit(last, configs)
     if any(type(side) is not int or side < 1 or side % unit for side in size):
         height, width = _nearest_legal(size, unit)
         raise UsageError(
@@ -43,6 +34,22 @@ def stage_sizes(size: tuple[int, int], configs: Sequence[StageConfig]) -> list[t
             f"multiples of {unit} pixels, e.g. {width}x{height}"
         )
     return [(size[0] * c.resolution // last, size[1] * c.resolution // last) for c in configs]
+
+
+def _unit(resolution: int, configs: Sequence[StageConfig]) -> int:
+    """Sides of images of about `resolution` must be multiples of this to fit all networks."""
+    wholes = ((resolution * config.network.divisor, config.resolution) for config in configs)
+    return math.lcm(*(whole // math.gcd(whole, side) for whole, side in wholes))
+
+
+def check_divisible(size: tuple[int, int], config: StageConfig) -> None:
+    """Refuse images whose sides the network cannot halve often enough."""
+    divisor = config.network.divisor
+    if any(side <= 0 or side % divisor for side in size):
+        raise UsageError(
+            f"got an image of {size[1]}x{size[0]}; expected sides that are multiples of "
+            f"{divisor} pixels for the {config.resolution} stage"
+        )
 
 
 def _nearest_legal(size: tuple[int, int], unit: int) -> tuple[int, int]:

@@ -1,14 +1,7 @@
 """A stage: one network bound into a denoiser of images, with its schedule and its sampler.
 
-The border between networks and mathematics is here alone. Outside, a `Denoiser` takes noisy images
-and returns clean ones in [-1, 1]; inside, the network sees the deviation from what is known
-beforehand, scaled to unit variance:
-
-    x = mean + std * x'        mean = 0 for a base, the low-resolution image for a residual stage
-    z' = (z - alpha * mean) / sqrt(alpha^2 std^2 + sigma^2),   logsnr' = logsnr + 2 ln(std)
-
-so `z' = alpha' x' + sigma' eps` is an ordinary, variance-preserving diffusion of x' (Karras et al.
-2022, section 5).
+Outside, a `Denoiser` takes noisy images and returns clean ones in [-1, 1]; inside, the network sees
+what `preconditioning` makes of them, and answers with eps, v or x of that.
 """
 
 from __future__ import annotations
@@ -16,19 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol, cast, runtime_checkable
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.cascade.border import Border, residual_border
 from calotype.cascade.finite import check_finite
+from calotype.cascade.preconditioning import Preconditioning, residual_preconditioning
+from calotype.cascade.sampling import build_step, grid_levels, guided
+from calotype.cascade.sizes import check_divisible
 from calotype.cascade.timesteps import (
+    NetworkOutput,
     build_schedule,
-    build_step,
     enlarge_lowres,
-    grid_levels,
     network_level,
     noise_lowres,
     split_variance,
@@ -51,12 +46,7 @@ from calotype.diffusion import (
     add_noise,
     denoising_loss,
     denoising_steps,
-    guide,
-    guide_batched,
     only_numbers,
-    oscillating_weight,
-    thresholding,
-    within_interval,
 )
 from calotype.errors import UsageError
 from calotype.networks import DenoisingNetwork, UNet, build_network
@@ -68,15 +58,6 @@ _PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
 }
 
 
-@runtime_checkable
-class RowsTransform(Protocol):
-    """A transform that holds tensors of a batch and can be cut to some of its images."""
-
-    def rows(self, rows: slice) -> DenoiserTransform:
-        """The transform of these images alone."""
-        ...
-
-
 @dataclass(frozen=True)
 class StageEdit:
     """An edit of one stage, as data.
@@ -85,7 +66,8 @@ class StageEdit:
         start: clean images to start from, (B, 3, H, W) in [-1, 1]; None = as the sampling
             settings say: pure noise, or the draft.
         start_time: how noisy the start is made, in (0, 1].
-        transform: applied to the guided and thresholded denoiser, e.g. `keep_known`.
+        transform: applied to the guided and thresholded denoiser, e.g. `keep_known`; one that
+            holds tensors of a batch has a method `rows(slice)`, the same for some of its images.
         regrid: the levels to walk, from those of the sampling settings (N+1,), e.g. to walk
             some of them again; None = as they are.
     """
@@ -98,10 +80,8 @@ class StageEdit:
     def rows(self, rows: slice) -> StageEdit:
         """The edit of some images of a batch."""
         start = None if self.start is None else self.start[rows]
-        transform = self.transform
-        if isinstance(transform, RowsTransform):
-            transform = transform.rows(rows)
-        return replace(self, start=start, transform=transform)
+        cut = getattr(self.transform, "rows", None)
+        return replace(self, start=start, transform=self.transform if cut is None else cut(rows))
 
 
 class Stage(nn.Module):
@@ -142,14 +122,14 @@ class Stage(nn.Module):
             eps: standard normal noise, like `x`.
             weighting: how errors count by level; None = plain squared error of the output.
         """
-        border = self._border(cond, x)
+        pre = self._preconditioning(cond, x)
         # Built inside the call, so that gradients reach the text projections.
         network = self._bound(cond)
         return denoising_loss(
             # The prediction alone: a learned variance is not trained.
-            lambda z, level: split_variance(network(z, level), self.config.network).prediction,
-            border.inside(x),
-            border.level(logsnr),
+            lambda z, level: network(z, level).prediction,
+            pre.normalize(x),
+            pre.c_noise(logsnr),
             eps=eps,
             parametrization=self.parametrization,
             weighting=weighting,
@@ -168,27 +148,21 @@ class Stage(nn.Module):
         network = self._bound(cond)
 
         def denoise(z: Tensor, logsnr: Tensor) -> Estimate:
-            border = self._border(cond, z)
-            inner = border.noisy_inside(z, logsnr)
-            level = border.level(logsnr)
-            output = split_variance(network(inner, level), self.config.network)
-            x_hat = self.parametrization.to_x(output.prediction, inner, level)
-            return Estimate(border.outside(x_hat), output.variance_fraction)
+            pre = self._preconditioning(cond, z)
+            inputs, level = pre.inputs(z, logsnr), pre.c_noise(logsnr)
+            output = network(inputs, level)
+            x_hat = self.parametrization.to_x(output.prediction, inputs, level)
+            return Estimate(pre.denormalize(x_hat), output.variance_fraction)
 
         return denoise
 
-    def levels(self, sampling: SamplingConfig, start_time: float = 1.0) -> Tensor:
-        """The grid of `sampling`, (N+1,) float64, from `start_time` in (0, 1] to clean."""
-        return grid_levels(self.schedule, sampling, start_time)
-
-    def edited_levels(self, sampling: SamplingConfig, edit: StageEdit | None) -> Tensor:
-        """The grid that `steps` walks, (M+1,) float64: from the edit's start, and regridded."""
-        if edit is None:
-            return self.levels(sampling)
+    def levels(self, sampling: SamplingConfig, edit: StageEdit | None = None) -> Tensor:
+        """The grid that `steps` walks, (N+1,) float64: from the edit's start, and regridded."""
+        edit = StageEdit() if edit is None else edit
         if edit.start is not None and sampling.start == "draft":
             # An image of its own may be noised further than the draft: `start_time` says how far.
             sampling = replace(sampling, variety=1.0)
-        levels = self.levels(sampling, edit.start_time)
+        levels = grid_levels(self.schedule, sampling, edit.start_time)
         return levels if edit.regrid is None else edit.regrid(levels)
 
     def lowres_condition(
@@ -225,7 +199,7 @@ class Stage(nn.Module):
         sampling: SamplingConfig | None = None,
         edit: StageEdit | None = None,
     ) -> Iterator[SamplerState]:
-        """Draw, one state a step; the last state's `z` is the finished image.
+        """Sample, one state a step; the last state's `z` is the finished image.
 
         Args:
             cond: with the captions.
@@ -237,22 +211,24 @@ class Stage(nn.Module):
         """
         sampling = self.config.sampling if sampling is None else sampling
         edit = StageEdit() if edit is None else edit
-        self._check_size(size)
+        check_divisible(size, self.config)
         self.config.check_start(sampling)
         cond = self.with_draft(cond)
         uncond = None if uncond is None else self.with_draft(uncond)
-        levels = self.edited_levels(sampling, edit)
+        levels = self.levels(sampling, edit)
         if sampling.start == "draft" and edit.start is None:
             edit = replace(edit, start=_draft_start(cond, size))
-        denoise = self._guided(cond, uncond, sampling, levels=levels)
-        threshold = thresholding(
-            sampling.threshold_percentile, max_value=sampling.threshold_ceiling
-        )
-        denoise = threshold(denoise)
+        denoise = guided(self.denoiser, cond, uncond, sampling=sampling, levels=levels)
         if edit.transform is not None:
             denoise = edit.transform(denoise)
-        z = self._start(cond, noise, levels[0], size=size, edit=edit)
-        step, dtype = self.solver(sampling), self._image_dtype()
+        dtype = self._image_dtype()
+        eps = noise.normal((_batch_size(cond, noise), 3, *size)).to(self.device, dtype)
+        level = levels[0].to(eps)
+        if edit.start is None:
+            z = self._preconditioning(cond, eps).start(eps, level.expand(len(eps)))
+        else:
+            z = add_noise(edit.start.to(eps), level, eps)
+        step = self.solver(sampling)
         return denoising_steps(denoise, z, levels, noise, step=step, level_dtype=dtype)
 
     def solver(self, sampling: SamplingConfig) -> Step:
@@ -275,42 +251,26 @@ class Stage(nn.Module):
         (end,) = deque(states, maxlen=1)
         return check_finite(end.z, f"the {self.config.resolution} stage sampled", self).clamp(-1, 1)
 
-    def _bound(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
+    def _bound(self, cond: Conditioning) -> Callable[[Tensor, Tensor], NetworkOutput]:
         """The network with its conditioning, autocast where asked, float32 outside."""
-        network = cast(DenoisingNetwork, self.network)
-        device, dtype = self.device.type, self.compute_dtype
-        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
-            bound = network.bind(cond)
+        config, device, dtype = self.config.network, self.device.type, self.compute_dtype
+        autocast = partial(torch.autocast, device, dtype=dtype, enabled=dtype != torch.float32)
+        with autocast():
+            bound = cast(DenoisingNetwork, self.network).bind(cond)
 
-        def call(z: Tensor, logsnr: Tensor) -> Tensor:
-            with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
-                level = network_level(self.config.network, self.schedule, logsnr)
+        def call(z: Tensor, logsnr: Tensor) -> NetworkOutput:
+            with autocast():
+                level = network_level(config, self.schedule, logsnr)
                 output = bound(z.to(memory_format=torch.channels_last), level)
-            return output.to(z.dtype)
+            return split_variance(output.to(z.dtype), config)
 
         return call
 
-    def _border(self, cond: Conditioning, like: Tensor) -> Border:
+    def _preconditioning(self, cond: Conditioning, like: Tensor) -> Preconditioning:
         """What is known beforehand: nothing, or the noised low-resolution image."""
-        if not self.config.residual:
-            return Border(None, torch.tensor(self.config.data_std))
-        return residual_border(cond, like, data_std=self.config.data_std)
-
-    def _start(
-        self,
-        cond: Conditioning,
-        noise: NoiseSource,
-        level: Tensor,
-        *,
-        size: tuple[int, int],
-        edit: StageEdit,
-    ) -> Tensor:
-        """Images at the first level: noise around what is known, or a noised image."""
-        shape = (_batch_size(cond, noise), 3, *size)
-        eps = noise.normal(shape).to(self.device, self._image_dtype())
-        if edit.start is not None:
-            return add_noise(edit.start.to(eps), level.to(eps), eps)
-        return self._border(cond, eps).noisy_outside(eps, level.to(eps).expand(len(eps)))
+        if self.config.residual:
+            return residual_preconditioning(cond, like, data_std=self.config.data_std)
+        return Preconditioning(torch.zeros(()), torch.tensor(self.config.data_std))
 
     def _image_dtype(self) -> torch.dtype:
         """float32; float64 where the weights are, to check numbers with."""
@@ -318,40 +278,6 @@ class Stage(nn.Module):
         if dtype not in (torch.float32, torch.float64):
             raise UsageError(f"got weights of {dtype}; expected float32: set stage.compute_dtype")
         return dtype
-
-    def _guided(
-        self,
-        cond: Conditioning,
-        uncond: Conditioning | None,
-        sampling: SamplingConfig,
-        *,
-        levels: Tensor,
-    ) -> Denoiser:
-        weight = sampling.guidance_weight
-        if uncond is None or weight == 1:
-            return self.denoiser(cond)
-        chosen: float | Callable[[Tensor], Tensor] = weight
-        if sampling.oscillating_guidance:
-            chosen = oscillating_weight(levels, high=weight)
-        rescale = sampling.guidance_rescale
-        if sampling.guidance_interval is None:
-            pair = self.denoiser(Conditioning.cat(cond, uncond))
-            return guide_batched(pair, chosen, rescale=rescale)
-        low, high = sampling.guidance_interval
-        alone = self.denoiser(cond)
-        guided = guide(alone, self.denoiser(uncond), chosen, rescale=rescale)
-        log = torch.tensor((low, high), dtype=torch.float64).log()
-        return within_interval(
-            guided, alone, logsnr_low=float(-2 * log[1]), logsnr_high=float(-2 * log[0])
-        )
-
-    def _check_size(self, size: tuple[int, int]) -> None:
-        divisor = self.config.network.divisor
-        if any(side <= 0 or side % divisor for side in size):
-            raise UsageError(
-                f"got an image of {size[1]}x{size[0]}; expected sides that are multiples of "
-                f"{divisor} pixels for the {self.config.resolution} stage"
-            )
 
 
 def _draft_start(cond: Conditioning, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from calotype.config.adm import AdmConfig
-from calotype.config.sampling import LowresConfig, SamplingConfig
+from calotype.config.sampling import LowresConfig
 from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.stage import NetworkConfig
 from calotype.diffusion import (
@@ -21,17 +21,9 @@ from calotype.diffusion import (
     DiscreteSchedule,
     LinearSchedule,
     NoiseSchedule,
-    Step,
     add_noise,
-    ancestral_step,
     augment_lowres,
-    ddim_step,
-    dpmpp_2m_sde_step,
-    dpmpp_2m_step,
-    heun_step,
-    karras_levels,
     linear_betas,
-    sampling_levels,
     schedule_from_betas,
     squaredcos_betas,
     upsample_lowres,
@@ -82,44 +74,6 @@ def network_level(config: NetworkConfig, schedule: NoiseSchedule, logsnr: Tensor
         timesteps = schedule.time(logsnr) * (_TIMESTEPS - 1)
     # Whole ones are exact in float32; the schedule may have left a device without float64.
     return timesteps.to(logsnr.device, torch.float32)
-
-
-def build_step(sampling: SamplingConfig) -> Step:
-    """The sampler's step that `sampling` names."""
-    match sampling.sampler:
-        case "ddpm":
-            return ancestral_step(sampling.ddpm_interpolation)
-        case "ddim":
-            return ddim_step
-        case "dpmpp_2m":
-            return dpmpp_2m_step
-        case "dpmpp_2m_sde":
-            return dpmpp_2m_sde_step
-        case "heun":
-            return heun_step
-
-
-def grid_levels(schedule: NoiseSchedule, sampling: SamplingConfig, start_time: float) -> Tensor:
-    """The sampling grid, (N+1,) float64, from `start_time` in (0, 1] to clean."""
-    if sampling.grid == "schedule" and isinstance(schedule, DiscreteSchedule):
-        timesteps = sampling.timesteps
-        if timesteps is None:
-            timesteps = tuple(schedule.sampling_timesteps(sampling.steps))
-        return schedule.sampling_levels(timesteps, start_time=start_time)
-    if sampling.timesteps is not None:
-        raise UsageError("got timesteps for a stage without a table of them; expected steps")
-    if sampling.grid == "schedule":
-        return sampling_levels(schedule, sampling.steps, start_time=start_time)
-    sigma_max = sampling.first_sigma
-    if start_time < 1:
-        logsnr = schedule.logsnr(torch.tensor(start_time, dtype=torch.float64))
-        sigma_max = min(sigma_max, float(torch.exp(-logsnr / 2)))
-    return karras_levels(
-        sampling.steps,
-        sigma_max=sigma_max,
-        sigma_min=min(sampling.sigma_min, sigma_max / 2),
-        rho=sampling.rho,
-    )
 
 
 def split_variance(output: Tensor, config: NetworkConfig) -> NetworkOutput:

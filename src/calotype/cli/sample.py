@@ -263,7 +263,7 @@ def _images(
     generator: ImageGenerator[Any], plan: Plan, total: int, *, quiet: bool
 ) -> Iterator[np.ndarray]:
     """The images of a plan, (H, W, 3) uint8, made in groups that fit in memory."""
-    from calotype.cascade.plan import drain
+    from calotype.cascade.results import drain
 
     with progress(total, quiet=quiet) as show:
         for start in range(0, total, generator.group):

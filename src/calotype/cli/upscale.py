@@ -56,7 +56,7 @@ def upscale(
     pixels = as_images(image)  # first, for it may be none
     text = _caption_of(image) if caption is None else caption
     begin = time.perf_counter()
-    from calotype.cascade.plan import drain
+    from calotype.cascade.results import drain
     from calotype.generation.cascade import CascadeGenerator, settle
     from calotype.storage.reading import file_sha256
 

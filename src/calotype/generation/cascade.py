@@ -24,7 +24,7 @@ from calotype.runtime import DTYPES, Runtime, choose_runtime, usable_threads
 if TYPE_CHECKING:
     import numpy as np
 
-    from calotype.cascade.cascade import Preview
+    from calotype.cascade.results import Preview
 
 # Finished images held in memory at a time, in pixels of the last stage.
 _GROUP_PIXELS = 4 * 1024 * 1024

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 if TYPE_CHECKING:
     import numpy as np
 
-    from calotype.cascade.cascade import Preview
+    from calotype.cascade.results import Preview
 
 
 class Plan(Protocol):

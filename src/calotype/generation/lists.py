@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calotype.cascade.plan import drain
+from calotype.cascade.results import drain
 from calotype.data.work import work_over
 from calotype.generation.cascade import CascadeGenerator, Job
 from calotype.generation.executors import share_out
@@ -30,7 +30,7 @@ from calotype.launch import launched_place
 from calotype.storage.files import temporary_of
 
 if TYPE_CHECKING:
-    from calotype.cascade.cascade import Preview
+    from calotype.cascade.results import Preview
 
 _STALE_SECONDS = 3600.0
 OWN = ("caption", "negative_caption", "seed")

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calotype.cascade.cascade import Cascade, CascadeSample, Preview
+from calotype.cascade.cascade import Cascade
 from calotype.cascade.pixels import to_pixels
 from calotype.cascade.plan import SampleOptions
+from calotype.cascade.results import CascadeSample, Preview
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 

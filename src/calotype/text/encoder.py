@@ -13,12 +13,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from calotype.conditioning import TextEmbedding, TokenIds
+from calotype.conditioning import Text, TextEmbedding, TokenIds
 from calotype.errors import ConfigError, UsageError
 
 CHARACTERS_PER_TOKEN = 64
 """Captions are cut to this many characters for each token of the maximum: in any language a
 token covers far fewer on average, so that the cut falls behind the last token that is kept."""
+
+CAPTIONS_AT_ONCE = 64
 
 
 class TextEncoder(Protocol):
@@ -108,21 +110,35 @@ def clean_captions(captions: Sequence[str], max_tokens: int) -> list[str]:
     Raises:
         UsageError: `captions` is one string, is empty, or holds something that is not a string.
     """
+    most = max_tokens * CHARACTERS_PER_TOKEN
+    heads = (caption.strip()[:most] for caption in check_captions(captions))
+    return [head.encode("utf-8", errors="replace").decode("utf-8") for head in heads]
+
+
+def check_captions(captions: Sequence[str]) -> tuple[str, ...]:
+    """The captions, if they are what they should be.
+
+    Raises:
+        UsageError: `captions` is one string, is empty, or holds something that is not a string.
+    """
     if isinstance(captions, str):
-        raise UsageError("captions: got one string, expected a list of strings; write [caption]")
+        raise UsageError("got one string as captions; expected a list of strings: [caption]")
     if len(captions) == 0:
-        raise UsageError(
-            "captions: got an empty list, expected at least one; '' is the null caption"
-        )
-    return [_clean_caption(caption, max_tokens * CHARACTERS_PER_TOKEN) for caption in captions]
+        raise UsageError("got no captions; expected at least one: '' is the null caption")
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise UsageError(f"got a caption of type {type(caption).__name__}; expected a string")
+    return tuple(captions)
 
 
-def _clean_caption(caption: str, max_characters: int) -> str:
-    if not isinstance(caption, str):
-        kind = type(caption).__name__
-        raise UsageError(f"caption: got {kind}, expected a string; convert it with str()")
-    head = caption.strip()[:max_characters]
-    return head.encode("utf-8", errors="replace").decode("utf-8")
+def encode_once(encoder: TextEncoder | Tokenizer, captions: Sequence[str]) -> Text:
+    """Encode captions, each once however often it comes, some at a time; on the CPU."""
+    places = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
+    unique = list(places)
+    whole = encoder(unique[:CAPTIONS_AT_ONCE]).to("cpu")
+    for start in range(CAPTIONS_AT_ONCE, len(unique), CAPTIONS_AT_ONCE):
+        whole = whole.cat(whole, encoder(unique[start : start + CAPTIONS_AT_ONCE]).to("cpu"))
+    return whole[torch.tensor([places[caption] for caption in captions])]
 
 
 def pad_tokens(ids: Sequence[Sequence[int]], *, pad_id: int = 0) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from calotype.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from calotype.cascade.cascade import Preview
+    from calotype.cascade.results import Preview
     from calotype.generation.request import Request
 
 _GUIDANCE = 3.0  # of that package's examples; a cascade has none of its own

@@ -1,0 +1,78 @@
+"""What comes out of a cascade: previews while it samples, and the finished images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from torch import Tensor
+
+from calotype.cascade.notebook import html_table
+from calotype.cascade.pixels import to_pixels
+from calotype.cascade.png import encode_png
+from calotype.diffusion import SamplerState
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CascadeSample:
+    """Finished images.
+
+    Args:
+        images: one tensor a drawn stage, (B, 3, H, W) float32 in [-1, 1] on the CPU.
+        seeds: one an image.
+    """
+
+    images: tuple[Tensor, ...]
+    seeds: tuple[int, ...]
+
+    def pil(self) -> list[Image]:
+        """The images of the last stage."""
+        from PIL import Image
+
+        return [Image.fromarray(pixels) for pixels in to_pixels(self.images[-1])]
+
+    def _repr_png_(self) -> bytes | None:
+        """One image, as notebooks show it."""
+        return encode_png(to_pixels(self.images[-1])[0]) if len(self.seeds) == 1 else None
+
+    def _repr_html_(self) -> str | None:
+        """Several images, as notebooks show them."""
+        return html_table(to_pixels(self.images[-1]), self.seeds) if len(self.seeds) != 1 else None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A look at an image being drawn.
+
+    Args:
+        stage: index of the stage in the cascade.
+        resolution: that stage's resolution.
+        rows: which images of the batch.
+        steps: steps of the stage; `state.index` runs from 0 to this.
+        state: the sampler's; `state.estimate.x_hat` is what the images look like so far.
+    """
+
+    stage: int
+    resolution: int
+    rows: slice
+    steps: int
+    state: SamplerState
+
+
+def drain(steps: Generator[P, None, T], show: Callable[[P], None] = lambda preview: None) -> T:
+    """What a generator of previews returns, each shown; it is closed whatever happens."""
+    try:
+        while True:
+            show(next(steps))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        steps.close()

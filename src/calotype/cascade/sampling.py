@@ -1,0 +1,102 @@
+"""Sampling settings as mathematics: the solver's step, the grid of levels, guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from calotype.conditioning import Conditioning
+from calotype.config.sampling import SamplingConfig
+from calotype.diffusion import (
+    Denoiser,
+    DiscreteSchedule,
+    NoiseSchedule,
+    Step,
+    ancestral_step,
+    ddim_step,
+    dpmpp_2m_sde_step,
+    dpmpp_2m_step,
+    guide,
+    guide_batched,
+    heun_step,
+    karras_levels,
+    oscillating_weight,
+    sampling_levels,
+    thresholding,
+    within_interval,
+)
+from calotype.errors import UsageError
+
+
+def build_step(sampling: SamplingConfig) -> Step:
+    """The sampler's step that `sampling` names."""
+    match sampling.sampler:
+        case "ddpm":
+            return ancestral_step(sampling.ddpm_interpolation)
+        case "ddim":
+            return ddim_step
+        case "dpmpp_2m":
+            return dpmpp_2m_step
+        case "dpmpp_2m_sde":
+            return dpmpp_2m_sde_step
+        case "heun":
+            return heun_step
+
+
+def grid_levels(schedule: NoiseSchedule, sampling: SamplingConfig, start_time: float) -> Tensor:
+    """The sampling grid, (N+1,) float64, from `start_time` in (0, 1] to clean."""
+    if sampling.grid == "schedule" and isinstance(schedule, DiscreteSchedule):
+        timesteps = sampling.timesteps
+        if timesteps is None:
+            timesteps = tuple(schedule.sampling_timesteps(sampling.steps))
+        return schedule.sampling_levels(timesteps, start_time=start_time)
+    if sampling.timesteps is not None:
+        raise UsageError("got timesteps for a stage without a table of them; expected steps")
+    if sampling.grid == "schedule":
+        return sampling_levels(schedule, sampling.steps, start_time=start_time)
+    sigma_max = sampling.first_sigma
+    if start_time < 1:
+        logsnr = schedule.logsnr(torch.tensor(start_time, dtype=torch.float64))
+        sigma_max = min(sigma_max, float(torch.exp(-logsnr / 2)))
+    return karras_levels(
+        sampling.steps,
+        sigma_max=sigma_max,
+        sigma_min=min(sampling.sigma_min, sigma_max / 2),
+        rho=sampling.rho,
+    )
+
+
+def guided(
+    bind: Callable[[Conditioning], Denoiser],
+    cond: Conditioning,
+    uncond: Conditioning | None,
+    *,
+    sampling: SamplingConfig,
+    levels: Tensor,
+) -> Denoiser:
+    """The guided and thresholded denoiser that `sampling` asks for.
+
+    Args:
+        bind: makes a denoiser of what conditions it.
+        cond: with the captions.
+        uncond: with the null or negative captions; None = no guidance.
+        sampling: the settings.
+        levels: the grid that is walked, (N+1,).
+    """
+    threshold = thresholding(sampling.threshold_percentile, max_value=sampling.threshold_ceiling)
+    weight, rescale = sampling.guidance_weight, sampling.guidance_rescale
+    if uncond is None or weight == 1:
+        return threshold(bind(cond))
+    chosen: float | Callable[[Tensor], Tensor] = weight
+    if sampling.oscillating_guidance:
+        chosen = oscillating_weight(levels, high=weight)
+    if sampling.guidance_interval is None:
+        return threshold(
+            guide_batched(bind(Conditioning.cat(cond, uncond)), chosen, rescale=rescale)
+        )
+    alone = bind(cond)
+    guiding = guide(alone, bind(uncond), chosen, rescale=rescale)
+    high, low = (-2 * torch.tensor(sampling.guidance_interval, dtype=torch.float64).log()).tolist()
+    return threshold(within_interval(guiding, alone, logsnr_low=low, logsnr_high=high))
