@@ -32,7 +32,7 @@ def test_without_a_total(clock, capsys):
 def test_training_says_at_once_how_long_it_takes(clock, capsys):
     meter = RateMeter()
     meter.update(images=8, seconds=2.0, waited=1.0, loss=0.25)
-    with TrainingDisplay("tiny 8px", 14_408) as display:
+    with TrainingDisplay("tiny 8px", 14_408, lasting=True) as display:
         display.show(8, meter)
         display.show(16, meter)
     line = "images, loss 0.2500, 4.0 images/s, data wait 50%, 1:00:00 left"

@@ -34,7 +34,8 @@ class Display:
         from rich import progress as rich
         from rich.console import Console
 
-        self._title, self._total, self._done = title, total, 0
+        self.total = total
+        self._title, self._done = title, 0
         self._quiet = quiet
         self._seconds = LINE_SECONDS if seconds is None else seconds
         self._next_line = 0.0 if lasting else time.monotonic() + self._seconds
@@ -72,10 +73,10 @@ class Display:
 
     def tell(self, done: int, total: int | None = None, facts: str = "") -> None:
         """So many are done, of so many in all; `facts` stand behind."""
-        self._done, self._total = done, self._total if total is None else total
+        self._done, self.total = done, self.total if total is None else total
         if self._bar.live.is_started:
-            self._bar.update(self._task, completed=done, total=self._total, facts=facts)
+            self._bar.update(self._task, completed=done, total=self.total, facts=facts)
         elif not self._quiet and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + self._seconds
-            whole = "" if self._total is None else f" of {self._total:,}"
+            whole = "" if self.total is None else f" of {self.total:,}"
             print(f"{self._title}: {done:,}{whole} {facts}".rstrip(), file=sys.stderr, flush=True)

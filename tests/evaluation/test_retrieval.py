@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from calotype.evaluation.retrieval import concept_found, concept_rank, thumbnails
+from calotype.evaluation.retrieval import concept_rank, thumbnails
 
 
 def flat(value):
@@ -25,12 +25,6 @@ def test_thumbnails_are_box_averages():
 @pytest.mark.parametrize(("concept", "rank"), [("a", 0), ("b", 1), ("f", 5), ("g", 6)])
 def test_rank_counts_nearer_concepts(concept, rank):
     assert concept_rank(flat(-0.2), POOL, NAMES, concept=concept) == rank
-    assert concept_found(flat(-0.2), POOL, NAMES, concept) == (rank < 5)
-
-
-def test_k_is_the_number_of_neighbours():
-    assert concept_found(flat(-0.2), POOL, NAMES, "b", k=2)
-    assert not concept_found(flat(-0.2), POOL, NAMES, "b", k=1)
 
 
 def test_images_of_the_own_concept_do_not_crowd_it_out():

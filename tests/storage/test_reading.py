@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calotype.storage.reading import check_regular, open_regular, read_regular
+from calotype.storage.reading import check_regular, open_regular, read_object, read_regular
 
 
 def _fifo(path: Path) -> None:
@@ -45,3 +45,13 @@ def test_a_file_and_a_link_to_it_are_read(tmp_path: Path) -> None:
         read_regular(tmp_path / "a", most_bytes=3)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "c")
+
+
+@pytest.mark.parametrize("data", [b"", b"[1]", b'{"a"', b"\xff", b"[" * 100_000, b'{"a": 1}' * 9])
+def test_what_is_no_object_is_empty(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.json"
+    assert read_object(path) == {}
+    path.write_bytes(data)
+    assert read_object(path) == {}
+    path.write_text('{"a": 1}')
+    assert read_object(path) == {"a": 1} and read_object(path, most_bytes=7) == {}

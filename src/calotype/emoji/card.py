@@ -7,12 +7,10 @@ cascade; what is not there is said to be not available.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -33,6 +31,7 @@ from calotype.evaluation.retrieval import NEAREST
 from calotype.evaluation.sheet import Cell, draw_sheet, save_image
 from calotype.runtime import Runtime, cpu_model
 from calotype.storage.files import write_file
+from calotype.storage.reading import read_object
 
 _CROPS = 16
 
@@ -61,7 +60,7 @@ def write_card(
         machine=machine,
         version=calotype.__version__,
         sheets=write_sheets(found.drawn, out),
-        data_recipe=_read_json(data / "recipe.json"),
+        data_recipe=read_object(data / "recipe.json"),
     )
     attribution = data / "ATTRIBUTION.md"
     if attribution.is_file():
@@ -169,13 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--captions", type=int, default=defaults.captions, help="random captions a group")
     add("--guidance", type=float, nargs="*", default=defaults.weights, help="weights to compare")
     add("--sweep-captions", type=int, default=defaults.sweep_captions, help="a group and weight")
-    add(
-        "--images",
-        "--pictures",
-        type=int,
-        default=defaults.images,
-        help="held-out images to enlarge",
-    )
+    enlarged = "held-out images to enlarge"
+    add("--images", "--pictures", type=int, default=defaults.images, help=enlarged)
     add("--steps", type=int, nargs="*", default=defaults.steps, help="of super-resolution, to try")
     add("--naming", type=Path, nargs="*", default=[], help="folders of scored naming sheets")
     add("--settings", type=Path, help="settings.json of calotype.emoji.settings, to print")
@@ -186,14 +180,6 @@ def _parser() -> argparse.ArgumentParser:
 def _machine(runtime: Runtime) -> str:
     where = cpu_model() if runtime.device == "cpu" else runtime.device
     return f"{where}, {runtime.threads} threads, {runtime.dtype} super-resolution"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 if __name__ == "__main__":

@@ -186,18 +186,11 @@ def _sheets(options: argparse.Namespace) -> None:
         ]
         path = options.out / f"sheet-{start // _A_SHEET + 1}.png"
         save_image(draw_sheet(cells, columns=_COLUMNS, side=_SIDE), path, limit=_SHEET_BYTES)
-    listed = []
-    for number, place in enumerate(order, 1):
-        prompt = prompts[place]
-        listed.append(
-            NamedImage(
-                number=number,
-                key=prompt.key,
-                caption=prompt.prompt,
-                name=name_of[prompt.key],
-                accepted=accepted[prompt.key],
-            )
-        )
+    listed = [
+        NamedImage(number=number, key=key, caption=text, name=name_of[key], accepted=accepted[key])
+        for number, place in enumerate(order, 1)
+        for key, text in [(prompts[place].key, prompts[place].prompt)]
+    ]
     key = Key(
         model=model,
         group=options.group,

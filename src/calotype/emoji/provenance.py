@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from calotype.config.diffusion import DiffusionTraining
 from calotype.config.schedule import NormalLogSNR
 from calotype.emoji.measure import Measurements
@@ -18,7 +20,8 @@ _SHOWN_VALIDATIONS = 8
 
 def training_section(about: About, runs: Sequence[StageRun]) -> str:
     """How each stage was trained, as far as its runs are at hand."""
-    rows, details = [], []
+    rows: list[list[object]] = []
+    details = []
     for stage in about.stages:
         resolution = stage.config.resolution
         own = [run for run in runs if run.config.stage.resolution == resolution]
@@ -47,17 +50,11 @@ def learning_curves(runs: Sequence[StageRun]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _run_row(run: StageRun) -> list[str]:
+def _run_row(run: StageRun) -> list[object]:
     rate = f"{run.images / run.seconds:.1f}" if run.seconds > 0 else NOT_AVAILABLE
-    return [
-        f"{run.config.stage.resolution}²",
-        f"`{run.recipe}`",
-        f"{run.images:,}",
-        f"{run.seconds / 3600:.2f}",
-        rate,
-        f"{run.loss:.4f}",
-        str(run.skipped),
-    ]
+    time, loss = f"{run.seconds / 3600:.2f}", f"{run.loss:.4f}"
+    stage = f"{run.config.stage.resolution}²"
+    return [stage, f"`{run.recipe}`", f"{run.images:,}", time, rate, loss, run.skipped]
 
 
 def _recipe_line(config: DiffusionTraining) -> str:
@@ -78,17 +75,15 @@ def _recipe_line(config: DiffusionTraining) -> str:
 def _curve(run: StageRun) -> str:
     if not run.validations:
         return f"Errors by noise level: {NOT_AVAILABLE}."
-    checks = run.validations
-    if len(checks) > _SHOWN_VALIDATIONS:
-        step = (len(checks) - 1) / (_SHOWN_VALIDATIONS - 1)
-        checks = tuple(checks[round(i * step)] for i in range(_SHOWN_VALIDATIONS))
+    last = len(run.validations) - 1
+    chosen = np.linspace(0, last, min(last + 1, _SHOWN_VALIDATIONS)).round()
+    checks = [run.validations[int(place)] for place in chosen]
     levels = list(checks[-1].unseen or checks[-1].trained)
-    rows = []
-    for check in checks:
-        cells = [
-            f"{_number(check.trained, level)} / {_number(check.unseen, level)}" for level in levels
-        ]
-        rows.append([f"{check.images:,}", *cells])
+    rows = [
+        [f"{check.images:,}"]
+        + [f"{_number(check.trained, level)} / {_number(check.unseen, level)}" for level in levels]
+        for check in checks
+    ]
     return table(["images seen", *(f"σ/α {level}" for level in levels)], rows)
 
 

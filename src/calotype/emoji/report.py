@@ -92,16 +92,10 @@ def stages_section(about: About) -> str:
             drawn += f", from the draft at sigma/alpha {sampling.first_sigma:.2g}"
         if config.lowres_resolution is not None:
             drawn += f", aug_level {sampling.aug_level:g}"
+        size = f"{stage.parameters / 1e6:.1f} M"
         predicts = config.parametrization + (" of the residual" if config.residual else "")
-        rows.append(
-            [
-                f"{config.resolution}²",
-                f"{stage.parameters / 1e6:.1f} M",
-                predicts,
-                drawn,
-                f"`{stage.sha256[:16]}…`" if stage.sha256 else NOT_AVAILABLE,
-            ]
-        )
+        sha256 = f"`{stage.sha256[:16]}…`" if stage.sha256 else NOT_AVAILABLE
+        rows.append([f"{config.resolution}²", size, predicts, drawn, sha256])
     head = ["stage", "parameters", "predicts", "samples with", "weights' SHA-256"]
     return "\n".join([table(head, rows), *_draft(about), ""])
 
@@ -126,14 +120,14 @@ def _draft(about: About) -> list[str]:
 def _images(about: About) -> str:
     if not about.sheets:
         return ""
-    lines = ["## Sample sheets", ""]
-    lines.append(
-        "Real image left, sample right; seed 1, nothing sampled again. Failures come first, their "
-        f"captions in red: the concept is not among the {NEAREST} nearest real images."
-    )
+    lines = [
+        "## Sample sheets\n\nReal image left, sample right; seed 1, nothing sampled again. "
+        "Failures come first, their captions in red: the concept is not among the "
+        f"{NEAREST} nearest real images."
+    ]
     for title, file in about.sheets.items():
-        lines += ["", f"### {title[0].upper()}{title[1:]}", "", f"![{title}]({file})"]
-    return "\n".join(lines) + "\n"
+        lines.append(f"### {title[0].upper()}{title[1:]}\n\n![{title}]({file})")
+    return "\n\n".join(lines) + "\n"
 
 
 def _failures(found: Measurements) -> str:
@@ -174,18 +168,15 @@ def _naming(found: Sequence[Naming]) -> str:
     """Blind naming: a row a group and resolution, of this model's samples and of real images."""
     if not found:
         return ""
-    groups = sorted({(n.group, n.resolution) for n in found}, key=lambda g: (g[1], g[0]))
     rows = []
-    for group, resolution in groups:
-        own = [n for n in found if (n.group, n.resolution) == (group, resolution)]
-        of = {real: [n for n in own if (n.model == "real") == real] for real in (False, True)}
-        named = [
-            f"{sum(n.named for n in of[real])} of {sum(n.images for n in of[real])}"
-            if of[real]
-            else NOT_AVAILABLE
-            for real in (False, True)
-        ]
-        rows.append([PROMPT_GROUPS.get(group, group), f"{resolution}²", *named])
+    for resolution, group in sorted({(n.resolution, n.group) for n in found}):
+        cells = [PROMPT_GROUPS.get(group, group), f"{resolution}²"]
+        for real in (False, True):
+            own = [n for n in found if (n.group, n.resolution) == (group, resolution)]
+            own = [n for n in own if (n.model == "real") == real]
+            count = f"{sum(n.named for n in own)} of {sum(n.images for n in own)}"
+            cells.append(count if own else NOT_AVAILABLE)
+        rows.append(cells)
     head = ["captions", "at", "its samples", "real images"]
     text = """Blind naming: readers who know no caption write what they see; right is what holds the
 name or a synonym of a list made before (`python -m calotype.emoji.naming`).
@@ -201,38 +192,23 @@ def _target(targets: Mapping[str, tuple[int, int]], group: str, count: int) -> s
 
 
 def _random_captions(groups: Sequence[GroupResult]) -> str:
-    text = [
-        "Captions chosen by hash, sampled by the base alone, seeds 0, 1, …:",
-        "",
-        _groups_table(groups),
-        "",
-    ]
+    text = "Captions chosen by hash, sampled by the base alone, seeds 0, 1, …:\n\n"
+    text += _groups_table(groups) + "\n"
     for group in groups:
-        names = [f"{f.prompt} ({f.rank})" for f in group.findings if not f.found]
-        listed = "; ".join(names) if names else "none"
-        text += [f"Not found, {group.name} (how many others are nearer): {listed}.", ""]
-    return "\n".join(text)
+        names = "; ".join(f"{f.prompt} ({f.rank})" for f in group.findings if not f.found)
+        text += f"\nNot found, {group.name} (how many others are nearer): {names or 'none'}.\n"
+    return text
 
 
 def _groups_table(groups: Sequence[GroupResult]) -> str:
-    rows = [
-        [
-            group.name,
-            f"{group.found} of {len(group.findings)}",
-            _target(_GROUP_TARGETS, group.name, len(group.findings)),
-            f"{group.chance:.1f}",
-            f"{group.error:.4f}",
-        ]
-        for group in groups
-    ]
-    head = [
-        "captions",
-        "found",
-        "at least wanted",
-        "by chance",
-        "mean squared error to the real image",
-    ]
-    return table(head, rows)
+    head = ["captions", "found", "at least wanted", "by chance"]
+    rows = []
+    for group in groups:
+        count = len(group.findings)
+        target = _target(_GROUP_TARGETS, group.name, count)
+        found = f"{group.found} of {count}"
+        rows.append([group.name, found, target, f"{group.chance:.1f}", f"{group.error:.4f}"])
+    return table([*head, "mean squared error to the real image"], rows)
 
 
 def _guidance(results: Sequence[GuidanceResult]) -> str:
@@ -261,38 +237,26 @@ def _enlargement(about: About, found: Measurements) -> str:
     head = ["stage", "images", "steps", "PSNR", "over bicubic", "better on", "seconds each"]
     lines.append(table(head, rows) if rows else f"PSNR: {NOT_AVAILABLE}, no held-out images.")
     if found.drawn.contrasts:
+        head = ["stage", "what it got, bicubically enlarged", "what it sampled", "real images"]
+        contrasts = [
+            [f"{side}²", f"{c.bicubic:.3f}", f"{c.drawn:.3f}", f"{c.real:.3f}"]
+            for side, c in found.drawn.contrasts.items()
+        ]
         lines += [
-            "",
-            "Sharpness of this cascade's own samples (mean of the steepest 1 % of brightness "
-            "steps, 0 to 2):",
-            "",
-            table(
-                ["stage", "what it got, bicubically enlarged", "what it sampled", "real images"],
-                [
-                    [f"{side}²", f"{c.bicubic:.3f}", f"{c.drawn:.3f}", f"{c.real:.3f}"]
-                    for side, c in found.drawn.contrasts.items()
-                ],
-            ),
+            "\nSharpness of this cascade's own samples (mean of the steepest 1 % of brightness "
+            "steps, 0 to 2):\n",
+            table(head, contrasts),
         ]
     return "\n".join(lines) + "\n"
 
 
-def _comparison_rows(compared: Comparison) -> list[list[str]]:
-    stage, count = f"{compared.resolution}²", str(compared.images)
-    rows = [[stage, count, "bicubic", f"{compared.bicubic:.2f}", "", "", ""]]
+def _comparison_rows(compared: Comparison) -> list[list[object]]:
+    stage = [f"{compared.resolution}²", compared.images]
+    rows = [[*stage, "bicubic", f"{compared.bicubic:.2f}", "", "", ""]]
     for result in compared.results:
-        gain = result.psnr - compared.bicubic
-        rows.append(
-            [
-                stage,
-                count,
-                str(result.steps),
-                f"{result.psnr:.2f}",
-                f"{gain:+.2f}",
-                f"{result.better:.0%}",
-                f"{result.seconds:.2f}",
-            ]
-        )
+        gain, better = f"{result.psnr - compared.bicubic:+.2f}", f"{result.better:.0%}"
+        values = [f"{result.psnr:.2f}", gain, better, f"{result.seconds:.2f}"]
+        rows.append([*stage, result.steps, *values])
     return rows
 
 

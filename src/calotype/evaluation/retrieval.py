@@ -70,15 +70,3 @@ def concept_rank(drawn: Tensor, pool: Tensor, pool_concepts: Sequence[str], *, c
     if not bool(own.any()):
         raise ValueError(f"got the concept {concept!r}, which the pool lacks; expected one of it")
     return int((distances[~own] < distances[own].min()).sum())
-
-
-def concept_found(
-    drawn: Tensor,
-    pool: Tensor,
-    pool_concepts: Sequence[str],
-    concept: str,
-    *,
-    k: int = NEAREST,
-) -> bool:
-    """Whether a drawing's own concept is among its `k` nearest images; see `concept_rank`."""
-    return concept_rank(drawn, pool, pool_concepts, concept=concept) < k

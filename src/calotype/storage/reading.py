@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from calotype.errors import CalotypeError
 
@@ -62,6 +64,15 @@ def read_regular(path: Path, *, most_bytes: int | None = None) -> bytes:
             reason = f"got {size:,} bytes; expected at most {most_bytes:,}"
             raise OSError(errno.EFBIG, reason, str(path))
         return file.read()
+
+
+def read_object(path: Path, *, most_bytes: int | None = None) -> dict[str, Any]:
+    """The JSON object of a file; empty where there is none, whatever is the matter with it."""
+    try:
+        found = json.loads(read_regular(path, most_bytes=most_bytes))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def check_regular(path: Path) -> None:

@@ -38,22 +38,11 @@ class RateMeter:
 
 
 class TrainingDisplay(Display):
-    """A bar or lines with loss, images a second and the time left.
-
-    Args:
-        title: what is trained.
-        total_images: where it ends.
-        quiet: show nothing.
-    """
-
-    def __init__(self, title: str, total_images: int, *, quiet: bool = False) -> None:
-        """Nothing is shown yet."""
-        super().__init__(title, total_images, quiet=quiet, lasting=True)
-        self._total_images = total_images
+    """A bar or lines with loss, images a second and the time left; `total` is where it ends."""
 
     def show(self, images: int, meter: RateMeter) -> None:
         """Show how far it is."""
-        seconds = (self._total_images - images) / max(meter.images_per_second, 1e-5)
+        seconds = ((self.total or images) - images) / max(meter.images_per_second, 1e-5)
         facts = f"images, loss {meter.loss:.4f}, {meter.images_per_second:.1f} images/s"
         if meter.data_wait > 0.05:
             facts += f", data wait {meter.data_wait:.0%}"

@@ -20,23 +20,14 @@ from numpy.typing import NDArray
 
 from calotype.diffusion.noise_marks import BINS
 from calotype.errors import UsageError
-from calotype.storage.reading import open_regular, read_regular
+from calotype.storage.reading import open_regular, read_object
 from calotype.training.checkpoint import checkpoints, read_state
 
 Column = NDArray[np.float64]
 NUMBERS = (
-    "images",
-    "stage",
-    "loss",
-    "grad_norm",
-    "lr",
-    "skipped",
-    "rewinds",
-    "images_per_second",
-    "data_wait",
-    "flops_per_second",
-    "flops_share_of_peak",
-)
+    "images", "stage", "loss", "grad_norm", "lr", "skipped", "rewinds", "images_per_second",
+    "data_wait", "flops_per_second", "flops_share_of_peak",
+)  # fmt: skip
 _MAPPINGS = ("loss_by_level", "images_by_level")
 _MOST_JSON_BYTES = 64_000_000
 _NAN = float("nan")
@@ -120,7 +111,7 @@ def read_run(folder: Path) -> RunRecord:
     return RunRecord(
         folder=folder,
         steps=steps,
-        recipe=_read_json(folder / "recipe.json"),
+        recipe=read_object(folder / "recipe.json", most_bytes=_MOST_JSON_BYTES),
         state=_newest_state(folder / "checkpoints"),
         validations=tuple(_lines(folder / "validation.jsonl")),
         skipped=tuple(_lines(folder / "skipped.jsonl")),
@@ -138,18 +129,16 @@ def number(value: Any) -> float:
 
 
 def _read_steps(path: Path) -> dict[str, Column]:
-    columns = {name: array("d") for name in NUMBERS}
+    columns = {(name, ""): array("d") for name in NUMBERS}
     # Most of the memory, and looked at from afar: single precision will do.
-    by_level = {f"{name}/{level}": array("f") for name in _MAPPINGS for level in BINS}
+    columns |= {(name, level): array("f") for name in _MAPPINGS for level in BINS}
     for line in _lines(path):
-        for name, column in columns.items():
-            column.append(number(line.get(name)))
-        for name in _MAPPINGS:
-            values = line.get(name)
-            values = values if isinstance(values, dict) else {}
-            for level in BINS:
-                by_level[f"{name}/{level}"].append(number(values.get(level)))
-    return {name: np.asarray(column) for name, column in (columns | by_level).items()}
+        for (name, level), column in columns.items():
+            value = line.get(name)
+            if level:
+                value = value.get(level) if isinstance(value, dict) else None
+            column.append(number(value))
+    return {"/".join(filter(None, key)): np.asarray(column) for key, column in columns.items()}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -164,14 +153,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(line, dict) and np.isfinite(number(line.get("images"))):
                 yield line
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(read_regular(path, most_bytes=_MOST_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _newest_state(folder: Path) -> dict[str, Any]:

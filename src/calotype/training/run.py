@@ -259,7 +259,7 @@ class _Run:
             "recipe": to_dict(self.recipe),
         }
         folder, title = self.out / "checkpoints", f"{self.recipe.name} {job.task.name}px"
-        display = TrainingDisplay(title, state.end, quiet=self.quiet)
+        display = TrainingDisplay(title, state.end, quiet=self.quiet, lasting=True)
         with BackgroundWork("checkpoint") as work, display:
             checkpoints = CheckpointManager(folder, state, work, facts=facts, write_model=write)
             checkpoints.latest = self._checkpoint_of(number)

@@ -21,6 +21,7 @@ from calotype.config.recipe import Recipe
 from calotype.config.typed_json import to_dict
 from calotype.errors import MissingExtra
 from calotype.storage.files import write_file
+from calotype.storage.reading import read_object
 
 TRACKERS_FILE = "trackers.json"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -180,10 +181,7 @@ def _shown(values: dict[str, Any], show: Callable[[str], Any]) -> dict[str, Any]
 def _tracked_run(tracker: str, folder: Path) -> str:
     """The tracker's name for the run in `folder`: the one it has, or a new one, written down."""
     path = folder / TRACKERS_FILE
-    try:
-        known = dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        known = {}
+    known = read_object(path)
     if not isinstance(known.get(tracker), str):
         known[tracker] = uuid.uuid4().hex[:12]
         write_file(path, json.dumps(known, indent=1).encode())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from calotype.diffusion import SamplerState
 from calotype.errors import UsageError
+from calotype.progress import Display
 
 
 def as_float(images: Tensor, *, like: Tensor | None = None) -> Tensor:
@@ -60,18 +61,7 @@ class Progress:
 
     def __call__(self, states: Iterable[SamplerState], total: int) -> Iterator[SamplerState]:
         """Pass states through."""
-        if not self._shown:
-            yield from states
-            return
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        yield from track(
-            states,
-            description=f"U-Net {self._number}",
-            total=total,
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        with Display(f"U-Net {self._number}", total, quiet=not self._shown) as display:
+            for state in states:
+                yield state
+                display.advance(1)

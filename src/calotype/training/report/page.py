@@ -14,7 +14,6 @@ from calotype import __version__
 from calotype.storage.files import write_file
 from calotype.training.record import RunRecord, number, read_run
 from calotype.training.report.charts import (
-    Chart,
     bounds,
     draw,
     human,
@@ -69,7 +68,11 @@ def render(run: RunRecord) -> str:
         total=run.total_images,
         tiles=_tiles(run),
         films=films(run),
-        sections=_sections(run),
+        sections={
+            "Loss": loss_charts(run),
+            "Validation": validation_charts(run),
+            "Speed": speed_charts(run),
+        },
         bounds=bounds(run),
         validation=_last_validation(run),
         skips=[_skip(line) for line in run.skipped[-_SHOWN_SKIPS:]],
@@ -79,19 +82,6 @@ def render(run: RunRecord) -> str:
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
     )
-
-
-def _sections(run: RunRecord) -> list[tuple[str, str, list[Chart]]]:
-    text = (
-        "Mean squared error of the estimated image, with the averaged weights, by the "
-        "amount of noise: at sigma/alpha 20 there is little but the text to go by. Where the "
-        "error on trained images falls alone, the model learns by heart."
-    )
-    return [
-        ("Loss", "", loss_charts(run)),
-        ("Validation", text, validation_charts(run)),
-        ("Speed", "", speed_charts(run)),
-    ]
 
 
 def _tiles(run: RunRecord) -> list[tuple[str, str, str]]:
@@ -129,14 +119,12 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         size = config.get("resolution") if isinstance(config, dict) else "?"
         optimizer = stage.get("optimizer")
         rate = optimizer.get("learning_rate") if isinstance(optimizer, dict) else "?"
-        facts.append(
-            (
-                f"stage {size} px",
-                f"batch {stage.get('batch_size')}, learning rate {rate}, "
-                f"{stage.get('total_images')} images, text encoder {stage.get('text_encoder')}, "
-                f"seed {stage.get('seed')}",
-            )
+        value = (
+            f"batch {stage.get('batch_size')}, learning rate {rate}, "
+            f"{stage.get('total_images')} images, text encoder {stage.get('text_encoder')}, "
+            f"seed {stage.get('seed')}"
         )
+        facts.append((f"stage {size} px", value))
     validating = [number(line.get("seconds")) for line in run.validations]
     facts.append(("time in steps", _duration(run.seconds())))
     facts.append(("time in validations", _duration(float(np.nansum(validating)))))
