@@ -8,6 +8,7 @@ when a T5 or CLIP encoder is built.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from calotype.errors import ConfigError
 from calotype.text.encoder import TextEncoder, Tokenizer
@@ -34,29 +35,25 @@ def build_text_encoder(
         CalotypeError: its files are missing or damaged.
     """
     kind, _, name = spec.partition(":")
+    limit: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
     if spec == "none":
         return None
     if kind == "minilm" and spec != "minilm:":
         from calotype.text.minilm import MiniLMTextEncoder
 
-        folder = Path(name) if name else None
-        return MiniLMTextEncoder(
-            folder, max_tokens=128 if max_tokens is None else max_tokens, device=device
-        )
+        return MiniLMTextEncoder(Path(name) if name else None, device=device, **limit)
     if kind == "bytes" and name.isascii() and name.isdecimal() and len(name) < 9:
         from calotype.text.byte import ByteTextEncoder
 
-        return ByteTextEncoder(int(name), max_tokens=128 if max_tokens is None else max_tokens)
+        return ByteTextEncoder(int(name), **limit)
     if kind == "t5" and name:
         from calotype.text.t5 import T5TextEncoder
 
-        return T5TextEncoder(
-            name, max_tokens=256 if max_tokens is None else max_tokens, device=device
-        )
+        return T5TextEncoder(name, device=device, **limit)
     if kind == "clip" and name:
         from calotype.text.clip import CLIPTextEncoder
 
-        return CLIPTextEncoder(name, max_tokens=max_tokens, device=device)
+        return CLIPTextEncoder(name, device=device, **limit)
     if kind == "t5_padded" and name:
         from calotype.text.t5_padded import PaddedT5TextEncoder
 
@@ -65,14 +62,10 @@ def build_text_encoder(
         from calotype.text.clip_pooled import PooledCLIPTextEncoder
 
         return PooledCLIPTextEncoder(name)
-    if kind == "clip_ids" and name:
-        from calotype.text.clip_ids import ClipTokens
-
-        return ClipTokens(name, max_tokens=77 if max_tokens is None else max_tokens)
     if kind == "glide" and name:
         from calotype.text.glide import CaptionTokens
 
-        return CaptionTokens(name, max_tokens=128 if max_tokens is None else max_tokens)
+        return CaptionTokens(name, **limit)
     raise ConfigError(f"text_encoder: got {spec!r}, expected {_EXPECTED}; change the setting")
 
 
