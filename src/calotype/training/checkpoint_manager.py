@@ -36,6 +36,8 @@ from calotype.training.sharded_checkpoint import (
 )
 from calotype.training.state import TrainState
 
+_AVERAGE = "ema.safetensors"
+
 
 class CheckpointManager:
     """Writes checkpoints of a state, and goes back to them.
@@ -86,7 +88,9 @@ class CheckpointManager:
             else:
                 write_shards(group.shared(Path()), tensors, group)
         elif group.is_first:
-            tensors, average = copy.deepcopy((state.tensors(), state.averaged_model()))
+            average = copy.deepcopy(state.averaged_model())
+            tensors = copy.deepcopy({**state.tensors(), _AVERAGE: {}})
+            tensors[_AVERAGE] = dict(average.state_dict())  # one copy of it is enough
             self._work.start(partial(self._write, state.images, state.numbers(), tensors, average))
 
     def _write(
@@ -173,4 +177,4 @@ def _bytes(tensors: Tensors) -> int:
         name: sum(t.numel() * t.element_size() for t in own.values())
         for name, own in tensors.items()
     }
-    return sum(sizes.values()) + sizes["ema.safetensors"]
+    return sum(sizes.values()) + sizes[_AVERAGE]
