@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.cache import cache_folder
-from calotype.storage.files import write_file
+from calotype.storage.files import make_folder, write_file
 from calotype.storage.reading import read_regular
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -177,9 +177,9 @@ def cached_measurement(name: str, key: str, measure: Callable[[], float]) -> flo
         return measure()
     known = {**_read_cache(path), key: measure()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_file(path, json.dumps(known, indent=1).encode())
-    except (OSError, CalotypeError):
+    except CalotypeError:
         pass  # a cache that cannot be written costs a moment the next time
     return known[key]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calotype.text.store import open_store
+from calotype.text.layout import store_cards
+from calotype.text.store import CaptionStore
 
 
 @pytest.fixture
@@ -44,12 +45,12 @@ def test_shard_then_verify_then_embed(command, images, tmp_path):
     code, out, _ = command(*words)
     assert code == 0
     assert "8  embedded now" in out
-    store = open_store(tmp_path / "shards/embeddings", spec="bytes:8")
+    store = CaptionStore(*store_cards(tmp_path / "shards/embeddings"))
     assert store.missing([f"text {n}" for n in range(8)]) == []
     assert "0  embedded now" in command(*words)[1]
     code, out, _ = command(*words, "--precision", "int8", "--out", "elsewhere")
     assert code == 0
-    assert open_store(tmp_path / "elsewhere").card.precision == "int8"
+    assert CaptionStore(*store_cards(tmp_path / "elsewhere")).card.precision == "int8"
 
 
 def test_verify_names_what_is_wrong(command, images, tmp_path):

@@ -16,7 +16,8 @@ from calotype.data.embed import EmbedJob, embed_data
 from calotype.errors import ConfigError, UsageError
 from calotype.text import build_text_encoder
 from calotype.text.byte import ByteTextEncoder
-from calotype.text.store import open_store
+from calotype.text.layout import store_cards
+from calotype.text.store import CaptionStore
 
 
 def captions_of(count):
@@ -38,7 +39,7 @@ def test_every_caption_of_every_split_and_none_twice(tmp_path):
     report = embed_data(data, job, on_chunk=done.append)
     assert (report.examples, sum(c.examples for c in done)) == (152, 152)
     assert report.embedded == 150
-    store = open_store(tmp_path / "store", spec="bytes:8")
+    store = CaptionStore(*store_cards(tmp_path / "store"))
     assert report.folder == store.card.folder
     assert store.missing(captions) == []
     truth = build_text_encoder("bytes:8")(captions)
@@ -59,7 +60,7 @@ def test_parts_by_size_are_read_and_variants_made(tmp_path):
     ]
     assert counts[0].embedded == 2
     assert counts[1].embedded > 10
-    store = open_store(tmp_path / "one")
+    store = CaptionStore(*store_cards(tmp_path / "one"))
     assert store.missing(["dog, flat style", "cat, flat style"]) == []
 
 
@@ -70,7 +71,8 @@ def test_encoders_and_precisions_side_by_side(tmp_path):
     embed_data(data, EmbedJob("bytes:16", store))
     embed_data(data, EmbedJob("bytes:16", store, "int8"))
     assert len(list(store.iterdir())) == 3
-    assert open_store(store, spec="bytes:16", precision="int8").missing(captions_of(20)) == []
+    cards = {(card.spec, card.precision): card for card in store_cards(store)}
+    assert CaptionStore(cards["bytes:16", "int8"]).missing(captions_of(20)) == []
 
 
 def test_wrong_input_starts_nothing(tmp_path):
@@ -91,7 +93,10 @@ def test_a_megabyte_caption_and_one_that_is_no_utf8(tmp_path):
     data = write(tmp_path / "d/a.parquet", bad)
     report = embed_data(data, EmbedJob("bytes:8", tmp_path / "s"))
     assert report.embedded == 2
-    assert open_store(tmp_path / "s").missing(["B�r", ("word " * 200_000).strip()]) == []
+    assert (
+        CaptionStore(*store_cards(tmp_path / "s")).missing(["B�r", ("word " * 200_000).strip()])
+        == []
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -116,7 +121,7 @@ def test_a_kill_loses_no_more_than_the_chunk_in_hand(tmp_path):
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert embed_data(data, job).embedded == 160
-    assert open_store(tmp_path / "s").missing(captions) == []
+    assert CaptionStore(*store_cards(tmp_path / "s")).missing(captions) == []
 
 
 @pytest.mark.slow
@@ -142,7 +147,7 @@ def test_two_processes_killed_and_run_again(tmp_path):
     time.sleep(1)  # its workers leave
     report = embed_data(data, EmbedJob("bytes:64", tmp_path / "s"), processes=2)
     assert 0 < report.embedded < 2000
-    store = open_store(tmp_path / "s")
+    store = CaptionStore(*store_cards(tmp_path / "s"))
     assert store.missing(captions) == []
     truth = build_text_encoder("bytes:64")(captions[:50])
     assert torch.equal(store[captions[:50]].tokens, truth.tokens.half().float())

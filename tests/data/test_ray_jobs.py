@@ -20,7 +20,8 @@ from calotype.emoji.build import draw_shard
 from calotype.emoji.plan import Artwork, PlannedImage
 from calotype.emoji.shards import finished, plan_shards
 from calotype.errors import CalotypeError, UsageError
-from calotype.text.store import open_store
+from calotype.text.layout import store_cards
+from calotype.text.store import CaptionStore
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")
@@ -141,7 +142,7 @@ def test_captions_are_embedded_by_actors(folder, tmp_path):
     job = EmbedJob("bytes:8", tmp_path / "store")
     report = embed_data(folder, job, ray="auto", processes=2)
     assert report.embedded == 12
-    assert open_store(tmp_path / "store").missing(captions) == []
+    assert CaptionStore(*store_cards(tmp_path / "store")).missing(captions) == []
     assert embed_data(folder, job, ray="auto", processes=2).embedded == 0
 
 
@@ -162,6 +163,6 @@ def test_an_actor_killed_in_mid_job(folder, tmp_path):
     counts = list(ray_actor_map(chunks, make, **WHERE))
     assert sum(count.examples for count in counts) == 12
     assert mark.exists()
-    store = open_store(tmp_path / "store")
+    store = CaptionStore(*store_cards(tmp_path / "store"))
     assert store.missing([f"text {n}" for n in range(12)]) == []
     assert len(store) == 12

@@ -204,7 +204,7 @@ def test_a_second_run_draws_nothing_and_a_changed_plan_draws_again(build, monkey
 def test_shards_that_are_no_longer_wanted_go_and_other_sets_stay(build):
     out, _ = build(sizes=[256])
     shutil.copy(out / "256" / "noto-00001.parquet", out / "256" / "noto-00009.parquet")
-    unfinished = out / "256" / "noto-00000.parquet.partial-0123456789ab"
+    unfinished = out / "256" / ".noto-00000.parquet.7.tmp"
     unfinished.write_bytes(b"cut")
     os.utime(unfinished, (1, 1))
     build(sizes=[256], sets=["noto"])
@@ -214,7 +214,7 @@ def test_shards_that_are_no_longer_wanted_go_and_other_sets_stay(build):
 
 def test_10_files_of_others_are_never_taken_for_leftovers(build):
     out, _ = build(sizes=[256])
-    kept = ("noto-00000.parquet.bak", "noto-00001.parquet.partial", "notes.txt")
+    kept = ("noto-00000.parquet.bak", ".noto-00001.parquet.tmp", ".noto-x.parquet.7.tmp")
     for name in kept:
         (out / "256" / name).write_bytes(b"mine")
         os.utime(out / "256" / name, (1, 1))

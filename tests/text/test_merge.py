@@ -11,13 +11,18 @@ import torch
 
 from calotype.errors import CalotypeError
 from calotype.text.byte import ByteTextEncoder
-from calotype.text.layout import StoreLayout
+from calotype.text.layout import StoreLayout, store_cards
 from calotype.text.merge import merge_shards
 from calotype.text.shard import Shard, caption_keys
-from calotype.text.store import CaptionStore, embed_captions, open_store
+from calotype.text.store import CaptionStore, embed_captions
 
 CAPTIONS = [f"caption number {i} " + "x" * (i % 17) for i in range(300)]
 ENCODER = ByteTextEncoder(8)
+
+
+def opened(folder: Path) -> CaptionStore:
+    (card,) = (c for c in store_cards(folder) if c.folder.parent == folder)
+    return CaptionStore(card)
 
 
 def scattered(folder: Path, *, precision: str = "float16", pieces: int = 20) -> CaptionStore:
@@ -32,7 +37,7 @@ def scattered(folder: Path, *, precision: str = "float16", pieces: int = 20) -> 
         target.mkdir(exist_ok=True)
         made.rename(target / made.name)
         (made.parent / "encoder.json").replace(target / "encoder.json")
-    return open_store(folder, precision=precision)
+    return opened(folder)
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
@@ -41,7 +46,7 @@ def test_every_caption_once_bit_for_bit(tmp_path: Path, precision: str) -> None:
     before = store[CAPTIONS]
     assert len(store) > 300 and len(store._shards) == 20
     count = merge_shards(store.card.folder, shard_bytes=40_000)
-    merged = open_store(tmp_path, precision=precision)
+    merged = opened(tmp_path)
     assert len(merged) == 300 and 2 <= count == len(merged._shards) < 20
     after = merged[CAPTIONS]
     assert torch.equal(before.tokens, after.tokens) and torch.equal(before.mask, after.mask)
@@ -55,7 +60,7 @@ def test_every_caption_once_bit_for_bit(tmp_path: Path, precision: str) -> None:
 
 def test_an_open_reader_finds_what_was_merged_under_it(tmp_path: Path) -> None:
     store = scattered(tmp_path)
-    truth = open_store(tmp_path)[CAPTIONS]
+    truth = opened(tmp_path)[CAPTIONS]
     merge_shards(store.card.folder, always=True)
     assert torch.equal(store[CAPTIONS].tokens, truth.tokens)
     assert len(store) == 300
@@ -95,7 +100,7 @@ def test_broken_off_anywhere_nothing_is_lost(
     with pytest.raises((CalotypeError, OSError), match="No space left"):
         merge_shards(store.card.folder, shard_bytes=20_000, always=True)
     monkeypatch.undo()
-    again = open_store(tmp_path)
+    again = opened(tmp_path)
     assert again.missing(CAPTIONS) == []
     assert torch.equal(again[CAPTIONS].tokens, truth.tokens)
     merge_shards(store.card.folder, shard_bytes=20_000, always=True)
@@ -117,7 +122,7 @@ def test_a_merged_store_opens_only_shards_that_may_hold_a_caption(tmp_path: Path
     layout = StoreLayout(shard_bytes=500)
     store = embed_captions(ENCODER, CAPTIONS, folder=tmp_path, batch_size=8, layout=layout)
     merge_shards(store.card.folder, shard_bytes=2000, always=True)
-    store = open_store(tmp_path)
+    store = opened(tmp_path)
     assert len(store._shards) > 5
     for caption in CAPTIONS[:20]:
         keys = caption_keys([caption])

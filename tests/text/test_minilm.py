@@ -106,7 +106,7 @@ def test_a_folder_with_the_same_weights_serves(tmp_path: Path, encoder: MiniLMTe
 
 def test_wrong_missing_and_truncated_weights_are_one_clear_line(tmp_path: Path) -> None:
     shutil.copy(find_minilm() / "tokenizer.json", tmp_path)
-    with pytest.raises(CalotypeError, match=r"cannot be read.*reinstall") as missing:
+    with pytest.raises(CalotypeError, match=r"cannot read.*reinstall") as missing:
         MiniLMTextEncoder(tmp_path)
     data = (find_minilm() / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(data[:-1])

@@ -20,6 +20,7 @@ from calotype.config.optimizer import OptimizerConfig
 from calotype.config.typed_json import to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop.imagen_pytorch.files import save as save_imagen
+from calotype.storage import reading
 from calotype.storage.files import write_file
 from calotype.tasks.assemble import assemble
 from calotype.training import checkpoint
@@ -70,14 +71,14 @@ def test_1_resume_in_a_folder_that_is_no_run(train, micro_recipe, tmp_path):
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
 def test_2_what_cannot_be_read_is_not_damaged(train, run, monkeypatch, number):
     out, recipe = run
-    before, read = tree(out), checkpoint._sha256
+    before, read = tree(out), reading.open_regular
 
     def refuse(path):
         if path.name == "ema.safetensors":
             raise OSError(number, "no")
         return read(path)
 
-    monkeypatch.setattr(checkpoint, "_sha256", refuse)
+    monkeypatch.setattr(reading, "open_regular", refuse)
     with pytest.raises(CalotypeError, match=r"cannot read .*ema.safetensors.*nothing was changed"):
         train(recipe, out, resume=True, images=24)
     assert tree(out) == before
@@ -276,7 +277,7 @@ def test_a_device_is_never_replaced(tmp_path):
 
 def test_6_temporary_files_of_others_stay(tmp_path):
     theirs = [tmp_path / name for name in (".passwords.tmp", ".notes.old", ".8.txt.tmp")]
-    ours = [tmp_path / name for name in (".8.123.tmp", ".16.99.old", ".latest.tmp")]
+    ours = [tmp_path / name for name in (".8.123.tmp", ".16.99.old", ".latest.7.tmp")]
     for path in (*theirs, *ours):
         path.write_text("x")
     checkpoint.remove_leftovers(tmp_path)

@@ -14,9 +14,9 @@ from calotype.config.network import LevelConfig, UNetConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.lock import locked
 from calotype.tasks.initial import initial_weights
 from calotype.training import progress
-from calotype.training.lock import locked
 from calotype.training.recipes import load_recipe
 from calotype.training.run_folder import make_run_folder
 
@@ -204,7 +204,7 @@ def test_resume_without_a_checkpoint_starts_over(train, micro_recipe, whole, tmp
 def test_a_second_trainer_is_refused(train, micro_recipe, whole):
     before = (whole / "log.jsonl").read_bytes()
     for resume in (False, True):
-        with locked(whole), pytest.raises(UsageError, match="trained by another process"):
+        with locked(whole / ".lock"), pytest.raises(UsageError, match="another process works in"):
             train(micro_recipe(), whole, images=80, resume=resume)
     assert (whole / "log.jsonl").read_bytes() == before
 

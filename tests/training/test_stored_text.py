@@ -60,7 +60,7 @@ def test_stores_that_do_not_do(tmp_path):
 def test_an_encoder_that_changed_since_is_refused(tmp_path):
     store = embed_captions(ByteTextEncoder(8, max_tokens=4), CAPTIONS, folder=tmp_path)
     deferred = DeferredEncoder(store.card)
-    assert (deferred.embed_dim, deferred.fingerprint) == (8, store.fingerprint)
+    assert (deferred.embed_dim, deferred.fingerprint) == (8, store.card.fingerprint)
     with pytest.raises(CalotypeError, match="not the one that made"):
         deferred(["a cat"])
 

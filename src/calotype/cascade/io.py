@@ -20,10 +20,10 @@ from calotype.config.stage import CascadeConfig, StageConfig
 from calotype.config.typed_json import load_settings, to_dict
 from calotype.errors import ConfigError
 from calotype.storage.files import (
-    check_holds_only,
     new_folder,
     write_file,
 )
+from calotype.storage.places import check_holds_only
 from calotype.storage.weights import load_module, save_weights
 
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"

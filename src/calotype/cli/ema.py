@@ -36,7 +36,7 @@ def ema(
     """Average a run's weights over a length chosen now (power-function profiles)."""
     import torch
 
-    from calotype.storage.files import check_output
+    from calotype.storage.places import check_output
     from calotype.tasks.chosen_ema import choose_average, write_average
 
     kinds = {"float16": torch.float16, "float32": torch.float32}

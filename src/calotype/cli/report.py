@@ -21,7 +21,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a run's curves and samples as one web page that needs no network."""
-    from calotype.storage.files import check_output
+    from calotype.storage.places import check_output
     from calotype.training.report import write_report
 
     if not run.is_dir():

@@ -19,12 +19,12 @@ from calotype.data.shard_file import (
     NOTE_KEY,
     pyarrow_parquet,
     read_note,
-    remove_unfinished,
     write_shard_file,
 )
 from calotype.data.source import EncodedSource, SourceReport
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
 from calotype.errors import UsageError
+from calotype.storage.files import remove_leftovers
 
 GROUP_BYTES = 2_000_000
 """Bytes of images in a row group, about: what is read for one image."""
@@ -92,7 +92,7 @@ def shard_data(
     for folder, chunks in work.items():
         if on_open is not None:
             on_open(source_of(chunks.data).report)
-        remove_unfinished(folder)
+        remove_leftovers(folder, lambda name: name.endswith(".parquet"))
         task = functools.partial(write_shard, folder=folder, rows=rows)
         for result in work_over(chunks, task, processes=processes, ray=ray):
             results.append(result)

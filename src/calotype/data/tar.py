@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +33,7 @@ from calotype.data.text import (
 )
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.cache import cache_folder
+from calotype.storage.files import make_folder, write_with
 from calotype.storage.reading import check_regular, open_regular
 
 _INDEX_VERSION = 1
@@ -198,10 +198,13 @@ def _index(file: Path) -> tuple[NDArray[np.void], str | None]:
 
 def _keep(path: Path, samples: NDArray[np.void]) -> None:
     """Write an index under its name when it is whole; a read-only cache folder is no error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # by name, NumPy would add an ending
             np.save(file, samples)
-        os.replace(file.name, path)
-    except OSError:
+
+    try:
+        make_folder(path.parent)
+        write_with(path, write)
+    except CalotypeError:
         return

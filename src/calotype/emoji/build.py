@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +13,6 @@ from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
-from calotype.data.shard_file import remove_unfinished
 from calotype.data.work import leave_with_parent, usable_cores, work_over
 from calotype.emoji.fetch import FetchedPackage, fetched
 from calotype.emoji.names import read_labels
@@ -28,6 +28,7 @@ from calotype.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_recip
 from calotype.emoji.render import RenderJob, pixel_digest, render_png, start_worker
 from calotype.emoji.shards import ShardPlan, finished, is_shard, plan_shards, write_shard
 from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.storage.files import remove_leftovers
 
 SIZES = (256, 1024)
 OnImages = Callable[[int, int], None]
@@ -255,7 +256,7 @@ def _remove_leftovers(plans: Sequence[ShardPlan]) -> None:
     wanted = {plan.path for plan in plans}
     for folder, name in {(p.path.parent, p.path.stem.rpartition("-")[0]) for p in plans}:
         digits = "[0-9]" * 5  # "fluent-*" would also find fluent-3d and fluent-flat
-        remove_unfinished(folder, start=f"{name}-{digits}")
+        remove_leftovers(folder, re.compile(rf"{re.escape(name)}-\d{{5}}\.parquet").fullmatch)
         for file in folder.glob(f"{name}-{digits}.parquet"):
             if file not in wanted:  # and a shard of ours: `_check_others`
                 file.unlink()

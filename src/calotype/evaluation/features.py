@@ -9,7 +9,6 @@ Binkowski et al. 2018, arXiv:1801.01401 (KID).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from calotype.data.resize import area_resize
 from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.storage.reading import file_sha256
 
 Features = Callable[[Tensor], Tensor]
 _WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -82,11 +82,7 @@ def kernel_distance(real: Tensor, sampled: Tensor) -> float:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CalotypeError(f"cannot read {path}: {error.strerror}; install it again") from error
+    found = file_sha256(path, advice="install it again")
     if found != _WEIGHTS_SHA256:
         raise CalotypeError(
             f"{path} has SHA-256 {found[:16]}…, expected {_WEIGHTS_SHA256[:16]}…; install "

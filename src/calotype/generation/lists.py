@@ -10,11 +10,8 @@ one is refused, before anything is drawn.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +24,11 @@ from calotype.generation.executors import share_out
 from calotype.generation.outputs import Output, holds_image, numbered_name
 from calotype.generation.prompts import PromptFile, PromptShard, PromptShards, shard_captions
 from calotype.launch import launched_place
-from calotype.storage.files import temporary_of
+from calotype.storage.files import remove_leftovers
 
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
 
-_STALE_SECONDS = 3600.0
 OWN = ("caption", "negative_caption", "seed")
 """Of a recipe, what each image has of its own."""
 
@@ -175,13 +171,7 @@ _kept: list[ShardGenerator] = []
 
 
 def _remove_stale_files(output: Path) -> None:
-    """Remove what killed writers left; files touched in the last hour may be in use."""
+    """Remove what killed writers of the list's images left."""
     stem, ending = re.escape(output.stem), re.escape(output.suffix)
     own = re.compile(rf"{stem}(-[0-9]+)?({ending}|\.txt)")
-    with os.scandir(output.parent) as entries:
-        for entry in entries:
-            if not own.fullmatch(temporary_of(entry.name) or ""):
-                continue
-            with contextlib.suppress(OSError):
-                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
-                    os.unlink(entry.path)
+    remove_leftovers(output.parent, own.fullmatch)

@@ -31,7 +31,7 @@ def check_output_name(output: Path | None) -> None:
         UsageError: the folder is missing or the name is not that of a PNG.
         CalotypeError: the folder cannot be written to.
     """
-    from calotype.storage.files import check_output
+    from calotype.storage.places import check_output
 
     if output is not None and output.suffix.lower() != ".png":
         raise UsageError(f"got output {str(output)!r:.200}; expected a name ending in .png")

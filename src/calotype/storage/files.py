@@ -10,13 +10,16 @@ import ctypes
 import errno
 import os
 import re
+import secrets
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import CalotypeError
+from calotype.storage.places import refuse_device
 
 _ADVICE = {
     errno.ENOSPC: "make room on that disk or write elsewhere",
@@ -24,113 +27,69 @@ _ADVICE = {
     errno.EACCES: "choose a folder you may write to",
     errno.EPERM: "choose a folder you may write to",
     errno.EROFS: "choose a folder you may write to",
+    errno.ENOTDIR: "choose another folder",
+    errno.EEXIST: "choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+_NOTHING = "nothing was left behind"
 
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.tmp", re.DOTALL)  # as `_beside` makes them
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.(tmp|old)", re.DOTALL)  # as `_beside` makes them
+_STALE_SECONDS = 3600.0
 
 
-def write_error(path: Path, error: Exception) -> CalotypeError:
-    """The one-line error for a file that could not be written."""
+def write_error(path: Path, error: Exception, *, state: str = _NOTHING) -> CalotypeError:
+    """The one-line error for a file that could not be written; `state` says what there is now."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and "os error 28" in str(error):  # how safetensors tells of a full disk
-        number = errno.ENOSPC
+    number = errno.ENOSPC if number is None and is_full(error) else number
     reason = os.strerror(number) if number is not None else str(error)
     advice = _ADVICE.get(-1 if number is None else number, "write elsewhere")
-    return CalotypeError(f"cannot write {path}: {reason}; {advice}; nothing was left behind")
+    return CalotypeError(f"cannot write {path}: {reason}; {advice}; {state}")
 
 
-def check_output(path: Path) -> None:
-    """Refuse an output file that cannot be made, before anything is computed.
-
-    Raises:
-        UsageError: the folder is missing, or the path is a folder or a device.
-        CalotypeError: the folder cannot be written to.
-    """
-    folder = path.parent
-    try:
-        found, taken = folder.is_dir(), path.is_dir()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"got output {str(path)!r}: {error}; choose another name") from error
-    if not found:
-        raise UsageError(f"the folder {folder} of the output {path.name} is missing; make it first")
-    if taken:
-        raise UsageError(f"got the folder {path} as output file; expected a file name in it")
-    _refuse_device(path)
-    if not os.access(folder, os.W_OK):
-        raise CalotypeError(f"the folder {folder} cannot be written to; choose another")
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, tells of a full disk or quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "os error 28" in str(error):  # how safetensors tells it
+            return True
+        error = error.__cause__
+    return False
 
 
-def check_holds_only(folder: Path, own: Collection[str], *, what: str, marker: str) -> None:
-    """Refuse a folder to be replaced unless it is new, empty, or ours and nothing else.
-
-    Args:
-        folder: whose contents would be lost.
-        own: names in it that are ours, with "/" between folders.
-        what: it is if it is ours, for messages.
-        marker: the one of `own` without which it is not ours.
-
-    Raises:
-        UsageError: it holds anything else.
-        CalotypeError: it cannot be read.
-    """
-    way_out = "move that away, or choose another folder"
-    try:
-        if not folder.exists():
-            return
-        if not folder.is_dir():
-            raise UsageError(f"got {folder}, which is no folder; expected one: {way_out}")
-        if not any(folder.iterdir()):
-            return
-        if not (folder / marker).exists():  # before a whole disk is looked through
-            raise UsageError(
-                f"{folder} exists and is no {what}; expected a new or empty folder or a {what}: "
-                f"{way_out}"
-            )
-        names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-        other = next((name for name in names if name not in own), None)
-    except OSError as error:
-        raise CalotypeError(f"cannot read {folder}: {error.strerror}; {way_out}") from error
-    if other is not None:
-        raise UsageError(
-            f"got {folder}, which holds {other!r} beside its {what}; expected what is its own: "
-            f"{way_out}"
-        )
-
-
-def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
+def write_file(path: Path, data: bytes, *, replace: bool = True, state: str = _NOTHING) -> None:
     """Write `data` to `path`, all or nothing.
 
     Args:
         path: of the file.
         data: all of it.
         replace: whether it may take the place of a file; no two processes write the same new one.
+        state: what is there where it fails, for the message.
 
     Raises:
         UsageError: it is a device or a FIFO.
         CalotypeError: the disk is full, or the folder cannot be written to.
         FileExistsError: something is there and is not to be replaced.
     """
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(data)
-
-    write_with(path, write, replace=replace)
+    write_with(path, lambda temporary: temporary.write_bytes(data), replace=replace, state=state)
 
 
-def write_with(path: Path, write: Callable[[Path], object], *, replace: bool = True) -> None:
+def write_with(
+    path: Path, write: Callable[[Path], object], *, replace: bool = True, state: str = _NOTHING
+) -> None:
     """Let `write` make a temporary file, then flush it and rename it to `path`.
 
     Args:
         path: of the file.
         write: given the temporary file's name.
         replace: as for `write_file`.
+        state: as for `write_file`.
 
     Raises:
         CalotypeError: as `write_file`.
         FileExistsError: as `write_file`.
     """
-    _refuse_device(path)
+    refuse_device(path)
     temporary = _beside(path, "tmp")
     try:
         temporary.touch()
@@ -143,28 +102,51 @@ def write_with(path: Path, write: Callable[[Path], object], *, replace: bool = T
         else:
             _rename_new(temporary, path)
         sync_folder(path.parent)
-    except Exception as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, CalotypeError | FileExistsError):
-            raise
-        raise write_error(path, error) from error
-    except BaseException:  # Ctrl-C
-        temporary.unlink(missing_ok=True)
+    except (CalotypeError, FileExistsError):
         raise
+    except Exception as error:
+        raise write_error(path, error, state=state) from error
+    finally:  # Ctrl-C, too
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_link(path: Path, target: str) -> None:
+    """Make `path` a symbolic link to `target`, in one step."""
+    temporary = _beside(path, "tmp")
+    os.symlink(target, temporary)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, unless it is there.
+
+    Raises:
+        CalotypeError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes the place of `path` when the block ends well.
 
+    Whatever was written into it is flushed to the disk before.
+
     Raises:
         CalotypeError: the folder cannot be made or renamed.
     """
     temporary = _beside(path, "tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        for file in sorted(temporary.rglob("*")):
+            sync_folder(file) if file.is_dir() else _flush(file)
+        sync_folder(temporary)
         _swap(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -187,29 +169,50 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
-def _refuse_device(path: Path) -> None:
-    """Renaming a file over /dev/null would take it from everybody; root could.
+def remove_folder(path: Path) -> None:
+    """Remove a folder; its name goes first, so that no half of it is ever met."""
+    doomed = _beside(path, "old")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
 
-    Raises:
-        UsageError: something is there that is neither a file nor a folder.
+
+def remove_leftovers(
+    folder: Path, is_ours: Callable[[str], object], *, stale_seconds: float = _STALE_SECONDS
+) -> None:
+    """Remove what killed writers left under temporary names; what cannot be removed stays.
+
+    Args:
+        folder: where files or folders were written; it may be missing.
+        is_ours: told what a temporary was to become; of a name above 100 bytes the beginning.
+        stale_seconds: what was touched since may be in use, and stays.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UsageError(f"got output {path}, which is a device or a FIFO; expected a file name")
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = _TEMPORARY.fullmatch(entry.name)
+            if name is None or not is_ours(name[1]):
+                continue
+            with suppress(OSError):
+                age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                if stale_seconds and age <= stale_seconds:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
 
-def temporary_of(name: str) -> str | None:
-    """What a temporary file of `write_with` was to become, from its name; None if it is not ours.
-
-    Of a name above 100 bytes it is the beginning.
-    """
+def is_temporary(name: str, is_ours: Callable[[str], object]) -> bool:
+    """Whether a file name is one of those that `remove_leftovers` would remove."""
     found = _TEMPORARY.fullmatch(name)
-    return None if found is None else found[1]
+    return found is not None and bool(is_ours(found[1]))
 
 
 def _beside(path: Path, ending: str) -> Path:
-    """A hidden name of this process in the same folder; systems count names' bytes, to 255."""
+    """A hidden name in the same folder that no process has; systems count bytes, to 255."""
     start = path.name.encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
-    return path.with_name(f".{start}.{os.getpid()}.{ending}")
+    # The process alone would not do: others may write there from other machines.
+    number = f"{os.getpid()}{secrets.randbelow(10**9):09d}"
+    return path.with_name(f".{start}.{number}.{ending}")
 
 
 def _rename_new(temporary: Path, path: Path) -> None:

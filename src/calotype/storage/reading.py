@@ -80,15 +80,19 @@ def check_regular(path: Path) -> None:
     open_regular(path).close()
 
 
-def _refused(path: Path, mode: int) -> OSError:
-    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
-    return OSError(errno.EINVAL, f"is {kind}; expected a regular file", str(path))
+def file_sha256(path: Path, *, advice: str = AGAIN) -> str:
+    """The SHA-256 of a file, in hexadecimal; `advice` ends the message where it cannot be read.
 
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    Raises:
+        CalotypeError: it cannot be read; from an `OSError`.
+    """
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CalotypeError(f"cannot read {path}: {error.strerror}; {AGAIN}") from error
+        raise CalotypeError(f"cannot read {path}: {error.strerror}; {advice}") from error
+
+
+def _refused(path: Path, mode: int) -> OSError:
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
+    return OSError(errno.EINVAL, f"is {kind}; expected a regular file", str(path))

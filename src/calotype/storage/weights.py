@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.errors import CalotypeError
-from calotype.storage.files import write_error, write_with
+from calotype.storage.files import make_folder, write_with
 from calotype.storage.headers import read_header
 from calotype.storage.reading import AGAIN, check_regular, file_sha256
 
@@ -39,10 +39,7 @@ def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> str:
     from safetensors.torch import save_file
 
     tensors = tensors_to_save(module, dtype)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path.parent, error) from error
+    make_folder(path.parent)
     write_with(path, lambda place: save_file(tensors, place, metadata={"format": "pt"}))
     return file_sha256(path)
 

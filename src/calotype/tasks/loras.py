@@ -9,7 +9,7 @@ from calotype.cascade.lora import save_lora, trained_lora
 from calotype.cascade.stage import Stage
 from calotype.config.lora import LoraConfig
 from calotype.networks.lora import merge_adapters
-from calotype.storage.files import write_error
+from calotype.storage.files import make_folder
 from calotype.training.run_folder import LORA_FOLDER
 
 
@@ -20,10 +20,7 @@ def write_lora(run: Path, stage: Stage, config: LoraConfig, *, images: int) -> P
         CalotypeError: the disk is full or cannot be written to.
     """
     folder = run / LORA_FOLDER
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
+    make_folder(folder)
     path = folder / f"{images}-{stage.config.resolution}.safetensors"
     save_lora(trained_lora(stage, config), path)
     return path

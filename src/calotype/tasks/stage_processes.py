@@ -19,14 +19,14 @@ from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
 from calotype.launch import launched_place
+from calotype.storage.lock import locked
 from calotype.tasks.assemble import assemble
 from calotype.tasks.factory import Tasks
 from calotype.training import resume
 from calotype.training.checkpoint import read_state
 from calotype.training.distributed import ALONE, Group
-from calotype.training.lock import locked
 from calotype.training.run import RunOptions, run_recipe
-from calotype.training.run_folder import RECIPE_FILE
+from calotype.training.run_folder import LOCK_NAME, RECIPE_FILE
 
 CASCADE = "cascade"
 
@@ -78,7 +78,7 @@ def _join_if_finished(recipe: Recipe, out: Path) -> None:
     if not all(_is_finished(out / str(config.stage.resolution)) for config in recipe.cascade):
         return
     try:
-        with locked(out):
+        with locked(out / LOCK_NAME):
             assemble([out], out / CASCADE, name=recipe.name, dtype=torch.float32)
     except UsageError:
         if not (out / CASCADE).exists():  # else another process is at it

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calotype.errors import CalotypeError, ConfigError
+from calotype.storage.files import make_folder, write_file
 from calotype.storage.reading import read_regular
 from calotype.text.encoder import TextEncoder
-from calotype.text.shard import Precision, write_atomically
+from calotype.text.shard import GOES_ON, Precision
 
 _CARD = "encoder.json"
 _LARGEST_CARD = 1_000_000
@@ -27,25 +28,16 @@ class StoreLayout:
         precision: "float16", or "int8" (half the size, about 1 % error a state).
         shard_bytes: a shard is closed when it holds this much,
         shard_seconds: or when it has taken this long: all that a kill can cost.
-        process: which share of the captions to embed, in [0, processes).
-        processes: how many processes share the work, each with its own `process`.
     """
 
     precision: Precision = "float16"
     shard_bytes: int = 128_000_000
     shard_seconds: float = 120.0
-    process: int = 0
-    processes: int = 1
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the precision."""
         if self.precision not in ("float16", "int8"):
             raise ConfigError(f"got precision={self.precision!r}; expected 'float16' or 'int8'")
-        if not 0 <= self.process < self.processes:
-            raise ConfigError(
-                f"got process={self.process} of processes={self.processes}; expected 0 <= process "
-                "< processes"
-            )
 
 
 @dataclass(frozen=True)
@@ -83,14 +75,9 @@ def write_card(folder: Path, encoder: TextEncoder, precision: Precision) -> Stor
     spec = str(getattr(encoder, "spec", type(encoder).__name__))
     place = folder / f"{encoder.fingerprint[:16]}-{precision}"
     card = StoreCard(encoder.fingerprint, spec, encoder.embed_dim, precision, place)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CalotypeError(
-            f"caption store: cannot make {place}: {error.strerror}; choose another folder"
-        ) from error
+    make_folder(place)
     if not (place / _CARD).exists():
         fields = {name: getattr(card, name) for name in _CARD_FIELDS}
         text = json.dumps({"format": 1, **fields}, indent=2)
-        write_atomically(place / _CARD, text.encode())
+        write_file(place / _CARD, text.encode(), state=GOES_ON)
     return card

@@ -7,15 +7,13 @@ opens few files. New shards are there whole before old ones go: a kill in betwee
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from calotype.errors import CalotypeError
-from calotype.text.shard import Array, EmbeddedCaption, Shard, write_shard
+from calotype.storage.lock import Busy, locked
+from calotype.text.shard import Entry, Shard, shard_paths, write_shard
 
 SHARD_BYTES = 128_000_000
 _LOOSE_SHARDS = 8
@@ -34,26 +32,25 @@ def merge_shards(folder: Path, *, shard_bytes: int = SHARD_BYTES, always: bool =
         always: merge whatever there is.
 
     Raises:
-        CalotypeError: a shard is damaged, or the disk is full; nothing is lost then.
+        CalotypeError: a shard is damaged, or the folder cannot be written; nothing is lost then.
     """
-    with _only_merger(folder) as alone:
-        paths = sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("."))
-        shards = [Shard(path) for path in paths]
-        enough = sum(shard.nbytes for shard in shards) // shard_bytes + 1
-        if (
-            not alone
-            or len(shards) < 2
-            or (len(shards) <= 2 * enough + _LOOSE_SHARDS and not always)
-        ):
-            return len(paths)
-        written = {_write(folder, shards, group) for group in _groups(shards, shard_bytes)}
-        for path in set(paths) - written:
-            path.unlink(missing_ok=True)
-        return len(written)
+    try:
+        with locked(folder / _LOCK):
+            shards = [Shard(path) for path in shard_paths(folder)]
+            enough = sum(shard.nbytes for shard in shards) // shard_bytes + 1
+            most = 1 if always else max(1, 2 * enough + _LOOSE_SHARDS)
+            if len(shards) <= most:
+                return len(shards)
+            written = {write_shard(folder, group) for group in _groups(shards, shard_bytes)}
+            for path in {shard.path for shard in shards} - written:
+                path.unlink(missing_ok=True)
+            return len(written)
+    except Busy:  # another process merges
+        return len(shard_paths(folder))
 
 
-def _groups(shards: Sequence[Shard], shard_bytes: int) -> Iterator[Array]:
-    """(M, 2) shard and row of captions that are to be one shard, each caption once, by key."""
+def _groups(shards: Sequence[Shard], shard_bytes: int) -> Iterator[list[Entry]]:
+    """The captions that are to be one shard, each caption once, by key."""
     keys = np.concatenate([shard.keys for shard in shards])
     places = np.concatenate(
         [np.stack([np.full(len(s), n), np.arange(len(s))], 1) for n, s in enumerate(shards)]
@@ -61,44 +58,12 @@ def _groups(shards: Sequence[Shard], shard_bytes: int) -> Iterator[Array]:
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     keys, places = keys[order], places[order]
     places = places[np.append(True, (keys[1:] != keys[:-1]).any(axis=1))]
-    start, size = 0, 0
-    for number, (shard, row) in enumerate(places.tolist()):
-        size += shards[shard].rows(row).nbytes
-        if size >= shard_bytes:
-            yield places[start : number + 1]
-            start, size = number + 1, 0
-    if start < len(places):
-        yield places[start:]
-
-
-def _write(folder: Path, shards: Sequence[Shard], places: Array) -> Path:
-    captions = []
+    group, size = list[Entry](), 0
     for number, row in places.tolist():
-        high, low = shards[number].key(row)
-        captions.append(EmbeddedCaption((high, low), shards[number].rows(row)))
-    return write_shard(folder, captions)
-
-
-@contextmanager
-def _only_merger(folder: Path) -> Iterator[bool]:
-    """Whether no other process merges this folder; where there is no flock, one is trusted."""
-    try:
-        import fcntl
-    except ImportError:
-        yield True
-        return
-    try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise CalotypeError(
-            f"cannot write to the caption store {folder}: {error.strerror}; check its permissions"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+        group.append(shards[number].entry(row))
+        size += group[-1].nbytes
+        if size >= shard_bytes:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -9,7 +9,6 @@ Model: BERT (Devlin et al. 2018) of 6 layers, distilled by MiniLM (Wang et al. 2
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 
 from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError
-from calotype.storage.reading import check_regular, open_regular
+from calotype.storage.reading import check_regular, file_sha256
 from calotype.text.encoder import (
     check_dtype,
     check_max_tokens,
@@ -193,13 +192,7 @@ def load_minilm_network(path: Path) -> MiniLMNetwork:
 
 
 def _verify_sha256(path: Path) -> None:
-    try:
-        with open_regular(path) as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CalotypeError(
-            f"MiniLM weights {path}: cannot be read ({error.strerror}); reinstall {PACKAGE}"
-        ) from error
+    found = file_sha256(path, advice=f"reinstall {PACKAGE}")
     if found != WEIGHTS_SHA256:
         raise CalotypeError(
             f"MiniLM weights {path}: got SHA-256 {found[:16]}, expected {WEIGHTS_SHA256[:16]}; "

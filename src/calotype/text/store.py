@@ -7,12 +7,16 @@
 
 Several encoders and precisions lie side by side. Any number of processes may embed into one
 folder at a time; one that is killed loses the shard in hand. A reader needs no encoder.
+
+A caption is any text with states (L, D): whatever has the methods of a `TextEncoder` and makes
+states of keys, one vector (1, D) of an image's name as well, can be stored in the same way.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +24,17 @@ import torch
 
 from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.files import remove_leftovers
 from calotype.text.encoder import TextEncoder, check_encoder
-from calotype.text.layout import StoreCard, StoreLayout, store_cards, write_card
+from calotype.text.layout import StoreCard, StoreLayout, write_card
 from calotype.text.shard import (
     Array,
-    EmbeddedCaption,
+    Entry,
     Precision,
     Shard,
     caption_keys,
-    decode_rows,
-    encode_rows,
-    remove_stale_files,
+    encode,
+    shard_paths,
     write_shard,
 )
 
@@ -63,20 +67,14 @@ class CaptionStore:
         """Fingerprint of the encoder."""
         return self.card.fingerprint
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes on disk."""
-        return sum(shard.nbytes for shard in self._shards.values())
-
     def refresh(self) -> None:
         """Take in shards that were written since, and let go of those merged into others.
 
         Raises:
             CalotypeError: a shard is damaged.
         """
-        paths = [p for p in self.card.folder.glob("*.safetensors") if not p.name.startswith(".")]
         kept, self._shards = self._shards, {}
-        for path in sorted(paths):
+        for path in shard_paths(self.card.folder):
             try:
                 self._shards[path.name] = kept.get(path.name) or Shard(path)
             except CalotypeError:
@@ -88,10 +86,6 @@ class CaptionStore:
     def __len__(self) -> int:
         """Number of captions; one that two processes wrote counts twice."""
         return sum(len(shard) for shard in self._shards.values())
-
-    def __contains__(self, caption: str) -> bool:
-        """Whether a caption is stored; the null caption always is."""
-        return not self.missing([caption])
 
     def missing(self, captions: Iterable[str]) -> list[str]:
         """The captions that are not stored, each once, in their order."""
@@ -123,7 +117,7 @@ class CaptionStore:
 
     def _stored(self, captions: Sequence[str]) -> dict[str, Array]:
         found = zip(captions, self._find(captions), strict=True)
-        return {text: place[0].states(place[1]) for text, place in found if place is not None}
+        return {text: place[0].entry(place[1]).states for text, place in found if place is not None}
 
     def _find(self, captions: Sequence[str]) -> list[tuple[Shard, int] | None]:
         """Shard and row of each caption."""
@@ -157,46 +151,8 @@ class CaptionStore:
                 f"got {len(captions)} captions that are not in the store {self.card.folder} (first "
                 f"{captions[0][:60]!r}); embed them, or let them be computed on the spot"
             )
-        rows = _encode(self.encoder, captions, self.card.precision)
-        return {caption: decode_rows(row.rows) for caption, row in zip(captions, rows, strict=True)}
-
-
-def open_store(
-    folder: Path,
-    *,
-    fingerprint: str | None = None,
-    spec: str | None = None,
-    precision: Precision | None = None,
-    encoder: TextEncoder | None = None,
-) -> CaptionStore:
-    """Open the one store in a folder that fits what is given; nothing given fits any.
-
-    Args:
-        folder: as given to `embed_captions`.
-        fingerprint: of the encoder.
-        spec: as given to `build_text_encoder`: finds a store without loading the encoder.
-        precision: of the store.
-        encoder: computes missing captions; its fingerprint must fit.
-
-    Raises:
-        CalotypeError: no store fits, or more than one.
-    """
-    if encoder is not None:
-        fingerprint = encoder.fingerprint
-    cards = [
-        card
-        for card in store_cards(folder)
-        if fingerprint in (None, card.fingerprint)
-        and spec in (None, card.spec)
-        and precision in (None, card.precision)
-    ]
-    if len(cards) != 1:
-        found = ", ".join(f"{c.spec} {c.precision} {c.fingerprint[:16]}" for c in cards) or "none"
-        raise CalotypeError(
-            f"caption store {folder}: got {found} for encoder {spec or fingerprint or 'any'}, "
-            "expected exactly one; embed the captions, or say which encoder and precision"
-        )
-    return CaptionStore(cards[0], encoder=encoder)
+        entries = _encode(self.encoder, captions, self.card.precision)
+        return {text: entry.states for text, entry in zip(captions, entries, strict=True)}
 
 
 def embed_captions(
@@ -221,13 +177,13 @@ def embed_captions(
     layout = StoreLayout() if layout is None else layout
     encoder = check_encoder(encoder, getattr(encoder, "spec", "custom"))
     card = write_card(folder, encoder, layout.precision)
-    remove_stale_files(card.folder)
+    remove_leftovers(card.folder, lambda name: name.endswith((".safetensors", ".json")))
     store = CaptionStore(card)
     writer = _ShardWriter(card.folder, layout)
     done = total = 0
     for part in _parts(captions):
         store.refresh()
-        missing = _share(writer.lacking(store.missing(part)), layout)
+        missing = writer.lacking(store.missing(part))
         total += len(missing)
         for batch in _batches(missing, batch_size):
             writer.add(_encode(encoder, batch, layout.precision))
@@ -252,31 +208,20 @@ def _parts(captions: Iterable[str]) -> Iterator[list[str]]:
         yield part
 
 
-def _share(captions: Sequence[str], layout: StoreLayout) -> list[str]:
-    """This process's captions, by key: a shard then covers few keys, and a reader opens few."""
-    keys = caption_keys(captions)
-    mine = np.nonzero(keys[:, 0] % np.uint64(layout.processes) == np.uint64(layout.process))[0]
-    return [captions[index] for index in mine[np.argsort(keys[mine, 0])].tolist()]
-
-
 def _batches(captions: Sequence[str], batch_size: int) -> Iterable[list[str]]:
     """Batches of captions of about one length, so that little is computed on padding."""
+    order = np.argsort(caption_keys(captions)[:, 0]).tolist()  # a shard then covers few keys
     for start in range(0, len(captions), _WINDOW_CAPTIONS):
-        window = sorted(captions[start : start + _WINDOW_CAPTIONS], key=len)
+        window = sorted((captions[i] for i in order[start : start + _WINDOW_CAPTIONS]), key=len)
         for first in range(0, len(window), batch_size):
             yield window[first : first + batch_size]
 
 
-def _encode(
-    encoder: TextEncoder, captions: Sequence[str], precision: Precision
-) -> list[EmbeddedCaption]:
+def _encode(encoder: TextEncoder, captions: Sequence[str], precision: Precision) -> list[Entry]:
     text = encoder(captions)
     tokens, mask = text.tokens.float().cpu().numpy(), text.mask.cpu().numpy()
-    keys = caption_keys(captions).tolist()
-    return [
-        EmbeddedCaption((high, low), encode_rows(states[real], precision))
-        for (high, low), states, real in zip(keys, tokens, mask, strict=True)
-    ]
+    rows = zip(caption_keys(captions).tolist(), tokens, mask, strict=True)
+    return [encode((high, low), states[real], precision) for (high, low), states, real in rows]
 
 
 class _ShardWriter:
@@ -285,29 +230,26 @@ class _ShardWriter:
     def __init__(self, folder: Path, layout: StoreLayout) -> None:
         self._folder = folder
         self._layout = layout
-        self._captions: list[EmbeddedCaption] = []
+        self._held: dict[tuple[int, int], Entry] = {}
         self._bytes = 0
         self._since = time.monotonic()
 
-    def add(self, captions: Sequence[EmbeddedCaption]) -> None:
-        self._captions += captions
-        self._bytes += sum(caption.rows.nbytes for caption in captions)
+    def add(self, entries: Sequence[Entry]) -> None:
+        self._held |= {entry.key: entry for entry in entries}
+        self._bytes += sum(entry.nbytes for entry in entries)
         old = time.monotonic() - self._since > self._layout.shard_seconds
         if old or self._bytes > self._layout.shard_bytes:
             self.flush()
 
     def lacking(self, captions: Sequence[str]) -> list[str]:
         """The captions that are not collected."""
-        if not self._captions:
-            return list(captions)
-        held = {caption.key for caption in self._captions}
-        keys = caption_keys(captions).tolist()
-        return [text for text, key in zip(captions, keys, strict=True) if tuple(key) not in held]
+        keys = map(tuple, caption_keys(captions).tolist()) if self._held else ()
+        return [text for text, key in zip_longest(captions, keys) if key not in self._held]
 
     def flush(self) -> None:
-        if self._captions:
-            write_shard(self._folder, self._captions)
-        self._captions, self._bytes, self._since = [], 0, time.monotonic()
+        if self._held:
+            write_shard(self._folder, list(self._held.values()))
+        self._held, self._bytes, self._since = {}, 0, time.monotonic()
 
 
 def _padded(states: Sequence[Array]) -> TextEmbedding:

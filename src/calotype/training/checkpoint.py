@@ -8,17 +8,14 @@
         manifest.json   size and SHA-256 of every other file; written last
     RUN/checkpoints/latest -> the newest
 
-A checkpoint is made under a temporary name, flushed file by file, then renamed; `latest` is
+A checkpoint is made under a temporary name, flushed, then renamed; `latest` is
 replaced in one step; older ones are pruned only after the newest was read back.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,16 +26,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from calotype.errors import CalotypeError
-from calotype.storage.files import new_folder, sync_folder, write_error
-from calotype.storage.reading import read_regular
+from calotype.storage import files
+from calotype.storage.files import is_full, new_folder, remove_folder, write_error, write_link
+from calotype.storage.reading import file_sha256, read_regular
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
+LATEST = "latest"
 DAMAGED = "damaged"
 """Where checkpoints go that do not have the sizes and hashes of their manifest."""
 _FORMAT = 1
-_LEFTOVER = re.compile(r"\.\d+\.\d+\.(tmp|old)|\.latest\.tmp")
 _SPARE_BYTES = 1_000_000  # manifest, state, folder entries
+_READABLE = "nothing was changed: make it readable and go on with --resume"
 
 
 def write_checkpoint(
@@ -65,7 +64,7 @@ def write_checkpoint(
             _seal(fresh, images)
         point_latest(folder, path.name)
     except (OSError, SafetensorError, CalotypeError) as error:
-        if _is_full(error):
+        if is_full(error):
             raise _full(path, needed) from error
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
         if isinstance(reason, CalotypeError):
@@ -78,19 +77,17 @@ def write_checkpoint(
 
 
 def _seal(fresh: Path, images: int) -> None:
-    """Flush everything to the disk, and write the manifest of it."""
-    entries = {}
-    for path in sorted(fresh.rglob("*")):
-        if path.is_dir():
-            sync_folder(path)
-            continue
-        _sync_file(path)
-        name = path.relative_to(fresh).as_posix()
-        entries[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    """Write the manifest of what is there."""
+    entries = {
+        path.relative_to(fresh).as_posix(): {
+            "size": path.stat().st_size,
+            "sha256": file_sha256(path),
+        }
+        for path in sorted(fresh.rglob("*"))
+        if path.is_file()
+    }
     manifest = {"format": _FORMAT, "images": images, "files": entries}
     (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
-    _sync_file(fresh / MANIFEST)
-    sync_folder(fresh)
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -110,16 +107,13 @@ def point_latest(folder: Path, name: str) -> None:
     Raises:
         CalotypeError: it is a folder.
     """
-    latest, link = folder / "latest", folder / ".latest.tmp"
+    latest = folder / LATEST
     if latest.is_dir() and not latest.is_symlink():
         raise CalotypeError(
             f"got a folder {latest}; expected a link, which some ways of copying a run do not "
             "keep: move it away and go on with --resume"
         )
-    link.unlink(missing_ok=True)
-    os.symlink(name, link)
-    os.replace(link, latest)
-    sync_folder(folder)
+    write_link(latest, name)
 
 
 def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
@@ -183,15 +177,12 @@ def fault(path: Path) -> str | None:
             file = path / name
             if file.stat().st_size != entry["size"]:
                 return f"{name} has {file.stat().st_size} bytes, expected {entry['size']}"
-            if _sha256(file) != entry["sha256"]:
+            if file_sha256(file, advice=_READABLE) != entry["sha256"]:
                 return f"{name} does not have its SHA-256"
     except FileNotFoundError:
         return f"{file.name} is gone"
     except OSError as error:
-        raise CalotypeError(
-            f"cannot read {file}: {error.strerror}; nothing was changed: make it readable and go "
-            "on with --resume"
-        ) from error
+        raise CalotypeError(f"cannot read {file}: {error.strerror}; {_READABLE}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{file.name}: {type(error).__name__}: {error}"
     return None
@@ -258,36 +249,9 @@ def prune(folder: Path, *, keep: int) -> list[Path]:
     return removed
 
 
-def remove_folder(path: Path) -> None:
-    """Remove a checkpoint; its name goes first, so that no half of it is ever met."""
-    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
-    os.rename(path, doomed)
-    shutil.rmtree(doomed)
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers of checkpoints left under temporary names."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if _LEFTOVER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif _LEFTOVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_full(error: BaseException | None) -> bool:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    told = isinstance(error, SafetensorError) and "os error 28" in str(error)
-    return full or told or (error is not None and _is_full(error.__cause__))
+    files.remove_leftovers(folder, lambda name: name.isdecimal() or name == LATEST, stale_seconds=0)
 
 
 def _full(path: Path, needed: int) -> CalotypeError:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import calotype
+from calotype.storage.files import remove_folder
 from calotype.training.background import BackgroundWork
 from calotype.training.checkpoint import (
     checkpoints,
@@ -21,7 +22,6 @@ from calotype.training.checkpoint import (
     prune,
     read_state,
     read_tensors,
-    remove_folder,
     write_checkpoint,
     write_state,
     write_tensors,

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from calotype.errors import CalotypeError, UsageError
-from calotype.storage.files import write_error, write_with
+from calotype.storage.files import make_folder, write_with
 from calotype.storage.headers import NOTES
 from calotype.storage.reading import check_regular
 from calotype.training.shards import own_part, spread_like, whole
@@ -142,10 +142,7 @@ def _write(path: Path, halves: dict[str, Tensor], facts: dict[str, Any]) -> None
                 f"the average of {name!r} does not fit float16; lower the learning rate, or set "
                 "posthoc_ema_images=0"
             )
-    try:
-        path.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise write_error(path.parent, error) from error
+    make_folder(path.parent)
     # One entry: safetensors writes several in any order, and not the same bits every time.
     metadata = {NOTES: json.dumps(facts)}
     write_with(path, lambda place: save_file(halves, place, metadata=metadata))

@@ -7,7 +7,6 @@ Nothing here trusts the folder: what is missing or of the wrong kind is left out
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from array import array
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 from calotype.diffusion.noise_marks import BINS
 from calotype.errors import UsageError
-from calotype.storage.reading import open_regular, read_object
+from calotype.storage.json_lines import read_lines
+from calotype.storage.reading import read_object
 from calotype.training.checkpoint import checkpoints, read_state
 
 Column = NDArray[np.float64]
@@ -145,14 +145,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The finished lines of a log that say at how many images they were written."""
     if not path.is_file():
         return
-    with open_regular(path) as file:
-        for text in file:
-            try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(line, dict) and np.isfinite(number(line.get("images"))):
-                yield line
+    for line in read_lines(path):
+        if np.isfinite(number(line.get("images"))):
+            yield line
 
 
 def _newest_state(folder: Path) -> dict[str, Any]:

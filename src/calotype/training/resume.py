@@ -8,7 +8,6 @@ decay, and from there takes the path that a longer run would have taken from the
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -24,6 +23,7 @@ from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
 from calotype.runtime import Runtime, choose_runtime
 from calotype.storage.files import write_error
+from calotype.storage.json_lines import cut_back, read_lines
 from calotype.training.checkpoint import (
     DAMAGED,
     checkpoints,
@@ -36,7 +36,6 @@ from calotype.training.checkpoint import (
 from calotype.training.checkpoint_manager import versions
 from calotype.training.job import Job
 from calotype.training.learning_rate import decay_start
-from calotype.training.log import cut_back
 from calotype.training.run_folder import (
     EXPORT_FOLDERS,
     LOG_FILES,
@@ -212,9 +211,9 @@ def _had_checkpoint(folder: Path, recipe: Recipe) -> bool:
     """
     images = 0
     with suppress(OSError):
-        for line in (folder / LOG_FILES[0]).read_text("utf-8", errors="replace").splitlines():
-            with suppress(ValueError, LookupError, TypeError, RecursionError):
-                images = max(images, int(json.loads(line)["images"]))
+        for line in read_lines(folder / LOG_FILES[0]):
+            with suppress(ValueError, LookupError, TypeError, OverflowError):
+                images = max(images, int(line["images"]))
     first = recipe.stages[0]
     steps = math.ceil(first.checkpoint_images / first.batch_size)
     return images > min(2 * steps * first.batch_size, first.total_images)
@@ -231,7 +230,7 @@ def _go_back(folder: Path, path: Path, recipe: Recipe, passed: list[Path]) -> No
 def _cut_back(folder: Path, recipe: Recipe, images: int) -> None:
     """Take what was written after `images` images from the logs, sheets and exports."""
     for name in LOG_FILES:
-        cut_back(folder / name, images)
+        cut_back(folder / name, "images", images)
     recipes = (recipe, _recorded(folder, recipe))
     last = max(sum(stage.total_images for stage in one.stages) for one in recipes)
     cut_back_exports(folder, images, last=last)

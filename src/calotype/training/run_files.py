@@ -12,10 +12,12 @@ from typing import Any, Literal
 from calotype.config.recipe import Recipe
 from calotype.data.source import SourceReport
 from calotype.storage.files import write_file
-from calotype.training.log import JsonLines
+from calotype.storage.json_lines import JsonLines
 from calotype.training.resume import Say
 from calotype.training.run_folder import LOG_FILES, cut_back_exports
 from calotype.training.scalars import Scalars, open_trackers
+
+_WAY_OUT = "the last checkpoint is whole: make room, or mend the disk, and go on with --resume"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class RunFiles:
         """
         for name, log in self.logs.items():
             if name != "skipped.jsonl":
-                log.cut_back(images)
+                log.cut_back("images", images)
         if self.logs:
             cut_back_exports(self.folder, images, last=last)
 
@@ -77,7 +79,8 @@ def open_files(
     files = RunFiles(folder)
     if first:
         scalars = open_trackers(recipe, folder, images=images, say=say)
-        files = RunFiles(folder, scalars, {name: JsonLines(folder / name) for name in LOG_FILES})
+        logs = {name: JsonLines(folder / name, way_out=_WAY_OUT) for name in LOG_FILES}
+        files = RunFiles(folder, scalars, logs)
     try:
         yield files
     finally:

@@ -13,16 +13,16 @@ from typing import Any
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config, to_dict
 from calotype.errors import ConfigError, UsageError
-from calotype.storage.files import write_file
-from calotype.training.lock import LOCK_NAME, locked
+from calotype.storage.files import is_temporary, write_file
+from calotype.storage.lock import locked
 from calotype.training.posthoc_ema import FOLDER as EMA_FOLDER
 from calotype.training.scalars import TENSORBOARD_FOLDER as TENSORBOARD
 from calotype.training.scalars import TRACKERS_FILE, WANDB_FOLDER
 
+LOCK_NAME = ".lock"
 RECIPE_FILE = "recipe.json"
 INIT_FILE = "init.txt"
 LOG_FILES = ("log.jsonl", "validation.jsonl", "skipped.jsonl")
-_UNFINISHED = re.compile(r"\.(recipe\.json|init\.txt)\.\d+\.tmp")
 START_FILES = (RECIPE_FILE, INIT_FILE, TRACKERS_FILE, *LOG_FILES)
 LORA_FOLDER = "lora"
 EXPORT_FOLDERS = (EMA_FOLDER, LORA_FOLDER)
@@ -50,7 +50,7 @@ def entered(folder: Path, recipe: Recipe, *, resume: bool) -> Iterator[None]:
     """
     missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
     make_run_folder(folder)
-    with locked(folder), _undone_if_not_begun(folder, missing):
+    with locked(folder / LOCK_NAME), _undone_if_not_begun(folder, missing):
         if runs := stage_runs(folder):
             raise UsageError(
                 f"{folder} holds one run a stage, e.g. {runs[0].name}; go on with --parallel "
@@ -172,7 +172,7 @@ def check_run(folder: Path) -> None:
     """
     names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
     # A run that was killed while it wrote its recipe has that under a temporary name.
-    empty = all(_UNFINISHED.fullmatch(name) for name in names)
+    empty = all(is_temporary(name, (RECIPE_FILE, INIT_FILE).__contains__) for name in names)
     if not empty and not is_run(folder):
         raise UsageError(
             f"got --resume for {folder}, which is no run: it has no {RECIPE_FILE} of a recipe; "

@@ -22,7 +22,8 @@ from calotype.config.ranges import require
 from calotype.config.typed_json import load_settings, to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.clip import Clip
-from calotype.storage.files import check_holds_only, new_folder, write_file
+from calotype.storage.files import new_folder, write_file
+from calotype.storage.places import check_holds_only
 from calotype.storage.weights import load_module, save_weights
 from calotype.text import build_text_encoder
 

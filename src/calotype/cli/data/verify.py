@@ -12,7 +12,8 @@ import typer
 from calotype.cli.data.ray import Processes, Ray, process_count
 from calotype.cli.options import Json
 from calotype.progress import Display
-from calotype.storage.files import check_output, write_file
+from calotype.storage.files import write_file
+from calotype.storage.places import check_output
 
 if TYPE_CHECKING:
     from calotype.data.verify import DataReport, PartReport

@@ -24,7 +24,8 @@ from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.text import as_encoder
 from calotype.interop.imagen_pytorch.unet import Unet
 from calotype.interop.safety import JSON_LIMIT
-from calotype.storage.files import check_holds_only, new_folder, write_file, write_with
+from calotype.storage.files import new_folder, write_file, write_with
+from calotype.storage.places import check_holds_only
 from calotype.storage.reading import open_regular, read_regular
 from calotype.text import TextEncoder
 

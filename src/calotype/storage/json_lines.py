@@ -1,9 +1,7 @@
-"""Logs as JSON lines: one line a step, cut back to the checkpoint when a run is resumed."""
+"""Logs as JSON lines: appended to, read while they grow, cut back to an earlier line."""
 
 from __future__ import annotations
 
-import errno
-import io
 import json
 import math
 import os
@@ -13,20 +11,22 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from calotype.errors import CalotypeError
-from calotype.storage.files import write_file
+from calotype.storage.files import is_full, write_file
 from calotype.storage.reading import open_regular
 
 
 class JsonLines:
-    """An append-only log; every line holds `images`, the images seen over all stages.
+    """An append-only log.
 
     Args:
         path: the file; it is made when it does not exist.
+        way_out: what to do about a full disk, for messages.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, way_out: str = "write elsewhere") -> None:
         """Open for appending."""
         self.path = path
+        self._way_out = way_out
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
@@ -42,10 +42,10 @@ class JsonLines:
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def cut_back(self, images: int) -> None:
-        """Drop all lines after `images` images, and go on behind them."""
+    def cut_back(self, field: str, most: float) -> None:
+        """Drop all lines with more than `most` in a field, and go on behind them."""
         self.close()
-        cut_back(self.path, images)
+        cut_back(self.path, field, most)
         self._file = self.path.open("a", encoding="utf-8")
 
     def close(self) -> None:
@@ -58,39 +58,54 @@ class JsonLines:
         try:
             yield
         except OSError as error:
-            full = needed and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            room = f" ({needed} bytes needed, and room for checkpoints)" if full else ""
+            room = f" ({needed} bytes needed)" if needed and is_full(error) else ""
             raise CalotypeError(
-                f"cannot write {self.path}: {error.strerror}{room}; the last checkpoint is whole: "
-                "mend the disk and go on with --resume"
+                f"cannot write {self.path}: {error.strerror}{room}; {self._way_out}"
             ) from error
 
 
-def cut_back(path: Path, images: int) -> int:
-    """Drop all lines after `images` images, and lines that were not finished.
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of JSON lines; lines that hold none, or half of one, are passed over.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as file:
+        for text in file:
+            if (line := _parsed(text)) is not None:
+                yield line
+
+
+def cut_back(path: Path, field: str, most: float) -> int:
+    """Drop all lines with more than `most` in a field, and lines that were not finished.
 
     Returns:
         The number of lines dropped. The file is replaced in one step.
     """
     if not path.exists():
         return 0
-    kept, dropped = [], 0
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.endswith("\n") and _images(line) <= images:
-                kept.append(line)
-            else:
-                dropped += 1
-    if dropped:
-        write_file(path, "".join(kept).encode())
-    return dropped
+    with open_regular(path) as file:
+        lines = file.readlines()
+    kept = [line for line in lines if line.endswith(b"\n") and _number(line, field) <= most]
+    if len(kept) < len(lines):
+        write_file(path, b"".join(kept))
+    return len(lines) - len(kept)
 
 
-def _images(line: str) -> float:
+def _number(text: bytes, field: str) -> float:
+    """A field of a line; infinite where there is none."""
     try:
-        return float(json.loads(line)["images"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return float((_parsed(text) or {})[field])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return math.inf
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
 
 
 def _legal(value: Any) -> Any:
