@@ -22,7 +22,7 @@ from calotype.config.diffusion import DiffusionTraining
 from calotype.config.network import LevelConfig, UNetConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.stage import StageConfig
-from calotype.data.batches import Batch
+from calotype.data.batch import Batch
 from calotype.runtime import DTYPES
 from calotype.tasks.diffusion import new_task
 from calotype.training.state import TrainState

@@ -36,7 +36,8 @@ from training_peers import count_flops
 
 from calotype.conditioning import TextEmbedding
 from calotype.config.diffusion import DiffusionTraining
-from calotype.data.batches import Batch, batches
+from calotype.data.batch import Batch, BatchPlan
+from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.data.prefetch import prefetched
 from calotype.data.source import ExampleSource, all_captions
@@ -332,11 +333,13 @@ class Loading:
     def _batches(self, *, prefetch: int) -> Any:
         return batches(
             self.source,
-            resolution=self.config.stage.resolution,
-            lowres_resolution=None,
-            config=self.config.data,
-            batch_size=self.config.batch_size,
-            seed=0,
+            BatchPlan(
+                resolution=self.config.stage.resolution,
+                lowres_resolution=None,
+                config=self.config.data,
+                batch_size=self.config.batch_size,
+                seed=0,
+            ),
             prefetch=prefetch,
         )
 

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from calotype.config.data import DataConfig
-from calotype.data.batches import batches, composite
+from calotype.data.batch import BatchPlan
+from calotype.data.batches import batches
 from calotype.data.example import Caption, Example
 from calotype.data.folder import FolderSource
 from calotype.data.images import BrokenImage
+from calotype.data.painting import composite
 from calotype.data.prefetch import prefetched
 from calotype.data.resize import area_resize
 from calotype.data.source import ListSource
@@ -41,13 +43,13 @@ class Damaged(ListSource):
         return self.examples[index]
 
 
-def take(source, count, *, config=None, start=0, **options):
+def take(source, count, *, config=None, start=0, prefetch=3, **options):
     settings = {"resolution": 16, "lowres_resolution": None, "batch_size": 4, "seed": 0}
     made = batches(
         source,
-        config=DataConfig() if config is None else config,
+        BatchPlan(config=DataConfig() if config is None else config, **(settings | options)),
         start_position=start,
-        **(settings | options),
+        prefetch=prefetch,
     )
     taken = list(itertools.islice(made, count))
     made.close()
@@ -247,11 +249,13 @@ def test_images_that_vanish_under_a_run_are_counted(tmp_path):
     source = FolderSource(tmp_path)
     made = batches(
         source,
-        resolution=16,
-        lowres_resolution=None,
-        config=DataConfig(cache_bytes=0),
-        batch_size=2,
-        seed=0,
+        BatchPlan(
+            resolution=16,
+            lowres_resolution=None,
+            config=DataConfig(cache_bytes=0),
+            batch_size=2,
+            seed=0,
+        ),
         prefetch=0,
     )
     next(made)
@@ -271,11 +275,7 @@ def threads():
 def test_closing_stops_the_threads():
     made = batches(
         ListSource(examples(4)),
-        resolution=16,
-        lowres_resolution=None,
-        config=DataConfig(),
-        batch_size=2,
-        seed=0,
+        BatchPlan(resolution=16, lowres_resolution=None, config=DataConfig(), batch_size=2, seed=0),
         prefetch=2,
     )
     next(made)

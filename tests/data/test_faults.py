@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from calotype.config.data import DataConfig
+from calotype.data.batch import BatchPlan
 from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.data.shard import shard_data
@@ -109,11 +110,13 @@ def test_faulty_examples_are_trained_around_and_named(make, tmp_path, monkeypatc
     assert len(source) == len(FILES)
     made = batches(
         source,
-        resolution=SIDE,
-        lowres_resolution=None,
-        config=DataConfig(broken_fraction=0.6),
-        batch_size=4,
-        seed=0,
+        BatchPlan(
+            resolution=SIDE,
+            lowres_resolution=None,
+            config=DataConfig(broken_fraction=0.6),
+            batch_size=4,
+            seed=0,
+        ),
         prefetch=0,
     )
     taken = list(itertools.islice(made, 9))
@@ -148,9 +151,9 @@ def test_too_many_faults_stop_with_their_names(tmp_path):
 
 
 def make_batches(source, **options):
-    settings = {"lowres_resolution": None, "batch_size": 4, "seed": 0, "prefetch": 0, **options}
+    settings = {"lowres_resolution": None, "batch_size": 4, "seed": 0, **options}
     config = settings.pop("config", DataConfig(cache_bytes=0))
-    return batches(source, resolution=SIDE, config=config, **settings)
+    return batches(source, BatchPlan(resolution=SIDE, config=config, **settings), prefetch=0)
 
 
 def test_a_cut_tar_is_trained_on_as_far_as_it_goes_and_verify_says_so(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from PIL import Image
 from calotype.config.data import DataConfig
 from calotype.data.folder import FolderSource
 from calotype.data.images import BrokenImage
-from calotype.data.open import open_source, validation_source
+from calotype.data.open import TrainingData, open_source
 from calotype.data.source import all_captions
 from calotype.errors import UsageError
 
@@ -101,7 +101,7 @@ def test_opening_by_content(tmp_path):
     (tmp_path / "a.txt").write_text("fox")
     config = DataConfig()
     assert isinstance(open_source(tmp_path, resolution=8, data=config), FolderSource)
-    held = validation_source(tmp_path, resolution=8, data=config)
+    held = TrainingData(tmp_path, resolution=8, data=config).validation
     assert len(held) == 1
     assert held.key(0) == "a.png"
     np.testing.assert_array_equal(held[0].image, FolderSource(tmp_path)[0].image)

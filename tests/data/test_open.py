@@ -9,8 +9,8 @@ from PIL import Image
 from calotype.config.data import DataConfig
 from calotype.data import open as open_module
 from calotype.data.folder import FolderSource
-from calotype.data.open import VALIDATION_STEP, open_source, validation_source
-from calotype.data.source import EveryNth, WithoutEveryNth, all_captions
+from calotype.data.open import VALIDATION_STEP, TrainingData, open_source
+from calotype.data.source import ListSource, Subset, all_captions, whole_source
 from calotype.errors import ConfigError
 
 CONFIG = DataConfig()
@@ -26,7 +26,7 @@ def folder_of(root, count):
 
 def both(path):
     training = open_source(path, resolution=2, data=CONFIG)
-    validation = validation_source(path, resolution=2, data=CONFIG)
+    validation = TrainingData(path, resolution=2, data=CONFIG).validation
     return [[s.key(i) for i in range(len(s))] for s in (training, validation)]
 
 
@@ -46,7 +46,7 @@ def test_a_small_set_is_trained_on_whole(tmp_path):
 def test_images_and_captions_are_those_of_the_key(tmp_path):
     path = folder_of(tmp_path / "d", 203)
     source = open_source(path, resolution=2, data=CONFIG)
-    assert isinstance(source, WithoutEveryNth)
+    assert isinstance(source, Subset) and source.rest
     whole = FolderSource(path)
     assert source.fingerprint == whole.fingerprint
     for index in range(len(source)):
@@ -54,7 +54,8 @@ def test_images_and_captions_are_those_of_the_key(tmp_path):
         assert source.captions(index) == whole.captions(number)
         np.testing.assert_array_equal(source[index].image, whole[number].image)
     assert "text 0" not in set(all_captions(source, 4))
-    assert "text 0" in set(all_captions(validation_source(path, resolution=2, data=CONFIG), 4))
+    validation = TrainingData(path, resolution=2, data=CONFIG).validation
+    assert "text 0" in set(all_captions(validation, 4))
 
 
 def test_styles_of_data_that_has_none_are_refused(tmp_path):
@@ -82,7 +83,7 @@ def test_the_two_parts_are_the_whole(tmp_path, length):
             assert 0 <= index < length
             return index
 
-    parts = [kind(Numbers(), VALIDATION_STEP) for kind in (EveryNth, WithoutEveryNth)]
+    parts = [Subset(Numbers(), VALIDATION_STEP, rest=rest) for rest in (False, True)]
     keys = [[part.key(i) for i in range(len(part))] for part in parts]
     assert sorted(keys[0] + keys[1]) == list(range(length))
     assert keys[1] == sorted(keys[1])
@@ -116,5 +117,29 @@ def test_a_split_column_that_sets_nothing_aside(tmp_path):
 
 def test_the_limit_is_the_one_that_is_written_down():
     assert (open_module.VALIDATION_MINIMUM, VALIDATION_STEP) == (200, 50)
-    assert "50th" in open_source.__doc__
-    assert "more than 200" in open_source.__doc__
+    assert "50th" in TrainingData.__doc__
+    assert "more than 200" in TrainingData.__doc__
+
+
+def test_each_split_is_opened_once(tmp_path, monkeypatch):
+    rows_of(tmp_path / "d/a.parquet", ["train"] * 260 + ["unseen_pair"] * 3 + ["unseen_concept"])
+    opened, real = [], open_module._open
+
+    def counted(path, resolution, selection):
+        opened.append(selection.split)
+        return real(path, resolution, selection)
+
+    monkeypatch.setattr(open_module, "_open", counted)
+    data = TrainingData(tmp_path / "d", resolution=2, data=CONFIG)
+    assert (len(data.training), len(data.validation)) == (260, 3)
+    assert {name: len(part) for name, part in data.held_out.items()} == {
+        "unseen_pair": 3,
+        "unseen_concept": 1,
+    }
+    assert opened == ["train", "unseen_pair", "unseen_concept"]
+
+
+def test_a_part_of_a_part_knows_its_whole():
+    whole = ListSource([])
+    assert whole_source(Subset(Subset(whole, 50, rest=True), 3)) is whole
+    assert whole_source(whole) is whole

@@ -11,7 +11,7 @@ from calotype.config.data import DataConfig
 from calotype.data.captions import caption_variants
 from calotype.data.columns import Selection
 from calotype.data.images import BrokenImage
-from calotype.data.open import open_source, validation_source
+from calotype.data.open import TrainingData, open_source
 from calotype.data.parquet import ParquetSource
 from calotype.errors import UsageError
 
@@ -54,7 +54,7 @@ def test_only_the_training_split_is_trained_on(tmp_path):
     write(tmp_path / "256/noto-00000.parquet", emoji_columns(23, splits=splits))
     config = DataConfig()
     train = open_source(tmp_path, resolution=64, data=config)
-    held = validation_source(tmp_path, resolution=64, data=config)
+    held = TrainingData(tmp_path, resolution=64, data=config).validation
     assert [train.key(i) for i in range(len(train))] == [
         f"noto/{i}" for i in range(23) if splits[i % 5] == "train"
     ]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from calotype.data.batches import composite
+from calotype.data.painting import composite
 from calotype.data.resize import TooSmall, area_resize, fit_image
 
 

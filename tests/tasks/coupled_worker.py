@@ -14,7 +14,7 @@ from calotype.config.clip import (
     TextTowerConfig,
 )
 from calotype.config.optimizer import OptimizerConfig
-from calotype.data.batches import Batch, BatchShare
+from calotype.data.batch import Batch, BatchShare
 from calotype.tasks.clip import ClipTask, new_clip
 from calotype.training.distributed import open_group
 from calotype.training.shards import whole

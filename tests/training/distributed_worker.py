@@ -28,7 +28,7 @@ def stop_at(images, rank):
 
 def spoil(position):
     """Images far out of range at one place in the data, and guards that notice at once."""
-    batches = stream.planned_batches
+    batches = stream.batches
 
     def spoiled(*args, **kwargs):
         made = batches(*args, **{**kwargs, "prefetch": 0})
@@ -40,7 +40,7 @@ def spoil(position):
         finally:
             made.close()
 
-    stream.planned_batches = spoiled
+    stream.batches = spoiled
     return Guards(spike_score=100.0, spike_steps=1, warmup_steps=2)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from calotype.config.recipe import Recipe
-from calotype.data.batches import BatchPlan
+from calotype.data.batch import BatchPlan
 from calotype.data.open import open_source
 from calotype.training.job import Job
 from calotype.training.randomness import mixed_seed, seed_networks

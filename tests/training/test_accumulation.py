@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 
+from calotype.data.batch import BatchPlan
 from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.tasks.captions import build_encoder
@@ -30,10 +31,8 @@ def step(micro, images):
     """Take a step in so many parts."""
     config = micro(batch_size=8)
     source = open_source(images, resolution=8, data=config.data)
-    made = batches(
-        source, resolution=8, lowres_resolution=None, config=config.data, batch_size=8, seed=0,
-        prefetch=0,
-    )  # fmt: skip
+    plan = BatchPlan(resolution=8, lowres_resolution=None, config=config.data, batch_size=8, seed=0)
+    made = batches(source, plan, prefetch=0)
     batch = next(made)
     made.close()
     encoder = build_encoder(config.text_encoder, 8)

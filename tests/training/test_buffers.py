@@ -15,7 +15,7 @@ from mean_task import main
 from safetensors.torch import load_file
 
 from calotype.config.typed_json import to_dict
-from calotype.data.batches import Batch
+from calotype.data.batch import Batch
 from calotype.training import progress
 from calotype.training.sharded_checkpoint import read_whole
 from calotype.training.state import TrainState

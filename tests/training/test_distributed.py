@@ -20,7 +20,8 @@ from calotype.config.diffusion import DraftTrainingConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import to_dict
-from calotype.data.batches import BatchPlan, sequential_batches
+from calotype.data.batch import BatchPlan
+from calotype.data.batches import sequential_batches
 from calotype.data.open import open_source
 from calotype.errors import ConfigError, UsageError
 from calotype.launch import Place
@@ -195,7 +196,7 @@ def test_shards_go_on_in_one_process_and_the_other_way_round(runs, train, uneven
 
 @pytest.mark.parametrize("name", ["rewound-copies", "rewound-shards"])
 def test_a_spike_sends_all_processes_back(runs, train, uneven, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(stream, "planned_batches", stream.planned_batches)  # put back afterwards
+    monkeypatch.setattr(stream, "batches", stream.batches)  # put back afterwards
     guards = spoil(12)
     assert train(uneven, tmp_path / "one", data=runs / "data", guards=guards) == 0
     assert_same_losses(runs / name, tmp_path / "one")

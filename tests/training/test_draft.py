@@ -22,8 +22,10 @@ from calotype.config.lora import LoraConfig
 from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
 from calotype.config.recipe import Recipe
 from calotype.config.stage import StageConfig
-from calotype.data.batches import BatchPlan, composite, each_example
+from calotype.data.batch import BatchPlan
+from calotype.data.batches import each_example
 from calotype.data.example import Caption, Example
+from calotype.data.painting import composite
 from calotype.data.source import ListSource
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.networks.draft import Draft

@@ -16,7 +16,8 @@ from calotype.config.data import DataConfig
 from calotype.config.diffusion import LowresEstimatesConfig
 from calotype.config.network import LevelConfig
 from calotype.config.recipe import Recipe
-from calotype.data.batches import BatchPlan, planned_batches
+from calotype.data.batch import BatchPlan
+from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.data.resize import area_resize
 from calotype.diffusion import Estimate, alpha_sigma, broadcast_to_image, karras_levels
@@ -68,7 +69,7 @@ def taken(images, config, *, whole=True, **options):
         **options,
     )
     source = open_source(images, resolution=stage.resolution, data=config.data)
-    made = planned_batches(source, plan, prefetch=0)
+    made = batches(source, plan, prefetch=0)
     batch = next(made)
     made.close()
     return batch

@@ -47,7 +47,7 @@ def test_too_many_steps_without_finite_numbers_end_the_run(state):
 
 def _poisoned(monkeypatch, positions, value):
     """Batches whose images are `value` at some positions in the data."""
-    real = stream.planned_batches
+    real = stream.batches
 
     def batches(*args, **kwargs):
         made = real(*args, **{**kwargs, "prefetch": 0})
@@ -59,7 +59,7 @@ def _poisoned(monkeypatch, positions, value):
         finally:
             made.close()
 
-    monkeypatch.setattr(stream, "planned_batches", batches)
+    monkeypatch.setattr(stream, "batches", batches)
 
 
 def test_a_batch_that_is_not_finite_moves_nothing_and_is_written_down(

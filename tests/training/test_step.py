@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate
 
 from calotype.cascade.stage import Stage
 from calotype.config.lora import LoraConfig
+from calotype.data.batch import BatchPlan
 from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.diffusion import CosineSchedule
@@ -23,10 +24,8 @@ def test_it_sees_the_real_small_image_noised_by_a_level_of_its_own(images, monke
     """Not the noisy large image once more, and never one level for all."""
     config = dataclasses.replace(load_recipe("tiny").stages[1], lora=lora)
     source = open_source(images, resolution=16, data=config.data)
-    made = batches(
-        source, resolution=16, lowres_resolution=8, config=config.data, batch_size=8, seed=0,
-        prefetch=0,
-    )  # fmt: skip
+    plan = BatchPlan(resolution=16, lowres_resolution=8, config=config.data, batch_size=8, seed=0)
+    made = batches(source, plan, prefetch=0)
     batch = next(made)
     made.close()
     told = []

@@ -8,7 +8,7 @@ from PIL import Image
 from calotype.config.diffusion import PreservationConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
-from calotype.data.batches import Batch
+from calotype.data.batch import Batch
 from calotype.data.open import open_source
 from calotype.errors import CalotypeError, ConfigError
 from calotype.tasks.diffusion import new_task

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from calotype.config.data import DataConfig
+from calotype.data.batch import Batch, BatchPlan, BatchShare
 from calotype.data.cache import ImageCache, Prepared
 from calotype.data.example import Caption
 from calotype.data.images import BrokenImage
 from calotype.data.order import Ints, Stream, draw, shuffled_index
+from calotype.data.painting import cut, painted
 from calotype.data.prefetch import prefetched
 from calotype.data.resize import TooSmall, area_resize, fit_image
-from calotype.data.source import ExampleSource
-from calotype.errors import CalotypeError, ConfigError
+from calotype.data.source import ExampleSource, whole_source
+from calotype.errors import CalotypeError
 
 SPREAD = 16
 """Images between two crops of the same one."""
@@ -37,140 +36,20 @@ DECODERS = 2
 WHITE = (255, 255, 255)
 
 
-@dataclass(frozen=True)
-class BatchShare:
-    """One process's part of a batch that several processes share.
-
-    Args:
-        rows: which rows of the whole batch these are, rising; those from `total` on do not count.
-        total: rows of the whole batch.
-    """
-
-    rows: tuple[int, ...]
-    total: int
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Examples to train on.
-
-    Args:
-        x: (B, 3, H, W) float32 in [-1, 1], channels last in memory; crops when the recipe crops.
-        lowres: (B, 3, h, w) the same by the box filter, in [-1, 1]; None for a base stage.
-        captions: B texts; "" trains as unconditional.
-        keys: B names of examples.
-        position: of the first example of the global batch.
-        weights: how much each example's loss counts, (B,); None = all 1.
-        share: which part of a batch of several processes this is; None = all of it.
-        first_captions: of each example, whichever of them was chosen; "" = it has none.
-        concepts: what each shows: as the data say it, else its first caption.
-        whole_lowres: what `lowres` are crops of, (B, 3, h, w), where the plan asks for it.
-        places: row and column in it where each of `lowres` begins, (B, 2) int64; with it.
-    """
-
-    x: Tensor
-    lowres: Tensor | None
-    captions: tuple[str, ...]
-    keys: tuple[str, ...]
-    position: int
-    weights: Tensor | None = None
-    share: BatchShare | None = None
-    first_captions: tuple[str, ...] = ()
-    concepts: tuple[str, ...] = ()
-    whole_lowres: Tensor | None = None
-    places: Tensor | None = None
-
-    @property
-    def images(self) -> int:
-        """Examples of the whole batch, over all processes."""
-        return len(self.x) if self.share is None else self.share.total
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchPlan:
-    """The arguments of `batches`, and whether crops come with whole low-resolution images."""
-
-    resolution: int
-    lowres_resolution: int | None
-    config: DataConfig
-    batch_size: int
-    seed: int
-    rank: int = 0
-    world_size: int = 1
-    whole_lowres: bool = False
-
-    def __post_init__(self) -> None:
-        """Check that the sizes fit each other."""
-        crop = self.config.crop
-        if crop is not None and not 0 < crop <= self.resolution:
-            raise ConfigError(f"got crop={crop}; expected 1 to {self.resolution} (the stage)")
-        if crop is not None and crop % self.grid:
-            raise ConfigError(f"got crop={crop}; expected a multiple of {self.grid}")
-        if self.lowres_resolution is not None and self.resolution % self.lowres_resolution:
-            raise ConfigError(
-                f"got lowres_resolution={self.lowres_resolution} for {self.resolution}; "
-                "expected a divisor of it"
-            )
-        if self.batch_size < 1 or self.batch_size % self.world_size:
-            raise ConfigError(
-                f"got batch_size={self.batch_size} for {self.world_size} processes; "
-                "expected a multiple of their number"
-            )
-        if not 0 <= self.rank < self.world_size:
-            raise ConfigError(f"got rank={self.rank}; expected 0 to {self.world_size - 1}")
-
-    @property
-    def grid(self) -> int:
-        """Crops start at multiples of this, so that low-resolution pixels are not cut."""
-        return 1 if self.lowres_resolution is None else self.resolution // self.lowres_resolution
-
-
 def batches(
-    source: ExampleSource,
-    *,
-    resolution: int,
-    lowres_resolution: int | None,
-    config: DataConfig,
-    batch_size: int,
-    seed: int,
-    start_position: int = 0,
-    prefetch: int = 3,
-    rank: int = 0,
-    world_size: int = 1,
+    source: ExampleSource, plan: BatchPlan, *, start_position: int = 0, prefetch: int = 3
 ) -> Generator[Batch, None, None]:
     """Batches without end from `start_position` on; close the generator to stop.
 
     Args:
         source: examples.
-        resolution: side in pixels that images are brought to.
-        lowres_resolution: side of their low-resolution partners; None for a base stage.
-        config: cropping, fitting, flipping, captions, limits.
-        batch_size: examples of the global batch, over all processes.
-        seed: of everything random.
+        plan: sizes, settings, and which process's part of each batch is made.
         start_position: examples of the global order before the first batch.
         prefetch: batches made ahead on a background thread; 0 = none, in the caller's thread.
-        rank: this process; it gets positions rank, rank + world_size, ... of each batch.
-        world_size: count of processes; the global order does not depend on it.
 
     Raises:
-        CalotypeError: sizes do not fit, too many images are broken, or none is usable.
+        CalotypeError: too many images are broken, or none is usable.
     """
-    plan = BatchPlan(
-        resolution=resolution,
-        lowres_resolution=lowres_resolution,
-        config=config,
-        batch_size=batch_size,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-    )
-    return planned_batches(source, plan, start_position=start_position, prefetch=prefetch)
-
-
-def planned_batches(
-    source: ExampleSource, plan: BatchPlan, *, start_position: int = 0, prefetch: int = 3
-) -> Generator[Batch, None, None]:
-    """As `batches`, with its arguments in one record."""
     if len(source) == 0:
         raise CalotypeError("the data has no examples to train on; check --data and data.styles")
     made = _make_batches(source, plan, start_position)
@@ -222,13 +101,13 @@ class _Reader:
         grounds = np.array([caption.background or WHITE for caption in chosen], np.float32)
         corners = self._corners(positions)
         flips = draw(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
-        x = _painted(cut(examples, corners, flips, side=self._side), grounds)
+        x = painted(cut(examples, corners, flips, side=self._side), grounds)
         lowres = whole_lowres = places = None
         if plan.lowres_resolution is not None:
             lowres = area_resize(x, x.shape[-1] // plan.grid)
             if plan.whole_lowres:
                 whole = cut(examples, np.zeros_like(corners), flips, side=plan.resolution)
-                whole_lowres = area_resize(_painted(whole, grounds), plan.lowres_resolution)
+                whole_lowres = area_resize(painted(whole, grounds), plan.lowres_resolution)
                 mirrored = plan.resolution - self._side - corners[:, 1]
                 corners[:, 1] = np.where(flips, mirrored, corners[:, 1])
                 places = torch.from_numpy(corners // plan.grid)
@@ -313,8 +192,7 @@ class _Reader:
         report = self.source.report
         kind = report.skipped if isinstance(reason, TooSmall) else report.broken
         kind[self.source.key(index)] = str(reason)
-        # The report is that of the whole source, of which this may be a part.
-        total = len(getattr(self.source, "source", self.source))
+        total = len(whole_source(self.source))  # the report is of all of it
         share = self.plan.config.broken_fraction
         if len(report.broken) > share * total:
             raise CalotypeError(
@@ -327,46 +205,6 @@ class _Reader:
         report = self.source.report
         key, reason = next(iter((report.broken or report.skipped).items()))
         return f"{key}: {reason}"
-
-
-def cut(examples: list[Prepared], corners: Ints, flips: Ints, *, side: int) -> NDArray[np.uint8]:
-    """(B, side, side, 4): squares from `corners`, (B, 2), on, mirrored where `flips`, (B,)."""
-    pixels = np.empty((len(examples), side, side, 4), np.uint8)
-    for i, example in enumerate(examples):
-        top, left = corners[i]
-        square = example.image[top : top + side, left : left + side]
-        pixels[i] = square[:, ::-1] if flips[i] else square
-    return pixels
-
-
-def _painted(pixels: NDArray[np.uint8], colours: NDArray[np.float32]) -> Tensor:
-    """(B, 3, H, W) in [-1, 1], channels last in memory."""
-    return torch.from_numpy(composite(pixels, colours)).permute(0, 3, 1, 2)
-
-
-def composite(pixels: NDArray[np.uint8], colours: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Paint images over plain backgrounds.
-
-    Args:
-        pixels: (B, H, W, 4) straight-alpha RGBA.
-        colours: (B, 3) backgrounds, 0..255.
-
-    Returns:
-        (B, H, W, 3) in [-1, 1].
-    """
-    x = np.empty((*pixels.shape[:3], 3), np.float32)
-    # Image by image and channel by channel: three times as fast as all at once, whose
-    # temporaries leave the processor's cache and whose innermost loop has three turns.
-    for image, colour, painted in zip(pixels, colours * (2 / 255), x, strict=True):
-        alpha = image[..., 3].astype(np.float32)
-        alpha *= 1 / 255
-        for channel, behind in enumerate(colour):
-            plane = image[..., channel] * np.float32(2 / 255)
-            plane -= behind
-            plane *= alpha
-            plane += behind - 1
-            painted[..., channel] = plane
-    return x
 
 
 def sequential_batches(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
+from typing import TypeGuard
 
 from calotype.config.data import DataConfig
 from calotype.data.account import findings
@@ -14,11 +16,10 @@ from calotype.data.listing import list_folder
 from calotype.data.parquet import ParquetSource
 from calotype.data.source import (
     EncodedSource,
-    EveryNth,
     ExampleSource,
     Found,
     SourceReport,
-    WithoutEveryNth,
+    Subset,
 )
 from calotype.data.tar import TarSource
 from calotype.errors import ConfigError, UsageError
@@ -30,12 +31,68 @@ VALIDATION_MINIMUM = 200
 """Sets that are no larger are trained on whole: a few images less would be felt."""
 
 
-def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSource:
-    """The examples to train on.
+class TrainingData:
+    """The examples of a path: those to train on, and those that are held out.
 
-    What `validation_source` validates on is left out: rows of another split than "train", or,
-    where no rows were set aside, every 50th example of a set of more than 200. In a smaller set
-    those are trained on as well.
+    Held out are rows of other splits than "train", or, where no rows were set aside, every 50th
+    example of a set of more than 200. In a smaller set those are trained on as well, so that their
+    loss says how training goes but not how well unseen captions fare.
+    """
+
+    def __init__(self, path: Path, *, resolution: int, data: DataConfig) -> None:
+        """Open what is trained on; arguments and errors are those of `open_source`."""
+        self._path, self._resolution, self._data = path, resolution, data
+        self._source = self._split("train")
+        if data.styles is not None and not (_is_table(self._source) and self._source.has_styles):
+            raise ConfigError(
+                f"got data.styles={list(data.styles)} for {path}, which has no styles to choose "
+                "from; expected Parquet or a saved data set with a column `style` or `set`: leave "
+                "it out"
+            )
+        if len(self._source) == 0:
+            styles = "" if data.styles is None else f" of styles {list(data.styles)}"
+            raise UsageError(f"got no examples{styles} to train on in {path}; check --data")
+
+    @cached_property
+    def training(self) -> ExampleSource:
+        """The examples to train on."""
+        if len(self._source) > VALIDATION_MINIMUM and self._aside is None:
+            return Subset(self._source, VALIDATION_STEP, rest=True)
+        return self._source
+
+    @cached_property
+    def validation(self) -> ExampleSource:
+        """The examples to validate on: the split "unseen_pair", or every 50th example."""
+        return Subset(self._source, VALIDATION_STEP) if self._aside is None else self._aside
+
+    @cached_property
+    def held_out(self) -> dict[str, ExampleSource]:
+        """All that is held out, by name of the split; "validation" where no rows were set aside."""
+        found = dict[str, ExampleSource]()
+        for split in HELD_OUT_SPLITS:
+            part = self._aside if split == VALIDATION_SPLIT else self._held_out_rows(split)
+            if part is not None:
+                found[split] = part
+        return found or {"validation": self.validation}
+
+    @cached_property
+    def _aside(self) -> ExampleSource | None:
+        return self._held_out_rows(VALIDATION_SPLIT)
+
+    def _held_out_rows(self, split: str) -> ExampleSource | None:
+        """Rows of a split, if there are any."""
+        if not _is_table(self._source) or not self._source.has_splits:
+            return None
+        rows = self._split(split)
+        return rows if len(rows) > 0 else None
+
+    def _split(self, split: str) -> EncodedSource:
+        selection = Selection(split, self._data.styles, self._data.caption_variants)
+        return _open(self._path, self._resolution, selection)
+
+
+def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSource:
+    """The examples to train on; see `TrainingData`.
 
     Args:
         path: a folder of Parquet shards, of shards by size (`256/*.parquet`, `1024/*.parquet`),
@@ -49,58 +106,11 @@ def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSour
         UsageError: there is nothing to train on.
         ConfigError: styles are asked for, and the data says none.
     """
-    source = _open(path, resolution, Selection("train", data.styles, data.caption_variants))
-    if data.styles is not None and not _has_styles(source):
-        raise ConfigError(
-            f"got data.styles={list(data.styles)} for {path}, which has no styles to choose from; "
-            "expected Parquet or a saved data set with a column `style` or `set`: leave it out"
-        )
-    if len(source) == 0:
-        styles = "" if data.styles is None else f" of styles {list(data.styles)}"
-        raise UsageError(f"got no examples{styles} to train on in {path}; check --data")
-    if len(source) > VALIDATION_MINIMUM and _set_aside(source, path, resolution, data) is None:
-        return WithoutEveryNth(source, VALIDATION_STEP)
-    return source
+    return TrainingData(path, resolution=resolution, data=data).training
 
 
-def validation_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSource:
-    """The examples to validate on, for the same arguments as `open_source`.
-
-    Rows of the split "unseen_pair" where there are any. Otherwise every 50th example, which
-    `open_source` leaves out of training if there are more than 200; in a smaller set they are
-    trained on, so that their loss says how training goes but not how well unseen captions fare.
-    """
-    source = _open(path, resolution, Selection("train", data.styles, data.caption_variants))
-    aside = _set_aside(source, path, resolution, data)
-    return EveryNth(source, VALIDATION_STEP) if aside is None else aside
-
-
-def held_out_sources(path: Path, *, resolution: int, data: DataConfig) -> dict[str, ExampleSource]:
-    """All that `open_source` leaves out, by name of the split; "validation" where there are none.
-
-    Rows of the splits "unseen_pair" and "unseen_concept", or else what `validation_source` gives.
-    """
-    found = dict[str, ExampleSource]()
-    for split in HELD_OUT_SPLITS:
-        part = _open(path, resolution, Selection(split, data.styles, data.caption_variants))
-        if isinstance(part, ParquetSource | SavedDatasetSource) and part.has_splits and len(part):
-            found[split] = part
-    return found or {"validation": validation_source(path, resolution=resolution, data=data)}
-
-
-def _has_styles(source: EncodedSource) -> bool:
-    return isinstance(source, ParquetSource | SavedDatasetSource) and source.has_styles
-
-
-def _set_aside(
-    source: EncodedSource, path: Path, resolution: int, data: DataConfig
-) -> EncodedSource | None:
-    """Rows of the split for validation, if there are any beside those of `source`."""
-    if not isinstance(source, ParquetSource | SavedDatasetSource) or not source.has_splits:
-        return None
-    selection = Selection(VALIDATION_SPLIT, data.styles, data.caption_variants)
-    aside = _open(path, resolution, selection)
-    return aside if len(aside) > 0 else None
+def _is_table(source: EncodedSource) -> TypeGuard[ParquetSource | SavedDatasetSource]:
+    return isinstance(source, ParquetSource | SavedDatasetSource)
 
 
 def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:

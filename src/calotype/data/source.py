@@ -153,12 +153,19 @@ class ListSource:
         return self.examples[index].captions
 
 
-class EveryNth:
-    """Every n-th example of another source, its first included."""
+class Subset:
+    """Evenly spaced examples of another source: its first, n-th, 2n-th ..., or all but those.
 
-    def __init__(self, source: ExampleSource, step: int) -> None:
+    Args:
+        source: of which it is a part; it has its fingerprint and its report.
+        step: n; at least 2 where the rest is wanted.
+        rest: whether it is all but those.
+    """
+
+    def __init__(self, source: ExampleSource, step: int, *, rest: bool = False) -> None:
         self.source = source
         self.step = step
+        self.rest = rest
 
     @property
     def fingerprint(self) -> str:
@@ -172,42 +179,9 @@ class EveryNth:
 
     def __len__(self) -> int:
         """Count of examples."""
-        return -(-len(self.source) // self.step)
-
-    def __getitem__(self, index: int) -> Example:
-        """Example number `index`."""
-        return self.source[index * self.step]
-
-    def key(self, index: int) -> str:
-        """Name of the example."""
-        return self.source.key(index * self.step)
-
-    def captions(self, index: int) -> tuple[Caption, ...]:
-        """Captions of the example."""
-        return self.source.captions(index * self.step)
-
-
-class WithoutEveryNth:
-    """The examples of another source that `EveryNth` leaves: all but its first, n-th, 2n-th ..."""
-
-    def __init__(self, source: ExampleSource, step: int) -> None:
-        """Set up; `step` is at least 2."""
-        self.source = source
-        self.step = step
-
-    @property
-    def fingerprint(self) -> str:
-        """That of the whole source."""
-        return self.source.fingerprint
-
-    @property
-    def report(self) -> SourceReport:
-        """That of the whole source."""
-        return self.source.report
-
-    def __len__(self) -> int:
-        """Count of examples."""
-        return len(self.source) - -(-len(self.source) // self.step)
+        whole = len(self.source)
+        taken = -(-whole // self.step)
+        return whole - taken if self.rest else taken
 
     def __getitem__(self, index: int) -> Example:
         """Example number `index`."""
@@ -222,7 +196,12 @@ class WithoutEveryNth:
         return self.source.captions(self._place(index))
 
     def _place(self, index: int) -> int:
-        return index + index // (self.step - 1) + 1
+        return index + index // (self.step - 1) + 1 if self.rest else index * self.step
+
+
+def whole_source(source: ExampleSource) -> ExampleSource:
+    """What a source is a part of, which its report is of; itself where it is none."""
+    return whole_source(source.source) if isinstance(source, Subset) else source
 
 
 class AllCaptions:
@@ -262,4 +241,4 @@ def some_captions(source: ExampleSource, variants: int, *, most: int) -> Iterato
 def evenly_spaced(source: ExampleSource, most: int) -> ExampleSource:
     """The source itself, or evenly spaced examples of it if it has more than `most`."""
     step = -(-len(source) // max(1, most))
-    return EveryNth(source, step) if step > 1 else source
+    return Subset(source, step) if step > 1 else source

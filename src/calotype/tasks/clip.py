@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from calotype.conditioning import Text, TextEmbedding
 from calotype.config.clip import ClipTraining
 from calotype.config.recipe import Recipe
-from calotype.data.batches import Batch, BatchPlan
+from calotype.data.batch import Batch, BatchPlan
 from calotype.networks.clip import Clip
 from calotype.networks.transformer import TransformerLayer
 from calotype.tasks.captions import TextLookup

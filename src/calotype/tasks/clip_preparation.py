@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from calotype.config.clip import ClipTraining
-from calotype.data.open import held_out_sources, open_source
+from calotype.data.open import TrainingData
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.runtime import DTYPES
 from calotype.storage.weights import load_tensors
@@ -26,9 +26,9 @@ _UNSEEN = 2000
 
 def prepare_clip(preparation: Preparation, config: ClipTraining, start: TaskStart) -> Job:
     """Open the data, embed its captions, and make the towers; see `TaskFactory.prepare`."""
-    source = open_source(preparation.data, resolution=config.resolution, data=config.data)
+    data = TrainingData(preparation.data, resolution=config.resolution, data=config.data)
+    source, held_out = data.training, data.held_out
     preparation.tell(source, captioned=True)
-    held_out = held_out_sources(preparation.data, resolution=config.resolution, data=config.data)
     sources, spec = [source, *held_out.values()], config.text_encoder
     wanted = WantedCaptions(sources, config.data, spec, config.clip.text.states)
     text = embedded_captions(preparation, wanted)

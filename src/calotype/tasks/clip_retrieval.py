@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calotype.data.batches import BatchPlan, composite, each_example
+from calotype.data.batch import BatchPlan
+from calotype.data.batches import each_example
+from calotype.data.painting import composite
 from calotype.data.source import ExampleSource
 from calotype.vision.clip import ClipModel
 

@@ -15,7 +15,7 @@ from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, token_states
 from calotype.config.diffusion import DiffusionTraining
 from calotype.config.recipe import Recipe
-from calotype.data.batches import Batch, BatchPlan
+from calotype.data.batch import Batch, BatchPlan
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.networks.blocks import Block
 from calotype.networks.lora import train_adapters

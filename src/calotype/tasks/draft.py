@@ -31,7 +31,8 @@ from calotype.cascade.stage import Stage
 from calotype.conditioning import TextEmbedding, token_states
 from calotype.config.diffusion import DiffusionTraining, DraftTrainingConfig
 from calotype.config.typed_json import to_dict
-from calotype.data.batches import BatchPlan, each_example
+from calotype.data.batch import BatchPlan
+from calotype.data.batches import each_example
 from calotype.data.cache import Prepared
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import CalotypeError, UsageError

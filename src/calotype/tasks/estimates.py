@@ -25,7 +25,7 @@ from calotype.conditioning import Conditioning, Text
 from calotype.config.diffusion import DiffusionTraining, LowresEstimatesConfig
 from calotype.config.stage import StageConfig
 from calotype.config.typed_json import load_settings
-from calotype.data.batches import Batch
+from calotype.data.batch import Batch
 from calotype.data.resize import area_resize
 from calotype.diffusion import (
     Denoiser,

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from calotype.cascade.stage import Stage
 from calotype.config.diffusion import DiffusionTraining
-from calotype.data.open import open_source, validation_source
+from calotype.data.open import TrainingData, open_source
 from calotype.data.source import ExampleSource, some_captions
 from calotype.networks.lora import ADAPTERS
 from calotype.progress import Display
@@ -41,9 +41,9 @@ STATISTICS_CAPTIONS = 1 << 18
 def prepare_stage(preparation: Preparation, config: DiffusionTraining, start: TaskStart) -> Job:
     """Open the data, embed its captions, and make the stage; see `TaskFactory.prepare`."""
     resolution = config.stage.resolution
-    source = open_source(preparation.data, resolution=resolution, data=config.data)
+    data = TrainingData(preparation.data, resolution=resolution, data=config.data)
+    source, held_out = data.training, data.validation
     preparation.tell(source, captioned=config.stage.network.text_dim > 0)
-    held_out = validation_source(preparation.data, resolution=resolution, data=config.data)
     preserved = _preserved(config)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
     network = config.stage.network

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from calotype.config.diffusion import DiffusionTraining
-from calotype.data.batches import BatchPlan, NothingUsable, sequential_batches
+from calotype.data.batch import BatchPlan
+from calotype.data.batches import NothingUsable, sequential_batches
 from calotype.data.source import ExampleSource
 
 PROBE_SEED = 20220523  # any constant: the probes of two runs are the same

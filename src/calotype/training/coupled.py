@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from calotype.data.batches import Batch
+from calotype.data.batch import Batch
 from calotype.training.distributed import Group
 from calotype.training.parallel import SingleProcess
 from calotype.training.task import AnyTask, CoupledTask, Embedded, Inputs

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calotype.data.batches import Batch
+from calotype.data.batch import Batch
 from calotype.training.coupled import coupled_backward, of_whole_batch
 from calotype.training.learning_rate import decay_start, learning_rate
 from calotype.training.optimizer import set_learning_rate

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from calotype.config.training import TrainConfig
-from calotype.data.batches import Batch, BatchShare, planned_batches
+from calotype.data.batch import Batch, BatchShare
+from calotype.data.batches import batches
 from calotype.data.source import ExampleSource
 from calotype.errors import CalotypeError, ConfigError
 from calotype.training.distributed import Group
@@ -144,4 +145,4 @@ def _open(
         rank=group.rank,
         world_size=group.world_size,
     )
-    return planned_batches(source, plan, start_position=start)
+    return batches(source, plan, start_position=start)

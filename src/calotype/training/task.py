@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from calotype.config.recipe import Recipe
 from calotype.config.training import TrainConfig
-from calotype.data.batches import Batch, BatchPlan
+from calotype.data.batch import Batch, BatchPlan
 
 if TYPE_CHECKING:
     from calotype.training.job import Job

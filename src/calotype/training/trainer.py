@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from calotype.data.batches import Batch
+from calotype.data.batch import Batch
 from calotype.errors import NotFiniteError
 from calotype.training.checkpoint_manager import CheckpointManager
 from calotype.training.guards import Guards
