@@ -21,8 +21,13 @@ such as PostScript, to programs that run what is in them."""
 _MAX_BYTES = 2**30
 
 
-def read_image(path: Path, *, most_pixels: int) -> NDArray[np.uint8]:
+def read_image(path: Path, *, most_pixels: int, still: bool = False) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) uint8, upright, on white where it is transparent.
+
+    Args:
+        path: of the file.
+        most_pixels: that it may have.
+        still: refuse files of several images; else the first one is taken.
 
     Raises:
         UsageError: it cannot be read, or has more pixels.
@@ -32,7 +37,15 @@ def read_image(path: Path, *, most_pixels: int) -> NDArray[np.uint8]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read {path}: {reason}; name an image") from error
-    return _decoded(lambda: Image.open(io.BytesIO(data), formats=FORMATS), str(path), most_pixels)
+
+    def opened() -> Image.Image:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        frames = getattr(image, "n_frames", 1)
+        if still and frames > 1:
+            raise UsageError(f"got {path}, which holds {frames} images; expected one")
+        return image
+
+    return _decoded(opened, str(path), most_pixels)
 
 
 def image_pixels(image: Image.Image, *, most_pixels: int) -> NDArray[np.uint8]:

@@ -85,6 +85,9 @@ def image_id(recipe: Mapping[str, Any]) -> str:
         recipe: of `image_recipe`, a sheet or an enlarged image; from a file it may be anything.
     """
     deciding = {key: recipe.get(key) for key in _DECIDING}
+    if isinstance(best := recipe.get("best_of"), Mapping):  # which candidate won says the image
+        deciding["seed"] = best.get("seed")
+        deciding["best_of"] = [best.get("count"), best.get("clip_sha256")]
     if isinstance(stages := deciding["stages"], list):
         deciding["stages"] = [
             {key: value for key, value in stage.items() if key != "dtype"}

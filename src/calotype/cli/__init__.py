@@ -22,6 +22,7 @@ from calotype.cli.info import info
 from calotype.cli.options import OutCommand
 from calotype.cli.report import report
 from calotype.cli.sample import sample
+from calotype.cli.score import score
 from calotype.cli.train import assemble, train
 from calotype.cli.upscale import upscale
 from calotype.cli.visible import visible
@@ -47,6 +48,7 @@ class _SampleCommand(RayCommand, OutCommand):
 app.command(cls=_SampleCommand)(sample)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     upscale,
+    score,
     train,
     assemble,
     ema,

@@ -49,6 +49,15 @@ MergeLora = Annotated[
         help="Add LoRAs to the weights, or compute them beside: the same images, slower.",
     ),
 ]
+Clip = Annotated[
+    str | None,
+    typer.Option(
+        "--clip",
+        help="Folder of the CLIP that scores: calotype's, of transformers, or of a run of "
+        "clip-emoji; the embedded one if not given.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; a GPU if there is one.")

@@ -13,6 +13,7 @@ import typer
 
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpu_share
 from calotype.cli.options import (
+    Clip,
     Device,
     Dtype,
     Json,
@@ -38,9 +39,7 @@ from calotype.generation.prompts import open_prompts
 from calotype.generation.request import Request, parse_size
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from calotype.generation.generator import ImageGenerator, Plan
+    from calotype.generation.generator import ImageGenerator, Made, Plan
 
 IMAGEN_PYTORCH_FILE = "imagen.json"  # said here, too, so that other models need not that package
 _MAX_IMAGES = 1_000_000
@@ -117,6 +116,16 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            help="Sample N candidates of each image at the first stage, and enlarge the one that a "
+            "CLIP finds to fit its caption best.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
+    clip: Clip = None,
     as_json: Json = False,
     device: Device = None,
     dtype: Dtype = None,
@@ -132,7 +141,6 @@ def sample(
         raise UsageError("got captions and --from-file; expected one of them")
     recipe = _read_like(like)
     first = seed if seed is not None else (0 if recipe is None else int(recipe["seed"]))
-    check_seed(first, count)
     order = OutputOptions(
         output=out,
         seed=first,
@@ -163,7 +171,10 @@ def sample(
         device=device,
         dtype=dtype,
         threads=threads,
+        best_of=best_of,
+        clip=clip,
     )
+    check_seed(first, count * request.seeds_each)
     if from_file is None:
         _sample_few(_captions(captions, recipe), request, order)
         return
@@ -222,10 +233,16 @@ def _load_generator(request: Request, *, quiet: bool) -> ImageGenerator[Any]:
     if _is_imagen_pytorch(request.model):
         from calotype.interop.imagen_pytorch.generator import ImagenGenerator
 
-        return ImagenGenerator(request, quiet=quiet)
-    from calotype.generation.cascade import CascadeGenerator, settle
+        generator = ImagenGenerator(request, quiet=quiet)
+        if request.best_of is None:
+            return generator
+        from calotype.generation.best_of import BestOf
+        from calotype.vision.clip import load_clip
 
-    return CascadeGenerator(settle(request))
+        return BestOf(generator, load_clip(request.clip), request.best_of)
+    from calotype.generation.cascade import open_generator, settle
+
+    return open_generator(settle(request))
 
 
 def _sample_few(captions: Sequence[str], request: Request, order: OutputOptions) -> None:
@@ -237,7 +254,8 @@ def _sample_few(captions: Sequence[str], request: Request, order: OutputOptions)
     begin = time.perf_counter()
     generator = _load_generator(request, quiet=order.as_json)
     texts = [text for text in captions for _ in range(order.count)]
-    seeds = [order.seed + i for _ in captions for i in range(order.count)]
+    each = request.seeds_each
+    seeds = [order.seed + i * each for _ in captions for i in range(order.count)]
     plan = generator.plan(texts, seeds)  # errors before computing
     recipes = [generator.recipe(plan, row) for row in range(total)]
     images = _images(generator, plan, total, quiet=order.as_json)
@@ -245,10 +263,10 @@ def _sample_few(captions: Sequence[str], request: Request, order: OutputOptions)
         names = [_write_sheet(images, recipes, plan.size, order)]
     else:
         outputs = few_outputs(order.output, recipes, write_captions=order.write_captions)
-        names = [
-            output.write(pixels, recipe)
-            for output, pixels, recipe in zip(outputs, images, recipes, strict=True)
-        ]
+        names = []
+        for row, (output, made) in enumerate(zip(outputs, images, strict=True)):
+            names.append(output.write(made.pixels, made.recipe))
+            recipes[row] = made.recipe
     report = _report(names, recipes)
     if len(names) < total:
         report["kind"] = "grid"
@@ -261,8 +279,8 @@ def _sample_few(captions: Sequence[str], request: Request, order: OutputOptions)
 
 def _images(
     generator: ImageGenerator[Any], plan: Plan, total: int, *, quiet: bool
-) -> Iterator[np.ndarray]:
-    """The images of a plan, (H, W, 3) uint8, made in groups that fit in memory."""
+) -> Iterator[Made]:
+    """The images of a plan, made in groups that fit in memory."""
     from calotype.cascade.results import drain
 
     with progress(total, quiet=quiet) as show:
@@ -272,8 +290,8 @@ def _images(
 
 
 def _write_sheet(
-    images: Iterator[np.ndarray],
-    recipes: Sequence[dict[str, Any]],
+    images: Iterator[Made],
+    recipes: list[dict[str, Any]],
     size: tuple[int, int],
     order: OutputOptions,
 ) -> Path:
@@ -282,17 +300,25 @@ def _write_sheet(
 
     if size[0] * size[1] * len(recipes) > _MAX_SHEET_PIXELS:
         raise UsageError("got --grid with too many images for one sheet; use a smaller --size")
-    of = [{"caption": one["caption"], "seed": one["seed"]} for one in recipes]
-    recipe = {**recipes[0], "kind": "grid", "of": of}
-    output = few_outputs(order.output, [recipe], write_captions=False)[0]
-    return output.write(contact_sheet(list(images)), recipe)
+
+    def recipe() -> dict[str, Any]:
+        of = [
+            {key: one[key] for key in ("caption", "seed", "best_of") if key in one}
+            for one in recipes
+        ]
+        return {**recipes[0], "kind": "grid", "of": of}
+
+    output = few_outputs(order.output, [recipe()], write_captions=False)[0]
+    made = list(images)
+    recipes[:] = [one.recipe for one in made]
+    return output.write(contact_sheet([one.pixels for one in made]), recipe())
 
 
 def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    own = ("caption", "negative_caption", "seed")
+    own = ("caption", "negative_caption", "seed", "best_of")
     files = [str(name) for name in names] if len(names) == len(recipes) else [str(names[0])]
     images = [
-        {"file": files[min(i, len(files) - 1)], **{k: recipe[k] for k in own}}
+        {"file": files[min(i, len(files) - 1)], **{k: recipe[k] for k in own if k in recipe}}
         for i, recipe in enumerate(recipes)
     ]
     common = {k: v for k, v in recipes[0].items() if k not in own}

@@ -82,14 +82,20 @@ def sample_list(prompts: PromptFile, request: Request, order: OutputOptions) -> 
 
 def _print_list_json(name: Path, job: ListJob, common: dict[str, Any]) -> None:
     """The report, written bit by bit: a list may be long."""
+    from calotype.cascade.png import read_recipe
+
     negative, total = job.settings.negative, job.total
 
     def images() -> Iterator[dict[str, Any]]:
         texts = (text for text in job.prompts.read() for _ in range(job.repeats))
         for number, caption in enumerate(texts):
             own = {"caption": caption, "negative_caption": negative}
-            seed = job.seed + number % job.repeats
-            yield {"file": str(numbered_name(name, number, total)), **own, "seed": seed}
+            seed = job.seed_of(number)
+            file = numbered_name(name, number, total)
+            image = {"file": str(file), **own, "seed": seed}
+            if job.settings.best_of is not None:
+                image |= {key: read_recipe(file)[key] for key in ("seed", "best_of")}
+            yield image
 
     print('{"files": [', end="")
     for number in range(total):

@@ -79,8 +79,8 @@ def upscale(
         place = Output((out,), replace=True)
     place.check(recipe)
     with progress(1, quiet=as_json) as show:
-        images = drain(generator.generate(plan), show)
-    name = place.write(images[0], recipe)
+        made = drain(generator.generate(plan), show)
+    name = place.write(made[0].pixels, recipe)
     seconds = round(time.perf_counter() - begin, 3)
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)
 

@@ -6,7 +6,10 @@ import math
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from calotype.cascade import Cascade
 from calotype.cascade.find import CascadeFolder, open_cascade
@@ -16,14 +19,15 @@ from calotype.cascade.recipe import image_recipe, recipe_sampling, weights_id
 from calotype.cascade.sizes import first_upscaler
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
+from calotype.generation.best_of import BestOf, with_best_of
+from calotype.generation.generator import Made
 from calotype.generation.loras import apply_loras, check_like, lora_notes
 from calotype.generation.request import Request, requested_sampling, requested_size
 from calotype.launch import launched_place
 from calotype.runtime import DTYPES, Runtime, choose_runtime, usable_threads
+from calotype.vision.clip import find_clip, load_clip, read_clip_file
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from calotype.cascade.results import Preview
 
 # Finished images held in memory at a time, in pixels of the last stage.
@@ -46,6 +50,8 @@ class Job:
         runtime: how to compute.
         stage_dtypes: number types by resolution where they differ from what `runtime` gives.
         gpus: of each process; more than 0 computes on the GPU that Ray gives it.
+        best_of: candidates of each image, of which the best is kept; None = no choice.
+        clip: folder of the CLIP that ranks them.
     """
 
     model: CascadeFolder
@@ -58,6 +64,8 @@ class Job:
     runtime: Runtime
     stage_dtypes: Mapping[int, str]
     gpus: float = 0.0
+    best_of: int | None = None
+    clip: Path | None = None
 
     @property
     def group(self) -> int:
@@ -102,6 +110,8 @@ def settle(request: Request) -> Job:
         merge_lora=request.merge_lora,
         runtime=runtime,
         stage_dtypes=stage_dtypes,
+        best_of=request.best_of,
+        clip=None if request.best_of is None else find_clip(request.clip),
     )
     if like is not None:
         _compare_weights(job, like, embedded=request.model in (None, "default"))
@@ -204,14 +214,45 @@ class CascadeGenerator:
         options["sampling"] = {r: self.job.sampling[r] for r in possible if r <= self.job.stop_at}
         return self.cascade.plan_upscale(pixels, [caption], seeds=[seed], **options)
 
-    def generate(self, plan: SamplePlan) -> Generator[Preview, None, list[np.ndarray]]:
-        """The images of a plan, (H, W, 3) uint8, one preview a step; closing it cancels."""
+    def generate(self, plan: SamplePlan) -> Generator[Preview, None, list[Made]]:
+        """The images of a plan, one preview a step; closing it cancels."""
         sample = yield from self.cascade.generate(plan)
-        return list(to_pixels(sample.images[-1]))
+        return self._made(plan, sample.images[-1])
+
+    def begin(self, plan: SamplePlan) -> Generator[Preview, None, Tensor]:
+        """The images of the first stage alone, (B, 3, h, w) in [-1, 1]."""
+        first = replace(plan, stages=plan.stages[:1])
+        sample = yield from self.cascade.generate(first)
+        return sample.images[0]
+
+    def finish(self, plan: SamplePlan, images: Tensor) -> Generator[Preview, None, list[Made]]:
+        """The images of a plan, whose first stage made `images`."""
+        if len(plan.stages) > 1:
+            rest = replace(plan, stages=plan.stages[1:], lowres=images)
+            sample = yield from self.cascade.generate(rest)
+            images = sample.images[-1]
+        return self._made(plan, images)
+
+    def _made(self, plan: SamplePlan, images: Tensor) -> list[Made]:
+        pixels = to_pixels(images)
+        return [Made(one, self.recipe(plan, row)) for row, one in enumerate(pixels)]
 
     def recipe(self, plan: SamplePlan, row: int) -> dict[str, Any]:
         """The recipe of an image of a plan."""
         return _recipe(image_recipe(self.cascade, plan, row, self.runtime), self.loras)
+
+
+def open_generator(job: Job) -> CascadeGenerator | BestOf:
+    """Load what makes the images of a job.
+
+    Raises:
+        UsageError: the job does not fit the weights.
+        CalotypeError: files are missing or damaged.
+    """
+    generator = CascadeGenerator(job)
+    if job.best_of is None:
+        return generator
+    return BestOf(generator, load_clip(job.clip), job.best_of)
 
 
 def expected_recipe(job: Job, caption: str, seed: int) -> dict[str, Any]:
@@ -222,7 +263,10 @@ def expected_recipe(job: Job, caption: str, seed: int) -> dict[str, Any]:
     """
     cascade = Cascade.outline(job.model, stop_at=job.stop_at)
     plan = cascade.plan([caption], seeds=[seed], **job.options([caption]))
-    return _recipe(image_recipe(cascade, plan, 0, job.runtime), lora_notes(job.loras))
+    recipe = _recipe(image_recipe(cascade, plan, 0, job.runtime), lora_notes(job.loras))
+    if job.best_of is None or job.clip is None:
+        return recipe
+    return with_best_of(recipe, job.best_of, read_clip_file(job.clip))
 
 
 def _recipe(recipe: dict[str, Any], loras: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from calotype.cascade.results import Preview
 
@@ -24,6 +26,19 @@ class Plan(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Made:
+    """A finished image.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        recipe: all that is needed to make it again, as plain JSON data.
+    """
+
+    pixels: np.ndarray
+    recipe: dict[str, Any]
+
+
 P = TypeVar("P", bound=Plan)
 
 
@@ -39,10 +54,22 @@ class ImageGenerator(Protocol[P]):
         """What is to be made; every error comes here, and nothing is computed."""
         ...
 
-    def generate(self, plan: P) -> Generator[Preview, None, list[np.ndarray]]:
-        """The images of a plan, (H, W, 3) uint8, one preview a step; closing it cancels."""
+    def generate(self, plan: P) -> Generator[Preview, None, list[Made]]:
+        """The images of a plan, one preview a step; closing it cancels."""
         ...
 
     def recipe(self, plan: P, row: int) -> dict[str, Any]:
-        """All that is needed to make an image of a plan again, as plain JSON data."""
+        """The recipe that an image of a plan will have, as far as it is known beforehand."""
+        ...
+
+
+class StagedGenerator(ImageGenerator[P], Protocol):
+    """One whose first stage can be looked at before the others enlarge what it made."""
+
+    def begin(self, plan: P) -> Generator[Preview, None, Tensor]:
+        """The images of the first stage alone, (B, 3, h, w) in [-1, 1]."""
+        ...
+
+    def finish(self, plan: P, images: Tensor) -> Generator[Preview, None, list[Made]]:
+        """The images of a plan, whose first stage made `images`."""
         ...

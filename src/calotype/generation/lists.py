@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from calotype.cascade.results import drain
 from calotype.data.work import work_over
-from calotype.generation.cascade import CascadeGenerator, Job
+from calotype.generation.cascade import Job, open_generator
 from calotype.generation.executors import share_out
+from calotype.generation.generator import ImageGenerator
 from calotype.generation.outputs import Output, holds_image, numbered_name
 from calotype.generation.prompts import PromptFile, PromptShard, PromptShards, shard_captions
 from calotype.launch import launched_place
@@ -29,7 +30,7 @@ from calotype.storage.files import remove_leftovers
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
 
-OWN = ("caption", "negative_caption", "seed")
+OWN = ("caption", "negative_caption", "seed", "best_of")
 """Of a recipe, what each image has of its own."""
 
 
@@ -65,6 +66,16 @@ class ListJob:
         name = numbered_name(self.output, number, self.total)
         return Output((name,), replace=self.replace, write_caption=self.write_captions)
 
+    def seed_of(self, number: int) -> int:
+        """The first seed of an image."""
+        return self.seed + number % self.repeats * (self.settings.best_of or 1)
+
+    def recipe_of(self, recipe: dict[str, Any], number: int, caption: str) -> dict[str, Any]:
+        """The recipe of an image of the list, made of that of any of its images."""
+        seed = self.seed_of(number)
+        own = {**recipe, "caption": caption, "seed": seed}
+        return {**own, "best_of": {**own["best_of"], "seed": seed}} if "best_of" in own else own
+
     def check(self, recipe: dict[str, Any]) -> None:
         """Refuse files that have the name of an image of the list, and are not that image.
 
@@ -76,8 +87,7 @@ class ListJob:
         """
         captions = (text for text in self.prompts.read() for _ in range(self.repeats))
         for number, caption in enumerate(captions):
-            seed = self.seed + number % self.repeats
-            self.place(number).check({**recipe, "caption": caption, "seed": seed})
+            self.place(number).check(self.recipe_of(recipe, number, caption))
 
     def shards(self, size: int | None = None) -> PromptShards:
         """The list in shards of `size` images; None = as many as are drawn together."""
@@ -102,14 +112,14 @@ class ShardGenerator:
         """Load the cascade."""
         self.job = job
         self._show = show or (lambda preview: None)
-        self._generator = CascadeGenerator(job.settings)
+        self._generator: ImageGenerator[Any] = open_generator(job.settings)
 
     def __call__(self, shard: PromptShard) -> ShardReport:
         """Draw the images of a shard that are not there."""
         job, generator = self.job, self._generator
         numbers = range(shard.first, shard.first + shard.count)
         captions = shard_captions(job.prompts, shard, repeats=job.repeats)
-        plan = generator.plan(captions, [job.seed + number % job.repeats for number in numbers])
+        plan = generator.plan(captions, [job.seed_of(number) for number in numbers])
         recipes = [generator.recipe(plan, row) for row in range(shard.count)]
         places = [job.place(number) for number in numbers]
         missing = []
@@ -119,9 +129,9 @@ class ShardGenerator:
                 missing.append(row)
             elif job.write_captions and not place.names[0].with_suffix(".txt").exists():
                 place.write_text(place.names[0], recipes[row])
-        images = drain(generator.generate(plan), self._show) if missing else []
+        made = drain(generator.generate(plan), self._show) if missing else []
         for row in missing:
-            places[row].write(images[row], recipes[row])
+            places[row].write(made[row].pixels, made[row].recipe)
         common = {key: value for key, value in recipes[0].items() if key not in OWN}
         return ShardReport(len(missing), shard.count - len(missing), common)
 

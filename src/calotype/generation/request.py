@@ -13,6 +13,7 @@ from calotype.config.typed_json import override
 from calotype.errors import ConfigError, UsageError
 
 Size = int | tuple[int, int]
+MOST_CANDIDATES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Request:
         device: cpu, cuda, cuda:1 or mps.
         dtype: float32 or bfloat16.
         threads: of the CPU.
+        best_of: candidates of each image, of which a CLIP keeps the best; None = no choice.
+        clip: folder of that CLIP; None = the embedded one.
     """
 
     model: str | None = None
@@ -54,6 +57,28 @@ class Request:
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
+    best_of: int | None = None
+    clip: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is something to choose from.
+
+        Raises:
+            UsageError: candidates out of range, or for an image that was chosen already.
+        """
+        if self.best_of is None:
+            if self.clip is not None:
+                raise UsageError("got --clip with nothing to rank; expected --best-of N beside it")
+            return
+        if not 1 <= self.best_of <= MOST_CANDIDATES:
+            raise UsageError(f"got --best-of {self.best_of}; expected 1 to {MOST_CANDIDATES}")
+        if self.like is not None:
+            raise UsageError("got --best-of with --like, which samples one image; choose one")
+
+    @property
+    def seeds_each(self) -> int:
+        """Seeds that an image takes: one for each candidate."""
+        return 1 if self.best_of is None else self.best_of
 
 
 def parse_size(text: str) -> Size:

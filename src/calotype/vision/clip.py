@@ -7,7 +7,7 @@ the text tower reads, is named in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,13 @@ from calotype.storage.files import new_folder, write_file
 from calotype.storage.places import check_holds_only
 from calotype.storage.weights import load_module, save_weights
 from calotype.text import build_text_encoder
+from calotype.vision.transformers_clip import (
+    CONFIG_FILE,
+    is_transformers_clip,
+    read_transformers_clip,
+    towers,
+    weights_sha256,
+)
 
 CLIP_FILE, WEIGHTS_FILE, CARD_FILE = "clip.json", "weights.safetensors", "README.md"
 SCALE = 100.0
@@ -171,17 +178,39 @@ def load_clip(path_or_name: str | Path | None = None) -> ClipModel:
     """Read a CLIP.
 
     Args:
-        path_or_name: None for the embedded one; else its folder, a checkpoint, or a training run,
-            whose newest checkpoint is taken.
+        path_or_name: None for the embedded one; else its folder, which may be one of transformers,
+            a checkpoint, or a training run, whose newest checkpoint is taken.
 
     Raises:
         UsageError: no CLIP is there.
         CalotypeError: files are missing or damaged.
     """
     folder = find_clip(path_or_name)
-    file = load_settings(folder / CLIP_FILE, ClipFile)
+    if not (folder / CLIP_FILE).is_file():
+        network, tokens = read_transformers_clip(folder)
+        return ClipModel(_foreign(folder, network.config, tokens.fingerprint), network, tokens)
+    file = read_clip_file(folder)
     network = load_module(folder / WEIGHTS_FILE, lambda: Clip(file.clip), sha256=file.sha256)
     return ClipModel(file, network)
+
+
+def read_clip_file(folder: Path) -> ClipFile:
+    """What a folder from `find_clip` says of its CLIP; no weights are loaded."""
+    if (folder / CLIP_FILE).is_file():
+        return load_settings(folder / CLIP_FILE, ClipFile)
+    settings = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    return _foreign(folder, towers(settings), "")
+
+
+def _foreign(folder: Path, config: ClipConfig, fingerprint: str) -> ClipFile:
+    return ClipFile(
+        format=1,
+        name=folder.name,
+        text_encoder=f"clip_ids:{folder}",
+        text_fingerprint=fingerprint,
+        sha256=weights_sha256(folder),
+        clip=config,
+    )
 
 
 def find_clip(path_or_name: str | Path | None) -> Path:
@@ -192,16 +221,14 @@ def find_clip(path_or_name: str | Path | None) -> Path:
             raise CalotypeError("this installation has no embedded CLIP; name one: --clip FOLDER")
         return folder
     path = Path(path_or_name)
-    for folder in _places(path):
+    for folder in (path, path / "checkpoints" / "latest" / "clip", path / "clip"):
         if (folder / CLIP_FILE).is_file():
             return folder.resolve()
+    if is_transformers_clip(path):
+        return path.resolve()
     if (path / "recipe.json").is_file():
         raise CalotypeError(f"the run {path} has no CLIP in a checkpoint; train one: clip-emoji")
     raise UsageError(
-        f"got CLIP {str(path)!r:.200}; expected a folder with {CLIP_FILE}, or the run of a recipe "
-        "such as clip-emoji"
+        f"got CLIP {str(path)!r:.200}; expected a folder with {CLIP_FILE}, one of transformers, or "
+        "the run of a recipe such as clip-emoji"
     )
-
-
-def _places(path: Path) -> Iterator[Path]:
-    yield from (path, path / "checkpoints" / "latest" / "clip", path / "clip")

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from calotype.cascade.pixels import from_pixels
 from calotype.errors import UsageError
+from calotype.generation.generator import Made
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from calotype.cascade.results import Preview
     from calotype.generation.request import Request
 
@@ -82,24 +86,33 @@ class ImagenGenerator:
             raise UsageError("got a caption for a cascade without text; expected ''")
         return ImagenPlan(captions, seeds, (self._side, self._side))
 
-    def generate(self, plan: ImagenPlan) -> Generator[Preview, None, list[np.ndarray]]:
-        """The images, (H, W, 3) uint8; the cascade shows its own progress, and no previews."""
-        import numpy as np
-        import torch
+    def generate(self, plan: ImagenPlan) -> Generator[Preview, None, list[Made]]:
+        """The images; the cascade shows its own progress, and no previews."""
+        yield from ()
+        return [
+            Made(pixels, self.recipe(plan, row)) for row, pixels in enumerate(self._sample(plan))
+        ]
 
+    def begin(self, plan: ImagenPlan) -> Generator[Preview, None, Tensor]:
+        """The images of the first stage alone, (B, 3, h, w) in [-1, 1]."""
+        yield from ()
+        return from_pixels(np.stack(self._sample(plan, stop_at_unet_number=1)))
+
+    def finish(self, plan: ImagenPlan, images: Tensor) -> Generator[Preview, None, list[Made]]:
+        """All stages anew: their noise comes from one stream of numbers, the first's included."""
+        return self.generate(plan)
+
+    def _sample(self, plan: ImagenPlan, **changes: Any) -> list[np.ndarray]:
         images = []
         for caption, seed in zip(plan.captions, plan.seeds, strict=True):
             torch.manual_seed(seed)
             texts = None if self.model.unconditional else [caption]
-            image = self.model.sample(texts=texts, **self._options)[0]
+            image = self.model.sample(texts=texts, **{**self._options, **changes})[0]
             images.append(np.asarray(image.convert("RGB")))
-        yield from ()
         return images
 
     def recipe(self, plan: ImagenPlan, row: int) -> dict[str, Any]:
         """What the PNG carries."""
-        import torch
-
         from calotype import __version__
 
         steps = [len(formulation.levels) - 1 for formulation in self.model.formulations]

@@ -1,0 +1,83 @@
+"""`calotype score`: how well images fit a caption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calotype.cli.options import Clip, Device, Json, Threads
+from calotype.cli.visible import visible
+from calotype.errors import CalotypeError, UsageError
+
+
+def score(
+    images: Annotated[list[Path], typer.Argument(help="Images of any common format.")],
+    caption: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What they show: once for all, or once for each; images of calotype's own tell "
+            "it themselves."
+        ),
+    ] = None,
+    clip: Clip = None,
+    as_json: Json = False,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Score how well images fit a caption: 100 x cosine of CLIP's embeddings.
+
+    Scores of different CLIPs cannot be compared.
+    """
+    from calotype.cascade.image_files import read_image
+    from calotype.cascade.pixels import MAX_PIXELS, from_pixels
+
+    for image in images:  # all, before the first is scored
+        read_image(image, most_pixels=MAX_PIXELS, still=True)
+    captions = _captions(images, caption or [])
+    from calotype.runtime import choose_runtime
+    from calotype.vision.clip import load_clip
+
+    runtime = choose_runtime(device, "float32", threads)
+    runtime.apply(())
+    model = load_clip(clip)
+    model.network.to(runtime.device)
+    found = []
+    for image, text in zip(images, captions, strict=True):
+        pixels = read_image(image, most_pixels=MAX_PIXELS, still=True)
+        found.append(round(float(model.scores(from_pixels(pixels[None]), [text])), 3))
+    if as_json:
+        scores = [
+            {"file": str(image), "caption": text, "score": number}
+            for image, text, number in zip(images, captions, found, strict=True)
+        ]
+        facts = {"clip": model.name, "clip_sha256": model.fingerprint}
+        print(json.dumps({"scores": scores, **facts}))
+        return
+    for image, number in zip(images, found, strict=True):
+        print(f"{number:7.3f}  {model.name}  {visible(str(image))}")
+
+
+def _captions(images: list[Path], given: list[str]) -> list[str]:
+    """The caption of each image."""
+    if len(given) == 1:
+        return given * len(images)
+    if given and len(given) != len(images):
+        raise UsageError(
+            f"got {len(given)} captions for {len(images)} images; expected one, or one for each"
+        )
+    return given or [_own_caption(image) for image in images]
+
+
+def _own_caption(image: Path) -> str:
+    from calotype.cascade.png import read_recipe
+
+    try:
+        caption = read_recipe(image)["caption"]
+    except (CalotypeError, KeyError) as error:
+        raise UsageError(
+            f"got {image}, which does not say its caption; expected --caption TEXT"
+        ) from error
+    return str(caption)

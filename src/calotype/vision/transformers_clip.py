@@ -1,0 +1,138 @@
+"""A CLIP in a folder of transformers, as one of ours: the same towers under other names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.config.clip import ClipConfig, ImageTowerConfig, TextTowerConfig
+from calotype.errors import ConfigError, UsageError
+from calotype.networks.clip import Clip
+from calotype.storage.reading import file_sha256
+from calotype.text.clip_ids import ClipTokens
+from calotype.text.encoder import digest
+from calotype.text.pretrained import load_pretrained
+
+CONFIG_FILE = "config.json"
+_LAYER = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)")
+_OF_LAYER = {
+    "self_attn.out_proj": "out",
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "mlp.fc1": "widen",
+    "mlp.fc2": "narrow",
+}
+_NAMES = {
+    "logit_scale": "log_scale",
+    "text_projection.weight": "text.out.weight",
+    "text_model.embeddings.token_embedding.weight": "text.tokens.weight",
+    "text_model.embeddings.position_embedding.weight": "text.positions",
+    "text_model.final_layer_norm.weight": "text.norm.weight",
+    "text_model.final_layer_norm.bias": "text.norm.bias",
+    "visual_projection.weight": "image.out.weight",
+    "vision_model.embeddings.class_embedding": "image.class_token",
+    "vision_model.embeddings.patch_embedding.weight": "image.patches.weight",
+    "vision_model.embeddings.position_embedding.weight": "image.positions",
+    "vision_model.pre_layrnorm.weight": "image.norm_in.weight",
+    "vision_model.pre_layrnorm.bias": "image.norm_in.bias",
+    "vision_model.post_layernorm.weight": "image.norm.weight",
+    "vision_model.post_layernorm.bias": "image.norm.bias",
+}
+
+
+def is_transformers_clip(folder: Path) -> bool:
+    """Whether a folder says that it holds a CLIP of transformers."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == "clip"
+
+
+def weights_sha256(folder: Path) -> str:
+    """One SHA-256 for all weights files of a folder.
+
+    Raises:
+        UsageError: there are none that are no pickles.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UsageError(f"{folder} has no weights as .safetensors; expected those, not pickles")
+    return digest([file_sha256(file) for file in files])
+
+
+def read_transformers_clip(folder: Path) -> tuple[Clip, ClipTokens]:
+    """The towers with their weights, and the tokenizer.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        ConfigError: it is another kind of model, or one with settings that ours has not.
+        CalotypeError: files are missing or damaged.
+    """
+    loaded = load_pretrained(
+        str(folder), {"clip": "CLIPModel"}, dtype=torch.float32, allow_download=False
+    )
+    network = Clip(towers(loaded.model.config.to_dict()))
+    network.load_state_dict(renamed(loaded.model.state_dict()))
+    return network, ClipTokens(str(folder), max_tokens=network.config.text.context)
+
+
+def towers(config: Mapping[str, Any]) -> ClipConfig:
+    """Our settings for those of transformers.
+
+    Raises:
+        ConfigError: a setting has a value that our towers do not have.
+    """
+    text, image = config["text_config"], config["vision_config"]
+    for tower in (text, image):
+        wide = tower["intermediate_size"] == 4 * tower["hidden_size"]
+        activation = tower["hidden_act"]
+        if not wide or activation not in ("gelu", "quick_gelu"):
+            raise ConfigError(
+                f"got a CLIP with hidden_act={activation!r} and MLPs of "
+                f"{tower['intermediate_size']}; expected gelu or quick_gelu, and 4 times the width"
+            )
+    return ClipConfig(
+        image=ImageTowerConfig(
+            resolution=image["image_size"],
+            patch=image["patch_size"],
+            width=image["hidden_size"],
+            layers=image["num_hidden_layers"],
+            heads=image["num_attention_heads"],
+        ),
+        text=TextTowerConfig(
+            width=text["hidden_size"],
+            layers=text["num_hidden_layers"],
+            heads=text["num_attention_heads"],
+            context=text["max_position_embeddings"],
+            vocabulary=text["vocab_size"],
+        ),
+        embed_dim=config["projection_dim"],
+        activation=image["hidden_act"],
+    )
+
+
+def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of `CLIPModel` under the names of `Clip`."""
+    found = dict[str, Tensor]()
+    for name, tensor in weights.items():
+        layer = _LAYER.fullmatch(name)
+        if layer is None:
+            if name in _NAMES:
+                found[_NAMES[name]] = tensor.reshape(1) if name == "logit_scale" else tensor
+            continue  # numbers of positions, in older files
+        tower = "text" if layer[1] == "text" else "image"
+        part, _, kind = layer[3].rpartition(".")
+        own = f"{tower}.layers.{layer[2]}"
+        if part == "self_attn.q_proj":
+            parts = [weights[name.replace("q_proj", f"{p}_proj")] for p in "qkv"]
+            found[f"{own}.qkv.{kind}"] = torch.cat(parts)
+        elif part in _OF_LAYER:
+            found[f"{own}.{_OF_LAYER[part]}.{kind}"] = tensor
+    return found
