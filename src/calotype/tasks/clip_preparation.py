@@ -7,6 +7,7 @@ from dataclasses import replace
 from calotype.config.clip import ClipTraining
 from calotype.data.open import TrainingData
 from calotype.data.source import ExampleSource, evenly_spaced
+from calotype.errors import ConfigError
 from calotype.runtime import DTYPES
 from calotype.storage.weights import load_tensors
 from calotype.tasks.captions import WantedCaptions, embedded_captions
@@ -29,6 +30,7 @@ def prepare_clip(preparation: Preparation, config: ClipTraining, start: TaskStar
     data = TrainingData(preparation.data, resolution=config.resolution, data=config.data)
     source, held_out = data.training, data.held_out
     preparation.tell(source, captioned=True)
+    _check_concepts(source)
     sources, spec = [source, *held_out.values()], config.text_encoder
     wanted = WantedCaptions(sources, config.data, spec, config.clip.text.states)
     text = embedded_captions(preparation, wanted)
@@ -49,6 +51,25 @@ def prepare_clip(preparation: Preparation, config: ClipTraining, start: TaskStar
     if preparation.group.is_first and config.validation_images > 0:
         task.pools = _pools(task, source, held_out)
     return Job(task, source)
+
+
+def _check_concepts(source: ExampleSource) -> None:
+    """Refuse data in which nothing differs from anything.
+
+    Raises:
+        ConfigError: all examples show one concept.
+    """
+    first = None
+    for index in range(len(source)):
+        captions = source.captions(index)
+        concept = captions[0].concept or captions[0].text if captions else ""
+        if first is not None and concept != first:
+            return
+        first = concept
+    raise ConfigError(
+        f"got data of one concept alone, {first!r:.80}; expected several: CLIP learns by what "
+        "tells them apart"
+    )
 
 
 def _pools(

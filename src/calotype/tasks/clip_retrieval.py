@@ -105,7 +105,7 @@ def retrieval(model: ClipModel, pools: Pools) -> dict[str, float]:
         alike = images @ texts.T
         for way, scores in (("image to text", alike), ("text to image", alike.T)):
             own = scores.diagonal()[:, None]
-            rank = (scores > own).sum(1)[: pool.wanted]
+            rank = ((scores >= own).sum(1) - 1)[: pool.wanted]  # a tie is no find
             for name in {way, "", pool.style}:
                 ranks[name].append(rank)
     found = {}

@@ -1,0 +1,245 @@
+"""CLIP in training: it learns, is killed and resumes to the bit, and refuses what does not fit."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from calotype.config.clip import (
+    ClipAugmentation,
+    ClipConfig,
+    ClipTraining,
+    ImageTowerConfig,
+    TextTowerConfig,
+)
+from calotype.config.optimizer import OptimizerConfig
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import from_dict, override, to_dict
+from calotype.errors import ConfigError
+from calotype.tasks.clip_augmentation import augmented, draw_clip_step
+from calotype.tasks.clip_retrieval import Shown, make_pools, retrieval
+from calotype.tasks.factory import Tasks
+from calotype.training import trainer
+from calotype.training.recipes import load_recipe
+from calotype.training.run import RunOptions, run_recipe
+from calotype.vision.clip import load_clip
+
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0), "black": (0, 0, 0)}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip-images")
+    for name, colour in COLOURS.items():
+        for half, rows in (("top", slice(0, 8)), ("bottom", slice(8, 16))):
+            pixels = np.full((16, 16, 3), 255, np.uint8)
+            pixels[rows] = colour
+            Image.fromarray(pixels).save(folder / f"{name}-{half}.png")
+            (folder / f"{name}-{half}.txt").write_text(f"{name} {half}")
+    return folder
+
+
+def micro(**changes):
+    tower = {"width": 16, "layers": 1, "heads": 2}
+    config = ClipTraining(
+        clip=ClipConfig(
+            image=ImageTowerConfig(resolution=16, patch=8, **tower),
+            text=TextTowerConfig(states=16, context=16, **tower),
+            embed_dim=8,
+        ),
+        text_encoder="bytes:16",
+        batch_size=8,
+        total_images=800,
+        ema_halflife_images=64,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_images=32),
+        checkpoint_images=160,
+        validation_images=800,
+        grid_images=0,
+        augmentation=ClipAugmentation(flip=False, smallest_crop=0.9),
+    )
+    return Recipe(name="micro-clip", stages=(dataclasses.replace(config, **changes),))
+
+
+def train(recipe, out, images, **options):
+    options = RunOptions(quiet=True, threads=1, dtype="float32", device="cpu", **options)
+    return run_recipe(recipe, data=images, out=out, options=options, tasks=Tasks())
+
+
+def lines(run, name="log"):
+    return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
+    assert train(micro(), tmp_path / "whole", images) == 0
+    losses = [line["loss"] for line in lines(tmp_path / "whole")]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert "scale" in lines(tmp_path / "whole")[0]
+    found = lines(tmp_path / "whole", "validation")[-1]
+    assert found["trained"]["R@1"] > 0.7
+    real, steps = trainer.train_step, []
+
+    def step(state, batch):
+        steps.append(state.images_seen)
+        if len(steps) == 37:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(state, batch)
+
+    monkeypatch.setattr(trainer, "train_step", step)
+    assert train(micro(), tmp_path / "killed", images) == 0
+    monkeypatch.undo()
+    assert train(micro(), tmp_path / "killed", images, resume=True) == 0
+    for name in ("weights", "ema", "optimizer"):
+        whole, killed = (
+            load_file(tmp_path / run / f"checkpoints/800/{name}.safetensors")
+            for run in ("whole", "killed")
+        )
+        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+    model = load_clip(tmp_path / "whole")
+    red = torch.ones(1, 3, 16, 16)
+    red[:, 1:, :8] = -1
+    scores = {c: float(model.scores(red, [c])) for c in ("red top", "blue bottom", "black top")}
+    assert max(scores, key=scores.__getitem__) == "red top"
+    weights = tmp_path / "whole/checkpoints/800/clip/weights.safetensors"
+    start = train(micro(total_images=8), tmp_path / "more", images, init=tmp_path / "whole")
+    assert start == 0 and weights.is_file()
+    assert lines(tmp_path / "more")[0]["loss"] < losses[0]
+
+
+def test_parts_have_the_log_of_the_whole(images, tmp_path):
+    assert train(micro(total_images=80), tmp_path / "whole", images) == 0
+    parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=4)
+    assert train(micro(total_images=80, optimizer=parts), tmp_path / "parts", images) == 0
+    whole, in_parts = (
+        [line["loss"] for line in lines(tmp_path / run)] for run in ("whole", "parts")
+    )
+    assert in_parts == pytest.approx(whole, rel=1e-3)
+
+
+def test_recipes_name_their_kind():
+    data = to_dict(load_recipe("emoji-64"))
+    del data["stages"][0]["kind"]
+    assert from_dict(data, Recipe) == load_recipe("emoji-64")
+    data["stages"][0]["kind"] = "gan"
+    with pytest.raises(ConfigError, match=r"kind='gan'; expected one of \['diffusion', 'clip'\]"):
+        from_dict(data, Recipe)
+    data["stages"][0]["kind"] = "clip"
+    with pytest.raises(ConfigError, match="unknown key 'stage' in ClipTraining"):
+        from_dict(data, Recipe)
+    clip = to_dict(load_recipe("clip-emoji"))
+    clip["stages"] *= 2
+    with pytest.raises(ConfigError, match="several stages of diffusion alone"):
+        from_dict(clip, Recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("batch_size=1", "batch_size=1 for CLIP"),
+        ("data.crop=32", "data.crop for CLIP"),
+        ("clip.image.patch=7", "patch=7"),
+        ("clip.image.heads=5", "heads=5"),
+        ("clip.text.vocabulary=100", "vocabulary=100"),
+        ("clip.loss=hinge", "expected one of"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        override(load_recipe("clip-emoji").stages[0], [change])
+
+
+def test_data_of_one_concept_are_refused(tmp_path):
+    for number in range(4):
+        Image.new("RGB", (16, 16), (number * 60, 0, 0)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text("a thing")
+    with pytest.raises(ConfigError, match="one concept"):
+        train(micro(), tmp_path / "run", tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_augmentation_that_is_off_changes_nothing():
+    config = micro(
+        augmentation=ClipAugmentation(
+            smallest_crop=1.0, stretch=1.0, flip=False, blur=0.0, colour=0.0, noise=0.0
+        )
+    ).stages[0]
+    x = torch.rand(4, 3, 16, 16) * 2 - 1
+    draws = draw_clip_step(config, 0, x.shape)
+    torch.testing.assert_close(augmented(x, draws, config.augmentation), x, rtol=0, atol=1e-5)
+
+
+def test_augmentation_is_a_function_of_seed_and_position():
+    config = micro(patch_dropout=0.5, text_noise=0.1).stages[0]
+    x = torch.rand(8, 3, 16, 16) * 2 - 1
+    first, again, other = (draw_clip_step(config, p, x.shape) for p in (0, 0, 8))
+    one, two, three = (augmented(x, d, config.augmentation) for d in (first, again, other))
+    assert torch.equal(one, two) and not torch.equal(one, three)
+    assert one.abs().max() <= 1
+    rows = torch.tensor([6, 1])
+    assert torch.equal(augmented(x[rows], first[rows], config.augmentation), one[rows])
+    assert first.patches.shape == (8, 2) and first.text.shape == (8, 16)
+
+
+def test_crops_stay_within_and_mirror():
+    """On an image whose value is its column, crops are rising, or falling if mirrored."""
+    config = ClipAugmentation(
+        smallest_crop=0.3, stretch=1.0, flip=True, blur=0.0, colour=0.0, noise=0.0
+    )
+    recipe = micro(augmentation=config).stages[0]
+    x = torch.linspace(-1, 1, 16).expand(64, 3, 16, 16)
+    found = augmented(x, draw_clip_step(recipe, 3, x.shape), config)
+    slopes = found[:, 0, 8, 12] - found[:, 0, 8, 3]
+    assert 0 < (slopes > 0).sum() < 64 and (slopes != 0).all()
+    assert found.min() >= -1 and found.max() <= 1
+
+
+class _Known:
+    """Embeds images by their first pixel, and captions by the number they are."""
+
+    def embed_images(self, images):
+        return torch.nn.functional.one_hot(images[:, 0, 0, 0].long(), 60).float()
+
+    def embed_texts(self, captions):
+        return torch.nn.functional.one_hot(torch.tensor([int(c) for c in captions]), 60).float()
+
+
+def shown(number, concept=None, style="s", says=None):
+    x = torch.full((3, 2, 2), float(number))
+    return Shown(x, str(number if says is None else says), concept or str(number), style)
+
+
+def test_retrieval_of_what_is_known():
+    pools = make_pools([shown(n) for n in range(20)], [shown(n) for n in range(20, 60)])
+    assert [(p.wanted, len(p.shown)) for p in pools] == [(20, 50)]
+    found = retrieval(_Known(), pools)
+    assert found["R@1"] == found["image to text R@5"] == found["s R@1"] == 1.0
+    wrong = [shown(n, says=(n + 1) % 20) for n in range(20)]
+    assert retrieval(_Known(), make_pools(wrong, []))["R@1"] == 0.0
+
+
+def test_a_tie_is_not_a_find():
+    """A model that says the same of everything finds nothing."""
+
+    class Blind(_Known):
+        def embed_images(self, images):
+            return torch.ones(len(images), 60)
+
+        embed_texts = embed_images
+
+    found = retrieval(Blind(), make_pools([shown(n) for n in range(20)], []))
+    assert found["R@1"] == found["R@5"] == 0.0
+
+
+def test_pools_hold_one_style_and_different_concepts():
+    twice = [shown(1, "cat"), shown(2, "cat"), shown(3, "dog"), shown(4, "cow", "t")]
+    pools = make_pools(twice, [shown(5, "dog"), shown(6, "fox"), shown(7, "fox", "t")])
+    assert [(p.style, [one.concept for one in p.shown], p.wanted) for p in pools] == [
+        ("s", ["cat", "dog", "fox"], 2),
+        ("s", ["cat", "dog", "fox"], 1),
+        ("t", ["cow", "fox"], 1),
+    ]
