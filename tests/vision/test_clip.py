@@ -93,7 +93,7 @@ def test_damaged_folders_are_refused(tmp_path):
     with pytest.raises(CalotypeError, match="SHA-256"):
         load_clip(tmp_path / "clip")
     with pytest.raises(UsageError, match="got CLIP"):
-        load_clip(tmp_path)
+        load_clip(tmp_path / "none")
     file = tmp_path / "clip/clip.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
     with pytest.raises(ConfigError, match="format=2"):

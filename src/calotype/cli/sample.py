@@ -7,9 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpu_share
 from calotype.cli.options import (
@@ -28,6 +26,25 @@ from calotype.cli.options import (
     check_seed,
 )
 from calotype.cli.sample_list import sample_list
+from calotype.cli.sample_options import (
+    Batch,
+    BestOf,
+    Captions,
+    Count,
+    FirstSeed,
+    FromFile,
+    Grid,
+    Guidance,
+    Height,
+    Like,
+    Sampler,
+    Size,
+    Steps,
+    Variety,
+    Width,
+    Workers,
+    WriteCaptions,
+)
 from calotype.cli.showing import progress
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
@@ -48,83 +65,31 @@ _MAX_SHEET_PIXELS = 2**26
 
 
 def sample(
-    captions: Annotated[
-        list[str] | None, typer.Argument(help="What to sample; '' samples without a caption.")
-    ] = None,
+    captions: Captions = None,
     out: Out = None,
     model: Model = None,
-    count: Annotated[int, typer.Option("-n", help="Images a caption, with seeds s, s+1, ...")] = 1,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the first image, 0 to 2^63-1; 0 if not given.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the base stage.")] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            help="Sampler of the base stage: ddpm, ddim, dpmpp_2m, dpmpp_2m_sde or heun; the "
-            "model's own if not given."
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Guidance weight of the base stage; 1 = off.")
-    ] = None,
-    variety: Annotated[
-        float | None,
-        typer.Option(
-            help="0 keeps to the draft, 1 differs most between seeds; of the base, if it samples "
-            "from a draft."
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help="Resolution of the last stage (64, 256, 1024), or WIDTHxHEIGHT."),
-    ] = None,
-    width: Annotated[
-        int | None,
-        typer.Option(help="Width in pixels; a side that is not given is the model's last stage's."),
-    ] = None,
-    height: Annotated[int | None, typer.Option(help="Height in pixels.")] = None,
+    count: Count = 1,
+    seed: FirstSeed = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Guidance = None,
+    variety: Variety = None,
+    size: Size = None,
+    width: Width = None,
+    height: Height = None,
     stage_option: StageOptions = None,
     negative: Negative = None,
     lora: Loras = None,
     merge_lora: MergeLora = True,
-    from_file: Annotated[
-        Path | None, typer.Option(help="Text file with one caption a line; - is the input.")
-    ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Write one sheet of all images.")] = False,
-    like: Annotated[
-        Path | None, typer.Option(help="PNG to sample again; other options change its recipe.")
-    ] = None,
-    write_captions: Annotated[
-        bool,
-        typer.Option("--write-captions", help="Write NAME.txt with its caption beside NAME.png."),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="With --from-file: processes that sample; 1 (this one) if not given, on Ray as "
-            "many as there are cores.",
-            show_default=False,
-        ),
-    ] = None,
+    from_file: FromFile = None,
+    grid: Grid = False,
+    like: Like = None,
+    write_captions: WriteCaptions = False,
+    workers: Workers = None,
     ray: Ray = None,
     gpus_per_worker: GpusPerWorker = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            help="With --from-file: images sampled together by a worker; up to 64 if not given.",
-            show_default=False,
-        ),
-    ] = None,
-    best_of: Annotated[
-        int | None,
-        typer.Option(
-            help="Sample N candidates of each image at the first stage, and enlarge the one that a "
-            "CLIP finds to fit its caption best.",
-            metavar="N",
-            show_default=False,
-        ),
-    ] = None,
+    batch: Batch = None,
+    best_of: BestOf = None,
     clip: Clip = None,
     as_json: Json = False,
     device: Device = None,

@@ -14,7 +14,7 @@ from calotype.generation.generator import Made, StagedGenerator
 from calotype.vision.clip import ClipFile, ClipModel
 
 if TYPE_CHECKING:
-    from calotype.cascade.cascade import Preview
+    from calotype.cascade.results import Preview
 
 
 @dataclass(frozen=True)

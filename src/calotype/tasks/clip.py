@@ -78,6 +78,7 @@ class ClipTask(Task[ClipDraws, ClipInputs]):
     pools: Mapping[str, Pools] | None = None
     shard_units: tuple[type[nn.Module], ...] = (TransformerLayer,)
     coupled: bool = True
+    use: str = "score with --clip"
 
     @property
     def name(self) -> str:

@@ -185,7 +185,7 @@ class _Run:
         if group.is_first and self.checkpoint is not None:
             for config in self.recipe.stages[:first]:
                 self.done.append(self.tasks.load_exported(self.checkpoint / "cascade", config))
-        sample, is_first = f"sample with --model {self.out}", group.is_first
+        is_first = group.is_first
         with open_files(self.out, self.recipe, images, say=self.say, first=is_first) as files:
             for number in range(first, len(self.recipe.stages)):
                 try:
@@ -198,12 +198,12 @@ class _Run:
                 if stop:
                     return self._stopped(images, stop)
                 if only_draft:
-                    return self._ended(f"the draft is trained; {sample}")
+                    return self._ended(f"the draft is trained; {job.task.use} {self.out}")
                 self._check_skipped(number, state.skipped, state.images_seen)
                 average = state.averaged_model()
                 if group.is_first:
                     self.done.append(job.task.exported(average))
-        return self._ended(f"finished: {images} images; {sample}")
+        return self._ended(f"finished: {images} images; {job.task.use} {self.out}")
 
     def _preparation(self, stop: StopRequest) -> Preparation:
         """What the stages share; the runtime is settled here, once."""

@@ -59,15 +59,15 @@ class Task(Protocol[D, In]):
 
     `config` is of the run; `model` is what is optimized, as far as its parameters want gradients.
     `shard_units` are the modules that FSDP2 gathers one at a time. Where rows of a batch look at
-    each other, `coupled` is True and the task is a `CoupledTask`. A class that names this one as
-    its base may leave out what has a default: `coupled`, `measured`, `fingerprint`, `log`, `cost`,
-    `preview`, `exported`, `write_beside`.
+    each other, `coupled` is True and the task is a `CoupledTask`. `use` is said of a finished run.
+    A class that names this one as its base may leave out what has a default.
     """
 
     config: TrainConfig
     model: nn.Module
     shard_units: tuple[type[nn.Module], ...]
     coupled: bool = False
+    use: str = "sample with --model"
 
     @property
     def name(self) -> str:
