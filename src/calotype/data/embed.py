@@ -8,10 +8,11 @@ in hand and those that two chunks met at the same time; merging leaves one of ea
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from calotype.data.embed_images import PaintedImages, painted_images
 from calotype.data.open import parts
 from calotype.data.source import SourceReport
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, usable_cores, work_over
@@ -22,6 +23,8 @@ from calotype.text.layout import StoreCard, StoreLayout, store_cards
 from calotype.text.merge import merge_shards
 from calotype.text.shard import Precision
 from calotype.text.store import embed_captions
+from calotype.vision.clip import ClipModel, load_clip
+from calotype.vision.store import KIND
 
 LARGEST_CHUNK = 4096
 SMALLEST_CHUNK = 64
@@ -33,7 +36,7 @@ class EmbedJob:
     """What every process has to know.
 
     Args:
-        encoder: as `build_text_encoder` takes it.
+        encoder: as `build_text_encoder` takes it, or clip-image:FOLDER of a CLIP.
         store: folder of the store, absolute.
         precision: of the store.
         threads: torch threads of each process; None leaves them as they are.
@@ -81,26 +84,38 @@ class CaptionWorker:
 
             torch.set_num_threads(job.threads)
         self.job = job
-        self.encoder = _encoder(job, device="cuda" if job.gpus > 0 else "cpu")
+        device = "cuda" if job.gpus > 0 else "cpu"
+        self._clip: ClipModel | None = None
+        if job.encoder.startswith(KIND):
+            self._clip = load_clip(job.encoder.removeprefix(KIND) or None)
+            self._clip.network.to(device)
+            self.encoder: TextEncoder = PaintedImages(self._clip, None, {})
+        else:
+            self.encoder = check_encoder(
+                build_text_encoder(job.encoder, device=device), job.encoder
+            )
 
     def __call__(self, chunk: Chunk) -> EmbedCounts:
-        """Embed what the store lacks of a chunk's captions."""
-        source = source_of(chunk.data)
-        with source.report.apart():
-            captions = {
-                caption.text: None
-                for index in range(chunk.start, chunk.stop)
-                for caption in source.captions(index)[: chunk.data.variants]
-            }
-        embedded = 0
+        """Embed what the store lacks of a chunk's captions, or of its images."""
+        source, encoder, embedded = source_of(chunk.data), self.encoder, 0
+        wanted: Mapping[str, object]
+        if self._clip is not None:
+            encoder, wanted = painted_images(self._clip, chunk)
+        else:
+            with source.report.apart():
+                wanted = {
+                    caption.text: None
+                    for index in range(chunk.start, chunk.stop)
+                    for caption in source.captions(index)[: chunk.data.variants]
+                }
 
         def count(done: int, total: int) -> None:
             nonlocal embedded
             embedded = done
 
         layout = StoreLayout(precision=self.job.precision)
-        embed_captions(self.encoder, captions, folder=self.job.store, progress=count, layout=layout)
-        return EmbedCounts(chunk.stop - chunk.start, len(captions), embedded)
+        embed_captions(encoder, wanted, folder=self.job.store, progress=count, layout=layout)
+        return EmbedCounts(chunk.stop - chunk.start, len(wanted), embedded)
 
 
 def embed_data(
@@ -177,10 +192,6 @@ def _work(
 @functools.lru_cache(maxsize=1)
 def _worker(job: EmbedJob) -> CaptionWorker:
     return CaptionWorker(job)
-
-
-def _encoder(job: EmbedJob, *, device: str) -> TextEncoder:
-    return check_encoder(build_text_encoder(job.encoder, device=device), job.encoder)
 
 
 def _card(job: EmbedJob, fingerprint: str) -> StoreCard:

@@ -101,7 +101,7 @@ def encode(key: tuple[int, int], states: Array, precision: Precision) -> Entry:
         scales = np.nextafter(scales, np.float16(np.inf))
     scales = np.minimum(scales, np.float16(_LARGEST))
     levels = np.rint(grouped * (127.0 / scales.astype(np.float32)[:, :, None]))
-    tokens = np.clip(levels, -127, 127).astype(np.int8).reshape(length, -1)
+    tokens = np.clip(levels, -127, 127).astype(np.int8).reshape(length, groups * GROUP_CHANNELS)
     return Entry(key, np.ascontiguousarray(tokens[:, :width]), scales)
 
 

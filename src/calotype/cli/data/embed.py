@@ -20,7 +20,11 @@ def embed(
         Path, typer.Argument(help="Folder of images, Parquet, tars or a saved data set.")
     ],
     encoder: Annotated[
-        str, typer.Option(help="minilm, t5:NAME, clip:NAME or bytes:WIDTH, as in the recipe.")
+        str,
+        typer.Option(
+            help="minilm, t5:NAME, clip:NAME or bytes:WIDTH, as in the recipe; clip-image:FOLDER "
+            "embeds the images, by a CLIP."
+        ),
     ] = "minilm",
     out: Annotated[
         Path | None,
@@ -39,7 +43,7 @@ def embed(
     ray: Ray = None,
     gpus_per_worker: GpusPerWorker = None,
 ) -> None:
-    """Compute caption embeddings ahead; run again, it goes on where it stopped.
+    """Compute embeddings of captions, or of images, ahead; run again, it resumes.
 
     Stores of several encoders and precisions lie side by side in one folder.
     """
@@ -52,7 +56,8 @@ def embed(
 
     gpus = gpu_share(gpus_per_worker, ray)
     job = EmbedJob(encoder, data / STORE_NAME if out is None else out, kind, gpus=gpus)
-    with Display("captions") as display:
+    what = "images" if encoder.startswith("clip-image:") else "captions"
+    with Display(what) as display:
         report = embed_data(
             data,
             job,
@@ -62,7 +67,7 @@ def embed(
             on_open=tell_findings,
             on_chunk=lambda counts: display.advance(counts.captions),
         )
-    print(f"{report.captions:>9,}  captions of {report.examples:,} examples")
+    print(f"{report.captions:>9,}  {what} of {report.examples:,} examples")
     print(f"{report.embedded:>9,}  embedded now, the others were there")
     print(f"{report.shards:>9,}  shards in {report.folder}")
 
