@@ -135,6 +135,16 @@ def test_scores_say_whose_they_are(command, clip, tmp_path):
         assert (found["clip"], found["clip_sha256"]) == ("tiny-clip", model.fingerprint)
 
 
+def test_info_tells_of_it_and_a_cascade_is_none(command, clip):
+    code, out, _ = command("info", clip, "--json")
+    found = json.loads(out)
+    assert code == 0 and (found["kind"], found["name"], found["loss"]) == (
+        "clip", "tiny-clip", "info_nce",
+    )  # fmt: skip
+    code, _, err = command("sample", "a", "--model", clip, "-o", "a.png")
+    assert code == 2 and "is a CLIP, which scores images; expected a cascade" in err
+
+
 def test_what_cannot_be_scored_is_one_line(command, clip, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")

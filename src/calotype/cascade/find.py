@@ -14,6 +14,7 @@ from calotype.cascade.io import (
 )
 from calotype.config.stage import CascadeConfig
 from calotype.errors import CalotypeError, UsageError
+from calotype.vision.clip import clip_in
 
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
@@ -98,6 +99,8 @@ def _find_in(path: Path) -> Path:
             f"{path} is a cascade of imagen-pytorch; sample with calotype sample, or load "
             "it with calotype.interop.imagen_pytorch.load"
         )
+    if clip_in(path) is not None:
+        raise UsageError(f"{path} is a CLIP, which scores images; expected a cascade")
     if (path / STAGE_FILE).is_file():
         raise UsageError(f"{path} is one stage; join stages first: calotype assemble")
     if (path / "recipe.json").is_file():

@@ -79,7 +79,12 @@ def _describe(name: str) -> dict[str, Any]:
         from calotype.cascade.png import read_recipe
 
         return read_recipe(path)
-    if is_folder or name == "default":
+    if is_folder:
+        from calotype.vision.clip import clip_in
+
+        clip = clip_in(path)
+        return _cascade(name) if clip is None else _clip_folder(clip)
+    if name == "default":
         return _cascade(name)
     close = difflib.get_close_matches(name[:200], (*recipe_names(), "default"), 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -87,6 +92,15 @@ def _describe(name: str) -> dict[str, Any]:
         f"got {name!r:.200}; expected a PNG, a cascade folder, a run, 'default' or one of the "
         f"recipes {', '.join(recipe_names())}{hint}"
     )
+
+
+def _clip_folder(folder: Path) -> dict[str, Any]:
+    from calotype.vision.clip import CARD_FILE, read_clip_file
+
+    file, card = read_clip_file(folder), folder / CARD_FILE
+    facts = {"kind": "clip", "name": file.name, "text_encoder": file.text_encoder}
+    facts |= {"sha256": file.sha256, **_clip(file.clip)}
+    return facts | ({"card": card.read_text("utf-8", "replace")} if card.is_file() else {})
 
 
 def _cascade(name: str) -> dict[str, Any]:

@@ -221,14 +221,20 @@ def find_clip(path_or_name: str | Path | None) -> Path:
             raise CalotypeError("this installation has no embedded CLIP; name one: --clip FOLDER")
         return folder
     path = Path(path_or_name)
-    for folder in (path, path / "checkpoints" / "latest" / "clip", path / "clip"):
-        if (folder / CLIP_FILE).is_file():
-            return folder.resolve()
-    if is_transformers_clip(path):
-        return path.resolve()
+    found = clip_in(path)
+    if found is not None:
+        return found
     if (path / "recipe.json").is_file():
         raise CalotypeError(f"the run {path} has no CLIP in a checkpoint; train one: clip-emoji")
     raise UsageError(
         f"got CLIP {str(path)!r:.200}; expected a folder with {CLIP_FILE}, one of transformers, or "
         "the run of a recipe such as clip-emoji"
     )
+
+
+def clip_in(path: Path) -> Path | None:
+    """The folder of the CLIP that a folder is, or that is in the newest checkpoint of a run."""
+    for folder in (path, path / "checkpoints" / "latest" / "clip", path / "clip"):
+        if (folder / CLIP_FILE).is_file():
+            return folder.resolve()
+    return path.resolve() if is_transformers_clip(path) else None
