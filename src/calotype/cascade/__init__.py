@@ -1,6 +1,6 @@
 """The cascade room: captions and seeds go in, images of every stage come out.
 
-`Stage` binds a network to its schedule, `Cascade` draws with stages from coarse to fine, `edit`
+`Stage` binds a network to its schedule, `Cascade` samples with stages from coarse to fine, `edit`
 holds edits as data, `io` keeps cascades as safetensors and JSON, `png` writes images that carry
 their recipe. May import `diffusion`, `networks`, `text`
 and the modules that stand between rooms; knows nothing of data sets or training. Names are

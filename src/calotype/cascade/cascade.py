@@ -1,4 +1,4 @@
-"""The cascade: a base draws small images from captions, each further stage enlarges them.
+"""The cascade: a base samples small images of captions, each further stage enlarges them.
 
 The loop over stages exists once, as a generator of previews; `sample` drains it. Progress is
 looking at the previews, cancelling is closing the generator.
@@ -40,11 +40,11 @@ class Cascade:
             it; None or "none" for an unconditional cascade.
         stages: from the base to the finest, or super-resolution stages alone.
         name: what the cascade is called.
-        prior: draws the image embedding that an unCLIP base is told of.
+        prior: samples the image embedding that conditions an unCLIP base.
         weights: SHA-256 of each stage's weights file, by resolution, if they came from files.
 
     Raises:
-        ConfigError: a stage does not enlarge what the one before draws.
+        ConfigError: a stage does not enlarge what the one before samples.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Cascade:
             UsageError: nothing usable is there.
             CalotypeError: files are missing, damaged or do not belong together.
         """
-        named = path_or_name
-        opened = named if isinstance(named, CascadeFolder) else open_cascade(named)
+        opened = path_or_name
+        opened = opened if isinstance(opened, CascadeFolder) else open_cascade(opened)
         folder, file, config = opened.path, opened.file, opened.config
         resolutions = [stage.resolution for stage in config.stages]
         if stop_at is not None and stop_at not in resolutions:
@@ -140,17 +140,17 @@ class Cascade:
     def sample(
         self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[SampleOptions]
     ) -> CascadeSample:
-        """Draw an image of each caption.
+        """Sample an image of each caption.
 
         Args:
             captions: "" samples without a caption.
-            seeds: one an image, 0 to 2^63-1; the same seed draws the same image alone and in
+            seeds: one an image, 0 to 2^63-1; the same seed makes the same image alone and in
                 any batch, to rounding.
             **options: see `SampleOptions`: negative_captions, sampling, stop_at, size, edits,
                 max_batch.
 
         Returns:
-            The images of every stage drawn.
+            The images of every stage that sampled.
 
         Raises:
             UsageError: something does not fit; nothing has been computed then.
@@ -160,7 +160,7 @@ class Cascade:
     def steps(
         self, captions: Sequence[str], *, seeds: Sequence[int], **options: Unpack[SampleOptions]
     ) -> Generator[Preview, None, CascadeSample]:
-        """Draw as `sample` does, one preview a step; the generator returns the `CascadeSample`.
+        """Sample as `sample` does, one preview a step; the generator returns the `CascadeSample`.
 
         Arguments are checked at once, not at the first step. Closing the generator cancels.
         """

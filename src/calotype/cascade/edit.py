@@ -78,7 +78,7 @@ def keep_known(known: Tensor, mask: Tensor) -> KeepKnown:
 
 @dataclass(frozen=True)
 class Resampling:
-    """Walk every piece of `jump` steps `repeats` times; repeats 1 = off.
+    """Take every piece of `jump` steps `repeats` times; repeats 1 = off.
 
     Reference: RePaint, Lugmayr et al. 2022, section 4.2, arXiv:2201.09865.
     """
@@ -97,17 +97,17 @@ def inpaint(
     resampling: Resampling | None = None,
     **options: Unpack[SampleOptions],
 ) -> CascadeSample:
-    """Draw into an image; at every stage the known part stays as it is.
+    """Fill an image in; at every stage the known part stays as it is.
 
     Args:
-        cascade: what draws.
-        image: of the last drawn stage's size, one a caption or one for all; a tensor
+        cascade: what samples.
+        image: of the last stage's size, one a caption or one for all; a tensor
             (B, 3, H, W), arrays, images of Pillow's or paths: see `as_images`.
         mask: True = keep; a tensor (B, 1, H, W) or (1, 1, H, W) of bool, or (H, W) as an array or
             an image of Pillow's of mode "1".
         captions: one an image.
         seeds: one an image.
-        resampling: RePaint's repeated walks, for seams that fit better; None = off.
+        resampling: RePaint's repeated steps, for seams that fit better; None = off.
         **options: see `SampleOptions`.
 
     Raises:
@@ -140,7 +140,7 @@ def plan_inpaint(
         raise UsageError(f"got {chosen}; expected jump and repeats of at least 1")
     regrid = partial(resampling_levels, jump=chosen.jump, repeats=chosen.repeats)
     edits: dict[int, StageEdit | None] = {}
-    for stage in _drawn_stages(cascade, options):
+    for stage in _sampled_stages(cascade, options):
         size = _stage_size(cascade, stage, options)
         # A pixel of a small image is known if all it covers is.
         known_mask = _resized(keep.float(), size) > 1 - 1e-4
@@ -160,13 +160,13 @@ def image_to_image(
     seeds: Sequence[int],
     **options: Unpack[SampleOptions],
 ) -> CascadeSample:
-    """Draw starting from an image: the base sees it small and noised, the rest enlarges.
+    """Sample starting from an image: the base sees it small and noised, the rest enlarges.
 
     Args:
-        cascade: what draws.
+        cascade: what samples.
         image: as for `inpaint`.
         captions: one an image.
-        strength: how much is drawn anew, in (0, 1]: the time at which the base starts.
+        strength: how much is made anew, in (0, 1]: the time at which the base starts.
         seeds: one an image.
         **options: see `SampleOptions`.
 
@@ -198,7 +198,7 @@ def plan_image_to_image(
 
 
 def known_channels(edit: StageEdit | None) -> Tensor | None:
-    """What an inpainting network is told: the known image and its mask, (B, 4, H, W).
+    """What conditions an inpainting network: the known image and its mask, (B, 4, H, W).
 
     None where nothing is known. Order and masking as in Nichol et al. 2021, section 2.4,
     arXiv:2112.10741.
@@ -227,18 +227,14 @@ def _with_size(options: SampleOptions, image: Tensor) -> SampleOptions:
     return {**options, "size": size}
 
 
-def _drawn_stages(cascade: Cascade, options: SampleOptions) -> list[Stage]:
+def _sampled_stages(cascade: Cascade, options: SampleOptions) -> Sequence[Stage]:
+    resolutions = [stage.config.resolution for stage in cascade.stages]
     stop_at = options.get("stop_at")
-    stages = []
-    for stage in cascade.stages:
-        stages.append(stage)
-        if stage.config.resolution == stop_at:
-            break
-    return stages
+    return cascade.stages[: resolutions.index(stop_at) + 1 if stop_at in resolutions else None]
 
 
 def _stage_size(cascade: Cascade, stage: Stage, options: SampleOptions) -> tuple[int, int]:
-    last = _drawn_stages(cascade, options)[-1].config.resolution
+    last = _sampled_stages(cascade, options)[-1].config.resolution
     size = options.get("size")
     assert size is not None
     height, width = (max(1, side * stage.config.resolution // last) for side in size)

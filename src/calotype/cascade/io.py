@@ -19,10 +19,7 @@ from calotype.cascade.stage import Stage
 from calotype.config.stage import CascadeConfig, StageConfig
 from calotype.config.typed_json import load_settings, to_dict
 from calotype.errors import ConfigError
-from calotype.storage.files import (
-    new_folder,
-    write_file,
-)
+from calotype.storage.files import new_folder, write_file
 from calotype.storage.places import check_holds_only
 from calotype.storage.weights import load_module, save_weights
 

@@ -1,4 +1,4 @@
-"""LoRA files, and cascades drawn with some of them.
+"""LoRA files, and cascades that sample with some of them.
 
 A file holds the adapters of one stage: `<layer>.down` and `<layer>.up` (see
 `calotype.networks.lora`), and in its metadata the rank, alpha, the resolution of the stage and a
@@ -107,11 +107,7 @@ def save_lora(lora: Lora, path: Path) -> None:
         tensors[f"{name}.down"] = layer.down.float().cpu().contiguous()
         tensors[f"{name}.up"] = layer.up.float().cpu().contiguous()
     facts = LoraFacts(
-        format=_FORMAT,
-        resolution=lora.resolution,
-        rank=lora.rank,
-        alpha=lora.alpha,
-        base=lora.base,
+        format=_FORMAT, resolution=lora.resolution, rank=lora.rank, alpha=lora.alpha, base=lora.base
     )
     metadata = {NOTES: json.dumps(to_dict(facts))}
     write_with(path, lambda place: save_file(tensors, place, metadata=metadata))
@@ -168,11 +164,11 @@ class _Applied:
 
 
 class LoraStack:
-    """The LoRAs that some stages are drawn with; taking them off restores every bit.
+    """The LoRAs that some stages sample with; taking them off restores every bit.
 
     Args:
         stages: of a cascade.
-        merged: add them to the weights (drawing costs nothing more), or compute them beside
+        merged: add them to the weights (sampling costs nothing more), or compute them beside
             (the weights stay untouched); results are equal to rounding.
     """
 
@@ -193,7 +189,7 @@ class LoraStack:
         return self._fingerprints[lora.resolution] == lora.base
 
     def add(self, lora: Lora, weight: float = 1.0) -> None:
-        """Draw with a LoRA from now on, its change multiplied by `weight`.
+        """Sample with a LoRA from now on, its change multiplied by `weight`.
 
         Raises:
             UsageError: there is no such stage, or its network is another, or the weight is out of
@@ -225,7 +221,7 @@ class LoraStack:
                 )
 
     def remove(self, lora: Lora) -> None:
-        """Draw without a LoRA again."""
+        """Sample without a LoRA again."""
         gone = [one for one in self._applied if one.lora is lora]
         self._applied = [one for one in self._applied if one.lora is not lora]
         for one in gone:
@@ -235,7 +231,7 @@ class LoraStack:
             self._merge(set(self._matched(lora).values()))
 
     def clear(self) -> None:
-        """Draw without any."""
+        """Sample without any."""
         for one in list(self._applied):
             self.remove(one.lora)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 2048 * 2048
-"""Largest image a stage draws in one piece; memory grows with the pixels."""
+"""Largest image a stage samples in one piece; memory grows with the pixels."""
 
 OneImage: TypeAlias = Union[np.ndarray, "Image", str, "os.PathLike[str]"]
 Images: TypeAlias = Tensor | OneImage | Sequence[OneImage]

@@ -1,7 +1,7 @@
-"""What is to be drawn, checked whole before anything is computed.
+"""What is to be sampled, checked whole before anything is computed.
 
 A plan fixes for every stage the size of its images, how it samples, its edit and how many
-images are drawn at once.
+images are made at once.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class SampleOptions(TypedDict, total=False):
     Attributes:
         negative_captions: one an image, in place of the null caption; without effect where the
             guidance weight is 1.
-        sampling: how each drawn stage samples: a sequence, or a mapping from resolution that may
+        sampling: how each stage samples: a sequence, or a mapping from resolution that may
             leave stages to their own settings.
-        stop_at: resolution of the last stage drawn.
+        stop_at: resolution of the last stage that samples.
         size: height and width of the last stage's images; None = square, as trained.
         edits: as `sampling`, of `StageEdit`.
         max_batch: images of one forward pass; None keeps memory under 2 GB.
@@ -121,7 +121,7 @@ class SamplePlan:
 def plan_sample(
     stages: Sequence[Stage], captions: Sequence[str], seeds: Sequence[int], options: SampleOptions
 ) -> SamplePlan:
-    """Plan drawing from captions alone, from the base on.
+    """Plan sampling from captions alone, from the base on.
 
     Raises:
         UsageError: counts that do not match, seeds, sizes or resolutions out of range, or settings
@@ -156,7 +156,7 @@ def plan_upscale(
 ) -> SamplePlan:
     """Plan enlarging images, from `as_images`, by the stages made for about their size.
 
-    Sides that do not fit are drawn a little larger and cut; see `padded_lowres_size`.
+    Images whose sides do not fit are made a little larger and cut; see `padded_lowres_size`.
 
     Raises:
         UsageError: as `plan_sample`, and images that are too large.
@@ -174,15 +174,15 @@ def plan_upscale(
             f"got stop_at={configs[stop].resolution} for an image of {width}x{height}, "
             f"which the {configs[first].resolution} stage enlarges; expected that or more"
         )
-    drawn, source = configs[first : stop + 1], configs[first].lowres_resolution
+    sampled, source = configs[first : stop + 1], configs[first].lowres_resolution
     assert source is not None
-    padded = padded_lowres_size((height, width), drawn)
+    padded = padded_lowres_size((height, width), sampled)
     plans = [
         StagePlan(i, enlarged(padded, c, source), enlarged((height, width), c, source), c.sampling)
-        for i, c in enumerate(drawn, first)
+        for i, c in enumerate(sampled, first)
     ]
     plan = _plan(stages, plans, captions, seeds=seeds, options=options)
-    return replace(plan, lowres=pad_lowres(lowres, drawn[0], plans[0].size))
+    return replace(plan, lowres=pad_lowres(lowres, sampled[0], plans[0].size))
 
 
 def _plan(

@@ -1,4 +1,4 @@
-"""PNG files that carry how they were drawn.
+"""PNG files that carry how they were made.
 
 The full recipe is JSON in a text chunk named "calotype"; the chunk named "parameters" holds the
 text that other tools read (the format of AUTOMATIC1111's web UI).
@@ -30,11 +30,7 @@ _KEPT_CHARACTERS = 1_000_000
 
 
 def write_png(
-    path: Path,
-    pixels: np.ndarray,
-    recipe: Mapping[str, Any] | None = None,
-    *,
-    replace: bool = True,
+    path: Path, pixels: np.ndarray, recipe: Mapping[str, Any] | None = None, *, replace: bool = True
 ) -> None:
     """Write `pixels`, (H, W, 3) uint8, with the recipe, all or nothing.
 
@@ -127,7 +123,7 @@ def _recipe_json(recipe: Mapping[str, Any]) -> str:
 def parameters_text(recipe: Mapping[str, Any]) -> str:
     """The recipe of one image as `parameters` text: prompt, negative prompt, settings.
 
-    Steps, sampler and guidance are those of the first stage drawn.
+    Steps, sampler and guidance are those of the first stage.
     """
     stages = recipe.get("stages") or [{}]
     sampling = stages[0].get("sampling", {})

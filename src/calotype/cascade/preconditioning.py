@@ -57,7 +57,7 @@ class Preconditioning:
         return scaled + broadcast_to_image(alpha, eps) * self.mean.to(eps)
 
     def c_noise(self, logsnr: Tensor) -> Tensor:
-        """Log-SNR of z', (B,): what the network is told."""
+        """Log-SNR of z', (B,): what conditions the network."""
         return logsnr + 2 * self.std.to(logsnr).log()
 
     def _scales(self, z: Tensor, logsnr: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ class Preconditioning:
 def residual_preconditioning(
     cond: Conditioning, like: Tensor, *, data_std: float
 ) -> Preconditioning:
-    """What a noised low-resolution image tells beforehand of the image a stage samples.
+    """What a noised low-resolution image says beforehand of the image a stage samples.
 
     Its best linear guess of the image is the mean, and what that leaves open is the spread: with
     aug_level 1 nothing is known, and a residual stage diffuses whole images.

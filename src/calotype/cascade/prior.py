@@ -1,4 +1,4 @@
-"""The prior of a cascade: draws the image embedding that its base is told of, from the caption.
+"""The prior of a cascade: from a caption to the image embedding that conditions the base.
 
 Files: `prior/prior.json` and `prior/weights.safetensors` in the cascade's folder.
 """
@@ -30,7 +30,7 @@ from calotype.networks import PriorNetwork
 from calotype.storage.files import write_file
 from calotype.storage.weights import load_module, save_weights
 
-PRIOR_FOLDER, PRIOR_FILE = "prior", "prior.json"
+PRIOR_FILE = "prior.json"
 _STREAM = 1_000_000  # of noise: far from those of stages
 
 
@@ -38,7 +38,7 @@ class Prior(nn.Module):
     """A diffusion model of CLIP's image embeddings.
 
     Args:
-        config: its network and how it draws.
+        config: its network and how it samples.
     """
 
     def __init__(self, config: PriorConfig) -> None:
@@ -51,7 +51,7 @@ class Prior(nn.Module):
     def sample(
         self, text: TextEmbedding, uncond: TextEmbedding | None, noise: NoiseSource
     ) -> Tensor:
-        """Draw image embeddings, (B, D), of captions (B, 1 + L, D).
+        """Sample image embeddings, (B, D), of captions (B, 1 + L, D).
 
         Args:
             text: CLIP's embedding of each caption, then its states.
@@ -85,7 +85,7 @@ class Prior(nn.Module):
     def complete(
         self, text: TextEmbedding, uncond: TextEmbedding | None, seeds: Sequence[int]
     ) -> TextEmbedding:
-        """The captions with the image embedding each seed draws as their first token."""
+        """The captions with the image embedding of each seed as their first token."""
         device = self.network.mean.device
         away = None if uncond is None else uncond.to(device)
         noise = PerSampleNoise(seeds, stream=_STREAM)

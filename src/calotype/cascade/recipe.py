@@ -1,4 +1,4 @@
-"""The recipe of an image: everything needed to draw it again, as plain JSON data."""
+"""The recipe of an image: everything needed to make it again, as plain JSON data."""
 
 from __future__ import annotations
 
@@ -18,24 +18,17 @@ from calotype.errors import CalotypeError, UsageError
 from calotype.runtime import Runtime
 
 _DECIDING = (
-    "kind",
-    "caption",
-    "negative_caption",
-    "seed",
-    "model",
-    "stages",
-    "loras",
-    "of",
+    "kind", "caption", "negative_caption", "seed", "model", "stages", "loras", "of",
     "source_sha256",
-)
+)  # fmt: skip
 
 
 def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime) -> dict[str, Any]:
     """The recipe of image `row` of a plan.
 
     Args:
-        cascade: what draws; its stages hold the number types of their network calls.
-        plan: what was drawn.
+        cascade: what samples; its stages hold the number types of their network calls.
+        plan: what was sampled.
         row: which image.
         runtime: how it was computed.
     """
@@ -99,7 +92,7 @@ def image_id(recipe: Mapping[str, Any]) -> str:
 
 
 def check_recipe(recipe: Mapping[str, Any]) -> None:
-    """Refuse what is not the recipe of a drawn image: it comes from a file, and may be anything.
+    """Refuse what is not the recipe of a sampled image: it comes from a file, and may be anything.
 
     Raises:
         UsageError: the image was made in another way.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ class CascadeSample:
     """Finished images.
 
     Args:
-        images: one tensor a drawn stage, (B, 3, H, W) float32 in [-1, 1] on the CPU.
+        images: one tensor a stage, (B, 3, H, W) float32 in [-1, 1] on the CPU.
         seeds: one an image.
     """
 
@@ -49,7 +49,7 @@ class CascadeSample:
 
 @dataclass(frozen=True)
 class Preview:
-    """A look at an image being drawn.
+    """A look at an image being sampled.
 
     Args:
         stage: index of the stage in the cascade.
@@ -72,7 +72,6 @@ def drain(steps: Generator[P, None, T], show: Callable[[P], None] = lambda previ
         while True:
             show(next(steps))
     except StopIteration as end:
-        result: T = end.value
-        return result
+        return cast(T, end.value)
     finally:
         steps.close()

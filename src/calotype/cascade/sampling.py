@@ -83,7 +83,7 @@ def guided(
         cond: with the captions.
         uncond: with the null or negative captions; None = no guidance.
         sampling: the settings.
-        levels: the grid that is walked, (N+1,).
+        levels: the sampling grid, (N+1,).
     """
     threshold = thresholding(sampling.threshold_percentile, max_value=sampling.threshold_ceiling)
     weight, rescale = sampling.guidance_weight, sampling.guidance_rescale

@@ -24,7 +24,7 @@ def padded_lowres_size(size: tuple[int, int], configs: Sequence[StageConfig]) ->
 
 
 def stage_sizes(size: tuple[int, int], configs: Sequence[StageConfig]) -> list[tuple[int, int]]:
-    """The size that each stage draws when the last one draws `size`, height and width."""
+    """The size that each stage samples when the last one samples `size`, height and width."""
     last = configs[-1].resolution
     unit = _unit(last, configs)
     if any(type(side) is not int or side < 1 or side % unit for side in size):
@@ -53,7 +53,7 @@ def check_divisible(size: tuple[int, int], config: StageConfig) -> None:
 
 
 def _nearest_legal(size: tuple[int, int], unit: int) -> tuple[int, int]:
-    """A size of about the same shape that is drawn, not above what was asked for."""
+    """A size of about the same shape that fits, not above what was asked for."""
     height, width = (
         min(side, MAX_PIXELS) if type(side) is int and side > 0 else unit for side in size
     )
@@ -81,7 +81,7 @@ def enlarged(size: tuple[int, int], config: StageConfig, source: int) -> tuple[i
 
 
 def check_pixels(size: tuple[int, int], config: StageConfig) -> None:
-    """Refuse images too large to draw in one piece."""
+    """Refuse images too large to sample in one piece."""
     if size[0] * size[1] > MAX_PIXELS:
         raise UsageError(
             f"got {size[1]}x{size[0]} pixels for the {config.resolution} stage; expected at most "
@@ -89,9 +89,9 @@ def check_pixels(size: tuple[int, int], config: StageConfig) -> None:
         )
 
 
-def pad_lowres(lowres: Tensor, config: StageConfig, drawn: tuple[int, int]) -> Tensor:
-    """Repeat the last row and column until a stage enlarges images to the size `drawn`."""
+def pad_lowres(lowres: Tensor, config: StageConfig, sampled: tuple[int, int]) -> Tensor:
+    """Repeat the last row and column until a stage enlarges images to the size `sampled`."""
     assert config.lowres_resolution is not None
-    height, width = (side * config.lowres_resolution // config.resolution for side in drawn)
+    height, width = (side * config.lowres_resolution // config.resolution for side in sampled)
     pad = (0, width - lowres.shape[3], 0, height - lowres.shape[2])
     return functional.pad(lowres.float(), pad, mode="replicate")

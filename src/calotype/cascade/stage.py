@@ -68,8 +68,8 @@ class StageEdit:
         start_time: how noisy the start is made, in (0, 1].
         transform: applied to the guided and thresholded denoiser, e.g. `keep_known`; one that
             holds tensors of a batch has a method `rows(slice)`, the same for some of its images.
-        regrid: the levels to walk, from those of the sampling settings (N+1,), e.g. to walk
-            some of them again; None = as they are.
+        regrid: the levels to sample over, from those of the sampling settings (N+1,), e.g. to
+            pass some of them again; None = as they are.
     """
 
     start: Tensor | None = None
@@ -117,7 +117,7 @@ class Stage(nn.Module):
 
         Args:
             x: clean images, (B, 3, H, W) in [-1, 1].
-            cond: what the network is told.
+            cond: what conditions the network.
             logsnr: noise levels, (B,).
             eps: standard normal noise, like `x`.
             weighting: how errors count by level; None = plain squared error of the output.
@@ -157,7 +157,7 @@ class Stage(nn.Module):
         return denoise
 
     def levels(self, sampling: SamplingConfig, edit: StageEdit | None = None) -> Tensor:
-        """The grid that `steps` walks, (N+1,) float64: from the edit's start, and regridded."""
+        """The sampling grid, (N+1,) float64: from the edit's start, and regridded."""
         edit = StageEdit() if edit is None else edit
         if edit.start is not None and sampling.start == "draft":
             # An image of its own may be noised further than the draft: `start_time` says how far.

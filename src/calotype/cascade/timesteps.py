@@ -1,7 +1,7 @@
 """What stages of published models differ in: timesteps, learned variance, enlargement.
 
-Their networks are told whole timesteps of a table instead of a log-SNR, answer with the variance of
-the reverse step beside the prediction, and were trained on images enlarged in other ways.
+Their networks are conditioned on whole timesteps of a table instead of a log-SNR, predict the
+variance of the reverse step, too, and were trained on images enlarged in other ways.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def build_discrete(config: DiscreteScheduleConfig) -> DiscreteSchedule:
 
 
 def network_level(config: NetworkConfig, schedule: NoiseSchedule, logsnr: Tensor) -> Tensor:
-    """What the network is told of the noise: log-SNR, or the timestep for an ADM network."""
+    """The noise level as a network takes it: log-SNR, or the timestep for an ADM network."""
     if not isinstance(config, AdmConfig):
         return logsnr
     if isinstance(schedule, DiscreteSchedule):

@@ -30,8 +30,7 @@ def convert(
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of GLIDE's tokenizer.")] = None,
     config: Annotated[
-        Path | None,
-        typer.Option(help="JSON file of what a file of imagen-pytorch does not say."),
+        Path | None, typer.Option(help="JSON file of what a file of imagen-pytorch does not say.")
     ] = None,
     ema: Annotated[
         bool, typer.Option("--ema/--no-ema", help="imagen-pytorch: take its averaged weights.")

@@ -30,8 +30,7 @@ StageOptions = Annotated[
 Negative = Annotated[
     str | None,
     typer.Option(
-        help="What images must not show; no effect at guidance weight 1.",
-        show_default=False,
+        help="What images must not show; no effect at guidance weight 1.", show_default=False
     ),
 ]
 Loras = Annotated[
@@ -63,8 +62,7 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; a GPU if there is one.")
 ]
 Dtype = Annotated[
-    str | None,
-    typer.Option(help="float32 or bfloat16 for all stages; measured if not given."),
+    str | None, typer.Option(help="float32 or bfloat16 for all stages; measured if not given.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first image, 0 to 2^63-1.")]

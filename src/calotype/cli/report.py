@@ -15,8 +15,7 @@ from calotype.errors import UsageError
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run, finished or going on.")],
     out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="HTML file; RUN/report.html if not given."),
+        Path | None, typer.Option("-o", "--out", help="HTML file; RUN/report.html if not given.")
     ] = None,
     as_json: Json = False,
 ) -> None:

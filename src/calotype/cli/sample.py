@@ -48,10 +48,7 @@ from calotype.cli.sample_options import (
 from calotype.cli.showing import progress
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
-from calotype.generation.outputs import (
-    check_output_name,
-    few_outputs,
-)
+from calotype.generation.outputs import check_output_name, few_outputs
 from calotype.generation.prompts import open_prompts
 from calotype.generation.request import Request, parse_size
 

@@ -31,8 +31,7 @@ Variety = Annotated[
     ),
 ]
 Size = Annotated[
-    str | None,
-    typer.Option(help="Resolution of the last stage (64, 256, 1024), or WIDTHxHEIGHT."),
+    str | None, typer.Option(help="Resolution of the last stage (64, 256, 1024), or WIDTHxHEIGHT.")
 ]
 Width = Annotated[
     int | None,
@@ -47,8 +46,7 @@ Like = Annotated[
     Path | None, typer.Option(help="PNG to sample again; other options change its recipe.")
 ]
 WriteCaptions = Annotated[
-    bool,
-    typer.Option("--write-captions", help="Write NAME.txt with its caption beside NAME.png."),
+    bool, typer.Option("--write-captions", help="Write NAME.txt with its caption beside NAME.png.")
 ]
 Workers = Annotated[
     int | None,

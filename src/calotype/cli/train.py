@@ -24,8 +24,7 @@ _PARALLEL = ("data", "sharded", "stages")
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of an installed recipe, or a JSON file.")],
     data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of images or Parquet shards.", show_default=False),
+        Path | None, typer.Option(help="Folder of images or Parquet shards.", show_default=False)
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the run.", show_default=False)
@@ -58,17 +57,12 @@ def train(
         bool, typer.Option("--allow-inexact-resume", help="Resume on a different machine.")
     ] = False,
     start_over: Annotated[
-        bool,
-        typer.Option(
-            "--start-over",
-            help="With --resume: begin anew if no checkpoint fits.",
-        ),
+        bool, typer.Option("--start-over", help="With --resume: begin anew if no checkpoint fits.")
     ] = False,
     missing_captions: Annotated[
         bool,
         typer.Option(
-            "--missing-captions",
-            help="Train although most images have lost their captions.",
+            "--missing-captions", help="Train although most images have lost their captions."
         ),
     ] = False,
     parallel: Annotated[

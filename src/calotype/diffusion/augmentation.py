@@ -1,4 +1,4 @@
-"""What a super-resolution stage is told about its low-resolution image: enlarged, and noised.
+"""The low-resolution image that conditions a super-resolution stage: enlarged, and noised.
 
 Training and inference corrupt with the same function, so they cannot drift apart.
 Reference: Imagen, section 2.4 (noise conditioning augmentation).
@@ -22,8 +22,7 @@ def upsample_lowres(lowres: Tensor, resolution: int | tuple[int, int]) -> Tensor
     Returns:
         Images (B, 3, H, W), clipped to [-1, 1] where the filter overshoots.
     """
-    size = (resolution, resolution) if isinstance(resolution, int) else resolution
-    enlarged = functional.interpolate(lowres, size=size, mode="bicubic", align_corners=False)
+    enlarged = functional.interpolate(lowres, resolution, mode="bicubic", align_corners=False)
     return enlarged.clamp(-1, 1)
 
 

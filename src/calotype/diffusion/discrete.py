@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from calotype.diffusion.schedule import float64
+from calotype.diffusion.schedule import ending_clean, float64
 from calotype.errors import UsageError
 
 # Levels come back from float32; what is closer than this to a timestep is that timestep.
@@ -26,14 +26,13 @@ class DiscreteSchedule:
 
     Args:
         alphas_cumprod: alpha^2 at each timestep, (T,), strictly falling, within (0, 1).
-        spacing: which timesteps a shorter walk takes, by diffusers' names.
+        spacing: which timesteps fewer steps take, by diffusers' names.
 
     Raises:
         UsageError: the table does not fall.
     """
 
     def __init__(self, alphas_cumprod: Tensor, *, spacing: Spacing = "leading") -> None:
-        """Keep the table as log-SNR."""
         self.spacing = spacing
         table = float64(alphas_cumprod).cpu()
         inside = bool(((table > 0) & (table < 1)).all())
@@ -59,11 +58,9 @@ class DiscreteSchedule:
         place = torch.where((place - place.round()).abs() < 1e-9 * self.steps, place.round(), place)
         below = place.floor().long().clamp_max(self.steps - 2)
         table = self.table.to(place.device)
-        share = place - below
-        # Not lerp: it must return the entry itself where share is 0 or 1.
-        return torch.where(
-            share == 1, table[below + 1], table[below] + share * (table[below + 1] - table[below])
-        )
+        low, high, fraction = table[below], table[below + 1], place - below
+        # Not lerp: it must return the entry itself where the fraction is 0 or 1.
+        return torch.where(fraction == 1, high, low + fraction * (high - low))
 
     def time(self, logsnr: Tensor) -> Tensor:
         """Return the float64 time of a log-SNR; levels beyond the ends give 0 or 1."""
@@ -82,7 +79,7 @@ class DiscreteSchedule:
         return torch.where((place - place.round()).abs() < _SNAP, place.round(), place)
 
     def sampling_timesteps(self, steps: int) -> list[int]:
-        """Return the falling timesteps of a shorter walk, as diffusers' DDPMScheduler spaces them.
+        """Return the falling timesteps of fewer steps, as diffusers' DDPMScheduler spaces them.
 
         Raises:
             UsageError: `steps` is not in 1 ... T.
@@ -110,7 +107,7 @@ class DiscreteSchedule:
 
         Args:
             timesteps: falling, in 0 ... T - 1.
-            start_time: timesteps above this share of T are left out, in (0, 1].
+            start_time: timesteps above this fraction of T are left out, in (0, 1].
 
         Returns:
             Levels (N+1,), float64 on the CPU, rising and ending at +inf.
@@ -125,8 +122,7 @@ class DiscreteSchedule:
                 f"got timesteps outside 0 ... {self.steps - 1}; expected those of the schedule"
             )
         kept = [t for t in timesteps if t < start_time * self.steps] or [min(timesteps)]
-        levels = self.table[torch.tensor(kept)]
-        return torch.cat((levels, levels.new_full((1,), math.inf)))
+        return ending_clean(self.table[torch.tensor(kept)])
 
 
 def squaredcos_betas(steps: int, *, dtype: torch.dtype = torch.float32) -> Tensor:

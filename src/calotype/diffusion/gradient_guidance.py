@@ -30,7 +30,7 @@ class GradientGuidance:
 
     Args:
         log_likelihood: of noisy images; if it holds tensors of a batch it should have a method
-            `rows(slice)`, so that the batch can be drawn in parts.
+            `rows(slice)`, so that the batch can be sampled in parts.
         scale: strength, at least 0; 0 = off.
     """
 

@@ -1,7 +1,7 @@
-"""The training loss: draw a level, add noise, predict, weigh.
+"""The training loss: sample a level, add noise, predict, weigh.
 
-Level and noise are arguments, so the loss is deterministic; where levels are drawn and how errors
-are weighted are small functions.
+Level and noise are arguments, so the loss is deterministic; the distribution of
+levels and the weights of errors are small functions.
 """
 
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def sigmoid_weighting(bias: float = 0.0) -> Weighting:
 
 
 def stratified_times(batch_size: int, noise: NoiseSource) -> Tensor:
-    """Draw times spread evenly over a batch: `(u + i/B) mod 1` with one common `u`.
+    """Sample times spread evenly over a batch: `(u + i/B) mod 1` with one common `u`.
 
     Returns:
         Times (B,) in [0, 1), float64 on the CPU, each uniform by itself.
@@ -94,7 +94,7 @@ def stratified_times(batch_size: int, noise: NoiseSource) -> Tensor:
 
 
 def normal_logsnr(batch_size: int, noise: NoiseSource, *, mean: float, std: float) -> Tensor:
-    """Draw normally distributed levels, stratified over a batch.
+    """Sample normally distributed levels, stratified over a batch.
 
     Karras et al. write `ln(sigma/alpha) ~ N(m, s^2)`; that is `mean = -2*m`, `std = 2*s` here.
 
@@ -103,7 +103,7 @@ def normal_logsnr(batch_size: int, noise: NoiseSource, *, mean: float, std: floa
 
     Reference: Karras et al. 2022, table 1, arXiv:2206.00364.
     """
-    # Half a step of a float32 draw keeps the quantile of 0 finite (5.3 standard deviations).
+    # Half a step of a float32 number keeps the quantile of 0 finite (5.3 standard deviations).
     t = stratified_times(batch_size, noise).clamp(2.0**-25, 1 - 2.0**-25)
     quantiles: Tensor = torch.special.ndtri(t)
     return mean + std * quantiles

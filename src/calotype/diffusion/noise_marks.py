@@ -1,4 +1,4 @@
-"""Marks of sigma/alpha, the amount of noise over that of the image, that numbers are told by."""
+"""Levels of sigma/alpha, the noise-to-signal ratio, at which errors are reported."""
 
 from __future__ import annotations
 

@@ -40,15 +40,12 @@ class Parametrization(Protocol):
 
     def target(self, x: Tensor, eps: Tensor, logsnr: Tensor) -> Tensor:
         """Return what the network should answer for `z = alpha*x + sigma*eps`; like `x`."""
-        ...
 
     def to_x(self, output: Tensor, z: Tensor, logsnr: Tensor) -> Tensor:
         """Turn the network's answer for `z` into an estimate of the clean image; like `z`."""
-        ...
 
     def eps_error(self, logsnr: Tensor) -> Tensor:
         """Return the squared error of eps per squared error of the output, (B,) float64."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where noise comes from: always an argument, always drawn on the CPU in float32.
+"""Where noise comes from: always an argument, always made on the CPU in float32.
 
 Type and device are always said: if a program changed torch's defaults, the noise would change.
 
@@ -7,7 +7,7 @@ alone and in any batch, on any device. `GlobalNoise` is the one stream of a trai
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -17,15 +17,13 @@ from calotype.errors import UsageError
 
 
 class NoiseSource(Protocol):
-    """Something that draws random numbers when asked."""
+    """Something that makes random numbers."""
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Draw standard normal numbers: (B, ...) float32 on the CPU."""
-        ...
+        """Standard normal numbers: (B, ...) float32 on the CPU."""
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Draw numbers uniform in [0, 1): (B, ...) float32 on the CPU."""
-        ...
+        """Numbers uniform in [0, 1): (B, ...) float32 on the CPU."""
 
 
 class PerSampleNoise:
@@ -40,7 +38,6 @@ class PerSampleNoise:
     """
 
     def __init__(self, seeds: Sequence[int], *, stream: int = 0) -> None:
-        """Start one generator per seed."""
         self._generators = [_generator(seed, stream) for seed in seeds]
 
     @property
@@ -49,26 +46,23 @@ class PerSampleNoise:
         return len(self._generators)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Draw standard normal numbers, row k from image k; `shape[0]` is the number of seeds."""
-        draws = self._rows(shape)
-        for row, generator in zip(draws, self._generators, strict=True):
-            row.normal_(generator=generator)
-        return draws
+        """Standard normal numbers, row k of image k; `shape[0]` is the number of seeds."""
+        return self._filled(shape, Tensor.normal_)
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Draw numbers in [0, 1), row k from image k; `shape[0]` is the number of seeds."""
-        draws = self._rows(shape)
-        for row, generator in zip(draws, self._generators, strict=True):
-            row.uniform_(generator=generator)
-        return draws
+        """Numbers in [0, 1), row k of image k; `shape[0]` is the number of seeds."""
+        return self._filled(shape, Tensor.uniform_)
 
-    def _rows(self, shape: Sequence[int]) -> Tensor:
+    def _filled(self, shape: Sequence[int], fill: Callable[..., Tensor]) -> Tensor:
         if len(shape) == 0 or shape[0] != len(self._generators):
             raise UsageError(
                 f"noise of shape {tuple(shape)} was asked of {len(self._generators)} seeds, "
                 "expected one row per seed: pass as many seeds as images"
             )
-        return torch.empty(tuple(shape), dtype=torch.float32, device="cpu")
+        rows = torch.empty(tuple(shape), dtype=torch.float32, device="cpu")
+        for row, generator in zip(rows, self._generators, strict=True):
+            fill(row, generator=generator)
+        return rows
 
 
 class GlobalNoise:
@@ -79,16 +73,15 @@ class GlobalNoise:
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
-        """Keep the generator."""
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Draw standard normal numbers of any shape."""
+        """Standard normal numbers of any shape."""
         shape, generator = tuple(shape), self._generator
         return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Draw numbers in [0, 1) of any shape."""
+        """Numbers in [0, 1) of any shape."""
         shape, generator = tuple(shape), self._generator
         return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
 
@@ -97,13 +90,13 @@ class GlobalNoise:
         return self._generator.get_state()
 
     def set_state(self, state: Tensor) -> None:
-        """Go on from a position that `get_state` returned."""
+        """Resume from a position that `get_state` returned."""
         self._generator.set_state(state)
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
     # BLAKE2b of both numbers: torch's CPU engine keeps the low 32 bits of a seed only, so seeds
-    # must be mixed or s and s + 2^32 would draw the same image.
+    # must be mixed or s and s + 2^32 would make the same image.
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed is {seed}, expected 0 ... 2^63-1: choose another")
     text = f"calotype noise {seed} {stream}".encode()

@@ -4,6 +4,7 @@ Progress, previews, cancellation and time limits are the caller's business: look
 stop asking. A grid may go back towards noise (RePaint); the loop then adds noise instead.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -26,14 +27,14 @@ def denoising_steps(
     step: Step = ddpm_step,
     level_dtype: torch.dtype = torch.float32,
 ) -> Iterator[SamplerState]:
-    """Walk from noise to images, one state per look of the denoiser and one for the result.
+    """Sample from noise to images, one state per call of the denoiser and one for the result.
 
     Args:
         denoise: the denoiser; it gets levels as (B,) `level_dtype` on the device of `z`.
         z: images at the first level, (B, 3, H, W): pure noise, or an image with noise added.
         levels: grid (N+1,) of log-SNR; it may fall (noise is added there), and usually ends at
             +inf, where the last state holds the finished images.
-        noise: where the noise of steps comes from; drawn only by steps that need it.
+        noise: where the noise of steps comes from; asked only by steps that need it.
         step: the solver.
         level_dtype: number type the denoiser sees levels in; the grid is rounded to it.
 
@@ -52,7 +53,24 @@ def denoising_steps(
     grid = levels.cpu().to(level_dtype).double()
     if not bool((grid[1:] != grid[:-1]).all()):
         raise UsageError("levels repeat a level, expected every step to move: use fewer steps")
-    return _walk(denoise, z, grid, noise, step=step, level_dtype=level_dtype)
+
+    def randn() -> Tensor:
+        return noise.normal(z.shape).to(z)
+
+    def steps(z: Tensor) -> Iterator[SamplerState]:
+        previous = None
+        for index, (logsnr, logsnr_next) in enumerate(itertools.pairwise(grid)):
+            if logsnr_next < logsnr:
+                z, previous = renoise(z, logsnr, logsnr_next, randn()), None
+                continue
+            estimate = denoise(z, logsnr.to(z.device, level_dtype).expand(len(z)))
+            state = SamplerState(index, logsnr, z, estimate)
+            yield state
+            z = step(Move(state, logsnr_next, randn, denoise, previous))
+            previous = state
+        yield SamplerState(len(grid) - 1, grid[-1], z, Estimate(z))
+
+    return steps(z)  # arguments are checked now, not at the first step
 
 
 def renoise(z: Tensor, logsnr: Tensor, logsnr_next: Tensor, noise: Tensor) -> Tensor:
@@ -72,13 +90,13 @@ def renoise(z: Tensor, logsnr: Tensor, logsnr_next: Tensor, noise: Tensor) -> Te
 
 
 def resampling_levels(levels: Tensor, *, jump: int, repeats: int) -> Tensor:
-    """Return a grid that walks every piece of `jump` steps `repeats` times, as RePaint does.
+    """Return a grid that passes every piece of `jump` steps `repeats` times, as RePaint does.
 
     Args:
         levels: rising grid (N+1,) ending at +inf.
         jump: length of a piece, at least 1; pieces are counted from the clean end, and the last
             step, to +inf, belongs to none.
-        repeats: how often each piece is walked, at least 1; 1 returns `levels`.
+        repeats: how often each piece is passed, at least 1; 1 returns `levels`.
 
     Raises:
         UsageError: if `jump` or `repeats` is out of range.
@@ -95,29 +113,3 @@ def resampling_levels(levels: Tensor, *, jump: int, repeats: int) -> Tensor:
         grid += [piece] + [levels[start : start + 1], piece] * (repeats - 1)
         start = stop
     return torch.cat([*grid, levels[-1:]])
-
-
-def _walk(
-    denoise: Denoiser,
-    z: Tensor,
-    levels: Tensor,
-    noise: NoiseSource,
-    *,
-    step: Step,
-    level_dtype: torch.dtype,
-) -> Iterator[SamplerState]:
-    def draw() -> Tensor:
-        return noise.normal(z.shape).to(z)
-
-    previous = None
-    for index in range(len(levels) - 1):
-        logsnr, logsnr_next = levels[index], levels[index + 1]
-        if logsnr_next < logsnr:
-            z, previous = renoise(z, logsnr, logsnr_next, draw()), None
-            continue
-        estimate = denoise(z, logsnr.to(z.device, level_dtype).expand(len(z)))
-        state = SamplerState(index, logsnr, z, estimate)
-        yield state
-        z = step(Move(state, logsnr_next, draw, denoise, previous))
-        previous = state
-    yield SamplerState(len(levels) - 1, levels[-1], z, Estimate(z))

@@ -20,11 +20,9 @@ class NoiseSchedule(Protocol):
 
     def logsnr(self, t: Tensor) -> Tensor:
         """Return the float64 log-SNR at times `t` in [0, 1], any shape."""
-        ...
 
     def time(self, logsnr: Tensor) -> Tensor:
         """Return the float64 time of a log-SNR; levels beyond the ends give 0 or 1."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def sampling_levels(schedule: NoiseSchedule, steps: int, *, start_time: float = 
     if not 0 < start_time <= 1:
         raise UsageError(f"start_time is {start_time}, expected a number in (0, 1]: choose another")
     t = torch.linspace(start_time, 0, steps + 1, dtype=torch.float64)[:-1]
-    return _ending_clean(schedule.logsnr(t))
+    return ending_clean(schedule.logsnr(t))
 
 
 def karras_levels(
@@ -155,7 +153,7 @@ def karras_levels(
         )
     ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     ratio = torch.linspace(*ends, steps, dtype=torch.float64).pow(rho)
-    return _ending_clean(-2 * ratio.log())
+    return ending_clean(-2 * ratio.log())
 
 
 def float64(v: Tensor) -> Tensor:
@@ -167,7 +165,8 @@ def _cosine_angle(logsnr: float) -> float:
     return math.atan(math.exp(-logsnr / 2))
 
 
-def _ending_clean(levels: Tensor) -> Tensor:
+def ending_clean(levels: Tensor) -> Tensor:
+    """Levels (N,) with a last one of clean images, (N+1,)."""
     return torch.cat([levels, levels.new_full((1,), math.inf)])
 
 

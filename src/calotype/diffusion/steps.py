@@ -41,14 +41,14 @@ class Move:
     Attributes:
         state: the present level, images and estimate.
         logsnr_next: the next level, () float64 on the CPU, above the present one; +inf = clean.
-        draw: draws standard normal noise like `z`; a deterministic step never calls it.
+        randn: makes standard normal noise like `z`; a deterministic step never calls it.
         denoise: the denoiser, for a second look.
         previous: the state one step before; None at the start and after going back to noise.
     """
 
     state: SamplerState
     logsnr_next: Tensor
-    draw: Callable[[], Tensor]
+    randn: Callable[[], Tensor]
     denoise: Denoiser
     previous: SamplerState | None = None
 
@@ -78,9 +78,9 @@ def ancestral_step(interpolation: float) -> Step:
         lower, upper = _bounds_of_std(move)
         fraction = move.state.estimate.variance_fraction
         if fraction is None:
-            return mean + _between(lower, upper, interpolation) * move.draw()
+            return mean + _between(lower, upper, interpolation) * move.randn()
         log_std = math.log(lower) + fraction.to(mean) * (math.log(upper) - math.log(lower))
-        return mean + log_std.exp() * move.draw()
+        return mean + log_std.exp() * move.randn()
 
     return step
 
@@ -111,7 +111,7 @@ def dpmpp_2m_sde_step(move: Move) -> Tensor:
     Reference: Lu et al. 2022, arXiv:2211.01095.
     """
     mean = _posterior_mean(move, _extrapolated(move))
-    return mean if math.isinf(move.logsnr_next) else mean + _bounds_of_std(move)[0] * move.draw()
+    return mean if math.isinf(move.logsnr_next) else mean + _bounds_of_std(move)[0] * move.randn()
 
 
 def heun_step(move: Move) -> Tensor:

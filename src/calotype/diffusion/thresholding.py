@@ -66,11 +66,10 @@ def thresholding(percentile: float | None, *, max_value: float | None = None) ->
     def transform(denoise: Denoiser) -> Denoiser:
         def thresholded(z: Tensor, logsnr: Tensor) -> Estimate:
             estimate = denoise(z, logsnr)
-            x_hat = only_numbers(estimate.x_hat)
+            x = only_numbers(estimate.x_hat)
             if percentile is None:
-                return replace(estimate, x_hat=static_threshold(x_hat))
-            x_hat = dynamic_threshold(x_hat, percentile, max_value=max_value)
-            return replace(estimate, x_hat=x_hat)
+                return replace(estimate, x_hat=static_threshold(x))
+            return replace(estimate, x_hat=dynamic_threshold(x, percentile, max_value=max_value))
 
         return thresholded
 

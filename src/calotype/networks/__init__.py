@@ -43,11 +43,9 @@ class DenoisingNetwork(Protocol):
 
     def __call__(self, z: Tensor, logsnr: Tensor, cond: Conditioning) -> Tensor:
         """Predict from noisy images z, (B, 3, H, W), at logsnr, (B,) (ADM: at timesteps)."""
-        ...
 
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """Compute once what only the conditioning decides; returns `(z, logsnr) -> prediction`."""
-        ...
 
 
 def build_network(config: NetworkConfig) -> nn.Module:

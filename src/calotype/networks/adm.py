@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from calotype.conditioning import Conditioning, Text, TextEmbedding, token_ids, token_states
-from calotype.config.adm import AdmConfig, AdmLevel, StatesText
-from calotype.networks.adm_blocks import (
-    AdmAttentionLayer,
-    AdmResidual,
-    TimestepMLP,
-    activation,
-)
+from calotype.config.adm import AdmConfig, AdmLevel
+from calotype.networks.adm_blocks import AdmAttentionLayer, AdmResidual, TimestepMLP, activation
 from calotype.networks.adm_text import AdmText, TokensEncoder, build_text
-from calotype.networks.blocks import Block, zero_init
+from calotype.networks.blocks import Block, number_text_layers, zero_init
 from calotype.networks.text import TextKeysValues
-from calotype.networks.u_shape import build_down, build_up, walk
+from calotype.networks.u_shape import UShape
 
-# Timesteps of the low-resolution image's noise: aug_level 1 is told as this.
+# Timesteps of the low-resolution image's noise: aug_level 1 is this one.
 AUG_TIMESTEPS = 1000
 
 
-class AdmUNet(nn.Module):
+class AdmUNet(UShape):
     """Predicts from noisy images at timesteps of the schedule they were trained with.
 
     Down: blocks of a level, then a block that halves; a middle of block, attention, block; up: one
@@ -50,71 +44,27 @@ class AdmUNet(nn.Module):
         self.text = build_text(config, self._embed_dim)
         self.embed_act = activation(config.embed_activation)
         self.stem = nn.Conv2d(inputs, first, 3, padding=1)
-        self.down = nn.ModuleList()
-        self.up = nn.ModuleList()
-        skips = build_down(
-            self.down, levels, block=self._block, halve=partial(self._resampler, kind="down")
-        )
-        deepest = levels[-1]
-        self.middle = nn.ModuleList(
-            self._block(
-                deepest.channels,
-                replace(deepest, attention=attention),
-                divisor=config.middle_divisor,
-            )
-            for attention in (config.middle, "none")
-        )
-        build_up(
-            self.up, levels, skips, block=self._block, double=partial(self._resampler, kind="up")
-        )
+        deepest = [replace(levels[-1], attention=kind) for kind in (config.middle, "none")]
+        middle = (self._block(it.channels, it, divisor=config.middle_divisor) for it in deepest)
+        self.build(levels, block=self._block, resampler=self._resampler, middle=middle)
         outputs = 6 if config.learned_variance else 3
         self.head = nn.Sequential(
             nn.GroupNorm(config.norm_groups, first, eps=config.norm_eps),
             activation(config.activation),
             zero_init(nn.Conv2d(first, outputs, 3, padding=1)),
         )
-        self._attending = self._number_text_layers()
+        attending = [] if config.text is None else self.modules()
+        self._attending = tuple(number_text_layers(attending, AdmAttentionLayer))
 
     def _block(self, in_channels: int, level: AdmLevel, *, divisor: float | None = None) -> Block:
-        config = self.config
-        residual = AdmResidual(
-            config,
-            in_channels,
-            level.channels,
-            self._embed_dim,
-            divisor=config.block_divisor if divisor is None else divisor,
-        )
-        if level.attention == "none":
-            return Block(residual, None)
-        layer = AdmAttentionLayer(
-            level.channels,
-            config.head_dim,
-            kind=level.attention,
-            groups=config.norm_groups,
-            text_width=0 if config.text is None else config.text.width,
-            norm_text=isinstance(config.text, StatesText) and config.text.norm,
-        )
-        return Block(residual, layer)
+        config, channels, kind = self.config, level.channels, level.attention
+        residual = AdmResidual(config, in_channels, channels, self._embed_dim, divisor=divisor)
+        attention = None if kind == "none" else AdmAttentionLayer(config, channels, kind)
+        return Block(residual, attention)
 
     def _resampler(self, channels: int, *, kind: Literal["down", "up"]) -> Block:
-        residual = AdmResidual(
-            self.config,
-            channels,
-            channels,
-            self._embed_dim,
-            resample=kind,
-            divisor=self.config.block_divisor,
-        )
+        residual = AdmResidual(self.config, channels, channels, self._embed_dim, resample=kind)
         return Block(residual, None)
-
-    def _number_text_layers(self) -> tuple[AdmAttentionLayer, ...]:
-        layers: list[AdmAttentionLayer] = []
-        for module in self.modules():
-            if isinstance(module, Block) and isinstance(module.attention, AdmAttentionLayer):
-                if module.attention.text is not None:
-                    module.text_layer = len(layers)
-                    layers.append(module.attention)
-        return tuple(layers)
 
     def forward(self, z: Tensor, timesteps: Tensor, cond: Conditioning) -> Tensor:
         """(B, 3, H, W), (B,) -> (B, 3 or, with a learned variance, 6, H, W)."""
@@ -123,22 +73,17 @@ class AdmUNet(nn.Module):
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """Compute what only the captions decide; returns `(z, timesteps) -> prediction`."""
         text = self._encode(cond.text)
-        keys_values: tuple[TextKeysValues, ...] = ()
+        pooled, keys_values = None, tuple[TextKeysValues, ...]()
         if text is not None:
             keys_values = tuple(layer.project(text.states, text.mask) for layer in self._attending)
-        pooled = None if text is None else text.pooled
+            pooled = text.pooled
 
         def predict(z: Tensor, timesteps: Tensor) -> Tensor:
             embedding = self._embedding(timesteps, cond.aug_level, pooled)
-            x = walk(
-                self.stem(self._inputs(z, cond)),
-                lambda block, x: block(x, embedding, keys_values),
-                down=self.down,
-                middle=self.middle,
-                up=self.up,
+            x = self.through(
+                self.stem(self._inputs(z, cond)), lambda block, x: block(x, embedding, keys_values)
             )
-            output: Tensor = self.head(x)
-            return output
+            return cast(Tensor, self.head(x))
 
         return predict
 
@@ -146,11 +91,10 @@ class AdmUNet(nn.Module):
         if self.text is None:
             return None
         if isinstance(self.text, TokensEncoder):
-            encoded: AdmText = self.text(token_ids(text))
-            return encoded
+            return cast(AdmText, self.text(token_ids(text)))
         text = token_states(text)
-        encoded = self.text(TextEmbedding(text.tokens.to(self.stem.weight.dtype), text.mask))
-        return encoded
+        text = TextEmbedding(text.tokens.to(self.stem.weight.dtype), text.mask)
+        return cast(AdmText, self.text(text))
 
     def _embedding(
         self, timesteps: Tensor, aug_level: Tensor | None, pooled: Tensor | None
@@ -162,8 +106,7 @@ class AdmUNet(nn.Module):
             embedding = embedding + self.aug_level((aug_level * AUG_TIMESTEPS).round())
         if pooled is not None:
             embedding = embedding + pooled
-        activated: Tensor = self.embed_act(embedding)
-        return activated
+        return cast(Tensor, self.embed_act(embedding))
 
     def _inputs(self, z: Tensor, cond: Conditioning) -> Tensor:
         """Noisy images, what is known of them, the low-resolution images: in this order."""

@@ -6,13 +6,13 @@ Feature maps are (B, C, h, w); embeddings (B, E).
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calotype.config.adm import AdmAttention, AdmConfig
+from calotype.config.adm import AdmAttention, AdmConfig, StatesText
 from calotype.networks.blocks import RESAMPLERS
 from calotype.networks.text import TextKeysValues, join_text, split_heads
 
@@ -48,8 +48,7 @@ class TimestepMLP(nn.Module):
     def forward(self, timesteps: Tensor) -> Tensor:
         """(B,) -> (B, E)."""
         features = timestep_embedding(timesteps, self.width).to(self.linear_1.weight.dtype)
-        output: Tensor = self.linear_2(self.act(self.linear_1(features)))
-        return output
+        return cast(Tensor, self.linear_2(self.act(self.linear_1(features))))
 
 
 class AdmResidual(nn.Module):
@@ -67,12 +66,12 @@ class AdmResidual(nn.Module):
         embed_dim: int,
         *,
         resample: Literal["none", "down", "up"] = "none",
-        divisor: float,
+        divisor: float | None = None,
     ) -> None:
         super().__init__()
         groups, eps = config.norm_groups, config.norm_eps
         self.resample = RESAMPLERS[resample]
-        self.divisor = divisor
+        self.divisor = config.block_divisor if divisor is None else divisor
         self.act = activation(config.activation)
         skip = config.skip_embed_activation
         self.embed_act = nn.Identity() if skip else activation(config.activation)
@@ -91,36 +90,22 @@ class AdmResidual(nn.Module):
         scale, shift = self.embedding(self.embed_act(embedding))[:, :, None, None].chunk(2, dim=1)
         h = self.norm2(h) * (1 + scale) + shift
         h = self.conv2(self.dropout(self.act(h)))
-        output: Tensor = (self.skip(self.resample(x)) + h) / self.divisor
-        return output
+        return cast(Tensor, (self.skip(self.resample(x)) + h) / self.divisor)
 
 
 class AdmAttentionLayer(nn.Module):
     """Attention of pixels to text and pixels ("joined") or to text alone ("cross").
 
-    Args:
-        channels: of the feature maps.
-        head_dim: channels of one head.
-        kind: "joined" or "cross".
-        groups: of the GroupNorm over pixels.
-        text_width: of the text states; 0 = no text.
-        norm_text: GroupNorm over text states, as DeepFloyd IF has it.
+    DeepFloyd IF has a GroupNorm over text states, too (`StatesText.norm`).
     """
 
-    def __init__(
-        self,
-        channels: int,
-        head_dim: int,
-        *,
-        kind: AdmAttention,
-        groups: int,
-        text_width: int,
-        norm_text: bool,
-    ) -> None:
+    def __init__(self, config: AdmConfig, channels: int, kind: AdmAttention) -> None:
         super().__init__()
-        self.heads = channels // head_dim
+        text_width = 0 if config.text is None else config.text.width
+        norm_text = isinstance(config.text, StatesText) and config.text.norm
+        self.heads = channels // config.head_dim
         self.joined = kind == "joined"
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = nn.GroupNorm(config.norm_groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels if self.joined else channels)
         self.norm_text = nn.GroupNorm(32, text_width) if norm_text and text_width > 0 else None
         self.text = nn.Linear(text_width, 2 * channels) if text_width > 0 else None
@@ -148,5 +133,4 @@ class AdmAttentionLayer(nn.Module):
         keys, values, mask = join_text(own, text, text_first=True)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         h = self.out(attended.transpose(1, 2).flatten(2))
-        output: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
-        return output
+        return cast(Tensor, x + h.transpose(1, 2).reshape(batch, channels, height, width))

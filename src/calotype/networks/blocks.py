@@ -7,8 +7,9 @@ Feature maps are (B, C, h, w), kept in channels_last memory order by the caller;
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,18 +70,11 @@ class ScalarEmbedding(nn.Module):
         """(B,) -> (B, E)."""
         spread = (values.clamp(self.low, self.high) - self.low) * (1000 / (self.high - self.low))
         features = sinusoidal_embedding(spread, self.width)
-        output: Tensor = self.mlp(features.to(next(self.parameters()).dtype))
-        return output
+        return cast(Tensor, self.mlp(features.to(next(self.parameters()).dtype)))
 
 
-def avg_down(x: Tensor) -> Tensor:
-    """Halve the resolution by averaging 2x2 squares."""
-    return F.avg_pool2d(x, 2)
-
-
-def nearest_up(x: Tensor) -> Tensor:
-    """Double the resolution by repetition."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+nearest_up: Callable[[Tensor], Tensor] = partial(F.interpolate, scale_factor=2.0, mode="nearest")
+"""Double the resolution by repetition."""
 
 
 def same_size(x: Tensor) -> Tensor:
@@ -90,7 +84,7 @@ def same_size(x: Tensor) -> Tensor:
 
 RESAMPLERS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": same_size,  # no lambda: networks are pickled
-    "down": avg_down,
+    "down": partial(F.avg_pool2d, kernel_size=2),
     "up": nearest_up,
 }
 
@@ -130,8 +124,7 @@ class ResidualBlock(nn.Module):
         scale, shift = self.embedding(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         h = self.conv2(self.dropout(F.silu(h)))
-        output: Tensor = self.skip(self.resample(x)) + h
-        return output
+        return cast(Tensor, self.skip(self.resample(x)) + h)
 
 
 class Attention(nn.Module):
@@ -159,8 +152,7 @@ class Attention(nn.Module):
         keys, values, mask = join_text(heads[1:], text)
         attended = F.scaled_dot_product_attention(heads[0], keys, values, attn_mask=mask)
         h = self.out(attended.transpose(1, 2).flatten(2))  # (B, hw, C)
-        output: Tensor = x + h.transpose(1, 2).reshape(batch, channels, height, width)
-        return output
+        return cast(Tensor, x + h.transpose(1, 2).reshape(batch, channels, height, width))
 
 
 class Block(nn.Module):
@@ -184,8 +176,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor, text: tuple[TextKeysValues, ...]) -> Tensor:
         """(B, C, h, w), (B, E) -> (B, C', h', w'); `text` is that of all the network's layers."""
         if self.recompute and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(self._run, x, embedding, text, use_reentrant=False)
-            return recomputed
+            return cast(Tensor, checkpoint(self._run, x, embedding, text, use_reentrant=False))
         return self._run(x, embedding, text)
 
     def _run(self, x: Tensor, embedding: Tensor, text: tuple[TextKeysValues, ...]) -> Tensor:
@@ -193,5 +184,14 @@ class Block(nn.Module):
         if self.attention is None:
             return x
         own = text[self.text_layer] if self.text_layer is not None else None
-        attended: Tensor = self.attention(x, own)
-        return attended
+        return cast(Tensor, self.attention(x, own))
+
+
+def number_text_layers(modules: Iterable[nn.Module], kind: type[Module]) -> list[Module]:
+    """Give every block with this kind of attention its place among the text keys and values."""
+    layers: list[Module] = []
+    for module in modules:
+        if isinstance(module, Block) and isinstance(module.attention, kind):
+            module.text_layer = len(layers)
+            layers.append(module.attention)
+    return layers

@@ -7,6 +7,7 @@ Reference: Radford et al. 2021, section 2.4, arXiv:2103.00020; the sigmoid loss'
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +83,7 @@ class ImageTower(nn.Module):
             tokens = tokens.gather(1, patches[..., None].expand(-1, -1, tokens.shape[2]))
         first = (self.class_token + self.positions[0]).to(tokens.dtype).expand(len(x), 1, -1)
         tokens = self.layers(self.norm_in(torch.cat((first, tokens), dim=1)))
-        result: Tensor = self.out(self.norm(tokens[:, 0]))
-        return result
+        return cast(Tensor, self.out(self.norm(tokens[:, 0])))
 
 
 class TextTower(nn.Module):
@@ -132,8 +132,7 @@ class TextTower(nn.Module):
             x = self.norm(self.layers(x, mask))
             weights = mask[..., None].to(x.dtype)
             x = (x * weights).sum(1) / weights.sum(1)
-        result: Tensor = self.out(x)
-        return result
+        return cast(Tensor, self.out(x))
 
 
 def _unit(x: Tensor) -> Tensor:

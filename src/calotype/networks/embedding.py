@@ -9,13 +9,8 @@ from torch import Tensor, nn
 
 from calotype.conditioning import Conditioning, Text, token_states
 from calotype.config.stage import NetworkConfig
-from calotype.networks.blocks import Attention, Block, ScalarEmbedding
-from calotype.networks.text import (
-    AttentionShape,
-    TextConditioner,
-    TextFeatures,
-    WhitenedMeanPooling,
-)
+from calotype.networks.blocks import Attention, ScalarEmbedding, number_text_layers
+from calotype.networks.text import TextConditioner, TextFeatures, WhitenedMeanPooling
 
 
 class ConditionEmbedding(nn.Module):
@@ -29,11 +24,7 @@ class ConditionEmbedding(nn.Module):
     """
 
     def __init__(
-        self,
-        config: NetworkConfig,
-        embed_dim: int,
-        *,
-        blocks: Iterable[nn.Module],
+        self, config: NetworkConfig, embed_dim: int, *, blocks: Iterable[nn.Module]
     ) -> None:
         super().__init__()
         self.level = ScalarEmbedding(low=-25.0, high=25.0, embed_dim=embed_dim)
@@ -42,11 +33,9 @@ class ConditionEmbedding(nn.Module):
         )
         self.text: TextConditioner | None = None
         if config.text_dim > 0:
+            layers = number_text_layers(blocks, Attention)
             self.text = TextConditioner(
-                config.text_dim,
-                embed_dim,
-                pooling=config.text_pooling,
-                layers=_number_text_layers(blocks),
+                config.text_dim, embed_dim, pooling=config.text_pooling, layers=layers
             )
 
     def set_text_statistics(self, mean: Tensor, covariance: Tensor) -> None:
@@ -94,14 +83,3 @@ class ConditionEmbedding(nn.Module):
                 raise ValueError("got no aug_level; expected one number in [0, 1] an image")
             embedding = embedding + self.aug_level(aug_level)
         return embedding if text.pooled is None else embedding + text.pooled
-
-
-def _number_text_layers(modules: Iterable[nn.Module]) -> list[AttentionShape]:
-    """Give every attending block its place among the text keys and values."""
-    shapes: list[AttentionShape] = []
-    for module in modules:
-        if isinstance(module, Block) and isinstance(module.attention, Attention):
-            module.text_layer = len(shapes)
-            layer = module.attention
-            shapes.append(AttentionShape(layer.out.out_features, layer.heads))
-    return shapes

@@ -116,8 +116,8 @@ def targeted_layers(network: nn.Module, config: LoraConfig) -> dict[str, Layer]:
 def train_adapters(network: nn.Module, config: LoraConfig) -> None:
     """Freeze a network and give its targeted layers adapters that change nothing yet.
 
-    `down` is drawn from torch's global generator as a layer's weights are, `up` is zero. The rank
-    is no larger than the layer's own.
+    `down` is initialised from torch's global generator as a layer's weights are, `up` is zero. The
+    rank is no larger than the layer's own.
     """
     network.requires_grad_(False)
     for layer in targeted_layers(network, config).values():
@@ -125,11 +125,8 @@ def train_adapters(network: nn.Module, config: LoraConfig) -> None:
         rank = min(config.rank, weight.shape[0], weight[0].numel())
         down = weight.new_empty(rank, *weight.shape[1:])
         nn.init.kaiming_uniform_(down, a=math.sqrt(5))
-        attach(layer, LowRank(down, weight.new_zeros(len(weight), rank), scale=_scale(config)))
-
-
-def _scale(config: LoraConfig) -> float:
-    return config.alpha / config.rank
+        up = weight.new_zeros(len(weight), rank)
+        attach(layer, LowRank(down, up, scale=config.alpha / config.rank))
 
 
 def attach(layer: Layer, adapter: LowRank) -> None:

@@ -1,13 +1,14 @@
 """CLIP of noisy images: two transformers that embed captions and noisy images in one space.
 
-The image's side is told the noise level, so that its gradient can guide a sampler at every step.
-Reference: Nichol et al. 2021, section 2.3, arXiv:2112.10741; CLIP: Radford et al. 2021,
+The image tower is conditioned on the noise level, so that its gradient can guide a sampler at every
+step. Reference: Nichol et al. 2021, section 2.3, arXiv:2112.10741; CLIP: Radford et al. 2021,
 arXiv:2103.00020.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -105,8 +106,7 @@ class _TextTower(nn.Module):
         # Attention is causal and padding comes last: it cannot be seen.
         x = self.blocks(self.tokens(text.ids) + self.positions[: text.ids.shape[1]])
         last = x[torch.arange(len(x), device=x.device), text.mask.sum(1) - 1]
-        result: Tensor = self.out(self.norm(last))
-        return result
+        return cast(Tensor, self.out(self.norm(last)))
 
 
 class _ImageTower(nn.Module):
@@ -128,8 +128,7 @@ class _ImageTower(nn.Module):
         mean, std = (z.new_tensor(c)[:, None, None] for c in (_COLOUR_MEAN, _COLOUR_STD))
         patches = self.patches(((z + 1) * 127.5 - mean) / std).flatten(2).transpose(1, 2)
         x = self.blocks(self.norm_in(torch.cat((first, patches), dim=1) + self.positions))
-        result: Tensor = self.out(self.norm(x[:, 0]))
-        return result
+        return cast(Tensor, self.out(self.norm(x[:, 0])))
 
 
 def _transformer(config: TowerConfig, *, causal: bool) -> Transformer:
@@ -143,5 +142,4 @@ def _transformer(config: TowerConfig, *, causal: bool) -> Transformer:
 
 
 def _unit(x: Tensor) -> Tensor:
-    unit: Tensor = x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + 1e-12)
-    return unit
+    return cast(Tensor, x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + 1e-12))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,6 @@ class AttentionPooling(nn.Module):
         self.null = nn.Parameter(torch.zeros(1, 1, text_dim))
         self.query = nn.Linear(text_dim, text_dim)
         self.key_value = nn.Linear(text_dim, 2 * text_dim)
-        self.output_dim = text_dim
 
     def forward(self, text: TextEmbedding) -> Tensor:
         """(B, L, D) -> (B, D)."""
@@ -86,13 +85,12 @@ class WhitenedMeanPooling(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(text_dim))
         self.register_buffer("whitening", torch.eye(text_dim))
-        self.output_dim = text_dim
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, covariance: Tensor, *, ridge: float = 0.02) -> None:
         """Whiten with mean (D,) and covariance (D, D).
 
-        `ridge`, a share of the mean eigenvalue, is added to all: directions that captions hardly
+        `ridge`, a fraction of the mean eigenvalue, is added to all: directions that captions hardly
         use are not blown up to unit variance.
 
         The symmetric (ZCA) root is used, so that the result does not depend on the sign of
@@ -129,12 +127,11 @@ class TextProjection(nn.Module):
         )
 
 
-@dataclass(frozen=True)
-class AttentionShape:
-    """Channels and heads of an attention layer that wants text."""
+class TextLayer(Protocol):
+    """An attention layer that wants text."""
 
-    channels: int
     heads: int
+    out: nn.Linear
 
 
 class TextConditioner(nn.Module):
@@ -146,7 +143,7 @@ class TextConditioner(nn.Module):
         embed_dim: int,
         *,
         pooling: Literal["attention", "whitened_mean"],
-        layers: Sequence[AttentionShape],
+        layers: Sequence[TextLayer],
     ) -> None:
         super().__init__()
         self.pooling: AttentionPooling | WhitenedMeanPooling = (
@@ -158,7 +155,7 @@ class TextConditioner(nn.Module):
         self.norm = nn.LayerNorm(text_dim)
         self.null = nn.Parameter(torch.zeros(1, 1, text_dim))
         self.projections = nn.ModuleList(
-            TextProjection(text_dim, layer.channels, layer.heads) for layer in layers
+            TextProjection(text_dim, layer.out.out_features, layer.heads) for layer in layers
         )
 
     def forward(self, text: TextEmbedding) -> TextFeatures:

@@ -6,7 +6,7 @@ CLIP (Radford et al. 2021, arXiv:2103.00020). Embeddings and the last LayerNorm 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,8 +59,7 @@ class TransformerLayer(nn.Module):
         hidden = (
             F.gelu(hidden) if self.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden)
         )
-        output: Tensor = x + self.narrow(hidden)
-        return output
+        return cast(Tensor, x + self.narrow(hidden))
 
 
 class Transformer(nn.ModuleList):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +16,10 @@ from calotype.networks.blocks import Attention, Block, ResidualBlock, group_norm
 from calotype.networks.draft import Draft
 from calotype.networks.embedding import ConditionEmbedding
 from calotype.networks.text import TextFeatures
-from calotype.networks.u_shape import build_down, build_up, walk
+from calotype.networks.u_shape import UShape
 
 
-class UNet(nn.Module):
+class UNet(UShape):
     """Predicts from noisy images at a coarse resolution (the base stage).
 
     Down: `blocks` residual blocks a level, halving between levels; a middle of block, attention,
@@ -38,25 +37,9 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(
             pixels * (2 if config.lowres else 1), levels[0].channels, 3, padding=1
         )
-        self.down = nn.ModuleList()
-        self.up = nn.ModuleList()
-        skips = build_down(
-            self.down, levels, block=self._block, halve=partial(self._resampler, kind="down")
-        )
-        deepest = levels[-1]
-        self.middle = nn.ModuleList(
-            (
-                self._block(
-                    deepest.channels,
-                    deepest,
-                    attend=any(level.self_attention for level in levels),
-                ),
-                self._block(deepest.channels, deepest, attend=False),
-            )
-        )
-        build_up(
-            self.up, levels, skips, block=self._block, double=partial(self._resampler, kind="up")
-        )
+        deepest, attending = levels[-1], any(level.self_attention for level in levels)
+        middle = (self._block(deepest.channels, deepest, attend=it) for it in (attending, False))
+        self.build(levels, block=self._block, resampler=self._resampler, middle=middle)
         self.head = nn.Sequential(
             group_norm(levels[0].channels),
             nn.SiLU(),
@@ -99,12 +82,9 @@ class UNet(nn.Module):
         folded = self._folded(cond)
 
         def predict(pixels: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
-            x = walk(
+            x = self.through(
                 self.stem(F.pixel_unshuffle(pixels, self.config.fold)),
                 lambda block, x: block(x, embedding, text.keys_values),
-                down=self.down,
-                middle=self.middle,
-                up=self.up,
                 enter=None if folded is None else lambda x, level: x + folded(x, level),
             )
             return F.pixel_shuffle(self.head(x), self.config.fold)
@@ -120,17 +100,13 @@ class UNet(nn.Module):
         exact = torch.autocast(device, enabled=False) if device != "meta" else nullcontext()
         with exact:
             text = TextEmbedding(text.tokens.to(self.draft.mean.dtype), text.mask)
-            image: Tensor = self.draft(conditioner.pooling(text))
-            return image
+            return cast(Tensor, self.draft(conditioner.pooling(text)))
 
     def _folded(self, cond: Conditioning) -> Callable[[Tensor, int], Tensor] | None:
         """`(feature maps, level) -> the draft as feature maps like them`; None without a draft."""
         if self.draft is None:
             return None
-        draft = cond.draft
-        if draft is None:
-            draft = self.make_draft(cond.text)
-
+        draft = self.make_draft(cond.text) if cond.draft is None else cond.draft
         maps: dict[int, Tensor] = {}  # they depend on the level alone: made in the first step
 
         def folded(x: Tensor, level: int) -> Tensor:

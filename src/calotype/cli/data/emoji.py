@@ -19,8 +19,7 @@ def emoji(
         Path, typer.Option("-o", "--out", help="Folder of the data set; made if missing.")
     ],
     sets: Annotated[
-        str | None,
-        typer.Option(help="Sets, e.g. noto,twemoji; the recipe's if not given."),
+        str | None, typer.Option(help="Sets, e.g. noto,twemoji; the recipe's if not given.")
     ] = None,
     size: Annotated[str, typer.Option(help="256, 1024 or all.")] = "all",
     processes: Processes = None,

@@ -20,8 +20,7 @@ Ray = Annotated[
     ),
 ]
 Processes = Annotated[
-    int | None,
-    typer.Option(help="Local processes; as many as there are cores if not given."),
+    int | None, typer.Option(help="Local processes; as many as there are cores if not given.")
 ]
 GpusPerWorker = Annotated[
     float | None,
