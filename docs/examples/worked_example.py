@@ -32,10 +32,10 @@ from torch import Tensor
 from calotype.cascade import Cascade
 from calotype.cascade.lora import Lora, LoraStack, load_lora
 from calotype.cli import run
-from calotype.data.batches import composite
 from calotype.data.images import decode_image
+from calotype.data.painting import composite
 from calotype.data.resize import area_resize
-from calotype.evaluation.sheet import Cell, draw_sheet
+from calotype.evaluation.sheet import Cell, render_sheet
 from calotype.runtime import choose_runtime
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -264,7 +264,7 @@ def run_all(images: int) -> tuple[Image.Image, str]:
     painter = Painter(Cascade.load(None, stop_at=256))
     results = draw_all(painter, loras)
     measured = numbers(results, seconds)
-    return draw_sheet(draw_cells(painter, results), columns=6, side=112), measured
+    return render_sheet(draw_cells(painter, results), columns=6, side=112), measured
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -123,7 +123,7 @@ def test_the_sheet_has_full_rows_and_the_numbers_are_of_what_was_drawn(
     cells = example.draw_cells(Painter(), results)
     assert len(cells) % 6 == 0
     assert len({cell.caption for cell in cells}) == len(cells)
-    sheet = example.draw_sheet(cells, columns=6, side=32)
+    sheet = example.render_sheet(cells, columns=6, side=32)
     example.save_sheet(sheet, tmp_path / "out" / "sheet.png")
     assert Image.open(tmp_path / "out" / "sheet.png").size == sheet.size
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from calotype.errors import CalotypeError
-from calotype.evaluation.sheet import Cell, Detail, draw_sheet, most_detailed, save_image
+from calotype.evaluation.sheet import Cell, Detail, most_detailed, render_sheet, save_image
 
 
 def flat(red, green, blue, side=8):
@@ -22,7 +22,7 @@ CELLS = [
 
 
 def test_images_are_in_their_places():
-    pixels = np.asarray(draw_sheet(CELLS, columns=2, side=32))
+    pixels = np.asarray(render_sheet(CELLS, columns=2, side=32))
     height, width = pixels.shape[:2]
     assert height % 2 == 0 and width > 2 * 64
     middle = 8 + 16
@@ -34,18 +34,18 @@ def test_images_are_in_their_places():
 
 
 def test_failures_are_red():
-    one = np.asarray(draw_sheet(CELLS[:1], columns=8, side=32)).astype(int)
+    one = np.asarray(render_sheet(CELLS[:1], columns=8, side=32)).astype(int)
     text = one[8 + 32 :]
     assert (text[..., 0] - text[..., 1]).max() > 100
     calm = Cell(CELLS[0].images, CELLS[0].caption)
-    other = np.asarray(draw_sheet([calm], columns=8, side=32)).astype(int)[8 + 32 :]
+    other = np.asarray(render_sheet([calm], columns=8, side=32)).astype(int)[8 + 32 :]
     assert (other[..., 0] - other[..., 1]).max() < 30 and other.min() < 150
 
 
 def test_small_images_are_enlarged_without_smoothing():
     board = torch.ones(3, 2, 2)
     board[:, 0, 0] = -1
-    pixels = np.asarray(draw_sheet([Cell((board,), "x")], columns=1, side=32))
+    pixels = np.asarray(render_sheet([Cell((board,), "x")], columns=1, side=32))
     assert set(np.unique(pixels[8:40, 8:40])) == {0, 255}
 
 

@@ -117,7 +117,7 @@ def _open_closed_streams() -> None:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """The one line that tells of an error, and its exit code."""
+    """The one line of an error, and its exit code."""
     if isinstance(error, CalotypeError):
         return str(error), 2 if isinstance(error, UsageError) else 1
     format_message = getattr(error, "format_message", None)
@@ -130,7 +130,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "out of memory; sample fewer or smaller images, or use a smaller batch", 1
     loop = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
-    if isinstance(error, OSError) or loop:  # Path.resolve tells of loops so, before Python 3.13
+    if isinstance(error, OSError) or loop:  # Path.resolve reports loops so, before Python 3.13
         return f"{error}; check the disk and the path", 1
     advice = "this is a defect of calotype; set CALOTYPE_DEBUG=1 for details"
     return f"{type(error).__name__}: {error}; {advice}", 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from calotype.errors import UsageError
 
@@ -13,27 +13,26 @@ from calotype.errors import UsageError
 def convert(
     folders: Annotated[
         list[Path],
-        typer.Argument(
+        Argument(
             help="Folder of DeepFloyd IF (one a stage, all at once), Karlo or GLIDE; or one file "
-            "of imagen-pytorch.",
-            show_default=False,
+            "of imagen-pytorch."
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")],
-    half: Annotated[bool, typer.Option("--half", help="Write weights as float16.")] = False,
+    out: Annotated[Path, Option("-o", "--out", help="The folder to write.")],
+    half: Annotated[bool, Option("--half", help="Write weights as float16.")] = False,
     text_encoder: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Encoder to use, e.g. t5_padded:FOLDER; else the one in the folder. "
             "imagen-pytorch: t5:FOLDER; else the T5 it names."
         ),
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Folder of GLIDE's tokenizer.")] = None,
+    tokenizer: Annotated[Path | None, Option(help="Folder of GLIDE's tokenizer.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="JSON file of what a file of imagen-pytorch does not say.")
+        Path | None, Option(help="JSON file of what a file of imagen-pytorch does not say.")
     ] = None,
     ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="imagen-pytorch: take its averaged weights.")
+        bool, Option("--ema/--no-ema", help="imagen-pytorch: take its averaged weights.")
     ] = True,
 ) -> None:
     """Turn published weights into a cascade that sample takes with --model."""
@@ -78,9 +77,9 @@ def _convert_imagen_pytorch(
 
 
 def export(
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")],
-    model: Annotated[str, typer.Option(help="Cascade folder, or a run's.")] = "default",
-    to: Annotated[str, typer.Option(help="Whose format; diffusers.")] = "diffusers",
+    out: Annotated[Path, Option("-o", "--out", help="The folder to write.")],
+    model: Annotated[str, Option(help="Cascade folder, or a run's.")] = "default",
+    to: Annotated[str, Option(help="Whose format; diffusers.")] = "diffusers",
 ) -> None:
     """Write a cascade's stages for another program."""
     if to != "diffusers":

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from calotype.cli.options import Json
 from calotype.errors import UsageError
@@ -16,21 +16,20 @@ _POOR_FIT = 0.1
 
 
 def ema(
-    run: Annotated[Path, typer.Argument(help="Run trained with posthoc_ema_images.")],
+    run: Annotated[Path, Argument(help="Run trained with posthoc_ema_images.")],
     length: Annotated[
-        float, typer.Option(help="Width of the average as a share of the run, 0.005 to 0.28.")
+        float, Option(help="Width of the average as a fraction of the run, 0.005 to 0.28.")
     ],
     out: Annotated[
-        Path,
-        typer.Option("-o", "--out", help="NAME.safetensors for train --init, or a cascade folder."),
+        Path, Option("-o", "--out", help="NAME.safetensors for train --init, or a cascade folder.")
     ],
     images: Annotated[
-        int | None, typer.Option(help="Where the average ends, in images; the end if not given.")
+        int | None, Option(help="Where the average ends, in images; the end if not given.")
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Stage; the finest with snapshots if not given.")
+        int | None, Option(help="Stage; the finest with snapshots if not given.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float16 or float32 weights.")] = "float32",
+    dtype: Annotated[str, Option(help="float16 or float32 weights.")] = "float32",
     as_json: Json = False,
 ) -> None:
     """Average a run's weights over a length chosen now (power-function profiles)."""

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument
 
 from calotype import __version__
 from calotype.cli.options import Json
@@ -37,13 +37,11 @@ _EXTRAS = {
 def info(
     name_or_path: Annotated[
         str | None,
-        typer.Argument(
-            help="A recipe, 'default', a cascade folder, a run or a PNG; none: this machine."
-        ),
+        Argument(help="A recipe, 'default', a cascade folder, a run or a PNG; none: this machine."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell what a recipe, a cascade, an image or this machine is."""
+    """Describe a recipe, a cascade, an image or this machine."""
     facts = _machine() if name_or_path is None else _describe(name_or_path)
     card = facts.pop("card", None)
     if as_json:
@@ -128,7 +126,7 @@ def _trained(config: DiffusionTraining | ClipTraining) -> dict[str, Any]:
 
 
 def _clip(config: ClipConfig) -> dict[str, Any]:
-    """What is told of a CLIP; parameters are counted without making them."""
+    """Facts of a CLIP; parameters are counted without making them."""
     import torch
 
     from calotype.config.typed_json import to_dict
@@ -140,7 +138,7 @@ def _clip(config: ClipConfig) -> dict[str, Any]:
 
 
 def _stage(config: StageConfig) -> dict[str, Any]:
-    """What is told of a stage; parameters are counted without making them."""
+    """Facts of a stage; parameters are counted without making them."""
     import torch
 
     from calotype.cascade.stage import Stage

@@ -7,69 +7,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 from typer.core import TyperCommand
 
 from calotype.errors import UsageError
 from calotype.launch import launched_place
 
 Model = Annotated[
-    str | None,
-    typer.Option(
-        help="'default', a cascade folder or the folder of a training run.", show_default=False
-    ),
+    str | None, Option(help="'default', a cascade folder or the folder of a training run.")
 ]
 StageOptions = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--stage-option",
         help="Settings of one stage, e.g. 256:steps=8,aug_level=0.2. Can be repeated.",
-        show_default=False,
     ),
 ]
 Negative = Annotated[
-    str | None,
-    typer.Option(
-        help="What images must not show; no effect at guidance weight 1.", show_default=False
-    ),
+    str | None, Option(help="What images must not show; no effect at guidance weight 1.")
 ]
 Loras = Annotated[
     list[str] | None,
-    typer.Option(
-        "--lora",
-        help="FILE.safetensors[:WEIGHT], a LoRA to sample with. Can be repeated.",
-        show_default=False,
-    ),
+    Option("--lora", help="FILE.safetensors[:WEIGHT], a LoRA to sample with. Can be repeated."),
 ]
 MergeLora = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--merge-lora/--no-merge-lora",
         help="Add LoRAs to the weights, or compute them beside: the same images, slower.",
     ),
 ]
 Clip = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--clip",
         help="Folder of the CLIP that scores: calotype's, of transformers, or of a run of "
         "clip-emoji; the embedded one if not given.",
-        show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; a GPU if there is one.")
-]
+Json = Annotated[bool, Option("--json", help="Print JSON and no progress.")]
+Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1 or mps; a GPU if there is one.")]
 Dtype = Annotated[
-    str | None, typer.Option(help="float32 or bfloat16 for all stages; measured if not given.")
+    str | None, Option(help="float32 or bfloat16 for all stages; measured if not given.")
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
-Seed = Annotated[int, typer.Option(help="Seed of the first image, 0 to 2^63-1.")]
-Out = Annotated[
-    Path | None,
-    typer.Option("-o", "--out", help="PNG to write, in an existing folder.", show_default=False),
-]
+Threads = Annotated[int | None, Option(help="Threads of the CPU.")]
+Seed = Annotated[int, Option(help="Seed of the first image, 0 to 2^63-1.")]
+Out = Annotated[Path | None, Option("-o", "--out", help="PNG to write, in an existing folder.")]
 
 
 @dataclass(frozen=True)
@@ -106,7 +89,7 @@ class OutputOptions:
 
 
 class OutCommand(TyperCommand):
-    """A command that takes `--output`, as some were told it before, for its `--out`."""
+    """A command that takes `--output`, the name of earlier versions, for its `--out`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read every `--output` before a "--" as `--out`."""

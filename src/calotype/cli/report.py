@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from calotype.cli.options import Json
 from calotype.errors import UsageError
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or going on.")],
+    run: Annotated[Path, Argument(help="Folder of a run, finished or going on.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="HTML file; RUN/report.html if not given.")
+        Path | None, Option("-o", "--out", help="HTML file; RUN/report.html if not given.")
     ] = None,
     as_json: Json = False,
 ) -> None:

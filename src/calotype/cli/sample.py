@@ -9,42 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calotype.cli.data.ray import GpusPerWorker, Ray, gpu_share
-from calotype.cli.options import (
-    Clip,
-    Device,
-    Dtype,
-    Json,
-    Loras,
-    MergeLora,
-    Model,
-    Negative,
-    Out,
-    OutputOptions,
-    StageOptions,
-    Threads,
-    check_seed,
-)
+from calotype.cli import options as shared
+from calotype.cli import sample_options as own
+from calotype.cli.data.ray import GpusPerWorker, Ray, gpus_of_worker
+from calotype.cli.options import OutputOptions, check_seed
 from calotype.cli.sample_list import sample_list
-from calotype.cli.sample_options import (
-    Batch,
-    BestOf,
-    Captions,
-    Count,
-    FirstSeed,
-    FromFile,
-    Grid,
-    Guidance,
-    Height,
-    Like,
-    Sampler,
-    Size,
-    Steps,
-    Variety,
-    Width,
-    Workers,
-    WriteCaptions,
-)
 from calotype.cli.showing import progress
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
@@ -62,36 +31,36 @@ _MAX_SHEET_PIXELS = 2**26
 
 
 def sample(
-    captions: Captions = None,
-    out: Out = None,
-    model: Model = None,
-    count: Count = 1,
-    seed: FirstSeed = None,
-    steps: Steps = None,
-    sampler: Sampler = None,
-    guidance: Guidance = None,
-    variety: Variety = None,
-    size: Size = None,
-    width: Width = None,
-    height: Height = None,
-    stage_option: StageOptions = None,
-    negative: Negative = None,
-    lora: Loras = None,
-    merge_lora: MergeLora = True,
-    from_file: FromFile = None,
-    grid: Grid = False,
-    like: Like = None,
-    write_captions: WriteCaptions = False,
-    workers: Workers = None,
+    captions: own.Captions = None,
+    out: shared.Out = None,
+    model: shared.Model = None,
+    count: own.Count = 1,
+    seed: own.FirstSeed = None,
+    steps: own.Steps = None,
+    sampler: own.Sampler = None,
+    guidance: own.Guidance = None,
+    variety: own.Variety = None,
+    size: own.Size = None,
+    width: own.Width = None,
+    height: own.Height = None,
+    stage_option: shared.StageOptions = None,
+    negative: shared.Negative = None,
+    lora: shared.Loras = None,
+    merge_lora: shared.MergeLora = True,
+    from_file: own.FromFile = None,
+    grid: own.Grid = False,
+    like: own.Like = None,
+    write_captions: own.WriteCaptions = False,
+    workers: own.Workers = None,
     ray: Ray = None,
     gpus_per_worker: GpusPerWorker = None,
-    batch: Batch = None,
-    best_of: BestOf = None,
-    clip: Clip = None,
-    as_json: Json = False,
-    device: Device = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
+    batch: own.Batch = None,
+    best_of: own.BestOf = None,
+    clip: shared.Clip = None,
+    as_json: shared.Json = False,
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
+    threads: shared.Threads = None,
 ) -> None:
     """Sample images from captions; each PNG carries its recipe.
 
@@ -103,7 +72,7 @@ def sample(
         raise UsageError("got captions and --from-file; expected one of them")
     recipe = _read_like(like)
     first = seed if seed is not None else (0 if recipe is None else int(recipe["seed"]))
-    order = OutputOptions(
+    options = OutputOptions(
         output=out,
         seed=first,
         count=count,
@@ -112,10 +81,10 @@ def sample(
         write_captions=write_captions,
         workers=workers,
         ray=ray,
-        gpus=gpu_share(gpus_per_worker, ray),
+        gpus=gpus_of_worker(gpus_per_worker, ray),
         batch=batch,
     )
-    order.check(is_list=from_file is not None and not grid, is_file=str(from_file) != "-")
+    options.check(is_list=from_file is not None and not grid, is_file=str(from_file) != "-")
     request = Request(
         negative=negative,
         model=model,
@@ -138,17 +107,17 @@ def sample(
     )
     check_seed(first, count * request.seeds_each)
     if from_file is None:
-        _sample_few(_captions(captions, recipe), request, order)
+        _sample_few(_captions(captions, recipe), request, options)
         return
     # Where all machines see it.
     folder = None if ray is None else (out or Path("x")).resolve().parent
     with open_prompts(from_file, shared=folder) as prompts:
         if grid or _is_imagen_pytorch(model):
-            order.check(is_list=False, is_file=True)
+            options.check(is_list=False, is_file=True)
             _check_sheet(prompts.captions * count if grid else 0)
-            _sample_few(list(prompts.read()), request, order)
+            _sample_few(list(prompts.read()), request, options)
         else:
-            sample_list(prompts, request, order)
+            sample_list(prompts, request, options)
 
 
 def _read_like(path: Path | None) -> dict[str, Any] | None:
@@ -207,24 +176,24 @@ def _load_generator(request: Request, *, quiet: bool) -> ImageGenerator[Any]:
     return open_generator(settle(request))
 
 
-def _sample_few(captions: Sequence[str], request: Request, order: OutputOptions) -> None:
+def _sample_few(captions: Sequence[str], request: Request, options: OutputOptions) -> None:
     """Make images of captions of the command line, or a sheet of them."""
-    total = len(captions) * order.count
-    if order.grid:
+    total = len(captions) * options.count
+    if options.grid:
         _check_sheet(total)
-    check_output_name(order.output)
+    check_output_name(options.output)
     begin = time.perf_counter()
-    generator = _load_generator(request, quiet=order.as_json)
-    texts = [text for text in captions for _ in range(order.count)]
+    generator = _load_generator(request, quiet=options.as_json)
+    texts = [text for text in captions for _ in range(options.count)]
     each = request.seeds_each
-    seeds = [order.seed + i * each for _ in captions for i in range(order.count)]
+    seeds = [options.seed + i * each for _ in captions for i in range(options.count)]
     plan = generator.plan(texts, seeds)  # errors before computing
     recipes = [generator.recipe(plan, row) for row in range(total)]
-    images = _images(generator, plan, total, quiet=order.as_json)
-    if order.grid and total > 1:
-        names = [_write_sheet(images, recipes, plan.size, order)]
+    images = _images(generator, plan, total, quiet=options.as_json)
+    if options.grid and total > 1:
+        names = [_write_sheet(images, recipes, plan.size, options)]
     else:
-        outputs = few_outputs(order.output, recipes, write_captions=order.write_captions)
+        outputs = few_outputs(options.output, recipes, write_captions=options.write_captions)
         names = []
         for row, (output, made) in enumerate(zip(outputs, images, strict=True)):
             names.append(output.write(made.pixels, made.recipe))
@@ -232,7 +201,7 @@ def _sample_few(captions: Sequence[str], request: Request, order: OutputOptions)
     report = _report(names, recipes)
     if len(names) < total:
         report["kind"] = "grid"
-    if order.as_json:
+    if options.as_json:
         print(json.dumps({**report, "seconds": round(time.perf_counter() - begin, 3)}))
         return
     for name in names:
@@ -255,7 +224,7 @@ def _write_sheet(
     images: Iterator[Made],
     recipes: list[dict[str, Any]],
     size: tuple[int, int],
-    order: OutputOptions,
+    options: OutputOptions,
 ) -> Path:
     """Write images of one size, height and width, as one sheet; its name."""
     from calotype.cascade.pixels import contact_sheet
@@ -270,7 +239,7 @@ def _write_sheet(
         ]
         return {**recipes[0], "kind": "grid", "of": of}
 
-    output = few_outputs(order.output, [recipe()], write_captions=False)[0]
+    output = few_outputs(options.output, [recipe()], write_captions=False)[0]
     made = list(images)
     recipes[:] = [one.recipe for one in made]
     return output.write(contact_sheet([one.pixels for one in made]), recipe())

@@ -26,51 +26,51 @@ if TYPE_CHECKING:
     from calotype.generation.prompts import PromptFile
 
 
-def sample_list(prompts: PromptFile, request: Request, order: OutputOptions) -> None:
+def sample_list(prompts: PromptFile, request: Request, options: OutputOptions) -> None:
     """Make what is not there of a list, and say what was."""
-    total = prompts.captions * order.count
-    check_output_name(order.output)
+    total = prompts.captions * options.count
+    check_output_name(options.output)
     begin = time.perf_counter()
     from calotype.data.work import usable_cores
     from calotype.generation.cascade import expected_recipe, on_workers, settle
     from calotype.generation.lists import ListJob, generate_list
 
     settings = settle(request)
-    recipe = expected_recipe(settings, prompts.first, order.seed)
-    name = order.output
+    recipe = expected_recipe(settings, prompts.first, options.seed)
+    name = options.output
     if name is None:  # one for the whole list, found again by the same command
         name = name_with_id(default_output(recipe).names[0], recipe)
-    workers = order.workers
+    workers = options.workers
     if workers is None:
-        workers = 1 if order.ray is None else usable_cores()
-    alone = workers == 1 and order.ray is None
+        workers = 1 if options.ray is None else usable_cores()
+    alone = workers == 1 and options.ray is None
     if not alone:
-        settings = on_workers(settings, workers, threads=request.threads, gpus=order.gpus)
+        settings = on_workers(settings, workers, threads=request.threads, gpus=options.gpus)
     job = ListJob(
         settings,
         prompts,
-        order.count,
-        order.seed,
+        options.count,
+        options.seed,
         name.resolve(),
-        replace=order.output is not None and total == 1,
-        write_captions=order.write_captions,
+        replace=options.output is not None and total == 1,
+        write_captions=options.write_captions,
     )
     job.check(recipe)
     skipped, common = 0, dict[str, Any]()
-    quiet = order.as_json or launched_place().rank > 0
+    quiet = options.as_json or launched_place().rank > 0
     with (
         progress(total, quiet=quiet or not alone) as show,
         Display("images", quiet=quiet or alone) as display,
     ):
         for shard in generate_list(
-            job, size=order.batch, workers=workers, ray=order.ray, show=show
+            job, size=options.batch, workers=workers, ray=options.ray, show=show
         ):
             display.advance(shard.made + shard.skipped)
             skipped += shard.skipped
             common = shard.common
     if launched_place().rank > 0:
         return
-    if order.as_json:
+    if options.as_json:
         seconds = round(time.perf_counter() - begin, 3)
         _print_list_json(name, job, {**common, "skipped": skipped, "seconds": seconds})
         return

@@ -1,74 +1,65 @@
-"""Options of `calotype sample` alone, and how they are told."""
+"""Options of `calotype sample` alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 Captions = Annotated[
-    list[str] | None, typer.Argument(help="What to sample; '' samples without a caption.")
+    list[str] | None, Argument(help="What to sample; '' samples without a caption.")
 ]
-Count = Annotated[int, typer.Option("-n", help="Images a caption, with seeds s, s+1, ...")]
+Count = Annotated[int, Option("-n", help="Images a caption, with seeds s, s+1, ...")]
 FirstSeed = Annotated[
-    int | None, typer.Option(help="Seed of the first image, 0 to 2^63-1; 0 if not given.")
+    int | None, Option(help="Seed of the first image, 0 to 2^63-1; 0 if not given.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Steps of the base stage.")]
+Steps = Annotated[int | None, Option(help="Steps of the base stage.")]
 Sampler = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="Sampler of the base stage: ddpm, ddim, dpmpp_2m, dpmpp_2m_sde or heun; the "
         "model's own if not given."
     ),
 ]
-Guidance = Annotated[float | None, typer.Option(help="Guidance weight of the base stage; 1 = off.")]
+Guidance = Annotated[float | None, Option(help="Guidance weight of the base stage; 1 = off.")]
 Variety = Annotated[
     float | None,
-    typer.Option(
+    Option(
         help="0 keeps to the draft, 1 differs most between seeds; of the base, if it samples "
         "from a draft."
     ),
 ]
 Size = Annotated[
-    str | None, typer.Option(help="Resolution of the last stage (64, 256, 1024), or WIDTHxHEIGHT.")
+    str | None, Option(help="Resolution of the last stage (64, 256, 1024), or WIDTHxHEIGHT.")
 ]
 Width = Annotated[
     int | None,
-    typer.Option(help="Width in pixels; a side that is not given is the model's last stage's."),
+    Option(help="Width in pixels; a side that is not given is the model's last stage's."),
 ]
-Height = Annotated[int | None, typer.Option(help="Height in pixels.")]
-FromFile = Annotated[
-    Path | None, typer.Option(help="Text file with one caption a line; - is the input.")
-]
-Grid = Annotated[bool, typer.Option("--grid", help="Write one sheet of all images.")]
-Like = Annotated[
-    Path | None, typer.Option(help="PNG to sample again; other options change its recipe.")
-]
+Height = Annotated[int | None, Option(help="Height in pixels.")]
+FromFile = Annotated[Path | None, Option(help="Text file with one caption a line; - is the input.")]
+Grid = Annotated[bool, Option("--grid", help="Write one sheet of all images.")]
+Like = Annotated[Path | None, Option(help="PNG to sample again; other options change its recipe.")]
 WriteCaptions = Annotated[
-    bool, typer.Option("--write-captions", help="Write NAME.txt with its caption beside NAME.png.")
+    bool, Option("--write-captions", help="Write NAME.txt with its caption beside NAME.png.")
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(
+    Option(
         help="With --from-file: processes that sample; 1 (this one) if not given, on Ray as "
-        "many as there are cores.",
-        show_default=False,
+        "many as there are cores."
     ),
 ]
 Batch = Annotated[
     int | None,
-    typer.Option(
-        help="With --from-file: images sampled together by a worker; up to 64 if not given.",
-        show_default=False,
-    ),
+    Option(help="With --from-file: images sampled together by a worker; up to 64 if not given."),
 ]
 BestOf = Annotated[
     int | None,
-    typer.Option(
+    Option(
         help="Sample N candidates of each image at the first stage, and enlarge the one that a "
         "CLIP finds to fit its caption best.",
         metavar="N",
-        show_default=False,
     ),
 ]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from calotype.cli.options import Clip, Device, Json, Threads
 from calotype.cli.visible import visible
@@ -14,10 +14,10 @@ from calotype.errors import CalotypeError, UsageError
 
 
 def score(
-    images: Annotated[list[Path], typer.Argument(help="Images of any common format.")],
+    images: Annotated[list[Path], Argument(help="Images of any common format.")],
     caption: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="What they show: once for all, or once for each; images of calotype's own tell "
             "it themselves."
         ),

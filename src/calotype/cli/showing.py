@@ -18,7 +18,7 @@ def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
     """A bar a stage on stderr, if that is a terminal; yields what to call with every preview.
 
     Args:
-        total: images to draw in all.
+        total: images to sample in all.
         quiet: show nothing.
     """
     if quiet or not sys.stderr.isatty():
@@ -35,8 +35,8 @@ def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
             if preview.stage not in tasks:
                 tasks[preview.stage] = bar.add_task(f"{preview.resolution}²", total=total)
             steps, index = preview.steps, preview.state.index
-            share = (index + 1) / steps - index / steps if index < steps else 0.0
+            fraction = 1 / steps if index < steps else 0.0
             images = preview.rows.stop - preview.rows.start
-            bar.advance(tasks[preview.stage], share * images)
+            bar.advance(tasks[preview.stage], fraction * images)
 
         yield show

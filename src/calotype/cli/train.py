@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from calotype.cli.options import Device, Dtype, Threads
+from calotype.cli import options as shared
+from calotype.cli import train_options as own
 from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
@@ -22,68 +24,32 @@ _PARALLEL = ("data", "sharded", "stages")
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of an installed recipe, or a JSON file.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of images or Parquet shards.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the run.", show_default=False)
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option(help="Length of the run in images, per stage.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint.")
-    ] = False,
-    init: Annotated[
-        Path | None,
-        typer.Option(
-            help="Weights to start from: a file, a stage's folder, a cascade, a run or 'default'."
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value, e.g. optimizer.learning_rate=1e-3."),
-    ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(help="'draft': train the base's draft alone, e.g. anew with --init."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print cost and memory, train nothing.")
-    ] = False,
-    allow_inexact_resume: Annotated[
-        bool, typer.Option("--allow-inexact-resume", help="Resume on a different machine.")
-    ] = False,
-    start_over: Annotated[
-        bool, typer.Option("--start-over", help="With --resume: begin anew if no checkpoint fits.")
-    ] = False,
-    missing_captions: Annotated[
-        bool,
-        typer.Option(
-            "--missing-captions", help="Train although most images have lost their captions."
-        ),
-    ] = False,
-    parallel: Annotated[
-        str,
-        typer.Option(
-            help="How processes started by torchrun share the work: 'data' (each stage by all, "
-            "a copy each), 'sharded' (each stage by all, in shards) or 'stages' (each its own)."
-        ),
-    ] = "data",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the dry run as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
-    device: Device = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
+    recipe: own.Recipe,
+    data: own.Data = None,
+    out: own.Out = None,
+    images: own.Images = None,
+    seed: own.Seed = None,
+    resume: own.Resume = False,
+    init: own.Init = None,
+    settings: own.Settings = None,
+    only: own.Only = None,
+    dry_run: own.DryRun = False,
+    allow_inexact_resume: own.AllowInexactResume = False,
+    start_over: own.StartOver = False,
+    missing_captions: own.MissingCaptions = False,
+    parallel: own.Parallel = "data",
+    as_json: own.Json = False,
+    quiet: own.Quiet = False,
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
+    threads: shared.Threads = None,
 ) -> None:
-    """Train the stages of a recipe; Ctrl-C writes a checkpoint, --resume goes on exactly."""
+    """Train the stages of a recipe; Ctrl-C writes a checkpoint, and --resume resumes exactly."""
     from calotype.training.environment import prepare_environment
     from calotype.training.recipes import load_recipe
 
     prepare_environment()
-    with _told_by_first_process():
+    with _errors_of_rank_0():
         chosen = override_recipe(load_recipe(recipe), settings or [])
         if parallel not in _PARALLEL:
             raise UsageError(f"got --parallel {parallel!r}; expected one of {list(_PARALLEL)}")
@@ -97,22 +63,10 @@ def train(
             from calotype.runtime import choose_runtime
             from calotype.training.resume import with_options
 
-            runtime = choose_runtime(device, dtype, threads)
             chosen = with_options(chosen, images=images, seed=seed)
-            _print_dry_run(chosen, runtime, as_json=as_json)
+            _print_dry_run(chosen, choose_runtime(device, dtype, threads), as_json=as_json)
             return
-        if data is None or out is None:
-            missing = "--data" if data is None else "--out"
-            raise UsageError(
-                f"got no {missing}; expected calotype train RECIPE --data DIR --out RUN"
-            )
-        if not resume and Path(recipe).is_file() and Path(recipe).resolve().parent == out.resolve():
-            raise UsageError(
-                f"got --out {out}, the folder of the recipe {recipe} itself; expected another: a "
-                "run writes a recipe.json of its own"
-            )
-        if not (data.is_dir() or data.is_file()):
-            raise UsageError(f"got --data {data}, which is missing; expected images or shards")
+        data, out = _checked_places(recipe, data, out, resume=resume)
     from calotype.tasks.factory import Tasks
     from calotype.tasks.stage_processes import run_stages
     from calotype.training.run import RunOptions, run_recipe
@@ -140,9 +94,26 @@ def train(
         raise typer.Exit(code)
 
 
+def _checked_places(
+    recipe: str, data: Path | None, out: Path | None, *, resume: bool
+) -> tuple[Path, Path]:
+    """The data and the run's folder."""
+    if data is None or out is None:
+        missing = "--data" if data is None else "--out"
+        raise UsageError(f"got no {missing}; expected calotype train RECIPE --data DIR --out RUN")
+    if not resume and Path(recipe).is_file() and Path(recipe).resolve().parent == out.resolve():
+        raise UsageError(
+            f"got --out {out}, the folder of the recipe {recipe} itself; expected another: a "
+            "run writes a recipe.json of its own"
+        )
+    if not (data.is_dir() or data.is_file()):
+        raise UsageError(f"got --data {data}, which is missing; expected images or shards")
+    return data, out
+
+
 @contextmanager
-def _told_by_first_process() -> Iterator[None]:
-    """Of several processes that were started with the same mistake, let one tell of it."""
+def _errors_of_rank_0() -> Iterator[None]:
+    """Of several processes that were started with the same mistake, let rank 0 report it."""
     try:
         yield
     except CalotypeError as error:
@@ -188,12 +159,10 @@ def _readable(value: Any) -> str:
 
 
 def assemble(
-    runs: Annotated[list[Path], typer.Argument(help="Runs, from the base to the finest stage.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Cascade folder to write.")],
-    name: Annotated[str | None, typer.Option(help="Name of the cascade.")] = None,
-    dtype: Annotated[
-        str, typer.Option(help="float16 or float32 weights in the files.")
-    ] = "float16",
+    runs: Annotated[list[Path], Argument(help="Runs, from the base to the finest stage.")],
+    out: Annotated[Path, Option("-o", "--out", help="Cascade folder to write.")],
+    name: Annotated[str | None, Option(help="Name of the cascade.")] = None,
+    dtype: Annotated[str, Option(help="float16 or float32 weights in the files.")] = "float16",
 ) -> None:
     """Join the averaged weights of runs into one cascade."""
     import torch

@@ -7,21 +7,9 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from calotype.cli.options import (
-    Device,
-    Dtype,
-    Json,
-    Loras,
-    MergeLora,
-    Model,
-    Out,
-    Seed,
-    StageOptions,
-    Threads,
-    check_seed,
-)
+from calotype.cli import options as shared
 from calotype.cli.showing import progress
 from calotype.errors import CalotypeError
 from calotype.generation.outputs import Output, check_output_name, output_with_id
@@ -29,27 +17,25 @@ from calotype.generation.request import Request
 
 
 def upscale(
-    image: Annotated[Path, typer.Argument(help="Image to enlarge, of any common format.")],
+    image: Annotated[Path, Argument(help="Image to enlarge, of any common format.")],
     caption: Annotated[
         str | None,
-        typer.Argument(help="What it shows; an image of calotype's own tells it.", metavar="TEXT"),
+        Argument(help="What it shows; an image of calotype's own tells it.", metavar="TEXT"),
     ] = None,
-    out: Out = None,
-    model: Model = None,
-    seed: Seed = 0,
-    size: Annotated[
-        int | None, typer.Option(help="Resolution of the last stage (256, 1024).")
-    ] = None,
-    stage_option: StageOptions = None,
-    lora: Loras = None,
-    merge_lora: MergeLora = True,
-    as_json: Json = False,
-    device: Device = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
+    out: shared.Out = None,
+    model: shared.Model = None,
+    seed: shared.Seed = 0,
+    size: Annotated[int | None, Option(help="Resolution of the last stage (256, 1024).")] = None,
+    stage_option: shared.StageOptions = None,
+    lora: shared.Loras = None,
+    merge_lora: shared.MergeLora = True,
+    as_json: shared.Json = False,
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
+    threads: shared.Threads = None,
 ) -> None:
     """Enlarge an image with the super-resolution stages."""
-    check_seed(seed)
+    shared.check_seed(seed)
     check_output_name(out)
     from calotype.cascade.pixels import as_images
 
@@ -86,7 +72,7 @@ def upscale(
 
 
 def _caption_of(image: Path) -> str:
-    """The caption in an image that calotype drew; else the null caption."""
+    """The caption in an image that calotype sampled; else the null caption."""
     from calotype.cascade.png import read_recipe
 
     try:

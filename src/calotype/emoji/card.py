@@ -28,7 +28,7 @@ from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.retrieval import NEAREST
-from calotype.evaluation.sheet import Cell, draw_sheet, save_image
+from calotype.evaluation.sheet import Cell, render_sheet, save_image
 from calotype.runtime import Runtime, cpu_model
 from calotype.storage.files import write_file
 from calotype.storage.reading import read_object
@@ -98,7 +98,7 @@ def _group_sheet(drawn: DrawnSuite, group: str, resolution: int) -> Image.Image:
         for prompt in drawn.of(group)
     ]
     cells.sort(key=lambda cell: not cell.failed)
-    return draw_sheet(cells, columns=4, side=side)
+    return render_sheet(cells, columns=4, side=side)
 
 
 def _at_most(image: Tensor, side: int) -> Tensor:
@@ -114,7 +114,7 @@ def _crop_sheet(drawn: DrawnSuite) -> Image.Image:
         for p in drawn.prompts[::step][:_CROPS]
     ]
     side = max(128, min(256, max(int(p.shape[-1]) for p in cells[0].images)))
-    return draw_sheet(cells, columns=2, side=side)
+    return render_sheet(cells, columns=2, side=side)
 
 
 def _run(options: argparse.Namespace) -> None:

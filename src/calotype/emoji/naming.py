@@ -41,7 +41,7 @@ from calotype.emoji.prompts import (
 )
 from calotype.errors import UsageError
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
-from calotype.evaluation.sheet import Cell, draw_sheet, save_image
+from calotype.evaluation.sheet import Cell, render_sheet, save_image
 from calotype.storage.files import write_file
 
 _A_SHEET, _COLUMNS, _SIDE = 32, 8, 192
@@ -185,7 +185,7 @@ def _sheets(options: argparse.Namespace) -> None:
             for number, place in enumerate(order[start : start + _A_SHEET], 1)
         ]
         path = options.out / f"sheet-{start // _A_SHEET + 1}.png"
-        save_image(draw_sheet(cells, columns=_COLUMNS, side=_SIDE), path, limit=_SHEET_BYTES)
+        save_image(render_sheet(cells, columns=_COLUMNS, side=_SIDE), path, limit=_SHEET_BYTES)
     listed = [
         NamedImage(number=number, key=key, caption=text, name=name_of[key], accepted=accepted[key])
         for number, place in enumerate(order, 1)

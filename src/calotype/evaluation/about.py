@@ -28,7 +28,7 @@ class About:
         name: of the cascade.
         text_encoder: its specification.
         stages: coarse to fine.
-        machine: what drew the figures, in words.
+        machine: what sampled the images, in words.
         version: of calotype.
         sheets: file names by what they show, in order.
         data_recipe: `recipe.json` of the data; empty if there was none.

@@ -1,6 +1,6 @@
-"""Does a drawing show what was asked for? Looked up among real images, in pixels at 16x16.
+"""Does a sample show what was asked for? Looked up among real images, in pixels at 16x16.
 
-A drawing counts as right when its own concept is among the few real images of its style that are
+A sample counts as right when its own concept is among the few real images of its style that are
 nearest to it. That needs no other network, and a person can check it by looking.
 
 Which real images it is compared with: for a trained pair of concept and style the style's
@@ -42,14 +42,14 @@ def thumbnails(images: Tensor, side: int = THUMBNAIL_SIDE) -> Tensor:
     return area_resize(images.float(), side)
 
 
-def concept_rank(drawn: Tensor, pool: Tensor, pool_concepts: Sequence[str], *, concept: str) -> int:
-    """How many images of other concepts are nearer to the drawing than its own concept is.
+def concept_rank(sample: Tensor, pool: Tensor, names: Sequence[str], *, concept: str) -> int:
+    """How many images of other concepts are nearer to the sample than its own concept is.
 
     Args:
-        drawn: one thumbnail, (3, s, s).
+        sample: one thumbnail, (3, s, s).
         pool: real thumbnails, (N, 3, s, s), over the same background as was asked for.
-        pool_concepts: what they show, N names.
-        concept: what the drawing is to show; must be in the pool.
+        names: what they show, N of them.
+        concept: what the sample is to show; must be in the pool.
 
     Returns:
         0 when its own concept is nearest (L2 distance of pixels). An image of another concept
@@ -58,15 +58,15 @@ def concept_rank(drawn: Tensor, pool: Tensor, pool_concepts: Sequence[str], *, c
     Raises:
         ValueError: shapes do not fit, numbers are not finite, or the concept is not in the pool.
     """
-    if drawn.shape != pool.shape[1:] or len(pool) != len(pool_concepts):
+    if sample.shape != pool.shape[1:] or len(pool) != len(names):
         raise ValueError(
-            f"got a sample {tuple(drawn.shape)}, a pool {tuple(pool.shape)} and "
-            f"{len(pool_concepts)} names; expected (3, s, s), (N, 3, s, s) and N"
+            f"got a sample {tuple(sample.shape)}, a pool {tuple(pool.shape)} and "
+            f"{len(names)} names; expected (3, s, s), (N, 3, s, s) and N"
         )
-    distances = (pool.double() - drawn.double()).square().flatten(1).sum(1)
+    distances = (pool.double() - sample.double()).square().flatten(1).sum(1)
     if not bool(distances.isfinite().all()):
         raise ValueError("got images with numbers that are not finite; expected [-1, 1]")
-    own = torch.tensor([name == concept for name in pool_concepts], dtype=torch.bool)
+    own = torch.tensor([name == concept for name in names], dtype=torch.bool)
     if not bool(own.any()):
         raise ValueError(f"got the concept {concept!r}, which the pool lacks; expected one of it")
     return int((distances[~own] < distances[own].min()).sum())

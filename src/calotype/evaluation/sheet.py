@@ -1,4 +1,4 @@
-"""Sheets: real images and drawings side by side, with what was asked for below."""
+"""Sheets: real images and samples side by side, with what was asked for below."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Cell:
     failed: bool = False
 
 
-def draw_sheet(cells: Sequence[Cell], *, columns: int, side: int) -> Image.Image:
+def render_sheet(cells: Sequence[Cell], *, columns: int, side: int) -> Image.Image:
     """Lay cells out in rows.
 
     Args:
@@ -83,7 +83,7 @@ def save_image(image: Image.Image, path: Path, *, limit: int = MAX_BYTES) -> Non
             write_file(path, stream.getvalue())
             return
     raise CalotypeError(
-        f"{path.name} takes {len(stream.getvalue())} bytes; expected at most {limit}: draw fewer "
+        f"{path.name} takes {len(stream.getvalue())} bytes; expected at most {limit}: put fewer "
         "images on it, or smaller ones"
     )
 

@@ -1,7 +1,7 @@
 """Is a super-resolution stage worth it? Against bicubic enlargement, on images never trained on.
 
 Real images are shrunk with the filter that training uses, enlarged again both ways, and compared
-with the originals. Fidelity is not all there is: real drawings of a base have defects that shrunk
+with the originals. Fidelity is not all there is: real samples of a base have defects that shrunk
 images lack, so `edge_contrast` says how sharp their enlargements come out.
 """
 
@@ -20,7 +20,7 @@ from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
 from calotype.errors import UsageError
 
-_EDGE_SHARE = 0.01
+_EDGE_FRACTION = 0.01
 _PIXELS_AT_ONCE = 1024 * 1024
 
 
@@ -39,7 +39,7 @@ class StepsResult:
     Args:
         steps: of the sampler.
         psnr: mean over the images, in dB.
-        better: share of the images where it beat bicubic enlargement, in [0, 1].
+        better: fraction of the images where it beat bicubic enlargement, in [0, 1].
         seconds: per image.
     """
 
@@ -81,7 +81,7 @@ def edge_contrast(images: Tensor) -> float:
     grey = images.float().mean(1)
     across, down = grey.diff(dim=2).abs().flatten(1), grey.diff(dim=1).abs().flatten(1)
     steps = torch.cat((across, down), dim=1)
-    count = max(1, round(steps.shape[1] * _EDGE_SHARE))
+    count = max(1, round(steps.shape[1] * _EDGE_FRACTION))
     return float(steps.topk(count, dim=1).values.mean())
 
 
@@ -93,7 +93,7 @@ def compare_with_bicubic(
     steps: Sequence[int],
     seed: int = 1,
 ) -> Comparison:
-    """Enlarge shrunken real images with a stage, told that they are clean (aug_level 0).
+    """Enlarge shrunken real images with a stage, conditioned as clean (aug_level 0).
 
     Args:
         cascade: with a super-resolution stage of that `resolution`.
@@ -117,7 +117,7 @@ def compare_with_bicubic(
         for count in steps:
             sampling = replace(stage.config.sampling, steps=count, aug_level=0.0)
             began = time.perf_counter()
-            drawn = cascade.upscale(
+            sample = cascade.upscale(
                 lowres,
                 captions,
                 seeds=[seed] * len(batch),
@@ -125,7 +125,7 @@ def compare_with_bicubic(
                 sampling={resolution: sampling},
             )
             seconds[count] += time.perf_counter() - began
-            reached[count].append(psnr(drawn.images[-1], x))
+            reached[count].append(psnr(sample.images[-1], x))
     if not bicubic:
         raise UsageError(f"got no images of {resolution} pixels; expected some held-out ones")
     baseline = torch.cat(bicubic)

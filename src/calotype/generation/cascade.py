@@ -76,8 +76,8 @@ class Job:
 
     def options(self, captions: Sequence[str]) -> SampleOptions:
         """As `Cascade.plan` takes them."""
-        drawn = {r: s for r, s in self.sampling.items() if r <= self.stop_at}
-        options: SampleOptions = {"stop_at": self.stop_at, "size": self.size, "sampling": drawn}
+        sampling = {r: s for r, s in self.sampling.items() if r <= self.stop_at}
+        options: SampleOptions = {"stop_at": self.stop_at, "size": self.size, "sampling": sampling}
         if self.negative is not None:
             options["negative_captions"] = [self.negative] * len(captions)
         return options
@@ -147,7 +147,7 @@ def _compare_weights(job: Job, like: Mapping[str, Any], *, embedded: bool) -> No
 
 
 def _runtime(request: Request) -> tuple[Runtime, dict[int, str]]:
-    """How to compute; an image drawn again is computed as it was, if possible."""
+    """How to compute; an image sampled again is computed as it was, if possible."""
     like: Mapping[str, Any] = (
         {"runtime": {}, "stages": []} if request.like is None else request.like
     )
@@ -274,7 +274,7 @@ def _recipe(recipe: dict[str, Any], loras: list[dict[str, Any]]) -> dict[str, An
 
 
 def on_workers(job: Job, workers: int, *, threads: int | None, gpus: float) -> Job:
-    """The job for several processes: each with its share of the threads, all with one number type.
+    """The job for several processes: each with its part of the threads, all with one number type.
 
     Args:
         job: as settled for this process.
@@ -282,5 +282,5 @@ def on_workers(job: Job, workers: int, *, threads: int | None, gpus: float) -> J
         threads: of each, if the user said so.
         gpus: of each.
     """
-    share = job.runtime.threads if threads is not None else max(1, job.runtime.threads // workers)
-    return replace(job, runtime=replace(job.runtime, threads=share), gpus=gpus)
+    own = job.runtime.threads if threads is not None else max(1, job.runtime.threads // workers)
+    return replace(job, runtime=replace(job.runtime, threads=own), gpus=gpus)

@@ -19,11 +19,9 @@ class Plan(Protocol):
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images."""
-        ...
 
     def rows(self, rows: slice) -> Self:
         """The plan of some of the images."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,12 @@ class ImageGenerator(Protocol[P]):
 
     def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> P:
         """What is to be made; every error comes here, and nothing is computed."""
-        ...
 
     def generate(self, plan: P) -> Generator[Preview, None, list[Made]]:
         """The images of a plan, one preview a step; closing it cancels."""
-        ...
 
     def recipe(self, plan: P, row: int) -> dict[str, Any]:
         """The recipe that an image of a plan will have, as far as it is known beforehand."""
-        ...
 
 
 class StagedGenerator(ImageGenerator[P], Protocol):
@@ -68,8 +63,6 @@ class StagedGenerator(ImageGenerator[P], Protocol):
 
     def begin(self, plan: P) -> Generator[Preview, None, Tensor]:
         """The images of the first stage alone, (B, 3, h, w) in [-1, 1]."""
-        ...
 
     def finish(self, plan: P, images: Tensor) -> Generator[Preview, None, list[Made]]:
         """The images of a plan, whose first stage made `images`."""
-        ...

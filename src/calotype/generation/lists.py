@@ -1,11 +1,11 @@
 """Images of a long list of captions: by this process, several, or the actors of a Ray cluster.
 
-The list is cut into shards of a fixed number of images, and a shard is drawn as one batch by
+The list is cut into shards of a fixed number of images, and a shard is sampled as one batch by
 whoever has it: its images do not depend on who that is. Each is written under another name and
 then renamed. An image that is there with the recipe it would get is not written again, and a
-shard of such images is not drawn; of a shard that was broken off all are drawn again, so that
+shard of such images is not sampled; of a shard that was broken off all are sampled again, so that
 the rest comes out of the batch that it would have come out of. Any other file that has the name of
-one is refused, before anything is drawn.
+one is refused, before anything is sampled.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class ListJob:
             self.place(number).check(self.recipe_of(recipe, number, caption))
 
     def shards(self, size: int | None = None) -> PromptShards:
-        """The list in shards of `size` images; None = as many as are drawn together."""
+        """The list in shards of `size` images; None = as many as are sampled together."""
         return PromptShards(
             self.prompts, repeats=self.repeats, size=self.settings.group if size is None else size
         )
@@ -98,7 +98,7 @@ class ListJob:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """How many images of a shard were drawn and how many were there; what all have in common."""
+    """How many images of a shard were sampled and how many were there; what all have in common."""
 
     made: int
     skipped: int
@@ -106,16 +106,15 @@ class ShardReport:
 
 
 class ShardGenerator:
-    """Holds the cascade and draws shards."""
+    """Holds the cascade and samples shards."""
 
     def __init__(self, job: ListJob, show: Callable[[Preview], None] | None = None) -> None:
-        """Load the cascade."""
         self.job = job
         self._show = show or (lambda preview: None)
         self._generator: ImageGenerator[Any] = open_generator(job.settings)
 
     def __call__(self, shard: PromptShard) -> ShardReport:
-        """Draw the images of a shard that are not there."""
+        """Sample the images of a shard that are not there."""
         job, generator = self.job, self._generator
         numbers = range(shard.first, shard.first + shard.count)
         captions = shard_captions(job.prompts, shard, repeats=job.repeats)
@@ -144,14 +143,14 @@ def generate_list(
     ray: str | None,
     show: Callable[[Preview], None],
 ) -> Iterator[ShardReport]:
-    """Draw what is not there of a list, shard by shard, in no fixed order.
+    """Sample what is not there of a list, shard by shard, in no fixed order.
 
     Args:
         job: the list.
-        size: images of a shard; None = as many as are drawn together.
+        size: images of a shard; None = as many as are sampled together.
         workers: local processes, 1 = this one; on Ray, the actors.
         ray: address of a Ray cluster; see `ray_jobs.connected`.
-        show: called with every preview, if this process draws.
+        show: called with every preview, if this process samples.
 
     Raises:
         CalotypeError: an image cannot be written, a process died, or the captions changed.
@@ -171,7 +170,7 @@ def generate_list(
 
 
 def generate_shard(shard: PromptShard, job: ListJob) -> ShardReport:
-    """Draw a shard by this process's own cascade, which is loaded once."""
+    """Sample a shard by this process's own cascade, which is loaded once."""
     if not _kept or _kept[0].job != job:
         _kept[:] = [ShardGenerator(job)]
     return _kept[0](shard)

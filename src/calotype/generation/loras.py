@@ -43,7 +43,7 @@ def parse_lora(text: str) -> LoraRequest:
 def apply_loras(
     cascade: Cascade, texts: Sequence[str] | None, *, known: Collection[int], merged: bool
 ) -> list[dict[str, Any]]:
-    """Let a cascade draw with LoRAs.
+    """Let a cascade sample with LoRAs.
 
     Args:
         cascade: its loaded stages are changed; LoRAs of stages that are not loaded do nothing.
@@ -107,10 +107,10 @@ def _note(request: LoraRequest) -> dict[str, Any]:
 
 
 def check_like(recipe: Mapping[str, Any] | None, texts: Sequence[str] | None) -> None:
-    """Refuse to draw an image again without the LoRAs it was drawn with.
+    """Refuse to sample an image again without the LoRAs it was sampled with.
 
     Raises:
-        UsageError: it was drawn with some, and none is given.
+        UsageError: it was sampled with some, and none is given.
     """
     noted = None if recipe is None else recipe.get("loras")
     if not isinstance(noted, list) or not noted or texts:

@@ -18,13 +18,10 @@ class ImageEncoder(Protocol):
     @property
     def embed_dim(self) -> int:
         """Width E of the embeddings."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that decides the numbers."""
-        ...
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1], of any size -> (B, E) float32 on the CPU."""
-        ...

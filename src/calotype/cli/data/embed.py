@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from calotype.cli.data.ray import GpusPerWorker, Processes, Ray, gpu_share, process_count
+from calotype.cli.data.ray import GpusPerWorker, Processes, Ray, gpus_of_worker, process_count
 from calotype.errors import UsageError
 from calotype.progress import Display
 
@@ -16,28 +16,25 @@ if TYPE_CHECKING:
 
 
 def embed(
-    data: Annotated[
-        Path, typer.Argument(help="Folder of images, Parquet, tars or a saved data set.")
-    ],
+    data: Annotated[Path, Argument(help="Folder of images, Parquet, tars or a saved data set.")],
     encoder: Annotated[
         str,
-        typer.Option(
+        Option(
             help="minilm, t5:NAME, clip:NAME or bytes:WIDTH, as in the recipe; clip-image:FOLDER "
             "embeds the images, by a CLIP."
         ),
     ] = "minilm",
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "-o",
             "--out",
             help="Folder of the store; DATA/embeddings, where train looks, if not given.",
-            show_default=False,
         ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp16, or int8 (half the size).")] = "fp16",
+    precision: Annotated[str, Option(help="fp16, or int8 (half the size).")] = "fp16",
     variants: Annotated[
-        int, typer.Option(help="Captions of an image, where they are made of parts.")
+        int, Option(help="Captions of an image, where they are made of parts.")
     ] = 16,
     processes: Processes = None,
     ray: Ray = None,
@@ -54,7 +51,7 @@ def embed(
     from calotype.data.embed import EmbedJob, embed_data
     from calotype.data.listing import STORE_NAME
 
-    gpus = gpu_share(gpus_per_worker, ray)
+    gpus = gpus_of_worker(gpus_per_worker, ray)
     job = EmbedJob(encoder, data / STORE_NAME if out is None else out, kind, gpus=gpus)
     what = "images" if encoder.startswith("clip-image:") else "captions"
     with Display(what) as display:

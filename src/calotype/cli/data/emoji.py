@@ -1,11 +1,11 @@
-"""`calotype data emoji`: draw the embedded default's training set."""
+"""`calotype data emoji`: render the embedded default's training set."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from calotype.cli.data.ray import Processes, Ray
 from calotype.errors import UsageError
@@ -15,13 +15,11 @@ _SIZES = {"256": (256,), "1024": (1024,), "all": (256, 1024)}
 
 
 def emoji(
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder of the data set; made if missing.")
-    ],
+    out: Annotated[Path, Option("-o", "--out", help="Folder of the data set; made if missing.")],
     sets: Annotated[
-        str | None, typer.Option(help="Sets, e.g. noto,twemoji; the recipe's if not given.")
+        str | None, Option(help="Sets, e.g. noto,twemoji; the recipe's if not given.")
     ] = None,
-    size: Annotated[str, typer.Option(help="256, 1024 or all.")] = "all",
+    size: Annotated[str, Option(help="256, 1024 or all.")] = "all",
     processes: Processes = None,
     ray: Ray = None,
 ) -> None:
@@ -35,7 +33,7 @@ def emoji(
     names = None
     if sets is not None:
         names = [name.strip() for name in sets.split(",") if name.strip()]
-    with Display("images drawn") as display:
+    with Display("images rendered") as display:
         report = build_emoji(
             out,
             sets=names,
@@ -47,4 +45,4 @@ def emoji(
     for name, count in report.counts.items():
         print(f"{count:>9,}  {name}")
     if report.broken:
-        print(f"{len(report.broken):>9,}  could not be drawn: {', '.join(report.broken[:20])}")
+        print(f"{len(report.broken):>9,}  could not be rendered: {', '.join(report.broken[:20])}")

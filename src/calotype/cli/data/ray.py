@@ -5,29 +5,25 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 from typer.core import TyperCommand
 
 from calotype.errors import UsageError
 
 Ray = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="Work on Ray (calotype[ray]): a cluster's host:port, 'local' for --processes "
         "workers here, or nothing for the Ray that runs.",
         metavar="[ADDRESS]",
-        show_default=False,
     ),
 ]
 Processes = Annotated[
-    int | None, typer.Option(help="Local processes; as many as there are cores if not given.")
+    int | None, Option(help="Local processes; as many as there are cores if not given.")
 ]
 GpusPerWorker = Annotated[
     float | None,
-    typer.Option(
-        help="With --ray: GPUs of each worker, a fraction lets workers share one, e.g. 0.25.",
-        show_default=False,
-    ),
+    Option(help="With --ray: GPUs of each worker, a fraction lets workers share one, e.g. 0.25."),
 ]
 
 _NAME = "--ray"
@@ -67,7 +63,7 @@ def process_count(processes: int | None) -> int:
     return processes
 
 
-def gpu_share(gpus: float | None, ray: str | None) -> float:
+def gpus_of_worker(gpus: float | None, ray: str | None) -> float:
     """GPUs of each worker; 0 = none.
 
     Raises:

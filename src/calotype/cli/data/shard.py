@@ -5,20 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from calotype.cli.data.ray import Processes, Ray, process_count
 from calotype.progress import Display
 
 
 def shard(
-    source: Annotated[
-        Path, typer.Argument(help="Folder of images, Parquet, tars or a saved data set.")
-    ],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder of the shards; made if missing.")
-    ],
-    rows: Annotated[int, typer.Option(help="Images of a shard.")] = 2048,
+    source: Annotated[Path, Argument(help="Folder of images, Parquet, tars or a saved data set.")],
+    out: Annotated[Path, Option("-o", "--out", help="Folder of the shards; made if missing.")],
+    rows: Annotated[int, Option(help="Images of a shard.")] = 2048,
     processes: Processes = None,
     ray: Ray = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`calotype data verify` and `data stats`: what is in a data set, as numbers and as a drawing."""
+"""`calotype data verify` and `data stats`: what is in a data set, as numbers and as a chart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from calotype.cli.data.ray import Processes, Ray, process_count
 from calotype.cli.options import Json
@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 _NAMED = 20
 
-Data = Annotated[Path, typer.Argument(help="Folder of images, Parquet, tars or a saved data set.")]
+Data = Annotated[Path, Argument(help="Folder of images, Parquet, tars or a saved data set.")]
 
 
 def verify(
     data: Data,
     as_json: Json = False,
     out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="JSON file for the whole report.", show_default=False),
+        Path | None, Option("-o", "--out", help="JSON file for the whole report.")
     ] = None,
     processes: Processes = None,
     ray: Ray = None,
@@ -47,14 +46,11 @@ def verify(
 def stats(
     data: Data,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--out", "--output", help="SVG to draw; a text if not given.", show_default=False
-        ),
+        Path | None, Option("-o", "--out", "--output", help="SVG to plot; a text if not given.")
     ] = None,
     processes: Processes = None,
 ) -> None:
-    """Draw the histograms of sizes, aspect ratios and captions."""
+    """Plot the histograms of sizes, aspect ratios and captions."""
     from calotype.data.statistics import statistics_svg, statistics_text
 
     report = _verified(data, process_count(processes), ray=None, quiet=False, out=out)
