@@ -31,8 +31,9 @@ import numpy as np
 import torch
 
 from calotype.conditioning import TextEmbedding
-from calotype.data.captions import caption_variants
+from calotype.data.columns import Selection
 from calotype.data.open import open_part, parts
+from calotype.emoji.captions import GRAMMAR, caption_variants
 from calotype.text import TextEncoder, build_text_encoder
 from calotype.text.layout import StoreLayout
 from calotype.text.store import embed_captions
@@ -123,7 +124,7 @@ def example_captions() -> Iterator[str]:
 
 def data_captions(path: Path) -> Iterator[str]:
     for part in parts(path):
-        source = open_part(path, part)
+        source = open_part(path, part, Selection(None, grammar=GRAMMAR))
         for index in range(len(source)):
             yield from (caption.text for caption in source.captions(index))
 

@@ -26,11 +26,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from calotype.data.columns import Selection
 from calotype.data.embed import EmbedJob, embed_data
 from calotype.data.looks import RECORD
 from calotype.data.open import open_part, parts
 from calotype.data.shard import shard_data
 from calotype.data.verify import verify_data
+from calotype.emoji.captions import GRAMMAR
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def read_everything(path: Path) -> int:
     """Decode every image once, in an order without state that is shuffled."""
     count = 0
     for part in parts(path):
-        source = open_part(path, part)
+        source = open_part(path, part, Selection(None))
         for index in np.random.default_rng(0).permutation(len(source)).tolist():
             source[index]
         count += len(source)
@@ -83,7 +85,7 @@ def read_everything(path: Path) -> int:
 
 def measure(data: Path, folder: Path, *, encoder: str, rows: int) -> list[Cost]:
     shards = folder / "shards"
-    done = Timed(lambda: shard_data(data, shards, rows=rows))
+    done = Timed(lambda: shard_data(data, shards, rows=rows, grammar=GRAMMAR))
     images = sum(result.rows for result in done.result)
     costs = [done.cost("shard", "image", images, folder_bytes(shards) / images)]
     done = Timed(lambda: verify_data(shards))

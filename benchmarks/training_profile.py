@@ -41,6 +41,7 @@ from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.data.prefetch import prefetched
 from calotype.data.source import ExampleSource, all_captions
+from calotype.emoji.captions import GRAMMAR
 from calotype.tasks.captions import TextLookup, embed_ahead
 from calotype.tasks.diffusion import new_task
 from calotype.text.byte import ByteTextEncoder
@@ -301,7 +302,9 @@ class Loading:
             data = folder / "images"
             make_images(data)
         resolution = config.stage.resolution
-        self.source: ExampleSource = open_source(data, resolution=resolution, data=config.data)
+        self.source: ExampleSource = open_source(
+            data, resolution=resolution, data=config.data, grammar=GRAMMAR
+        )
         captions = all_captions(self.source, config.data.caption_variants)
         encoder = ByteTextEncoder(config.stage.network.text_dim, max_tokens=2 * TOKENS)
         store = embed_ahead(encoder, captions, folder=folder / "embeddings")

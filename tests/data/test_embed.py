@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from calotype.data.embed import EmbedJob, embed_data
+from calotype.emoji.captions import GRAMMAR
 from calotype.errors import ConfigError, UsageError
 from calotype.text import build_text_encoder
 from calotype.text.byte import ByteTextEncoder
@@ -55,7 +56,9 @@ def test_parts_by_size_are_read_and_variants_made(tmp_path):
         table = pa.table({"key": ["a", "b"], "image": [b"x"] * 2, **parts})
         pq.write_table(table, tmp_path / "d" / size / "a.parquet")
     counts = [
-        embed_data(tmp_path / "d", EmbedJob("bytes:8", tmp_path / name), variants=variants)
+        embed_data(
+            tmp_path / "d", EmbedJob("bytes:8", tmp_path / name), variants=variants, grammar=GRAMMAR
+        )
         for name, variants in (("one", 1), ("many", 16))
     ]
     assert counts[0].embedded == 2

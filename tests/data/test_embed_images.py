@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 
 from calotype.config.clip import ClipConfig, ImageTowerConfig, TextTowerConfig
+from calotype.config.data import DataConfig
 from calotype.data.embed import EmbedJob, embed_data
+from calotype.data.open import open_source
+from calotype.emoji.captions import GRAMMAR
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.clip import Clip
 from calotype.vision.clip import ClipFile, ClipModel, load_clip, save_clip
@@ -54,14 +57,14 @@ def data(tmp_path):
 def test_they_are_the_models_own(data, tmp_path, precision):
     model = save(tmp_path / "clip")
     job = EmbedJob(f"clip-image:{tmp_path / 'clip'}", tmp_path / "store", precision)
-    report = embed_data(data, job, variants=16)
+    report = embed_data(data, job, variants=16, grammar=GRAMMAR)
     assert report.examples == 6 and report.embedded == report.captions > 12
-    assert embed_data(data, job, variants=16).embedded == 0
+    assert embed_data(data, job, variants=16, grammar=GRAMMAR).embedded == 0
     stored = ImageEmbeddings(tmp_path / "store", model)
-    from calotype.data.open import open_part
+    source = open_source(data, resolution=8, data=DataConfig(), grammar=GRAMMAR)
 
     found = 0
-    for index, example in ((n, open_part(data)[n]) for n in range(5)):
+    for index, example in ((n, source[n]) for n in range(5)):
         for colour in {caption.background for caption in example.captions}:
             ground = np.full((8, 8, 4), (*(colour or (255, 255, 255)), 255), np.uint8)
             whole = Image.alpha_composite(Image.fromarray(ground), Image.fromarray(example.image))
@@ -80,7 +83,7 @@ def test_they_are_the_models_own(data, tmp_path, precision):
 def test_another_clip_is_refused(data, tmp_path):
     job = EmbedJob(f"clip-image:{tmp_path / 'clip'}", tmp_path / "store")
     first = save(tmp_path / "clip")
-    embed_data(data, job, variants=2)
+    embed_data(data, job, variants=2, grammar=GRAMMAR)
     for other in (save(tmp_path / "wide", embed_dim=12), save(tmp_path / "new", seed=1)):
         with pytest.raises(CalotypeError, match=f"{first.fingerprint:.12} of width 8"):
             ImageEmbeddings(tmp_path / "store", other)

@@ -12,6 +12,7 @@ from PIL import Image
 from calotype.config.data import DataConfig
 from calotype.data.images import BrokenImage
 from calotype.data.open import open_source
+from calotype.emoji.captions import GRAMMAR
 from calotype.errors import UsageError
 
 pa = pytest.importorskip("pyarrow")
@@ -26,7 +27,7 @@ def png():
 
 def opened(folder, table, **options):
     pq.write_table(table, folder / "a.parquet", **options)
-    return open_source(folder, resolution=8, data=DataConfig())
+    return open_source(folder, resolution=8, data=DataConfig(), grammar=GRAMMAR)
 
 
 def parts(**columns):
@@ -43,6 +44,12 @@ def test_27_null_parts_work(tmp_path):
     assert captions[0].text == "cat"
     assert opened(tmp_path, parts(keywords=[["pet", None]])).captions(0)
     assert opened(tmp_path, parts(keywords=pa.nulls(1), style=pa.nulls(1))).captions(0)
+
+
+def test_parts_without_a_grammar_are_refused(tmp_path):
+    pq.write_table(parts(), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"captions in parts, .*a\.parquet; .* or a grammar"):
+        open_source(tmp_path, resolution=8, data=DataConfig())
 
 
 WRONG = {

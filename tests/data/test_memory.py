@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from calotype.data import looks, verify
+from calotype.data.columns import Selection
 from calotype.data.example import Caption
 from calotype.data.looks import RECORD, LookBook
 from calotype.data.source import AllCaptions, SourceReport, some_captions
@@ -70,7 +71,7 @@ def test_some_captions_are_spread_over_the_set():
 
 
 def test_chunks_are_made_when_asked_for(tmp_path):
-    data = DataPart(tmp_path, "", None, 1, "", 10**12 + 1)
+    data = DataPart(tmp_path, "", Selection(), "", 10**12 + 1)
     chunks = chunks_of(data, size=256)
     assert len(chunks) == 10**12 // 256 + 1
     assert (chunks[-1].start, chunks[-1].stop) == (10**12, 10**12 + 1)
@@ -107,7 +108,7 @@ def test_looks_are_found_in_many_files_as_in_one():
 def test_a_report_of_a_large_set_takes_no_more_memory(tmp_path, monkeypatch):
     """Every image broken, empty or a duplicate: the worst there is, at two sizes."""
     monkeypatch.setattr(verify, "LISTED", 20)
-    data = DataPart(tmp_path, "", None, 1, "", 0)
+    data = DataPart(tmp_path, "", Selection(), "", 0)
     reports = {}
 
     def report(count):

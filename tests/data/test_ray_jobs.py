@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from calotype.data.columns import Selection
 from calotype.data.embed import EmbedJob, embed_chunk, embed_data
 from calotype.data.ray_jobs import RETRIES, ray_actor_map, ray_map
 from calotype.data.shard import shard_data, write_shard
@@ -78,7 +79,7 @@ def test_a_worker_killed_in_mid_job_costs_its_shard_only(folder, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return write_shard(chunk, out, 3)
 
-    chunks = chunks_of(open_for_work(folder, "", "train"), size=3)
+    chunks = chunks_of(open_for_work(folder, "", Selection()), size=3)
     results = sorted(ray_map(chunks, task, **WHERE), key=lambda r: r.path)
     assert [r.path.name for r in results] == [f"{n:05d}.parquet" for n in range(4)]
     assert [r.rows for r in results] == [3, 2, 3, 3]
@@ -159,7 +160,7 @@ def test_an_actor_killed_in_mid_job(folder, tmp_path):
 
         return work
 
-    chunks = chunks_of(open_for_work(folder, ""), size=3)
+    chunks = chunks_of(open_for_work(folder, "", Selection()), size=3)
     counts = list(ray_actor_map(chunks, make, **WHERE))
     assert sum(count.examples for count in counts) == 12
     assert mark.exists()

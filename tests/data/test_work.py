@@ -10,6 +10,7 @@ import time
 import pytest
 from PIL import Image
 
+from calotype.data.columns import Selection
 from calotype.data.work import chunks_of, open_for_work, source_of, usable_cores, work_over
 from calotype.errors import CalotypeError
 
@@ -21,13 +22,13 @@ def folder_of(root, count):
 
 
 def test_chunks_cover_everything_once(tmp_path):
-    chunks = chunks_of(open_for_work(folder_of(tmp_path, 7), ""), size=3)
+    chunks = chunks_of(open_for_work(folder_of(tmp_path, 7), "", Selection()), size=3)
     assert [(c.start, c.stop) for c in chunks] == [(0, 3), (3, 6), (6, 7)]
     assert len(source_of(chunks[0].data)) == 7
 
 
 def test_other_processes_refuse_data_that_changed(tmp_path, monkeypatch):
-    data = open_for_work(folder_of(tmp_path, 3), "")
+    data = open_for_work(folder_of(tmp_path, 3), "", Selection())
     monkeypatch.setattr("calotype.data.work._kept", {})  # as in another process
     source_of(data)
     monkeypatch.setattr("calotype.data.work._kept", {})

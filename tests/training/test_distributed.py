@@ -26,6 +26,7 @@ from calotype.data.open import open_source
 from calotype.errors import ConfigError, UsageError
 from calotype.launch import Place
 from calotype.tasks.assemble import assemble
+from calotype.tasks.factory import Tasks
 from calotype.tasks.stage_processes import run_stages
 from calotype.training import progress, stream
 from calotype.training.distributed import Group
@@ -258,7 +259,7 @@ def test_each_process_its_own_stages(images, tmp_path, as_process, capsys):
     options = RunOptions(images=8, quiet=True, threads=1, dtype="float32", device="cpu")
     for rank in (1, 0):
         as_process(rank, 2)
-        assert run_stages(tiny, data=images, out=out, options=options) == 0
+        assert run_stages(tiny, data=images, out=out, options=options, tasks=Tasks()) == 0
         assert (out / "cascade").exists() == (rank == 0)  # the last one joins them
     assert sorted(path.name for path in out.iterdir() if path.name.isdecimal()) == [
         "16", "32", "8",
@@ -268,11 +269,11 @@ def test_each_process_its_own_stages(images, tmp_path, as_process, capsys):
         assert [stage.config.resolution for stage in cascade.stages] == [8, 16, 32]
     again = dataclasses.replace(options, resume=True)
     capsys.readouterr()
-    assert run_stages(tiny, data=images, out=out, options=again) == 0
+    assert run_stages(tiny, data=images, out=out, options=again, tasks=Tasks()) == 0
     assert "is finished" in capsys.readouterr().out
     as_process(0, 4)
     with pytest.raises(UsageError, match="4 processes for 3 stages"):
-        run_stages(tiny, data=images, out=out, options=options)
+        run_stages(tiny, data=images, out=out, options=options, tasks=Tasks())
 
 
 def test_the_two_kinds_of_runs_do_not_mix(images, tmp_path, train):
@@ -284,7 +285,8 @@ def test_the_two_kinds_of_runs_do_not_mix(images, tmp_path, train):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "recipe.json").write_text("{}")
     with pytest.raises(UsageError, match="stages in turn"):
-        run_stages(tiny, data=images, out=tmp_path / "b", options=RunOptions(resume=True))
+        options = RunOptions(resume=True)
+        run_stages(tiny, data=images, out=tmp_path / "b", options=options, tasks=Tasks())
 
 
 @pytest.fixture

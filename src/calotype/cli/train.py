@@ -67,6 +67,7 @@ def train(
             _print_dry_run(chosen, choose_runtime(device, dtype, threads), as_json=as_json)
             return
         data, out = _checked_places(recipe, data, out, resume=resume)
+    from calotype.emoji.captions import GRAMMAR
     from calotype.tasks.factory import Tasks
     from calotype.tasks.stage_processes import run_stages
     from calotype.training.run import RunOptions, run_recipe
@@ -86,10 +87,8 @@ def train(
         only_draft=only == "draft",
         missing_captions=missing_captions,
     )
-    if parallel == "stages":
-        code = run_stages(chosen, data=data, out=out, options=options)
-    else:
-        code = run_recipe(chosen, data=data, out=out, options=options, tasks=Tasks())
+    run = run_stages if parallel == "stages" else run_recipe
+    code = run(chosen, data=data, out=out, options=options, tasks=Tasks(GRAMMAR))
     if code != 0:
         raise typer.Exit(code)
 

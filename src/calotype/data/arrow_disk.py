@@ -83,7 +83,7 @@ class SavedDatasetSource:
                 f"cannot read {root} as a data set saved to disk: {reason_of(error)}; save it again"
             ) from error
         names = table.column_names
-        check_columns(root, table.schema)
+        check_columns(root, table.schema, selection.grammar)
         self.has_splits = "split" in names
         self.has_styles = has_styles(names)
         self._ends = np.cumsum([len(part) for part in tables])
@@ -98,7 +98,8 @@ class SavedDatasetSource:
     def fingerprint(self) -> str:
         """SHA-256 over the files' names and sizes."""
         files = [*self.files, self.root / STATE_NAME]
-        return files_fingerprint(self.root, files, parts=self.has_styles)
+        version = self.selection.captions_version if self.has_styles else None
+        return files_fingerprint(self.root, files, captions=version)
 
     def __len__(self) -> int:
         """Count of selected rows."""
@@ -127,7 +128,7 @@ class SavedDatasetSource:
             self._texts,
             row,
             self.key(index),
-            variants=self.selection.variants,
+            selection=self.selection,
             report=self.report,
         )
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.data.captions import caption_variants
 from calotype.data.example import Caption
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage
 from calotype.data.source import SourceReport
 from calotype.data.text import decode_caption
@@ -45,11 +45,18 @@ class Selection:
         split: value of the column `split`; None = all. Ignored where there is no such column.
         styles: values of the columns `style` or `set`; None = all.
         variants: captions made of caption parts.
+        grammar: makes them; without one, rows must have captions.
     """
 
     split: str | None = "train"
     styles: tuple[str, ...] | None = None
     variants: int = 16
+    grammar: CaptionGrammar | None = None
+
+    @property
+    def captions_version(self) -> int:
+        """Part of the fingerprint of data with styles, whoever made their captions."""
+        return 2 if self.grammar is None else self.grammar.version
 
 
 def has_styles(names: Sequence[str]) -> bool:
@@ -81,21 +88,22 @@ def _is_in(column: Any, values: Any) -> NDArray[np.bool_]:
 
 
 def row_captions(
-    table: Any, number: int, key: str, *, variants: int, report: SourceReport
+    table: Any, number: int, key: str, *, selection: Selection, report: SourceReport
 ) -> tuple[Caption, ...]:
     """Captions of a row of a table that went through `texts_as_bytes`.
 
-    A text column gives its texts; caption parts give `variants` captions.
+    A text column gives its texts; caption parts give as many captions as the selection says.
     """
     names = table.column_names
     column = next((name for name in TEXT_COLUMNS if name in names), None)
-    if column is None:
+    if column is None and selection.grammar is not None:
         name, keywords, style = (table[c][number].as_py() for c in PARTS_COLUMNS)
         if not (name or "").strip():
             report.empty_captions.add(key)
             return ()
         words = [word for word in keywords or () if word is not None]
-        captions = caption_variants(name, words, style or "", key=key, count=variants)
+        make, count = selection.grammar.make, selection.variants
+        captions = make(name, words, style or "", key=key, count=count)
         return tuple(replace(caption, concept=name) for caption in captions)
     value = table[column][number].as_py()
     texts = []
@@ -145,7 +153,7 @@ def texts_as_bytes(table: Any) -> Any:
     return table
 
 
-def check_columns(file: Path, schema: Any) -> None:
+def check_columns(file: Path, schema: Any, grammar: CaptionGrammar | None) -> None:
     """Refuse tables that have no images or captions where they are looked for.
 
     Without captions training would be unconditional without a word.
@@ -163,6 +171,11 @@ def check_columns(file: Path, schema: Any) -> None:
         raise UsageError(
             f"got columns {list(names)} in {file}; expected captions in one of "
             f"{list(TEXT_COLUMNS)}, which may be empty"
+        )
+    if not has_text and grammar is None:
+        raise UsageError(
+            f"got captions in parts, {list(PARTS_COLUMNS)}, in {file}; expected captions in one of "
+            f"{list(TEXT_COLUMNS)}, or a grammar that makes them of these"
         )
     read = (image_column(names), *ROW_COLUMNS)
     for name in (name for name in dict.fromkeys(read) if name in names):

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from calotype.data.columns import Selection
 from calotype.data.embed_images import PaintedImages, painted_images
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.open import parts
 from calotype.data.source import SourceReport
 from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, usable_cores, work_over
@@ -106,7 +108,7 @@ class CaptionWorker:
                 wanted = {
                     caption.text: None
                     for index in range(chunk.start, chunk.stop)
-                    for caption in source.captions(index)[: chunk.data.variants]
+                    for caption in source.captions(index)[: chunk.data.selection.variants]
                 }
 
         def count(done: int, total: int) -> None:
@@ -123,6 +125,7 @@ def embed_data(
     job: EmbedJob,
     *,
     variants: int = 16,
+    grammar: CaptionGrammar | None = None,
     processes: int = 1,
     ray: str | None = None,
     on_open: Callable[[SourceReport], None] | None = None,
@@ -134,6 +137,7 @@ def embed_data(
         path: anything that `open_source` takes.
         job: encoder and store.
         variants: captions of each image made of caption parts; as in the recipe.
+        grammar: as `open_source` takes it.
         processes: local processes; on Ray, the actors.
         ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
         on_open: called with what was found of each part when it was opened.
@@ -157,7 +161,7 @@ def embed_data(
     examples = captions = embedded = 0
     # Part by part: images in two sizes have the same captions.
     for part in parts(path):
-        data = open_for_work(path, part, variants=variants)
+        data = open_for_work(path, part, Selection(None, None, variants, grammar))
         if on_open is not None:
             on_open(source_of(data).report)
         share = -(-data.length // (processes * _CHUNKS_OF_A_PROCESS))

@@ -63,7 +63,7 @@ def painted_images(model: ClipModel, chunk: Chunk) -> tuple[PaintedImages, Paint
     painted: dict[str, tuple[int, Colour]] = {}
     with source.report.apart():
         for index in range(chunk.start, chunk.stop):
-            captions = source.captions(index)[: chunk.data.variants]
+            captions = source.captions(index)[: chunk.data.selection.variants]
             for colour in {WHITE, *(c.background or WHITE for c in captions)}:
                 painted[image_key(source.key(index), colour)] = (index, colour)
     return PaintedImages(model, source, painted), painted

@@ -6,10 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from calotype.data.captions import CAPTIONS_VERSION
 
-
-def files_fingerprint(root: Path, files: Iterable[Path], *, parts: bool = False) -> str:
+def files_fingerprint(root: Path, files: Iterable[Path], *, captions: int | None = None) -> str:
     """SHA-256 over the sorted relative names and sizes of files; -1 for one that is gone.
 
     Contents are not read: a data set of a terabyte must open at once.
@@ -17,9 +15,9 @@ def files_fingerprint(root: Path, files: Iterable[Path], *, parts: bool = False)
     Args:
         root: that names are relative to.
         files: of the source.
-        parts: captions are made of parts, so how they are made counts as well.
+        captions: version of what makes the captions, where a grammar does.
     """
-    digest = hashlib.sha256(f"captions {CAPTIONS_VERSION}\n".encode() if parts else b"")
+    digest = hashlib.sha256(b"" if captions is None else f"captions {captions}\n".encode())
     for file in sorted(files):
         try:
             size = file.stat().st_size

@@ -11,6 +11,7 @@ from calotype.data.account import findings
 from calotype.data.arrow_disk import SavedDatasetSource, saved_dataset_folder
 from calotype.data.columns import Selection
 from calotype.data.folder import FolderSource
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import SUFFIXES
 from calotype.data.listing import list_folder
 from calotype.data.parquet import ParquetSource
@@ -39,9 +40,17 @@ class TrainingData:
     loss says how training goes but not how well unseen captions fare.
     """
 
-    def __init__(self, path: Path, *, resolution: int, data: DataConfig) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resolution: int,
+        data: DataConfig,
+        grammar: CaptionGrammar | None = None,
+    ) -> None:
         """Open what is trained on; arguments and errors are those of `open_source`."""
         self._path, self._resolution, self._data = path, resolution, data
+        self._grammar = grammar
         self._source = self._split("train")
         if data.styles is not None and not (_is_table(self._source) and self._source.has_styles):
             raise ConfigError(
@@ -87,11 +96,14 @@ class TrainingData:
         return rows if len(rows) > 0 else None
 
     def _split(self, split: str) -> EncodedSource:
-        selection = Selection(split, self._data.styles, self._data.caption_variants)
+        data = self._data
+        selection = Selection(split, data.styles, data.caption_variants, self._grammar)
         return _open(self._path, self._resolution, selection)
 
 
-def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSource:
+def open_source(
+    path: Path, *, resolution: int, data: DataConfig, grammar: CaptionGrammar | None = None
+) -> ExampleSource:
     """The examples to train on; see `TrainingData`.
 
     Args:
@@ -101,12 +113,13 @@ def open_source(path: Path, *, resolution: int, data: DataConfig) -> ExampleSour
         resolution: side in pixels of the stage; decides among shards by size: the smallest that
             is large enough, or else the largest.
         data: styles and caption variants; where there is a column `split`, only "train" is taken.
+        grammar: makes captions of rows that have none but name, keywords and style.
 
     Raises:
         UsageError: there is nothing to train on.
         ConfigError: styles are asked for, and the data says none.
     """
-    return TrainingData(path, resolution=resolution, data=data).training
+    return TrainingData(path, resolution=resolution, data=data, grammar=grammar).training
 
 
 def _is_table(source: EncodedSource) -> TypeGuard[ParquetSource | SavedDatasetSource]:
@@ -154,11 +167,9 @@ def parts(path: Path) -> tuple[str, ...]:
     return ("",)
 
 
-def open_part(
-    path: Path, part: str = "", *, split: str | None = None, variants: int = 16
-) -> EncodedSource:
-    """All examples of a part, of one split or (None) of whatever split."""
-    return _open(path / part, 1, Selection(split, variants=variants))
+def open_part(path: Path, part: str, selection: Selection) -> EncodedSource:
+    """All examples of a part that are selected."""
+    return _open(path / part, 1, selection)
 
 
 def parquet_files(path: Path, resolution: int) -> list[Path]:

@@ -1,7 +1,7 @@
-"""Examples in Parquet shards: the emoji set's, `calotype data shard`'s and Hugging Face's layout.
+"""Examples in Parquet shards: of name and style, `calotype data shard`'s, and Hugging Face's.
 
 An image is a struct<bytes, path> (Hugging Face's image feature) or plain bytes; captions are a
-text column, or the parts (name, keywords, style) of which `captions` makes variants. Memory does
+text column, or the parts (name, keywords, style) of which a grammar makes variants. Memory does
 not grow with the set: counts of selected rows are kept for each row group, the rest is read when
 asked for and kept for a while. One image costs the reading of its row group, so small row
 groups (a megabyte or so) read best.
@@ -89,7 +89,8 @@ class ParquetSource:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the files' names and sizes."""
-        return files_fingerprint(self.root, self.files, parts=self.has_styles)
+        version = self.selection.captions_version if self.has_styles else None
+        return files_fingerprint(self.root, self.files, captions=version)
 
     def __len__(self) -> int:
         """Count of selected rows."""
@@ -126,7 +127,7 @@ class ParquetSource:
             rows.table,
             number,
             key=self.key(index),
-            variants=self.selection.variants,
+            selection=self.selection,
             report=self.report,
         )
 
@@ -174,7 +175,7 @@ class ParquetSource:
     def _count_selected(self, number: int) -> list[int]:
         """Selected rows of each row group of a file."""
         file, reader = self.files[number], self._reader(number)
-        check_columns(file, reader.schema_arrow)
+        check_columns(file, reader.schema_arrow, self.selection.grammar)
         metadata = reader.metadata
         sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
         if max(sizes, default=0) > MOST_GROUP_ROWS:

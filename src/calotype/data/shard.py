@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calotype.data.columns import Selection
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage, decode_image
 from calotype.data.open import parts
 from calotype.data.shard_file import (
@@ -50,6 +52,7 @@ def shard_data(
     out: Path,
     *,
     rows: int = 2048,
+    grammar: CaptionGrammar | None = None,
     processes: int = 1,
     ray: str | None = None,
     on_open: Callable[[SourceReport], None] | None = None,
@@ -64,6 +67,7 @@ def shard_data(
         path: anything that `open_source` takes.
         out: folder of the shards; must not be the source.
         rows: examples of a shard; broken ones are left out, and named in the result.
+        grammar: as `open_source` takes it.
         processes: local processes.
         ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
         on_open: called with what was found of each part when it was opened.
@@ -78,8 +82,9 @@ def shard_data(
     if out.resolve() == path.resolve():
         raise UsageError(f"got {out} as both source and target; expected another folder for shards")
     pyarrow_parquet()
+    selection = Selection(SPLIT, grammar=grammar)
     work = {
-        out.resolve() / part: chunks_of(open_for_work(path, part, SPLIT), size=rows)
+        out.resolve() / part: chunks_of(open_for_work(path, part, selection), size=rows)
         for part in parts(path)
     }
     expected = {

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from calotype.data.columns import Selection
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage, decode_image
 from calotype.data.looks import RECORD, LookBook, imagehash, looks
 from calotype.data.open import parts
@@ -122,6 +124,7 @@ class DataReport:
 def verify_data(
     path: Path,
     *,
+    grammar: CaptionGrammar | None = None,
     processes: int = 1,
     ray: str | None = None,
     on_examples: Callable[[int], None] | None = None,
@@ -130,6 +133,7 @@ def verify_data(
 
     Args:
         path: anything that `open_source` takes.
+        grammar: as there.
         processes: local processes.
         ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
         on_examples: called with the number of examples newly done, for progress.
@@ -141,7 +145,7 @@ def verify_data(
     imagehash()
     reports = {}
     for part in parts(path):
-        data = open_for_work(path, part)
+        data = open_for_work(path, part, Selection(None, grammar=grammar))
         with LookBook(data.length) as book:
             tally = _Tally(book)
             chunks = chunks_of(data, size=CHUNK)

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar, overload
 
+from calotype.data.columns import Selection
 from calotype.data.open import open_part
 from calotype.data.source import EncodedSource
 from calotype.errors import CalotypeError, UsageError
@@ -31,21 +32,19 @@ _kept: OrderedDict[DataPart, EncodedSource] = OrderedDict()
 
 @dataclass(frozen=True)
 class DataPart:
-    """One part and split of a data set, as it was when the work began.
+    """What is selected of one part of a data set, as it was when the work began.
 
     Args:
         path: of the data, absolute: work may be done elsewhere.
         part: name of the part, as `open.parts` gives it.
-        split: value of the column `split`; None = all.
-        variants: captions made of caption parts.
+        selection: which examples, and what makes their captions.
         fingerprint: of the source; work on data that changed since is refused.
         length: count of examples.
     """
 
     path: Path
     part: str
-    split: str | None
-    variants: int
+    selection: Selection
     fingerprint: str
     length: int
 
@@ -59,17 +58,15 @@ class Chunk:
     stop: int
 
 
-def open_for_work(
-    path: Path, part: str, split: str | None = None, *, variants: int = 16
-) -> DataPart:
+def open_for_work(path: Path, part: str, selection: Selection) -> DataPart:
     """Open a part as it is now, and keep it open in this process.
 
     Raises:
         UsageError: there is nothing at `path`, or it cannot be read as what it seems to be.
     """
     path = path.resolve()
-    source = open_part(path, part, split=split, variants=variants)
-    data = DataPart(path, part, split, variants, source.fingerprint, len(source))
+    source = open_part(path, part, selection)
+    data = DataPart(path, part, selection, source.fingerprint, len(source))
     _keep(data, source)
     return data
 
@@ -82,7 +79,7 @@ def source_of(data: DataPart) -> EncodedSource:
     """
     if data in _kept:
         return _kept[data]
-    source = open_part(data.path, data.part, split=data.split, variants=data.variants)
+    source = open_part(data.path, data.part, data.selection)
     if source.fingerprint != data.fingerprint:
         raise CalotypeError(
             f"{data.path} changed while it was worked on; run the command again: what is finished "

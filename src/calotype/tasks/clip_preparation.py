@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from calotype.config.clip import ClipTraining
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.open import TrainingData
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import ConfigError
@@ -25,9 +26,16 @@ _TRAINED = 1000  # training examples that validation looks through, a fifth of t
 _UNSEEN = 2000
 
 
-def prepare_clip(preparation: Preparation, config: ClipTraining, start: TaskStart) -> Job:
+def prepare_clip(
+    preparation: Preparation,
+    config: ClipTraining,
+    start: TaskStart,
+    grammar: CaptionGrammar | None,
+) -> Job:
     """Open the data, embed its captions, and make the towers; see `TaskFactory.prepare`."""
-    data = TrainingData(preparation.data, resolution=config.resolution, data=config.data)
+    data = TrainingData(
+        preparation.data, resolution=config.resolution, data=config.data, grammar=grammar
+    )
     source, held_out = data.training, data.held_out
     preparation.tell(source, captioned=True)
     _check_concepts(source)

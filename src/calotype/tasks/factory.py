@@ -11,6 +11,7 @@ from calotype.config.clip import ClipTraining
 from calotype.config.diffusion import DiffusionTraining
 from calotype.config.recipe import Recipe
 from calotype.config.training import TrainConfig
+from calotype.data.grammar import CaptionGrammar
 from calotype.errors import UsageError
 from calotype.tasks.clip_preparation import prepare_clip
 from calotype.tasks.estimates import check_estimates
@@ -21,7 +22,10 @@ from calotype.training.task import TaskStart
 
 
 class Tasks:
-    """A `TaskFactory`."""
+    """A `TaskFactory`; `grammar` makes captions of data that have none, as `open_source` says."""
+
+    def __init__(self, grammar: CaptionGrammar | None = None) -> None:
+        self._grammar = grammar
 
     def check(self, recipe: Recipe, *, only_draft: bool) -> None:
         """Refuse what cannot be trained, from the settings alone.
@@ -72,9 +76,9 @@ class Tasks:
         """See `TaskFactory.prepare`."""
         match config:
             case DiffusionTraining():
-                return prepare_stage(preparation, config, start)
+                return prepare_stage(preparation, config, start, self._grammar)
             case ClipTraining():
-                return prepare_clip(preparation, config, start)
+                return prepare_clip(preparation, config, start, self._grammar)
         raise TypeError(f"got {type(config).__name__}; expected a kind of training that is known")
 
     def load_exported(self, folder: Path, config: TrainConfig) -> nn.Module:

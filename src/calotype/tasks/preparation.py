@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from calotype.cascade.stage import Stage
 from calotype.config.diffusion import DiffusionTraining
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.open import TrainingData, open_source
 from calotype.data.source import ExampleSource, some_captions
 from calotype.networks.lora import ADAPTERS
@@ -38,13 +39,18 @@ STATISTICS_CAPTIONS = 1 << 18
 """Captions that the text statistics are of, about; more change nothing and fill memory."""
 
 
-def prepare_stage(preparation: Preparation, config: DiffusionTraining, start: TaskStart) -> Job:
+def prepare_stage(
+    preparation: Preparation,
+    config: DiffusionTraining,
+    start: TaskStart,
+    grammar: CaptionGrammar | None,
+) -> Job:
     """Open the data, embed its captions, and make the stage; see `TaskFactory.prepare`."""
     resolution = config.stage.resolution
-    data = TrainingData(preparation.data, resolution=resolution, data=config.data)
+    data = TrainingData(preparation.data, resolution=resolution, data=config.data, grammar=grammar)
     source, held_out = data.training, data.validation
     preparation.tell(source, captioned=config.stage.network.text_dim > 0)
-    preserved = _preserved(config)
+    preserved = _preserved(config, grammar)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
     network = config.stage.network
     text = None
@@ -98,12 +104,13 @@ def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:
     copy_weights(stage, {**own, **weights})
 
 
-def _preserved(config: DiffusionTraining) -> ExampleSource | None:
+def _preserved(config: DiffusionTraining, grammar: CaptionGrammar | None) -> ExampleSource | None:
     if config.preservation is None:
         return None
     data = replace(config.data, styles=None)  # they choose among the new images
     folder = Path(config.preservation.data)
-    return open_source(folder, resolution=config.stage.resolution, data=data)
+    resolution = config.stage.resolution
+    return open_source(folder, resolution=resolution, data=data, grammar=grammar)
 
 
 def _fit_text(

@@ -21,17 +21,19 @@ from calotype.errors import UsageError
 from calotype.launch import launched_place
 from calotype.storage.lock import locked
 from calotype.tasks.assemble import assemble
-from calotype.tasks.factory import Tasks
 from calotype.training import resume
 from calotype.training.checkpoint import read_state
 from calotype.training.distributed import ALONE, Group
 from calotype.training.run import RunOptions, run_recipe
 from calotype.training.run_folder import LOCK_NAME, RECIPE_FILE
+from calotype.training.task import TaskFactory
 
 CASCADE = "cascade"
 
 
-def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) -> int:
+def run_stages(
+    recipe: Recipe, *, data: Path, out: Path, options: RunOptions, tasks: TaskFactory
+) -> int:
     """Train this process's stages of a recipe: every n-th of them, of n processes.
 
     Args:
@@ -39,6 +41,7 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
         data: shards or a folder of images.
         out: folder of the runs.
         options: as for `run_recipe`.
+        tasks: likewise.
 
     Returns:
         The exit code: 0 when this process's stages are finished, or after SIGTERM; 130 after
@@ -66,7 +69,7 @@ def run_stages(recipe: Recipe, *, data: Path, out: Path, options: RunOptions) ->
     for config in recipe.cascade[place.rank :: place.world_size]:
         own = out / str(config.stage.resolution)
         part = Recipe(name=f"{recipe.name}-{own.name}", stages=(config,), note=recipe.note)
-        code = run_recipe(part, data=data, out=own, options=options, tasks=Tasks(), group=ALONE)
+        code = run_recipe(part, data=data, out=own, options=options, tasks=tasks, group=ALONE)
         if code != 0 or not _is_finished(own):
             return code
     _join_if_finished(recipe, out)

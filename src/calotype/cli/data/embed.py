@@ -50,6 +50,7 @@ def embed(
     from calotype.data.account import tell_findings
     from calotype.data.embed import EmbedJob, embed_data
     from calotype.data.listing import STORE_NAME
+    from calotype.emoji.captions import GRAMMAR
 
     gpus = gpus_of_worker(gpus_per_worker, ray)
     job = EmbedJob(encoder, data / STORE_NAME if out is None else out, kind, gpus=gpus)
@@ -59,6 +60,7 @@ def embed(
             data,
             job,
             variants=variants,
+            grammar=GRAMMAR,
             processes=count,
             ray=ray,
             on_open=tell_findings,

@@ -22,12 +22,14 @@ def shard(
     count = process_count(processes)
     from calotype.data.account import tell_findings
     from calotype.data.shard import shard_data
+    from calotype.emoji.captions import GRAMMAR
 
     with Display("images") as display:
         results = shard_data(
             source,
             out,
             rows=rows,
+            grammar=GRAMMAR,
             processes=count,
             ray=ray,
             on_open=tell_findings,

@@ -65,11 +65,14 @@ def _verified(
     data: Path, processes: int, *, ray: str | None, quiet: bool, out: Path | None
 ) -> DataReport:
     from calotype.data.verify import verify_data
+    from calotype.emoji.captions import GRAMMAR
 
     if out is not None:
         check_output(out)
     with Display("images", quiet=quiet) as display:
-        return verify_data(data, processes=processes, ray=ray, on_examples=display.advance)
+        return verify_data(
+            data, grammar=GRAMMAR, processes=processes, ray=ray, on_examples=display.advance
+        )
 
 
 def _findings(report: DataReport) -> list[str]:

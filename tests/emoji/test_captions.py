@@ -1,10 +1,11 @@
-"""Captions: shares, determinism, articles, and colours that are named are the ones painted."""
+"""Captions: fractions, determinism, articles, and colours that are named are the ones painted."""
 
 from collections import Counter
 
 import pytest
 
-from calotype.data.captions import (
+from calotype.data.example import Caption
+from calotype.emoji.captions import (
     ALWAYS_SAID,
     BACKGROUND_COLOURS,
     caption_variants,
@@ -13,7 +14,6 @@ from calotype.data.captions import (
     spoken,
     with_article,
 )
-from calotype.data.example import Caption
 
 STYLE = "glossy gradient style"
 KEYWORDS = ("cheese", "food", "slice", "pizza", "g2g")
@@ -66,7 +66,7 @@ def test_zero_captions_are_refused():
         variants("key", 0)
 
 
-def test_shares_are_those_promised():
+def test_fractions_are_those_promised():
     plain = f"pizza, {STYLE}"
     kinds: Counter[str] = Counter()
     for i in range(500):
@@ -81,9 +81,9 @@ def test_shares_are_those_promised():
                 kinds["keywords"] += 1
             else:
                 kinds["sentence"] += 1
-    shares = {kind: count / 6000 for kind, count in kinds.items()}
+    fractions = {kind: count / 6000 for kind, count in kinds.items()}
     expected = {"plain": 0.36, "sentence": 0.12, "keywords": 0.08, "no style": 0.12}
-    assert shares == pytest.approx(expected | {"background": 0.32}, abs=0.01)
+    assert fractions == pytest.approx(expected | {"background": 0.32}, abs=0.01)
 
 
 def test_one_style_alone_may_go_unsaid():

@@ -1,12 +1,13 @@
 """Say what is in an image in the several ways people would ask for it.
 
-A trained cascade draws what it was told in training's words. Users write "a cat" as well as
+A cascade understands the words it was trained with. Users write "a cat" as well as
 "cat, flat twemoji style, on a pink background", so every image gets captions of each kind.
 Which ones is decided by a hash of its key: the same key always gets the same captions.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from calotype.data.example import Caption
+from calotype.data.grammar import CaptionGrammar
 
 BACKGROUND_COLOURS = MappingProxyType(
     {
@@ -50,7 +52,7 @@ of all five, the best estimate would be their blend.
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is to be said, and `number`, which draws the words' random choices."""
+    """What is to be said, and `number`, which makes the random choices: a number in [0, below)."""
 
     name: str
     keywords: tuple[str, ...]
@@ -63,8 +65,8 @@ def caption_variants(
 ) -> tuple[Caption, ...]:
     """Captions of one image; the first is always "{name}, {style}" on white.
 
-    The kinds are laid along [0, 1) by their shares and read at `count` evenly spaced places, whose
-    offset comes from the key: every image has nearly the shares, all together have them exactly.
+    The kinds are laid along [0, 1) by their fractions and read at `count` evenly spaced places,
+    whose offset comes from the key: every image has nearly the fractions, all together exactly.
     Some captions are equal: that is their weight.
 
     Args:
@@ -83,17 +85,17 @@ def caption_variants(
     captions = [Caption(_join(name, style))]
     for index in range(1, count):
         place = (index + offset) / count
-        draw = _drawer(key, index)
-        subject = _Subject(name, plain_keywords(name, keywords), style, draw)
+        number = functools.partial(_number, f"{key}\x1f{index}")
+        subject = _Subject(name, plain_keywords(name, keywords), style, number)
         captions.append(_kind(place)(subject))
     return tuple(captions)
 
 
 def _kind(place: float) -> Callable[[_Subject], Caption]:
-    for share, kind in _KINDS:
-        if place < share:
+    for fraction, kind in _KINDS:
+        if place < fraction:
             return kind
-        place -= share
+        place -= fraction
     return _KINDS[-1][1]
 
 
@@ -151,9 +153,9 @@ def on_background(text: str, colour: str) -> str:
     return f"{text}, on {_article(colour)} {colour} background"
 
 
-CAPTIONS_VERSION = 2
-"""Other captions of the same parts are other data: this is part of a source's fingerprint."""
-# Share of the captions of each kind; they add up to 1.
+GRAMMAR = CaptionGrammar(caption_variants, version=2)
+"""What the commands make captions with, of every data set with name, keywords and style."""
+# Fraction of the captions of each kind; they add up to 1.
 _KINDS: tuple[tuple[float, Callable[[_Subject], Caption]], ...] = (
     (0.36, _plain),
     (0.12, _sentence),
@@ -246,10 +248,6 @@ _STUFF = frozenset(
 
 def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
-
-
-def _drawer(key: str, index: int) -> Callable[[str, int], int]:
-    return lambda what, below: _number(f"{key}\x1f{index}", what, below)
 
 
 def _number(key: str, what: str, below: int) -> int:
