@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
-from calotype.data.captions import (
+from calotype.emoji.captions import (
     ALWAYS_SAID,
     BACKGROUND_COLOURS,
     on_background,
