@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from calotype.cascade import Cascade, image_to_image
-from calotype.cascade.edit import keep_known
+from calotype.cascade.edit import KeepKnown
 from calotype.cascade.recipe import image_recipe, recipe_sampling
 from calotype.cascade.stage import Stage, StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
@@ -216,7 +216,7 @@ def test_in_painting_starts_from_the_draft() -> None:
     known = torch.full_like(draft, -0.9)
     eps = PerSampleNoise(seeds).normal(draft.shape)
     cond = Conditioning(captions(*seeds), draft=draft)
-    edit = StageEdit(transform=keep_known(known, mask))
+    edit = StageEdit(transform=KeepKnown(known, mask))
     sampled = sample(exact_stage(), cond, seeds, edit=edit)
     expected = torch.where(mask, known, draft + shrinkage(0.7) * 0.7 * eps)
     torch.testing.assert_close(sampled, expected, rtol=0, atol=2e-3)

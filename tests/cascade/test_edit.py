@@ -7,7 +7,6 @@ from calotype.cascade import (
     StageEdit,
     image_to_image,
     inpaint,
-    keep_known,
 )
 from calotype.diffusion import Estimate
 from calotype.errors import UsageError
@@ -21,7 +20,7 @@ def test_keep_known_replaces_known_pixels_alone():
         return Estimate(z)
 
     z = torch.randn(2, 3, 4, 4)
-    x_hat = keep_known(known, mask)(denoise)(z, torch.zeros(2)).x_hat
+    x_hat = KeepKnown(known, mask)(denoise)(z, torch.zeros(2)).x_hat
     assert torch.equal(x_hat[:, :, :2], known[:, :, :2])
     assert torch.equal(x_hat[:, :, 2:], z[:, :, 2:])
 
@@ -29,7 +28,7 @@ def test_keep_known_replaces_known_pixels_alone():
 def test_edits_are_cut_with_their_batch():
     known = torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 3, 2, 2) / 4
     edit = StageEdit(
-        start=known, transform=keep_known(known, torch.ones(3, 1, 2, 2, dtype=torch.bool))
+        start=known, transform=KeepKnown(known, torch.ones(3, 1, 2, 2, dtype=torch.bool))
     )
     part = edit.rows(slice(1, 2))
     assert torch.equal(part.start, known[1:2])

@@ -17,7 +17,7 @@ from glide_reference import (
 )
 
 from calotype import cli, interop
-from calotype.cascade import Cascade, StageEdit, inpaint, keep_known
+from calotype.cascade import Cascade, KeepKnown, StageEdit, inpaint
 from calotype.cascade.edit import known_channels
 from calotype.conditioning import Conditioning, TokenIds
 from calotype.config.sampling import SamplingConfig
@@ -146,7 +146,7 @@ def test_filling_in_tells_the_network_what_is_known(tokenizer):
     drawn = inpaint(cascade, image, mask, captions, **options).images[-1]
     torch.testing.assert_close(drawn[..., :8], image[..., :8], atol=1e-4, rtol=0)
 
-    edit = StageEdit(transform=keep_known(image, mask))
+    edit = StageEdit(transform=KeepKnown(image, mask))
     extra = known_channels(edit)
     assert torch.equal(extra, torch.cat((image * mask, mask.float()), dim=1))
     text = cascade.text_encoder(captions)

@@ -14,43 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 _LAZY = {
-    "Cascade": "cascade",
-    "CascadeSample": "results",
-    "SampleOptions": "plan",
-    "KeepKnown": "edit",
-    "Preview": "results",
-    "Resampling": "edit",
-    "Stage": "stage",
-    "StageEdit": "stage",
-    "image_to_image": "edit",
-    "inpaint": "edit",
-    "keep_known": "edit",
-    "load_stage": "io",
-    "save_cascade": "io",
+    "Cascade": "cascade", "CascadeSample": "results", "KeepKnown": "edit", "Preview": "results",
+    "Resampling": "edit", "SampleOptions": "plan", "Stage": "stage", "StageEdit": "stage",
+    "image_to_image": "edit", "inpaint": "edit", "load_stage": "io", "save_cascade": "io",
     "save_stage": "io",
-}
-
+}  # fmt: skip
 __all__ = [
-    "Cascade",
-    "CascadeSample",
-    "KeepKnown",
-    "Preview",
-    "Resampling",
-    "SampleOptions",
-    "Stage",
-    "StageEdit",
-    "image_to_image",
-    "inpaint",
-    "keep_known",
-    "load",
-    "load_stage",
-    "save_cascade",
-    "save_stage",
-]
+    "Cascade", "CascadeSample", "KeepKnown", "Preview", "Resampling", "SampleOptions", "Stage",
+    "StageEdit", "image_to_image", "inpaint", "load", "load_stage", "save_cascade", "save_stage",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from calotype.cascade.cascade import Cascade
-    from calotype.cascade.edit import KeepKnown, Resampling, image_to_image, inpaint, keep_known
+    from calotype.cascade.edit import KeepKnown, Resampling, image_to_image, inpaint
     from calotype.cascade.io import load_stage, save_cascade, save_stage
     from calotype.cascade.plan import SampleOptions
     from calotype.cascade.results import CascadeSample, Preview

@@ -259,10 +259,8 @@ class Cascade:
         cond = Conditioning(text)
         if stage.config.lowres_resolution is not None:
             assert plan.lowres is not None
-            lowres = plan.lowres[rows].to(stage.device)
-            cond = stage.lowres_condition(
-                lowres, text, size=size, aug_level=sampling.aug_level, noise=noise
-            )
+            lowres, aug_level = plan.lowres[rows].to(stage.device), sampling.aug_level
+            cond = stage.lowres_condition(lowres, text, size=size, aug_level=aug_level, noise=noise)
         # Only inpainting networks look at it.
         cond, uncond = replace(cond, extra=known_channels(edit)), None
         if sampling.guidance_weight != 1 and negative is not None:

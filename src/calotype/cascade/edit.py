@@ -31,49 +31,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KeepKnown:
-    """Puts the known pixels into every estimate.
+    """A transform of denoisers that puts the known pixels into every estimate.
 
     Args:
         known: clean images, (B, 3, H, W) in [-1, 1].
         mask: True = keep the known pixel, (B, 1, H, W) bool.
+
+    Raises:
+        UsageError: the shapes or types do not fit.
     """
 
     known: Tensor
     mask: Tensor
+
+    def __post_init__(self) -> None:
+        """Check that both fit each other."""
+        known, mask = self.known, self.mask
+        expected = (known.shape[0], 1, *known.shape[2:])
+        if known.ndim != 4 or tuple(mask.shape) != expected or mask.dtype != torch.bool:
+            raise UsageError(
+                f"got known {tuple(known.shape)} and a mask {tuple(mask.shape)} of {mask.dtype}; "
+                "expected (B, 3, H, W) and (B, 1, H, W) of bool"
+            )
 
     def __call__(self, denoise: Denoiser) -> Denoiser:
         """The denoiser that never forgets what is known."""
 
         def keeping(z: Tensor, logsnr: Tensor) -> Estimate:
             estimate = denoise(z, logsnr)
-            x_hat = estimate.x_hat
-            known = self.known.to(x_hat)
-            return replace(estimate, x_hat=torch.where(self.mask.to(x_hat.device), known, x_hat))
+            known, mask = self.known.to(estimate.x_hat), self.mask.to(estimate.x_hat.device)
+            return replace(estimate, x_hat=torch.where(mask, known, estimate.x_hat))
 
         return keeping
 
     def rows(self, rows: slice) -> KeepKnown:
         """The same for some images of the batch."""
         return KeepKnown(self.known[rows], self.mask[rows])
-
-
-def keep_known(known: Tensor, mask: Tensor) -> KeepKnown:
-    """A transform that keeps `known` where `mask` is True.
-
-    Args:
-        known: clean images, (B, 3, H, W) in [-1, 1].
-        mask: (B, 1, H, W) bool.
-
-    Raises:
-        UsageError: the shapes or types do not fit.
-    """
-    expected = (known.shape[0], 1, *known.shape[2:])
-    if known.ndim != 4 or tuple(mask.shape) != expected or mask.dtype != torch.bool:
-        raise UsageError(
-            f"got known {tuple(known.shape)} and a mask {tuple(mask.shape)} of {mask.dtype}; "
-            "expected (B, 3, H, W) and (B, 1, H, W) of bool"
-        )
-    return KeepKnown(known, mask)
 
 
 @dataclass(frozen=True)
@@ -113,9 +106,8 @@ def inpaint(
     Raises:
         UsageError: something does not fit; nothing has been computed then.
     """
-    plan = plan_inpaint(
-        cascade, image, mask, captions, seeds=seeds, resampling=resampling, **options
-    )
+    where = (cascade, image, mask)
+    plan = plan_inpaint(*where, captions, seeds=seeds, resampling=resampling, **options)
     return drain(cascade.generate(plan))
 
 
@@ -133,7 +125,7 @@ def plan_inpaint(
     count = len(captions)
     known = _expanded("image", as_images(image), count)
     keep = _expanded("mask", as_mask(mask), count)
-    keep_known(known, keep)
+    KeepKnown(known, keep)  # both fit each other, and if not, that is said now
     options = _with_size(options, known)
     chosen = Resampling() if resampling is None else resampling
     if chosen.jump < 1 or chosen.repeats < 1:
@@ -144,9 +136,8 @@ def plan_inpaint(
         size = _stage_size(cascade, stage, options)
         # A pixel of a small image is known if all it covers is.
         known_mask = _resized(keep.float(), size) > 1 - 1e-4
-        edits[stage.config.resolution] = StageEdit(
-            transform=keep_known(_resized(known, size), known_mask), regrid=regrid
-        )
+        keeping = KeepKnown(_resized(known, size), known_mask)
+        edits[stage.config.resolution] = StageEdit(transform=keeping, regrid=regrid)
     options["edits"] = edits
     return cascade.plan(captions, seeds=seeds, **options)
 

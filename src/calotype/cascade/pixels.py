@@ -90,9 +90,7 @@ def _checked(images: Tensor, what: str) -> Tensor:
     if images.dtype == torch.uint8:
         return images.float() / 127.5 - 1
     if not images.is_floating_point():
-        raise UsageError(
-            f"got {what} of {images.dtype}; expected floats in [-1, 1], or uint8 from 0 to 255"
-        )
+        raise UsageError(f"got {what} of {images.dtype}; expected floats in [-1, 1], or uint8")
     if not bool(images.isfinite().all()) or float(images.abs().max()) > 1.001:
         raise UsageError(f"got {what} outside [-1, 1]; expected floats scaled to [-1, 1]")
     return images

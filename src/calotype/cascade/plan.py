@@ -200,9 +200,7 @@ def _plan(
         negatives = check_captions(negatives)
     for what, given in (("seeds", numbers), ("negative captions", negatives)):
         if given is not None and len(given) != len(texts):
-            raise UsageError(
-                f"got {len(given)} {what} for {len(texts)} captions; expected one each"
-            )
+            raise UsageError(f"got {len(given)} {what} for {len(texts)} captions; expected as many")
     max_batch = options.get("max_batch")
     if max_batch is not None and max_batch < 1:
         raise UsageError(f"got max_batch={max_batch}; expected at least 1")
@@ -242,9 +240,7 @@ def _per_stage(
     if isinstance(given, Mapping):
         unknown = sorted(set(given) - set(resolutions))
         if unknown:
-            raise UsageError(
-                f"got {what} for a stage {unknown[0]}; this samples the stages {resolutions}"
-            )
+            raise UsageError(f"got {what} for stage {unknown[0]}; expected stages of {resolutions}")
         return [given.get(resolution) for resolution in resolutions]
     if isinstance(given, Sequence) and len(given) == len(configs):
         return given

@@ -32,17 +32,11 @@ _KEPT_CHARACTERS = 1_000_000
 def write_png(
     path: Path, pixels: np.ndarray, recipe: Mapping[str, Any] | None = None, *, replace: bool = True
 ) -> None:
-    """Write `pixels`, (H, W, 3) uint8, with the recipe, all or nothing.
-
-    Args:
-        path: of the file.
-        pixels: of the image.
-        recipe: what it carries; None = nothing.
-        replace: whether it may take the place of a file.
+    """Write `pixels`, (H, W, 3) uint8, with the recipe, if any, all or nothing.
 
     Raises:
         CalotypeError: the file cannot be written.
-        FileExistsError: something is there and is not to be replaced.
+        FileExistsError: something is there and may not be replaced.
     """
     write_file(path, encode_png(pixels, recipe), replace=replace)
 
@@ -91,8 +85,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def _parse(text: bytes, path: Path) -> dict[str, Any]:
     try:
         recipe = json.loads(text.decode("ascii"))
-    except (ValueError, RecursionError) as error:
-        raise CalotypeError(f"the recipe in {path} is damaged; use another copy") from error
+    except (ValueError, RecursionError):
+        recipe = None
     if not isinstance(recipe, dict):
         raise CalotypeError(f"the recipe in {path} is damaged; use another copy")
     return cast(dict[str, Any], recipe)

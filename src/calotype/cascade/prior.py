@@ -58,7 +58,7 @@ class Prior(nn.Module):
             uncond: the same of the empty or a negative caption; None = no guidance.
             noise: one source for the batch.
         """
-        weight = self.config.guidance_weight
+        weight, limit = self.config.guidance_weight, self.config.clip_range
         guided = uncond is not None and weight != 1
         both = TextEmbedding.cat(text, uncond) if guided and uncond is not None else text
         predict = self.network.bind(both)
@@ -67,7 +67,6 @@ class Prior(nn.Module):
             timesteps = self.schedule.timestep(logsnr).to(z.device, torch.float32)
             return Estimate(predict(z, timesteps).to(z.dtype))
 
-        limit = self.config.clip_range
         denoiser = guide_batched(denoise, weight) if guided else denoise
 
         def clipped(z: Tensor, logsnr: Tensor) -> Estimate:
@@ -86,25 +85,19 @@ class Prior(nn.Module):
         self, text: TextEmbedding, uncond: TextEmbedding | None, seeds: Sequence[int]
     ) -> TextEmbedding:
         """The captions with the image embedding of each seed as their first token."""
-        device = self.network.mean.device
+        device, noise = self.network.mean.device, PerSampleNoise(seeds, stream=_STREAM)
         away = None if uncond is None else uncond.to(device)
-        noise = PerSampleNoise(seeds, stream=_STREAM)
-        image = self.sample(text.to(device), away, noise).to(text.tokens)
-        return _with_image(text, image)
+        return _with_image(text, self.sample(text.to(device), away, noise).to(text.tokens))
 
 
 def without_image(text: TextEmbedding) -> TextEmbedding:
     """The captions without an image embedding: its place is masked out."""
-    empty = torch.zeros_like(text.tokens[:, 0])
-    whole = _with_image(text, empty)
-    mask = whole.mask.clone()
-    mask[:, 0] = False
-    return TextEmbedding(whole.tokens, mask)
+    return _with_image(text, torch.zeros_like(text.tokens[:, 0]), seen=False)
 
 
-def _with_image(text: TextEmbedding, image: Tensor) -> TextEmbedding:
+def _with_image(text: TextEmbedding, image: Tensor, *, seen: bool = True) -> TextEmbedding:
     tokens = torch.cat((image[:, None], text.tokens), dim=1)
-    return TextEmbedding(tokens, nn.functional.pad(text.mask, (1, 0), value=True))
+    return TextEmbedding(tokens, nn.functional.pad(text.mask, (1, 0), value=seen))
 
 
 def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype) -> str:

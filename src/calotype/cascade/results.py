@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import base64
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
+import numpy as np
 from torch import Tensor
 
-from calotype.cascade.notebook import html_table
 from calotype.cascade.pixels import to_pixels
 from calotype.cascade.png import encode_png
 from calotype.diffusion import SamplerState
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 T = TypeVar("T")
+# A notebook keeps what it shows: at most about 10 MB.
+_MOST_IMAGES, _LARGEST_SIDE = 64, 256
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class CascadeSample:
 
     def _repr_html_(self) -> str | None:
         """Several images, as notebooks show them."""
-        return html_table(to_pixels(self.images[-1]), self.seeds) if len(self.seeds) != 1 else None
+        return _html_table(to_pixels(self.images[-1]), self.seeds) if len(self.seeds) != 1 else None
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,23 @@ def drain(steps: Generator[P, None, T], show: Callable[[P], None] = lambda previ
         return cast(T, end.value)
     finally:
         steps.close()
+
+
+def _html_table(images: np.ndarray, seeds: Sequence[int]) -> str:
+    """Images, (B, H, W, 3) uint8, side by side with their seeds below; the first 64, and small."""
+    cells = [
+        f'<figure style="margin:4px"><img alt="" src="data:image/png;base64,{_small_png(pixels)}">'
+        f"<figcaption>seed {seed}</figcaption></figure>"
+        for pixels, seed in zip(images[:_MOST_IMAGES], seeds, strict=False)
+    ]
+    if len(images) > _MOST_IMAGES:
+        cells.append(f"<p>and {len(images) - _MOST_IMAGES:,} more</p>")
+    return f'<div style="display:flex;flex-wrap:wrap">{"".join(cells)}</div>'
+
+
+def _small_png(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+    return base64.b64encode(encode_png(np.asarray(image))).decode()

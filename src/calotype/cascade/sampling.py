@@ -79,7 +79,7 @@ def guided(
     """The guided and thresholded denoiser that `sampling` asks for.
 
     Args:
-        bind: makes a denoiser of what conditions it.
+        bind: makes a denoiser of its conditioning.
         cond: with the captions.
         uncond: with the null or negative captions; None = no guidance.
         sampling: the settings.
@@ -89,13 +89,11 @@ def guided(
     weight, rescale = sampling.guidance_weight, sampling.guidance_rescale
     if uncond is None or weight == 1:
         return threshold(bind(cond))
-    chosen: float | Callable[[Tensor], Tensor] = weight
-    if sampling.oscillating_guidance:
-        chosen = oscillating_weight(levels, high=weight)
+    oscillating = sampling.oscillating_guidance
+    chosen = oscillating_weight(levels, high=weight) if oscillating else weight
     if sampling.guidance_interval is None:
-        return threshold(
-            guide_batched(bind(Conditioning.cat(cond, uncond)), chosen, rescale=rescale)
-        )
+        both = bind(Conditioning.cat(cond, uncond))
+        return threshold(guide_batched(both, chosen, rescale=rescale))
     alone = bind(cond)
     guiding = guide(alone, bind(uncond), chosen, rescale=rescale)
     high, low = (-2 * torch.tensor(sampling.guidance_interval, dtype=torch.float64).log()).tolist()

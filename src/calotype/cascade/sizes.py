@@ -65,10 +65,8 @@ def _nearest_legal(size: tuple[int, int], unit: int) -> tuple[int, int]:
 
 def first_upscaler(configs: Sequence[StageConfig], side: float) -> int:
     """The stage made for images of about this side."""
-    sources = [config.lowres_resolution for config in configs]
-    distances = {
-        i: abs(math.log(side / source)) for i, source in enumerate(sources) if source is not None
-    }
+    sources = enumerate(config.lowres_resolution for config in configs)
+    distances = {i: abs(math.log(side / it)) for i, it in sources if it is not None}
     if not distances:
         raise UsageError("this cascade has no super-resolution stage; expected one to upscale")
     return min(distances, key=lambda index: distances[index])

@@ -66,7 +66,7 @@ class StageEdit:
         start: clean images to start from, (B, 3, H, W) in [-1, 1]; None = as the sampling
             settings say: pure noise, or the draft.
         start_time: how noisy the start is made, in (0, 1].
-        transform: applied to the guided and thresholded denoiser, e.g. `keep_known`; one that
+        transform: applied to the guided and thresholded denoiser, e.g. `KeepKnown`; one that
             holds tensors of a batch has a method `rows(slice)`, the same for some of its images.
         regrid: the levels to sample over, from those of the sampling settings (N+1,), e.g. to
             pass some of them again; None = as they are.

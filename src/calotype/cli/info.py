@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,8 @@ from calotype.cli.visible import visible
 from calotype.errors import CalotypeError, UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from calotype.config.clip import ClipConfig, ClipTraining
     from calotype.config.diffusion import DiffusionTraining
     from calotype.config.stage import StageConfig
@@ -126,36 +128,34 @@ def _trained(config: DiffusionTraining | ClipTraining) -> dict[str, Any]:
 
 
 def _clip(config: ClipConfig) -> dict[str, Any]:
-    """Facts of a CLIP; parameters are counted without making them."""
-    import torch
-
     from calotype.config.typed_json import to_dict
     from calotype.networks.clip import Clip
 
-    with torch.device("meta"):
-        towers = Clip(config)
-    return {"parameters": sum(p.numel() for p in towers.parameters()), **to_dict(config)}
+    return {"parameters": _parameters(lambda: Clip(config)), **to_dict(config)}
 
 
 def _stage(config: StageConfig) -> dict[str, Any]:
-    """Facts of a stage; parameters are counted without making them."""
-    import torch
-
     from calotype.cascade.stage import Stage
     from calotype.config.typed_json import to_dict
 
-    with torch.device("meta"):
-        stage = Stage(config)
     return {
         "resolution": config.resolution,
         "lowres_resolution": config.lowres_resolution,
-        "parameters": sum(p.numel() for p in stage.parameters()),
+        "parameters": _parameters(lambda: Stage(config)),
         "parametrization": config.parametrization,
         "schedule": config.schedule,
         "network": config.network.kind,
         "draft": None if config.draft is None else to_dict(config.draft),
         "sampling": to_dict(config.sampling),
     }
+
+
+def _parameters(make: Callable[[], nn.Module]) -> int:
+    """How many a module has, counted without making them."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in make().parameters())
 
 
 def _machine() -> dict[str, Any]:

@@ -65,9 +65,8 @@ def _captions(images: list[Path], given: list[str]) -> list[str]:
     if len(given) == 1:
         return given * len(images)
     if given and len(given) != len(images):
-        raise UsageError(
-            f"got {len(given)} captions for {len(images)} images; expected one, or one for each"
-        )
+        count = f"{len(given)} captions for {len(images)} images"
+        raise UsageError(f"got {count}; expected one, or one for each")
     return given or [_own_caption(image) for image in images]
 
 
@@ -77,7 +76,6 @@ def _own_caption(image: Path) -> str:
     try:
         caption = read_recipe(image)["caption"]
     except (CalotypeError, KeyError) as error:
-        raise UsageError(
-            f"got {image}, which does not say its caption; expected --caption TEXT"
-        ) from error
+        message = f"got {image}, which does not say its caption; expected --caption TEXT"
+        raise UsageError(message) from error
     return str(caption)

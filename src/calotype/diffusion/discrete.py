@@ -119,7 +119,7 @@ class DiscreteSchedule:
             raise UsageError(f"start_time is {start_time}, expected a number in (0, 1]")
         if len(timesteps) == 0 or not 0 <= min(timesteps) <= max(timesteps) < self.steps:
             raise UsageError(
-                f"got timesteps outside 0 ... {self.steps - 1}; expected those of the schedule"
+                f"got timesteps outside 0 ... {self.steps - 1}; expected the schedule's"
             )
         kept = [t for t in timesteps if t < start_time * self.steps] or [min(timesteps)]
         return ending_clean(self.table[torch.tensor(kept)])

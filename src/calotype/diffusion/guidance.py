@@ -78,7 +78,7 @@ def within_interval(
     """
     if not logsnr_low <= logsnr_high:
         raise UsageError(
-            f"guidance interval is {logsnr_low} ... {logsnr_high}, expected low <= high: swap them"
+            f"interval is {logsnr_low} ... {logsnr_high}, expected low <= high: swap them"
         )
 
     def denoise(z: Tensor, logsnr: Tensor) -> Estimate:

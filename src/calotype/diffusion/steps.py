@@ -67,9 +67,7 @@ def ancestral_step(interpolation: float) -> Step:
     Reference: Imagen, section 2.1; learned: Nichol & Dhariwal 2021, Eq. 15, arXiv:2102.09672.
     """
     if not 0 <= interpolation <= 1:
-        raise UsageError(
-            f"interpolation is {interpolation}, expected a number in [0, 1]: choose another"
-        )
+        raise UsageError(f"interpolation is {interpolation}, expected a number in [0, 1]")
 
     def step(move: Move) -> Tensor:
         mean = _posterior_mean(move, move.state.estimate.x_hat)

@@ -7,14 +7,15 @@ images lack, so `edge_contrast` says how sharp their enlargements come out.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from calotype.cascade import Cascade
+from calotype.cascade import Cascade, SampleOptions
 from calotype.cascade.stage import Stage
 from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
@@ -109,21 +110,17 @@ def compare_with_bicubic(
     seconds = dict.fromkeys(steps, 0.0)
     reached: dict[int, list[Tensor]] = {count: [] for count in steps}
     bicubic: list[Tensor] = []
-    for batch in _chunks(images, max(1, _PIXELS_AT_ONCE // resolution**2)):
+    remaining = iter(images)
+    while batch := list(itertools.islice(remaining, max(1, _PIXELS_AT_ONCE // resolution**2))):
         x = torch.stack([item.image for item in batch])
         captions = [item.caption for item in batch]
         lowres = area_resize(x, stage.config.lowres_resolution or 1).clamp(-1, 1)
         bicubic.append(psnr(upsample_lowres(lowres, resolution), x))
         for count in steps:
             sampling = replace(stage.config.sampling, steps=count, aug_level=0.0)
+            options: SampleOptions = {"stop_at": resolution, "sampling": {resolution: sampling}}
             began = time.perf_counter()
-            sample = cascade.upscale(
-                lowres,
-                captions,
-                seeds=[seed] * len(batch),
-                stop_at=resolution,
-                sampling={resolution: sampling},
-            )
+            sample = cascade.upscale(lowres, captions, seeds=[seed] * len(batch), **options)
             seconds[count] += time.perf_counter() - began
             reached[count].append(psnr(sample.images[-1], x))
     if not bicubic:
@@ -131,11 +128,9 @@ def compare_with_bicubic(
     baseline = torch.cat(bicubic)
     results = []
     for count in steps:
-        values = torch.cat(reached[count])
+        values, spent = torch.cat(reached[count]), seconds[count] / len(baseline)
         better = float((values > baseline).double().mean())
-        results.append(
-            StepsResult(count, float(values.mean()), better, seconds[count] / len(values))
-        )
+        results.append(StepsResult(count, float(values.mean()), better, spent))
     return Comparison(resolution, len(baseline), float(baseline.mean()), tuple(results))
 
 
@@ -144,14 +139,3 @@ def _stage(cascade: Cascade, resolution: int) -> Stage:
         if stage.config.resolution == resolution and stage.config.lowres_resolution is not None:
             return stage
     raise UsageError(f"got resolution={resolution}; {cascade.name!r} has no stage that samples it")
-
-
-def _chunks(images: Iterable[RealImage], size: int) -> Iterator[list[RealImage]]:
-    chunk: list[RealImage] = []
-    for image in images:
-        chunk.append(image)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

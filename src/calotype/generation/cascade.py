@@ -148,9 +148,8 @@ def _compare_weights(job: Job, like: Mapping[str, Any], *, embedded: bool) -> No
 
 def _runtime(request: Request) -> tuple[Runtime, dict[int, str]]:
     """How to compute; an image sampled again is computed as it was, if possible."""
-    like: Mapping[str, Any] = (
-        {"runtime": {}, "stages": []} if request.like is None else request.like
-    )
+    nothing: Mapping[str, Any] = {"runtime": {}, "stages": []}
+    like = nothing if request.like is None else request.like
     stored, threads, dtype = like["runtime"], request.threads, request.dtype
     if threads is None and stored.get("threads") is not None:
         threads = max(1, min(stored["threads"], usable_threads()))
@@ -177,9 +176,8 @@ class CascadeGenerator:
         self.job = job
         self.group = job.group
         self.cascade = Cascade.load(job.model, stop_at=job.stop_at)
-        self.loras = apply_loras(
-            self.cascade, job.loras, known=list(job.sampling), merged=job.merge_lora
-        )
+        known, merged = list(job.sampling), job.merge_lora
+        self.loras = apply_loras(self.cascade, job.loras, known=known, merged=merged)
         self.runtime = job.runtime
         if job.gpus > 0:
             dtype = job.runtime.dtype if job.runtime.forced else None

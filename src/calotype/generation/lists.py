@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 from calotype.cascade.results import drain
 from calotype.data.work import work_over
 from calotype.generation.cascade import Job, open_generator
-from calotype.generation.executors import share_out
 from calotype.generation.generator import ImageGenerator
 from calotype.generation.outputs import Output, holds_image, numbered_name
 from calotype.generation.prompts import PromptFile, PromptShard, PromptShards, shard_captions
-from calotype.launch import launched_place
+from calotype.launch import LONGEST_WAIT, launched_place
 from calotype.storage.files import remove_leftovers
 
 if TYPE_CHECKING:
@@ -163,10 +162,28 @@ def generate_list(
         make = functools.partial(ShardGenerator, job)
         return ray_actor_map(shards, make, address=ray, workers=workers, gpus=job.settings.gpus)
     if launched_place().world_size > 1 and workers == 1:
-        return share_out(shards, ShardGenerator(job, show))
+        return _share_out(shards, ShardGenerator(job, show))
     if workers == 1 or len(shards) == 1:
         return map(ShardGenerator(job, show), shards)
     return work_over(shards, functools.partial(generate_shard, job=job), processes=workers)
+
+
+def _share_out(
+    shards: PromptShards, task: Callable[[PromptShard], ShardReport]
+) -> Iterator[ShardReport]:
+    """Results of all shards in every process that torchrun started, when all are done."""
+    from torch import distributed
+
+    place = launched_place()
+    distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    try:
+        own = [task(shards[i]) for i in range(place.rank, len(shards), place.world_size)]
+        found: list[list[ShardReport] | None] = [None] * place.world_size
+        distributed.all_gather_object(found, own)
+    finally:
+        distributed.destroy_process_group()
+    for part in found:
+        yield from part or ()
 
 
 def generate_shard(shard: PromptShard, job: ListJob) -> ShardReport:

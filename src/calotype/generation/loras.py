@@ -115,7 +115,6 @@ def check_like(recipe: Mapping[str, Any] | None, texts: Sequence[str] | None) ->
     noted = None if recipe is None else recipe.get("loras")
     if not isinstance(noted, list) or not noted or texts:
         return
-    wanted = [
-        f"--lora {one.get('file')}:{one.get('weight')}" for one in noted if isinstance(one, dict)
-    ]
+    known = (one for one in noted if isinstance(one, dict))
+    wanted = [f"--lora {one.get('file')}:{one.get('weight')}" for one in known]
     raise UsageError(f"the image was sampled with LoRAs; add {' '.join(wanted)}"[:500])

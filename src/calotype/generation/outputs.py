@@ -10,7 +10,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,15 +124,14 @@ class Output:
         return not os.path.lexists(name) or holds_image(name, recipe)
 
 
-def default_output(recipe: Mapping[str, Any], *, write_caption: bool = False) -> Output:
+def default_output(recipe: Mapping[str, Any]) -> Output:
     """Where an image goes that no name is given for: CAPTION-SEED.png, or CAPTION-SEED-ID.png."""
-    stem = f"{slug(recipe['caption'])}-{recipe['seed']}"
-    return output_with_id(Path(f"{stem}.png"), recipe, write_caption=write_caption)
+    return output_with_id(Path(f"{slug(recipe['caption'])}-{recipe['seed']}.png"), recipe)
 
 
-def output_with_id(name: Path, recipe: Mapping[str, Any], *, write_caption: bool = False) -> Output:
+def output_with_id(name: Path, recipe: Mapping[str, Any]) -> Output:
     """Where an image goes that would be called `name`; if another has that, its id is added."""
-    return Output((name, name_with_id(name, recipe)), write_caption=write_caption)
+    return Output((name, name_with_id(name, recipe)))
 
 
 def name_with_id(name: Path, recipe: Mapping[str, Any]) -> Path:
@@ -155,16 +154,13 @@ def few_outputs(
     Raises:
         UsageError: another file has the name of one.
     """
-    count = len(recipes)
-    outputs = []
+    outputs, count = [], len(recipes)
     for number, recipe in enumerate(recipes):
-        if given is None:
-            output = default_output(recipe, write_caption=write_captions)
-        else:
-            name = numbered_name(given, number, count)
-            output = Output((name,), replace=count == 1, write_caption=write_captions)
-        output.check(recipe)
-        outputs.append(output)
+        output = default_output(recipe)
+        if given is not None:
+            output = Output((numbered_name(given, number, count),), replace=count == 1)
+        outputs.append(replace(output, write_caption=write_captions))
+        outputs[-1].check(recipe)
     return outputs
 
 

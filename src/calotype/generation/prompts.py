@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import BinaryIO
 
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.reading import open_regular
@@ -57,9 +57,8 @@ class PromptFile:
             for _, caption in _captions(self.path, offset):
                 yield caption
         except OSError as error:
-            raise CalotypeError(
-                f"cannot read {self.path}: {error.strerror}; start again"
-            ) from error
+            reason = f"cannot read {self.path}: {error.strerror}"
+            raise CalotypeError(f"{reason}; start again") from error
 
 
 @dataclass(frozen=True)
@@ -93,16 +92,8 @@ class PromptShards(Sequence[PromptShard]):
         """Number of shards."""
         return len(self._offsets)
 
-    @overload
-    def __getitem__(self, index: int) -> PromptShard: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[PromptShard]: ...
-
-    def __getitem__(self, index: int | slice) -> PromptShard | list[PromptShard]:
-        """One shard, or some."""
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> PromptShard:  # type: ignore[override]  # no slices
+        """One shard."""
         number = range(len(self))[index]
         first = number * self._size
         return PromptShard(first, min(self._size, self._total - first), self._offsets[number])
@@ -129,10 +120,8 @@ def open_prompts(path: Path, *, shared: Path | None = None) -> Iterator[PromptFi
     with contextlib.ExitStack() as stack:
         name = path
         if str(path) == "-":
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix=".prompts-", dir=shared)
-            )
-            name = Path(folder, "input.txt")
+            folder = tempfile.TemporaryDirectory(prefix=".prompts-", dir=shared)
+            name = Path(stack.enter_context(folder), "input.txt")
             stack.enter_context(_ended_by_signals())
             _keep_input(name)
         try:
@@ -144,9 +133,7 @@ def open_prompts(path: Path, *, shared: Path | None = None) -> Iterator[PromptFi
             state = name.stat()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(
-                f"cannot read {path}: {reason}; name a text file, or - for the input"
-            ) from error
+            raise UsageError(f"cannot read {path}: {reason}; name a text file, or -") from error
         if first is None:
             raise UsageError(f"{path} holds no caption; expected one a line")
         yield PromptFile(name, state.st_size, state.st_mtime_ns, count, first)

@@ -120,9 +120,8 @@ def requested_size(
         stop_at = min(resolutions, key=lambda r: abs(math.log(r / side)))
     if stop_at not in resolutions:
         what = "an image of the stage" if request.size is None else "--size"
-        raise UsageError(
-            f"got {what} {stop_at}; expected one of {list(resolutions)}, or WIDTHxHEIGHT"
-        )
+        known = list(resolutions)
+        raise UsageError(f"got {what} {stop_at}; expected one of {known}, or WIDTHxHEIGHT")
     return stop_at, size
 
 

@@ -24,16 +24,9 @@ from calotype.networks.prior import PriorNetwork
 from calotype.networks.unet import UNet
 
 __all__ = [
-    "AdmPair",
-    "AdmUNet",
-    "DenoisingNetwork",
-    "EfficientUNet",
-    "PriorNetwork",
-    "UNet",
+    "AdmPair", "AdmUNet", "DenoisingNetwork", "EfficientUNet", "PriorNetwork", "UNet",
     "build_network",
-]
-
-
+]  # fmt: skip
 MOST_NUMBERS = 20_000_000_000
 """Weights of a network; published ones for images have a quarter of it."""
 

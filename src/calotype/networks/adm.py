@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -37,10 +38,9 @@ class AdmUNet(UShape):
         first = levels[0].channels
         self._embed_dim = config.embed_dim if config.embed_dim > 0 else 4 * first
         inputs = 3 + config.extra_channels + (3 if config.lowres else 0)
-        self.time = TimestepMLP(first, self._embed_dim, config.activation)
-        self.aug_level = (
-            TimestepMLP(first, self._embed_dim, config.activation) if config.aug_level else None
-        )
+        timestep = partial(TimestepMLP, first, self._embed_dim, config.activation)
+        self.time = timestep()
+        self.aug_level = timestep() if config.aug_level else None
         self.text = build_text(config, self._embed_dim)
         self.embed_act = activation(config.embed_activation)
         self.stem = nn.Conv2d(inputs, first, 3, padding=1)

@@ -127,9 +127,8 @@ class AdmAttentionLayer(nn.Module):
         """(B, C, h, w) -> (B, C, h, w)."""
         batch, channels, height, width = x.shape
         tokens = self.norm(x.flatten(2)).transpose(1, 2)  # (B, hw, C)
-        queries, *own = (
-            split_heads(part, self.heads) for part in self.qkv(tokens).split(channels, 2)
-        )
+        parts = self.qkv(tokens).split(channels, 2)
+        queries, *own = (split_heads(part, self.heads) for part in parts)
         keys, values, mask = join_text(own, text, text_first=True)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         h = self.out(attended.transpose(1, 2).flatten(2))

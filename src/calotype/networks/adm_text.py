@@ -90,7 +90,7 @@ class TokensEncoder(nn.Module):
         self.tokens = nn.Embedding(text.vocabulary, text.width)
         self.positions = nn.Parameter(torch.randn(text.context, text.width) * 0.01)
         self.padding = nn.Parameter(torch.randn(text.context, text.width) * 0.01)
-        self.layers = Transformer(width=text.width, heads=text.heads, layers=text.layers)
+        self.layers = Transformer(text.width, text.heads, text.layers)
         self.norm = nn.LayerNorm(text.width)
         self.to_embedding = nn.Linear(text.width, embed_dim)
 

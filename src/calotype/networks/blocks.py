@@ -57,7 +57,7 @@ class ScalarEmbedding(nn.Module):
     Values of [low, high] are spread over [0, 1000], where the sinusoids resolve them well.
     """
 
-    def __init__(self, *, low: float, high: float, embed_dim: int) -> None:
+    def __init__(self, low: float, high: float, embed_dim: int) -> None:
         super().__init__()
         self.low = low
         self.high = high

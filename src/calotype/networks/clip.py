@@ -63,9 +63,7 @@ class ImageTower(nn.Module):
         self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
         self.positions = nn.Parameter(torch.randn(1 + config.patches, width) * width**-0.5)
         self.norm_in = nn.LayerNorm(width)
-        self.layers = Transformer(
-            width=width, heads=config.heads, layers=config.layers, activation=activation
-        )
+        self.layers = Transformer(width, config.heads, config.layers, activation=activation)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, embed_dim, bias=False)
 
@@ -98,17 +96,13 @@ class TextTower(nn.Module):
             self.tokens = nn.Embedding(config.vocabulary, width)
             nn.init.normal_(self.tokens.weight, std=0.02)
         else:
-            assert config.states is not None
-            self.tokens = nn.Sequential(
-                nn.LayerNorm(config.states), nn.Linear(config.states, width)
-            )
+            states = config.states
+            assert states is not None
+            self.tokens = nn.Sequential(nn.LayerNorm(states), nn.Linear(states, width))
         self.positions = nn.Parameter(torch.randn(config.context, width) * 0.01)
+        causal = config.vocabulary is not None
         self.layers = Transformer(
-            width=width,
-            heads=config.heads,
-            layers=config.layers,
-            activation=activation,
-            causal=config.vocabulary is not None,
+            width, config.heads, config.layers, activation=activation, causal=causal
         )
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, embed_dim, bias=False)

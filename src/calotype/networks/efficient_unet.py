@@ -50,16 +50,12 @@ class EfficientUNet(nn.Module):
 
     def _blocks(self, level: LevelConfig, in_channels: int) -> nn.ModuleList:
         """The level's blocks; the last attends, if the level does."""
-        blocks = nn.ModuleList()
+        blocks, config, channels = nn.ModuleList(), self.config, level.channels
         for number in range(level.blocks):
-            attention = None
+            attention, own = None, level.self_attention
             if level.attends and number == level.blocks - 1:
-                attention = Attention(
-                    level.channels, self.config.head_dim, self_attention=level.self_attention
-                )
-            residual = ResidualBlock(
-                in_channels, level.channels, self._embed_dim, dropout=self.config.dropout
-            )
+                attention = Attention(channels, config.head_dim, self_attention=own)
+            residual = ResidualBlock(in_channels, channels, self._embed_dim, dropout=config.dropout)
             blocks.append(Block(residual, attention, recompute=level.checkpoint))
         return blocks
 

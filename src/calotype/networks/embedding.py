@@ -27,16 +27,12 @@ class ConditionEmbedding(nn.Module):
         self, config: NetworkConfig, embed_dim: int, *, blocks: Iterable[nn.Module]
     ) -> None:
         super().__init__()
-        self.level = ScalarEmbedding(low=-25.0, high=25.0, embed_dim=embed_dim)
-        self.aug_level = (
-            ScalarEmbedding(low=0.0, high=1.0, embed_dim=embed_dim) if config.lowres else None
-        )
+        self.level = ScalarEmbedding(-25.0, 25.0, embed_dim)
+        self.aug_level = ScalarEmbedding(0.0, 1.0, embed_dim) if config.lowres else None
         self.text: TextConditioner | None = None
         if config.text_dim > 0:
-            layers = number_text_layers(blocks, Attention)
-            self.text = TextConditioner(
-                config.text_dim, embed_dim, pooling=config.text_pooling, layers=layers
-            )
+            layers, pooling = number_text_layers(blocks, Attention), config.text_pooling
+            self.text = TextConditioner(config.text_dim, embed_dim, pooling=pooling, layers=layers)
 
     def set_text_statistics(self, mean: Tensor, covariance: Tensor) -> None:
         """Statistics for whitened pooling; see `WhitenedMeanPooling.set_statistics`."""
@@ -55,10 +51,8 @@ class ConditionEmbedding(nn.Module):
                 the noisy images' channels it gets those of the low-resolution images.
         """
         if (self.aug_level is None) != (cond.lowres is None):
-            got, expected = ("no", "one") if cond.lowres is None else ("a", "none")
-            raise ValueError(
-                f"got {got} low-resolution image; expected {expected} for this network"
-            )
+            got, wanted = ("no", "one") if cond.lowres is None else ("a", "none")
+            raise ValueError(f"got {got} low-resolution image; expected {wanted} for this network")
         text = self.encode(cond.text)
 
         def bound(z: Tensor, logsnr: Tensor) -> Tensor:

@@ -132,13 +132,8 @@ class _ImageTower(nn.Module):
 
 
 def _transformer(config: TowerConfig, *, causal: bool) -> Transformer:
-    return Transformer(
-        width=config.width,
-        heads=config.heads,
-        layers=config.layers,
-        head_dim=config.head_dim,
-        causal=causal,
-    )
+    width, heads = config.width, config.heads
+    return Transformer(width, heads, config.layers, head_dim=config.head_dim, causal=causal)
 
 
 def _unit(x: Tensor) -> Tensor:

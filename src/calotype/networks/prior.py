@@ -33,9 +33,7 @@ class PriorNetwork(nn.Module):
         self.text_states = nn.Linear(clip, width)
         self.positions = nn.Parameter(torch.zeros(1, config.context + 4, width))
         self.answer = nn.Parameter(torch.zeros(1, 1, width))
-        self.layers = Transformer(
-            width=width, heads=config.heads, layers=config.layers, causal=True
-        )
+        self.layers = Transformer(width, config.heads, config.layers, causal=True)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, clip)
         # Of CLIP's embeddings in training; what is diffused has mean 0 and deviation 1.
@@ -54,9 +52,8 @@ class PriorNetwork(nn.Module):
                 "embedding, then the states"
             )
         tokens = text.tokens.to(self.head.weight.dtype)
-        caption = torch.cat(
-            (self.text_states(tokens[:, 1:]), self.text_embedding(tokens[:, :1])), dim=1
-        )
+        states, embedding = self.text_states(tokens[:, 1:]), self.text_embedding(tokens[:, :1])
+        caption = torch.cat((states, embedding), dim=1)
         mask = F.pad(text.mask[:, 1:], (0, 4), value=True)
 
         def predict(z: Tensor, timesteps: Tensor) -> Tensor:

@@ -55,11 +55,9 @@ class TransformerLayer(nn.Module):
         )
         attended = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=causal)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
-        hidden = self.widen(self.norm2(x))
-        hidden = (
-            F.gelu(hidden) if self.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden)
-        )
-        return cast(Tensor, x + self.narrow(hidden))
+        wide = self.widen(self.norm2(x))
+        wide = F.gelu(wide) if self.activation == "gelu" else wide * torch.sigmoid(1.702 * wide)
+        return cast(Tensor, x + self.narrow(wide))
 
 
 class Transformer(nn.ModuleList):
@@ -76,10 +74,10 @@ class Transformer(nn.ModuleList):
 
     def __init__(
         self,
-        *,
         width: int,
         heads: int,
         layers: int,
+        *,
         head_dim: int | None = None,
         activation: Activation = "gelu",
         causal: bool = False,

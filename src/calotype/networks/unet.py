@@ -34,9 +34,8 @@ class UNet(UShape):
         levels = config.levels
         self._embed_dim = config.embed_dim if config.embed_dim > 0 else 4 * levels[0].channels
         pixels = 3 * config.fold**2
-        self.stem = nn.Conv2d(
-            pixels * (2 if config.lowres else 1), levels[0].channels, 3, padding=1
-        )
+        inputs = pixels * (2 if config.lowres else 1)
+        self.stem = nn.Conv2d(inputs, levels[0].channels, 3, padding=1)
         deepest, attending = levels[-1], any(level.self_attention for level in levels)
         middle = (self._block(deepest.channels, deepest, attend=it) for it in (attending, False))
         self.build(levels, block=self._block, resampler=self._resampler, middle=middle)
@@ -57,14 +56,11 @@ class UNet(UShape):
 
     def _block(self, in_channels: int, level: LevelConfig, *, attend: bool | None = None) -> Block:
         """A block of a level; `attend` None = as the level does."""
-        config = self.config
-        attention = None
+        config, channels, attention = self.config, level.channels, None
         if level.attends if attend is None else attend:
             own = level.self_attention or not level.cross_attention
-            attention = Attention(level.channels, config.head_dim, self_attention=own)
-        residual = ResidualBlock(
-            in_channels, level.channels, self._embed_dim, dropout=config.dropout
-        )
+            attention = Attention(channels, config.head_dim, self_attention=own)
+        residual = ResidualBlock(in_channels, channels, self._embed_dim, dropout=config.dropout)
         return Block(residual, attention, recompute=level.checkpoint)
 
     def _resampler(self, channels: int, *, kind: Literal["down", "up"]) -> Block:

@@ -99,23 +99,16 @@ class ClipModel:
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1], of any size -> unit vectors (B, E), float32, CPU."""
-        side = self.file.clip.image.resolution
-        device = self.network.log_scale.device
-        parts = []
-        for start in range(0, len(images), _CHUNK):
-            x = square(images[start : start + _CHUNK].float(), side).to(device)
-            parts.append(self.network.embed_images(x).cpu())
-        return torch.cat(parts)
+        side, device = self.file.clip.image.resolution, self.network.log_scale.device
+        squares = (square(part.float(), side).to(device) for part in images.split(_CHUNK))
+        return torch.cat([self.network.embed_images(x).cpu() for x in squares])
 
     @torch.no_grad()
     def embed_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions -> unit vectors (B, E), float32, CPU."""
-        device = self.network.log_scale.device
-        parts = []
-        for start in range(0, len(captions), _CHUNK):
-            text = self.encoder(list(captions[start : start + _CHUNK])).to(device)
-            parts.append(self.network.embed_texts(text).cpu())
-        return torch.cat(parts)
+        device, starts = self.network.log_scale.device, range(0, len(captions), _CHUNK)
+        texts = (self.encoder(list(captions[start : start + _CHUNK])) for start in starts)
+        return torch.cat([self.network.embed_texts(text.to(device)).cpu() for text in texts])
 
     def scores(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         """How well each image fits its caption: 100 x cosine, (B,).

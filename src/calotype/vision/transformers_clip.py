@@ -75,9 +75,8 @@ def read_transformers_clip(folder: Path) -> tuple[Clip, ClipTokens]:
         ConfigError: it is another kind of model, or one with settings that ours has not.
         CalotypeError: files are missing or damaged.
     """
-    loaded = load_pretrained(
-        str(folder), {"clip": "CLIPModel"}, dtype=torch.float32, allow_download=False
-    )
+    kinds = {"clip": "CLIPModel"}
+    loaded = load_pretrained(str(folder), kinds, dtype=torch.float32, allow_download=False)
     network = Clip(towers(loaded.model.config.to_dict()))
     network.load_state_dict(renamed(loaded.model.state_dict()))
     return network, ClipTokens(str(folder), max_tokens=network.config.text.context)

@@ -10,9 +10,8 @@ from calotype.cli.data.ray import RayCommand
 from calotype.cli.data.shard import shard
 from calotype.cli.data.verify import stats, verify
 
-app = typer.Typer(
-    help="Build and inspect training data.", no_args_is_help=True, rich_markup_mode=None
-)
+_HELP = "Build and inspect training data."
+app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None)
 for _command in (emoji, shard, verify, embed):
     app.command(cls=RayCommand)(_command)
 app.command()(stats)

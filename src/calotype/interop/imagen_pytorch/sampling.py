@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from calotype.cascade.edit import keep_known
+from calotype.cascade.edit import KeepKnown
 from calotype.diffusion import (
     Denoiser,
     Estimate,
@@ -134,7 +134,7 @@ def _denoiser(unet: Unet, formulation: Formulation, drawing: Drawing) -> Denoise
 
     denoise = thresholding(drawing.percentile)(plain)
     if drawing.known is not None and drawing.mask is not None:
-        denoise = keep_known(drawing.known, drawing.mask)(denoise)
+        denoise = KeepKnown(drawing.known, drawing.mask)(denoise)
     if not unet.self_cond:
         return denoise
 
