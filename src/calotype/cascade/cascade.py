@@ -63,11 +63,8 @@ class Cascade:
         self.text_encoder_spec = text_encoder if isinstance(text_encoder, str) else str(spec)
         self.name = name
         self.weights = {} if weights is None else dict(weights)
-        self.config = CascadeConfig(
-            stages=tuple(stage.config for stage in self.stages),
-            text_encoder=self.text_encoder_spec,
-            name=name,
-        )
+        configs = tuple(stage.config for stage in self.stages)
+        self.config = CascadeConfig(stages=configs, text_encoder=self.text_encoder_spec, name=name)
 
     @classmethod
     def load(
@@ -220,11 +217,7 @@ class Cascade:
 
     @torch.no_grad()
     def generate(self, plan: SamplePlan) -> Generator[Preview, None, CascadeSample]:
-        """Make what was planned, one preview a step; closing the generator cancels.
-
-        Args:
-            plan: from `plan`, `plan_upscale`, `plan_inpaint` or `plan_image_to_image`.
-        """
+        """Make what was planned, here or by `edit`, one preview a step; closing it cancels."""
         text, negative = self._embed(plan.captions), None
         guided = any(stage.sampling.guidance_weight != 1 for stage in plan.stages)
         if (guided or self.prior is not None) and text is not None:

@@ -25,13 +25,7 @@ class NoCascade(UsageError):
 
 @dataclass(frozen=True)
 class CascadeFolder:
-    """A cascade on disk, its settings read and its weights not.
-
-    Args:
-        path: of the folder, absolute.
-        file: its `cascade.json`.
-        config: settings of all its stages.
-    """
+    """A cascade on disk, its settings read and its weights not; `path` is absolute."""
 
     path: Path
     file: CascadeFile
@@ -45,12 +39,7 @@ class CascadeFolder:
 
 
 def open_cascade(path_or_name: str | Path | None) -> CascadeFolder:
-    """Find a cascade and read its settings; as `find_cascade`.
-
-    Raises:
-        UsageError: nothing usable is there.
-        CalotypeError: files are missing or damaged.
-    """
+    """Find a cascade and read its settings; arguments and errors as of `find_cascade`."""
     folder = find_cascade(path_or_name).resolve()
     file = read_cascade_file(folder)
     return CascadeFolder(folder, file, read_cascade_config(folder, file))

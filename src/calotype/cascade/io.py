@@ -112,9 +112,8 @@ def save_cascade(
         UsageError: `folder` holds something else.
         CalotypeError: the disk is full or `folder` cannot be written to.
     """
-    config = CascadeConfig(
-        stages=tuple(stage.config for stage in stages), text_encoder=text_encoder, name=name
-    )
+    configs = tuple(stage.config for stage in stages)
+    CascadeConfig(stages=configs, text_encoder=text_encoder, name=name)  # refuses what misfits
     folder = folder.resolve()
     check_replaceable(folder)
     with new_folder(folder) as temporary:
@@ -127,11 +126,7 @@ def save_cascade(
         if write_prior is not None:
             prior = StageEntry(folder="prior", sha256=write_prior(temporary / "prior"))
         file = CascadeFile(
-            format=1,
-            name=config.name,
-            text_encoder=text_encoder,
-            stages=tuple(entries),
-            prior=prior,
+            format=1, name=name, text_encoder=text_encoder, stages=tuple(entries), prior=prior
         )
         data = to_dict(file)
         if prior is None:

@@ -35,11 +35,7 @@ _STREAM = 1_000_000  # of noise: far from those of stages
 
 
 class Prior(nn.Module):
-    """A diffusion model of CLIP's image embeddings.
-
-    Args:
-        config: its network and how it samples.
-    """
+    """A diffusion model of CLIP's image embeddings."""
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()

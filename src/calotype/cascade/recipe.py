@@ -131,7 +131,5 @@ def recipe_sampling(recipe: Mapping[str, Any]) -> dict[int, SamplingConfig]:
     Raises:
         ConfigError: a setting is unknown or out of range.
     """
-    return {
-        stage["resolution"]: from_dict(stage.get("sampling"), SamplingConfig)
-        for stage in recipe["stages"]
-    }
+    stages = ((stage["resolution"], stage.get("sampling")) for stage in recipe["stages"])
+    return {size: from_dict(sampling, SamplingConfig) for size, sampling in stages}

@@ -60,12 +60,9 @@ def grid_levels(schedule: NoiseSchedule, sampling: SamplingConfig, start_time: f
     if start_time < 1:
         logsnr = schedule.logsnr(torch.tensor(start_time, dtype=torch.float64))
         sigma_max = min(sigma_max, float(torch.exp(-logsnr / 2)))
-    return karras_levels(
-        sampling.steps,
-        sigma_max=sigma_max,
-        sigma_min=min(sampling.sigma_min, sigma_max / 2),
-        rho=sampling.rho,
-    )
+    sigma_min = min(sampling.sigma_min, sigma_max / 2)
+    ends = {"sigma_max": sigma_max, "sigma_min": sigma_min}
+    return karras_levels(sampling.steps, **ends, rho=sampling.rho)
 
 
 def guided(

@@ -85,11 +85,7 @@ class StageEdit:
 
 
 class Stage(nn.Module):
-    """One diffusion model of a cascade.
-
-    Args:
-        config: its network, schedule, parametrization and sampling defaults.
-    """
+    """One diffusion model of a cascade: network, schedule, parametrization, sampling defaults."""
 
     def __init__(self, config: StageConfig) -> None:
         super().__init__()

@@ -47,16 +47,8 @@ class _SampleCommand(RayCommand, OutCommand):
 
 app.command(cls=_SampleCommand)(sample)
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    upscale,
-    score,
-    train,
-    assemble,
-    ema,
-    report,
-    info,
-    convert,
-    export,
-)
+    upscale, score, train, assemble, ema, report, info, convert, export,
+)  # fmt: skip
 for _command in _COMMANDS:
     app.command(cls=OutCommand)(_command)
 app.add_typer(data_app, name="data")
@@ -78,14 +70,7 @@ def main(
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; every error is one line on stderr.
-
-    Args:
-        arguments: None takes those of the process.
-
-    Returns:
-        The exit code.
-    """
+    """Run a command, None = the process's; every error is one line on stderr. The exit code."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)

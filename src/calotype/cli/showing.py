@@ -15,12 +15,7 @@ OnPreview = Callable[["Preview"], None]
 
 @contextmanager
 def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
-    """A bar a stage on stderr, if that is a terminal; yields what to call with every preview.
-
-    Args:
-        total: images to sample in all.
-        quiet: show nothing.
-    """
+    """A bar a stage of `total` images, if stderr is a terminal; yields what takes previews."""
     if quiet or not sys.stderr.isatty():
         yield lambda preview: None
         return

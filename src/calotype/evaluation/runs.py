@@ -59,11 +59,8 @@ def read_run(folder: Path) -> list[StageRun]:
     except CalotypeError:
         return []
     configs = {config.stage.resolution: config for config in recipe.cascade}
-    return [
-        _stage_run(run, part, recipe.name, configs[size])
-        for size, part in run.segments
-        if size in configs
-    ]
+    known = ((size, part) for size, part in run.segments if size in configs)
+    return [_stage_run(run, part, recipe.name, configs[size]) for size, part in known]
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[StageRun, ...]:

@@ -61,12 +61,7 @@ class Comparison:
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each pair of images, (B,) in dB; inf for equal ones.
-
-    Args:
-        x: (B, C, H, W) in [-1, 1].
-        y: the same shape.
-    """
+    """Peak signal-to-noise ratio, (B,) in dB, of images (B, C, H, W) in [-1, 1]; inf for equals."""
     if x.shape != y.shape:
         raise ValueError(f"got {tuple(x.shape)} and {tuple(y.shape)}; expected equal shapes")
     error = (x.double() - y.double()).square().flatten(1).mean(1)

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BestOfPlan:
-    """Images that are each the best of some candidates.
-
-    Args:
-        captions: of the images.
-        count: candidates of each.
-        candidates: all of them, those of an image one after the other.
-    """
+    """Images that are each the best of `count` candidates; those of an image follow one another."""
 
     captions: tuple[str, ...]
     count: int
@@ -72,9 +66,8 @@ class BestOf:
         scores = self.clip.scores(images, repeated).view(-1, self.count)
         best = scores.argmax(1).tolist()
         rows = [number * self.count + place for number, place in enumerate(best)]
-        chosen = self.inner.plan(
-            plan.captions, [self.inner.recipe(plan.candidates, row)["seed"] for row in rows]
-        )
+        seeds = [self.inner.recipe(plan.candidates, row)["seed"] for row in rows]
+        chosen = self.inner.plan(plan.captions, seeds)
         made = yield from self.inner.finish(chosen, images[rows])
         for number, one in enumerate(made):
             ranked = [round(score, 3) for score in scores[number].tolist()]

@@ -167,12 +167,6 @@ class CascadeGenerator:
     """A loaded cascade that makes what a job says; an `ImageGenerator`."""
 
     def __init__(self, job: Job) -> None:
-        """Load the weights.
-
-        Raises:
-            UsageError: the job does not fit them.
-            CalotypeError: files are missing or damaged.
-        """
         self.job = job
         self.group = job.group
         self.cascade = Cascade.load(job.model, stop_at=job.stop_at)

@@ -26,12 +26,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Made:
-    """A finished image.
-
-    Args:
-        pixels: (H, W, 3) uint8.
-        recipe: all that is needed to make it again, as plain JSON data.
-    """
+    """A finished image, (H, W, 3) uint8, and all that makes it again, as plain JSON data."""
 
     pixels: np.ndarray
     recipe: dict[str, Any]

@@ -86,11 +86,7 @@ def apply_loras(
 
 
 def lora_notes(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """What `apply_loras` returns, without a cascade.
-
-    Raises:
-        UsageError: a file is missing, or is none.
-    """
+    """What `apply_loras` returns, without a cascade; errors as there."""
     from calotype.cascade.lora import load_lora
 
     requests = [parse_lora(text) for text in texts]

@@ -165,13 +165,7 @@ def few_outputs(
 
 
 def holds_image(path: Path, recipe: Mapping[str, Any], *, whole: bool = False) -> bool:
-    """Whether a file holds the image that a recipe makes; whoever computed it, and how.
-
-    Args:
-        path: of the file.
-        recipe: of the image.
-        whole: whether the end of the file has to be there, too.
-    """
+    """Whether a file holds the image of a recipe, whoever computed it; `whole`: to its end."""
     from calotype.cascade.png import read_recipe
     from calotype.cascade.recipe import image_id
     from calotype.storage.reading import open_regular

@@ -63,13 +63,7 @@ class PromptFile:
 
 @dataclass(frozen=True)
 class PromptShard:
-    """Images `first` to `first + count` of a list.
-
-    Args:
-        first: number of its first image.
-        count: of images.
-        offset: in bytes, of the line with the first image's caption.
-    """
+    """Images `first` to `first + count` of a list; `offset` in bytes is of the first's caption."""
 
     first: int
     count: int

@@ -116,12 +116,9 @@ class AdmAttentionLayer(nn.Module):
         assert self.text is not None
         if self.norm_text is not None:
             states = self.norm_text(states.transpose(1, 2)).transpose(1, 2)
-        keys, values = self.text(states).chunk(2, dim=2)
-        return TextKeysValues(
-            split_heads(keys, self.heads),
-            split_heads(values, self.heads),
-            None if mask is None else mask[:, None, None],
-        )
+        parts = self.text(states).chunk(2, dim=2)
+        keys, values = (split_heads(part, self.heads) for part in parts)
+        return TextKeysValues(keys, values, None if mask is None else mask[:, None, None])
 
     def forward(self, x: Tensor, text: TextKeysValues | None) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""

@@ -23,11 +23,7 @@ _COLOUR_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clip(nn.Module):
-    """Both towers and the loss's own parameters; embeddings are unit vectors.
-
-    Args:
-        config: of the towers.
-    """
+    """Both towers and the loss's own parameters; embeddings are unit vectors."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()

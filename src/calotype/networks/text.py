@@ -121,10 +121,9 @@ class TextProjection(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor) -> TextKeysValues:
         """(B, L, D), (B, L) -> keys and values (B, heads, L, d)."""
-        keys, values = self.key_value(tokens).chunk(2, dim=2)
-        return TextKeysValues(
-            split_heads(keys, self.heads), split_heads(values, self.heads), mask[:, None, None]
-        )
+        parts = self.key_value(tokens).chunk(2, dim=2)
+        keys, values = (split_heads(part, self.heads) for part in parts)
+        return TextKeysValues(keys, values, mask[:, None, None])
 
 
 class TextLayer(Protocol):

@@ -50,9 +50,8 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
         """(B, L, W) -> (B, L, W); mask and causal as `scaled_dot_product_attention` takes them."""
-        queries, keys, values = (
-            split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=2)
-        )
+        parts = self.qkv(self.norm1(x)).chunk(3, dim=2)
+        queries, keys, values = (split_heads(part, self.heads) for part in parts)
         attended = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=causal)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         wide = self.widen(self.norm2(x))

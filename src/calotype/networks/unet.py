@@ -64,10 +64,9 @@ class UNet(UShape):
         return Block(residual, attention, recompute=level.checkpoint)
 
     def _resampler(self, channels: int, *, kind: Literal["down", "up"]) -> Block:
-        residual = ResidualBlock(
-            channels, channels, self._embed_dim, dropout=self.config.dropout, resample=kind
-        )
-        return Block(residual, None)
+        width, dropout = self._embed_dim, self.config.dropout
+        block = ResidualBlock(channels, channels, width, dropout=dropout, resample=kind)
+        return Block(block, None)
 
     def forward(self, z: Tensor, logsnr: Tensor, cond: Conditioning) -> Tensor:
         """(B, 3, H, W), (B,) -> (B, 3, H, W)."""

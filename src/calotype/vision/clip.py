@@ -100,7 +100,7 @@ class ClipModel:
     def embed_images(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1], of any size -> unit vectors (B, E), float32, CPU."""
         side, device = self.file.clip.image.resolution, self.network.log_scale.device
-        squares = (square(part.float(), side).to(device) for part in images.split(_CHUNK))
+        squares = (square(part.float(), side).to(device) for part in torch.split(images, _CHUNK))
         return torch.cat([self.network.embed_images(x).cpu() for x in squares])
 
     @torch.no_grad()
@@ -111,12 +111,7 @@ class ClipModel:
         return torch.cat([self.network.embed_texts(text.to(device)).cpu() for text in texts])
 
     def scores(self, images: Tensor, captions: Sequence[str]) -> Tensor:
-        """How well each image fits its caption: 100 x cosine, (B,).
-
-        Args:
-            images: (B, 3, H, W) in [-1, 1].
-            captions: as many.
-        """
+        """How well each image, (B, 3, H, W) in [-1, 1], fits its caption: 100 x cosine, (B,)."""
         if len(images) != len(captions):
             raise ValueError(f"got {len(images)} images and {len(captions)} captions; expected B")
         return SCALE * (self.embed_images(images) * self.embed_texts(captions)).sum(1)

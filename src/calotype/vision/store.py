@@ -25,12 +25,7 @@ WHITE: Colour = (255, 255, 255)
 
 
 def image_key(key: str, background: Colour | None) -> str:
-    """What an image is stored under.
-
-    Args:
-        key: of the example.
-        background: red, green and blue, each 0..255; None = white.
-    """
+    """What an example's image is stored under; background: red, green, blue, None = white."""
     return "\x1f".join((key, ",".join(map(str, background or WHITE))))
 
 
@@ -40,14 +35,12 @@ class ImageEmbeddings:
     Args:
         folder: DATA/embeddings, or wherever they were put.
         encoder: that they have to be of.
+
+    Raises:
+        CalotypeError: there are none of this encoder.
     """
 
     def __init__(self, folder: Path, encoder: ImageEncoder) -> None:
-        """Find the store.
-
-        Raises:
-            CalotypeError: there are none of this encoder.
-        """
         cards = [card for card in store_cards(folder) if card.spec.startswith(KIND)]
         for card in cards:
             if (card.fingerprint, card.embed_dim) == (encoder.fingerprint, encoder.embed_dim):
