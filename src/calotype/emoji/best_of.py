@@ -17,14 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from calotype.cascade import Cascade
-from calotype.cli.visible import visible
 from calotype.config.sampling import SamplingConfig
 from calotype.emoji.gallery import Gallery, ImageRow, read_gallery
 from calotype.emoji.suite import look_up
-from calotype.errors import CalotypeError
+from calotype.evaluation.command import add_machine_options, load_cascade, run_command
 from calotype.evaluation.retrieval import NEAREST
 from calotype.vision.clip import ClipModel, load_clip
 
@@ -94,8 +92,24 @@ def summary(split: str, found: Sequence[tuple[bool, bool]]) -> Compared:
     return Compared(split, len(found), *(round(float(value), 4) for value in values))
 
 
+def measure(options: argparse.Namespace) -> None:
+    """Sample, rank, look up and print a line a split."""
+    cascade, _ = load_cascade(options)
+    clip = load_clip(options.clip)
+    base = cascade.stages[0].config
+    sampling = replace(base.sampling, variety=options.variety)
+    gallery = read_gallery(options.data, base.resolution)
+    every = list[tuple[bool, bool]]()
+    for split in SPLITS:
+        rows = gallery.sample(split, options.prompts)
+        found = compare(cascade, gallery, rows, clip, count=options.of, sampling=sampling)
+        every += found
+        print(json.dumps(asdict(summary(split, found))), flush=True)
+    print(json.dumps(asdict(summary("both", every))))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code."""
+    """Measure; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m calotype.emoji.best_of")
     parser.add_argument("--data", type=Path, required=True, help="the emoji set's folder")
     parser.add_argument("--model", default="default", help="a cascade")
@@ -103,23 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--of", type=int, default=8, help="candidates of a prompt")
     parser.add_argument("--variety", type=float, default=1.0, help="of the candidates, 0 to 1")
     parser.add_argument("--prompts", type=int, default=96, help="of each split")
-    given = parser.parse_args(arguments)
-    try:
-        cascade, clip = Cascade.load(given.model), load_clip(given.clip)
-        sampling = replace(cascade.stages[0].config.sampling, variety=given.variety)
-        gallery = read_gallery(given.data, cascade.stages[0].config.resolution)
-    except CalotypeError as error:
-        print(f"calotype: {visible(str(error))}", file=sys.stderr)
-        return 2
-    torch.manual_seed(0)
-    every = list[tuple[bool, bool]]()
-    for split in SPLITS:
-        rows = gallery.sample(split, given.prompts)
-        found = compare(cascade, gallery, rows, clip, count=given.of, sampling=sampling)
-        every += found
-        print(json.dumps(asdict(summary(split, found))), flush=True)
-    print(json.dumps(asdict(summary("both", every))))
-    return 0
+    add_machine_options(parser)
+    return run_command(parser, measure, arguments)
 
 
 if __name__ == "__main__":

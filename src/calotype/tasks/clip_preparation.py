@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from calotype.config.clip import ClipTraining
 from calotype.data.grammar import CaptionGrammar
+from calotype.data.batch import BatchPlan
 from calotype.data.open import TrainingData
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import ConfigError
@@ -57,7 +58,7 @@ def prepare_clip(
         peak_flops=peak_flops(runtime.device, DTYPES[runtime.dtype]),
     )
     if preparation.group.is_first and config.validation_images > 0:
-        task.pools = _pools(task, source, held_out)
+        task.pools = retrieval_pools(data, task.batch_plan())
     return Job(task, source)
 
 
@@ -80,11 +81,10 @@ def _check_concepts(source: ExampleSource) -> None:
     )
 
 
-def _pools(
-    task: ClipTask, source: ExampleSource, held_out: dict[str, ExampleSource]
-) -> dict[str, Pools]:
-    plan = replace(task.batch_plan(), batch_size=64)
-    trained = read_shown(evenly_spaced(source, _TRAINED), plan, most=_TRAINED)
-    unseen = {name: read_shown(part, plan, most=_UNSEEN) for name, part in held_out.items()}
+def retrieval_pools(data: TrainingData, plan: BatchPlan) -> dict[str, Pools]:
+    """What retrieval is measured on: each held-out split, and some examples that are trained on."""
+    plan = replace(plan, batch_size=64)
+    trained = read_shown(evenly_spaced(data.training, _TRAINED), plan, most=_TRAINED)
+    unseen = {name: read_shown(part, plan, most=_UNSEEN) for name, part in data.held_out.items()}
     shown = {**unseen, "trained": trained[::5]}
     return {name: make_pools(part, trained) for name, part in shown.items() if part}

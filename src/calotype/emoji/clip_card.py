@@ -1,0 +1,140 @@
+"""The embedded CLIP's folder: its weights in float16, and a card with what they reach.
+
+    python -m calotype.emoji.clip_card RUN --data EMOJI --best-of LINES -o FOLDER
+
+Retrieval is measured anew on the weights as they are written. LINES are what
+`python -m calotype.emoji.best_of` printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calotype.config.clip import ClipTraining
+from calotype.config.data import DataConfig
+from calotype.config.recipe import Recipe
+from calotype.config.typed_json import load_config
+from calotype.data.batch import BatchPlan
+from calotype.data.open import TrainingData
+from calotype.errors import UsageError
+from calotype.evaluation.command import run_command
+from calotype.storage.files import write_file
+from calotype.tasks.clip_preparation import retrieval_pools
+from calotype.tasks.clip_retrieval import POOL, retrieval
+from calotype.training.record import read_run
+from calotype.vision.clip import CARD_FILE, ClipModel, load_clip, save_clip
+
+_SPLITS = {
+    "trained": "trained pairs",
+    "unseen_pair": "unseen pairs",
+    "unseen_concept": "unseen concepts",
+}
+_WAYS = ("", "image to text ", "text to image ")
+
+
+def make(options: argparse.Namespace) -> None:
+    """Write the folder and its card.
+
+    Raises:
+        UsageError: the run is none of CLIP.
+    """
+    config = load_config(options.run / "recipe.json", Recipe).stages[0]
+    if not isinstance(config, ClipTraining):
+        raise UsageError(f"got the run {options.run} of kind {config.kind!r}; expected clip")
+    save_clip(options.out, load_clip(options.run), dtype=torch.float16)
+    model = load_clip(options.out)
+    measured = measure(model, options.data, config.data)
+    lines = [json.loads(line) for line in options.best_of.read_text("utf-8").splitlines()]
+    text = card(model, config, measured, lines, training=told(options.run))
+    write_file(options.out / CARD_FILE, text.encode())
+
+
+def measure(model: ClipModel, data: Path, config: DataConfig) -> dict[str, dict[str, float]]:
+    """Retrieval by split; see `clip_retrieval`."""
+    side = model.file.clip.image.resolution
+    plan = BatchPlan(resolution=side, lowres_resolution=None, config=config, batch_size=64, seed=0)
+    source = TrainingData(data, resolution=side, data=config)
+    return {name: retrieval(model, p) for name, p in retrieval_pools(source, plan).items()}
+
+
+def told(run: Path) -> str:
+    """What the run's log says of its length."""
+    record = read_run(run)
+    seen, rates = record.steps["images"], record.steps["images_per_second"]
+    hours = float(((seen[1:] - seen[:-1]) / rates[1:]).sum()) / 3600
+    state = record.state
+    runtime, processes = state.get("runtime", {}), state.get("processes", 1)
+    return (
+        f"{record.images:,} images in {hours:.2f} hours of steps on {processes} process"
+        f"{'es' if processes > 1 else ''} of {runtime.get('threads')} thread"
+        f"{'s' if runtime.get('threads') != 1 else ''} ({runtime.get('dtype')})"
+    )
+
+
+def card(
+    model: ClipModel,
+    config: ClipTraining,
+    measured: Mapping[str, Mapping[str, float]],
+    best_of: Sequence[Mapping[str, Any]],
+    *,
+    training: str,
+) -> str:
+    """The card, in Markdown."""
+    template = (resources.files("calotype") / "configs" / "clip_card.md").read_text("utf-8")
+    numbers = [f"{way}R@{most}" for way in _WAYS for most in (1, 5)]
+    styles = sorted(name for name in measured["trained"] if name.endswith("style R@1"))
+    splits = [split for split in _SPLITS if split in measured]
+    retrieval = [
+        [_SPLITS[split], *(f"{measured[split][n]:.2f}" for n in numbers)] for split in splits
+    ]
+    by_style = [["style", *(_SPLITS[split] for split in splits)], ["---"] * (1 + len(splits))]
+    for style in styles:
+        values = [f"{measured[split][style]:.2f}" for split in splits]
+        by_style.append([style.removesuffix(" R@1"), *values])
+    chosen = [
+        [
+            line["split"].replace("_", " "),
+            f"{line['prompts']}",
+            f"{line['one']:.2f}",
+            f"{line['best']:.2f}",
+            f"{line['difference']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]",
+        ]
+        for line in best_of
+    ]
+    return template.format(
+        name=model.name,
+        parameters=sum(p.numel() for p in model.network.parameters()),
+        config=config,
+        training=training,
+        pool=POOL,
+        retrieval=_rows(retrieval),
+        styles=_rows(by_style),
+        chosen=_rows(chosen),
+    )
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of a table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the folder; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m calotype.emoji.clip_card")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="the emoji set's folder")
+    parser.add_argument("--best-of", type=Path, required=True, help="lines of emoji.best_of")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    return run_command(parser, make, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
