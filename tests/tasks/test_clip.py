@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -243,3 +245,29 @@ def test_pools_hold_one_style_and_different_concepts():
         ("s", ["cat", "dog", "fox"], 1),
         ("t", ["cow", "fox"], 1),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["data", "sharded"])
+def test_two_processes_have_the_log_of_one_and_resume(images, tmp_path, parallel):
+    """With batches that the last step cuts, in parts, and a checkpoint that one process reads."""
+    parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=2)
+    recipe = micro(total_images=84, checkpoint_images=40, optimizer=parts)
+    assert train(recipe, tmp_path / "one", images) == 0
+    (tmp_path / "recipe.json").write_text(json.dumps(to_dict(recipe)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = ["train", tmp_path / "recipe.json", "--data", images, "--out", tmp_path / "two"]
+    options = ["--parallel", parallel, "--dtype", "float32", "--threads", "1", "--quiet"]
+    done = subprocess.run(
+        [*launch, "-m", "calotype", *map(str, command), *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    ours, theirs = ([line["loss"] for line in lines(tmp_path / run)] for run in ("one", "two"))
+    assert theirs == pytest.approx(ours, rel=1e-3)
+    longer = {"resume": True, "images": 96, "allow_inexact_resume": True}
+    assert train(recipe, tmp_path / "two", images, **longer) == 0
+    assert lines(tmp_path / "two")[-1]["images"] == 96
+    assert load_clip(tmp_path / "two").embed_texts(["red top"]).isfinite().all()
