@@ -68,9 +68,9 @@ def micro(**changes):
     return Recipe(name="micro-clip", stages=(dataclasses.replace(config, **changes),))
 
 
-def train(recipe, out, images, **options):
+def train(recipe, out, data, **options):
     options = RunOptions(quiet=True, threads=1, dtype="float32", device="cpu", **options)
-    return run_recipe(recipe, data=images, out=out, options=options, tasks=Tasks())
+    return run_recipe(recipe, data=data, out=out, options=options, tasks=Tasks())
 
 
 def lines(run, name="log"):
