@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from calotype.config.stage import StageConfig
 
 _EXTRAS = {
-    "data": ("pyarrow", "pyvips", "imagehash"),
+    "data": ("pyarrow", "pyvips", "imagehash", "matplotlib"),
     "train": ("pyarrow", "tensorboard", "jinja2", "matplotlib"),
     "wandb": ("wandb",),
     "trackio": ("trackio",),
