@@ -1,6 +1,6 @@
 """How much oftener is the best of several candidates found than one?
 
-    python -m calotype.emoji.best_of --data EMOJI [--of 8] [--variety 1] [--clip FOLDER]
+    python -m calotype.emoji.best_of --data EMOJI [--of 8] [--sampling variety=1] [--clip FOLDER]
 
 Held-out prompts are sampled at the base: candidates with seeds of their own, of which the CLIP
 keeps one, and the first candidate beside it. Both are looked up among real images, in pixels
@@ -13,13 +13,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import override
 from calotype.emoji.gallery import Gallery, ImageRow, read_gallery
 from calotype.emoji.suite import look_up
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command
@@ -97,7 +98,7 @@ def measure(options: argparse.Namespace) -> None:
     cascade, _ = load_cascade(options)
     clip = load_clip(options.clip)
     base = cascade.stages[0].config
-    sampling = replace(base.sampling, variety=options.variety)
+    sampling = override(base.sampling, options.sampling.split(","))
     gallery = read_gallery(options.data, base.resolution)
     every = list[tuple[bool, bool]]()
     for split in SPLITS:
@@ -115,8 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="default", help="a cascade")
     parser.add_argument("--clip", help="a CLIP; the embedded one if not given")
     parser.add_argument("--of", type=int, default=8, help="candidates of a prompt")
-    parser.add_argument("--variety", type=float, default=1.0, help="of the candidates, 0 to 1")
-    parser.add_argument("--prompts", type=int, default=96, help="of each split")
+    parser.add_argument(
+        "--sampling", default="variety=1", help="of the base, e.g. steps=8,variety=1"
+    )
+    parser.add_argument("--prompts", type=int, default=10_000, help="of each split, at most")
     add_machine_options(parser)
     return run_command(parser, measure, arguments)
 

@@ -24,6 +24,7 @@ from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config
 from calotype.data.batch import BatchPlan
 from calotype.data.open import TrainingData
+from calotype.emoji.captions import GRAMMAR
 from calotype.errors import UsageError
 from calotype.evaluation.command import run_command
 from calotype.storage.files import write_file
@@ -61,7 +62,7 @@ def measure(model: ClipModel, data: Path, config: DataConfig) -> dict[str, dict[
     """Retrieval by split; see `clip_retrieval`."""
     side = model.file.clip.image.resolution
     plan = BatchPlan(resolution=side, lowres_resolution=None, config=config, batch_size=64, seed=0)
-    source = TrainingData(data, resolution=side, data=config)
+    source = TrainingData(data, resolution=side, data=config, grammar=GRAMMAR)
     return {name: retrieval(model, p) for name, p in retrieval_pools(source, plan).items()}
 
 

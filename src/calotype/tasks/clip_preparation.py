@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from calotype.config.clip import ClipTraining
-from calotype.data.grammar import CaptionGrammar
 from calotype.data.batch import BatchPlan
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.open import TrainingData
 from calotype.data.source import ExampleSource, evenly_spaced
 from calotype.errors import ConfigError
