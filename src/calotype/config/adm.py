@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from calotype.config.network import MOST_LEVELS, Blocks, Dropout
-from calotype.config.ranges import OptionalWidth, Range, Width, check_ranges, in_range, require
+from calotype.config.ranges import OptionalWidth, Range, Settings, Width, in_range, require
 
 AdmAttention = Literal["none", "joined", "cross"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdmLevel:
+class AdmLevel(Settings):
     """One resolution of an ADM network.
 
     Args:
@@ -26,13 +26,9 @@ class AdmLevel:
     blocks: Blocks
     attention: AdmAttention = "none"
 
-    def __post_init__(self) -> None:
-        """Check the counts."""
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class StatesText:
+class StatesText(Settings):
     """Text as DeepFloyd IF takes it: the states of an encoder, padding and all.
 
     Args:
@@ -46,13 +42,9 @@ class StatesText:
     norm: bool = True
     kind: Literal["states"] = "states"
 
-    def __post_init__(self) -> None:
-        """Check the counts."""
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TokensText:
+class TokensText(Settings):
     """Text as GLIDE takes it: token numbers, read by the network's own transformer.
 
     Args:
@@ -71,8 +63,7 @@ class TokensText:
     kind: Literal["tokens"] = "tokens"
 
     def __post_init__(self) -> None:
-        """Check that heads fit."""
-        check_ranges(self)
+        super().__post_init__()
         require(
             self.width % self.heads == 0,
             f"got width={self.width} with heads={self.heads}; expected a multiple",
@@ -80,7 +71,7 @@ class TokensText:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnclipText:
+class UnclipText(Settings):
     """Text as Karlo takes it: an image embedding, a text embedding and states, all of one CLIP.
 
     The tokens of a caption are, in this order: the image embedding (masked out where there is
@@ -95,13 +86,9 @@ class UnclipText:
     extra_tokens: Annotated[int, Range(1, 4096)] = 4
     kind: Literal["unclip"] = "unclip"
 
-    def __post_init__(self) -> None:
-        """Check the counts."""
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class AdmConfig:
+class AdmConfig(Settings):
     """A U-Net of Dhariwal & Nichol 2021 with text, as published models vary it.
 
     Args:
@@ -148,8 +135,7 @@ class AdmConfig:
     kind: Literal["adm_unet"] = "adm_unet"
 
     def __post_init__(self) -> None:
-        """Check that the parts fit."""
-        check_ranges(self)
+        super().__post_init__()
         in_range("the number of levels", len(self.levels), 1, MOST_LEVELS)
         require(
             (self.text is not None) == (self.text_dim > 0),

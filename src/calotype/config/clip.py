@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from calotype.config.ranges import Fraction, Range, Resolution, check_ranges, require
+from calotype.config.ranges import Fraction, Range, Resolution, Settings, require
 from calotype.config.training import TrainConfig
 
 Width = Annotated[int, Range(1, 65536)]
@@ -16,7 +16,7 @@ Count = Annotated[int, Range(1, 4096)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTowerConfig:
+class ImageTowerConfig(Settings):
     """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929).
 
     Args:
@@ -34,8 +34,7 @@ class ImageTowerConfig:
     heads: Count
 
     def __post_init__(self) -> None:
-        """Check that the sizes divide."""
-        check_ranges(self)
+        super().__post_init__()
         require(
             self.resolution % self.patch == 0,
             f"got resolution {self.resolution} with patch={self.patch}; expected a multiple of it",
@@ -49,7 +48,7 @@ class ImageTowerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTowerConfig:
+class TextTowerConfig(Settings):
     """A transformer over the token states of a frozen encoder, or over token ids.
 
     Over ids it is causal, and the state of the end-of-text token is the caption's, as in the
@@ -72,8 +71,7 @@ class TextTowerConfig:
     vocabulary: Annotated[int, Range(1, 10_000_000)] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the sizes divide, and that it reads one of both."""
-        check_ranges(self)
+        super().__post_init__()
         check_heads(self.width, self.heads)
         require(
             (self.states is None) != (self.vocabulary is None),
@@ -87,7 +85,7 @@ def check_heads(width: int, heads: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipConfig:
+class ClipConfig(Settings):
     """Both towers.
 
     Args:
@@ -105,13 +103,9 @@ class ClipConfig:
     activation: Literal["gelu", "quick_gelu"] = "gelu"
     loss: Literal["info_nce", "siglip"] = "info_nce"
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ClipAugmentation:
+class ClipAugmentation(Settings):
     """What images go through on their way into training; everything 0 leaves them alone.
 
     Args:
@@ -129,10 +123,6 @@ class ClipAugmentation:
     blur: Fraction = 0.3
     colour: Fraction = 0.2
     noise: Annotated[float, Range(0.0, 1.0)] = 0.05
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +148,6 @@ class ClipTraining(TrainConfig):
     text_noise: Annotated[float, Range(0.0, 10.0)] = 0.0
 
     def __post_init__(self) -> None:
-        """Check what contrasts need."""
         super().__post_init__()
         require(
             self.batch_size > 1,

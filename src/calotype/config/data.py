@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from calotype.config.ranges import Fraction, Range, Resolution, check_ranges
+from calotype.config.ranges import Fraction, Range, Resolution, Settings
 from calotype.config.typed_json import Retired
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Settings):
     """How images become training examples.
 
     Args:
@@ -41,7 +41,3 @@ class DataConfig:
         Retired("crops_per_picture", now="crops_per_image"),
         Retired("broken_share", now="broken_fraction"),
     )
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)

@@ -11,9 +11,9 @@ from calotype.config.ranges import (
     Fraction,
     LearningRate,
     Range,
+    Settings,
     SomeImages,
     WeightDecay,
-    check_ranges,
     in_range,
     require,
 )
@@ -26,7 +26,7 @@ Ratio = Annotated[float, Range(1e-3, 1e3)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftTrainingConfig:
+class DraftTrainingConfig(Settings):
     """How a base's draft is trained, alone and before diffusion begins; see `training/draft.py`.
 
     Args:
@@ -57,13 +57,12 @@ class DraftTrainingConfig:
     fold_fraction: Fraction = 0.4
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
+        super().__post_init__()
         require(self.folds != 1, "got folds=1; expected 0 (none), or 2 to 64")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowresEstimatesConfig:
+class LowresEstimatesConfig(Settings):
     """Super-resolution that has seen what it gets; see `training/estimates.py`.
 
     A fraction of the low-resolution images are the estimates that the stage before makes of them:
@@ -85,13 +84,12 @@ class LowresEstimatesConfig:
     steps: Annotated[int, Range(1, 1000)] = 3
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
+        super().__post_init__()
         in_range("sigma_max", self.sigma_max, self.sigma_min, 1e3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreservationConfig:
+class PreservationConfig(Settings):
     """Examples of what the model knew before, mixed into every batch so that it is not forgotten.
 
     The loss of a batch is (1 - fraction) * mean(new) + fraction * weight * mean(kept).
@@ -109,10 +107,6 @@ class PreservationConfig:
     weight: Annotated[float, Range(0.0, 1000.0)] = 1.0
 
     RETIRED = (Retired("share", now="fraction"),)
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +145,6 @@ class DiffusionTraining(TrainConfig):
     RETIRED = (Retired("canvas", (None,), "expected no text canvas: take the recipe emoji-64"),)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         super().__post_init__()
         require(
             self.lowres_estimates is None or self.stage.lowres_resolution is not None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from calotype.config.ranges import Range, check_ranges, require
+from calotype.config.ranges import Range, Settings, require
 
 Rank = Annotated[int, Range(1, 4096)]
 Alpha = Annotated[float, Range(1e-6, 1e6)]
@@ -14,7 +14,7 @@ LoraTarget = Literal["attention", "convolution", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
+class LoraConfig(Settings):
     """Train low-rank adapters (LoRA; Hu et al. 2021, arXiv:2106.09685) and nothing else.
 
     Args:
@@ -31,13 +31,12 @@ class LoraConfig:
     targets: tuple[LoraTarget, ...] = ("attention", "convolution")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
+        super().__post_init__()
         require(len(self.targets) > 0, "got no targets; expected some, e.g. ['attention']")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraFacts:
+class LoraFacts(Settings):
     """What a LoRA file says of itself; see `calotype.cascade.lora`.
 
     Args:
@@ -53,7 +52,3 @@ class LoraFacts:
     rank: Rank
     alpha: Alpha
     base: str
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)

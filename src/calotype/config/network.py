@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from calotype.config.ranges import OptionalWidth, Range, Width, check_ranges, in_range, require
+from calotype.config.ranges import OptionalWidth, Range, Settings, Width, in_range, require
 from calotype.config.typed_json import Retired
 
 Blocks = Annotated[int, Range(1, 128)]
@@ -18,7 +18,7 @@ NO_CANVAS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LevelConfig:
+class LevelConfig(Settings):
     """One resolution of a U-Net.
 
     Args:
@@ -39,8 +39,7 @@ class LevelConfig:
     RETIRED = (Retired("canvas_channels", (0,), NO_CANVAS),)
 
     def __post_init__(self) -> None:
-        """Check the counts."""
-        check_ranges(self)
+        super().__post_init__()
         require(
             not (self.self_attention and self.cross_attention),
             "got both self_attention and cross_attention in one level; choose one: "
@@ -54,7 +53,7 @@ class LevelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftConfig:
+class DraftConfig(Settings):
     """The draft of a small base: an image that a regression makes of the pooled caption.
 
     Args:
@@ -68,8 +67,7 @@ class DraftConfig:
     resolution: Annotated[int, Range(1, 1024)] = 64
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
+        super().__post_init__()
         numbers = 4 * self.resolution**2
         require(
             1 <= self.rank <= numbers,
@@ -79,7 +77,7 @@ class DraftConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _UNetFields:
+class _UNetFields(Settings):
     """What both U-Nets are told.
 
     Args:
@@ -102,8 +100,7 @@ class _UNetFields:
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
 
     def __post_init__(self) -> None:
-        """Check that the parts fit."""
-        check_ranges(self)
+        super().__post_init__()
         in_range("the number of levels", len(self.levels), 1, MOST_LEVELS)
         for level in self.levels:
             if level.attends:
@@ -130,7 +127,6 @@ class UNetConfig(_UNetFields):
     RETIRED = (Retired("canvas_hidden", (), ""), Retired("canvas_resolution", (), ""))
 
     def __post_init__(self) -> None:
-        """Check that the parts fit."""
         super().__post_init__()
         require(
             self.draft is None or (self.text_dim > 0 and self.text_pooling == "whitened_mean"),

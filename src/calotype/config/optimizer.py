@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from calotype.config.ranges import Fraction, Images, LearningRate, Range, WeightDecay, check_ranges
+from calotype.config.ranges import Fraction, Images, LearningRate, Range, Settings, WeightDecay
 
 Decay = Annotated[float, Range(0.0, 0.999999)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """AdamW or Adafactor with warm-up, constant rate and decay; all lengths in images.
 
     Args:
@@ -37,7 +37,3 @@ class OptimizerConfig:
     final_rate: Fraction = 0.01
     grad_clip_norm: Annotated[float, Range(1e-6, 1e6)] | None = 1.0
     accumulation: Annotated[int, Range(1, 100_000)] = 1
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from calotype.config.ranges import GuidanceWeight, Range, Steps, Width, check_ranges, require
+from calotype.config.ranges import GuidanceWeight, Range, Settings, Steps, Width, require
 from calotype.config.schedule import DiscreteScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorNetworkConfig:
+class PriorNetworkConfig(Settings):
     """The transformer of a prior (Ramesh et al. 2022, section 2.2).
 
     Args:
@@ -28,8 +28,7 @@ class PriorNetworkConfig:
     context: Width = 77
 
     def __post_init__(self) -> None:
-        """Check the counts."""
-        check_ranges(self)
+        super().__post_init__()
         require(self.width % 2 == 0, f"got heads of {self.width} channels; expected an even number")
 
     @property
@@ -39,7 +38,7 @@ class PriorNetworkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorConfig:
+class PriorConfig(Settings):
     """A prior and how it draws.
 
     Args:
@@ -57,7 +56,3 @@ class PriorConfig:
     steps: Steps = 25
     guidance_weight: GuidanceWeight = 4.0
     clip_range: Annotated[float, Range(1e-3, 1e6)] = 5.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)

@@ -1,7 +1,7 @@
 """Bounds of numbers, said once in their types, and the checks that all settings share.
 
-A number says its bounds in its type, `Annotated[float, Range(0, 1)]`; `check_ranges` holds a record
-to them however it was made.
+A number says its bounds in its type, `Annotated[float, Range(0, 1)]`; `Settings` holds a record to
+them however it was made.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ class Range:
         return f"{self.low} to {self.high}"
 
 
-def check_ranges(config: Any) -> None:
-    """Hold every number of a record to the `Range` in its field's type; for `__post_init__`.
+class Settings:
+    """The base of all records of settings: numbers are held to the `Range` in their fields' types.
 
     Raises:
         ConfigError: one is out of range, or no number; the message names the field.
     """
-    kind: Any = type(config)  # mypy: a type[Any] is not hashable
-    for name, hint in _ranged(kind).items():
-        _check_range(name, getattr(config, name), hint)
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)  # mypy: a type[Self] is not hashable
+        for name, hint in _ranged(kind).items():
+            _check_range(name, getattr(self, name), hint)
 
 
 def require(condition: bool, message: str) -> None:

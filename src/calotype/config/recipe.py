@@ -24,7 +24,6 @@ class Recipe:
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Check that there is something to train, and of one kind."""
         require(bool(self.stages), "got a recipe without stages; expected at least one")
         kinds = sorted({stage.kind for stage in self.stages})
         require(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from calotype.config.ranges import Fraction, GuidanceWeight, Range, Steps, check_ranges, require
+from calotype.config.ranges import Fraction, GuidanceWeight, Range, Settings, Steps, require
 from calotype.config.schedule import DiscreteScheduleConfig
 
 Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "heun"]
@@ -30,7 +30,7 @@ class LowresConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
+class SamplingConfig(Settings):
     """How a stage draws.
 
     Args:
@@ -78,8 +78,7 @@ class SamplingConfig:
     ddpm_interpolation: Fraction = 0.3
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
+        super().__post_init__()
         require(
             self.start == "noise" or self.grid == "karras",
             f'got start="draft" with grid="{self.grid}"; expected grid="karras", whose sigma_max '

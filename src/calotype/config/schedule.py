@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from calotype.config.ranges import Range, check_ranges, require
+from calotype.config.ranges import Range, Settings, require
 
 Beta = Annotated[float, Range(1e-9, 0.9999)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteScheduleConfig:
+class DiscreteScheduleConfig(Settings):
     """A table of noise levels at whole timesteps; see `calotype.diffusion.discrete`.
 
     Args:
@@ -33,8 +33,7 @@ class DiscreteScheduleConfig:
     kind: Literal["discrete"] = "discrete"
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
+        super().__post_init__()
         require(
             self.beta_start <= self.beta_end,
             f"got betas {self.beta_start} to {self.beta_end}; expected 0 < start <= end < 1",
@@ -49,7 +48,7 @@ class UniformTimes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormalLogSNR:
+class NormalLogSNR(Settings):
     """Training levels with normal log-SNR (Karras et al. 2022, section 5), stratified.
 
     Args:
@@ -60,7 +59,3 @@ class NormalLogSNR:
     mean: Annotated[float, Range(-20.0, 20.0)]
     std: Annotated[float, Range(1e-3, 20.0)]
     kind: Literal["normal_logsnr"] = "normal_logsnr"
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)

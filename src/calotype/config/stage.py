@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from calotype.config.adm import AdmConfig, TokensText
 from calotype.config.network import DraftConfig, EfficientUNetConfig, UNetConfig
-from calotype.config.ranges import Range, Resolution, check_ranges, require
+from calotype.config.ranges import Range, Resolution, Settings, require
 from calotype.config.sampling import LowresConfig, SamplingConfig
 from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.typed_json import Retired
@@ -16,7 +16,7 @@ NetworkConfig = UNetConfig | EfficientUNetConfig | AdmConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageConfig:
+class StageConfig(Settings):
     """One diffusion model of a cascade.
 
     Args:
@@ -46,8 +46,7 @@ class StageConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        """Check that the parts fit."""
-        check_ranges(self)
+        super().__post_init__()
         require(
             self.network.lowres == (self.lowres_resolution is not None),
             f"got lowres={self.network.lowres} with lowres_resolution={self.lowres_resolution}; "
@@ -104,7 +103,6 @@ class CascadeConfig:
     name: str = "cascade"
 
     def __post_init__(self) -> None:
-        """Check that each stage enlarges the one before."""
         require(len(self.stages) > 0, "got no stages; expected at least one")
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             require(

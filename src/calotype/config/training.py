@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from calotype.config.data import DataConfig
 from calotype.config.optimizer import OptimizerConfig
-from calotype.config.ranges import BatchSize, Images, Range, SomeImages, check_ranges, require
+from calotype.config.ranges import BatchSize, Images, Range, Settings, SomeImages, require
 
 MOST_BATCH_PIXELS = 2**31  # 2048 images of 1024 pixels a side: 26 GB, and as much noise
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """How long, on what and how fast; `DiffusionTraining` and `ClipTraining` say what is trained.
 
     Args:
@@ -46,8 +46,7 @@ class TrainConfig:
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_ranges(self)
+        super().__post_init__()
         side = self.resolution if self.data.crop is None else self.data.crop
         pixels = self.batch_size * side**2
         require(
