@@ -1,4 +1,4 @@
-"""What a network is told beside the noisy image: text, low-resolution image, its noise.
+"""What a network is conditioned on beside the noisy image: text, low-resolution image, its noise.
 
 These records stand between the text encoders, the data and the networks; they hold tensors and
 know nothing of where these came from.
@@ -146,7 +146,7 @@ def token_ids(text: Text | None) -> TokenIds:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Everything one forward pass is told.
+    """Everything one forward pass is conditioned on.
 
     Args:
         text: captions, or None for a network without text.

@@ -69,9 +69,9 @@ class Display:
 
     def advance(self, more: int, total: int | None = None) -> None:
         """So many more are done, of so many in all."""
-        self.tell(self._done + more, total)
+        self.update(self._done + more, total)
 
-    def tell(self, done: int, total: int | None = None, facts: str = "") -> None:
+    def update(self, done: int, total: int | None = None, facts: str = "") -> None:
         """So many are done, of so many in all; `facts` stand behind."""
         self._done, self.total = done, self.total if total is None else total
         if self._bar.live.is_started:

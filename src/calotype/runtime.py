@@ -93,14 +93,14 @@ def choose_runtime(
 
 
 def usable_threads() -> int:
-    """Threads torch would use, but no more than the container's share of the processors."""
+    """Threads torch would use, but no more than the container's quota of processors."""
     count = torch.get_num_threads()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        share = max(1, round(int(quota) / int(period)))
+        quota_cores = max(1, round(int(quota) / int(period)))
     except (OSError, ValueError):  # no such file, or "max"
         return count
-    return min(count, share)
+    return min(count, quota_cores)
 
 
 def _device(device: str | None) -> str:

@@ -17,9 +17,9 @@ from calotype.config.optimizer import OptimizerConfig
 from calotype.data.batch import Batch, BatchShare
 from calotype.tasks.clip import ClipTask, new_clip
 from calotype.training.distributed import open_group
-from calotype.training.shards import whole
+from calotype.training.shards import full_tensor
 from calotype.training.state import TrainState
-from calotype.training.step import accumulate, own_draws
+from calotype.training.step import accumulate, local_numbers
 
 ROWS = 16
 CAPTIONS = tuple(f"thing {n % 13}" for n in range(ROWS))  # three are there twice
@@ -72,9 +72,9 @@ def gradients(group, *, parts=1, sharded=False, loss="info_nce", total=ROWS):
     task = ClipTask(settings, model, look_up, "", torch.float64)
     state = TrainState(task, group, sharded=sharded)
     own = batch(group.rank, group.world_size, total)
-    drawn = state.task.draw(own, 0)
-    losses = accumulate(state, own, state.task.inputs(own, own_draws(drawn, own)))
-    found = {name: whole(p.grad).clone() for name, p in model.named_parameters()}
+    drawn = state.task.random_numbers(own, 0)
+    losses = accumulate(state, own, state.task.inputs(own, local_numbers(drawn, own)))
+    found = {name: full_tensor(p.grad).clone() for name, p in model.named_parameters()}
     return losses, found
 
 
@@ -90,7 +90,7 @@ def main(folder):
     with open_group() as group:
         for number, case in enumerate(CASES):
             _, found = gradients(group, **case)
-            if group.is_first:
+            if group.is_rank_zero:
                 save_file(found, f"{folder}/{number}.safetensors")
 
 

@@ -24,7 +24,7 @@ from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import from_dict, override, to_dict
 from calotype.errors import ConfigError
-from calotype.tasks.clip_augmentation import augmented, draw_clip_step
+from calotype.tasks.clip_augmentation import augmented, clip_numbers
 from calotype.tasks.clip_retrieval import Shown, make_pools, retrieval
 from calotype.tasks.factory import Tasks
 from calotype.training import trainer
@@ -171,14 +171,14 @@ def test_augmentation_that_is_off_changes_nothing():
         )
     ).stages[0]
     x = torch.rand(4, 3, 16, 16) * 2 - 1
-    draws = draw_clip_step(config, 0, x.shape)
-    torch.testing.assert_close(augmented(x, draws, config.augmentation), x, rtol=0, atol=1e-5)
+    numbers = clip_numbers(config, 0, x.shape)
+    torch.testing.assert_close(augmented(x, numbers, config.augmentation), x, rtol=0, atol=1e-5)
 
 
 def test_augmentation_is_a_function_of_seed_and_position():
     config = micro(patch_dropout=0.5, text_noise=0.1).stages[0]
     x = torch.rand(8, 3, 16, 16) * 2 - 1
-    first, again, other = (draw_clip_step(config, p, x.shape) for p in (0, 0, 8))
+    first, again, other = (clip_numbers(config, p, x.shape) for p in (0, 0, 8))
     one, two, three = (augmented(x, d, config.augmentation) for d in (first, again, other))
     assert torch.equal(one, two) and not torch.equal(one, three)
     assert one.abs().max() <= 1
@@ -194,7 +194,7 @@ def test_crops_stay_within_and_mirror():
     )
     recipe = micro(augmentation=config).stages[0]
     x = torch.linspace(-1, 1, 16).expand(64, 3, 16, 16)
-    found = augmented(x, draw_clip_step(recipe, 3, x.shape), config)
+    found = augmented(x, clip_numbers(recipe, 3, x.shape), config)
     slopes = found[:, 0, 8, 12] - found[:, 0, 8, 3]
     assert 0 < (slopes > 0).sum() < 64 and (slopes != 0).all()
     assert found.min() >= -1 and found.max() <= 1

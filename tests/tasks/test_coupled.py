@@ -43,7 +43,7 @@ def test_the_gradients_are_those_of_autograd(loss):
         torch.float64,
     )  # fmt: skip
     batch = worker.batch()
-    embedded = task.embed(task.inputs(batch, task.draw(batch, 0)))
+    embedded = task.embed(task.inputs(batch, task.random_numbers(batch, 0)))
     assert isinstance(task.model, Clip)
     image, text = embedded.rows.unbind(1)
     labels = [(c, k) for c, k in zip(batch.captions, batch.concepts, strict=True)]

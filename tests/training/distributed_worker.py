@@ -54,8 +54,8 @@ def main():
             out = place / name
             where = {"data": place / "data", "out": out}
             code = run_recipe(recipe, **where, options=settings, tasks=Tasks(), group=group)
-            codes = group.gathered(code)
-            if group.is_first:
+            codes = group.all_gather(code)
+            if group.is_rank_zero:
                 (place / f"{name}.codes.json").write_text(json.dumps(codes))
 
         train("copies")
@@ -64,9 +64,9 @@ def main():
         stop_at(12, rank=1)
         train("mixed", resume=True)  # begun by one process
         train("stopped", sharded=True)
-        if group.is_first:
+        if group.is_rank_zero:
             os.system(f"cp -a {place / 'stopped'} {place / 'to-one'}")
-        group.wait()
+        group.barrier()
         stop_at(-1, rank=1)
         train("stopped", sharded=True, resume=True)
         train("from-one", sharded=True, resume=True)  # begun by one process

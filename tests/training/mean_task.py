@@ -33,7 +33,7 @@ class MeanTask(Task):
         sizes = {"resolution": 8, "lowres_resolution": None, "batch_size": config.batch_size}
         return BatchPlan(**sizes, config=config.data, seed=config.seed)
 
-    def draw(self, batch, position):
+    def random_numbers(self, batch, position):
         generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, position, "mean"))
         return 0.1 * torch.randn(batch.images, 3, generator=generator)
 

@@ -37,10 +37,10 @@ def test_what_every_process_met_is_counted_once(
     (data / "red-left.txt").write_text("")
     other = SourceReport(broken={"other.png": "cut"}, empty_captions={"red-left.png"})
 
-    def gathered(self, value):
+    def all_gather(self, value):
         return [value, other] if isinstance(value, SourceReport) else [value]
 
-    monkeypatch.setattr(Group, "gathered", gathered)
+    monkeypatch.setattr(Group, "all_gather", all_gather)
     assert train(micro_recipe(total_images=16), out, data=data) == 0
     listed = json.loads((out / "data.json").read_text())
     assert sorted(listed["broken"]) == ["black-left.png", "other.png"]

@@ -339,7 +339,7 @@ def test_torchrun_is_asked_to_end_and_resumed(command, tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=300)
-    assert f"going on from checkpoint {stopped}" in output, errors
+    assert f"resuming from checkpoint {stopped}" in output, errors
     images = [line["images"] for line in lines(log)]
     assert images == list(range(6, images[-1] + 1, 6))
 

@@ -493,14 +493,14 @@ def test_adapters_of_linear_layers_reach_the_draft() -> None:
 
 
 def test_rows_see_their_folds_in_training(micro) -> None:  # type: ignore[no-untyped-def]
-    from calotype.tasks.draws import draw_step
+    from calotype.tasks.random_numbers import step_numbers
 
     settings = micro(with_draft=True, draft=dataclasses.replace(FAST, fold_fraction=0.5))
     plain = micro(with_draft=True, draft=dataclasses.replace(FAST, folds=0))
     shape = torch.Size((64, 3, 8, 8))
     schedule = Stage(settings.stage).schedule
-    with_folds = draw_step(settings, schedule, 0, shape=shape)
-    without = draw_step(plain, schedule, 0, shape=shape)
+    with_folds = step_numbers(settings, schedule, 0, shape=shape)
+    without = step_numbers(plain, schedule, 0, shape=shape)
     assert with_folds.folded is not None and without.folded is None
     assert 16 < int(with_folds.folded.sum()) < 48
     assert torch.equal(with_folds.eps, without.eps)

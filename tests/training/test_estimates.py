@@ -24,8 +24,8 @@ from calotype.diffusion import Estimate, alpha_sigma, broadcast_to_image, karras
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.tasks.captions import build_encoder
 from calotype.tasks.diffusion import new_task
-from calotype.tasks.draws import draw_step, estimate_sigmas
 from calotype.tasks.estimates import LowresEstimates, check_estimates, denoised
+from calotype.tasks.random_numbers import estimate_sigmas, step_numbers
 from calotype.training import progress
 from calotype.training.distributed import Group
 from calotype.training.parallel import DDP, FSDP
@@ -78,7 +78,7 @@ def taken(images, config, *, whole=True, **options):
 def drawn(config, estimates, batch):
     schedule = Stage(config.stage).schedule
     shape = torch.Size((batch.images, *batch.x.shape[1:]))
-    return draw_step(config, schedule, 0, shape=shape, estimated=estimates.shape(batch))
+    return step_numbers(config, schedule, 0, shape=shape, estimated=estimates.shape(batch))
 
 
 def every_row(config):

@@ -117,11 +117,11 @@ def _errors_of_rank_0() -> Iterator[None]:
         yield
     except CalotypeError as error:
         from calotype.launch import launched_place
-        from calotype.training.distributed import let_other_tell
+        from calotype.training.distributed import let_other_report
 
         if launched_place().rank == 0:
             raise
-        let_other_tell()
+        let_other_report()
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
 
 

@@ -99,7 +99,7 @@ class AdmConfig(Settings):
         lowres: whether a low-resolution image is joined to the input.
         aug_level: whether its noise level is embedded.
         extra_channels: further input channels (inpainting: known image and mask, 4).
-        learned_variance: three more output channels tell the variance of the reverse step.
+        learned_variance: three more output channels for the variance of the reverse step.
         head_dim: channels of one attention head.
         embed_dim: width of the time embedding; 0 = four times the first level's channels.
         activation: of blocks and embeddings.

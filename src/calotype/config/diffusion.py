@@ -27,7 +27,7 @@ Ratio = Annotated[float, Range(1e-3, 1e3)]
 
 @dataclass(frozen=True, kw_only=True)
 class DraftTrainingConfig(Settings):
-    """How a base's draft is trained, alone and before diffusion begins; see `training/draft.py`.
+    """How a base's draft is trained, alone and before diffusion begins; see `tasks/draft.py`.
 
     Args:
         images: images it sees.
@@ -63,7 +63,7 @@ class DraftTrainingConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class LowresEstimatesConfig(Settings):
-    """Super-resolution that has seen what it gets; see `training/estimates.py`.
+    """Super-resolution that has seen what it gets; see `tasks/estimates.py`.
 
     A fraction of the low-resolution images are the estimates that the stage before makes of them:
     noised, and denoised by it in a few steps. They are aligned with their truth, and have that
@@ -72,7 +72,7 @@ class LowresEstimatesConfig(Settings):
     Args:
         model: has the stage before: "default", a cascade, a run, or a checkpoint of one.
         fraction: of the rows of a batch.
-        sigma_min: smallest sigma/alpha of the noise, which is drawn log-uniformly.
+        sigma_min: smallest sigma/alpha of the noise, which is log-uniform.
         sigma_max: largest sigma/alpha.
         steps: of the stage before.
     """
@@ -97,7 +97,7 @@ class PreservationConfig(Settings):
     Reference: Ruiz et al. 2022, section 3.3 (prior preservation), arXiv:2208.12242.
 
     Args:
-        data: path of images with captions, usually drawn by the model itself beforehand.
+        data: path of images with captions, usually sampled from the model itself beforehand.
         fraction: of every batch; rounded to whole images.
         weight: of their loss.
     """
@@ -116,7 +116,7 @@ class DiffusionTraining(TrainConfig):
     Args:
         stage: what is trained.
         text_encoder: as in `CascadeConfig`.
-        levels: where noise levels are drawn.
+        levels: the distribution of noise levels.
         weighting: of the loss by noise level.
         draft: how the draft is trained, before the rest; needed by a network that has one.
         lowres_estimates: train on low-resolution images as the stage before makes them, too; None =
@@ -124,7 +124,7 @@ class DiffusionTraining(TrainConfig):
         lora: train low-rank adapters alone; None = all weights.
         preservation: examples of what was known before, in every batch.
         text_dropout: fraction of captions replaced by the null caption.
-        aug_level_max: aug_level is drawn uniformly from [0, this].
+        aug_level_max: aug_level is uniform in [0, this].
         grid_captions: the fixed prompts.
     """
 

@@ -78,7 +78,7 @@ class DraftConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class _UNetFields(Settings):
-    """What both U-Nets are told.
+    """What both U-Nets have.
 
     Args:
         levels: one record a resolution, finest first; each is half as fine as the one before.

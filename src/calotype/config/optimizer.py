@@ -21,8 +21,8 @@ class OptimizerConfig(Settings):
         eps: added to the denominator.
         weight_decay: decoupled decay.
         warmup_images: linear warm-up.
-        decay_from: share of the run after which the rate decays, in [0, 1]; 1 = never.
-        final_rate: rate at the end as a share of the peak.
+        decay_from: fraction of the run after which the rate decays, in [0, 1]; 1 = never.
+        final_rate: rate at the end as a fraction of the peak.
         grad_clip_norm: largest gradient norm; None = no clipping.
         accumulation: micro-batches per step.
     """

@@ -39,13 +39,13 @@ class PriorNetworkConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class PriorConfig(Settings):
-    """A prior and how it draws.
+    """A prior and how it samples.
 
     Args:
         network: its transformer, which predicts clean embeddings.
         schedule: the table it was trained with.
-        steps: when drawing.
-        guidance_weight: when drawing; 1 = off.
+        steps: when sampling.
+        guidance_weight: when sampling; 1 = off.
         clip_range: estimates are kept within this distance of 0.
     """
 

@@ -1,4 +1,4 @@
-"""Bounds of numbers, said once in their types, and the checks that all settings share.
+"""Bounds of numbers, said once in their types, and the checks of all settings.
 
 A number says its bounds in its type, `Annotated[float, Range(0, 1)]`; `Settings` holds a record to
 them however it was made.

@@ -31,7 +31,7 @@ class LowresConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(Settings):
-    """How a stage draws.
+    """How a stage samples.
 
     Args:
         steps: evaluations of the grid.

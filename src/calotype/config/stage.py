@@ -29,7 +29,7 @@ class StageConfig(Settings):
             (Karras et al. 2022, section 5). 1 = images as they are.
         residual: diffuse the difference to the enlarged low-resolution image.
         lowres: how the low-resolution image is enlarged and noised.
-        sampling: how it draws unless told otherwise.
+        sampling: how it samples by default.
     """
 
     # It chose the order of operations of GLIDE's code: `interop.glide.ReferenceStage` now.

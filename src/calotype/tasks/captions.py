@@ -83,12 +83,12 @@ def embedded_captions(preparation: Preparation, wanted: WantedCaptions) -> TextL
     if wanted.width is None:
         return build_encoder(spec, None)
     group, beside = preparation.group, preparation.beside
-    stored = stored_captions(beside, wanted) if group.is_first else None
-    if group.shared(stored is not None):  # what the first one sees: it may write there next
+    stored = stored_captions(beside, wanted) if group.is_rank_zero else None
+    if group.broadcast(stored is not None):  # what the first one sees: it may write there next
         stored = stored_captions(beside, wanted) if stored is None else stored
     else:
-        preparation.do_first(lambda: _embed(preparation, wanted))
-        if group.is_first:
+        preparation.on_rank_zero(lambda: _embed(preparation, wanted))
+        if group.is_rank_zero:
             return preparation.stores[spec].__getitem__
         stored = stored_captions(preparation.embeddings(spec), wanted)
     if stored is None:
@@ -106,7 +106,7 @@ def _embed(preparation: Preparation, wanted: WantedCaptions) -> None:
     display = Display("embedding captions", quiet=preparation.quiet, seconds=5.0)
 
     def progress(done: int, total: int) -> None:
-        display.tell(done, total)
+        display.update(done, total)
         preparation.stop.check()
 
     preparation.stores[wanted.spec] = embed_ahead(

@@ -26,7 +26,7 @@ class ChosenAverage:
     """A stage with averaged weights.
 
     Args:
-        stage: ready to draw.
+        stage: ready to sample.
         images: images it had seen when the average ends.
         length: sigma_rel of the profile.
         snapshots: how many the average was made of.
@@ -47,7 +47,7 @@ def choose_average(
 
     Args:
         run: folder of a run with snapshots.
-        length: sigma_rel, the width of the profile as a share of the run.
+        length: sigma_rel, the width of the profile as a fraction of the run.
         images: where the average ends, in images of the stage: at the last snapshot that is
             not after it; None = at the last one.
         resolution: of the stage; None = the finest that has snapshots.

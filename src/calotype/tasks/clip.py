@@ -18,12 +18,12 @@ from calotype.data.batch import Batch, BatchPlan
 from calotype.networks.clip import Clip
 from calotype.networks.transformer import TransformerLayer
 from calotype.tasks.captions import TextLookup
-from calotype.tasks.clip_augmentation import ClipDraws, augmented, draw_clip_step
+from calotype.tasks.clip_augmentation import ClipNumbers, augmented, clip_numbers
 from calotype.tasks.clip_retrieval import Pools, retrieval
 from calotype.tasks.contrastive import info_nce, matching, siglip
 from calotype.tasks.cost import StageCost
 from calotype.training.randomness import seed_networks
-from calotype.training.shards import whole
+from calotype.training.shards import full_tensor
 from calotype.training.task import Embedded, Task
 from calotype.vision.clip import ClipFile, ClipModel, save_clip
 
@@ -36,13 +36,13 @@ class ClipInputs:
         x: images, (B, 3, R, R) in [-1, 1].
         text: of their captions.
         labels: numbers of their captions and concepts, (B, 2) int64.
-        draws: all that is random.
+        numbers: all that is random.
     """
 
     x: Tensor
     text: Text
     labels: Tensor
-    draws: ClipDraws
+    numbers: ClipNumbers
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -50,11 +50,11 @@ class ClipInputs:
 
     def __getitem__(self, rows: slice) -> ClipInputs:
         """Some of the rows."""
-        return ClipInputs(self.x[rows], self.text[rows], self.labels[rows], self.draws[rows])
+        return ClipInputs(self.x[rows], self.text[rows], self.labels[rows], self.numbers[rows])
 
 
 @dataclass(eq=False)
-class ClipTask(Task[ClipDraws, ClipInputs]):
+class ClipTask(Task[ClipNumbers, ClipInputs]):
     """Both towers and what they are trained with; a `CoupledTask`.
 
     Args:
@@ -101,16 +101,16 @@ class ClipTask(Task[ClipDraws, ClipInputs]):
             seed=config.seed,
         )
 
-    def draw(self, batch: Batch, position: int) -> ClipDraws:
+    def random_numbers(self, batch: Batch, position: int) -> ClipNumbers:
         """Numbers of the augmentation, patches that are left out, noise of the captions."""
         shape = torch.Size((batch.images, *batch.x.shape[1:]))
-        return draw_clip_step(self.config, position, shape)
+        return clip_numbers(self.config, position, shape)
 
-    def inputs(self, batch: Batch, drawn: ClipDraws) -> ClipInputs:
+    def inputs(self, batch: Batch, numbers: ClipNumbers) -> ClipInputs:
         """Captions looked up, rows labelled."""
         texts = zip(batch.captions, batch.concepts, strict=True)
         labels = torch.tensor([(_number(caption), _number(concept)) for caption, concept in texts])
-        return ClipInputs(batch.x, self.text(batch.captions), labels, drawn)
+        return ClipInputs(batch.x, self.text(batch.captions), labels, numbers)
 
     def losses(self, inputs: ClipInputs) -> Tensor:
         """Nothing: rows look at each other; see `coupled_losses`.
@@ -122,14 +122,14 @@ class ClipTask(Task[ClipDraws, ClipInputs]):
 
     def embed(self, inputs: ClipInputs) -> Embedded:
         """Images and captions, (B, 2, E), and what the loss learns beside them."""
-        device, draws = self.model.log_scale.device, inputs.draws
-        x = augmented(inputs.x.to(device), draws, self.config.augmentation)
+        device, numbers = self.model.log_scale.device, inputs.numbers
+        x = augmented(inputs.x.to(device), numbers, self.config.augmentation)
         text = inputs.text.to(device)
-        if draws.text is not None and isinstance(text, TextEmbedding):
+        if numbers.text is not None and isinstance(text, TextEmbedding):
             spread = text.tokens.square().mean(-1, keepdim=True).sqrt()
-            noise = self.config.text_noise * spread * draws.text.to(device)[:, None]
+            noise = self.config.text_noise * spread * numbers.text.to(device)[:, None]
             text = replace(text, tokens=text.tokens + noise)
-        patches = None if draws.patches is None else draws.patches.to(device)
+        patches = None if numbers.patches is None else numbers.patches.to(device)
         half = self.compute_dtype in (torch.bfloat16, torch.float16)
         with torch.autocast(device.type, self.compute_dtype, enabled=half):
             image = self.model.embed_images(x, patches)
@@ -148,9 +148,9 @@ class ClipTask(Task[ClipDraws, ClipInputs]):
             return siglip(image, text, matches, embedded.shared[:1], embedded.shared[1:])
         return info_nce(image, text, matches, embedded.shared)
 
-    def log(self, losses: Tensor, drawn: ClipDraws) -> Mapping[str, Any]:
+    def log(self, losses: Tensor, numbers: ClipNumbers) -> Mapping[str, Any]:
         """What similarities are multiplied by."""
-        return {"scale": round(float(whole(self.model.log_scale.detach()).exp()), 3)}
+        return {"scale": round(float(full_tensor(self.model.log_scale.detach()).exp()), 3)}
 
     def cost(self, processes: int) -> StageCost:
         """FLOPs of an image and its caption, beside the measured peak."""

@@ -38,7 +38,7 @@ def prepare_clip(
         preparation.data, resolution=config.resolution, data=config.data, grammar=grammar
     )
     source, held_out = data.training, data.held_out
-    preparation.tell(source, captioned=True)
+    preparation.report_data(source, captioned=True)
     _check_concepts(source)
     sources, spec = [source, *held_out.values()], config.text_encoder
     wanted = WantedCaptions(sources, config.data, spec, config.clip.text.states)
@@ -57,7 +57,7 @@ def prepare_clip(
         flops=clip_flops(config.clip),
         peak_flops=peak_flops(runtime.device, DTYPES[runtime.dtype]),
     )
-    if preparation.group.is_first and config.validation_images > 0:
+    if preparation.group.is_rank_zero and config.validation_images > 0:
         task.pools = retrieval_pools(data, task.batch_plan())
     return Job(task, source)
 

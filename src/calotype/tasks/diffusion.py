@@ -1,4 +1,4 @@
-"""The task of one diffusion stage of a cascade: its loss, what it is told, and how it is judged."""
+"""The task of one diffusion stage of a cascade: its loss, its conditioning, how it is judged."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from calotype.networks.lora import train_adapters
 from calotype.tasks.captions import TextLookup
 from calotype.tasks.cost import StageCost, stage_cost
 from calotype.tasks.draft_folds import DraftFolds, fold_of, freeze_draft
-from calotype.tasks.draws import PreparedNoise, StepDraws, draw_step
 from calotype.tasks.estimates import LowresEstimates
-from calotype.tasks.grid import draw_enlarged, draw_prompts, save_sheet
+from calotype.tasks.grid import sample_enlarged, sample_prompts, save_sheet
 from calotype.tasks.level_losses import loss_by_level
 from calotype.tasks.loras import without_adapters, write_lora
 from calotype.tasks.probe import Probe
+from calotype.tasks.random_numbers import PreparedNoise, StepNumbers, step_numbers
 from calotype.tasks.validation import errors_by_level
 from calotype.training.randomness import seed_networks
 from calotype.training.task import Task
@@ -49,14 +49,14 @@ class DiffusionInputs:
         text: of their captions; None for a network without text.
         lowres: low-resolution images, (B, 3, h, w); None for a base.
         first_captions: say which fold of the draft never saw a row.
-        draws: all that is random.
+        numbers: all that is random.
     """
 
     x: Tensor
     text: Text | None
     lowres: Tensor | None
     first_captions: tuple[str, ...]
-    draws: StepDraws
+    numbers: StepNumbers
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -69,12 +69,12 @@ class DiffusionInputs:
             None if self.text is None else self.text[rows],
             None if self.lowres is None else self.lowres[rows],
             self.first_captions[rows],
-            self.draws[rows],
+            self.numbers[rows],
         )
 
 
 @dataclass(eq=False)
-class DiffusionTask(Task[StepDraws, DiffusionInputs]):
+class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
     """One stage and everything it is trained with; a `Task`.
 
     Args:
@@ -125,60 +125,60 @@ class DiffusionTask(Task[StepDraws, DiffusionInputs]):
             whole_lowres=whole,
         )
 
-    def draw(self, batch: Batch, position: int) -> StepDraws:
+    def random_numbers(self, batch: Batch, position: int) -> StepNumbers:
         """Noise, levels, dropped captions, and what of the low-resolution images is estimated."""
         shape = torch.Size((batch.images, *batch.x.shape[1:]))
         estimated = None if self.estimates is None else self.estimates.shape(batch)
-        return draw_step(
+        return step_numbers(
             self.config, self.model.schedule, position, shape=shape, estimated=estimated
         )
 
-    def inputs(self, batch: Batch, drawn: StepDraws) -> DiffusionInputs:
+    def inputs(self, batch: Batch, numbers: StepNumbers) -> DiffusionInputs:
         """Captions looked up, low-resolution images estimated."""
         text = None if self.text is None else self.text(batch.captions)
         lowres = batch.lowres
         if self.estimates is not None:
-            lowres = self.estimates(batch, text, drawn)
-        return DiffusionInputs(batch.x, text, lowres, batch.first_captions, drawn)
+            lowres = self.estimates(batch, text, numbers)
+        return DiffusionInputs(batch.x, text, lowres, batch.first_captions, numbers)
 
     def losses(self, inputs: DiffusionInputs) -> Tensor:
         """The loss of each image, (B,)."""
-        device, draws = self.model.device, inputs.draws
+        device, numbers = self.model.device, inputs.numbers
         x = inputs.x.to(device=device, memory_format=torch.channels_last)
         cond = self._condition(inputs, size=(x.shape[2], x.shape[3]))
         if self.drafts is not None:
             cond = self._with_drafts(cond, self.drafts, inputs)
-        logsnr, eps = draws.logsnr.to(device), draws.eps.to(device)
+        logsnr, eps = numbers.logsnr.to(device), numbers.eps.to(device)
         return self.model.loss(x, cond, logsnr, eps, weighting=_WEIGHTINGS[self.config.weighting])
 
     def _condition(self, inputs: DiffusionInputs, *, size: tuple[int, int]) -> Conditioning:
         """Conditioning in training: captions dropped, low-resolution images noised."""
-        stage, draws, text = self.model, inputs.draws, inputs.text
+        stage, numbers, text = self.model, inputs.numbers, inputs.text
         if text is not None:
-            text = text.drop(draws.keep).to(stage.device)
-        if inputs.lowres is None or draws.aug_level is None or draws.aug_noise is None:
+            text = text.drop(numbers.keep).to(stage.device)
+        if inputs.lowres is None or numbers.aug_level is None or numbers.aug_noise is None:
             return Conditioning(text)
         return stage.lowres_condition(
             inputs.lowres.to(stage.device),
             text,
             size=size,
-            aug_level=draws.aug_level,
-            noise=PreparedNoise(draws.aug_noise),
+            aug_level=numbers.aug_level,
+            noise=PreparedNoise(numbers.aug_noise),
         )
 
     def _with_drafts(
         self, cond: Conditioning, drafts: DraftFolds, inputs: DiffusionInputs
     ) -> Conditioning:
         """Give each row the draft of the fold that never saw its caption, or of all captions."""
-        draws = inputs.draws
-        assert draws.folded is not None
+        numbers = inputs.numbers
+        assert numbers.folded is not None
         folds = torch.tensor([fold_of(caption, len(drafts)) for caption in inputs.first_captions])
-        folds[~(draws.folded & draws.keep)] = -1
+        folds[~(numbers.folded & numbers.keep)] = -1
         return replace(cond, draft=drafts(token_states(cond.text), folds))
 
-    def log(self, losses: Tensor, drawn: StepDraws) -> Mapping[str, Any]:
+    def log(self, losses: Tensor, numbers: StepNumbers) -> Mapping[str, Any]:
         """The loss by noise level."""
-        return loss_by_level(losses, drawn.logsnr)
+        return loss_by_level(losses, numbers.logsnr)
 
     def cost(self, processes: int) -> StageCost:
         """FLOPs of an image, beside the measured peak."""
@@ -203,9 +203,9 @@ class DiffusionTask(Task[StepDraws, DiffusionInputs]):
                 captions = self.unseen.head(_PREVIEW_EXAMPLES).captions
             if captions:
                 columns = min(8, len(captions))
-                save_sheet(draw_prompts(stage, captions, self.text), path, columns=columns)
+                save_sheet(sample_prompts(stage, captions, self.text), path, columns=columns)
         elif self.unseen is not None:
-            images = draw_enlarged(stage, self.unseen.head(_PREVIEW_EXAMPLES), self.text)
+            images = sample_enlarged(stage, self.unseen.head(_PREVIEW_EXAMPLES), self.text)
             save_sheet(images, path, columns=6)
 
     def exported(self, average: nn.Module) -> Stage:

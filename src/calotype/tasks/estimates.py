@@ -37,7 +37,7 @@ from calotype.diffusion import (
 )
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.runtime import DTYPES, Runtime
-from calotype.tasks.draws import PreparedNoise, StepDraws
+from calotype.tasks.random_numbers import PreparedNoise, StepNumbers
 
 _ROWS = 64  # that are estimated at once
 
@@ -67,28 +67,28 @@ class LowresEstimates:
         return torch.Size((batch.images, *self._truth(batch).shape[1:]))
 
     @torch.no_grad()
-    def __call__(self, batch: Batch, text: Text | None, draws: StepDraws) -> Tensor:
+    def __call__(self, batch: Batch, text: Text | None, numbers: StepNumbers) -> Tensor:
         """The low-resolution images of a batch, some of them estimated.
 
         Args:
             batch: with whole low-resolution images, if it has crops and the stage wants them.
             text: of the batch's captions.
-            draws: of the batch: which rows, their level and noise.
+            numbers: of the batch: which rows, their level and noise.
 
         Returns:
             (B, 3, h, w); rows that are not estimated are those of `batch.lowres`.
         """
         assert batch.lowres is not None  # the settings were checked
-        assert draws.estimate_sigma is not None and draws.estimate_noise is not None
+        assert numbers.estimate_sigma is not None and numbers.estimate_noise is not None
         device, truth = self.stage.device, self._truth(batch)
         lowres, side = batch.lowres.to(device, copy=True), batch.lowres.shape[-1]
-        chosen = draws.estimate_sigma.nonzero().flatten()
+        chosen = numbers.estimate_sigma.nonzero().flatten()
         for start in range(0, len(chosen), _ROWS):
             rows = chosen[start : start + _ROWS]
             own = None
             if text is not None and self.stage.config.network.text_dim > 0:
                 own = text[rows].to(device)
-            sigmas, noise = draws.estimate_sigma[rows].tolist(), draws.estimate_noise[rows]
+            sigmas, noise = numbers.estimate_sigma[rows].tolist(), numbers.estimate_noise[rows]
             estimate = self._estimate(truth[rows].to(device), own, sigmas, noise.to(device))
             if batch.places is not None and self.of_whole_images:
                 corners = batch.places[rows].tolist()

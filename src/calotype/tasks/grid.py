@@ -1,4 +1,4 @@
-"""Grids of drawings: fixed prompts, fixed seeds, averaged weights, once in a while."""
+"""Grids of samples: fixed prompts, fixed seeds, averaged weights, once in a while."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from calotype.tasks.probe import Probe
 _GAP = 2  # pixels between images
 
 
-def draw_prompts(stage: Stage, captions: tuple[str, ...], text: TextLookup | None) -> Tensor:
+def sample_prompts(stage: Stage, captions: tuple[str, ...], text: TextLookup | None) -> Tensor:
     """One image a caption from a base stage, seeds 0, 1, ...; (B, 3, H, W) in [-1, 1]."""
     # A network without text ignores the null captions; they only say how many images.
     embedded = TextEmbedding.null(len(captions), 1) if text is None else text(captions)
     side = stage.config.resolution
     noise = PerSampleNoise(range(len(captions)))
-    return _draw(stage, Conditioning(embedded.to(stage.device)), noise, (side, side))
+    return _sample(stage, Conditioning(embedded.to(stage.device)), noise, (side, side))
 
 
-def draw_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor:
-    """Rows of three: enlarged bicubically, drawn, real; (3B, 3, H, W) in [-1, 1]."""
+def sample_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor:
+    """Rows of three: enlarged bicubically, sampled, real; (3B, 3, H, W) in [-1, 1]."""
     assert probe.lowres is not None
     embedded = None if text is None else text(probe.captions).to(stage.device)
     height, width = probe.x.shape[2:]
@@ -38,9 +38,9 @@ def draw_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor
     cond = stage.lowres_condition(
         lowres, embedded, size=(height, width), aug_level=level, noise=noise
     )
-    drawn = _draw(stage, cond, noise, (height, width)).cpu()
+    samples = _sample(stage, cond, noise, (height, width)).cpu()
     enlarged = upsample_lowres(probe.lowres, (height, width))
-    return torch.stack((enlarged, drawn, probe.x), dim=1).flatten(0, 1)
+    return torch.stack((enlarged, samples, probe.x), dim=1).flatten(0, 1)
 
 
 def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
@@ -50,7 +50,9 @@ def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
 
 
 @torch.no_grad()
-def _draw(stage: Stage, cond: Conditioning, noise: PerSampleNoise, size: tuple[int, int]) -> Tensor:
+def _sample(
+    stage: Stage, cond: Conditioning, noise: PerSampleNoise, size: tuple[int, int]
+) -> Tensor:
     guided = stage.config.sampling.guidance_weight != 1
     uncond = cond.without_text() if guided and cond.text is not None else None
     return stage.sample(cond, uncond, noise, size=size)

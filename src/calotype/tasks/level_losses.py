@@ -1,6 +1,6 @@
 """Training loss by noise level: one number hides that easy and hard levels move differently.
 
-Levels are told by sigma/alpha, the amount of noise over that of the image, with the same marks
+Levels are named by sigma/alpha, the amount of noise over that of the image, with the same marks
 as in validation.
 """
 

@@ -49,7 +49,7 @@ def prepare_stage(
     resolution = config.stage.resolution
     data = TrainingData(preparation.data, resolution=resolution, data=config.data, grammar=grammar)
     source, held_out = data.training, data.validation
-    preparation.tell(source, captioned=config.stage.network.text_dim > 0)
+    preparation.report_data(source, captioned=config.stage.network.text_dim > 0)
     preserved = _preserved(config, grammar)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
     network = config.stage.network
@@ -82,9 +82,9 @@ def prepare_stage(
             begun=start.resumed,
         )
         drafts = _train_draft(preparation, training, start)
-    preparation.group.share_tensors(stage.state_dict().values())
+    preparation.group.broadcast_tensors(stage.state_dict().values())
     task = DiffusionTask(config, stage, text, drafts, estimates)
-    if preparation.group.is_first:
+    if preparation.group.is_rank_zero:
         task.unseen = _probe(held_out, config)
         if task.unseen is not None:
             task.trained = _probe(source, config, limit=len(task.unseen))
@@ -133,7 +133,7 @@ def _fit_text(
             network = cast(Any, stage.network)
             network.condition.set_text_statistics(statistics.mean, statistics.covariance)
 
-    preparation.do_first(work)
+    preparation.on_rank_zero(work)
 
 
 def _train_draft(
@@ -145,18 +145,18 @@ def _train_draft(
     if start.only_draft:  # no diffusion follows: no need of folds
         folds = 0
     if not start.resumed and (start.init is None or start.only_draft):
-        preparation.do_first(training.train_main)
+        preparation.on_rank_zero(training.train_main)
     elif start.resumed and folds > 0:
-        preparation.do_first(training.load_main)
+        preparation.on_rank_zero(training.load_main)
     elif folds > 0:
-        preparation.do_first(training.keep_main)
+        preparation.on_rank_zero(training.keep_main)
     if folds == 0:
         return None
     group, stage = preparation.group, training.stage
-    group.share_tensors(stage.state_dict().values())
+    group.broadcast_tensors(stage.state_dict().values())
     drafts = new_folds(stage, config)
-    preparation.do_first(lambda: training.train_folds(drafts))
-    group.share_tensors(drafts.state_dict().values())
+    preparation.on_rank_zero(lambda: training.train_folds(drafts))
+    group.broadcast_tensors(drafts.state_dict().values())
     return drafts
 
 
@@ -167,7 +167,7 @@ def _draft_progress(preparation: Preparation) -> Callable[[str, int, int], None]
         if name not in displays:
             title = f"draft, {name}: images"
             displays[name] = Display(title, quiet=preparation.quiet, seconds=5.0)
-        displays[name].tell(done, total)
+        displays[name].update(done, total)
         preparation.stop.check()
 
     return progress

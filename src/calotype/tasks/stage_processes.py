@@ -4,7 +4,7 @@
     RUN/cascade/        all stages joined, once every one of them is finished
 
 A stage is trained on real low-resolution images, or on estimates by a model that exists already
-(`lowres_estimates`), and never needs the one beside it, so these processes have nothing to tell
+(`lowres_estimates`), and never needs the one beside it, so these processes have nothing to send
 each other.
 """
 

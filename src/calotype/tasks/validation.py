@@ -1,7 +1,7 @@
 """Validation: error of the estimated image by noise level, on images seen and not seen.
 
-The mean squared error of x_hat from a nearly pure noise says what the text has taught; from little
-noise, how well images are drawn. That of as many trained images beside it shows memorising.
+The mean squared error of x_hat from a nearly pure noise says what the text decides; from little
+noise, how fine the images are. That of as many trained images beside it shows memorising.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Training: a recipe and a folder of images go in, checkpoints and a cascade come out.
 
 In: a `Recipe` (calotype.config), data (calotype.data), frozen text encoders (calotype.text).
-Out: a run folder with exact checkpoints, logs, validation losses and grids of drawings.
+Out: a run folder with exact checkpoints, logs, validation losses and grids of samples.
 Everything random in a run is a pure function of (seed, position in the data): nothing about random
 number generators has to be restored, and a resumed run repeats an uninterrupted one to the bit.
 May import config, conditioning, diffusion, networks, text, cascade and data. Importing this package

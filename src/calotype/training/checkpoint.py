@@ -3,7 +3,7 @@
     RUN/checkpoints/<images over all stages>/
         weights.safetensors, ema.safetensors, optimizer.safetensors   the stage in training
         state.json      counters, recipe, versions
-        cascade/        averaged weights of all stages so far, ready to draw
+        cascade/        averaged weights of all stages so far, ready to sample
         sharded/        instead of the three files, where processes hold parts of the stage
         manifest.json   size and SHA-256 of every other file; written last
     RUN/checkpoints/latest -> the newest
@@ -37,7 +37,7 @@ DAMAGED = "damaged"
 """Where checkpoints go that do not have the sizes and hashes of their manifest."""
 _FORMAT = 1
 _SPARE_BYTES = 1_000_000  # manifest, state, folder entries
-_READABLE = "nothing was changed: make it readable and go on with --resume"
+_READABLE = "nothing was changed: make it readable and continue with --resume"
 
 
 def write_checkpoint(
@@ -71,7 +71,7 @@ def write_checkpoint(
             raise
         raise CalotypeError(
             f"cannot write checkpoint {path}: {reason}; the last checkpoint is whole: "
-            "mend the disk and go on with --resume"
+            "mend the disk and continue with --resume"
         ) from error
     return path
 
@@ -111,7 +111,7 @@ def point_latest(folder: Path, name: str) -> None:
     if latest.is_dir() and not latest.is_symlink():
         raise CalotypeError(
             f"got a folder {latest}; expected a link, which some ways of copying a run do not "
-            "keep: move it away and go on with --resume"
+            "keep: move it away and continue with --resume"
         )
     write_link(latest, name)
 
@@ -235,7 +235,7 @@ def prune(folder: Path, *, keep: int) -> list[Path]:
     if paths and (problem := fault(paths[0])) is not None:
         raise CalotypeError(
             f"checkpoint {paths[0]} does not read back ({problem}); older checkpoints were kept: "
-            "check the disk, delete it and go on with --resume"
+            "check the disk, delete it and continue with --resume"
         )
     removed = [path for path in paths[keep:] if not read_state(path).get("decay_start")]
     for path in removed:
@@ -244,7 +244,7 @@ def prune(folder: Path, *, keep: int) -> list[Path]:
         except OSError as error:
             raise CalotypeError(
                 f"cannot remove the old checkpoint {path}: {error.strerror}; the newest is whole: "
-                "mend the disk and go on with --resume"
+                "mend the disk and continue with --resume"
             ) from error
     return removed
 
@@ -257,5 +257,5 @@ def remove_leftovers(folder: Path) -> None:
 def _full(path: Path, needed: int) -> CalotypeError:
     return CalotypeError(
         f"no room for checkpoint {path}: it needs {needed} bytes ({needed / 1e6:.0f} MB); the last "
-        "checkpoint is whole: make room and go on with --resume"
+        "checkpoint is whole: make room and continue with --resume"
     )

@@ -80,14 +80,14 @@ class CheckpointManager:
         """
         self._work.wait()
         state, group = self._state, self._state.parallel.group
-        if state.parallel.spread:
+        if state.parallel.sharded:
             tensors, average = state.tensors(), state.averaged_model()
-            if group.is_first:
+            if group.is_rank_zero:
                 # The processes talk to each other meanwhile: nothing else may.
                 self._write(state.images, state.numbers(), tensors, average)
             else:
-                write_shards(group.shared(Path()), tensors, group)
-        elif group.is_first:
+                write_shards(group.broadcast(Path()), tensors, group)
+        elif group.is_rank_zero:
             average = copy.deepcopy(state.averaged_model())
             tensors = copy.deepcopy({**state.tensors(), _AVERAGE: {}})
             tensors[_AVERAGE] = dict(average.state_dict())  # one copy of it is enough
@@ -100,8 +100,8 @@ class CheckpointManager:
         task, parallel = self._state.task, self._state.parallel
 
         def write(fresh: Path) -> None:
-            if parallel.spread:
-                write_shards(parallel.group.shared(fresh), tensors, parallel.group)
+            if parallel.sharded:
+                write_shards(parallel.group.broadcast(fresh), tensors, parallel.group)
             else:
                 write_tensors(fresh, tensors)
             write_state(fresh, {"format": 1, "images": images, **numbers, **self._facts})
@@ -122,7 +122,7 @@ class CheckpointManager:
         What is newer than the one gone back to is removed: a resumed run must not begin there.
         """
         self._work.wait()
-        good = self._state.parallel.group.from_first(lambda: self._back_to_good(guards))
+        good = self._state.parallel.group.on_rank_zero(lambda: self._back_to_good(guards))
         if good is None:
             return False
         load_state(self._state, good)
@@ -155,7 +155,7 @@ def load_state(state: TrainState, path: Path) -> None:
     """
     if not is_sharded(path):
         tensors = read_tensors(path)
-    elif state.parallel.spread:
+    elif state.parallel.sharded:
         tensors = read_parts(path, state, state.parallel.group)
     else:
         tensors = read_whole(path)

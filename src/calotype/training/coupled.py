@@ -77,7 +77,7 @@ def of_whole_batch(own: Tensor, batch: Batch, group: Group) -> Tensor:
     counts = rows < batch.share.total
     every = torch.zeros((batch.share.total, *own.shape[1:]), dtype=own.dtype)
     every[rows[counts]] = own.cpu()[counts]
-    return group.summed(every).to(own.device)
+    return group.all_reduce(every).to(own.device)
 
 
 def _own(every: Tensor, batch: Batch) -> Tensor:

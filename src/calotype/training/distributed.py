@@ -1,4 +1,4 @@
-"""Several processes that train together: who they are, and what they tell each other.
+"""Several processes that train together: who they are, and what they send each other.
 
 `torchrun` starts the processes and says in the environment which is which (RANK, WORLD_SIZE,
 LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Tensors of the network go over NCCL between GPUs and over
@@ -62,17 +62,17 @@ class Group:
         return self.world_size == 1
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def summed(self, numbers: Tensor) -> Tensor:
+    def all_reduce(self, numbers: Tensor) -> Tensor:
         """Sums over all processes of numbers on the CPU."""
         if not self.alone:
             dist.all_reduce(numbers, group=self.control)
         return numbers
 
-    def largest(self, number: float) -> float:
+    def max(self, number: float) -> float:
         """The largest of all processes' numbers."""
         if self.alone:
             return number
@@ -82,14 +82,14 @@ class Group:
 
     def all(self, condition: bool) -> bool:
         """Whether it holds on every process."""
-        return self.largest(0.0 if condition else 1.0) == 0.0
+        return self.max(0.0 if condition else 1.0) == 0.0
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process is here."""
         if not self.alone:
             dist.barrier(group=self.control)
 
-    def shared(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The first process's value."""
         if self.alone:
             return value
@@ -97,13 +97,13 @@ class Group:
         dist.broadcast_object_list(values, src=0, group=self.control)
         return values[0]
 
-    def from_first(self, work: Callable[[], T]) -> T:
+    def on_rank_zero(self, work: Callable[[], T]) -> T:
         """Let the first process work while the others wait; what comes of it, all get."""
         if self.alone:
             return work()
-        return cast(T, self.shared(work() if self.is_first else None))
+        return cast(T, self.broadcast(work() if self.is_rank_zero else None))
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """The values of all processes, by rank."""
         if self.alone:
             return [value]
@@ -112,7 +112,7 @@ class Group:
         return values
 
     @torch.no_grad()
-    def share_tensors(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors with those of the first process."""
         if self.alone:
             return
@@ -126,7 +126,7 @@ class Group:
         return self.place.device(name)
 
     def claim_failure(self) -> bool:
-        """Whether this process is the first that fails, so that its error is to be told."""
+        """Whether this process is the first that fails, so that its error is the one reported."""
         if self._store is None:
             return True
         try:
@@ -144,7 +144,7 @@ def open_group() -> Iterator[Group]:
 
     Raises:
         CalotypeError: the connection to the other processes broke.
-        OtherProcessFailed: another process has failed, and told why.
+        OtherProcessFailed: another process has failed, and said why.
     """
     place = launched_place()
     if place.world_size == 1:
@@ -162,24 +162,24 @@ def open_group() -> Iterator[Group]:
     except Exception as error:
         # No orderly farewell: others may be waiting for what this process no longer sends.
         if not group.claim_failure():
-            let_other_tell()
+            let_other_report()
             raise OtherProcessFailed from error
         if isinstance(error, dist.DistError) or _broken_connection(error):
             raise CalotypeError(
                 f"process {place.rank} lost the others ({_first_line(error)}); the last "
-                "checkpoint is whole: go on with --resume"
+                "checkpoint is whole: continue with --resume"
             ) from error
         raise
     dist.destroy_process_group()
 
 
-def let_other_tell() -> None:
-    """Wait for the process that tells of a failure: torchrun ends all when the first one ends."""
+def let_other_report() -> None:
+    """Wait for the process that reports a failure: torchrun ends all when the first one ends."""
     time.sleep(_COURTESY_SECONDS)
 
 
 class OtherProcessFailed(Exception):
-    """This process ends because another one has failed, which tells why."""
+    """This process ends because another one has failed, which says why."""
 
 
 def _broken_connection(error: Exception) -> bool:

@@ -7,10 +7,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from calotype.training.shards import own_part
+from calotype.training.shards import to_local
 
 RAMP = 0.1
-"""The half-life is never longer than this share of the images seen so far (Karras et al. 2022,
+"""The half-life is never longer than this fraction of the images seen so far (Karras et al. 2022,
 appendix F.5, use 0.05 for far longer runs), so that the first, bad weights are forgotten."""
 
 
@@ -39,7 +39,9 @@ class EMA:
         """Take in the weights after a step; `images_seen` includes the step."""
         decay = self.decay(batch_size=batch_size, images_seen=images_seen)
         # Anew each time: moving a module, or spreading it, gives its parameters other memory.
-        torch._foreach_lerp_(_own_parts(self._average), _own_parts(self._model), 1.0 - decay)
+        torch._foreach_lerp_(
+            _local_tensors(self._average), _local_tensors(self._model), 1.0 - decay
+        )
         _copy_buffers(self._model, self._average)
 
     @torch.no_grad()
@@ -52,8 +54,8 @@ class EMA:
         return self._average
 
 
-def _own_parts(model: nn.Module) -> list[Tensor]:
-    return [own_part(parameter.data) for parameter in model.parameters()]
+def _local_tensors(model: nn.Module) -> list[Tensor]:
+    return [to_local(parameter.data) for parameter in model.parameters()]
 
 
 def _copy_buffers(source: nn.Module, target: nn.Module) -> None:

@@ -47,7 +47,7 @@ class Guards:
             raise CalotypeError(
                 f"{state.skipped_in_row} steps in a row had a loss or gradient that is not finite; "
                 "their images are listed in skipped.jsonl: lower the learning rate or use "
-                "float32, and go on with --resume"
+                "float32, and continue with --resume"
             )
 
     def spiked(self, state: TrainState, metrics: StepMetrics) -> bool:
@@ -82,7 +82,7 @@ class Guards:
 
 
 def check_skipped(skipped: int, *, steps: int) -> None:
-    """Tell of a stage that came to its end and has hardly been trained.
+    """Refuse a stage that came to its end and has hardly been trained.
 
     Raises:
         CalotypeError: more than half of its steps were skipped.
@@ -91,7 +91,7 @@ def check_skipped(skipped: int, *, steps: int) -> None:
         raise CalotypeError(
             f"{skipped} of {steps} steps were skipped, for their loss or gradient was not finite; "
             "expected at most half: look at the images in skipped.jsonl, lower the learning rate "
-            "or use float32, and begin anew, or go on with --resume and more --images"
+            "or use float32, and begin anew, or continue with --resume and more --images"
         )
 
 

@@ -27,5 +27,7 @@ def learning_rate(config: OptimizerConfig, images_seen: int, total_images: int) 
     if images_seen <= start or start >= total_images:
         return rate
     progress = min(1.0, (images_seen - start) / (total_images - start))
-    share = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
-    return rate * share
+    fraction = config.final_rate + (1 - config.final_rate) * 0.5 * (
+        1 + math.cos(math.pi * progress)
+    )
+    return rate * fraction

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from calotype.config.optimizer import OptimizerConfig
 from calotype.errors import CalotypeError
-from calotype.training.shards import is_spread, spread_like
-from calotype.training.spread_adafactor import SpreadAdafactor
+from calotype.training.sharded_adafactor import ShardedAdafactor
+from calotype.training.shards import distribute_like, is_dtensor
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -30,7 +30,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         {"params": groups[decay], "weight_decay": decay} for decay in sorted(groups, reverse=True)
     ]
     if config.kind == "adafactor":
-        kind = SpreadAdafactor if any(map(is_spread, moved)) else torch.optim.Adafactor
+        kind = ShardedAdafactor if any(map(is_dtensor, moved)) else torch.optim.Adafactor
         return kind(ordered, lr=config.learning_rate)
     return torch.optim.AdamW(
         ordered, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True
@@ -74,8 +74,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    # Fused AdamW walks through memory: moments must lie in it as the parameter does
+    # Fused AdamW goes through memory in order: moments must lie in it as the parameter does
     # (channels_last), or they would be applied to other weights without an error.
     if value.shape != parameter.shape:
         return value
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(spread_like(value, parameter))
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(distribute_like(value, parameter))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.training.distributed import ALONE, Group
-from calotype.training.shards import spread_like, whole
+from calotype.training.shards import distribute_like, full_tensor
 from calotype.training.task import AnyTask, Embedded, Inputs
 
 
@@ -38,7 +38,7 @@ class SingleProcess:
     """One process that holds everything."""
 
     group: Group = ALONE
-    spread = False
+    sharded = False
 
     def __init__(self, task: AnyTask) -> None:
         self._loss: Any = TaskLoss(task)
@@ -57,7 +57,7 @@ class SingleProcess:
         """Around one part of a step: gradients are exchanged after the last alone."""
         yield
 
-    def gathered(self, average: nn.Module) -> nn.Module:
+    def gather_model(self, average: nn.Module) -> nn.Module:
         """The averaged model, whole; on processes other than the first it may have no weights."""
         return average
 
@@ -84,7 +84,7 @@ class DDP(SingleProcess):
             self._loss = DistributedDataParallel(
                 self._loss,
                 device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,  # `TrainState.share_buffers` does it, of those that change
+                broadcast_buffers=False,  # `TrainState.average_buffers` does it where they change
                 gradient_as_bucket_view=True,
             )
 
@@ -109,7 +109,7 @@ class FSDP(SingleProcess):
         group: the processes.
     """
 
-    spread = True
+    sharded = True
 
     def __init__(self, task: AnyTask, average: nn.Module, group: Group) -> None:
         """Spread the weights."""
@@ -137,16 +137,16 @@ class FSDP(SingleProcess):
         yield
 
     @torch.no_grad()
-    def gathered(self, average: nn.Module) -> nn.Module:
+    def gather_model(self, average: nn.Module) -> nn.Module:
         """The averaged model on the first process; the others help, and keep no weights."""
         tensors = {}
         for name, tensor in average.state_dict().items():
-            full = whole(tensor)
-            if self.group.is_first:
+            full = full_tensor(tensor)
+            if self.group.is_rank_zero:
                 layout = torch.channels_last if full.ndim == 4 else torch.contiguous_format
                 tensors[name] = full.clone(memory_format=layout)
         whole_model = copy.deepcopy(self._skeleton)
-        if self.group.is_first:
+        if self.group.is_rank_zero:
             whole_model.load_state_dict(tensors, assign=True)
         return whole_model.requires_grad_(False).eval()
 
@@ -155,5 +155,5 @@ def _spread_average(average: nn.Module, model: nn.Module) -> None:
     for name, like in model.named_parameters():
         holder, _, own = name.rpartition(".")
         module = average.get_submodule(holder)
-        spread = spread_like(module.get_parameter(own).data.contiguous(), like.detach())
+        spread = distribute_like(module.get_parameter(own).data.contiguous(), like.detach())
         setattr(module, own, nn.Parameter(spread, requires_grad=False))

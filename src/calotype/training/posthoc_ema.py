@@ -6,7 +6,7 @@ nearest to the wanted profile in the least-squares sense.
 
     theta_avg(t) = integral_0^t p(tau) theta(tau),   p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1)
 
-Times are images seen. The length is sigma_rel: the standard deviation of the profile as a share
+Times are images seen. The length is sigma_rel: the standard deviation of the profile as a fraction
 of the time so far, so 0.1 averages over about the last tenth of the run.
 
 Reference: Karras et al. 2024, sections 3.1 and 3.2 and appendix C, arXiv:2312.02696.
@@ -32,7 +32,7 @@ from calotype.errors import CalotypeError, UsageError
 from calotype.storage.files import make_folder, write_with
 from calotype.storage.headers import NOTES
 from calotype.storage.reading import check_regular
-from calotype.training.shards import own_part, spread_like, whole
+from calotype.training.shards import distribute_like, full_tensor, to_local
 
 LENGTHS = (0.05, 0.10)
 """sigma_rel of the averages that are tracked, as in the paper."""
@@ -69,14 +69,14 @@ class PowerFunctionEMA:
         self.length = length
         self._power = gamma_of(length) + 1
         named = dict(model.named_parameters())
-        self._weights = [own_part(parameter.data) for parameter in named.values()]
+        self._weights = [to_local(parameter.data) for parameter in named.values()]
         self._averages = {name: p.detach().clone() for name, p in named.items()}
 
     @torch.no_grad()
     def update(self, *, batch_size: int, images_seen: int) -> None:
         """Take in the weights after a step; `images_seen` includes it (equation 127)."""
         old = (1.0 - batch_size / images_seen) ** self._power
-        averages = [own_part(average) for average in self._averages.values()]
+        averages = [to_local(average) for average in self._averages.values()]
         torch._foreach_lerp_(averages, self._weights, 1.0 - old)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class PowerFunctionEMA:
         if saved.keys() != self._averages.keys():
             raise CalotypeError("got averages of another network; expected the same recipe")
         for name, average in self._averages.items():
-            average.copy_(spread_like(saved[name], average))
+            average.copy_(distribute_like(saved[name], average))
 
 
 class PosthocAverages:
@@ -128,7 +128,7 @@ class PosthocAverages:
         folder = run / FOLDER
         for ema in self.emas:
             averages = ema.state_dict().items()
-            halves = {name: whole(t).half().contiguous().cpu() for name, t in averages}
+            halves = {name: full_tensor(t).half().contiguous().cpu() for name, t in averages}
             if first:
                 facts = {"format": _FORMAT, "length": ema.length}
                 facts |= {"images": images_seen, "resolution": resolution}
@@ -200,7 +200,7 @@ class ProfileFit:
 
     Args:
         weights: one a snapshot.
-        error: distance of the profile from the wanted one, as a share of that one's norm.
+        error: distance of the profile from the wanted one, as a fraction of that one's norm.
     """
 
     weights: tuple[float, ...]

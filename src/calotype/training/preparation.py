@@ -32,7 +32,7 @@ class Preparation:
         group: the processes that train; the first one embeds captions and trains the draft.
         missing_captions: train although the captions are mostly lost.
         stores: embedded captions by text encoder.
-        told: what the data are, to the user.
+        reported: whether the user has been shown what the data are.
     """
 
     data: Path
@@ -43,27 +43,27 @@ class Preparation:
     group: Group = ALONE
     missing_captions: bool = False
     stores: dict[str, CaptionStore] = field(default_factory=dict)
-    told: bool = False
+    reported: bool = False
 
     @property
     def beside(self) -> Path:
         """Where `calotype data embed` puts embedded captions."""
         return self.data / STORE_NAME
 
-    def do_first(self, work: Callable[[], None]) -> None:
+    def on_rank_zero(self, work: Callable[[], None]) -> None:
         """Let the first process work while the others wait.
 
         Raises:
             Stopped: on all of them, if somebody has asked for the end.
         """
-        if self.group.is_first:
-            with suppress(Stopped):  # told to all, below
+        if self.group.is_rank_zero:
+            with suppress(Stopped):  # raised on all, below
                 work()
         self.stop.agree()
         if self.stop:
             raise Stopped
 
-    def tell(self, source: ExampleSource, *, captioned: bool) -> None:
+    def report_data(self, source: ExampleSource, *, captioned: bool) -> None:
         """Say once a run what the data are, before anything is made of them.
 
         Args:
@@ -73,13 +73,13 @@ class Preparation:
         Raises:
             UsageError: the captions are mostly lost, and nobody said that this is well.
         """
-        if self.told:
+        if self.reported:
             return
-        self.told = True
+        self.reported = True
         account = take_account(source)
         if captioned and not self.missing_captions:
             check_account(account)
-        if self.group.is_first:
+        if self.group.is_rank_zero:
             print(f"calotype: data: {account}", file=sys.stderr, flush=True)
 
     def embeddings(self, spec: str) -> Path:

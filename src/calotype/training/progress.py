@@ -14,7 +14,7 @@ _SMOOTHING_SECONDS = 20.0
 
 @dataclass
 class RateMeter:
-    """Images a second and the share of time spent waiting for data, smoothed over 20 seconds.
+    """Images a second and the fraction of time spent waiting for data, smoothed over 20 seconds.
 
     Args:
         clock: seconds; an argument for tests.
@@ -29,12 +29,12 @@ class RateMeter:
     def update(self, *, images: int, seconds: float, waited: float, loss: float) -> None:
         """Take in one step."""
         seconds = max(seconds, 1e-9)
-        share = 1 - 2.0 ** (-seconds / _SMOOTHING_SECONDS)
-        self._weight += share * (1 - self._weight)
-        share /= self._weight
-        self.images_per_second += share * (images / seconds - self.images_per_second)
-        self.data_wait += share * (waited / seconds - self.data_wait)
-        self.loss += share * (loss - self.loss)
+        fraction = 1 - 2.0 ** (-seconds / _SMOOTHING_SECONDS)
+        self._weight += fraction * (1 - self._weight)
+        fraction /= self._weight
+        self.images_per_second += fraction * (images / seconds - self.images_per_second)
+        self.data_wait += fraction * (waited / seconds - self.data_wait)
+        self.loss += fraction * (loss - self.loss)
 
 
 class TrainingDisplay(Display):
@@ -46,4 +46,4 @@ class TrainingDisplay(Display):
         facts = f"images, loss {meter.loss:.4f}, {meter.images_per_second:.1f} images/s"
         if meter.data_wait > 0.05:
             facts += f", data wait {meter.data_wait:.0%}"
-        self.tell(images, facts=f"{facts}, {timedelta(seconds=int(min(seconds, 1e9)))} left")
+        self.update(images, facts=f"{facts}, {timedelta(seconds=int(min(seconds, 1e9)))} left")

@@ -1,14 +1,16 @@
 """Seeds of everything random in training, as pure functions of (seed, position).
 
 The position is the number of the first image of a step in the endless shuffled stream, so a run
-that is resumed there draws the same numbers without any state to restore.
+that is resumed there gets the same numbers without any state to restore.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Self
 
 import torch
+from torch import Tensor
 
 
 def mixed_seed(seed: int, position: int, purpose: str) -> int:
@@ -18,5 +20,13 @@ def mixed_seed(seed: int, position: int, purpose: str) -> int:
 
 
 def seed_networks(seed: int, position: int, *, part: int = 0) -> None:
-    """Seed torch's global generator, which dropout inside networks draws from."""
+    """Seed torch's global generator, which dropout inside networks uses."""
     torch.manual_seed(mixed_seed(seed, position, f"network {part}"))
+
+
+class RowNumbers:
+    """The base of records of a step's random numbers: tensors with one row an example, or None."""
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        kept = {name: None if t is None else t[rows] for name, t in vars(self).items()}
+        return type(self)(**kept)

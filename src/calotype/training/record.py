@@ -45,7 +45,7 @@ class RunRecord:
         state: JSON data of the newest checkpoint; empty where there is none.
         validations: lines of `validation.jsonl`.
         skipped: lines of `skipped.jsonl`.
-        grids: sheets of drawings by images seen, in that order.
+        grids: sheets of samples by images seen, in that order.
     """
 
     folder: Path

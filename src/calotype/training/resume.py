@@ -1,8 +1,8 @@
 """Where a run begins: which recipe, which checkpoint, and what is set aside on the way.
 
-A checkpoint can be gone on from when all its steps would have been the same under the recipe that
-is asked for. A run that is made longer therefore goes back to where its learning rate began to
-decay, and from there takes the path that a longer run would have taken from the start.
+A run can be resumed from a checkpoint when all its steps would have been the same under the
+recipe that is asked for. A run that is made longer therefore goes back to where its learning rate
+began to decay, and from there takes the path that a longer run would have taken from the start.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ def with_options(recipe: Recipe, *, images: int | None, seed: int | None) -> Rec
 
 
 def find_start(folder: Path, recipe: Recipe, *, start_over: bool, say: Say) -> Path | None:
-    """The checkpoint to go on from, or None; damaged ones and others are set aside.
+    """The checkpoint to resume from, or None; damaged ones and others are set aside.
 
     Args:
         folder: of the run.
-        recipe: to go on with.
+        recipe: to resume with.
         start_over: begin anew where there is none; the old run is moved beside.
-        say: told what is set aside.
+        say: shows the user what is set aside.
 
     Raises:
         UsageError: the recipe is shorter than what was trained already, or no checkpoint can be
-            gone on from and `start_over` is not asked for.
+            resumed from and `start_over` is not asked for.
         CalotypeError: a checkpoint cannot be read, which is not to say that it is damaged.
     """
     store = folder / "checkpoints"
@@ -132,13 +132,13 @@ def is_finished(state: dict[str, Any], recipe: Recipe) -> bool:
 def chosen_runtime(
     asked: Mapping[str, Any], begun: Mapping[str, Any], processes: int, *, say: Say
 ) -> Runtime:
-    """As asked for, else as in the checkpoint, else chosen; the user is told of other bits.
+    """As asked for, else as in the checkpoint, else chosen; the user hears of other bits.
 
     Args:
         asked: device, dtype and threads; None = not asked for.
         begun: what the checkpoint says; nothing for a new run.
         processes: that train now.
-        say: tells the user.
+        say: shows it to the user.
     """
     saved, as_many = begun.get("runtime", {}), begun.get("processes", 1) == processes
     known = saved if as_many else {**saved, "threads": None}
@@ -184,7 +184,7 @@ def _recorded(folder: Path, recipe: Recipe) -> Recipe:
 
 
 def _check_none_lost(folder: Path, recipe: Recipe, passed: list[Path]) -> None:
-    """Refuse to begin anew where checkpoints were written that cannot be gone on from."""
+    """Refuse to begin anew where checkpoints were written that cannot be resumed from."""
     damaged = folder / "checkpoints" / DAMAGED
     if passed:
         reason = (
@@ -198,7 +198,7 @@ def _check_none_lost(folder: Path, recipe: Recipe, passed: list[Path]) -> None:
     else:
         return
     raise UsageError(
-        f"got --resume for {folder}, where no checkpoint can be gone on from: {reason}: put "
+        f"got --resume for {folder}, where no checkpoint can be resumed from: {reason}: put "
         "one back, or add --start-over to begin anew, which moves the old run beside"
     )
 

@@ -39,7 +39,7 @@ class RunOptions:
     """What `calotype train` is asked for beside recipe, data and run folder.
 
     Args:
-        resume: go on with what lies in the run folder.
+        resume: resume what lies in the run folder.
         images: length of each stage in images; None = the recipe's.
         seed: None = the recipe's.
         init: weights to start from: a file, a stage's folder, a cascade or a run.
@@ -47,8 +47,8 @@ class RunOptions:
         dtype: of the network calls; None chooses.
         threads: None chooses.
         quiet: no progress.
-        allow_inexact_resume: go on where an exact resume is not possible.
-        start_over: with `resume`, begin anew where no checkpoint can be gone on from; the old run's
+        allow_inexact_resume: resume where an exact resume is not possible.
+        start_over: with `resume`, begin anew where no checkpoint can be resumed from; the old run's
             files are moved beside.
         sharded: with several processes, spread each stage over them; else each has a copy.
         guards: against numbers that are not finite and against spikes.
@@ -95,7 +95,7 @@ def run_recipe(
 
     Returns:
         The exit code: 0 when finished, or after SIGTERM; 130 after Ctrl-C; 1 where another
-        process has failed, and told why.
+        process has failed, and said why.
 
     Raises:
         UsageError: the options do not fit what is there.
@@ -124,7 +124,7 @@ class _Run:
         self.tasks = tasks
         self.group = ALONE
         self.init: Path | None = None
-        self.checkpoint: Path | None = None  # to go on from
+        self.checkpoint: Path | None = None  # to resume from
         self.begun: dict[str, Any] = {}  # what it says
         self.done: list[nn.Module] = []  # stages, exported, on the first process
         self.report = SourceReport()  # of the data, over all stages
@@ -132,7 +132,7 @@ class _Run:
     def start(self, group: Group) -> int:
         """Check, choose where to begin, and train; returns the exit code."""
         options, self.group = self.options, group
-        self.quiet = options.quiet or not group.is_first
+        self.quiet = options.quiet or not group.is_rank_zero
         if not options.resume:
             self.tasks.check_init(self.recipe, options.init)
         for config in self.recipe.stages:
@@ -140,19 +140,21 @@ class _Run:
         self.tasks.check(self.recipe, only_draft=options.only_draft)
         asked = resume.with_options(self.recipe, images=options.images, seed=options.seed)
         folder = run_folder.entered(self.out, asked, resume=options.resume)
-        with stop_on_signals(group) as stop, folder if group.is_first else nullcontext():
-            self.recipe, self.init, self.checkpoint = group.from_first(lambda: self._choose(asked))
+        with stop_on_signals(group) as stop, folder if group.is_rank_zero else nullcontext():
+            self.recipe, self.init, self.checkpoint = group.on_rank_zero(
+                lambda: self._choose(asked)
+            )
             if self.checkpoint is not None:
                 self.begun = read_state(self.checkpoint)
             return self._train(stop)
 
     def say(self, text: str) -> None:
-        """Tell the user something that is not an error."""
-        if self.group.is_first:
+        """Say to the user something that is not an error."""
+        if self.group.is_rank_zero:
             print(text, flush=True)
 
     def _choose(self, recipe: Recipe) -> tuple[Recipe, Path | None, Path | None]:
-        """The recipe as recorded, the weights to start from, and the checkpoint to go on from."""
+        """The recipe as recorded, the weights to start from, and the checkpoint to resume from."""
         out, options = self.out, self.options
         init = run_folder.recorded_init(out, options.init)
         if not options.resume:
@@ -160,7 +162,7 @@ class _Run:
         recipe = run_folder.recorded_recipe(out, recipe, images=options.images)
         path = resume.find_start(out, recipe, start_over=options.start_over, say=self.say)
         if path is None:
-            self.say(f"no checkpoint to go on from in {out}: starting over")
+            self.say(f"no checkpoint to resume from in {out}: starting over")
             self.tasks.check_init(recipe, init)
         return recipe, init, path
 
@@ -177,16 +179,16 @@ class _Run:
                 f"with --init {self.out} to train a new draft for it"
             )
         preparation = self._preparation(stop)
-        if group.is_first:
+        if group.is_rank_zero:
             run_folder.record_recipe(self.out, self.recipe, init=self.init)
         if self.checkpoint is not None:
-            self.say(f"going on from checkpoint {self.checkpoint.name}")
+            self.say(f"resuming from checkpoint {self.checkpoint.name}")
         first, images = begun.get("stage", 0), begun.get("images", 0)
-        if group.is_first and self.checkpoint is not None:
+        if group.is_rank_zero and self.checkpoint is not None:
             for config in self.recipe.stages[:first]:
                 self.done.append(self.tasks.load_exported(self.checkpoint / "cascade", config))
-        is_first = group.is_first
-        with open_files(self.out, self.recipe, images, say=self.say, first=is_first) as files:
+        writes = group.is_rank_zero
+        with open_files(self.out, self.recipe, images, say=self.say, writes=writes) as files:
             for number in range(first, len(self.recipe.stages)):
                 try:
                     job, state = self._prepare(preparation, number)
@@ -201,7 +203,7 @@ class _Run:
                     return self._ended(f"the draft is trained; {job.task.use} {self.out}")
                 self._check_skipped(number, state.skipped, state.images_seen)
                 average = state.averaged_model()
-                if group.is_first:
+                if group.is_rank_zero:
                     self.done.append(job.task.exported(average))
         return self._ended(f"finished: {images} images; {job.task.use} {self.out}")
 
@@ -209,7 +211,7 @@ class _Run:
         """What the stages share; the runtime is settled here, once."""
         options, group = self.options, self.group
         asked = {"device": options.device, "dtype": options.dtype, "threads": options.threads}
-        self.runtime = group.from_first(
+        self.runtime = group.on_rank_zero(
             lambda: resume.chosen_runtime(asked, self.begun, group.world_size, say=self.say)
         )
         torch.set_num_threads(self.runtime.threads)
@@ -224,7 +226,7 @@ class _Run:
         )
 
     def _prepare(self, preparation: Preparation, number: int) -> tuple[Job, TrainState]:
-        """A stage and its data; gone on with from the checkpoint where that is of this stage."""
+        """A stage and its data; resumed from the checkpoint where that is of this stage."""
         options, checkpoint = self.options, self._checkpoint_of(number)
         resumed, init = checkpoint is not None, self.init if checkpoint is None else None
         start = TaskStart(init=init, resumed=resumed, only_draft=options.only_draft)
@@ -236,12 +238,12 @@ class _Run:
             if changed is not None and not options.allow_inexact_resume:
                 raise CalotypeError(f"{changed}; restore it, or add --allow-inexact-resume")
             if changed is not None:
-                self.say(f"{changed}: going on, but not exactly")
+                self.say(f"{changed}: resuming, but not exactly")
             load_state(state, checkpoint)
         return job, state
 
     def _checkpoint_of(self, number: int) -> Path | None:
-        """The checkpoint that the run goes on from, if it is one of this stage."""
+        """The checkpoint that the run resumes from, if it is one of this stage."""
         return self.checkpoint if self.begun.get("stage") == number else None
 
     def _train_stage(
@@ -276,9 +278,9 @@ class _Run:
             else:
                 trainer.train(stop)
         # Each process has read images of its own, and each stage some more.
-        met = self.group.gathered(job.source.report)
+        met = self.group.all_gather(job.source.report)
         self.report = SourceReport.merged([self.report, *met])
-        if self.group.is_first:
+        if self.group.is_rank_zero:
             write_account(self.out, self.report)
 
     def _check_skipped(self, stage: int, skipped: int, images_seen: int) -> None:
@@ -287,11 +289,11 @@ class _Run:
 
     def _stopped(self, images: int, stop: StopRequest) -> int:
         code = 0 if stop.exit_code is None else stop.exit_code
-        return self._ended(f"stopped at {images} images; go on with --resume", code)
+        return self._ended(f"stopped at {images} images; continue with --resume", code)
 
     def _ended(self, how: str, code: int = 0) -> int:
         counts = [f"{n} {k.replace('_', ' ')}" for k, n in self.report.counts().items() if n]
-        if counts:  # told once, however many stages have met them
+        if counts:  # said once, however many stages have met them
             self.say(f"data: {', '.join(counts)}; listed in {self.out / 'data.json'}")
         self.say(how)
         return code

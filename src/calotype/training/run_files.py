@@ -1,4 +1,4 @@
-"""The files that a run writes beside its checkpoints; of several processes the first one does."""
+"""The files that a run writes beside its checkpoints; of several processes rank 0 does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from calotype.training.resume import Say
 from calotype.training.run_folder import LOG_FILES, cut_back_exports
 from calotype.training.scalars import Scalars, open_trackers
 
-_WAY_OUT = "the last checkpoint is whole: make room, or mend the disk, and go on with --resume"
+_WAY_OUT = "the last checkpoint is whole: make room, or mend the disk, and continue with --resume"
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ def write_account(folder: Path, report: SourceReport) -> None:
 
 @contextmanager
 def open_files(
-    folder: Path, recipe: Recipe, images: int, *, say: Say, first: bool
+    folder: Path, recipe: Recipe, images: int, *, say: Say, writes: bool
 ) -> Iterator[RunFiles]:
-    """Open the files of a run that goes on after `images` images; nothing but for the `first`."""
+    """Open the files of a run resumed after `images` images; nothing unless it `writes`."""
     files = RunFiles(folder)
-    if first:
+    if writes:
         scalars = open_trackers(recipe, folder, images=images, say=say)
         logs = {name: JsonLines(folder / name, way_out=_WAY_OUT) for name in LOG_FILES}
         files = RunFiles(folder, scalars, logs)

@@ -1,7 +1,7 @@
 """Trackers: where numbers and grids go beside the run folder's own files.
 
 TensorBoard is written where it is installed. Weights & Biases (`wandb`) and Trackio are used where
-the recipe names them. None of them is needed for anything: one that fails is told of once and
+the recipe names them. None of them is needed for anything: one that fails is reported once and
 tried again later, and training goes on.
 """
 
@@ -50,7 +50,7 @@ class Scalars:
     """Several trackers as one, whose failures do not reach the training; by default there is none.
 
     Args:
-        say: tells the user of each that fails, once.
+        say: shows the user each that fails, once.
         trackers: by name.
         clock: seconds; an argument for tests.
     """
@@ -89,7 +89,7 @@ def open_trackers(recipe: Recipe, folder: Path, *, images: int, say: Say) -> Sca
         folder: of the run; the tracked runs' names are kept there, so that a resumed run goes on
             in the same.
         images: at which the run goes on; TensorBoard hides later ones of an earlier attempt.
-        say: tells the user what does not work.
+        say: shows the user what does not work.
 
     Raises:
         MissingExtra: wandb or trackio is named and not installed. TensorBoard, which is named by

@@ -51,7 +51,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], grou
     except CheckpointException as error:
         raise CalotypeError(
             f"cannot write {place}: {_reason(error)}; the last checkpoint is whole: mend the disk "
-            "and go on with --resume"
+            "and continue with --resume"
         ) from _cause(error)
 
 
@@ -109,7 +109,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What the first process that failed has met: a full disk is told by it."""
+    """What the first process that failed has met: it says whether a disk is full."""
     failures = getattr(error, "failures", {})
     first = next(iter(failures.values()), None)
     return error if first is None else first[0]

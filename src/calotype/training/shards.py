@@ -11,24 +11,24 @@ from torch import Tensor, nn
 from calotype.errors import CalotypeError
 
 
-def is_spread(tensor: Tensor) -> bool:
+def is_dtensor(tensor: Tensor) -> bool:
     """Whether other processes hold parts of it."""
     return hasattr(tensor, "full_tensor")
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def to_local(tensor: Tensor) -> Tensor:
     """The part that this process holds, sharing memory; all of an ordinary tensor."""
-    return cast(Any, tensor).to_local() if is_spread(tensor) else tensor
+    return cast(Any, tensor).to_local() if is_dtensor(tensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of it; where it is spread, every process has to call this."""
-    return cast(Any, tensor).full_tensor() if is_spread(tensor) else tensor
+    return cast(Any, tensor).full_tensor() if is_dtensor(tensor) else tensor
 
 
-def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
+def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor that every process has, spread as `like` is; nothing is sent."""
-    if not is_spread(like) or is_spread(tensor):
+    if not is_dtensor(like) or is_dtensor(tensor):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -56,4 +56,4 @@ def copy_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 f"got {name} of shape {tuple(weights[name].shape)}; expected "
                 f"{tuple(value.shape)}: the saved weights belong to another recipe"
             )
-        value.copy_(spread_like(weights[name], value))
+        value.copy_(distribute_like(weights[name], value))

@@ -30,7 +30,7 @@ class StopRequest:
     """Whether the user wants the run to end, and with which exit code.
 
     Of several processes any may be asked; all must end after the same step. There a wish counts
-    when all have been told of it, by `agree`.
+    when all know of it, by `agree`.
 
     Args:
         group: the processes that must end together.
@@ -48,7 +48,7 @@ class StopRequest:
 
     def agree(self) -> None:
         """Make the wish of any process that of all; every process calls this at the same place."""
-        code = int(self._group.largest(-1 if self.wish is None else self.wish))
+        code = int(self._group.max(-1 if self.wish is None else self.wish))
         if code >= 0:
             self.exit_code = code
 

@@ -147,7 +147,7 @@ class TrainState(Counters):
             setattr(self, counter.name, numbers[counter.name])
 
     @torch.no_grad()
-    def share_buffers(self) -> None:
+    def average_buffers(self) -> None:
         """Give all processes the mean of each buffer that the step has changed on any of them.
 
         Means over the rows of a process, and what runs after them, become means over all rows.
@@ -156,10 +156,10 @@ class TrainState(Counters):
         pairs = list(zip(self.model.buffers(), self.ema.averaged().buffers(), strict=True))
         if group.alone or not pairs:
             return
-        moved = group.summed(torch.tensor([float(not torch.equal(*pair)) for pair in pairs]))
+        moved = group.all_reduce(torch.tensor([float(not torch.equal(*pair)) for pair in pairs]))
         for (buffer, _), on_some in zip(pairs, moved.tolist(), strict=True):
             if on_some:
-                buffer.copy_(group.summed(buffer.double().cpu()) / group.world_size)
+                buffer.copy_(group.all_reduce(buffer.double().cpu()) / group.world_size)
 
     def averaged_model(self) -> nn.Module:
         """The model with averaged weights, for validation, previews and export.
@@ -167,4 +167,4 @@ class TrainState(Counters):
         Where it is spread over processes all of them call this, and the first one gets it; that
         of the others has no weights.
         """
-        return self.parallel.gathered(self.ema.averaged())
+        return self.parallel.gather_model(self.ema.averaged())

@@ -15,9 +15,9 @@ from calotype.training.coupled import coupled_backward, of_whole_batch
 from calotype.training.learning_rate import decay_start, learning_rate
 from calotype.training.optimizer import set_learning_rate
 from calotype.training.randomness import seed_networks
-from calotype.training.shards import whole
+from calotype.training.shards import full_tensor
 from calotype.training.state import TrainState
-from calotype.training.task import Drawn, Inputs
+from calotype.training.task import Inputs, Numbers
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class StepMetrics:
 def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     """Train on one batch; everything random is a function of seed and position.
 
-    Numbers are drawn for the whole batch, and each process takes those of its rows: how many
+    Random numbers are made for the whole batch, and each process takes those of its rows: how many
     processes there are changes nothing but rounding (and dropout inside networks, whose numbers
-    each process draws itself).
+    are each process's own).
 
     Args:
         state: moved by one step, unless loss or gradient is not finite.
         batch: up to `config.batch_size` images, or this process's part of them.
     """
     task, config, images = state.task, state.task.config, batch.images
-    drawn = task.draw(batch, state.position)
-    inputs = task.inputs(batch, own_draws(drawn, batch))
+    numbers = task.random_numbers(batch, state.position)
+    inputs = task.inputs(batch, local_numbers(numbers, batch))
     state.optimizer.zero_grad(set_to_none=True)
     losses = of_whole_batch(accumulate(state, batch, inputs), batch, state.parallel.group)
     loss = float(losses.sum()) / images
@@ -70,7 +70,7 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     if finite:
         set_learning_rate(state.optimizer, rate)
         state.optimizer.step()
-        state.share_buffers()
+        state.average_buffers()
         state.ema.update(batch_size=images, images_seen=state.images_seen)
     else:
         state.ema.return_buffers()
@@ -84,15 +84,15 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         skipped=not finite,
         keys=batch.keys,
         losses=losses,
-        more=task.log(losses, drawn),
+        more=task.log(losses, numbers),
     )
 
 
-def own_draws(drawn: Drawn, batch: Batch) -> Drawn:
+def local_numbers(numbers: Numbers, batch: Batch) -> Numbers:
     """The numbers of this process's rows; rows that do not count get any."""
     if batch.share is None:
-        return drawn
-    return drawn[torch.tensor(batch.share.rows).clamp_max(batch.share.total - 1)]
+        return numbers
+    return numbers[torch.tensor(batch.share.rows).clamp_max(batch.share.total - 1)]
 
 
 def accumulate(state: TrainState, batch: Batch, inputs: Inputs) -> Tensor:
@@ -129,4 +129,4 @@ def accumulate(state: TrainState, batch: Batch, inputs: Inputs) -> Tensor:
 def _clip(model: nn.Module, largest: float | None) -> float:
     parameters = [p for p in model.parameters() if p.grad is not None]
     limit = math.inf if largest is None else largest
-    return float(whole(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)))
+    return float(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)))

@@ -1,7 +1,7 @@
 """What training knows of a model: a `Task`, and nothing else.
 
 A task holds the model that is optimized, with whatever stands beside it frozen, and says what a
-step computes. The loop draws, splits, averages and saves without looking inside.
+step computes. The loop samples, splits, averages and saves without looking inside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from calotype.training.preparation import Preparation
 
 
-class Drawn(Protocol):
+class Numbers(Protocol):
     """All random numbers of a step, for the rows of all processes."""
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
@@ -50,7 +50,7 @@ class Cost(Protocol):
         ...
 
 
-D = TypeVar("D", bound=Drawn)
+D = TypeVar("D", bound=Numbers)
 In = TypeVar("In", bound=Inputs)
 
 
@@ -93,7 +93,7 @@ class Task(Protocol[D, In]):
         """How examples become batches; size, seed and processes are filled in by the loop."""
         ...
 
-    def draw(self, batch: Batch, position: int) -> D:
+    def random_numbers(self, batch: Batch, position: int) -> D:
         """All random numbers of the step at `position`: a function of seed and position alone.
 
         Args:
@@ -102,20 +102,20 @@ class Task(Protocol[D, In]):
         """
         ...
 
-    def inputs(self, batch: Batch, drawn: D) -> In:
-        """The rows of this process, ready but for the device, with the numbers drawn for them."""
+    def inputs(self, batch: Batch, numbers: D) -> In:
+        """The rows of this process, ready but for the device, with their random numbers."""
         ...
 
     def losses(self, inputs: In) -> Tensor:
         """The loss of each row, (B,), with gradients."""
         ...
 
-    def log(self, losses: Tensor, drawn: D) -> Mapping[str, Any]:
+    def log(self, losses: Tensor, numbers: D) -> Mapping[str, Any]:
         """What the log says of a step beside its mean loss.
 
         Args:
             losses: of the rows of all processes, (B,) float64 on the CPU.
-            drawn: for them.
+            numbers: for them.
         """
         return {}
 

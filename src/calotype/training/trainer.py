@@ -25,7 +25,7 @@ class Trainer:
     """Trains a task to its end, or until somebody asks it to stop.
 
     Of several processes all take the same steps and come to the same decisions; the first one
-    writes, validates and draws, while the others wait.
+    writes, validates and samples, while the others wait.
 
     Args:
         job: what is trained on what.
@@ -56,7 +56,7 @@ class Trainer:
         self._meter = RateMeter()
         self._group = state.parallel.group
         processes = self._group.world_size
-        self._cost = self._group.from_first(lambda: job.task.cost(processes))
+        self._cost = self._group.on_rank_zero(lambda: job.task.cost(processes))
         self._periodic: list[tuple[int, Callable[[], None]]] = []
         config = job.task.config
         self.every(config.validation_images, self._validate)
@@ -137,7 +137,7 @@ class Trainer:
     def _keys(self, batch: Batch) -> list[str]:
         """Of the whole batch; every process calls this."""
         rows = range(len(batch.x)) if batch.share is None else batch.share.rows
-        named = self._group.gathered(tuple(zip(rows, batch.keys, strict=True)))
+        named = self._group.all_gather(tuple(zip(rows, batch.keys, strict=True)))
         every = sorted(pair for pairs in named for pair in pairs)
         return [key for row, key in every if row < batch.images]
 
@@ -152,7 +152,7 @@ class Trainer:
         for action in due:
             action()
         if due:
-            self._group.wait()  # here, where it may last: steps have less patience
+            self._group.barrier()  # here, where it may last: steps have less patience
         self._checkpoints.check()
 
     def _due(self, before: int, images: int) -> bool:
@@ -162,7 +162,7 @@ class Trainer:
     def _validate(self) -> None:
         task, state, began = self.job.task, self.state, time.perf_counter()
         average = state.averaged_model()
-        if not self._group.is_first:
+        if not self._group.is_rank_zero:
             return
         line: dict[str, object] = {"images": state.images, "stage": task.key}
         for name, errors in task.validate(average).items():
@@ -174,7 +174,7 @@ class Trainer:
 
     def _preview(self) -> None:
         images, average = self.state.images, self.state.averaged_model()
-        if not self._group.is_first:
+        if not self._group.is_rank_zero:
             return
         folder = self.files.folder / "grids"
         folder.mkdir(exist_ok=True)
@@ -194,7 +194,7 @@ class Trainer:
             images=state.images,
             images_seen=state.images_seen,
             resolution=self.job.task.key,
-            first=self._group.is_first,
+            first=self._group.is_rank_zero,
         )
 
     def _checkpoint(self) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calotype.training.shards import spread_like, whole
+from calotype.training.shards import distribute_like, full_tensor
 
 
-class SpreadAdafactor(torch.optim.Adafactor):
+class ShardedAdafactor(torch.optim.Adafactor):
     """`torch.optim.Adafactor` whose parameters may be spread over processes, which all step."""
 
     @torch.no_grad()
@@ -30,8 +30,8 @@ class SpreadAdafactor(torch.optim.Adafactor):
                     self._move(parameter, group)
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        twin = nn.Parameter(whole(parameter.detach()).clone())
-        twin.grad = whole(parameter.grad) if parameter.grad is not None else None
+        twin = nn.Parameter(full_tensor(parameter.detach()).clone())
+        twin.grad = full_tensor(parameter.grad) if parameter.grad is not None else None
         alone: Any = torch.optim.Adafactor(
             [twin],
             lr=group["lr"],
@@ -42,7 +42,7 @@ class SpreadAdafactor(torch.optim.Adafactor):
         )
         if self.state[parameter]:
             kept = self.state[parameter].items()
-            alone.state[twin] = {name: whole(value) for name, value in kept}
+            alone.state[twin] = {name: full_tensor(value) for name, value in kept}
         alone.step()
         self.state[parameter] = alone.state[twin]
-        parameter.copy_(spread_like(twin.detach(), parameter))
+        parameter.copy_(distribute_like(twin.detach(), parameter))

@@ -11,11 +11,11 @@ from torch import Tensor
 from calotype.config.diffusion import DiffusionTraining, LowresEstimatesConfig
 from calotype.config.schedule import NormalLogSNR
 from calotype.diffusion import GlobalNoise, NoiseSchedule, normal_logsnr, stratified_times
-from calotype.training.randomness import mixed_seed
+from calotype.training.randomness import RowNumbers, mixed_seed
 
 
 @dataclass(frozen=True)
-class StepDraws:
+class StepNumbers(RowNumbers):
     """All random numbers of one optimizer step, on the CPU.
 
     Args:
@@ -40,15 +40,9 @@ class StepDraws:
     estimate_sigma: Tensor | None = None
     estimate_noise: Tensor | None = None
 
-    def __getitem__(self, rows: slice | Tensor) -> StepDraws:
-        """The draws of some images of the step, by a slice or by their numbers."""
-        drawn: dict[str, Tensor | None] = vars(self)
-        kept = {name: None if numbers is None else numbers[rows] for name, numbers in drawn.items()}
-        return StepDraws(**kept)  # type: ignore[arg-type]
-
 
 class PreparedNoise:
-    """A `NoiseSource` of numbers that were drawn already, for parts of a batch."""
+    """A `NoiseSource` of random numbers made ahead, for parts of a batch."""
 
     def __init__(self, numbers: Tensor) -> None:
         """Keep the numbers, (B, 3, H, W)."""
@@ -60,23 +54,23 @@ class PreparedNoise:
         return self._numbers
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Nothing: only normal numbers were drawn ahead.
+        """Nothing: only normal numbers were made ahead.
 
         Raises:
-            RuntimeError: always; conditioning in training draws normal numbers alone.
+            RuntimeError: always; conditioning in training takes normal numbers alone.
         """
         raise RuntimeError(f"got a call for uniform noise {tuple(shape)}; expected normal only")
 
 
-def draw_step(
+def step_numbers(
     config: DiffusionTraining,
     schedule: NoiseSchedule,
     position: int,
     *,
     shape: torch.Size,
     estimated: torch.Size | None = None,
-) -> StepDraws:
-    """Draw what the step at `position` needs for images of `shape` (B, 3, H, W).
+) -> StepNumbers:
+    """The random numbers of the step at `position`, for images of `shape` (B, 3, H, W).
 
     Args:
         config: of the stage.
@@ -96,7 +90,7 @@ def draw_step(
         aug_level = noise.uniform((shape[0],)) * config.aug_level_max
         aug_noise = noise.normal(shape)
     eps, folded, sigma, estimate_noise = noise.normal(shape), None, None, None
-    # From streams of their own: recipes without them draw what they always drew.
+    # From streams of their own: recipes without them keep their numbers.
     if config.draft is not None and config.draft.folds > 0:
         generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "folds"))
         folded = torch.rand(shape[0], generator=generator) < config.draft.fold_fraction
@@ -104,7 +98,7 @@ def draw_step(
         generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "estimates"))
         sigma = estimate_sigmas(config.lowres_estimates, estimated[0], generator)
         estimate_noise = torch.randn(estimated, generator=generator)
-    return StepDraws(logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise)
+    return StepNumbers(logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise)
 
 
 def estimate_sigmas(
@@ -114,7 +108,7 @@ def estimate_sigmas(
 
     As many rows as the fraction says, rounded up or down at random so that it holds on average.
     """
-    drawn = torch.rand(count + 1, dtype=torch.float64, generator=generator)
-    chosen = torch.randperm(count, generator=generator) < int(config.fraction * count + drawn[-1])
+    uniform = torch.rand(count + 1, dtype=torch.float64, generator=generator)
+    chosen = torch.randperm(count, generator=generator) < int(config.fraction * count + uniform[-1])
     ratio = config.sigma_max / config.sigma_min
-    return torch.where(chosen, config.sigma_min * ratio ** drawn[:-1], 0.0)
+    return torch.where(chosen, config.sigma_min * ratio ** uniform[:-1], 0.0)
