@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from calotype.cli import run as command
 from calotype.config.clip import (
     ClipAugmentation,
     ClipConfig,
@@ -68,8 +69,8 @@ def micro(**changes):
     return Recipe(name="micro-clip", stages=(dataclasses.replace(config, **changes),))
 
 
-def train(recipe, out, data, **options):
-    options = RunOptions(quiet=True, threads=1, dtype="float32", device="cpu", **options)
+def train(recipe, out, data, *, quiet=True, **options):
+    options = RunOptions(quiet=quiet, threads=1, dtype="float32", device="cpu", **options)
     return run_recipe(recipe, data=data, out=out, options=options, tasks=Tasks())
 
 
@@ -162,6 +163,39 @@ def test_data_of_one_concept_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="one concept"):
         train(micro(), tmp_path / "run", tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--parallel", "stages"), "got --parallel stages for micro-clip"),
+        (("--only", "draft"), "got --only draft for micro-clip, whose first stage trains no draft"),
+        (("--init", "default"), "got CLIP 'default'; expected a folder with clip.json"),
+        (("--set", "lora.rank=4"), "unknown key 'lora'"),
+        (("--set", "draft.images=8"), "unknown key 'draft'"),
+        (("--set", "grid_captions=[]"), "unknown key 'grid_captions' in ClipTraining"),
+    ],
+)
+def test_options_of_cascades_are_refused_in_one_line(images, tmp_path, capsys, words, message):
+    recipe, out = tmp_path / "clip.json", tmp_path / "run"
+    recipe.write_text(json.dumps(to_dict(micro())))
+    assert command(["train", str(recipe), "--data", str(images), "--out", str(out), *words]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and not out.exists()
+
+
+def test_a_run_of_clip_makes_no_cascade(images, tmp_path, capsys):
+    """Its checkpoints hold a CLIP, its display names it, and it is not joined with stages."""
+    run = tmp_path / "run"
+    assert train(micro(total_images=8, posthoc_ema_images=8), run, images, quiet=False) == 0
+    told = capsys.readouterr()
+    assert "micro-clip clip: " in told.err and "score with --clip" in told.out
+    names = {path.name for path in (run / "checkpoints/8").iterdir()}
+    assert "clip" in names and "cascade" not in names
+    for words in (["assemble"], ["ema", "--length", "0.1"]):
+        assert command([*words, str(run), "-o", str(tmp_path / "joined")]) != 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "CLIP" in line
 
 
 def test_augmentation_that_is_off_changes_nothing():

@@ -37,22 +37,21 @@ class MeanTask(Task):
         generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, position, "mean"))
         return 0.1 * torch.randn(batch.images, 3, generator=generator)
 
-    def inputs(self, batch, drawn):
-        return torch.stack((batch.x.mean((2, 3)), drawn), dim=1)
+    def inputs(self, batch, numbers):
+        return torch.stack((batch.x.mean((2, 3)), numbers), dim=1)
 
     def losses(self, inputs):
         mean, noise = inputs.unbind(1)
         return (self.model(mean + noise) - mean).square().mean(1)
 
-    def log(self, losses, drawn):
+    def log(self, losses, numbers):
         return {"largest": float(losses.max())}
 
     def validate(self, average):
         return {"validation": {"weight": float(average.weight.detach().abs().mean())}}
 
-    def write_model(self, folder, average, earlier, recipe):
-        folder.mkdir()
-        save_file(average.state_dict(), folder / "mean.safetensors")
+    def write_model(self, checkpoint, average, earlier, recipe):
+        save_file(average.state_dict(), checkpoint / "mean-model.safetensors")
 
 
 class MeanTasks:
@@ -62,16 +61,13 @@ class MeanTasks:
 
     def check_init(self, recipe, init): ...
 
-    def name(self, config):
-        return "mean"
-
     def prepare(self, preparation, config, start):
         source = open_source(preparation.data, resolution=8, data=config.data)
         return Job(self.task(config), source)
 
-    def load_exported(self, folder, config):
+    def load_exported(self, checkpoint, config):
         model = nn.Linear(3, 3)
-        model.load_state_dict(load_file(folder / "mean.safetensors"))
+        model.load_state_dict(load_file(checkpoint / "mean-model.safetensors"))
         return model
 
 

@@ -16,6 +16,8 @@ from calotype.config.stage import CascadeConfig
 from calotype.errors import CalotypeError, UsageError
 from calotype.vision.clip import clip_in
 
+CASCADE_FOLDER = "cascade"
+"""Holds the cascade in a checkpoint, and beside runs of one stage each."""
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -78,7 +80,7 @@ def _entries(path: Path) -> list[Path]:
 
 
 def _find_in(path: Path) -> Path:
-    for folder in (path, path / "checkpoints" / "latest" / "cascade", path / "cascade"):
+    for folder in (path, path / "checkpoints" / "latest" / CASCADE_FOLDER, path / CASCADE_FOLDER):
         if (folder / CASCADE_FILE).is_file():
             return folder.resolve()
     if (path / "model_index.json").is_file():

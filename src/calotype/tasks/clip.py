@@ -25,7 +25,7 @@ from calotype.tasks.cost import StageCost
 from calotype.training.randomness import seed_networks
 from calotype.training.shards import full_tensor
 from calotype.training.task import Embedded, Task
-from calotype.vision.clip import ClipFile, ClipModel, save_clip
+from calotype.vision.clip import CLIP_FOLDER, ClipFile, ClipModel, save_clip
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
 
     @property
     def name(self) -> str:
-        """Of the kind."""
+        """For people: there is one kind."""
         return "clip"
 
     @property
@@ -162,10 +162,10 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
         return {name: retrieval(model, pools) for name, pools in (self.pools or {}).items()}
 
     def write_model(
-        self, folder: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
+        self, checkpoint: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
     ) -> None:
         """The folder that `load_clip` reads."""
-        save_clip(folder.with_name("clip"), self._usable(average, name=recipe.name))
+        save_clip(checkpoint / CLIP_FOLDER, self._usable(average, name=recipe.name))
 
     def _usable(self, average: nn.Module, name: str = "clip") -> ClipModel:
         file = ClipFile(

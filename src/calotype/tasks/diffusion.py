@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from calotype.cascade.find import CASCADE_FOLDER
 from calotype.cascade.io import save_cascade
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, token_states
@@ -104,8 +105,8 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
 
     @property
     def name(self) -> str:
-        """The stage's resolution."""
-        return str(self.key)
+        """The stage's resolution, with its unit."""
+        return f"{self.key}px"
 
     @property
     def fingerprint(self) -> str | None:
@@ -218,11 +219,11 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
             write_lora(run, cast(Stage, average), self.config.lora, images=images)
 
     def write_model(
-        self, folder: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
+        self, checkpoint: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
     ) -> None:
         """A cascade of all stages so far."""
         save_cascade(
-            folder,
+            checkpoint / CASCADE_FOLDER,
             stages=[*cast(Sequence[Stage], earlier), self.exported(average)],
             text_encoder=recipe.stages[0].text_encoder,
             name=recipe.name,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from calotype.cascade.find import CASCADE_FOLDER
 from calotype.cascade.io import load_stage
 from calotype.config.clip import ClipTraining
 from calotype.config.diffusion import DiffusionTraining
@@ -19,6 +20,7 @@ from calotype.tasks.preparation import prepare_stage
 from calotype.training.job import Job
 from calotype.training.preparation import Preparation
 from calotype.training.task import TaskStart
+from calotype.vision.clip import find_clip
 
 
 class Tasks:
@@ -48,13 +50,15 @@ class Tasks:
             check_estimates(config)
 
     def check_init(self, recipe: Recipe, init: Path | None) -> None:
-        """Refuse to begin with random weights where that is of no use.
+        """Refuse to begin with random weights where that is of no use, or with no weights.
 
         Raises:
-            UsageError: adapters of such weights; a draft that neither is trained nor comes with
-                weights.
+            UsageError: adapters of random weights; a draft that neither is trained nor comes with
+                weights; `init` is no CLIP where one is trained.
         """
         if init is not None:
+            if not recipe.cascade:
+                find_clip(init)
             return
         for config in recipe.cascade:
             if config.stage.draft is not None and config.draft is None:
@@ -68,10 +72,6 @@ class Tasks:
                     "default"
                 )
 
-    def name(self, config: TrainConfig) -> str:
-        """The stage's resolution, or the kind of what is no stage."""
-        return str(config.resolution) if isinstance(config, DiffusionTraining) else "clip"
-
     def prepare(self, preparation: Preparation, config: TrainConfig, start: TaskStart) -> Job:
         """See `TaskFactory.prepare`."""
         match config:
@@ -81,6 +81,6 @@ class Tasks:
                 return prepare_clip(preparation, config, start, self._grammar)
         raise TypeError(f"got {type(config).__name__}; expected a kind of training that is known")
 
-    def load_exported(self, folder: Path, config: TrainConfig) -> nn.Module:
-        """The stage of a cascade."""
-        return load_stage(folder / self.name(config))
+    def load_exported(self, checkpoint: Path, config: TrainConfig) -> nn.Module:
+        """The stage of the checkpoint's cascade."""
+        return load_stage(checkpoint / CASCADE_FOLDER / str(config.resolution))

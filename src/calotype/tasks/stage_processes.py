@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from calotype.cascade.find import CASCADE_FOLDER
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config
 from calotype.errors import UsageError
@@ -27,8 +28,6 @@ from calotype.training.distributed import ALONE, Group
 from calotype.training.run import RunOptions, run_recipe
 from calotype.training.run_folder import LOCK_NAME, RECIPE_FILE
 from calotype.training.task import TaskFactory
-
-CASCADE = "cascade"
 
 
 def run_stages(
@@ -82,9 +81,9 @@ def _join_if_finished(recipe: Recipe, out: Path) -> None:
         return
     try:
         with locked(out / LOCK_NAME):
-            assemble([out], out / CASCADE, name=recipe.name, dtype=torch.float32)
+            assemble([out], out / CASCADE_FOLDER, name=recipe.name, dtype=torch.float32)
     except UsageError:
-        if not (out / CASCADE).exists():  # else another process is at it
+        if not (out / CASCADE_FOLDER).exists():  # else another process is at it
             raise
         return
     print(f"all stages are finished; sample with --model {out}", flush=True)

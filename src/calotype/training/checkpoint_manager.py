@@ -50,7 +50,7 @@ class CheckpointManager:
         state: what is written.
         work: where; leaving its `with` block waits for the last checkpoint.
         facts: what a checkpoint says beside its counters: `stage`, recipe, versions.
-        write_model: writes the averaged model, ready to use, into a folder that does not exist.
+        write_model: writes the averaged model, ready to use, into the folder of the checkpoint.
 
     `latest` is this stage's newest checkpoint, or None.
     """
@@ -105,7 +105,7 @@ class CheckpointManager:
             else:
                 write_tensors(fresh, tensors)
             write_state(fresh, {"format": 1, "images": images, **numbers, **self._facts})
-            self._write_model(fresh / "cascade", average)
+            self._write_model(fresh, average)
 
         task.write_beside(self._folder.parent, average, images)
         self.latest = write_checkpoint(self._folder, images, write, needed=_bytes(tensors))

@@ -186,7 +186,7 @@ class _Run:
         first, images = begun.get("stage", 0), begun.get("images", 0)
         if group.is_rank_zero and self.checkpoint is not None:
             for config in self.recipe.stages[:first]:
-                self.done.append(self.tasks.load_exported(self.checkpoint / "cascade", config))
+                self.done.append(self.tasks.load_exported(self.checkpoint, config))
         writes = group.is_rank_zero
         with open_files(self.out, self.recipe, images, say=self.say, writes=writes) as files:
             for number in range(first, len(self.recipe.stages)):
@@ -260,7 +260,7 @@ class _Run:
             "versions": versions(),
             "recipe": to_dict(self.recipe),
         }
-        folder, title = self.out / "checkpoints", f"{self.recipe.name} {job.task.name}px"
+        folder, title = self.out / "checkpoints", f"{self.recipe.name} {job.task.name}"
         display = TrainingDisplay(title, state.end, quiet=self.quiet, lasting=True)
         with BackgroundWork("checkpoint") as work, display:
             checkpoints = CheckpointManager(folder, state, work, facts=facts, write_model=write)

@@ -71,7 +71,7 @@ class Task(Protocol[D, In]):
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Of what is trained, for people."""
         ...
 
     @property
@@ -144,12 +144,12 @@ class Task(Protocol[D, In]):
         return
 
     def write_model(
-        self, folder: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
+        self, checkpoint: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
     ) -> None:
-        """Write the averaged model into a new folder, ready to use.
+        """Write the averaged model into a checkpoint, ready to use, in a folder of its own there.
 
         Args:
-            folder: does not exist yet.
+            checkpoint: folder of the checkpoint.
             average: of the model.
             earlier: exported models of the recipe's stages before this one.
             recipe: of the run.
@@ -222,10 +222,6 @@ class TaskFactory(Protocol):
         """
         ...
 
-    def name(self, config: TrainConfig) -> str:
-        """Of the task: that of its files."""
-        ...
-
     def prepare(self, preparation: Preparation, config: TrainConfig, start: TaskStart) -> Job:
         """Open the data, embed the captions, make the model and whatever comes before steps.
 
@@ -234,6 +230,6 @@ class TaskFactory(Protocol):
         """
         ...
 
-    def load_exported(self, folder: Path, config: TrainConfig) -> nn.Module:
-        """An earlier stage's model, from what `Task.write_model` wrote into `folder`."""
+    def load_exported(self, checkpoint: Path, config: TrainConfig) -> nn.Module:
+        """An earlier stage's model, from what `Task.write_model` wrote into a checkpoint."""
         ...

@@ -35,6 +35,8 @@ from calotype.vision.transformers_clip import (
 )
 
 CLIP_FILE, WEIGHTS_FILE, CARD_FILE = "clip.json", "weights.safetensors", "README.md"
+CLIP_FOLDER = "clip"
+"""Holds the CLIP in a checkpoint."""
 SCALE = 100.0
 """Scores are cosines times this, as CLIP scores are reported."""
 _CHUNK = 64
@@ -222,7 +224,7 @@ def find_clip(path_or_name: str | Path | None) -> Path:
 
 def clip_in(path: Path) -> Path | None:
     """The folder of the CLIP that a folder is, or that is in the newest checkpoint of a run."""
-    for folder in (path, path / "checkpoints" / "latest" / "clip", path / "clip"):
+    for folder in (path, path / "checkpoints" / "latest" / CLIP_FOLDER, path / CLIP_FOLDER):
         if (folder / CLIP_FILE).is_file():
             return folder.resolve()
     return path.resolve() if is_transformers_clip(path) else None
