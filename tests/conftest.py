@@ -56,3 +56,135 @@ def cascade() -> Cascade:
     torch.manual_seed(0)
     stages = [_tiny_stage(8, None), _tiny_stage(16, 8), _tiny_stage(32, 16)]
     return Cascade("bytes:16", stages, name="tiny bars")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The tiny recipe's three stages with random weights, saved as a cascade folder."""
+    import torch
+
+    from calotype.cascade import Stage, save_cascade
+    from calotype.training.recipes import load_recipe
+
+    recipe = load_recipe("tiny")
+    stages = []
+    for index, config in enumerate(recipe.stages):
+        torch.manual_seed(index)
+        stage = Stage(config.stage)
+        with torch.no_grad():
+            for parameter in stage.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        stages.append(stage)
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_cascade(folder, stages=stages, text_encoder="bytes:16", name="small")
+    return folder
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch, model):
+    """Run a command in an empty folder; returns (exit code, stdout, stderr)."""
+    from calotype.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    monkeypatch.delenv("CALOTYPE_DEBUG", raising=False)
+
+    def call(*arguments):
+        words = list(arguments)
+        if words and words[0] in ("sample", "upscale") and "--model" not in words:
+            words += ["--model", str(model), "--dtype", "float32"]
+        code = run(words)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0), "black": (0, 0, 0)}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """Eight images of 16x16 with captions: four colours, left or right."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    for name, colour in COLOURS.items():
+        for side, columns in (("left", slice(0, 8)), ("right", slice(8, 16))):
+            pixels = np.full((16, 16, 3), 255, np.uint8)
+            pixels[:, columns] = colour
+            Image.fromarray(pixels).save(folder / f"{name}-{side}.png")
+            (folder / f"{name}-{side}.txt").write_text(f"{name} {side}")
+    return folder
+
+
+def _micro(*, with_draft=False, **changes):
+    import dataclasses
+
+    from calotype.config.data import DataConfig
+    from calotype.config.diffusion import DiffusionTraining
+    from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
+    from calotype.config.optimizer import OptimizerConfig
+    from calotype.config.sampling import SamplingConfig
+    from calotype.config.stage import StageConfig
+
+    network = UNetConfig(
+        levels=(
+            LevelConfig(channels=8, blocks=1),
+            LevelConfig(channels=16, blocks=1, self_attention=True),
+        ),
+        text_dim=8,
+        head_dim=8,
+        dropout=0.1,
+        text_pooling="whitened_mean",
+        draft=DraftConfig(width=16, rank=8, resolution=8) if with_draft else None,
+    )
+    sampling = SamplingConfig(steps=2, sampler="dpmpp_2m", threshold_percentile=None)
+    stage = StageConfig(resolution=8, network=network, parametrization="v", sampling=sampling)
+    optimizer = OptimizerConfig(learning_rate=2e-3, warmup_images=8, decay_from=0.5)
+    config = DiffusionTraining(
+        stage=stage,
+        text_encoder="bytes:8",
+        data=DataConfig(flip=not with_draft),
+        optimizer=optimizer,
+        batch_size=4,
+        total_images=48,
+        ema_halflife_images=16,
+        checkpoint_images=16,
+        grid_images=16,
+        validation_images=16,
+        grid_captions=("red left", ""),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture
+def micro():
+    """Make a configuration that trains in a second: `micro(total_images=8)`."""
+    return _micro
+
+
+@pytest.fixture
+def micro_recipe():
+    """Make a recipe of one stage."""
+    from calotype.config.recipe import Recipe
+
+    return lambda **changes: Recipe(name="micro", stages=(_micro(**changes),))
+
+
+@pytest.fixture
+def train(images):
+    """Run a recipe on the eight images; returns the exit code."""
+    import torch
+
+    from calotype.tasks.factory import Tasks
+    from calotype.training.run import RunOptions, run_recipe
+
+    def run(recipe, out, *, data=images, **options):
+        settings = {"quiet": True, "threads": 1, "dtype": "float32", "device": "cpu", **options}
+        return run_recipe(recipe, data=data, out=out, options=RunOptions(**settings), tasks=Tasks())
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)

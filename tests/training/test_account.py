@@ -54,7 +54,7 @@ def test_sound_data_needs_no_account(micro_recipe, train, tmp_path, capsys):
     assert not (out / "data.json").exists() and "data:" not in capsys.readouterr().out
 
 
-def test_13_14_15_35_the_data_are_told_once_and_first(
+def test_13_14_15_35_the_data_are_reported_once_and_first(
     images, micro_recipe, train, tmp_path, monkeypatch, capsys
 ):
     data, out = tmp_path / "data", tmp_path / "run"

@@ -15,7 +15,6 @@ import torch
 from distributed_worker import spoil
 from safetensors.torch import load_file
 
-from calotype.cascade import Cascade
 from calotype.config.diffusion import DraftTrainingConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
@@ -23,15 +22,10 @@ from calotype.config.typed_json import to_dict
 from calotype.data.batch import BatchPlan
 from calotype.data.batches import sequential_batches
 from calotype.data.open import open_source
-from calotype.errors import ConfigError, UsageError
+from calotype.errors import ConfigError
 from calotype.launch import Place
-from calotype.tasks.assemble import assemble
-from calotype.tasks.factory import Tasks
-from calotype.tasks.stage_processes import run_stages
 from calotype.training import progress, stream
 from calotype.training.distributed import Group
-from calotype.training.recipes import load_recipe
-from calotype.training.run import RunOptions
 from calotype.training.sharded_checkpoint import read_whole
 from calotype.training.stream import check_batches, joined, shortened
 
@@ -244,52 +238,6 @@ def test_batches_that_cannot_be_shared_are_refused_at_once(micro):
 
 
 @pytest.fixture
-def as_process(monkeypatch):
-    def become(rank, count):
-        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-        monkeypatch.setenv("MASTER_PORT", "1")
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", str(count))
-
-    return become
-
-
-def test_each_process_its_own_stages(images, tmp_path, as_process, capsys):
-    tiny, out = load_recipe("tiny"), tmp_path / "run"
-    options = RunOptions(images=8, quiet=True, threads=1, dtype="float32", device="cpu")
-    for rank in (1, 0):
-        as_process(rank, 2)
-        assert run_stages(tiny, data=images, out=out, options=options, tasks=Tasks()) == 0
-        assert (out / "cascade").exists() == (rank == 0)  # the last one joins them
-    assert sorted(path.name for path in out.iterdir() if path.name.isdecimal()) == [
-        "16", "32", "8",
-    ]  # fmt: skip
-    for folder in (out, assemble([out], tmp_path / "joined", name="x", dtype=torch.float32)):
-        cascade = Cascade.load(folder)
-        assert [stage.config.resolution for stage in cascade.stages] == [8, 16, 32]
-    again = dataclasses.replace(options, resume=True)
-    capsys.readouterr()
-    assert run_stages(tiny, data=images, out=out, options=again, tasks=Tasks()) == 0
-    assert "is finished" in capsys.readouterr().out
-    as_process(0, 4)
-    with pytest.raises(UsageError, match="4 processes for 3 stages"):
-        run_stages(tiny, data=images, out=out, options=options, tasks=Tasks())
-
-
-def test_the_two_kinds_of_runs_do_not_mix(images, tmp_path, train):
-    tiny = load_recipe("tiny")
-    (tmp_path / "a" / "8").mkdir(parents=True)
-    (tmp_path / "a" / "8" / "recipe.json").write_text("{}")
-    with pytest.raises(UsageError, match="--parallel stages"):
-        train(tiny, tmp_path / "a", resume=True)
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "recipe.json").write_text("{}")
-    with pytest.raises(UsageError, match="stages in turn"):
-        options = RunOptions(resume=True)
-        run_stages(tiny, data=images, out=tmp_path / "b", options=options, tasks=Tasks())
-
-
-@pytest.fixture
 def command(place, uneven, images):
     """`torchrun -m calotype train ...` with the recipe of this module."""
     recipe = place / "command.json"
@@ -305,7 +253,7 @@ def command(place, uneven, images):
 
 
 @pytest.mark.slow
-def test_an_error_of_all_is_told_once_and_nobody_hangs(command, tmp_path):
+def test_an_error_of_all_is_reported_once_and_nobody_hangs(command, tmp_path):
     process = command(tmp_path / "run", "--set", "batch_size=5")
     _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
@@ -346,7 +294,7 @@ def test_torchrun_is_asked_to_end_and_resumed(command, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_the_lesson_of_the_draft_ends_and_goes_on_to_the_bit(command, tmp_path, how):
+def test_the_training_of_the_draft_ends_and_resumes_to_the_bit(command, tmp_path, how):
     lesson = ("--set", "draft.images=12000", "--set", "draft.fold_images=12000")
     process = command(tmp_path / "whole", *lesson)
     _, errors = process.communicate(timeout=300)

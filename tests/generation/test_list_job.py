@@ -1,4 +1,4 @@
-"""Long lists of captions: streamed, shared out, broken off and gone on with."""
+"""Long lists of captions: streamed, shared out, stopped and resumed."""
 
 import json
 import os
