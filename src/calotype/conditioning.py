@@ -22,7 +22,6 @@ class _Captions:
     mask: Tensor
 
     def __len__(self) -> int:
-        """Number of captions, B."""
         return self.mask.shape[0]
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -33,7 +32,6 @@ class _Captions:
         return self._map(lambda tensor: tensor.to(device))
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        """A part of the batch, by a slice or by row numbers."""
         return self._map(lambda tensor: tensor[rows])
 
     def drop(self, keep: Tensor) -> Self:
@@ -71,7 +69,6 @@ class TextEmbedding(_Captions):
     mask: Tensor
 
     def __post_init__(self) -> None:
-        """Check that both tensors speak of the same tokens."""
         if self.tokens.ndim != 3 or self.mask.shape != self.tokens.shape[:2]:
             raise ValueError(
                 f"got tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)}; "
@@ -98,7 +95,6 @@ class TokenIds(_Captions):
     mask: Tensor
 
     def __post_init__(self) -> None:
-        """Check that these are numbers, and that both tensors speak of the same tokens."""
         if self.ids.ndim != 2 or self.mask.shape != self.ids.shape or self.ids.dtype != torch.int64:
             raise ValueError(
                 f"got ids {tuple(self.ids.shape)} {self.ids.dtype} and mask "

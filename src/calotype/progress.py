@@ -30,7 +30,6 @@ class Display:
         lasting: bool = False,
         seconds: float | None = None,
     ) -> None:
-        """Nothing is shown yet."""
         from rich import progress as rich
         from rich.console import Console
 
@@ -52,7 +51,6 @@ class Display:
         self._task = self._bar.add_task(title, total=total, facts="")
 
     def __enter__(self) -> Self:
-        """Start the bar."""
         if self._bar.console.is_terminal and not self._quiet:
             self._bar.start()
         return self
@@ -63,7 +61,6 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the terminal as it was."""
         if self._bar.live.is_started:
             self._bar.stop()
 

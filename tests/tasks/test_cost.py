@@ -7,13 +7,13 @@ import calotype.tasks.cost as module
 from calotype.cascade.stage import Stage
 from calotype.config.lora import LoraConfig
 from calotype.config.network import LevelConfig, UNetConfig
-from calotype.tasks.cost import StageCost, peak_flops, stage_cost, training_flops
+from calotype.tasks.cost import TrainingCost, peak_flops, training_cost, training_flops
 from calotype.tasks.dry_run import dry_run
 from calotype.training.recipes import load_recipe
 
 
 def test_rates_are_the_images_times_their_cost():
-    rates = StageCost(flops_per_image=2_000, peak_flops=1e6).rates(125.0)
+    rates = TrainingCost(flops_per_image=2_000, peak_flops=1e6).rates(125.0)
     assert rates == {"flops_per_second": 250_000.0, "flops_share_of_peak": 0.25}
 
 
@@ -61,8 +61,9 @@ def test_the_peak_is_measured_once(monkeypatch, tmp_path):
 def test_processes_together_reach_more(monkeypatch, micro):
     monkeypatch.setattr(module, "peak_flops", lambda device, dtype: 1e9)
     config = micro()
-    stage = module.Stage(config.stage)
-    one, two = stage_cost(config, stage), stage_cost(config, stage, processes=2)
+    one, two = (
+        training_cost(config, "cpu", torch.float32, processes=processes) for processes in (1, 2)
+    )
     assert (one.peak_flops, two.peak_flops) == (1e9, 2e9)
     assert one.flops_per_image == two.flops_per_image == training_flops(config)
 

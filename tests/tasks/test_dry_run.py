@@ -53,8 +53,8 @@ def test_crops_are_what_counts():
 
 
 def test_the_draft_is_counted_apart(micro):
-    lesson = DraftTrainingConfig(images=1000, folds=3, fold_images=200, batch_size=8)
-    config = micro(with_draft=True, draft=lesson)
+    training = DraftTrainingConfig(images=1000, folds=3, fold_images=200, batch_size=8)
+    config = micro(with_draft=True, draft=training)
     (row,) = dry_run(Recipe(name="x", stages=(config,)))
     assert row.draft_images == 1600 and row.draft_hours > 0
     network = build_network(config.stage.network)

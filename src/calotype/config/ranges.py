@@ -34,7 +34,6 @@ class Range:
             raise ConfigError(f"got {name}={shown(value)}; expected a number from {self}")
 
     def __str__(self) -> str:
-        """As messages and references say it."""
         return f"{self.low} to {self.high}"
 
 

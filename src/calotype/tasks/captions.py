@@ -67,7 +67,6 @@ class WantedCaptions:
     more: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[str]:
-        """All of them; nothing is held."""
         return iter(AllCaptions(self.sources, self.data.caption_variants, more=self.more))
 
 
@@ -170,7 +169,6 @@ class DeferredEncoder:
     """The encoder of a store, loaded when it is first called."""
 
     def __init__(self, card: StoreCard) -> None:
-        """Promise the encoder that the card describes."""
         self.card = card
         self.spec = card.spec
         self.encodes_empty = encodes_empty(card.spec)

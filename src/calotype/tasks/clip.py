@@ -21,7 +21,7 @@ from calotype.tasks.captions import TextLookup
 from calotype.tasks.clip_augmentation import ClipNumbers, augmented, clip_numbers
 from calotype.tasks.clip_retrieval import Pools, retrieval
 from calotype.tasks.contrastive import info_nce, matching, siglip
-from calotype.tasks.cost import StageCost
+from calotype.tasks.cost import TrainingCost, training_cost
 from calotype.training.randomness import seed_networks
 from calotype.training.shards import full_tensor
 from calotype.training.task import Embedded, Task
@@ -45,11 +45,9 @@ class ClipInputs:
     numbers: ClipNumbers
 
     def __len__(self) -> int:
-        """Number of rows."""
         return len(self.x)
 
     def __getitem__(self, rows: slice) -> ClipInputs:
-        """Some of the rows."""
         return ClipInputs(self.x[rows], self.text[rows], self.labels[rows], self.numbers[rows])
 
 
@@ -63,8 +61,6 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
         text: captions -> what the text tower reads.
         text_fingerprint: of the encoder or tokenizer behind it.
         compute_dtype: of the towers' calls.
-        flops: of an image and its caption, forward and backward.
-        peak_flops: of this process, as measured.
         pools: fixed examples to validate on, by name of the split.
     """
 
@@ -73,8 +69,6 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
     text: TextLookup
     text_fingerprint: str
     compute_dtype: torch.dtype
-    flops: int = 0
-    peak_flops: float = 1.0
     pools: Mapping[str, Pools] | None = None
     shard_units: tuple[type[nn.Module], ...] = (TransformerLayer,)
     coupled: bool = True
@@ -152,9 +146,10 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
         """What similarities are multiplied by."""
         return {"scale": round(float(full_tensor(self.model.log_scale.detach()).exp()), 3)}
 
-    def cost(self, processes: int) -> StageCost:
+    def cost(self, processes: int) -> TrainingCost:
         """FLOPs of an image and its caption, beside the measured peak."""
-        return StageCost(self.flops, self.peak_flops * processes)
+        device = str(self.model.log_scale.device)
+        return training_cost(self.config, device, self.compute_dtype, processes=processes)
 
     def validate(self, average: nn.Module) -> dict[str, dict[str, float]]:
         """Retrieval both ways; see `clip_retrieval`."""

@@ -15,7 +15,6 @@ from calotype.storage.weights import load_tensors
 from calotype.tasks.captions import WantedCaptions, embedded_captions
 from calotype.tasks.clip import ClipTask, new_clip
 from calotype.tasks.clip_retrieval import Pools, make_pools, read_shown
-from calotype.tasks.cost import clip_flops, peak_flops
 from calotype.text.encoder import Tokenizer
 from calotype.training.job import Job
 from calotype.training.preparation import Preparation
@@ -54,8 +53,6 @@ def prepare_clip(
         text,
         read.fingerprint,
         DTYPES[runtime.dtype],
-        flops=clip_flops(config.clip),
-        peak_flops=peak_flops(runtime.device, DTYPES[runtime.dtype]),
     )
     if preparation.group.is_rank_zero and config.validation_images > 0:
         task.pools = retrieval_pools(data, task.batch_plan())

@@ -12,23 +12,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds
-from calotype.config.clip import ClipConfig
+from calotype.config.clip import ClipConfig, ClipTraining
 from calotype.config.diffusion import DiffusionTraining
 from calotype.config.lora import LoraConfig
 from calotype.config.stage import StageConfig
-from calotype.config.training import TrainConfig
+from calotype.networks import build_network
 from calotype.networks.clip import Clip
 from calotype.networks.lora import train_adapters
 from calotype.runtime import cached_measurement, cpu_model, known_measurement
 from calotype.tasks.draft_folds import freeze_draft
 
+Training = DiffusionTraining | ClipTraining
 CAPTION_TOKENS = 16  # of an ordinary caption
 _BUDGET_SECONDS = 0.4
 _MATRIX_SIDE = {"cpu": 1024}
@@ -36,7 +37,7 @@ _LARGE_MATRIX_SIDE = 4096  # a GPU needs this much to be busy
 
 
 @dataclass(frozen=True)
-class StageCost:
+class TrainingCost:
     """Operations of an image against those that the machine can do.
 
     Args:
@@ -56,96 +57,90 @@ class StageCost:
         }
 
 
-def stage_cost(config: DiffusionTraining, stage: Stage, *, processes: int = 1) -> StageCost:
+def training_cost(
+    config: Training, device: str, dtype: torch.dtype, *, processes: int = 1
+) -> TrainingCost:
     """Count what an image costs, and look up or measure what the machine can do.
 
     Args:
-        config: of the stage.
-        stage: says on which device, and in which number type, it is computed.
+        config: of what is trained.
+        device: that computes it.
+        dtype: of the network calls.
         processes: that train it together, each with threads or a device of its own.
     """
-    peak = peak_flops(str(stage.device), stage.compute_dtype)
-    return StageCost(training_flops(config), peak * processes)
+    return TrainingCost(training_flops(config), peak_flops(device, dtype) * processes)
 
 
-def training_flops(config: DiffusionTraining) -> int:
+def training_flops(config: Training) -> int:
     """Operations of one image, forward and backward, without computing anything."""
-    return _count(config.stage, config.lora, size=trained_size(config))
+    lora = None if isinstance(config, ClipTraining) else config.lora
+    return _count(trained_model(config), lora, size=trained_size(config))
 
 
 @functools.cache  # the first count in a process takes about a second
-def _count(config: StageConfig, lora: LoraConfig | None, *, size: int) -> int:
+def _count(model: StageConfig | ClipConfig, lora: LoraConfig | None, *, size: int) -> int:
     with torch.device("meta"):
-        stage = Stage(config)
-        inputs = network_inputs(config, size, batch_size=1)
-        freeze_draft(stage.network)
+        network = new_network(model)
         if lora is not None:
-            train_adapters(stage.network, lora)
+            train_adapters(network, lora)
+        call = forward_call(network, model, size=size, batch_size=1)
         with FlopCounterMode(display=False) as counter:
-            output = run_network(stage.network, inputs)
-            torch.autograd.backward(output.sum())
+            torch.autograd.backward(call().sum())
     return int(counter.get_total_flops())
 
 
-def clip_flops(config: ClipConfig) -> int:
-    """Operations of one image and its caption, forward and backward."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        torch.autograd.backward(clip_call(Clip(config), batch_size=1)())
-    return int(counter.get_total_flops())
+def trained_model(config: Training) -> StageConfig | ClipConfig:
+    """What is trained: a stage, or both towers of a CLIP."""
+    return config.clip if isinstance(config, ClipTraining) else config.stage
 
 
-def clip_call(network: Clip, *, batch_size: int) -> Callable[[], Tensor]:
-    """A forward pass of both towers to one number; call under the wanted device."""
-    side, tower = network.config.image.resolution, network.config.text
-    mask = torch.ones(batch_size, min(CAPTION_TOKENS, tower.context), dtype=torch.bool)
-    text: Text = TokenIds(torch.zeros(mask.shape, dtype=torch.int64), mask)
-    if tower.states is not None:
-        text = TextEmbedding(torch.zeros(*mask.shape, tower.states), mask)
-    x = torch.zeros(batch_size, 3, side, side)
-    return lambda: (network.embed_images(x) * network.embed_texts(text)).sum()
-
-
-def trained_size(config: TrainConfig) -> int:
+def trained_size(config: Training) -> int:
     """Side of what is trained on: images of the resolution, or crops of them."""
     return config.resolution if config.data.crop is None else config.data.crop
 
 
-@dataclass(frozen=True)
-class NetworkInputs:
-    """What a network is called with.
+def new_network(model: StageConfig | ClipConfig) -> nn.Module:
+    """The network of a stage, or both towers; a draft is frozen, as in training."""
+    network = Clip(model) if isinstance(model, ClipConfig) else build_network(model.network)
+    freeze_draft(network)
+    return network
+
+
+def forward_call(
+    network: nn.Module, model: StageConfig | ClipConfig, *, size: int, batch_size: int
+) -> Callable[[], Tensor]:
+    """A forward pass on inputs of the right shapes; call under the wanted device.
 
     Args:
-        z: (B, 3, H, W).
-        logsnr: (B,).
-        cond: text and low-resolution images, where the network has them.
+        network: of `model`.
+        model: its settings.
+        size: side of the images.
+        batch_size: images, and captions of `CAPTION_TOKENS` tokens.
     """
-
-    z: Tensor
-    logsnr: Tensor
-    cond: Conditioning
-
-
-def network_inputs(config: StageConfig, size: int, *, batch_size: int) -> NetworkInputs:
-    """Images, levels and captions of the right shapes; call under the wanted device."""
-    text: Text | None = None
-    text_dim = config.network.text_dim
-    if text_dim > 0:
-        mask = torch.ones(batch_size, CAPTION_TOKENS, dtype=torch.bool)
-        if config.takes_ids:
-            text = TokenIds(mask.long(), mask)
-        else:
-            text = TextEmbedding(torch.ones(batch_size, CAPTION_TOKENS, text_dim), mask)
     image = torch.zeros(batch_size, 3, size, size)
-    lowres = aug_level = None
-    if config.lowres_resolution is not None:
-        lowres, aug_level = image, torch.zeros(batch_size)
-    return NetworkInputs(image, torch.zeros(batch_size), Conditioning(text, lowres, aug_level))
+    if isinstance(model, ClipConfig):
+        tower, towers = model.text, cast(Clip, network)
+        captions = _captions(batch_size, tower.states, min(CAPTION_TOKENS, tower.context))
+        return lambda: (towers.embed_images(image) * towers.embed_texts(captions)).sum()
+    text_dim = model.network.text_dim
+    text = None
+    if text_dim > 0:
+        text = _captions(batch_size, None if model.takes_ids else text_dim, CAPTION_TOKENS)
+    level = torch.zeros(batch_size)
+    cond = Conditioning(text)
+    if model.lowres_resolution is not None:
+        cond = Conditioning(text, lowres=image, aug_level=level)
+    return partial(network, image, level, cond)
 
 
-def run_network(network: nn.Module, inputs: NetworkInputs) -> Tensor:
-    """The network's output."""
-    output: Tensor = network(inputs.z, inputs.logsnr, inputs.cond)
-    return output
+def _captions(count: int, width: int | None, tokens: int) -> Text:
+    """Captions of some tokens, as states of a width or (None) as ids."""
+    mask = torch.ones(count, tokens, dtype=torch.bool)
+    return (
+        TokenIds(mask.long(), mask)
+        if width is None
+        else TextEmbedding(torch.ones(count, tokens, width), mask)
+    )
 
 
 def peak_flops(device: str, dtype: torch.dtype) -> float:
@@ -178,12 +173,10 @@ def _measure_peak(device: str, dtype: torch.dtype) -> float:
     x = torch.ones(8, 256, 32, 32, device=device, dtype=dtype)
     weight = torch.ones(256, 256, 3, 3, device=device, dtype=dtype)
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    convolve = partial(torch.nn.functional.conv2d, x, weight, padding=1)
     work: tuple[tuple[int, Callable[[], Tensor]], ...] = (
         (2 * side**3, partial(torch.mm, matrix, matrix)),
-        (
-            2 * x.numel() * weight[0].numel(),
-            partial(torch.nn.functional.conv2d, x, weight, padding=1),
-        ),
+        (2 * x.numel() * weight[0].numel(), convolve),
     )
     best, began, turn = 0.0, time.perf_counter(), 0
     while turn < 3 or time.perf_counter() - began < _BUDGET_SECONDS:

@@ -21,7 +21,7 @@ from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.networks.blocks import Block
 from calotype.networks.lora import train_adapters
 from calotype.tasks.captions import TextLookup
-from calotype.tasks.cost import StageCost, stage_cost
+from calotype.tasks.cost import TrainingCost, training_cost
 from calotype.tasks.draft_folds import DraftFolds, fold_of, freeze_draft
 from calotype.tasks.estimates import LowresEstimates
 from calotype.tasks.grid import sample_enlarged, sample_prompts, save_sheet
@@ -60,11 +60,9 @@ class DiffusionInputs:
     numbers: StepNumbers
 
     def __len__(self) -> int:
-        """Number of rows."""
         return len(self.x)
 
     def __getitem__(self, rows: slice) -> DiffusionInputs:
-        """Some of the rows."""
         return DiffusionInputs(
             self.x[rows],
             None if self.text is None else self.text[rows],
@@ -181,9 +179,12 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         """The loss by noise level."""
         return loss_by_level(losses, numbers.logsnr)
 
-    def cost(self, processes: int) -> StageCost:
+    def cost(self, processes: int) -> TrainingCost:
         """FLOPs of an image, beside the measured peak."""
-        return stage_cost(self.config, self.model, processes=processes)
+        stage = self.model
+        return training_cost(
+            self.config, str(stage.device), stage.compute_dtype, processes=processes
+        )
 
     def validate(self, average: nn.Module) -> dict[str, dict[str, float]]:
         """Errors by noise level, on examples that are not trained on and on some that are."""

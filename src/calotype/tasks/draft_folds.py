@@ -61,7 +61,6 @@ class DraftFolds(nn.Module):
         self.regressions = regressions
 
     def __len__(self) -> int:
-        """Number of folds."""
         return len(self.regressions)
 
     @torch.no_grad()

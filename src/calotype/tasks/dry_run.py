@@ -9,29 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from calotype.config.clip import ClipTraining
-from calotype.config.diffusion import DiffusionTraining
 from calotype.config.recipe import Recipe
-from calotype.networks import build_network
-from calotype.networks.clip import Clip
 from calotype.networks.draft import CoefficientRegression
 from calotype.runtime import DTYPES, Runtime, choose_runtime
 from calotype.tasks.cost import (
-    clip_call,
-    network_inputs,
+    Training,
+    forward_call,
+    new_network,
     peak_flops,
-    run_network,
     synchronize,
+    trained_model,
     trained_size,
 )
-from calotype.tasks.draft_folds import freeze_draft
 
 MEASURED_UP_TO = 100_000_000
 """Networks with more parameters are not run, but estimated from the measured peak."""
@@ -93,28 +87,28 @@ def dry_run(recipe: Recipe, runtime: Runtime | None = None) -> list[DryRunRow]:
         torch.set_num_threads(before)
 
 
-def _row(config: DiffusionTraining | ClipTraining, runtime: Runtime) -> DryRunRow:
+def _row(config: Training, runtime: Runtime) -> DryRunRow:
+    model, size = trained_model(config), trained_size(config)
     with torch.device("meta"):
-        network = _network(config)
-        run = _call(network, config, batch_size=1)
+        network = new_network(model)
+        run = forward_call(network, model, size=size, batch_size=1)
     parameters = sum(p.numel() for p in network.parameters())
-    freeze_draft(network)
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     buffers = sum(buffer.nbytes for buffer in network.buffers())  # of weights and average
-    draft_images = _draft_images(config)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         run()
     saved = _SavedBytes(network)
     with FlopCounterMode(display=False) as training:
-        with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+        with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
             output = run()
         torch.autograd.backward(output.sum())
     flops = training.get_total_flops()
     measured = parameters <= MEASURED_UP_TO
     rate = _measured_rate(config, runtime) if measured else _estimated_rate(flops, runtime)
+    draft_images, draft_rate = _draft(config, runtime)
     return DryRunRow(
         resolution=config.resolution,
-        trained_size=trained_size(config),
+        trained_size=size,
         parameters=parameters,
         forward_flops=forward.get_total_flops(),
         training_flops=flops,
@@ -123,7 +117,7 @@ def _row(config: DiffusionTraining | ClipTraining, runtime: Runtime) -> DryRunRo
         + frozen * _FROZEN_BYTES
         + 2 * buffers,
         draft_images=draft_images,
-        draft_hours=draft_images / _draft_rate(config, runtime) / 3600 if draft_images else 0.0,
+        draft_hours=draft_images / draft_rate / 3600,
         images=config.total_images,
         images_per_second=rate,
         hours=config.total_images / rate / 3600,
@@ -131,48 +125,46 @@ def _row(config: DiffusionTraining | ClipTraining, runtime: Runtime) -> DryRunRo
     )
 
 
-def _network(config: DiffusionTraining | ClipTraining) -> nn.Module:
-    return Clip(config.clip) if config.kind == "clip" else build_network(config.stage.network)
-
-
-def _call(
-    network: nn.Module, config: DiffusionTraining | ClipTraining, *, batch_size: int
-) -> Callable[[], Tensor]:
-    """A forward pass on inputs of the right shapes; call under the wanted device."""
-    if config.kind == "clip":
-        return clip_call(cast(Clip, network), batch_size=batch_size)
-    inputs = network_inputs(config.stage, trained_size(config), batch_size=batch_size)
-    return partial(run_network, network, inputs)
-
-
-def _draft_images(config: DiffusionTraining | ClipTraining) -> int:
-    if config.kind == "clip" or config.draft is None or config.stage.draft is None:
-        return 0
-    return config.draft.images + config.draft.folds * config.draft.fold_images
-
-
-def _draft_rate(config: DiffusionTraining | ClipTraining, runtime: Runtime) -> float:
-    """Images a second of the draft's regression, forward, backward and the optimizer's step."""
-    assert config.kind == "diffusion"
-    draft, training = config.stage.draft, config.draft
-    assert draft is not None and training is not None
-    text_dim, batch_size = config.stage.network.text_dim, training.batch_size
+def _measured_rate(config: Training, runtime: Runtime) -> float:
+    """Images a second of the real network, forward and backward, in about two seconds."""
+    model, batch_size = trained_model(config), min(config.batch_size, _MEASURED_BATCH)
+    network = new_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(runtime.device)
     with torch.device(runtime.device):
-        regression = CoefficientRegression(draft, text_dim)
-        text = torch.ones(batch_size, text_dim)
+        run = forward_call(network, model, size=trained_size(config), batch_size=batch_size)
+    return batch_size * _steps_a_second(run, runtime)
+
+
+def _draft(config: Training, runtime: Runtime) -> tuple[int, float]:
+    """Images that a draft and its folds see, and images a second of their regressions.
+
+    Forward, backward and the optimizer's step; (0, 1) without a draft.
+    """
+    if config.kind == "clip" or config.draft is None or config.stage.draft is None:
+        return 0, 1.0
+    training, text_dim = config.draft, config.stage.network.text_dim
+    with torch.device(runtime.device):
+        regression = CoefficientRegression(config.stage.draft, text_dim)
+        text = torch.ones(training.batch_size, text_dim)
     optimizer = torch.optim.AdamW(regression.parameters(), fused=True)
+    images = training.images + training.folds * training.fold_images
+    steps = _steps_a_second(lambda: regression(text), runtime, optimizer.step)
+    return images, training.batch_size * steps
+
+
+def _steps_a_second(
+    run: Callable[[], Tensor], runtime: Runtime, after: Callable[[], object] = lambda: None
+) -> float:
+    """How often a second a forward pass, its backward pass and `after` can be done."""
+    dtype, kind = DTYPES[runtime.dtype], torch.device(runtime.device).type
 
     def step() -> None:
-        with _autocast(runtime):
-            output = regression(text)
+        with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
+            output = run()
         torch.autograd.backward(output.float().sum())
-        optimizer.step()
+        after()
         synchronize(runtime.device)
 
-    return batch_size * _turns_a_second(step)
-
-
-def _turns_a_second(step: Callable[[], None]) -> float:
     step()  # warm
     began, turns = time.perf_counter(), 0
     while turns == 0 or time.perf_counter() - began < _SECONDS:
@@ -197,33 +189,6 @@ class _SavedBytes:
             self.total += storage.nbytes()
         return tensor
 
-    def unpack(self, tensor: Tensor) -> Tensor:
-        return tensor
-
-
-def _measured_rate(config: DiffusionTraining | ClipTraining, runtime: Runtime) -> float:
-    """Images a second of the real network, forward and backward, in about two seconds."""
-    network = _network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.to(runtime.device)
-    freeze_draft(network)
-    batch_size = min(config.batch_size, _MEASURED_BATCH)
-    with torch.device(runtime.device):
-        run = _call(network, config, batch_size=batch_size)
-
-    def step() -> None:
-        with _autocast(runtime):
-            output = run()
-        torch.autograd.backward(output.float().sum())
-        synchronize(runtime.device)
-
-    return batch_size * _turns_a_second(step)
-
 
 def _estimated_rate(flops: int, runtime: Runtime) -> float:
     return peak_flops(runtime.device, DTYPES[runtime.dtype]) * _EFFICIENCY / flops
-
-
-def _autocast(runtime: Runtime) -> torch.autocast:
-    dtype = DTYPES[runtime.dtype]
-    kind = torch.device(runtime.device).type
-    return torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32)

@@ -31,7 +31,6 @@ class Probe:
     captions: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Number of examples."""
         return len(self.x)
 
     def head(self, count: int) -> Probe:

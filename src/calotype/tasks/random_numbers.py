@@ -45,7 +45,6 @@ class PreparedNoise:
     """A `NoiseSource` of random numbers made ahead, for parts of a batch."""
 
     def __init__(self, numbers: Tensor) -> None:
-        """Keep the numbers, (B, 3, H, W)."""
         self._numbers = numbers
 
     def normal(self, shape: Sequence[int]) -> Tensor:

@@ -11,12 +11,10 @@ class BackgroundWork:
     """One thread, at most one piece of work; its errors come up in the thread that asked."""
 
     def __init__(self, name: str) -> None:
-        """Start nothing yet."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._work: Future[None] | None = None
 
     def __enter__(self) -> BackgroundWork:
-        """Nothing to do."""
         return self
 
     def __exit__(
@@ -25,7 +23,6 @@ class BackgroundWork:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finish the work in hand; its error comes up unless another one is on its way."""
         self._pool.shutdown(wait=True)
         if kind is None:
             self.wait()

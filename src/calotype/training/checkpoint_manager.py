@@ -64,7 +64,6 @@ class CheckpointManager:
         facts: Mapping[str, Any],
         write_model: Callable[[Path, nn.Module], object],
     ) -> None:
-        """Keep the parts."""
         self.latest: Path | None = None
         self._folder = folder
         self._state = state

@@ -41,7 +41,6 @@ class Group:
     def __init__(
         self, place: Place | None = None, *, store: Any = None, control: Any = None
     ) -> None:
-        """Keep the parts."""
         self.place = Place() if place is None else place
         self.control = control
         self._store = store

@@ -24,7 +24,6 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, *, halflife_images: int) -> None:
-        """Copy the model."""
         self.halflife_images = halflife_images
         self._model = model
         self._average = copy.deepcopy(model).eval().requires_grad_(False)

@@ -24,7 +24,6 @@ class TaskLoss(nn.Module):
     """A task's `losses`, or `embed`, as a module: what the wrappers of torch.distributed take."""
 
     def __init__(self, task: AnyTask) -> None:
-        """Hold the model, which is what they wrap."""
         super().__init__()
         self.model = task.model
         self._call = cast(Any, task).embed if task.coupled else task.losses
@@ -71,7 +70,6 @@ class DDP(SingleProcess):
     """
 
     def __init__(self, task: AnyTask, group: Group) -> None:
-        """Wrap the model; its weights are the first process's from here on."""
         from torch.nn.parallel import DistributedDataParallel
 
         super().__init__(task)
@@ -112,7 +110,6 @@ class FSDP(SingleProcess):
     sharded = True
 
     def __init__(self, task: AnyTask, average: nn.Module, group: Group) -> None:
-        """Spread the weights."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 

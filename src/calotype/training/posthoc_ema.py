@@ -65,7 +65,6 @@ class PowerFunctionEMA:
     """
 
     def __init__(self, model: nn.Module, *, length: float) -> None:
-        """Begin with nothing."""
         self.length = length
         self._power = gamma_of(length) + 1
         named = dict(model.named_parameters())
@@ -100,7 +99,6 @@ class PosthocAverages:
     """The averages that are tracked in training, as one thing."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Begin with nothing."""
         self.emas = tuple(PowerFunctionEMA(model, length=length) for length in LENGTHS)
 
     def update(self, *, batch_size: int, images_seen: int) -> None:

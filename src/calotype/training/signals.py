@@ -37,13 +37,11 @@ class StopRequest:
     """
 
     def __init__(self, group: Group = ALONE) -> None:
-        """Nobody has asked yet."""
         self.exit_code: int | None = None
         self.wish: int | None = None  # of this process alone
         self._group = group
 
     def __bool__(self) -> bool:
-        """Whether somebody has asked, and all processes know."""
         return self.exit_code is not None
 
     def agree(self) -> None:

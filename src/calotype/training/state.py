@@ -70,7 +70,6 @@ class TrainState(Counters):
     def __init__(
         self, task: AnyTask, group: Group = ALONE, *, sharded: bool = False, offset: int = 0
     ) -> None:
-        """Make what is trained beside the weights, and spread all of it over the processes."""
         super().__init__()
         config = task.config
         self.task = task

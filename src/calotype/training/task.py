@@ -27,7 +27,6 @@ class Numbers(Protocol):
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
         """Those of some rows, by a slice or by their numbers."""
-        ...
 
 
 class Inputs(Protocol):
@@ -35,11 +34,9 @@ class Inputs(Protocol):
 
     def __len__(self) -> int:
         """Number of rows."""
-        ...
 
     def __getitem__(self, rows: slice) -> Self:
         """Some of them."""
-        ...
 
 
 class Cost(Protocol):
@@ -47,7 +44,6 @@ class Cost(Protocol):
 
     def rates(self, images_per_second: float) -> dict[str, float]:
         """For the log; timings, all of them."""
-        ...
 
 
 D = TypeVar("D", bound=Numbers)
@@ -72,12 +68,10 @@ class Task(Protocol[D, In]):
     @property
     def name(self) -> str:
         """Of what is trained, for people."""
-        ...
 
     @property
     def key(self) -> int:
         """Of its lines in the log."""
-        ...
 
     @property
     def measured(self) -> str:
@@ -91,7 +85,6 @@ class Task(Protocol[D, In]):
 
     def batch_plan(self) -> BatchPlan:
         """How examples become batches; size, seed and processes are filled in by the loop."""
-        ...
 
     def random_numbers(self, batch: Batch, position: int) -> D:
         """All random numbers of the step at `position`: a function of seed and position alone.
@@ -100,15 +93,12 @@ class Task(Protocol[D, In]):
             batch: of this process; the numbers are for the `batch.images` rows of all.
             position: of the step in the endless stream of examples.
         """
-        ...
 
     def inputs(self, batch: Batch, numbers: D) -> In:
         """The rows of this process, ready but for the device, with their random numbers."""
-        ...
 
     def losses(self, inputs: In) -> Tensor:
         """The loss of each row, (B,), with gradients."""
-        ...
 
     def log(self, losses: Tensor, numbers: D) -> Mapping[str, Any]:
         """What the log says of a step beside its mean loss.
@@ -125,7 +115,6 @@ class Task(Protocol[D, In]):
 
     def validate(self, average: nn.Module) -> Mapping[str, Mapping[str, float]]:
         """Numbers of the averaged model on fixed examples, by kind of example and by measure."""
-        ...
 
     def preview(self, average: nn.Module, path: Path) -> None:
         """Write a PNG that shows what the averaged model makes; nothing where it shows nothing.
@@ -154,7 +143,6 @@ class Task(Protocol[D, In]):
             earlier: exported models of the recipe's stages before this one.
             recipe: of the run.
         """
-        ...
 
 
 AnyTask = Task[Any, Any]
@@ -177,15 +165,12 @@ class CoupledTask(Task[Any, Any], Protocol):
 
     def embed(self, inputs: Any) -> Embedded:
         """Embeddings of some rows, with gradients."""
-        ...
 
     def labels(self, inputs: Any) -> Tensor:
         """What says which rows belong together, (B, K) int64 on the CPU."""
-        ...
 
     def coupled_losses(self, embedded: Embedded, labels: Tensor) -> Tensor:
         """The loss of each row, (B,), from all rows of the batch."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +197,6 @@ class TaskFactory(Protocol):
         Raises:
             UsageError: settings that do not fit each other; the message says what to do.
         """
-        ...
 
     def check_init(self, recipe: Recipe, init: Path | None) -> None:
         """Refuse to begin with these weights; None = random ones.
@@ -220,7 +204,6 @@ class TaskFactory(Protocol):
         Raises:
             UsageError: the recipe needs others.
         """
-        ...
 
     def prepare(self, preparation: Preparation, config: TrainConfig, start: TaskStart) -> Job:
         """Open the data, embed the captions, make the model and whatever comes before steps.
@@ -228,8 +211,6 @@ class TaskFactory(Protocol):
         Raises:
             Stopped: somebody asked for the end.
         """
-        ...
 
     def load_exported(self, checkpoint: Path, config: TrainConfig) -> nn.Module:
         """An earlier stage's model, from what `Task.write_model` wrote into a checkpoint."""
-        ...

@@ -46,7 +46,6 @@ class Trainer:
         display: TrainingDisplay,
         guards: Guards,
     ) -> None:
-        """Keep the parts, and say what is done every so many images."""
         self.job = job
         self.state = state
         self.files = files
