@@ -112,7 +112,7 @@ def test_no_unsafe_loading_and_no_torchvision(path: Path) -> None:
 
 # Where a word is not ours: keys of output and of files of before, columns and captions of data.
 FOREIGN_WORDS = {
-    "data/verify.py", "tasks/draft.py",
+    "data/verify.py", "tasks/draft_files.py",
     "cli/sample.py", "cli/sample_list.py", "config/data.py", "data/columns.py",
     "emoji/captions.py", "emoji/card.py",
 }  # fmt: skip

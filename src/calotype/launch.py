@@ -1,4 +1,4 @@
-"""The place of this process among those that torchrun started together."""
+"""How this process was started: its place among those of torchrun, and its environment."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ class Place:
     def device(self, name: str) -> str:
         """This process's own device of a kind: "cuda" is "cuda:1" for the second on a machine."""
         return name if self.world_size == 1 or name != "cuda" else f"cuda:{self.local_rank}"
+
+
+def prepare_environment() -> None:
+    """Let idle OpenMP threads sleep instead of spin, unless the user has decided otherwise.
+
+    Spinning threads take the cores from those that load and train. It counts before torch is
+    imported, so this module imports no torch.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def launched_place() -> Place:

@@ -144,7 +144,7 @@ def test_parts_make_the_composite_on_any_ground() -> None:
     torch.testing.assert_close(found, painted, atol=1e-5, rtol=1e-5)
 
 
-def test_a_row_is_taught_on_the_ground_its_caption_asks_for(tmp_path: Path) -> None:
+def test_a_row_is_trained_on_the_ground_its_caption_asks_for(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     image = generator.integers(0, 256, (SIDE, SIDE, 4)).astype(np.uint8)
     red = Caption("on red", (200, 10, 30))
@@ -453,7 +453,7 @@ def test_a_trained_draft_is_not_trained_again_in_its_place(train, micro_recipe, 
 
 def test_a_draft_in_training_is_not_overwritten_by_that_of_init(tmp_path: Path) -> None:
     training(tmp_path, config(images=640)).train_main()
-    with pytest.raises(CalotypeError, match="holds a draft in training; go on with --only draft"):
+    with pytest.raises(CalotypeError, match="holds a draft in training; continue with --only draft"):
         training(tmp_path, config(images=640)).keep_main()
 
 

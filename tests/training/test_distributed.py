@@ -295,12 +295,12 @@ def test_torchrun_is_asked_to_end_and_resumed(command, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_the_training_of_the_draft_ends_and_resumes_to_the_bit(command, tmp_path, how):
-    lesson = ("--set", "draft.images=12000", "--set", "draft.fold_images=12000")
-    process = command(tmp_path / "whole", *lesson)
+    settings = ("--set", "draft.images=12000", "--set", "draft.fold_images=12000")
+    process = command(tmp_path / "whole", *settings)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     out = tmp_path / "run"
-    process = command(out, *lesson)
+    process = command(out, *settings)
     # The second fold is what takes its turn when the first has been written.
     while process.poll() is None and not (out / "draft" / "fold-0.safetensors").exists():
         time.sleep(0.02)
@@ -310,7 +310,7 @@ def test_the_training_of_the_draft_ends_and_resumes_to_the_bit(command, tmp_path
     output, errors = process.communicate(timeout=300)
     assert how == signal.SIGKILL or "stopped at 0" in output, errors
     assert not (out / "log.jsonl").exists() or not (out / "log.jsonl").read_text(), "too late"
-    process = command(out, *lesson, "--resume")
+    process = command(out, *settings, "--resume")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     for path in (tmp_path / "whole" / "draft").iterdir():

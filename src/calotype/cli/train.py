@@ -45,7 +45,7 @@ def train(
     threads: shared.Threads = None,
 ) -> None:
     """Train the stages of a recipe; Ctrl-C writes a checkpoint, and --resume resumes exactly."""
-    from calotype.training.environment import prepare_environment
+    from calotype.launch import prepare_environment
     from calotype.training.recipes import load_recipe
 
     prepare_environment()

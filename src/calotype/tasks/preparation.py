@@ -22,8 +22,8 @@ from calotype.tasks.captions import (
     embedded_captions,
 )
 from calotype.tasks.diffusion import DiffusionTask, new_stage
-from calotype.tasks.draft import FOLDER as DRAFT_FOLDER
 from calotype.tasks.draft import DraftTraining
+from calotype.tasks.draft_files import FOLDER as DRAFT_FOLDER
 from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
 from calotype.tasks.initial import initial_weights

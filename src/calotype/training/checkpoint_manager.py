@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Callable, Mapping
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 import calotype
 from calotype.storage.files import remove_folder
-from calotype.training.background import BackgroundWork
 from calotype.training.checkpoint import (
     checkpoints,
     fault,
@@ -42,13 +41,13 @@ _AVERAGE = "ema.safetensors"
 class CheckpointManager:
     """Writes checkpoints of a state, and goes back to them.
 
-    Of several processes the first one writes, and all of them if the state is spread over them;
-    all call `write` and `rewind` at the same place.
+    Of several processes rank 0 writes, and all of them if the state is sharded; all call `write`
+    and `rewind` at the same place. Leaving the `with` block waits for the last checkpoint; its
+    error comes up unless another one is on its way.
 
     Args:
         folder: RUN/checkpoints.
         state: what is written.
-        work: where; leaving its `with` block waits for the last checkpoint.
         facts: what a checkpoint says beside its counters: `stage`, recipe, versions.
         write_model: writes the averaged model, ready to use, into the folder of the checkpoint.
 
@@ -59,7 +58,6 @@ class CheckpointManager:
         self,
         folder: Path,
         state: TrainState,
-        work: BackgroundWork,
         *,
         facts: Mapping[str, Any],
         write_model: Callable[[Path, nn.Module], object],
@@ -69,7 +67,22 @@ class CheckpointManager:
         self._state = state
         self._facts = facts
         self._write_model = write_model
-        self._work = work
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._work: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait for the checkpoint in hand, and raise its error."""
+        work, self._work = self._work, None
+        if work is not None:
+            work.result()
 
     def write(self) -> None:
         """Copy the state, and write it while training goes on.
@@ -77,7 +90,7 @@ class CheckpointManager:
         Raises:
             CalotypeError: the checkpoint before could not be written.
         """
-        self._work.wait()
+        self._wait()
         state, group = self._state, self._state.parallel.group
         if state.parallel.sharded:
             tensors, average = state.tensors(), state.averaged_model()
@@ -90,12 +103,14 @@ class CheckpointManager:
             average = copy.deepcopy(state.averaged_model())
             tensors = copy.deepcopy({**state.tensors(), _AVERAGE: {}})
             tensors[_AVERAGE] = dict(average.state_dict())  # one copy of it is enough
-            self._work.start(partial(self._write, state.images, state.numbers(), tensors, average))
+            self._work = self._pool.submit(
+                self._write, state.images, state.numbers(), tensors, average
+            )
 
     def _write(
         self, images: int, numbers: Mapping[str, Any], tensors: Tensors, average: nn.Module
     ) -> None:
-        """Write one, and what lies beside it, by the first process."""
+        """Write one, and what lies beside it, on rank 0."""
         task, parallel = self._state.task, self._state.parallel
 
         def write(fresh: Path) -> None:
@@ -112,7 +127,8 @@ class CheckpointManager:
 
     def check(self) -> None:
         """Raise the error of a checkpoint that could not be written; never wait."""
-        self._work.check()
+        if self._work is not None and self._work.done():
+            self._wait()
 
     def rewind(self, guards: Guards) -> bool:
         """Put the state back to the stage's last good checkpoint; False where it has none.
@@ -120,7 +136,7 @@ class CheckpointManager:
         One that was written in the middle of a spike is not good, unless there is no other.
         What is newer than the one gone back to is removed: a resumed run must not begin there.
         """
-        self._work.wait()
+        self._wait()
         good = self._state.parallel.group.on_rank_zero(lambda: self._back_to_good(guards))
         if good is None:
             return False

@@ -18,7 +18,6 @@ from calotype.config.typed_json import to_dict
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
 from calotype.training import resume, run_folder
-from calotype.training.background import BackgroundWork
 from calotype.training.checkpoint import read_state
 from calotype.training.checkpoint_manager import CheckpointManager, load_state, versions
 from calotype.training.distributed import ALONE, Group, OtherProcessFailed, open_group
@@ -262,8 +261,8 @@ class _Run:
         }
         folder, title = self.out / "checkpoints", f"{self.recipe.name} {job.task.name}"
         display = TrainingDisplay(title, state.end, quiet=self.quiet, lasting=True)
-        with BackgroundWork("checkpoint") as work, display:
-            checkpoints = CheckpointManager(folder, state, work, facts=facts, write_model=write)
+        manager = CheckpointManager(folder, state, facts=facts, write_model=write)
+        with manager as checkpoints, display:
             checkpoints.latest = self._checkpoint_of(number)
             trainer = Trainer(
                 job,
