@@ -453,9 +453,7 @@ def test_a_trained_draft_is_not_trained_again_in_its_place(train, micro_recipe, 
 
 def test_a_draft_in_training_is_not_overwritten_by_that_of_init(tmp_path: Path) -> None:
     training(tmp_path, config(images=640)).train_main()
-    with pytest.raises(
-        CalotypeError, match="draft in training; continue with --only draft"
-    ):
+    with pytest.raises(CalotypeError, match="draft in training; continue with --only draft"):
         training(tmp_path, config(images=640)).keep_main()
 
 
