@@ -17,7 +17,7 @@ CAPTIONS = ["a red fox", "pizza", ""]
 SEEDS = [1, 2, 3]
 
 
-def drawn(cascade, captions=CAPTIONS, seeds=SEEDS, **options):
+def sampled(cascade, captions=CAPTIONS, seeds=SEEDS, **options):
     return cascade.sample(captions, seeds=seeds, **options).images
 
 
@@ -30,20 +30,20 @@ def test_shapes_ranges_and_seeds(cascade):
 
 
 def test_equal_calls_are_bit_equal_and_seeds_and_captions_matter(cascade):
-    first, again = drawn(cascade), drawn(cascade)
+    first, again = sampled(cascade), sampled(cascade)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    other_seed = drawn(cascade, seeds=[4, 2, 3])
+    other_seed = sampled(cascade, seeds=[4, 2, 3])
     assert (other_seed[0][0] - first[0][0]).abs().mean() > 1e-3
     torch.testing.assert_close(other_seed[0][1:], first[0][1:], atol=1e-4, rtol=0)
-    other_caption = drawn(cascade, captions=["a blue whale", "pizza", ""])
+    other_caption = sampled(cascade, captions=["a blue whale", "pizza", ""])
     assert (other_caption[0][0] - first[0][0]).abs().mean() > 1e-4
 
 
 def test_an_image_is_the_same_alone_and_in_any_batch(cascade):
-    together = drawn(cascade)
-    in_parts = drawn(cascade, max_batch=2)
+    together = sampled(cascade)
+    in_parts = sampled(cascade, max_batch=2)
     for row in range(3):
-        alone = drawn(cascade, captions=[CAPTIONS[row]], seeds=[SEEDS[row]])
+        alone = sampled(cascade, captions=[CAPTIONS[row]], seeds=[SEEDS[row]])
         for one, many, parts in zip(alone, together, in_parts, strict=True):
             torch.testing.assert_close(one[0], many[row], atol=1e-4, rtol=0)
             torch.testing.assert_close(one[0], parts[row], atol=1e-4, rtol=0)
@@ -73,15 +73,15 @@ def test_batch_invariance_is_exact_up_to_rounding_in_float64(cascade, monkeypatc
 
 
 def test_stop_at_and_sampling_per_stage(cascade):
-    whole = drawn(cascade)
-    stopped = drawn(cascade, stop_at=16)
+    whole = sampled(cascade)
+    stopped = sampled(cascade, stop_at=16)
     assert len(stopped) == 2
     torch.testing.assert_close(stopped[1], whole[1])
     seven = SamplingConfig(steps=7, sampler="ddim")
-    changed = drawn(cascade, stop_at=16, sampling={16: seven})
+    changed = sampled(cascade, stop_at=16, sampling={16: seven})
     assert torch.equal(changed[0], whole[0]) and not torch.equal(changed[1], whole[1])
     defaults = [stage.config.sampling for stage in cascade.stages]
-    assert torch.equal(drawn(cascade, sampling=defaults)[2], whole[2])
+    assert torch.equal(sampled(cascade, sampling=defaults)[2], whole[2])
 
 
 def test_steps_are_previews_of_every_stage_in_order(cascade):
@@ -100,7 +100,7 @@ def test_steps_are_previews_of_every_stage_in_order(cascade):
     expected = [(0, start, i, 4) for start in (0, 2) for i in range(5)]
     expected += [(s, start, i, 2) for s in (1, 2) for start in (0, 2) for i in range(3)]
     assert seen == expected
-    torch.testing.assert_close(result.images[2], drawn(cascade)[2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.images[2], sampled(cascade)[2], atol=1e-4, rtol=0)
 
 
 def test_closing_the_generator_cancels(cascade, monkeypatch):
@@ -115,35 +115,35 @@ def test_closing_the_generator_cancels(cascade, monkeypatch):
 
 @pytest.mark.parametrize("size", [(32, 64), (64, 32), (48, 16)])
 def test_other_sizes(cascade, size):
-    images = drawn(cascade, size=size)
+    images = sampled(cascade, size=size)
     assert [tuple(x.shape[2:]) for x in images] == [(size[0] // f, size[1] // f) for f in (4, 2, 1)]
 
 
 def test_unconditional_never_builds_an_encoder(unconditional, cascade, monkeypatch):
     monkeypatch.setattr(module, "build_text_encoder", lambda spec: pytest.fail("built"))
-    images = drawn(unconditional, captions=["", ""], seeds=[1, 2])
+    images = sampled(unconditional, captions=["", ""], seeds=[1, 2])
     assert tuple(images[1].shape) == (2, 3, 16, 16)
     with pytest.raises(UsageError, match="unconditional"):
-        drawn(unconditional, captions=["fox"], seeds=[1])
+        sampled(unconditional, captions=["fox"], seeds=[1])
     # A cascade with text needs none either where all captions are empty.
     fresh = Cascade("bytes:16", cascade.stages)
-    assert torch.equal(drawn(fresh, ["", " "], [1, 2])[2], drawn(cascade, ["", ""], [1, 2])[2])
+    assert torch.equal(sampled(fresh, ["", " "], [1, 2])[2], sampled(cascade, ["", ""], [1, 2])[2])
 
 
 def test_negative_captions_act_only_with_guidance(cascade):
     base = cascade.stages[0].config.sampling
-    plain = drawn(cascade, stop_at=8)
-    negative = drawn(cascade, stop_at=8, negative_captions=["blue"] * 3)
+    plain = sampled(cascade, stop_at=8)
+    negative = sampled(cascade, stop_at=8, negative_captions=["blue"] * 3)
     assert (plain[0] - negative[0]).abs().mean() > 1e-4
     off = {8: SamplingConfig(steps=base.steps, sampler=base.sampler)}
     assert torch.equal(
-        drawn(cascade, stop_at=8, sampling=off)[0],
-        drawn(cascade, stop_at=8, sampling=off, negative_captions=["blue"] * 3)[0],
+        sampled(cascade, stop_at=8, sampling=off)[0],
+        sampled(cascade, stop_at=8, sampling=off, negative_captions=["blue"] * 3)[0],
     )
 
 
 def test_upscale_repeats_what_sample_did(cascade):
-    images = drawn(cascade)
+    images = sampled(cascade)
     again = cascade.upscale(images[0], CAPTIONS, seeds=SEEDS).images
     assert torch.equal(again[0], images[1]) and torch.equal(again[1], images[2])
     last = cascade.upscale(images[1], CAPTIONS, seeds=SEEDS).images
@@ -162,7 +162,7 @@ def test_upscale_takes_any_size(cascade, size):
 def test_a_super_resolution_cascade_only_upscales(cascade):
     upper = Cascade("bytes:16", cascade.stages[1:])
     with pytest.raises(UsageError, match="use upscale"):
-        drawn(upper)
+        sampled(upper)
     assert len(upper.upscale(torch.zeros(1, 3, 8, 8), ["x"], seeds=[1]).images) == 2
 
 
@@ -204,7 +204,7 @@ def test_wrong_input_is_refused_before_computing(cascade, monkeypatch, options, 
 
 
 @pytest.mark.parametrize("asked", [(99999, 99999), (30, 3000), (5, 4 * 10**6), (1, 1)])
-def test_advised_sizes_are_drawn(cascade, asked):
+def test_advised_sizes_are_sampled(cascade, asked):
     with pytest.raises(UsageError) as caught:
         cascade.plan(["x"], seeds=[1], size=asked)
     width, height = map(int, str(caught.value).rpartition(" ")[2].split("x"))
@@ -248,7 +248,7 @@ def test_stages_must_fit(cascade):
 
 def test_hostile_captions_draw(cascade):
     captions = ["\0a\0", "\ud800 lone", "x" * 10_000_000]
-    images = drawn(cascade, captions=captions, stop_at=8)
+    images = sampled(cascade, captions=captions, stop_at=8)
     assert images[0].isfinite().all()
 
 

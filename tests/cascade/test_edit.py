@@ -37,7 +37,7 @@ def test_edits_are_cut_with_their_batch():
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
-def test_inpaint_keeps_the_known_half_and_draws_the_other(cascade, repeats):
+def test_inpaint_keeps_the_known_half_and_samples_the_other(cascade, repeats):
     image = cascade.sample(["a", "b", "c"], seeds=[1, 2, 3]).images[-1]
     mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     mask[..., :16] = True

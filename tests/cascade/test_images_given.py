@@ -70,8 +70,8 @@ def test_images_are_taken_in_any_form(cascade, tmp_path):
     for mask in (keep, Image.fromarray(keep), torch.from_numpy(keep)[None, None]):
         half = inpaint(cascade, PIXELS, mask, ["a"], seeds=[0], stop_at=8).images[-1]
         assert torch.equal(half[..., :4, :], expected[..., :4, :])
-    drawn = image_to_image(cascade, image, ["a"], strength=0.5, seeds=[0], stop_at=8)
-    assert drawn.images[-1].shape == (1, 3, 8, 8)
+    sampled = image_to_image(cascade, image, ["a"], strength=0.5, seeds=[0], stop_at=8)
+    assert sampled.images[-1].shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize(

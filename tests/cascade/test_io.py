@@ -25,7 +25,7 @@ def images(cascade):
     return cascade.sample(["a fox", ""], seeds=[1, 2]).images
 
 
-def test_round_trip_draws_the_same(cascade, folder):
+def test_round_trip_samples_the_same(cascade, folder):
     again = calotype.load(folder)
     assert again.config == cascade.config
     for stage, other in zip(cascade.stages, again.stages, strict=True):

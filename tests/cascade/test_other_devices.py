@@ -89,15 +89,15 @@ def move(module):
     ],
     ids=lambda sampling: sampling.sampler,
 )
-def test_draws_the_same_images(cascade, sampling):
-    drawn = []
+def test_samples_the_same_images(cascade, sampling):
+    sampled = []
     for place in (lambda stage: stage, move):
         moved = Cascade("bytes:16", [place(deepcopy(stage)) for stage in cascade.stages[:2]])
         with PretendedDevice():
             base = replace(sampling, aug_level=0.0)  # which enlarges nothing
             sample = moved.sample(["ab", ""], seeds=[1, 2], sampling=[base, sampling])
-        drawn.append(sample.images)
-    for here, there in zip(*drawn, strict=True):
+        sampled.append(sample.images)
+    for here, there in zip(*sampled, strict=True):
         torch.testing.assert_close(here, there, atol=1e-5, rtol=0)
 
 
@@ -110,24 +110,24 @@ def test_an_encoder_may_be_elsewhere(cascade, monkeypatch):
             return text.to(PLACE) if text.mask.any() else text
 
     monkeypatch.setattr("calotype.text.encoder.CAPTIONS_AT_ONCE", 1)
-    drawn = []
+    sampled = []
     for encoder in ("bytes:16", MovedEncoder()):
         with PretendedDevice():
             both = Cascade(encoder, cascade.stages[:1]).sample(["ab", ""], seeds=[1, 2])
-        drawn.append(both.images[0])
-    assert torch.equal(*drawn)
+        sampled.append(both.images[0])
+    assert torch.equal(*sampled)
 
 
-def test_prior_draws_the_same_embeddings():
+def test_prior_samples_the_same_embeddings():
     network = PriorNetworkConfig(clip_dim=4, heads=2, head_dim=4, layers=1, context=3)
     prior = Prior(PriorConfig(network=network, steps=2)).eval()
     text = TextEmbedding(torch.randn(2, 4, 4), torch.ones(2, 4, dtype=torch.bool))
-    drawn = []
+    sampled = []
     for place in (lambda module: module, move):
         moved = place(deepcopy(prior))
         with PretendedDevice():
-            drawn.append(moved.complete(text, text.drop(torch.tensor([True, False])), [1, 2]))
-    torch.testing.assert_close(drawn[0].tokens, drawn[1].tokens)
+            sampled.append(moved.complete(text, text.drop(torch.tensor([True, False])), [1, 2]))
+    torch.testing.assert_close(sampled[0].tokens, sampled[1].tokens)
 
 
 def test_statistics_of_captions_reach_it():

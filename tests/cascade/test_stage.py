@@ -59,7 +59,7 @@ def captions(batch: int) -> TextEmbedding:
 
 @pytest.mark.parametrize("parametrization", ["eps", "v", "x"])
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "heun", "ddpm"])
-def test_draws_images_of_the_right_spread(parametrization: str, sampler: str) -> None:
+def test_samples_images_of_the_right_spread(parametrization: str, sampler: str) -> None:
     stage = exact_stage(parametrization=parametrization)
     sampling = SamplingConfig(
         steps=64,
@@ -67,16 +67,16 @@ def test_draws_images_of_the_right_spread(parametrization: str, sampler: str) ->
         grid="karras",
         threshold_percentile=None,  # type: ignore[arg-type]
     )
-    drawn = stage.sample(
+    sampled = stage.sample(
         Conditioning(captions(8)), None, GlobalNoise(), size=(16, 16), sampling=sampling
     )
     # 64 ancestral steps still lose some of the spread; order 1 and 2 solvers lose little.
-    assert drawn.std().item() == pytest.approx(STD, rel=0.1 if sampler == "ddpm" else 0.05)
-    assert drawn.mean().item() == pytest.approx(0.0, abs=0.02)
+    assert sampled.std().item() == pytest.approx(STD, rel=0.1 if sampler == "ddpm" else 0.05)
+    assert sampled.mean().item() == pytest.approx(0.0, abs=0.02)
 
 
 @pytest.mark.parametrize("aug_level", [0.0, 0.3, 1.0])
-def test_residual_stage_draws_around_the_low_resolution_image(aug_level: float) -> None:
+def test_residual_stage_samples_around_the_low_resolution_image(aug_level: float) -> None:
     stage = exact_stage(network=FINE, lowres_resolution=4, residual=True, parametrization="v")
     noise = PerSampleNoise(range(8))
     lowres = torch.rand(8, 3, 4, 4) - 0.5
@@ -85,11 +85,11 @@ def test_residual_stage_draws_around_the_low_resolution_image(aug_level: float) 
     )
     assert cond.lowres is not None
     sampling = SamplingConfig(steps=64, sampler="ddim", grid="karras", threshold_percentile=None)
-    drawn = stage.sample(cond, None, noise, size=(16, 16), sampling=sampling)
+    sampled = stage.sample(cond, None, noise, size=(16, 16), sampling=sampling)
     if aug_level == 0:
-        assert (drawn - cond.lowres).std().item() == pytest.approx(STD, rel=0.1)
+        assert (sampled - cond.lowres).std().item() == pytest.approx(STD, rel=0.1)
     if aug_level == 1:  # nothing known: whole images of spread sqrt(0.3^2 + 0.6^2), clipped
-        assert drawn.std().item() == pytest.approx(math.hypot(STD, 0.6), rel=0.15)
+        assert sampled.std().item() == pytest.approx(math.hypot(STD, 0.6), rel=0.15)
 
 
 def test_loss_is_that_of_the_inner_diffusion() -> None:
@@ -120,7 +120,7 @@ def test_image_to_image_keeps_more_with_less_noise() -> None:
     sampling = SamplingConfig(steps=16, sampler="ddim", grid="schedule")
     kept = []
     for strength in (0.1, 0.9):
-        drawn = stage.sample(
+        sampled = stage.sample(
             Conditioning(captions(4)),
             None,
             GlobalNoise(),
@@ -128,7 +128,7 @@ def test_image_to_image_keeps_more_with_less_noise() -> None:
             sampling=sampling,
             edit=StageEdit(start=start, start_time=strength),
         )
-        kept.append((drawn - start).square().mean().item())
+        kept.append((sampled - start).square().mean().item())
     assert kept[0] < 0.2 * kept[1]
 
 
@@ -139,7 +139,7 @@ def test_guided_with_equal_conditionings_changes_nothing() -> None:
         for parameter in stage.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     cond = Conditioning(captions(2))
-    drawn = [
+    sampled = [
         stage.sample(
             cond,
             cond,
@@ -151,11 +151,11 @@ def test_guided_with_equal_conditionings_changes_nothing() -> None:
         )
         for weight, interval in ((1.0, None), (4.0, None), (4.0, (0.1, 2.0)))
     ]
-    torch.testing.assert_close(drawn[0], drawn[1], atol=1e-4, rtol=0)
-    torch.testing.assert_close(drawn[0], drawn[2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(sampled[0], sampled[1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(sampled[0], sampled[2], atol=1e-4, rtol=0)
 
 
-def test_sizes_that_cannot_be_drawn_are_refused() -> None:
+def test_sizes_that_cannot_be_sampled_are_refused() -> None:
     stage = Stage(StageConfig(resolution=16, network=BASE))
     with pytest.raises(UsageError, match="multiples of 2"):
         stage.sample(Conditioning(captions(1)), None, PerSampleNoise([0]), size=(15, 16))

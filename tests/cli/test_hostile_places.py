@@ -212,13 +212,13 @@ def test_35_a_refused_pickle_is_told_in_our_words(tmp_path):
     torch.save({"a": argparse.Namespace(x=1)}, tmp_path / "x.pt")
     (tmp_path / "y.pt").write_bytes(b"\x80\x02garbage")
     for name, text in [("x.pt", "it holds argparse.Namespace, which"), ("y.pt", "damaged")]:
-        told = io.StringIO()
-        stdout, sys.stdout = sys.stdout, told
+        printed = io.StringIO()
+        stdout, sys.stdout = sys.stdout, printed
         try:
             assert main([str(tmp_path / name), str(tmp_path), str(2**40)]) == 1
         finally:
             sys.stdout = stdout
-        reason = json.loads(told.getvalue())["error"]
+        reason = json.loads(printed.getvalue())["error"]
         assert text in reason and "weights_only" not in reason
 
 

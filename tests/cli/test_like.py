@@ -15,18 +15,18 @@ def pixels(name):
         return np.asarray(image).astype(int)
 
 
-@pytest.mark.parametrize(("drawn", "wanted"), [(8, 32), (32, 8), (16, 16)])
-def test_another_size_of_the_same_image(command, drawn, wanted):
-    assert command("sample", "fox", "--seed", "3", "-o", "a.png", "--size", str(drawn))[0] == 0
+@pytest.mark.parametrize(("sampled", "wanted"), [(8, 32), (32, 8), (16, 16)])
+def test_another_size_of_the_same_image(command, sampled, wanted):
+    assert command("sample", "fox", "--seed", "3", "-o", "a.png", "--size", str(sampled))[0] == 0
     code, _, err = command("sample", "--like", "a.png", "--size", str(wanted), "-o", "b.png")
     assert (code, err) == (0, "")
     command("sample", "fox", "--seed", "3", "-o", "c.png", "--size", str(wanted))
     assert np.array_equal(pixels("b.png"), pixels("c.png"))
 
 
-@pytest.mark.parametrize("drawn", [8, 16])
-def test_other_weights_are_refused_at_any_size(command, tmp_path, drawn):
-    command("sample", "fox", "-o", "a.png", "--size", str(drawn))
+@pytest.mark.parametrize("sampled", [8, 16])
+def test_other_weights_are_refused_at_any_size(command, tmp_path, sampled):
+    command("sample", "fox", "-o", "a.png", "--size", str(sampled))
     recipe = read_recipe(tmp_path / "a.png")
     recipe["model"]["weights"] = "0" * 64
     _write(recipe, "b.png")

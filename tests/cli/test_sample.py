@@ -39,12 +39,12 @@ def test_names_seeds_and_several_captions(command, tmp_path):
         command("sample", "a", "b", "-n", "2", "--seed", "3", "-o", "p.png", "--size", "8")[0] == 0
     )
     found = [read_recipe(tmp_path / f"p-{i}.png") for i in range(4)]
-    drawn = [(recipe["caption"], recipe["seed"]) for recipe in found]
-    assert drawn == [("a", 3), ("a", 4), ("b", 3), ("b", 4)]
+    sampled = [(recipe["caption"], recipe["seed"]) for recipe in found]
+    assert sampled == [("a", 3), ("a", 4), ("b", 3), ("b", 4)]
     assert command("sample", "A Red Fox!", "--size", "8")[1] == "a-red-fox-0.png\n"
 
 
-def test_like_draws_it_again_and_options_change_it(command, tmp_path):
+def test_like_samples_it_again_and_options_change_it(command, tmp_path):
     settings = ("--steps", "3", "--guidance", "2", "--negative", "blue")
     options = (*settings, "--stage-option", "16:steps=3,aug_level=0.3", "--size", "16")
     assert command("sample", "fox", "--seed", "9", "-o", "a.png", *options)[0] == 0
@@ -88,8 +88,8 @@ def test_grid_is_one_sheet(command, tmp_path):
     assert (pixels("g.png")[8:, 8:] == 255).all()
     recipe = read_recipe(tmp_path / "g.png")
     assert [one["caption"] for one in recipe["of"]] == ["a", "b", "c"]
-    told = json.loads(command("sample", "a", "--grid", "-n", "2", "--size", "8", "--json")[1])
-    assert (told["kind"], recipe["kind"]) == ("grid", "grid")
+    report = json.loads(command("sample", "a", "--grid", "-n", "2", "--size", "8", "--json")[1])
+    assert (report["kind"], recipe["kind"]) == ("grid", "grid")
 
 
 def test_json_is_all_that_is_printed(command):
@@ -160,7 +160,7 @@ def test_the_empty_prompt_is_legal(command):
         (["sample", "a", "--grid", "-n", "300"], "at most 256"),
     ],
 )
-def test_wrong_input_draws_nothing(command, monkeypatch, tmp_path, arguments, message):
+def test_wrong_input_samples_nothing(command, monkeypatch, tmp_path, arguments, message):
     if arguments == ["sample", "a", "--from-file", "no.txt"]:
         message = "one of them"
     monkeypatch.setattr(Stage, "steps", lambda *a, **k: pytest.fail("computed"))

@@ -16,7 +16,7 @@ from calotype.training.run import RunOptions
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Stands in for the trainer; collects what it is told."""
+    """Stands in for the trainer; collects what it is called with."""
     calls = []
 
     def run_recipe(recipe, *, data, out, options, tasks):

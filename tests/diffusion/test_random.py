@@ -5,24 +5,24 @@ from calotype.diffusion import GlobalNoise, PerSampleNoise
 from calotype.errors import UsageError
 
 
-@pytest.mark.parametrize("draw", ["normal", "uniform"])
-def test_noise_of_an_image_is_the_same_in_any_batch(draw: str) -> None:
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_noise_of_an_image_is_the_same_in_any_batch(kind: str) -> None:
     together, alone = PerSampleNoise([5, 9, 2**63 - 1]), PerSampleNoise([9])
     for shape in [(3, 5, 5), (1, 7), (), (3, 16, 16)]:
-        first = getattr(together, draw)((3, *shape))
-        second = getattr(alone, draw)((1, *shape))
+        first = getattr(together, kind)((3, *shape))
+        second = getattr(alone, kind)((1, *shape))
         assert first.dtype == torch.float32
         assert torch.equal(first[1], second[0])
 
 
-@pytest.mark.parametrize("draw", ["normal", "uniform"])
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
 @pytest.mark.parametrize("source", [lambda: PerSampleNoise([3, 4]), GlobalNoise])
-def test_a_program_that_changed_the_defaults_of_torch_gets_the_same_noise(source, draw) -> None:
-    expected = getattr(source(), draw)((2, 5))
+def test_a_program_that_changed_the_defaults_of_torch_gets_the_same_noise(source, kind) -> None:
+    expected = getattr(source(), kind)((2, 5))
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"):
-            got = getattr(source(), draw)((2, 5))
+            got = getattr(source(), kind)((2, 5))
     finally:
         torch.set_default_dtype(torch.float32)
     assert got.dtype == torch.float32
@@ -31,13 +31,13 @@ def test_a_program_that_changed_the_defaults_of_torch_gets_the_same_noise(source
 
 def test_seeds_and_streams_are_independent() -> None:
     seeds = [0, 1, 2**32, 2**32 + 1, 2**62]
-    draws = torch.cat(
+    rows = torch.cat(
         [PerSampleNoise(seeds, stream=stream).normal((5, 4000)) for stream in range(3)]
     )
-    correlation = torch.corrcoef(draws) - torch.eye(15)
+    correlation = torch.corrcoef(rows) - torch.eye(15)
     assert correlation.abs().max() < 0.08
-    assert abs(draws.mean()) < 0.02
-    assert abs(draws.std() - 1) < 0.02
+    assert abs(rows.mean()) < 0.02
+    assert abs(rows.std() - 1) < 0.02
 
 
 def test_seed_stays_what_it_is() -> None:

@@ -82,15 +82,15 @@ def test_mixture_mode_weights_and_spread(name: str, mixture) -> None:
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_finite_data_set_draws_its_members_evenly(name: str, mixture) -> None:
+def test_finite_data_set_samples_its_members_evenly(name: str, mixture) -> None:
     generator = torch.Generator().manual_seed(2)
     data = torch.rand(5, 12, generator=generator, dtype=torch.float64) * 2 - 1
     denoise = mixture(data, torch.full((5,), 0.2, dtype=torch.float64), 0.0)
     x = last(denoise, start(5000, 12), karras_levels(40), step=STEPS[name])
     distance, member = torch.cdist(x, data).min(1)
     assert distance.max() < 1e-3
-    share = member.bincount(minlength=5) / 5000
-    assert (share - 0.2).abs().max() < 0.03
+    fractions = member.bincount(minlength=5) / 5000
+    assert (fractions - 0.2).abs().max() < 0.03
 
 
 def test_the_two_variances_bracket_the_truth(gaussian) -> None:
@@ -207,11 +207,11 @@ def test_previews_come_before_the_next_look() -> None:
         calls.append(1)
         return Estimate(z)
 
-    walk = denoising_steps(denoise, torch.randn(1, 3, 2, 2), karras_levels(50), GlobalNoise())
+    states = denoising_steps(denoise, torch.randn(1, 3, 2, 2), karras_levels(50), GlobalNoise())
     assert not calls
-    next(walk)
-    next(walk)
-    walk.close()
+    next(states)
+    next(states)
+    states.close()
     assert len(calls) == 2
 
 
@@ -219,7 +219,7 @@ def test_previews_come_before_the_next_look() -> None:
 def test_image_of_a_seed_is_bitwise_the_same_in_any_batch(name: str, gaussian) -> None:
     """With a pointwise denoiser: the sampler and its noise do not see the batch."""
 
-    def draw(seeds: list[int]) -> Tensor:
+    def sample(seeds: list[int]) -> Tensor:
         noise = PerSampleNoise(seeds, stream=1)
         z = noise.normal((len(seeds), 3, 8, 8))
         *_, state = denoising_steps(
@@ -227,13 +227,13 @@ def test_image_of_a_seed_is_bitwise_the_same_in_any_batch(name: str, gaussian) -
         )
         return state.z
 
-    assert torch.equal(draw([4, 8, 15])[1], draw([8])[0])
+    assert torch.equal(sample([4, 8, 15])[1], sample([8])[0])
 
 
 def test_deterministic_steps_draw_nothing(gaussian) -> None:
     class Silent(GlobalNoise):
         def normal(self, shape) -> Tensor:
-            raise AssertionError("noise was drawn")
+            raise AssertionError("noise was asked for")
 
     for step in (ddim_step, dpmpp_2m_step, heun_step):
         list(denoising_steps(gaussian(0, 1), start(2), karras_levels(3), Silent(), step=step))

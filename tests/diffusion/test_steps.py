@@ -20,7 +20,7 @@ from calotype.diffusion import (
 diffusers = pytest.importorskip("diffusers")
 
 
-def drawn(steps: int) -> list[Tensor]:
+def noises(steps: int) -> list[Tensor]:
     noise = GlobalNoise(torch.Generator().manual_seed(5))
     return [noise.normal((6, 3, 4, 4)).double() for _ in range(steps)]
 
@@ -57,7 +57,7 @@ def test_ddim_and_ddpm(eta: float, step, denoise: Denoiser, implied_noise, recor
     scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
     scheduler.set_timesteps(25)
     z = theirs = torch.randn(6, 3, 4, 4, dtype=torch.float64)
-    for t, noise in zip(scheduler.timesteps, drawn(25), strict=True):
+    for t, noise in zip(scheduler.timesteps, noises(25), strict=True):
         level = levels[t].float().expand(6)
         eps = implied_noise(denoise(theirs, level).x_hat, theirs, level)
         theirs = scheduler.step(eps, t, theirs, eta=eta, variance_noise=noise).prev_sample
@@ -80,7 +80,7 @@ def test_dpm_solver(algorithm, step, steps, denoise: Denoiser, record_property) 
     levels = karras_levels(steps).float().double()
     scheduler.sigmas = torch.exp(-levels / 2)
     z = theirs = torch.randn(6, 3, 4, 4, dtype=torch.float64)
-    for index, noise in enumerate(drawn(steps)):
+    for index, noise in enumerate(noises(steps)):
         x_hat = denoise(theirs, levels[index].float().expand(6)).x_hat
         t = scheduler.timesteps[index]
         theirs = scheduler.step(x_hat, t, theirs, variance_noise=noise).prev_sample.double()

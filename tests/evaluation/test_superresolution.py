@@ -45,7 +45,7 @@ def images(count):
 
 @pytest.fixture()
 def oracle(cascade, monkeypatch):
-    """The cascade, whose 16 pixel stage draws what `wanted` says of its low-resolution input."""
+    """The cascade, whose 16 pixel stage samples what `wanted` says of its low-resolution input."""
 
     def replace_stage(wanted):
         seen = []
@@ -70,7 +70,7 @@ def test_bicubic_against_itself_ties(cascade, oracle):
     assert [r.psnr for r in compared.results] == pytest.approx([compared.bicubic] * 2)
     assert [r.better for r in compared.results] == [0, 0]
     assert compared.images == 5
-    # told that the images are clean
+    # conditioned as clean
     assert seen == [((5, 3, 8, 8), 1, 0.0), ((5, 3, 8, 8), 4, 0.0)]
 
 

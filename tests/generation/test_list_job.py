@@ -44,8 +44,8 @@ def test_a_rerun_skips_what_is_there_and_fills_what_is_not(command, captions, tm
     assert (code, err) == (0, "")
     assert out.splitlines() == [f"p-{number}.png" for number in range(14)]
     first = contents(tmp_path)
-    drawn = [read_recipe(tmp_path / f"p-{n}.png") for n in range(14)]
-    assert [(r["caption"], r["seed"]) for r in drawn] == [(t, s) for t in captions for s in (0, 1)]
+    made = [read_recipe(tmp_path / f"p-{n}.png") for n in range(14)]
+    assert [(r["caption"], r["seed"]) for r in made] == [(t, s) for t in captions for s in (0, 1)]
     assert (tmp_path / "p-5.txt").read_text() == captions[2]
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("p-*")}
@@ -63,11 +63,11 @@ def test_a_rerun_skips_what_is_there_and_fills_what_is_not(command, captions, tm
     assert (tmp_path / "p-3.txt").exists() and (tmp_path / "p-6.txt").exists()
 
 
-def test_other_settings_are_refused_before_anything_is_drawn(command, captions, tmp_path):
+def test_other_settings_are_refused_before_anything_is_sampled(command, captions, tmp_path):
     """Finding 5."""
     command("sample", *WORDS)
     before = contents(tmp_path)
-    (tmp_path / "p-0.png").unlink()  # the first is free: nothing is drawn all the same
+    (tmp_path / "p-0.png").unlink()  # the first is free: nothing is sampled all the same
     for change in (["--seed", "1"], ["--steps", "3"], ["--negative", "x"], ["--size", "16"]):
         code, out, err = command("sample", *WORDS, *change)
         assert (code, out, err.count("\n")) == (2, "", 1), change

@@ -72,7 +72,7 @@ def test_drawing_again_asks_for_them(command, files, tmp_path):
     assert np.abs(_pixels("b.png") - first).max() <= 1
 
 
-def test_upscale_draws_with_them(command, files, tmp_path):
+def test_upscale_samples_with_them(command, files, tmp_path):
     Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save("small.png")
     for name, words in (("a.png", ()), ("b.png", ("--lora", str(files / "16.safetensors")))):
         assert command("upscale", "small.png", "x", "--size", "16", "-o", name, *words)[0] == 0

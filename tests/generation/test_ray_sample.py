@@ -1,4 +1,4 @@
-"""A list of captions drawn on a local Ray with two actors, one of which is killed in mid-job."""
+"""A list of captions sampled on a local Ray with two actors, one of which is killed in mid-job."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ WORDS = ("--size", "8", "--threads", "1", "--from-file", "list.txt", "--batch", 
 
 @pytest.fixture
 def images(command, tmp_path):
-    """Seven captions drawn by this process into here.png's folder, in shards of two."""
+    """Seven captions sampled by this process into here.png's folder, in shards of two."""
     (tmp_path / "list.txt").write_text("".join(f"caption {number}\n" for number in range(7)))
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
@@ -39,7 +39,7 @@ def same(a, b):
         assert np.array_equal(a[name], b[name]), name
 
 
-def test_what_goes_to_actors_draws_the_same_elsewhere(command, images, tmp_path, monkeypatch):
+def test_what_goes_to_actors_samples_the_same_elsewhere(command, images, tmp_path, monkeypatch):
     """Without Ray: two actors by turns, everything pickled on its way to them."""
     asked = {}
 
@@ -69,7 +69,7 @@ def two_workers():
 
 @pytest.mark.slow
 def test_an_actor_killed_in_mid_shard(command, images, model, tmp_path, two_workers):
-    """It dies when it has written one image of two; the shard in hand alone is drawn again."""
+    """It dies when it has written one image of two; the shard in hand alone is sampled again."""
     from calotype.data.ray_jobs import ray_actor_map
 
     log, out = tmp_path / "log", tmp_path / "there"

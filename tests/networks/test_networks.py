@@ -200,8 +200,8 @@ def test_the_draft_makes_text_decide_by_place() -> None:
     network = awake(CASES["unet"])
     blank = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
     logsnr = torch.zeros(1, dtype=torch.float64)
-    drawn = network(blank, logsnr, Conditioning(text(1)))
-    middle = drawn[0, :, 6:10, 6:10]  # away from the padding of convolutions
+    sampled = network(blank, logsnr, Conditioning(text(1)))
+    middle = sampled[0, :, 6:10, 6:10]  # away from the padding of convolutions
     assert middle.std() > 1e-3
 
 

@@ -18,7 +18,7 @@ def score(
     caption: Annotated[
         list[str] | None,
         Option(
-            help="What they show: once for all, or once for each; images of calotype's own tell "
+            help="What they show: once for all, or once for each; images of calotype's own say "
             "it themselves."
         ),
     ] = None,

@@ -20,7 +20,7 @@ def upscale(
     image: Annotated[Path, Argument(help="Image to enlarge, of any common format.")],
     caption: Annotated[
         str | None,
-        Argument(help="What it shows; an image of calotype's own tells it.", metavar="TEXT"),
+        Argument(help="What it shows; an image of calotype's own says it.", metavar="TEXT"),
     ] = None,
     out: shared.Out = None,
     model: shared.Model = None,

@@ -100,7 +100,7 @@ def oscillating_weight(
 ) -> Callable[[Tensor], Tensor]:
     """Return a weight that alternates between two values from step to step.
 
-    It is a function of the level: the nearest level of the grid tells the step. A solver that
+    It is a function of the level: the nearest level of the grid gives the step. A solver that
     looks twice in a step therefore sees the next step's weight at its second look.
 
     Args:

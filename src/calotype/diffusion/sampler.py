@@ -44,13 +44,8 @@ def denoising_steps(
     Raises:
         UsageError: if `levels` is no grid.
     """
-    if levels.ndim != 1 or len(levels) < 2 or not bool((levels > -math.inf).all()):
-        raise UsageError(
-            f"levels of shape {tuple(levels.shape)} are no grid, expected at least two log-SNRs "
-            "above -inf: use sampling_levels or karras_levels"
-        )
     # The network sees fewer digits: rounded first, the coefficients see the same levels as it.
-    grid = levels.cpu().to(level_dtype).double()
+    grid = _checked_grid(levels).cpu().to(level_dtype).double()
     if not bool((grid[1:] != grid[:-1]).all()):
         raise UsageError("levels repeat a level, expected every step to move: use fewer steps")
 
@@ -113,3 +108,12 @@ def resampling_levels(levels: Tensor, *, jump: int, repeats: int) -> Tensor:
         grid += [piece] + [levels[start : start + 1], piece] * (repeats - 1)
         start = stop
     return torch.cat([*grid, levels[-1:]])
+
+
+def _checked_grid(levels: Tensor) -> Tensor:
+    if levels.ndim != 1 or len(levels) < 2 or not bool((levels > -math.inf).all()):
+        raise UsageError(
+            f"levels of shape {tuple(levels.shape)} are no grid, expected at least two log-SNRs "
+            "above -inf: use sampling_levels or karras_levels"
+        )
+    return levels
