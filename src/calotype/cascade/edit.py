@@ -45,7 +45,6 @@ class KeepKnown:
     mask: Tensor
 
     def __post_init__(self) -> None:
-        """Check that both fit each other."""
         known, mask = self.known, self.mask
         expected = (known.shape[0], 1, *known.shape[2:])
         if known.ndim != 4 or tuple(mask.shape) != expected or mask.dtype != torch.bool:

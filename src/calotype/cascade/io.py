@@ -53,7 +53,6 @@ class CascadeFile:
     prior: StageEntry | None = None
 
     def __post_init__(self) -> None:
-        """Check the version of the format."""
         if self.format != 1:
             raise ConfigError(f"got format={self.format}; expected 1: get a newer calotype")
         if not self.stages:

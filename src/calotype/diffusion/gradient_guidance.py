@@ -38,7 +38,6 @@ class GradientGuidance:
     scale: float
 
     def __post_init__(self) -> None:
-        """Check the scale."""
         if not 0 <= self.scale < float("inf"):
             raise UsageError(f"scale is {self.scale}, expected a number of at least 0: 3 is usual")
 

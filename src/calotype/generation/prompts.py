@@ -83,11 +83,9 @@ class PromptShards(Sequence[PromptShard]):
                 self._offsets.append(offset)
 
     def __len__(self) -> int:
-        """Number of shards."""
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> PromptShard:  # type: ignore[override]  # no slices
-        """One shard."""
         number = range(len(self))[index]
         first = number * self._size
         return PromptShard(first, min(self._size, self._total - first), self._offsets[number])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.conditioning import TokenIds
-from calotype.config.ranges import in_range, require
+from calotype.config.ranges import Settings, Width, in_range, require
 from calotype.networks.transformer import Transformer
 
 # Mean and spread of red, green and blue in CLIP's training images, of values 0 to 255.
@@ -23,18 +23,13 @@ _COLOUR_STD = (68.50, 66.63, 70.32)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TowerConfig:
+class TowerConfig(Settings):
     """One transformer: its width, layers and heads (whose width may differ from width / heads)."""
 
-    width: int
-    layers: int
-    heads: int
-    head_dim: int
-
-    def __post_init__(self) -> None:
-        """Check the counts."""
-        for name in ("width", "layers", "heads", "head_dim"):
-            in_range(name, getattr(self, name), 1, 65536)
+    width: Width
+    layers: Width
+    heads: Width
+    head_dim: Width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +59,6 @@ class NoisedCLIPConfig:
     logit_scale: float = 100.0
 
     def __post_init__(self) -> None:
-        """Check the counts."""
         for name in ("vocabulary", "context", "resolution", "patch", "timesteps", "embed_dim"):
             in_range(name, getattr(self, name), 1, 10_000_000)
         require(

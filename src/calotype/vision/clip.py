@@ -64,7 +64,6 @@ class ClipFile:
     clip: ClipConfig
 
     def __post_init__(self) -> None:
-        """Check the version of the format."""
         require(self.format == 1, f"got format={self.format}; expected 1: get a newer calotype")
 
 
