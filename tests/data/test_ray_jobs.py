@@ -17,7 +17,7 @@ from calotype.data.ray_jobs import RETRIES, ray_actor_map, ray_map
 from calotype.data.shard import shard_data, write_shard
 from calotype.data.verify import verify_data
 from calotype.data.work import chunks_of, open_for_work
-from calotype.emoji.build import draw_shard
+from calotype.emoji.build import render_shard
 from calotype.emoji.plan import Artwork, PlannedImage
 from calotype.emoji.shards import finished, plan_shards
 from calotype.errors import CalotypeError, UsageError
@@ -116,7 +116,9 @@ def test_emoji_shards_are_drawn(tmp_path):
     images = [PlannedImage(f"noto/{n}", *words, Artwork("dog", svg)) for n in range(600)]
     plans = plan_shards(tmp_path, "noto", images[510:], size=256)
     plans += plan_shards(tmp_path, "other", images[:2], size=256)
-    assert sorted(ray_map(plans, functools.partial(draw_shard, rasters=frozenset()), **WHERE)) == [
+    assert sorted(
+        ray_map(plans, functools.partial(render_shard, rasters=frozenset()), **WHERE)
+    ) == [
         2,
         90,
     ]

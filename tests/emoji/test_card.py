@@ -15,7 +15,7 @@ from calotype.emoji.gallery import read_gallery
 from calotype.emoji.naming import Key
 from calotype.emoji.report import stages_section
 from calotype.emoji.suite import draw_suite, measure_group
-from calotype.emoji.sweep import AxisResult, Cell, Sweep, choose
+from calotype.emoji.sweep_results import AxisResult, Cell, Sweep, choose
 from calotype.evaluation.about import About, StageFile
 from calotype.training.recipes import load_recipe
 

@@ -9,7 +9,7 @@ import pytest
 
 from calotype.config.typed_json import from_dict, to_dict
 from calotype.emoji.names import slug
-from calotype.emoji.prompts import COUNTS, PromptRow, choose_prompts, load_prompts
+from calotype.emoji.prompts import COUNTS, ImageRow, choose_prompts, load_prompts
 from calotype.emoji.recipe import EmojiRecipe, load_heldout, load_recipe, normalised
 from calotype.errors import ConfigError, UsageError
 
@@ -23,9 +23,12 @@ def rows():
     """The rows of the default recipe's set, as it was built."""
     recipe, heldout = load_recipe(), load_heldout()
     return [
-        PromptRow(
+        ImageRow(
             key=f"{name}/{slug(concept)}",
             name=concept,
+            set=name,
+            license="",
+            concept=concept,
             style=recipe.source(name).style,
             split=heldout.split(concept, name),
         )

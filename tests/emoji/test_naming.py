@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.emoji.gallery import ImageRow, over_background, read_images
+from calotype.emoji.gallery import over_background, read_images
 from calotype.emoji.naming import Key, NamedImage, accepted_answers, main, names, score
+from calotype.emoji.prompts import ImageRow
 from calotype.errors import UsageError
 
 PLAIN = ("red", "green", "blue", "orange", "purple", "black", "brown")

@@ -11,16 +11,8 @@ from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import load_config
 from calotype.emoji import settings
 from calotype.emoji.gallery import over_background, read_images, read_rows
-from calotype.emoji.sweep import (
-    Axis,
-    Cell,
-    Sweep,
-    SweepSize,
-    choose,
-    default_axes,
-    parse_axis,
-    sweep,
-)
+from calotype.emoji.sweep import Axis, SweepSize, default_axes, parse_axis, sweep
+from calotype.emoji.sweep_results import Cell, Sweep, choose
 from calotype.errors import UsageError
 
 pytest.importorskip("torchmetrics")

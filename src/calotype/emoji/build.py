@@ -1,19 +1,15 @@
-"""The command `calotype data emoji`: get the packages, draw the images, write the shards."""
+"""The command `calotype data emoji`: get the packages, render the images, write the shards."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
-from calotype.data.work import leave_with_parent, usable_cores, work_over
+from calotype.data.work import usable_cores, work_over
 from calotype.emoji.fetch import FetchedPackage, fetched
 from calotype.emoji.names import read_labels
 from calotype.emoji.notes import write_notes
@@ -25,9 +21,9 @@ from calotype.emoji.plan import (
     read_artworks,
 )
 from calotype.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_recipe
-from calotype.emoji.render import RenderJob, pixel_digest, render_png, start_worker
+from calotype.emoji.render import RenderJob, pixel_digest, render_png
 from calotype.emoji.shards import ShardPlan, finished, is_shard, plan_shards, write_shard
-from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.errors import MissingExtra, UsageError
 from calotype.storage.files import remove_leftovers
 
 SIZES = (256, 1024)
@@ -40,7 +36,7 @@ class BuildReport:
     """What a build made.
 
     `counts` has the rows of the folder by "size/set", by split, and `train_concepts`; `plan` what
-    was left out; `broken` the keys, with their size, that could not be drawn.
+    was left out; `broken` the keys, with their size, that could not be rendered.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -65,8 +61,8 @@ def build_emoji(
         sets: names of the sets; None takes the recipe's.
         sizes: sides in pixels, of 256 and 1024.
         recipe: what is taken; None is the installed recipe.
-        processes: processes that draw; None is one for each usable core, 0 draws in this process.
-        ray: address of a Ray cluster that draws instead; see `ray_jobs.connected`.
+        processes: that render, a shard each; None is one for each usable core, 0 or 1 is this one.
+        ray: address of a Ray cluster that renders instead; see `ray_jobs.connected`.
         on_images: for progress.
 
     Raises:
@@ -93,12 +89,7 @@ def build_emoji(
         for plan in plan_shards(out, name, rows, size=size)
     ]
     _check_others(plans)
-    if ray is not None:
-        workers = usable_cores() if processes is None else max(1, processes)
-        _build_on_ray(plans, recipe, address=ray, workers=workers, on_images=on_images)
-        report.broken = build_shards(plans, recipe, processes=processes)  # all are there
-    else:
-        report.broken = build_shards(plans, recipe, processes=processes, on_images=on_images)
+    report.broken = render_shards(plans, recipe, processes=processes, ray=ray, on_images=on_images)
     _remove_leftovers(plans)
     report.counts = write_notes(out, recipe, report.plan, integrity=integrity)
     return report
@@ -141,11 +132,11 @@ def plan_images(
 
 
 def drop_duplicates(images: list[PlannedImage], report: PlanReport) -> list[PlannedImage]:
-    """Keep the first of images that are drawn alike (compared at 128 pixels)."""
+    """Keep the first of images that look alike (compared at 128 pixels)."""
     first: dict[str, PlannedImage] = {}
     for image in images:
         digest = pixel_digest(RenderJob(image.artwork.data, False, 128))
-        if digest is None:  # broken: found again, and counted, when it is to be drawn
+        if digest is None:  # broken: found again, and counted, when it is to be rendered
             first[image.key] = image
         elif digest in first:
             report.left_out[image.set, "duplicate"] += 1
@@ -154,53 +145,32 @@ def drop_duplicates(images: list[PlannedImage], report: PlanReport) -> list[Plan
     return list(first.values())
 
 
-def build_shards(
+def render_shards(
     plans: Sequence[ShardPlan],
     recipe: EmojiRecipe,
     *,
-    processes: int | None = None,
-    on_images: OnImages = lambda more, total: None,
-) -> list[str]:
-    """Draw and write the shards that are missing; returns size/key of what could not be drawn."""
-    total, broken = sum(len(plan.images) for plan in plans), []
-    with _drawers(processes) as draw:
-        for plan in plans:
-            info = finished(plan)
-            if info is not None:
-                on_images(len(plan.images), total)
-            if info is None:
-                raster = recipe.source(plan.images[0].set).raster
-                jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.images]
-                images = []
-                for png in draw(jobs):
-                    images.append(png)
-                    on_images(1, total)
-                info = write_shard(plan, images)
-            broken += [f"{plan.size}/{key}" for key in info.broken]
-    return broken
-
-
-def _build_on_ray(
-    plans: Sequence[ShardPlan],
-    recipe: EmojiRecipe,
-    *,
-    address: str,
-    workers: int,
+    processes: int | None,
+    ray: str | None,
     on_images: OnImages,
-) -> None:
-    """Draw the shards that are missing, each by one worker."""
+) -> list[str]:
+    """Write the shards that are missing; returns size/key of what could not be rendered."""
+    total = sum(len(plan.images) for plan in plans)
     missing = [plan for plan in plans if finished(plan) is None]
-    rasters = frozenset(source.set for source in recipe.sources if source.raster)
-    task = functools.partial(draw_shard, rasters=rasters)
-    total = sum(len(plan.images) for plan in missing)
-    for count in work_over(missing, task, processes=workers, ray=address):
+    on_images(total - sum(len(plan.images) for plan in missing), total)
+    task = functools.partial(
+        render_shard, rasters=frozenset(s.set for s in recipe.sources if s.raster)
+    )
+    workers = usable_cores() if processes is None else max(1, processes)
+    for count in work_over(missing, task, processes=workers, ray=ray):
         on_images(count, total)
+    infos = ((plan, finished(plan)) for plan in plans)
+    return [f"{plan.size}/{key}" for plan, info in infos if info for key in info.broken]
 
 
-def draw_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
-    """Draw and write one shard, unless it is there; returns how many images it is of.
+def render_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
+    """Render and write one shard, unless it is there; returns how many images it is of.
 
-    `rasters` are the sets that are no drawings.
+    `rasters` are the sets of raster files.
     """
     if finished(plan) is None:
         raster = plan.images[0].set in rasters
@@ -209,34 +179,8 @@ def draw_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
     return len(plan.images)
 
 
-@contextmanager
-def _drawers(
-    processes: int | None,
-) -> Iterator[Callable[[list[RenderJob]], Iterator[bytes | None]]]:
-    """A function that draws jobs in order, on worker processes or (with 0) in this one."""
-    if processes == 0:
-        yield lambda jobs: map(render_png, jobs)
-        return
-    workers = usable_cores() if processes is None else processes
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_drawer)
-    try:
-        yield lambda jobs: pool.map(render_png, jobs, chunksize=2)
-    except BrokenProcessPool as error:
-        raise CalotypeError(
-            "a drawing process died, probably for lack of memory; run the command again with "
-            "fewer processes: what is finished is kept"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_drawer() -> None:
-    leave_with_parent()
-    start_worker()
-
-
 def _check_others(plans: Sequence[ShardPlan]) -> None:
-    """Refuse shards of others in the folders before anything is drawn.
+    """Refuse shards of others in the folders before anything is rendered.
 
     Raises:
         UsageError: there is one; it would count as part of the data set.

@@ -23,7 +23,7 @@ from calotype.emoji.measure import Effort, Measurements, measure
 from calotype.emoji.naming import read_naming
 from calotype.emoji.report import PROMPT_GROUPS, model_card, quick_report
 from calotype.emoji.suite import DrawnSuite
-from calotype.emoji.sweep import Sweep
+from calotype.emoji.sweep_results import Sweep
 from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say

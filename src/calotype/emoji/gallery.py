@@ -1,11 +1,11 @@
-"""The real images that drawings are judged by: all rows of a set's shards, made small."""
+"""The real images that samples are judged by: all rows of a set's shards, made small."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +17,13 @@ from torch import Tensor
 from calotype.data.images import BrokenImage, decode_image
 from calotype.data.open import parquet_files
 from calotype.data.resize import area_resize, fit_image
-from calotype.emoji.prompts import (
-    EvaluationPrompt,
-    PromptRow,
-    choose_prompts,
-    load_prompts,
-)
-from calotype.errors import MissingExtra, UsageError
+from calotype.data.shard_file import pyarrow_parquet
+from calotype.emoji.prompts import EvaluationPrompt, ImageRow, choose_prompts, load_prompts
+from calotype.errors import UsageError
 from calotype.evaluation.retrieval import THUMBNAIL_SIDE, thumbnails
 
 Colour = tuple[int, int, int]
 _COLUMNS = ("key", "name", "style", "set", "license", "concept", "split", "keywords")
-
-
-@dataclass(frozen=True)
-class ImageRow:
-    """What the set says of one image; see the data card for the columns."""
-
-    key: str
-    name: str
-    style: str
-    set: str
-    license: str
-    concept: str
-    split: str
-    keywords: tuple[str, ...] = ()
-
-    @property
-    def caption(self) -> str:
-        """The plainest of its captions."""
-        return f"{self.name}, {self.style}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +62,7 @@ class Gallery:
         return torch.cat(parts)
 
     def pool(self, row: ImageRow, background: Colour | None = None) -> Pool:
-        """What a drawing of `row` is looked up in; `retrieval` says why it depends on the split."""
+        """What a sample of `row` is looked up in; `retrieval` says why it depends on the split."""
         splits = {"train"} if row.split == "train" else {"train", "unseen_pair", "unseen_concept"}
         chosen = [
             number
@@ -106,12 +83,12 @@ class Gallery:
 
 def in_hash_order(rows: Iterable[ImageRow]) -> list[ImageRow]:
     """Rows in the order of a hash of their keys, so that any number of them is a fair choice."""
-    return sorted(rows, key=lambda row: _digest(row.key))
+    return sorted(rows, key=lambda row: sha256(f"evaluation {row.key}".encode()).digest())
 
 
 @dataclass(frozen=True)
 class PromptSuite:
-    """Prompts to draw, and whether they are the ones installed with the package."""
+    """Prompts to sample, and whether they are the ones installed with the package."""
 
     prompts: tuple[EvaluationPrompt, ...]
     installed: bool
@@ -122,8 +99,7 @@ def prompts_for(gallery: Gallery) -> PromptSuite:
     installed = load_prompts()
     if all(prompt.key in gallery.places for prompt in installed):
         return PromptSuite(tuple(installed), True)
-    rows = [PromptRow(r.key, r.name, r.style, r.split) for r in gallery.rows]  # type: ignore[arg-type]
-    return PromptSuite(tuple(choose_prompts(rows)), False)
+    return PromptSuite(tuple(choose_prompts(gallery.rows)), False)
 
 
 def over_background(rgba: Tensor, background: Colour | None = None) -> Tensor:
@@ -242,16 +218,9 @@ def _row_groups(file: Path, columns: Iterable[str]) -> Iterator[Any]:
 
 
 def _parquet(file: Path) -> Any:
+    parquet = pyarrow_parquet()
     try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("data", "pyarrow") from error
-    try:
-        return pyarrow.parquet.ParquetFile(file)
+        return parquet.ParquetFile(file)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"cannot read {file} as Parquet: {reason}; make it again") from error
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(f"evaluation {key}".encode()).hexdigest()

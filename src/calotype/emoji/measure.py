@@ -12,7 +12,6 @@ from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
 from calotype.emoji.gallery import (
     Gallery,
-    ImageRow,
     PromptSuite,
     keys_at,
     over_background,
@@ -21,9 +20,9 @@ from calotype.emoji.gallery import (
     read_images,
 )
 from calotype.emoji.naming import Naming
-from calotype.emoji.prompts import EvaluationPrompt
+from calotype.emoji.prompts import EvaluationPrompt, ImageRow
 from calotype.emoji.suite import DrawnSuite, GroupResult, draw_suite, measure_group
-from calotype.emoji.sweep import Sweep
+from calotype.emoji.sweep_results import Sweep
 from calotype.evaluation.runs import StageRun, read_runs
 from calotype.evaluation.superresolution import Comparison, RealImage, compare_with_bicubic
 

@@ -25,20 +25,8 @@ import torch
 from torch import Tensor
 
 from calotype.config.typed_json import load_config, to_dict
-from calotype.emoji.gallery import (
-    ImageRow,
-    keys_at,
-    over_background,
-    read_images,
-    read_rows,
-)
-from calotype.emoji.prompts import (
-    COUNTS,
-    EvaluationPrompt,
-    PromptGroup,
-    PromptRow,
-    choose_prompts,
-)
+from calotype.emoji.gallery import keys_at, over_background, read_images, read_rows
+from calotype.emoji.prompts import COUNTS, EvaluationPrompt, ImageRow, PromptGroup, choose_prompts
 from calotype.errors import UsageError
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.sheet import Cell, render_sheet, save_image
@@ -208,11 +196,7 @@ def _sheets(options: argparse.Namespace) -> None:
 
 def _prompts(options: argparse.Namespace, rows: Sequence[ImageRow]) -> list[EvaluationPrompt]:
     present = keys_at(options.data, options.resolution)
-    there = [
-        PromptRow(r.key, r.name, r.style, r.split)  # type: ignore[arg-type]
-        for r in rows
-        if r.key in present
-    ]
+    there = [row for row in rows if row.key in present]
     chosen = choose_prompts(there, {**COUNTS, options.group: options.count})
     prompts = [prompt for prompt in chosen if prompt.group == options.group]
     if len(prompts) < options.count:

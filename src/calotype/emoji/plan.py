@@ -1,4 +1,4 @@
-"""Decide, before anything is drawn, which images a recipe takes and what is said about each."""
+"""Decide, before anything is rendered, which images a recipe takes and what is said about each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calotype.emoji.recipe import EmojiRecipe, HeldOut, SourceConfig, Split
 
 @dataclass(frozen=True)
 class Artwork:
-    """An image as its package ships it: an SVG drawing, or the bytes of a raster file."""
+    """An image as its package ships it: an SVG, or the bytes of a raster file."""
 
     name: str
     data: bytes
@@ -22,7 +22,7 @@ class Artwork:
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One row to be: all columns but the image, and the artwork it is drawn from."""
+    """One row to be: all columns but the image, and the artwork it is rendered from."""
 
     key: str
     name: str
@@ -49,7 +49,7 @@ def read_artworks(
 ) -> list[Artwork]:
     """All images of a package that are not marked as hidden, ordered by name.
 
-    `codes_from` is a package that names its drawings alike and gives their code points.
+    `codes_from` is a package that names its artwork alike and gives their code points.
     """
     if raster:
         files = sorted((package.folder / "assets").glob("*.webp"))

@@ -7,33 +7,32 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import Literal, get_args
 
-from calotype.emoji.captions import (
-    ALWAYS_SAID,
-    BACKGROUND_COLOURS,
-    on_background,
-    spoken,
-)
+from calotype.emoji.captions import ALWAYS_SAID, BACKGROUND_COLOURS, on_background, spoken
 from calotype.emoji.recipe import Split
 
 PromptGroup = Literal["trained_pair", "unseen_pair", "background", "bare_name"]
-COUNTS: dict[PromptGroup, int] = {
-    "trained_pair": 64,
-    "unseen_pair": 64,
-    "background": 64,
-    "bare_name": 64,
-}
+COUNTS: dict[PromptGroup, int] = dict.fromkeys(get_args(PromptGroup), 64)
 
 
 @dataclass(frozen=True)
-class PromptRow:
-    """The columns of a shard's row that choosing needs."""
+class ImageRow:
+    """What the set says of one image; see the data card for the columns."""
 
     key: str
     name: str
     style: str
+    set: str
+    license: str
+    concept: str
     split: Split
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def caption(self) -> str:
+        """The plainest of its captions."""
+        return f"{self.name}, {self.style}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class EvaluationPrompt:
 
 
 def choose_prompts(
-    rows: Iterable[PromptRow], counts: Mapping[PromptGroup, int] = COUNTS
+    rows: Iterable[ImageRow], counts: Mapping[PromptGroup, int] = COUNTS
 ) -> list[EvaluationPrompt]:
     """Trained pairs, unseen pairs, further trained pairs on a colour, and bare names of others.
 
@@ -63,9 +62,9 @@ def choose_prompts(
     trained = [row for row in ordered if row.split == "train"]
     unseen = [row for row in ordered if row.split == "unseen_pair"]
     first = counts["trained_pair"]
-    prompts = [EvaluationPrompt("trained_pair", r.key, _plain(r)) for r in trained[:first]]
+    prompts = [EvaluationPrompt("trained_pair", r.key, r.caption) for r in trained[:first]]
     prompts += [
-        EvaluationPrompt("unseen_pair", r.key, _plain(r)) for r in unseen[: counts["unseen_pair"]]
+        EvaluationPrompt("unseen_pair", r.key, r.caption) for r in unseen[: counts["unseen_pair"]]
     ]
     second = first + counts["background"]
     prompts += [_coloured(r) for r in trained[first:second]]
@@ -78,25 +77,17 @@ def choose_prompts(
 def load_prompts() -> list[EvaluationPrompt]:
     """The prompts that are installed with the package."""
     text = (resources.files("calotype") / "configs" / "emoji_prompts.json").read_text("utf-8")
+    entries = json.loads(text)["prompts"]
     return [
-        EvaluationPrompt(
-            entry["group"],
-            entry["key"],
-            entry["prompt"],
-            None if entry["background"] is None else tuple(entry["background"]),
-        )
-        for entry in json.loads(text)["prompts"]
+        EvaluationPrompt(**e | {"background": e["background"] and tuple(e["background"])})
+        for e in entries
     ]
 
 
-def _plain(row: PromptRow) -> str:
-    return f"{row.name}, {row.style}"
-
-
-def _coloured(row: PromptRow) -> EvaluationPrompt:
+def _coloured(row: ImageRow) -> EvaluationPrompt:
     names = sorted(BACKGROUND_COLOURS)
     colour = names[int(_digest(f"{row.key} background"), 16) % len(names)]
-    prompt = on_background(_plain(row), colour)
+    prompt = on_background(row.caption, colour)
     return EvaluationPrompt("background", row.key, prompt, BACKGROUND_COLOURS[colour])
 
 

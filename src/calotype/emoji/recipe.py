@@ -31,8 +31,8 @@ class SourceConfig:
     Args:
         set: its short name, the first part of every key.
         style: the phrase captions call it by.
-        raster: its images are 256x256 files named by code points; otherwise they are drawings.
-        codes_from: a set that names its drawings alike and knows their code points.
+        raster: its images are 256x256 files named by code points; otherwise they are SVG.
+        codes_from: a set that names its artwork alike and knows their code points.
         counterparts: keep only concepts that one of these sets has too (the origin of the others
             is not proven by the licence).
         drop_duplicates: leave out images whose pixels repeat an earlier one of the set.

@@ -1,7 +1,7 @@
-"""Draw emoji artwork as square RGBA images with straight alpha, losslessly compressed.
+"""Render emoji artwork as square RGBA images with straight alpha, losslessly compressed.
 
-Drawings are rendered by librsvg (pyvips). At 256 pixels they are rendered at 512 and box-shrunk
-by two in premultiplied colour, which keeps edges free of dark or light fringes.
+Vector artwork is rendered by librsvg (pyvips). At 256 pixels it is rendered at 512 and
+box-shrunk by two in premultiplied colour, which keeps edges free of dark or light fringes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PNG_COMPRESSION = 6
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Artwork to draw at `size` pixels a side; picklable, to be sent to a worker process."""
+    """Artwork to render at `size` pixels a side; picklable, to be sent to a worker process."""
 
     data: bytes
     raster: bool
@@ -33,7 +33,7 @@ class RenderJob:
 
 
 def render_png(job: RenderJob) -> bytes | None:
-    """Draw one image as PNG bytes; None where the artwork is broken or wholly transparent."""
+    """Render one image as PNG bytes; None where the artwork is broken or wholly transparent."""
     vips = _vips()
     try:
         image = render(job)
@@ -48,7 +48,7 @@ def render_png(job: RenderJob) -> bytes | None:
 
 
 def render(job: RenderJob) -> NDArray[np.uint8]:
-    """Draw one image: (size, size, 4) uint8 RGBA, straight alpha, clear pixels all zero.
+    """Render one image: (size, size, 4) uint8 RGBA, straight alpha, clear pixels all zero.
 
     Raises:
         CalotypeError: a raster file is smaller than `size`: it is never enlarged.
@@ -94,20 +94,15 @@ def _clear(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def pixel_digest(job: RenderJob) -> str | None:
-    """A hash of the drawn pixels, to find images that are the same; None for a broken one."""
+    """A hash of the rendered pixels, to find images that are the same; None for a broken one."""
     try:
         return hashlib.sha256(render(job).tobytes()).hexdigest()
     except (_vips().Error, CalotypeError):
         return None
 
 
-def start_worker() -> None:
-    """Prepare a worker process: one thread, for the processes already fill the cores."""
-    os.environ["VIPS_CONCURRENCY"] = "1"
-    _vips()
-
-
 def _vips() -> Any:
+    os.environ.setdefault("VIPS_CONCURRENCY", "1")  # worker processes fill the cores already
     try:
         import pyvips
     except ImportError as error:

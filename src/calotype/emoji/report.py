@@ -14,7 +14,7 @@ from calotype.emoji.provenance import (
     training_section,
 )
 from calotype.emoji.suite import GroupResult
-from calotype.emoji.sweep import sweep_tables
+from calotype.emoji.sweep_results import sweep_tables
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE
 from calotype.evaluation.superresolution import Comparison

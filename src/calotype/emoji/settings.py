@@ -14,13 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calotype.config.typed_json import to_dict
-from calotype.emoji.sweep import (
-    SweepSize,
-    default_axes,
-    parse_axis,
-    sweep,
-    sweep_tables,
-)
+from calotype.emoji.sweep import SweepSize, default_axes, parse_axis, sweep
+from calotype.emoji.sweep_results import sweep_tables
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.features import load_features
 from calotype.storage.files import write_file

@@ -40,7 +40,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a finished shard holds: number of rows, and keys of images that could not be drawn."""
+    """What a finished shard holds: its rows, and the keys of images that could not be rendered."""
 
     rows: int
     broken: tuple[str, ...]

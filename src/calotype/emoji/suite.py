@@ -14,8 +14,8 @@ from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
 from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
-from calotype.emoji.gallery import Gallery, ImageRow, Pool
-from calotype.emoji.prompts import EvaluationPrompt
+from calotype.emoji.gallery import Gallery, Pool
+from calotype.emoji.prompts import EvaluationPrompt, ImageRow
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE, concept_rank, thumbnails
 from calotype.evaluation.sheet import most_detailed
 from calotype.evaluation.superresolution import edge_contrast

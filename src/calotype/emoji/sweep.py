@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,12 @@ from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.config.typed_json import override
-from calotype.emoji.gallery import (
-    ImageRow,
-    in_hash_order,
-    keys_at,
-    over_background,
-    read_images,
-    read_rows,
-)
+from calotype.emoji.gallery import in_hash_order, keys_at, over_background, read_images, read_rows
+from calotype.emoji.prompts import ImageRow
+from calotype.emoji.sweep_results import AxisResult, Cell, Sweep, choose
 from calotype.errors import ConfigError, UsageError
-from calotype.evaluation.about import table
 from calotype.evaluation.features import Features, kernel_distance
 
-TOLERANCE = 0.05
-RULE = (
-    f"chosen is the lowest KID among the cells whose unseen error is within {TOLERANCE:.0%} of the "
-    "lowest of the axis"
-)
 _BASE: Mapping[str, tuple[float, ...]] = {
     "sigma_max": (0.3, 0.5, 0.7, 1.0, 1.4, 2.0),
     "steps": (4, 6, 8, 12),
@@ -61,71 +51,11 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """What one setting reached: mean squared error on trained and unseen pairs, and KID."""
-
-    sampling: SamplingConfig
-    trained: float
-    unseen: float
-    kid: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class AxisResult:
-    """An axis measured.
-
-    Args:
-        resolution: of the stage.
-        setting: the field of its sampling settings that differs between the cells.
-        trained: captions of trained pairs.
-        unseen: captions of unseen pairs; each cell has so many samples together.
-        reference: real images that KID compares them with.
-        chosen: index of the cell that `RULE` chooses.
-        cells: in order.
-    """
-
-    resolution: int
-    setting: str
-    trained: int
-    unseen: int
-    reference: int
-    chosen: int
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """All axes of a model, in the order they were measured."""
-
-    model: str
-    axes: tuple[AxisResult, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class SweepSize:
     """How much is measured: captions of a stage (half of them unseen), and real images at least."""
 
     captions: int = 96
     reference: int = 1000
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """What a stage samples, and what the samples are compared with.
-
-    Args:
-        rows: one a sample; trained pairs first.
-        x: their real images, (N, 3, R, R).
-        reference: features of real images, (M, D).
-        lowres: what the stage before sampled, (N, 3, r, r); None for a base.
-        cells: what has been measured.
-    """
-
-    rows: tuple[ImageRow, ...]
-    x: Tensor
-    reference: Tensor
-    lowres: Tensor | None
-    cells: dict[SamplingConfig, Cell] = field(default_factory=dict)
 
 
 def parse_axis(text: str) -> Axis:
@@ -182,43 +112,15 @@ def sweep(
     results = []
     for resolution, stage_axes in itertools.groupby(axes, key=lambda axis: axis.resolution):
         say(f"reading real images of {resolution} pixels")
-        subject = _subject(
-            cascade,
-            data,
-            resolution,
-            size=size or SweepSize(),
-            best=best,
-            features=features,
-        )
+        rows, others = _chosen_rows(data, resolution, size or SweepSize())
+        x, reference = _read_real(data, resolution, rows, others, features)
+        before = {side: sampling for side, sampling in best.items() if side < resolution}
+        stage = _Stage(cascade, resolution, features, rows, x, reference, before)
         for axis in stage_axes:
-            result = _measure(cascade, subject, axis, best[resolution], features=features, say=say)
+            result = stage.measure(axis, best[resolution], say)
             best[resolution] = result.cells[result.chosen].sampling
             results.append(result)
     return Sweep(model=cascade.name, axes=tuple(results))
-
-
-def choose(cells: Sequence[Cell]) -> int:
-    """Index of the cell that `RULE` chooses."""
-    limit = min(cell.unseen for cell in cells) * (1 + TOLERANCE)
-    allowed = [place for place, cell in enumerate(cells) if cell.unseen <= limit]
-    return min(allowed, key=lambda place: cells[place].kid)
-
-
-def sweep_tables(results: Sweep) -> str:
-    """One Markdown table an axis; the chosen value is bold."""
-    parts = [f"Mean squared error to the real images, and KID on EfficientNet-Lite0; {RULE}."]
-    for axis in results.axes:
-        rows = []
-        for place, cell in enumerate(axis.cells):
-            value = f"{getattr(cell.sampling, axis.setting)}"
-            errors = [f"{cell.trained:.4f}", f"{cell.unseen:.4f}", f"{cell.kid:.4f}"]
-            rows.append([f"**{value}**" if place == axis.chosen else value, *errors])
-        parts += [
-            f"{axis.resolution}²: N = {axis.trained} trained + {axis.unseen} unseen pairs; KID to "
-            f"{axis.reference} real images.",
-            table([f"`{axis.setting}`", "trained pairs", "unseen pairs", "KID"], rows),
-        ]
-    return "\n\n".join(parts) + "\n"
 
 
 def _with(sampling: SamplingConfig, axis: Axis, value: Any) -> SamplingConfig:
@@ -242,54 +144,36 @@ def _check(axes: Sequence[Axis], sampling: SamplingConfig) -> None:
                 ) from error
 
 
-def _subject(
-    cascade: Cascade,
-    data: Path,
-    resolution: int,
-    *,
-    size: SweepSize,
-    best: Mapping[int, SamplingConfig],
-    features: Features,
-) -> _Subject:
-    present = keys_at(data, resolution)
+def _chosen_rows(
+    data: Path, resolution: int, size: SweepSize
+) -> tuple[list[ImageRow], list[ImageRow]]:
+    """The rows of the samples, trained pairs first, and of the other real images for KID."""
+    present, half = keys_at(data, resolution), size.captions // 2
     known = in_hash_order(row for row in read_rows(data) if row.key in present)
-    ordered = {
-        split: [row for row in known if row.split == split] for split in ("train", "unseen_pair")
-    }
-    rows = tuple(row for split in ordered.values() for row in split[: size.captions // 2])
-    if len(rows) < max(2, size.captions // 2 * 2):
+    splits = [[row for row in known if row.split == s] for s in ("train", "unseen_pair")]
+    rows = [row for split in splits for row in split[:half]]
+    if len(rows) < max(2, half * 2):
         raise UsageError(
             f"got {len(rows)} rows at {resolution} pixels for {size.captions} captions; expected "
             "half of them trained and half unseen pairs: ask for fewer captions, at least 2"
         )
-    # Whole parts, each as large as the samples: see `kernel_distance`.
+    # Whole blocks, each as large as the samples: see `kernel_distance`.
     wanted = -(-size.reference // len(rows)) * len(rows)
-    others = [row for split in ordered.values() for row in split[size.captions // 2 :]]
-    x, reference = _real(data, rows, others[: wanted - len(rows)], resolution, features)
-    before = [side for side in best if side < resolution]
-    lowres = None
-    if before:
-        lowres = cascade.sample(
-            [row.caption for row in rows],
-            seeds=range(len(rows)),
-            stop_at=before[-1],
-            sampling={side: best[side] for side in before},
-        ).images[-1]
-    return _Subject(rows, x, reference, lowres)
+    others = [row for split in splits for row in split[half:]]
+    return rows, others[: wanted - len(rows)]
 
 
-def _real(
+def _read_real(
     data: Path,
+    resolution: int,
     rows: Sequence[ImageRow],
     others: Sequence[ImageRow],
-    resolution: int,
     features: Features,
 ) -> tuple[Tensor, Tensor]:
-    """The real images of `rows`, and the features of all, those of `rows` first."""
+    """The real images of `rows`, (N, 3, R, R), and the features of all, those of `rows` first."""
     images, found = {}, {}
-    own = {row.key for row in rows}
-    keys = own | {row.key for row in others}
-    for key, rgba in read_images(data, keys, resolution):
+    own, listed = {row.key for row in rows}, [row.key for row in (*rows, *others)]
+    for key, rgba in read_images(data, set(listed), resolution):
         image = over_background(rgba)
         found[key] = features(image[None])[0]
         if key in own:
@@ -297,68 +181,85 @@ def _real(
     missing = sorted(own - set(images))
     if missing:
         raise UsageError(f"got no image of {missing[0]!r} at {resolution} pixels; make it again")
-    listed = [row.key for row in (*rows, *others) if row.key in found]
-    return torch.stack([images[row.key] for row in rows]), torch.stack([found[k] for k in listed])
+    reference = torch.stack([found[key] for key in listed if key in found])
+    return torch.stack([images[row.key] for row in rows]), reference
 
 
-def _measure(
-    cascade: Cascade,
-    subject: _Subject,
-    axis: Axis,
-    best: SamplingConfig,
-    *,
-    features: Features,
-    say: Callable[[str], None],
-) -> AxisResult:
-    """One axis; the value in force is always among its cells, and numbers rise."""
-    tried = [*(_with(best, axis, value) for value in axis.values), best]
-    if all(isinstance(getattr(sampling, axis.setting), int | float) for sampling in tried):
-        tried.sort(key=lambda sampling: float(getattr(sampling, axis.setting)))
-    cells = []
-    for sampling in dict.fromkeys(tried):
-        if sampling not in subject.cells:
-            subject.cells[sampling] = _cell(cascade, subject, axis.resolution, sampling, features)
-        cell = subject.cells[sampling]
-        say(
-            f"{axis.resolution}: {axis.setting} {getattr(sampling, axis.setting)}: error "
-            f"{cell.trained:.4f} trained, {cell.unseen:.4f} unseen, KID {cell.kid:.4f} "
-            f"(N = {len(subject.rows)})"
+@dataclass(frozen=True)
+class _Stage:
+    """What a stage samples, and what the samples are compared with.
+
+    Args:
+        cascade: whose stage it is.
+        resolution: of the stage.
+        features: as of `sweep`.
+        rows: one a sample; trained pairs first.
+        x: their real images, (N, 3, R, R).
+        reference: features of real images, (M, D).
+        before: settings of the stages before it.
+    """
+
+    cascade: Cascade
+    resolution: int
+    features: Features
+    rows: Sequence[ImageRow]
+    x: Tensor
+    reference: Tensor
+    before: Mapping[int, SamplingConfig]
+    _cells: dict[SamplingConfig, Cell] = field(default_factory=dict)
+
+    def measure(self, axis: Axis, best: SamplingConfig, say: Callable[[str], None]) -> AxisResult:
+        """One axis; the value in force is always among its cells, and numbers rise."""
+        tried = [*(_with(best, axis, value) for value in axis.values), best]
+        if all(isinstance(getattr(sampling, axis.setting), int | float) for sampling in tried):
+            tried.sort(key=lambda sampling: float(getattr(sampling, axis.setting)))
+        cells = []
+        for sampling in dict.fromkeys(tried):
+            if sampling not in self._cells:
+                self._cells[sampling] = self._measure_cell(sampling)
+            cell = self._cells[sampling]
+            say(
+                f"{axis.resolution}: {axis.setting} {getattr(sampling, axis.setting)}: error "
+                f"{cell.trained:.4f} trained, {cell.unseen:.4f} unseen, KID {cell.kid:.4f} "
+                f"(N = {len(self.rows)})"
+            )
+            cells.append(cell)
+        count, trained = len(self.rows), sum(row.split == "train" for row in self.rows)
+        return AxisResult(
+            resolution=axis.resolution,
+            setting=axis.setting,
+            trained=trained,
+            unseen=count - trained,
+            reference=len(self.reference) // count * count,
+            chosen=choose(cells),
+            cells=tuple(cells),
         )
-        cells.append(cell)
-    trained = sum(row.split == "train" for row in subject.rows)
-    return AxisResult(
-        resolution=axis.resolution,
-        setting=axis.setting,
-        trained=trained,
-        unseen=len(subject.rows) - trained,
-        reference=len(subject.reference) // len(subject.rows) * len(subject.rows),
-        chosen=choose(cells),
-        cells=tuple(cells),
-    )
 
+    @cached_property
+    def _lowres(self) -> Tensor | None:
+        """What the stage before samples, (N, 3, r, r); None for a base."""
+        return self._sample(max(self.before), self.before) if self.before else None
 
-def _cell(
-    cascade: Cascade,
-    subject: _Subject,
-    resolution: int,
-    sampling: SamplingConfig,
-    features: Features,
-) -> Cell:
-    captions, seeds = [row.caption for row in subject.rows], range(len(subject.rows))
-    own = {resolution: sampling}
-    if subject.lowres is None:
-        sample = cascade.sample(captions, seeds=seeds, stop_at=resolution, sampling=own)
-    else:
-        sample = cascade.upscale(
-            subject.lowres, captions, seeds=seeds, stop_at=resolution, sampling=own
+    def _sample(self, stop_at: int, sampling: Mapping[int, SamplingConfig]) -> Tensor:
+        captions, seeds = [row.caption for row in self.rows], range(len(self.rows))
+        sample = self.cascade.sample(captions, seeds=seeds, stop_at=stop_at, sampling=sampling)
+        return sample.images[-1]
+
+    def _measure_cell(self, sampling: SamplingConfig) -> Cell:
+        own = {self.resolution: sampling}
+        if self._lowres is None:
+            images = self._sample(self.resolution, own)
+        else:
+            captions, seeds = [row.caption for row in self.rows], range(len(self.rows))
+            images = self.cascade.upscale(
+                self._lowres, captions, seeds=seeds, stop_at=self.resolution, sampling=own
+            ).images[-1]
+        pairs = zip(images, self.x, strict=True)  # one by one: at 1024 pixels all are gigabytes
+        errors = torch.stack([(image - x).double().square().mean() for image, x in pairs])
+        trained = torch.tensor([row.split == "train" for row in self.rows])
+        return Cell(
+            sampling=sampling,
+            trained=float(errors[trained].mean()),
+            unseen=float(errors[~trained].mean()),
+            kid=kernel_distance(self.reference, self.features(images)),
         )
-    images = sample.images[-1]
-    pairs = zip(images, subject.x, strict=True)  # one by one: at 1024 pixels all are gigabytes
-    errors = torch.stack([(image - x).double().square().mean() for image, x in pairs])
-    trained = torch.tensor([row.split == "train" for row in subject.rows])
-    return Cell(
-        sampling=sampling,
-        trained=float(errors[trained].mean()),
-        unseen=float(errors[~trained].mean()),
-        kid=kernel_distance(subject.reference, features(images)),
-    )
