@@ -21,7 +21,8 @@ import numpy as np
 from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import override
-from calotype.emoji.gallery import Gallery, ImageRow, read_gallery
+from calotype.emoji.gallery import Gallery, read_gallery
+from calotype.emoji.prompts import ImageRow
 from calotype.emoji.suite import look_up
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command
 from calotype.evaluation.retrieval import NEAREST
