@@ -26,6 +26,7 @@ from calotype.training.report.curves import Curve, make_curve, smoothed
 Bounds = Sequence[tuple[float, str]]
 _LOG_FROM = 20.0  # a chart whose values span more than this factor gets a logarithmic axis
 _SMALL = (3.2, 1.7)
+_MOST_MEASURES = 8
 _NAMES = ("soft", "line", "raw", "main", "other", *(f"l{i}" for i in range(len(BINS))))
 _COLOURS = {name: f"#0000{place:02x}" for place, name in enumerate(_NAMES, 1)}
 _STYLE: dict[Any, Any] = {
@@ -184,13 +185,30 @@ def speed_charts(run: RunRecord) -> list[Chart]:
 
 
 def validation_charts(run: RunRecord) -> list[Chart]:
-    """A chart for each noise level: images to validate on, and as many trained ones."""
+    """A chart for each measure, at most eight: a curve for each kind of example."""
+    kinds = sorted(validated(run), key="trained".__ne__)  # what is trained on lies beneath
     charts = []
-    for level in (f"{ratio:g}" for ratio in NOISE_RATIOS):
-        trained = _errors(run, "trained", "other", level)
-        unseen = _errors(run, "validation", "main", level)
-        charts.append(Chart(f"sigma/alpha {level}", (trained, unseen), size=_SMALL))
-    return [chart for chart in charts if not chart.empty]
+    for measure in dict.fromkeys(m for found in validated(run).values() for m in found):
+        curves = zip(kinds, ("other", "main", "l0", "l2", "l4"), strict=False)
+        named = tuple(_errors(run, kind, colour, measure) for kind, colour in curves)
+        title = f"sigma/alpha {measure}" if by_noise(measure) else measure
+        charts.append(Chart(title, named, size=_SMALL))
+    return [chart for chart in charts if not chart.empty][:_MOST_MEASURES]
+
+
+def validated(run: RunRecord) -> dict[str, list[str]]:
+    """What was validated: kinds of example, and the measures of each."""
+    found: dict[str, list[str]] = {}
+    for line in run.validations:
+        for kind, errors in line.items():
+            if isinstance(errors, dict):
+                found.setdefault(kind, [str(measure) for measure in errors])
+    return found
+
+
+def by_noise(measure: str) -> bool:
+    """Whether it is the error at a noise level, which is its name."""
+    return measure in {f"{ratio:g}" for ratio in NOISE_RATIOS}
 
 
 def _pair(run: RunRecord, column: str) -> tuple[Curve, Curve]:

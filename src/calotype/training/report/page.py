@@ -15,6 +15,7 @@ from calotype.storage.files import write_file
 from calotype.training.record import RunRecord, number, read_run
 from calotype.training.report.charts import (
     bounds,
+    by_noise,
     draw,
     human,
     loss_charts,
@@ -116,7 +117,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     facts = []
     for stage in run.stages:
         config = stage.get("stage")
-        size = config.get("resolution") if isinstance(config, dict) else "?"
+        size = f"stage {config.get('resolution')} px" if isinstance(config, dict) else "recipe"
         optimizer = stage.get("optimizer")
         rate = optimizer.get("learning_rate") if isinstance(optimizer, dict) else "?"
         value = (
@@ -124,7 +125,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
             f"{stage.get('total_images')} images, text encoder {stage.get('text_encoder')}, "
             f"seed {stage.get('seed')}"
         )
-        facts.append((f"stage {size} px", value))
+        facts.append((size, value))
     validating = [number(line.get("seconds")) for line in run.validations]
     facts.append(("time in steps", _duration(run.seconds())))
     facts.append(("time in validations", _duration(float(np.nansum(validating)))))
@@ -140,10 +141,10 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 def _last_validation(run: RunRecord) -> dict[str, Any] | None:
     """Of the newest validation: images seen, and the errors of each kind of image by level."""
     for line in reversed(run.validations):
-        kinds = {kind: line.get(kind) for kind in ("validation", "trained")}
-        rows = {kind: errors for kind, errors in kinds.items() if isinstance(errors, dict)}
+        rows = {kind: errors for kind, errors in line.items() if isinstance(errors, dict)}
         if rows:
-            return {"images": int(line["images"]), "rows": rows}
+            noise = all(by_noise(str(measure)) for measure in next(iter(rows.values())))
+            return {"images": int(line["images"]), "rows": rows, "noise": noise}
     return None
 
 
