@@ -14,7 +14,7 @@ from calotype.emoji.card import main
 from calotype.emoji.gallery import read_gallery
 from calotype.emoji.naming import Key
 from calotype.emoji.report import stages_section
-from calotype.emoji.suite import draw_suite, measure_group
+from calotype.emoji.suite import measure_group, sample_suite
 from calotype.emoji.sweep_results import AxisResult, Cell, Sweep, choose
 from calotype.evaluation.about import About, StageFile
 from calotype.training.recipes import load_recipe
@@ -173,7 +173,7 @@ def test_suite_looks_up_every_stage(cascade, data):
 
     gallery = read_gallery(data, 8)
     prompts = prompts_for(gallery).prompts[:3]
-    drawn = draw_suite(cascade, gallery, prompts)
+    drawn = sample_suite(cascade, gallery, prompts)
     again = cascade.sample([prompts[1].prompt], seeds=[1])
     for number, side in enumerate((8, 16, 32)):
         image = drawn.prompts[1].images[side]

@@ -22,7 +22,7 @@ from calotype.data.resize import area_resize
 from calotype.emoji.measure import Effort, Measurements, measure
 from calotype.emoji.naming import read_naming
 from calotype.emoji.report import PROMPT_GROUPS, model_card, quick_report
-from calotype.emoji.suite import DrawnSuite
+from calotype.emoji.suite import SampledSuite
 from calotype.emoji.sweep_results import Sweep
 from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
@@ -59,7 +59,7 @@ def write_card(
         ),
         machine=machine,
         version=calotype.__version__,
-        sheets=write_sheets(found.drawn, out),
+        sheets=write_sheets(found.sampled, out),
         data_recipe=read_object(data / "recipe.json"),
     )
     attribution = data / "ATTRIBUTION.md"
@@ -69,33 +69,33 @@ def write_card(
     return out / "README.md"
 
 
-def write_sheets(drawn: DrawnSuite, out: Path) -> dict[str, str]:
+def write_sheets(suite: SampledSuite, out: Path) -> dict[str, str]:
     """One sheet a group for the first and the last stage, and one of crops; names by title."""
-    resolutions = sorted(drawn.prompts[0].images)
+    resolutions = sorted(suite.prompts[0].images)
     files = {}
     for resolution in dict.fromkeys((resolutions[-1], resolutions[0])):
         for group, title in PROMPT_GROUPS.items():
-            if drawn.of(group):
+            if suite.of(group):
                 name = f"sheet-{resolution}-{group.replace('_', '-')}.jpg"
-                save_image(_group_sheet(drawn, group, resolution), out / name)
+                save_image(_group_sheet(suite, group, resolution), out / name)
                 files[f"{title}, {resolution}²"] = name
     if len(resolutions) > 1:
-        save_image(_crop_sheet(drawn), out / "sheet-enlargement.jpg")
+        save_image(_crop_sheet(suite), out / "sheet-enlargement.jpg")
         sides = ", ".join(f"{side}²" for side in resolutions)
         title = f"the same part at {sides}, and of the real image"
         files[title] = "sheet-enlargement.jpg"
     return files
 
 
-def _group_sheet(drawn: DrawnSuite, group: str, resolution: int) -> Image.Image:
-    side = max(128, drawn.prompts[0].images[resolution].shape[-1])
+def _group_sheet(suite: SampledSuite, group: str, resolution: int) -> Image.Image:
+    side = max(128, suite.prompts[0].images[resolution].shape[-1])
     cells = [
         Cell(
             (_at_most(prompt.real, resolution), prompt.images[resolution]),
             prompt.prompt.prompt,
             failed=prompt.ranks[resolution] >= NEAREST,
         )
-        for prompt in drawn.of(group)
+        for prompt in suite.of(group)
     ]
     cells.sort(key=lambda cell: not cell.failed)
     return render_sheet(cells, columns=4, side=side)
@@ -106,12 +106,12 @@ def _at_most(image: Tensor, side: int) -> Tensor:
     return area_resize(image[None], min(side, int(image.shape[-1])))[0]
 
 
-def _crop_sheet(drawn: DrawnSuite) -> Image.Image:
-    """The same part of a drawing at every stage; evenly chosen among the prompts."""
-    step = max(1, len(drawn.prompts) // _CROPS)
+def _crop_sheet(suite: SampledSuite) -> Image.Image:
+    """The same part of a sample at every stage; evenly chosen among the prompts."""
+    step = max(1, len(suite.prompts) // _CROPS)
     cells = [
         Cell((*(p.crops[side] for side in sorted(p.crops)), p.real_crop), p.prompt.prompt)
-        for p in drawn.prompts[::step][:_CROPS]
+        for p in suite.prompts[::step][:_CROPS]
     ]
     side = max(128, min(256, max(int(p.shape[-1]) for p in cells[0].images)))
     return render_sheet(cells, columns=2, side=side)
@@ -130,7 +130,7 @@ def _run(options: argparse.Namespace) -> None:
     if effort.quick:
         options.out.mkdir(parents=True, exist_ok=True)
         report = quick_report(found)
-        write_sheets(found.drawn, options.out)
+        write_sheets(found.sampled, options.out)
         write_file(options.out / "quick.md", report.encode())
         print(report)
         return

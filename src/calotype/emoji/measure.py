@@ -21,7 +21,7 @@ from calotype.emoji.gallery import (
 )
 from calotype.emoji.naming import Naming
 from calotype.emoji.prompts import EvaluationPrompt, ImageRow
-from calotype.emoji.suite import DrawnSuite, GroupResult, draw_suite, measure_group
+from calotype.emoji.suite import GroupResult, SampledSuite, measure_group, sample_suite
 from calotype.emoji.sweep_results import Sweep
 from calotype.evaluation.runs import StageRun, read_runs
 from calotype.evaluation.superresolution import Comparison, RealImage, compare_with_bicubic
@@ -58,7 +58,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class GuidanceResult:
-    """Groups drawn with one guidance weight and way of thresholding."""
+    """Groups sampled with one guidance weight and way of thresholding."""
 
     weight: float
     threshold_percentile: float | None
@@ -71,7 +71,7 @@ class Measurements:
 
     rows: tuple[ImageRow, ...]
     suite: PromptSuite
-    drawn: DrawnSuite
+    sampled: SampledSuite
     groups: tuple[GroupResult, ...]
     guidance: tuple[GuidanceResult, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
@@ -83,7 +83,7 @@ class Measurements:
 def measure(
     cascade: Cascade, data: Path, runs: Sequence[Path], *, effort: Effort, say: Say = print
 ) -> Measurements:
-    """Draw and measure.
+    """Sample and measure.
 
     Args:
         cascade: what is judged; it begins with a base.
@@ -101,8 +101,8 @@ def measure(
     say(f"sampling {len(suite.prompts)} prompts")
     last = resolution if effort.quick else cascade.stages[-1].config.resolution
     reals = None if effort.quick else _Finer(data, last)
-    drawn = draw_suite(cascade, gallery, suite.prompts, stop_at=last, reals=reals)
-    found = Measurements(gallery.rows, suite, drawn, groups)
+    sampled = sample_suite(cascade, gallery, suite.prompts, stop_at=last, reals=reals)
+    found = Measurements(gallery.rows, suite, sampled, groups)
     if effort.quick:
         return found
     say("comparing guidance weights")

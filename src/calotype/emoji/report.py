@@ -56,9 +56,9 @@ def model_card(about: About, found: Measurements) -> str:
 
 def quick_report(found: Measurements) -> str:
     """What to look at while a base is still being trained."""
-    resolution = _resolutions(found)[0]
+    resolution, suite = _resolutions(found)[0], found.sampled
     lines = [
-        f"- {title}: {found.drawn.found(group, resolution)} of {len(found.drawn.of(group))} prompts"
+        f"- {title}: {suite.found(group, resolution)} of {len(suite.of(group))} prompts"
         for group, title in PROMPT_GROUPS.items()
     ]
     return "\n".join([_groups_table(found.groups), "", *lines, ""])
@@ -87,15 +87,15 @@ def stages_section(about: About) -> str:
     rows = []
     for stage in about.stages:
         config, sampling = stage.config, stage.config.sampling
-        drawn = f"{sampling.steps} steps {sampling.sampler}, guidance {sampling.guidance_weight:g}"
+        how = f"{sampling.steps} steps {sampling.sampler}, guidance {sampling.guidance_weight:g}"
         if sampling.start == "draft":
-            drawn += f", from the draft at sigma/alpha {sampling.first_sigma:.2g}"
+            how += f", from the draft at sigma/alpha {sampling.first_sigma:.2g}"
         if config.lowres_resolution is not None:
-            drawn += f", aug_level {sampling.aug_level:g}"
+            how += f", aug_level {sampling.aug_level:g}"
         size = f"{stage.parameters / 1e6:.1f} M"
         predicts = config.parametrization + (" of the residual" if config.residual else "")
         sha256 = f"`{stage.sha256[:16]}…`" if stage.sha256 else NOT_AVAILABLE
-        rows.append([f"{config.resolution}²", size, predicts, drawn, sha256])
+        rows.append([f"{config.resolution}²", size, predicts, how, sha256])
     head = ["stage", "parameters", "predicts", "samples with", "weights' SHA-256"]
     return "\n".join([table(head, rows), *_draft(about), ""])
 
@@ -135,11 +135,11 @@ def _failures(found: Measurements) -> str:
     resolution = _resolutions(found)[-1]
     lines = ["## What it gets wrong", ""]
     for group, title in PROMPT_GROUPS.items():
-        drawn = found.drawn.of(group)
-        failed = [p for p in drawn if p.ranks[resolution] >= NEAREST]
-        if drawn:
+        prompts = found.sampled.of(group)
+        failed = [p for p in prompts if p.ranks[resolution] >= NEAREST]
+        if prompts:
             names = "; ".join(f"{p.prompt.prompt} ({p.ranks[resolution]})" for p in failed)
-            count = f"{len(failed)} of {len(drawn)} {title}"
+            count = f"{len(failed)} of {len(prompts)} {title}"
             lines += [f"- {count} at {resolution}²{': ' + names if names else ''}."]
     lines += ["", "In brackets: how many real images of other concepts are nearer. See also the"]
     lines += ["[limits](#limits).", ""]
@@ -150,8 +150,8 @@ def _prompts(found: Measurements) -> str:
     resolutions = _resolutions(found)
     rows = []
     for group, title in PROMPT_GROUPS.items():
-        count = len(found.drawn.of(group))
-        figures = [f"{found.drawn.found(group, r)} of {count}" for r in resolutions]
+        count = len(found.sampled.of(group))
+        figures = [f"{found.sampled.found(group, r)} of {count}" for r in resolutions]
         rows.append([title, *figures, _target(_TARGETS, group, count)])
     source = "come with the package" if found.suite.installed else "are chosen from this data"
     text = f"""A drawing counts as right when its own concept is among the {NEAREST} real images
@@ -236,11 +236,11 @@ def _enlargement(about: About, found: Measurements) -> str:
     rows = [row for compared in found.comparisons for row in _comparison_rows(compared)]
     head = ["stage", "images", "steps", "PSNR", "over bicubic", "better on", "seconds each"]
     lines.append(table(head, rows) if rows else f"PSNR: {NOT_AVAILABLE}, no held-out images.")
-    if found.drawn.contrasts:
+    if found.sampled.contrasts:
         head = ["stage", "what it got, bicubically enlarged", "what it sampled", "real images"]
         contrasts = [
-            [f"{side}²", f"{c.bicubic:.3f}", f"{c.drawn:.3f}", f"{c.real:.3f}"]
-            for side, c in found.drawn.contrasts.items()
+            [f"{side}²", f"{c.bicubic:.3f}", f"{c.sampled:.3f}", f"{c.real:.3f}"]
+            for side, c in found.sampled.contrasts.items()
         ]
         lines += [
             "\nSharpness of this cascade's own samples (mean of the steepest 1 % of brightness "
@@ -265,4 +265,4 @@ def _made(about: About) -> str:
 
 
 def _resolutions(found: Measurements) -> list[int]:
-    return sorted(found.drawn.prompts[0].ranks)
+    return sorted(found.sampled.prompts[0].ranks)

@@ -1,10 +1,10 @@
-"""Draw what a cascade is judged by: the fixed prompts at every stage, and random captions small."""
+"""Sample what judges a cascade: the fixed prompts at every stage, and random captions small."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 
 import torch
@@ -28,7 +28,7 @@ Reals = Callable[[Sequence[EvaluationPrompt]], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One drawing looked up: how many images of other concepts were nearer than its own."""
+    """One sample looked up: how many images of other concepts were nearer than its own."""
 
     prompt: str
     rank: int
@@ -41,13 +41,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """Drawings of one group.
+    """Samples of one group.
 
     Args:
         name: of the group.
-        findings: one a drawing.
+        findings: one a sample.
         error: mean squared difference to the real images, at the base's resolution.
-        chance: drawings that an unrelated image from the pool would find, on average.
+        chance: samples that an unrelated image from the pool would find, on average.
     """
 
     name: str
@@ -63,23 +63,23 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class EdgeContrast:
-    """Sharpness (see `edge_contrast`) of a stage's enlarged input, its drawing, the real one."""
+    """Sharpness (see `edge_contrast`) of a stage's enlarged input, its sample, the real one."""
 
     bicubic: float
-    drawn: float
+    sampled: float
     real: float
 
 
 @dataclass(frozen=True)
-class DrawnPrompt:
-    """The drawings of one prompt.
+class SampledPrompt:
+    """The samples of one prompt.
 
     Args:
         prompt: what was asked for.
         real: the real image, (3, S, S), at most 256 wide.
         real_crop: its most detailed part, as fine as there is.
         images: by resolution, (3, s, s), at most 256 wide.
-        crops: by resolution, the same part of the drawing in all its pixels.
+        crops: by resolution, the same part of the sample in all its pixels.
         ranks: by resolution; see `concept_rank`.
     """
 
@@ -92,10 +92,10 @@ class DrawnPrompt:
 
 
 @dataclass(frozen=True)
-class DrawnSuite:
-    """All prompts drawn; sharpness by resolution; seconds of drawing."""
+class SampledSuite:
+    """All prompts sampled; sharpness by resolution; seconds of sampling."""
 
-    prompts: tuple[DrawnPrompt, ...]
+    prompts: tuple[SampledPrompt, ...]
     contrasts: Mapping[int, EdgeContrast]
     seconds: float
 
@@ -103,29 +103,29 @@ class DrawnSuite:
         """How many of a group were found, looking at the images of one stage."""
         return sum(p.ranks[resolution] < NEAREST for p in self.of(group))
 
-    def of(self, group: str) -> list[DrawnPrompt]:
+    def of(self, group: str) -> list[SampledPrompt]:
         """The prompts of a group."""
-        return [drawn for drawn in self.prompts if drawn.prompt.group == group]
+        return [sample for sample in self.prompts if sample.prompt.group == group]
 
 
-def draw_suite(
+def sample_suite(
     cascade: Cascade,
     gallery: Gallery,
     prompts: Sequence[EvaluationPrompt],
     *,
     stop_at: int | None = None,
     reals: Reals | None = None,
-) -> DrawnSuite:
-    """Draw the prompts once, all with seed 1; nothing is drawn again.
+) -> SampledSuite:
+    """Sample the prompts once, all with seed 1; nothing is sampled again.
 
     Args:
-        cascade: what draws.
+        cascade: what is judged.
         gallery: the real images.
         prompts: whose keys are in the gallery.
-        stop_at: resolution of the last stage drawn; None = all.
+        stop_at: resolution of the last stage; None = all.
         reals: gives finer real images, (3, S, S), by key; None = the gallery's do.
     """
-    drawn: list[DrawnPrompt] = []
+    sampled: list[SampledPrompt] = []
     contrasts: dict[int, list[EdgeContrast]] = {}
     began = time.perf_counter()
     for start in range(0, len(prompts), _CHUNK):
@@ -139,20 +139,20 @@ def draw_suite(
             real = finer.get(prompt.key)
             if real is None:
                 real = gallery.real(prompt.key, prompt.background)
-            drawn.append(_looked_up(images, prompt, gallery, real=real))
+            sampled.append(_looked_up(images, prompt, gallery, real=real))
             _add_contrasts(contrasts, images, real)
     seconds = time.perf_counter() - began
     means = {resolution: _mean(values) for resolution, values in contrasts.items()}
-    return DrawnSuite(tuple(drawn), means, seconds)
+    return SampledSuite(tuple(sampled), means, seconds)
 
 
 def _looked_up(
     images: dict[int, Tensor], prompt: EvaluationPrompt, gallery: Gallery, *, real: Tensor
-) -> DrawnPrompt:
+) -> SampledPrompt:
     row = gallery.rows[gallery.places[prompt.key]]
     pool = gallery.pool(row, prompt.background)
     detail = most_detailed(real)
-    return DrawnPrompt(
+    return SampledPrompt(
         prompt,
         area_resize(real[None], min(int(real.shape[-1]), _CELL_SIDE))[0],
         detail.crop(real),
@@ -162,10 +162,10 @@ def _looked_up(
     )
 
 
-def look_up(drawn: Tensor, pool: Pool, row: ImageRow) -> int:
-    """`concept_rank` of one drawing, (3, H, W), of `row`."""
+def look_up(sample: Tensor, pool: Pool, row: ImageRow) -> int:
+    """`concept_rank` of one sample, (3, H, W), of `row`."""
     side = min(THUMBNAIL_SIDE, int(pool.images.shape[-1]))
-    small = thumbnails(drawn[None], side)[0]
+    small = thumbnails(sample[None], side)[0]
     return concept_rank(small, pool.images, pool.concepts, concept=row.concept)
 
 
@@ -188,11 +188,8 @@ def _add_contrasts(
 
 def _mean(values: list[EdgeContrast]) -> EdgeContrast:
     count = len(values)
-    return EdgeContrast(
-        sum(v.bicubic for v in values) / count,
-        sum(v.drawn for v in values) / count,
-        sum(v.real for v in values) / count,
-    )
+    bicubic, sampled, real = (sum(each) / count for each in zip(*map(astuple, values), strict=True))
+    return EdgeContrast(bicubic, sampled, real)
 
 
 def measure_group(
@@ -203,14 +200,14 @@ def measure_group(
     name: str,
     sampling: SamplingConfig | None = None,
 ) -> GroupResult:
-    """Draw the plain captions of `rows` with the base, seeds 0, 1, ..., and look them up.
+    """Sample the plain captions of `rows` with the base, seeds 0, 1, ..., and look them up.
 
     Args:
-        cascade: what draws.
+        cascade: what is judged.
         gallery: the real images, of the base's resolution.
         rows: at least one.
         name: of the group.
-        sampling: how the base draws; None = its defaults.
+        sampling: of the base; None = its defaults.
     """
     resolution = cascade.stages[0].config.resolution
     result = cascade.sample(
@@ -220,10 +217,10 @@ def measure_group(
         sampling=None if sampling is None else {resolution: sampling},
     )
     findings, errors, chance = [], [], 0.0
-    for row, drawn in zip(rows, result.images[0], strict=True):
+    for row, image in zip(rows, result.images[0], strict=True):
         pool = gallery.pool(row)
-        findings.append(Finding(row.caption, look_up(drawn, pool, row)))
+        findings.append(Finding(row.caption, look_up(image, pool, row)))
         real = area_resize(gallery.real(row.key)[None], resolution)[0]
-        errors.append((drawn - real).double().square().mean())
+        errors.append((image - real).double().square().mean())
         chance += min(1.0, NEAREST / len(pool.concepts))
     return GroupResult(name, tuple(findings), float(torch.stack(errors).mean()), chance)
