@@ -5,8 +5,7 @@ import torch
 
 from calotype.diffusion import Estimate, alpha_sigma, broadcast_to_image
 from calotype.diffusion.noise_marks import NOISE_RATIOS
-from calotype.tasks.probe import Probe
-from calotype.tasks.validation import errors_by_level
+from calotype.tasks.validation import Probe, errors_by_level
 
 VARIANCE = 0.36
 

@@ -13,7 +13,7 @@ from torch import nn
 from calotype.config.recipe import Recipe
 from calotype.data.batch import BatchPlan
 from calotype.data.open import open_source
-from calotype.training.job import Job
+from calotype.training.preparation import Job
 from calotype.training.randomness import mixed_seed, seed_networks
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe

@@ -13,12 +13,13 @@ from calotype.cli import run as command
 from calotype.errors import ConfigError, UsageError
 from calotype.tasks.chosen_ema import choose_average, write_average
 from calotype.training.posthoc_ema import (
-    PosthocAverages,
+    LENGTHS,
     PowerFunctionEMA,
     combine,
     find_snapshots,
     fit_profile,
     gamma_of,
+    write_snapshots,
 )
 
 BATCH, STEPS = 8, 1500
@@ -46,13 +47,14 @@ def snapshots(trajectory, tmp_path_factory):
     """A run folder in which the trajectory was tracked, with 30 snapshots of both averages."""
     run = tmp_path_factory.mktemp("tracked")
     model = nn.Linear(60, 1, bias=False)
-    averages = PosthocAverages(model)
+    emas = [PowerFunctionEMA(model, length=length) for length in LENGTHS]
     for step, weights in enumerate(trajectory, 1):
         model.weight.data.copy_(weights[None])
-        averages.update(batch_size=BATCH, images_seen=step * BATCH)
+        for ema in emas:
+            ema.update(batch_size=BATCH, images_seen=step * BATCH)
         if step % (STEPS // 30) == 0:
             seen = step * BATCH
-            averages.write(run, images=seen, images_seen=seen, resolution=8)
+            write_snapshots(emas, run, images=seen, facts={"images": seen, "resolution": 8})
     return find_snapshots(run)
 
 

@@ -12,7 +12,7 @@ from calotype.data.batch import Batch
 from calotype.data.open import open_source
 from calotype.errors import CalotypeError, ConfigError
 from calotype.tasks.diffusion import new_task
-from calotype.training.job import Job
+from calotype.training.preparation import Job
 from calotype.training.state import TrainState
 from calotype.training.step import train_step
 from calotype.training.stream import joined, shortened, training_batches

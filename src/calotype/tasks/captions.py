@@ -25,14 +25,6 @@ TextLookup = Callable[[Sequence[str]], Text]
 _CHUNK = 1024
 
 
-@dataclass(frozen=True)
-class TextStatistics:
-    """Of the mean token states of captions: mean (D,) and covariance (D, D), float64."""
-
-    mean: Tensor
-    covariance: Tensor
-
-
 def build_encoder(spec: str, width: int | None) -> TextEncoder | Tokenizer:
     """The encoder of a recipe, for a network that takes states of some width, or (None) ids.
 
@@ -209,8 +201,8 @@ class DeferredEncoder:
         return self._encoder
 
 
-def caption_statistics(lookup: TextLookup, captions: Iterable[str]) -> TextStatistics | None:
-    """Mean and covariance of the captions' mean token states, for whitened pooling.
+def caption_statistics(lookup: TextLookup, captions: Iterable[str]) -> tuple[Tensor, Tensor] | None:
+    """Mean (D,) and covariance (D, D), float64, of captions' mean states, for whitened pooling.
 
     Empty captions do not count; None when there are fewer than two others.
     """
@@ -224,7 +216,7 @@ def caption_statistics(lookup: TextLookup, captions: Iterable[str]) -> TextStati
     if count < 2:
         return None
     mean = total / count
-    return TextStatistics(mean, squares / count - torch.outer(mean, mean))
+    return mean, squares / count - torch.outer(mean, mean)
 
 
 def _mean_states(text: TextEmbedding) -> Tensor:

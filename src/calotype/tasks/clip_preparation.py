@@ -16,8 +16,7 @@ from calotype.tasks.captions import WantedCaptions, embedded_captions
 from calotype.tasks.clip import ClipTask, new_clip
 from calotype.tasks.clip_retrieval import Pools, make_pools, read_shown
 from calotype.text.encoder import Tokenizer
-from calotype.training.job import Job
-from calotype.training.preparation import Preparation
+from calotype.training.preparation import Job, Preparation
 from calotype.training.shards import copy_weights
 from calotype.training.task import TaskStart
 from calotype.vision.clip import WEIGHTS_FILE, find_clip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from calotype.cascade.find import CASCADE_FOLDER
 from calotype.cascade.io import save_cascade
+from calotype.cascade.lora import save_lora, trained_lora
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, token_states
 from calotype.config.diffusion import DiffusionTraining
@@ -19,18 +21,18 @@ from calotype.config.recipe import Recipe
 from calotype.data.batch import Batch, BatchPlan
 from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.networks.blocks import Block
-from calotype.networks.lora import train_adapters
+from calotype.networks.lora import merge_adapters, train_adapters
+from calotype.storage.files import make_folder
 from calotype.tasks.captions import TextLookup
 from calotype.tasks.cost import TrainingCost, training_cost
 from calotype.tasks.draft_folds import DraftFolds, fold_of, freeze_draft
 from calotype.tasks.estimates import LowresEstimates
 from calotype.tasks.grid import sample_enlarged, sample_prompts, save_sheet
 from calotype.tasks.level_losses import loss_by_level
-from calotype.tasks.loras import without_adapters, write_lora
-from calotype.tasks.probe import Probe
 from calotype.tasks.random_numbers import PreparedNoise, StepNumbers, step_numbers
-from calotype.tasks.validation import errors_by_level
+from calotype.tasks.validation import Probe, errors_by_level
 from calotype.training.randomness import seed_networks
+from calotype.training.run_folder import LORA_FOLDER
 from calotype.training.task import Task
 
 _PREVIEW_EXAMPLES = 8
@@ -211,13 +213,19 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
             save_sheet(images, path, columns=6)
 
     def exported(self, average: nn.Module) -> Stage:
-        """The stage with its adapters added to its weights."""
-        return without_adapters(cast(Stage, average), self.config.lora)
+        """The stage; where it has adapters, a copy with these added to its weights."""
+        stage = cast(Stage, average)
+        if self.config.lora is not None:
+            stage = copy.deepcopy(stage)
+            merge_adapters(stage.network)
+        return stage
 
     def write_beside(self, run: Path, average: nn.Module, images: int) -> None:
         """The adapters alone, in RUN/lora."""
         if self.config.lora is not None:
-            write_lora(run, cast(Stage, average), self.config.lora, images=images)
+            make_folder(run / LORA_FOLDER)
+            path = run / LORA_FOLDER / f"{images}-{self.key}.safetensors"
+            save_lora(trained_lora(cast(Stage, average), self.config.lora), path)
 
     def write_model(
         self, checkpoint: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe

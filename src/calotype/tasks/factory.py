@@ -17,8 +17,7 @@ from calotype.errors import UsageError
 from calotype.tasks.clip_preparation import prepare_clip
 from calotype.tasks.estimates import check_estimates
 from calotype.tasks.preparation import prepare_stage
-from calotype.training.job import Job
-from calotype.training.preparation import Preparation
+from calotype.training.preparation import Job, Preparation
 from calotype.training.task import TaskStart
 from calotype.vision.clip import find_clip
 

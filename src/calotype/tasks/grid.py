@@ -13,7 +13,7 @@ from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.diffusion import PerSampleNoise, upsample_lowres
 from calotype.tasks.captions import TextLookup
-from calotype.tasks.probe import Probe
+from calotype.tasks.validation import Probe
 
 _GAP = 2  # pixels between images
 
@@ -30,16 +30,12 @@ def sample_prompts(stage: Stage, captions: tuple[str, ...], text: TextLookup | N
 def sample_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor:
     """Rows of three: enlarged bicubically, sampled, real; (3B, 3, H, W) in [-1, 1]."""
     assert probe.lowres is not None
-    embedded = None if text is None else text(probe.captions).to(stage.device)
-    height, width = probe.x.shape[2:]
-    lowres = probe.lowres.to(stage.device)
+    size = (probe.x.shape[2], probe.x.shape[3])
     noise = PerSampleNoise(range(len(probe)), stream=1)
     level = stage.config.sampling.aug_level
-    cond = stage.lowres_condition(
-        lowres, embedded, size=(height, width), aug_level=level, noise=noise
-    )
-    samples = _sample(stage, cond, noise, (height, width)).cpu()
-    enlarged = upsample_lowres(probe.lowres, (height, width))
+    cond = probe.condition(stage, text, noise, aug_level=level)
+    samples = _sample(stage, cond, noise, size).cpu()
+    enlarged = upsample_lowres(probe.lowres, size)
     return torch.stack((enlarged, samples, probe.x), dim=1).flatten(0, 1)
 
 

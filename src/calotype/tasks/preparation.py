@@ -27,9 +27,8 @@ from calotype.tasks.draft_files import FOLDER as DRAFT_FOLDER
 from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
 from calotype.tasks.initial import initial_weights
-from calotype.tasks.probe import Probe, read_probe
-from calotype.training.job import Job
-from calotype.training.preparation import Preparation
+from calotype.tasks.validation import Probe, read_probe
+from calotype.training.preparation import Job, Preparation
 from calotype.training.shards import copy_weights
 from calotype.training.task import TaskStart
 
@@ -131,7 +130,7 @@ def _fit_text(
         statistics = caption_statistics(text, captions)
         if statistics is not None:
             network = cast(Any, stage.network)
-            network.condition.set_text_statistics(statistics.mean, statistics.covariance)
+            network.condition.set_text_statistics(*statistics)
 
     preparation.on_rank_zero(work)
 

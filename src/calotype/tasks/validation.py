@@ -1,4 +1,4 @@
-"""Validation: error of the estimated image by noise level, on images seen and not seen.
+"""Validation on a fixed handful of examples: the error of the estimated image by noise level.
 
 The mean squared error of x_hat from a nearly pure noise says what the text decides; from little
 noise, how fine the images are. That of as many trained images beside it shows memorising.
@@ -8,17 +8,87 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning, Text
-from calotype.diffusion import PerSampleNoise, add_noise
+from calotype.conditioning import Conditioning
+from calotype.config.diffusion import DiffusionTraining
+from calotype.data.batch import BatchPlan
+from calotype.data.batches import NothingUsable, sequential_batches
+from calotype.data.source import ExampleSource
+from calotype.diffusion import NoiseSource, PerSampleNoise, add_noise
 from calotype.diffusion.noise_marks import NOISE_RATIOS
 from calotype.tasks.captions import TextLookup
-from calotype.tasks.probe import PROBE_SEED, Probe
 
+PROBE_SEED = 20220523  # any constant: the probes of two runs are the same
 _CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Fixed examples.
+
+    Args:
+        x: (B, 3, H, W) in [-1, 1].
+        lowres: (B, 3, h, w), or None for a base.
+        captions: B texts.
+    """
+
+    x: Tensor
+    lowres: Tensor | None
+    captions: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def head(self, count: int) -> Probe:
+        """The first examples."""
+        lowres = None if self.lowres is None else self.lowres[:count]
+        return Probe(self.x[:count], lowres, self.captions[:count])
+
+    def condition(
+        self,
+        stage: Stage,
+        text: TextLookup | None,
+        noise: NoiseSource,
+        *,
+        rows: slice = slice(None),
+        aug_level: float = 0.0,
+    ) -> Conditioning:
+        """What `stage` is conditioned on for some of the examples, on its device."""
+        embedded = None if text is None else text(self.captions[rows]).to(stage.device)
+        if self.lowres is None:
+            return Conditioning(embedded)
+        lowres, size = self.lowres[rows].to(stage.device), (self.x.shape[2], self.x.shape[3])
+        return stage.lowres_condition(lowres, embedded, size=size, aug_level=aug_level, noise=noise)
+
+
+def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) -> Probe | None:
+    """The first `limit` examples in an order that no run's seed changes; None if none can be used.
+
+    Images are cut as in training, so that a stage trained on crops is judged on crops.
+    """
+    if len(source) == 0:
+        return None
+    plan = BatchPlan(
+        resolution=config.stage.resolution,
+        lowres_resolution=config.stage.lowres_resolution,
+        config=config.data,
+        batch_size=_CHUNK,
+        seed=PROBE_SEED,
+    )
+    limit = min(limit, len(source))
+    try:
+        parts = list(sequential_batches(source, plan, limit=limit))
+    except NothingUsable:  # a small set's only image to validate on may be broken
+        return None
+    lowres = [part.lowres for part in parts if part.lowres is not None]
+    captions = tuple(caption for part in parts for caption in part.captions)
+    x = torch.cat([part.x for part in parts])
+    return Probe(x, torch.cat(lowres) if lowres else None, captions).head(limit)
 
 
 @torch.no_grad()
@@ -39,22 +109,10 @@ def errors_by_level(
         x = probe.x[rows].to(stage.device)
         noise = PerSampleNoise([PROBE_SEED + i for i in range(rows.start, rows.stop)])
         eps = noise.normal(x.shape).to(x)
-        embedded = None if text is None else text(probe.captions[rows])
-        denoise = stage.denoiser(_condition(stage, probe, rows, embedded=embedded))
+        clean = PerSampleNoise([PROBE_SEED] * len(x), stream=1)  # of level 0
+        denoise = stage.denoiser(probe.condition(stage, text, clean, rows=rows))
         for ratio in ratios:
             logsnr = torch.full((len(x),), -2 * math.log(ratio), device=x.device)
             x_hat = denoise(add_noise(x, logsnr, eps), logsnr).x_hat
             totals[ratio] += float((x_hat - x).double().square().flatten(1).mean(1).sum())
     return {f"{ratio:g}": total / len(probe) for ratio, total in totals.items()}
-
-
-def _condition(stage: Stage, probe: Probe, rows: slice, *, embedded: Text | None) -> Conditioning:
-    embedded = None if embedded is None else embedded.to(stage.device)
-    if probe.lowres is None:
-        return Conditioning(embedded)
-    lowres = probe.lowres[rows].to(stage.device)
-    height, width = probe.x.shape[2:]
-    noise = PerSampleNoise([PROBE_SEED] * len(lowres), stream=1)
-    return stage.lowres_condition(
-        lowres, embedded, size=(height, width), aug_level=0.0, noise=noise
-    )

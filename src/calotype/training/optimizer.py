@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from calotype.config.optimizer import OptimizerConfig
 from calotype.errors import CalotypeError
-from calotype.training.sharded_adafactor import ShardedAdafactor
-from calotype.training.shards import distribute_like, is_dtensor
+from calotype.training.shards import distribute_like, full_tensor, is_dtensor
+
+
+class ShardedAdafactor(torch.optim.Adafactor):
+    """`torch.optim.Adafactor` whose parameters may be sharded over processes, which all step.
+
+    Its factors are means over rows and columns of a whole weight, and its step sizes norms of it,
+    so each weight and its gradient are gathered for the moment of their update, one after the
+    other. Every process does the same arithmetic and keeps its shard of the weight; the factors are
+    small, and whole on every process.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Take one step; closures are not called."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        twin = nn.Parameter(full_tensor(parameter.detach()).clone())
+        twin.grad = full_tensor(parameter.grad) if parameter.grad is not None else None
+        alone: Any = torch.optim.Adafactor(
+            [twin],
+            lr=group["lr"],
+            beta2_decay=group["beta2_decay"],
+            eps=group["eps"],
+            d=group["d"],
+            weight_decay=group["weight_decay"],
+        )
+        if self.state[parameter]:
+            kept = self.state[parameter].items()
+            alone.state[twin] = {name: full_tensor(value) for name, value in kept}
+        alone.step()
+        self.state[parameter] = alone.state[twin]
+        parameter.copy_(distribute_like(twin.detach(), parameter))
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -95,42 +95,32 @@ class PowerFunctionEMA:
             average.copy_(distribute_like(saved[name], average))
 
 
-class PosthocAverages:
-    """The averages that are tracked in training, as one thing."""
+def write_snapshots(
+    emas: Sequence[PowerFunctionEMA],
+    run: Path,
+    *,
+    images: int,
+    facts: Mapping[str, Any],
+    writes: bool = True,
+) -> None:
+    """Write float16 snapshots into RUN/ema; every process calls this, to gather what is sharded.
 
-    def __init__(self, model: nn.Module) -> None:
-        self.emas = tuple(PowerFunctionEMA(model, length=length) for length in LENGTHS)
+    Args:
+        emas: that are tracked.
+        run: its folder.
+        images: over all stages: they name the files.
+        facts: `images` that the stage has seen, and its `resolution`.
+        writes: whether this process writes.
 
-    def update(self, *, batch_size: int, images_seen: int) -> None:
-        """Take in the weights after a step; `images_seen` includes it."""
-        for ema in self.emas:
-            ema.update(batch_size=batch_size, images_seen=images_seen)
-
-    def write(
-        self, run: Path, *, images: int, images_seen: int, resolution: int, first: bool = True
-    ) -> None:
-        """Write float16 snapshots into RUN/ema.
-
-        Every process calls this, to gather what is spread; the `first` one writes.
-
-        Args:
-            run: its folder.
-            images: over all stages: they name the files.
-            images_seen: by this stage.
-            resolution: of the stage.
-            first: whether this process writes.
-
-        Raises:
-            CalotypeError: the disk is full, or a weight does not fit float16.
-        """
-        folder = run / FOLDER
-        for ema in self.emas:
-            averages = ema.state_dict().items()
-            halves = {name: full_tensor(t).half().contiguous().cpu() for name, t in averages}
-            if first:
-                facts = {"format": _FORMAT, "length": ema.length}
-                facts |= {"images": images_seen, "resolution": resolution}
-                _write(folder / f"{images}-{ema.length:.3f}.safetensors", halves, facts)
+    Raises:
+        CalotypeError: the disk is full, or a weight does not fit float16.
+    """
+    for ema in emas:
+        averages = ema.state_dict().items()
+        halves = {name: full_tensor(t).half().contiguous().cpu() for name, t in averages}
+        if writes:
+            own = {"format": _FORMAT, "length": ema.length, **facts}
+            _write(run / FOLDER / f"{images}-{ema.length:.3f}.safetensors", halves, own)
 
 
 def _write(path: Path, halves: dict[str, Tensor], facts: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""What the tasks of a run share while they are prepared."""
+"""What the tasks of a run share while they are prepared, and what comes of it: a `Job`."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
 from calotype.training.distributed import ALONE, Group
 from calotype.training.signals import Stopped, StopRequest
+from calotype.training.task import AnyTask
 
 
 @dataclass
@@ -86,3 +88,28 @@ class Preparation:
         """Folder of embedded captions: beside the data if its encoder fits, else in the run."""
         fits = any(card.spec == spec for card in store_cards(self.beside))
         return self.beside if fits and os.access(self.beside, os.W_OK) else self.out / STORE_NAME
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task of a run, ready for its first step or for a checkpoint.
+
+    Args:
+        task: what is trained.
+        source: of examples.
+        preserved: examples of what was known before, mixed into every batch, or None.
+    """
+
+    task: AnyTask
+    source: ExampleSource
+    preserved: ExampleSource | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all data that is trained on, and of what else the task learns from."""
+        parts = [self.source.fingerprint]
+        if self.preserved is not None:
+            parts.append(self.preserved.fingerprint)
+        if self.task.fingerprint is not None:
+            parts.append(self.task.fingerprint)
+        return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()

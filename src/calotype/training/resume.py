@@ -34,8 +34,8 @@ from calotype.training.checkpoint import (
     set_aside,
 )
 from calotype.training.checkpoint_manager import versions
-from calotype.training.job import Job
 from calotype.training.learning_rate import decay_start
+from calotype.training.preparation import Job
 from calotype.training.run_folder import (
     EXPORT_FOLDERS,
     LOG_FILES,

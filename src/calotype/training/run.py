@@ -22,8 +22,7 @@ from calotype.training.checkpoint import read_state
 from calotype.training.checkpoint_manager import CheckpointManager, load_state, versions
 from calotype.training.distributed import ALONE, Group, OtherProcessFailed, open_group
 from calotype.training.guards import Guards, check_skipped
-from calotype.training.job import Job
-from calotype.training.preparation import Preparation
+from calotype.training.preparation import Job, Preparation
 from calotype.training.progress import TrainingDisplay
 from calotype.training.run_files import RunFiles, open_files, write_account
 from calotype.training.signals import Stopped, StopRequest, stop_on_signals

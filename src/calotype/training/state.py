@@ -16,7 +16,7 @@ from calotype.training.distributed import ALONE, Group
 from calotype.training.ema import EMA
 from calotype.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from calotype.training.parallel import DDP, FSDP, SingleProcess
-from calotype.training.posthoc_ema import PosthocAverages
+from calotype.training.posthoc_ema import LENGTHS, PowerFunctionEMA
 from calotype.training.shards import copy_weights
 from calotype.training.task import AnyTask
 
@@ -64,7 +64,7 @@ class TrainState(Counters):
         offset: images that earlier stages were trained on.
 
     `ema` averages the weights, `optimizer` moves them, `posthoc` are averages whose length is
-    chosen after training, or None; `parallel` computes losses, alone or with other processes.
+    chosen after training, if any; `parallel` computes losses, alone or with other processes.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class TrainState(Counters):
             shards = partial(FSDP, task, self.ema.averaged(), group)
             self.parallel = shards() if sharded else DDP(task, group)
         self.optimizer = build_optimizer(task.model, config.optimizer)
-        self.posthoc = PosthocAverages(task.model) if config.posthoc_ema_images > 0 else None
+        lengths = LENGTHS if config.posthoc_ema_images > 0 else ()
+        self.posthoc = tuple(PowerFunctionEMA(task.model, length=each) for each in lengths)
 
     @property
     def model(self) -> nn.Module:
@@ -118,7 +119,7 @@ class TrainState(Counters):
                 partial(optimizer_tensors, optimizer), partial(restore_optimizer, optimizer)
             ),
         }
-        for ema in () if self.posthoc is None else self.posthoc.emas:
+        for ema in self.posthoc:
             parts[f"ema-{ema.length:.3f}"] = Part(ema.state_dict, ema.load_state_dict)
         return {f"{name}.safetensors": part for name, part in parts.items()}
 

@@ -74,8 +74,8 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         state.ema.update(batch_size=images, images_seen=state.images_seen)
     else:
         state.ema.return_buffers()
-    if state.posthoc is not None:  # after a skipped step, too: time goes on with the same weights
-        state.posthoc.update(batch_size=images, images_seen=state.images_seen)
+    for ema in state.posthoc:  # after a skipped step, too: time goes on with the same weights
+        ema.update(batch_size=images, images_seen=state.images_seen)
     return StepMetrics(
         images=state.images_seen,
         loss=loss,

@@ -16,7 +16,7 @@ from calotype.data.batches import batches
 from calotype.data.source import ExampleSource
 from calotype.errors import CalotypeError, ConfigError
 from calotype.training.distributed import Group
-from calotype.training.job import Job
+from calotype.training.preparation import Job
 from calotype.training.state import TrainState
 
 

@@ -18,8 +18,7 @@ from calotype.config.training import TrainConfig
 from calotype.data.batch import Batch, BatchPlan
 
 if TYPE_CHECKING:
-    from calotype.training.job import Job
-    from calotype.training.preparation import Preparation
+    from calotype.training.preparation import Job, Preparation
 
 
 class Numbers(Protocol):

@@ -11,8 +11,9 @@ from calotype.data.batch import Batch
 from calotype.errors import NotFiniteError
 from calotype.training.checkpoint_manager import CheckpointManager
 from calotype.training.guards import Guards
-from calotype.training.job import Job
 from calotype.training.learning_rate import decay_start
+from calotype.training.posthoc_ema import write_snapshots
+from calotype.training.preparation import Job
 from calotype.training.progress import RateMeter, TrainingDisplay
 from calotype.training.run_files import RunFiles
 from calotype.training.signals import StopRequest
@@ -60,8 +61,7 @@ class Trainer:
         config = job.task.config
         self.every(config.validation_images, self._validate)
         self.every(config.grid_images, self._preview)
-        if state.posthoc is not None:
-            self.every(config.posthoc_ema_images, self._write_posthoc)
+        self.every(config.posthoc_ema_images, self._write_posthoc)
         self.every(config.checkpoint_images, self._checkpoint)
 
     def every(self, images: int, action: Callable[[], None]) -> None:
@@ -186,15 +186,10 @@ class Trainer:
             self.files.scalars.add({"grid": path}, images)
 
     def _write_posthoc(self) -> None:
-        state = self.state
-        assert state.posthoc is not None
-        state.posthoc.write(
-            self.files.folder,
-            images=state.images,
-            images_seen=state.images_seen,
-            resolution=self.job.task.key,
-            first=self._group.is_rank_zero,
-        )
+        state, run = self.state, self.files.folder
+        facts = {"images": state.images_seen, "resolution": self.job.task.key}
+        writes = self._group.is_rank_zero
+        write_snapshots(state.posthoc, run, images=state.images, facts=facts, writes=writes)
 
     def _checkpoint(self) -> None:
         self.files.sync()
