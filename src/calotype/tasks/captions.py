@@ -63,11 +63,11 @@ class WantedCaptions:
 
 
 def embedded_captions(preparation: Preparation, wanted: WantedCaptions) -> TextLookup:
-    """Embed what is not stored yet; of several processes the first one does. Ids need no store.
+    """Embed what is not stored yet; of several processes rank 0 does. Ids need no store.
 
     Raises:
         ConfigError: encoder and width do not fit.
-        CalotypeError: a process does not see what the first one has stored.
+        CalotypeError: a process does not see what rank 0 has stored.
         Stopped: somebody asked for the end.
     """
     spec = wanted.spec
@@ -75,7 +75,7 @@ def embedded_captions(preparation: Preparation, wanted: WantedCaptions) -> TextL
         return build_encoder(spec, None)
     group, beside = preparation.group, preparation.beside
     stored = stored_captions(beside, wanted) if group.is_rank_zero else None
-    if group.broadcast(stored is not None):  # what the first one sees: it may write there next
+    if group.broadcast(stored is not None):  # what rank 0 sees: it may write there next
         stored = stored_captions(beside, wanted) if stored is None else stored
     else:
         preparation.on_rank_zero(lambda: _embed(preparation, wanted))
@@ -84,7 +84,7 @@ def embedded_captions(preparation: Preparation, wanted: WantedCaptions) -> TextL
         stored = stored_captions(preparation.embeddings(spec), wanted)
     if stored is None:
         raise CalotypeError(
-            f"process {group.rank} does not see the captions that process 0 has embedded in "
+            f"process {group.rank} does not see the captions that rank 0 has embedded in "
             f"{preparation.embeddings(spec)}; put --data and --out where all machines see them"
         )
     preparation.stores[spec] = stored

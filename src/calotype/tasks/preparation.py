@@ -120,7 +120,7 @@ def _fit_text(
     *,
     config: DiffusionTraining,
 ) -> None:
-    """Set the statistics of whitened pooling; of several processes the first one does."""
+    """Set the statistics of whitened pooling; of several processes rank 0 does."""
     if config.stage.network.text_pooling != "whitened_mean":
         return
 
@@ -138,7 +138,7 @@ def _fit_text(
 def _train_draft(
     preparation: Preparation, training: DraftTraining, start: TaskStart
 ) -> DraftFolds | None:
-    """Train the draft of a new stage, and the folds; of several processes the first one does."""
+    """Train the draft of a new stage, and the folds; of several processes rank 0 does."""
     config = training.config
     folds = 0 if config.draft is None or config.lora is not None else config.draft.folds
     if start.only_draft:  # no diffusion follows: no need of folds

@@ -2,7 +2,7 @@
 
 `torchrun` starts the processes and says in the environment which is which (RANK, WORLD_SIZE,
 LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Tensors of the network go over NCCL between GPUs and over
-gloo between CPUs; what is agreed on goes over gloo, which waits as long as the first process needs
+gloo between CPUs; what is agreed on goes over gloo, which waits as long as rank 0 needs
 for work that it does alone. A process that fails says so in the launcher's store, so that one
 error is printed and not one a process; the others notice by their broken connections.
 """
@@ -89,7 +89,7 @@ class Group:
             dist.barrier(group=self.control)
 
     def broadcast(self, value: T) -> T:
-        """The first process's value."""
+        """The value of rank 0."""
         if self.alone:
             return value
         values = [value]
@@ -97,7 +97,7 @@ class Group:
         return values[0]
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """Let the first process work while the others wait; what comes of it, all get."""
+        """Let rank 0 work while the others wait; what comes of it, all get."""
         if self.alone:
             return work()
         return cast(T, self.broadcast(work() if self.is_rank_zero else None))
@@ -112,7 +112,7 @@ class Group:
 
     @torch.no_grad()
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite the tensors with those of the first process."""
+        """Overwrite the tensors with those of rank 0."""
         if self.alone:
             return
         for tensor in tensors:

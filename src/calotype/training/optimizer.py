@@ -56,7 +56,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     Norms, biases and other vectors are not decayed.
 
     Args:
-        model: its weights that require gradients are optimized; they may be spread over processes.
+        model: its weights that require gradients are optimized; they may be sharded over processes.
         config: of the optimizer.
     """
     groups: dict[float, list[nn.Parameter]] = {}

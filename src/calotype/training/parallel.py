@@ -97,7 +97,7 @@ class DDP(SingleProcess):
 
 
 class FSDP(SingleProcess):
-    """Weights, gradients, averages and moments spread over the processes (FSDP2).
+    """Weights, gradients, averages and moments sharded over the processes (FSDP2).
 
     Blocks are gathered one at a time, what is outside of them at the root.
 
@@ -135,7 +135,7 @@ class FSDP(SingleProcess):
 
     @torch.no_grad()
     def gather_model(self, average: nn.Module) -> nn.Module:
-        """The averaged model on the first process; the others help, and keep no weights."""
+        """The averaged model on rank 0; the others help, and keep no weights."""
         tensors = {}
         for name, tensor in average.state_dict().items():
             full = full_tensor(tensor)

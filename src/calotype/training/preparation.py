@@ -31,7 +31,7 @@ class Preparation:
         runtime: where and how it is computed.
         quiet: no progress.
         stop: breaks preparations off.
-        group: the processes that train; the first one embeds captions and trains the draft.
+        group: the processes that train; rank 0 embeds captions and trains the draft.
         missing_captions: train although the captions are mostly lost.
         stores: embedded captions by text encoder.
         reported: whether the user has been shown what the data are.
@@ -53,7 +53,7 @@ class Preparation:
         return self.data / STORE_NAME
 
     def on_rank_zero(self, work: Callable[[], None]) -> None:
-        """Let the first process work while the others wait.
+        """Let rank 0 work while the others wait.
 
         Raises:
             Stopped: on all of them, if somebody has asked for the end.

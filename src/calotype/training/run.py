@@ -48,7 +48,7 @@ class RunOptions:
         allow_inexact_resume: resume where an exact resume is not possible.
         start_over: with `resume`, begin anew where no checkpoint can be resumed from; the old run's
             files are moved beside.
-        sharded: with several processes, spread each stage over them; else each has a copy.
+        sharded: with several processes, shard each stage over them; else each has a copy.
         guards: against numbers that are not finite and against spikes.
         only_draft: train the draft of the base, write a checkpoint, and end before diffusion.
         missing_captions: train although the captions of the data are mostly lost.
@@ -124,7 +124,7 @@ class _Run:
         self.init: Path | None = None
         self.checkpoint: Path | None = None  # to resume from
         self.begun: dict[str, Any] = {}  # what it says
-        self.done: list[nn.Module] = []  # stages, exported, on the first process
+        self.done: list[nn.Module] = []  # stages, exported, on rank 0
         self.report = SourceReport()  # of the data, over all stages
 
     def start(self, group: Group) -> int:

@@ -1,4 +1,4 @@
-"""State that is spread over processes: written by all of them, read by any number of them.
+"""State that is sharded over processes: written by all of them, read by any number of them.
 
     RUN/checkpoints/<images>/sharded/shard-00001-model-00001-of-00001.safetensors, ...
 
@@ -66,7 +66,7 @@ def read_whole(path: Path) -> Tensors:
 
 
 def read_parts(path: Path, state: TrainState, group: Group) -> Tensors:
-    """The tensors of a sharded checkpoint, spread as those of `state`; all processes call this."""
+    """The tensors of a sharded checkpoint, sharded as those of `state`; all processes call this."""
     reader = HuggingFaceStorageReader(str(path / FOLDER))
     own = state.tensors()
     likes = {f"{file}/{name}": t for file, tensors in own.items() for name, t in tensors.items()}

@@ -1,4 +1,4 @@
-"""Tensors that may be spread over processes, a part of their rows on each (DTensor)."""
+"""Tensors that may be sharded over processes, a part of their rows on each (DTensor)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def to_local(tensor: Tensor) -> Tensor:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of it; where it is spread, every process has to call this."""
+    """All of it; where it is sharded, every process has to call this."""
     return cast(Any, tensor).full_tensor() if is_dtensor(tensor) else tensor
 
 
 def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor that every process has, spread as `like` is; nothing is sent."""
+    """A whole tensor that every process has, sharded as `like` is; nothing is sent."""
     if not is_dtensor(like) or is_dtensor(tensor):
         return tensor
     from torch.distributed.tensor import distribute_tensor

@@ -60,7 +60,7 @@ class TrainState(Counters):
     Args:
         task: the same weights on every process, and no step taken.
         group: the processes that train it.
-        sharded: spread weights and moments over the processes; else each has a copy.
+        sharded: shard weights and moments over the processes; else each has a copy.
         offset: images that earlier stages were trained on.
 
     `ema` averages the weights, `optimizer` moves them, `posthoc` are averages whose length is
@@ -164,7 +164,7 @@ class TrainState(Counters):
     def averaged_model(self) -> nn.Module:
         """The model with averaged weights, for validation, previews and export.
 
-        Where it is spread over processes all of them call this, and the first one gets it; that
+        Where it is sharded all processes call this, and rank 0 gets it; that
         of the others has no weights.
         """
         return self.parallel.gather_model(self.ema.averaged())

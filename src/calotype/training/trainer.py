@@ -25,7 +25,7 @@ from calotype.training.stream import training_batches
 class Trainer:
     """Trains a task to its end, or until somebody asks it to stop.
 
-    Of several processes all take the same steps and come to the same decisions; the first one
+    Of several processes all take the same steps and come to the same decisions; rank 0
     writes, validates and samples, while the others wait.
 
     Args:

@@ -31,7 +31,7 @@ def _step(images, stage, scale):
 
 @pytest.fixture
 def write_run(tmp_path):
-    """Make a run folder: three stages of `steps` steps of 8 images, with drawings."""
+    """Make a run folder: three stages of `steps` steps of 8 images, with samples."""
 
     def write(steps=40, **changes):
         run = tmp_path / "run"

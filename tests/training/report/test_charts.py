@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from calotype.cli import run
-from calotype.training.report.charts import Chart, draw, human
+from calotype.training.report.charts import Chart, human, plot
 from calotype.training.report.curves import make_curve
 
 
@@ -31,21 +31,21 @@ def test_large_numbers_in_short():
 
 
 def test_names_are_escaped():
-    svg = draw(_chart([1.0, 2.0]), ((0.0, "<b>"),))
+    svg = plot(_chart([1.0, 2.0]), ((0.0, "<b>"),))
     assert "<i>" not in svg and "&lt;i&gt;" in svg
     assert "<b>" not in svg and "A &amp; B" in svg
 
 
 def test_wide_ranges_get_a_logarithmic_axis():
-    assert 'data-log="1"' in draw(_chart([1.0, 1000.0]))
-    assert 'data-log="0"' in draw(_chart([1.0, 2.0]))
-    assert 'data-log="0"' in draw(_chart([0.0, 1000.0]))
-    assert 'data-log="0"' in draw(_chart([1.0, 1000.0], from_zero=True))
+    assert 'data-log="1"' in plot(_chart([1.0, 1000.0]))
+    assert 'data-log="0"' in plot(_chart([1.0, 2.0]))
+    assert 'data-log="0"' in plot(_chart([0.0, 1000.0]))
+    assert 'data-log="0"' in plot(_chart([1.0, 1000.0], from_zero=True))
 
 
 @pytest.mark.parametrize(("y", "log"), [([1.0, 3.0, 2.0], False), ([1.0, 10.0, 100.0], True)])
-def test_values_are_read_back_from_the_drawing(y, log):
-    svg = draw(_chart(y))
+def test_values_are_read_back_from_the_chart(y, log):
+    svg = plot(_chart(y))
     for values, scale, pixels in zip(
         ([1, 2, 3], np.log(y) if log else y), "xy", _points(svg).T, strict=True
     ):
@@ -57,22 +57,22 @@ def test_values_are_read_back_from_the_drawing(y, log):
 
 
 def test_values_stand_at_the_axis():
-    assert ">0.001</text>" in draw(_chart([0.0, 0.001])) and ">5k<" in draw(_chart([1.0] * 5001))
+    assert ">0.001</text>" in plot(_chart([0.0, 0.001])) and ">5k<" in plot(_chart([1.0] * 5001))
 
 
 def test_an_axis_reaches_down_to_zero():
-    assert _scale(draw(_chart([2.0, 3.0], from_zero=True)), "y")[0] == 0
-    assert _scale(draw(_chart([2.0, 3.0])), "y")[0] > 1
+    assert _scale(plot(_chart([2.0, 3.0], from_zero=True)), "y")[0] == 0
+    assert _scale(plot(_chart([2.0, 3.0])), "y")[0] > 1
 
 
 def test_one_point_is_a_dot():
-    points = _points(draw(_chart([5.0])))
+    points = _points(plot(_chart([5.0])))
     assert len(points) == 2 and (points[0] == points[1]).all()
     assert _chart([float("nan")]).empty
 
 
 def test_colours_are_the_page_s():
-    svg = draw(_chart([1.0, 2.0]))
+    svg = plot(_chart([1.0, 2.0]))
     assert "stroke: var(--main)" in svg and "fill: var(--soft)" in svg
     assert "#" not in svg and " id=" not in svg  # what several charts would both have
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from calotype.training.record import read_run
-from calotype.training.report.charts import draw, loss_charts
+from calotype.training.report.charts import loss_charts, plot
 from calotype.training.report.curves import make_curve, smoothed
 
 
@@ -47,7 +47,7 @@ def test_a_long_log_gives_curves_of_a_thousand_points(write_run):
     (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
     run = read_run(folder)
     assert len(run.steps["loss"]) == 100_000
-    svg = draw(loss_charts(run)[0])
+    svg = plot(loss_charts(run)[0])
     raw = re.search(r'data-name="a step">\s*<path d="([^"]*)"', svg).group(1)
     y = [float(point.split()[1]) for point in re.split("[ML]", raw)[1:]]
     assert len(y) < 2000

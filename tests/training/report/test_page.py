@@ -62,9 +62,9 @@ def test_all_that_was_logged_has_its_chart(page):
     ]
     assert titles[-4:] == [
         "Images a second",
-        "Share of time waiting for data",
+        "Fraction of time waiting for data",
         "FLOP/s",
-        "Share of the measured peak",
+        "Fraction of the measured peak",
     ]
     assert "learning rate 0.001" in labels[3]
     assert "smoothed 50" in labels[-4] and "smoothed 2 %" in labels[-3]
@@ -82,10 +82,10 @@ def test_facts_of_the_run(page):
     assert "not finite" in words
 
 
-def test_drawings_are_embedded_by_stage(page):
+def test_samples_are_embedded_by_stage(page):
     images = page.all("img")
     assert len(images) == 12
-    assert images[0]["alt"] == "Drawings after 80 images"
+    assert images[0]["alt"] == "Samples after 80 images"
     for image in images:
         kind, data = image["src"].split(",")
         assert kind == "data:image/png;base64" and base64.b64decode(data)[:4] == b"\x89PNG"
@@ -141,7 +141,7 @@ def test_a_log_of_before_has_fewer_charts(write_run):
     (folder / "validation.jsonl").unlink()
     page = _Page(render(read_run(folder)))
     assert len(page.all("svg")) == 4
-    assert "Not in this run's log: Share of time waiting for data" in page.text
+    assert "Not in this run's log: Fraction of time waiting for data" in page.text
     assert "No validation yet" in page.text
 
 
@@ -156,7 +156,7 @@ def test_nan_and_null_in_a_log(write_run):
     assert "nan" not in re.sub(r"base64,[^\"]*", "", html).lower()
 
 
-def test_large_drawings_become_small(write_run):
+def test_large_samples_become_small(write_run):
     folder = write_run()
     noise = np.random.default_rng(0).integers(0, 256, (1000, 3000, 3), np.uint8)
     Image.fromarray(noise).save(folder / "grids" / "960.png", compress_level=1)
@@ -165,14 +165,14 @@ def test_large_drawings_become_small(write_run):
     assert len(last["src"]) < 2_000_000
 
 
-def test_many_drawings_are_chosen_from(write_run):
+def test_many_samples_are_chosen_from(write_run):
     folder = write_run()
     for images in range(1, 80):
         Image.new("RGB", (4, 4)).save(folder / "grids" / f"{images}.png")
     page = _Page(render(read_run(folder)))
     assert len(page.all("img")) == 24 + 8
-    assert page.all("img")[0]["alt"] == "Drawings after 1 images"
-    assert page.all("img")[23]["alt"] == "Drawings after 320 images"
+    assert page.all("img")[0]["alt"] == "Samples after 1 images"
+    assert page.all("img")[23]["alt"] == "Samples after 320 images"
     assert "24 of 83 sheets" in page.text
 
 

@@ -1,7 +1,7 @@
-"""Which charts a report shows, from the columns of a log, and how matplotlib draws them.
+"""Which charts a report shows, from the columns of a log, and how matplotlib renders them.
 
-Colours are names of the page's style sheet, so that light and dark are one drawing. The page's
-script reads values back from the paths with the scales that are noted on the drawing.
+Colours are names of the page's style sheet, so that light and dark are one chart. The page's
+script reads values back from the paths with the scales that are noted on the chart.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Chart:
 
     Args:
         title: what is shown.
-        curves: drawn in this order, the last on top.
+        curves: plotted in this order, the last on top.
         note: a sentence beneath.
         show: how a value is written.
         from_zero: the axis is linear and reaches down to 0; else it is logarithmic where the
@@ -84,11 +84,11 @@ class Chart:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to draw."""
+        """Whether there is nothing to plot."""
         return all(curve.last is None for curve in self.curves)
 
 
-def draw(chart: Chart, bounds: Bounds = ()) -> Markup:
+def plot(chart: Chart, bounds: Bounds = ()) -> Markup:
     """The chart as an `<svg>` element, with marks where stages begin."""
     stream = io.StringIO()
     with rc_context(_STYLE):
@@ -104,7 +104,7 @@ def draw(chart: Chart, bounds: Bounds = ()) -> Markup:
 
 
 def _for_page(svg: str, chart: Chart, axes: Axes) -> Markup:
-    """A drawing with the page's colours, its scales noted, and nothing that others have too."""
+    """An SVG with the page's colours, its scales noted, and nothing that others have too."""
     svg = re.sub(r' id="curve ([^"]*)"', r' data-name="\1"', svg[svg.index("<svg") :])
     svg = re.sub(r' (id|xmlns|xmlns:xlink|version)="[^"]*"', "", svg)
     # A hundredth of a point is fine enough for paths.
@@ -173,9 +173,9 @@ def speed_charts(run: RunRecord) -> list[Chart]:
     """Images a second, the time of waiting, operations a second and of the peak."""
     charts: list[tuple[str, str, Callable[[float], str]]] = [
         ("Images a second", "images_per_second", human),
-        ("Share of time waiting for data", "data_wait", _percent),
+        ("Fraction of time waiting for data", "data_wait", _percent),
         ("FLOP/s", "flops_per_second", human),
-        ("Share of the measured peak", "flops_share_of_peak", _percent),
+        ("Fraction of the measured peak", "flops_share_of_peak", _percent),
     ]
     notes = {"FLOP/s": _peak_note(run)}
     return [

@@ -1,4 +1,4 @@
-"""Sheets of drawings as data URIs, scaled down where they are large."""
+"""Sheets of samples as data URIs, scaled down where they are large."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN_WIDTH = 1100
 
 @dataclass(frozen=True)
 class Frame:
-    """A sheet of drawings: images seen when it was drawn, the image itself, its size in pixels."""
+    """A sheet of samples: images seen when it was made, the image itself, its size in pixels."""
 
     images: int
     uri: str
@@ -32,7 +32,7 @@ class Frame:
 
     @property
     def scale(self) -> int:
-        """How many times its size it is shown at: drawings of a few pixels are hard to see."""
+        """How many times its size it is shown at: samples of a few pixels are hard to see."""
         return max(1, min(8, _SHOWN_WIDTH // self.width))
 
 
@@ -54,7 +54,7 @@ class Film:
 
 
 def films(run: RunRecord) -> list[Film]:
-    """The drawings of each stage that has any."""
+    """The samples of each stage that has any."""
     found, previous = [], 0.0
     for size, part in run.segments:
         last = part.stop == len(run.steps["images"])

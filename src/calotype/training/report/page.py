@@ -1,4 +1,4 @@
-"""The page itself: facts, charts and drawings of a run in one file."""
+"""The page itself: facts, charts and samples of a run in one file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from calotype.training.record import RunRecord, number, read_run
 from calotype.training.report.charts import (
     bounds,
     by_noise,
-    draw,
     human,
     loss_charts,
+    plot,
     speed_charts,
     validation_charts,
 )
@@ -58,7 +58,7 @@ def render(run: RunRecord) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["draw"] = draw
+    environment.filters["plot"] = plot
     environment.filters["short"] = lambda value: f"{number(value):.4g}"
     environment.filters["commas"] = lambda value: f"{value:,}"
     return environment.get_template("report.html.j2").render(
