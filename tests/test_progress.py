@@ -33,15 +33,15 @@ def test_training_says_at_once_how_long_it_takes(clock, capsys):
     meter = RateMeter()
     meter.update(images=8, seconds=2.0, waited=1.0, loss=0.25)
     with TrainingDisplay("tiny 8px", 14_408, lasting=True) as display:
-        display.update(8, meter)
-        display.update(16, meter)
+        display.show(8, meter)
+        display.show(16, meter)
     line = "images, loss 0.2500, 4.0 images/s, data wait 50%, 1:00:00 left"
     assert capsys.readouterr().err == f"tiny 8px: 8 of 14,408 {line}\n"
 
 
 def test_quiet_is_quiet(clock, capsys):
     with TrainingDisplay("tiny", 100, quiet=True) as display:
-        display.update(8, RateMeter())
+        display.show(8, RateMeter())
     assert capsys.readouterr() == ("", "")
 
 
