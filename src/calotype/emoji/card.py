@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace) -> None:
     effort = _effort(options)
     settings = None if options.settings is None else load_config(options.settings, Sweep)
     naming = tuple(read_naming(folder) for folder in options.naming)
-    models = sorted({one.model for one in naming} - {"real"})
+    models = sorted({one.key.model for one in naming} - {"real"})
     if len(models) > 1:
         raise UsageError(f"got --naming of the models {models}; expected those of one")
     cascade, runtime = load_cascade(options)

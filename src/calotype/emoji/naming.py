@@ -61,13 +61,11 @@ class Key:
     images: tuple[NamedImage, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Naming:
     """How many images of a key were named; a model of "real" are real images."""
 
-    model: str
-    group: str
-    resolution: int
+    key: Key
     named: int
     images: int
 
@@ -148,9 +146,7 @@ def read_naming(folder: Path) -> Naming:
             f"got {folder} without a readable score.json ({error}); write it with: "
             f"python -m calotype.emoji.naming score {folder} ANSWERS.json"
         ) from error
-    return Naming(
-        model=key.model, group=key.group, resolution=key.resolution, named=named, images=images
-    )
+    return Naming(key, named, images)
 
 
 def _words(text: str) -> list[str]:

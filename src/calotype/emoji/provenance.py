@@ -1,4 +1,4 @@
-"""The half of a model card that no drawing shows: training, data, licences, limits."""
+"""The half of a model card that no sample shows: training, data, licences, limits."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ Trained on {splits["train"]} images of {concepts} concepts. Never trained on:
 {splits["unseen_concept"]} images of unseen concepts (in no style).
 
 `ATTRIBUTION.md` beside this card names authors, sources and licences of
-the images; drawings can resemble them closely, see below. The weights are under the package's
+the images; samples can resemble them closely, see below. The weights are under the package's
 licence, Apache-2.0. Make the data with `calotype data emoji`.
 """
 
@@ -130,7 +130,7 @@ def _authors(recipe: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 def limits_section(about: About, found: Measurements) -> str:
     """What it cannot do."""
     groups = {group.name: group for group in found.groups}
-    shares = ", ".join(
+    fractions = ", ".join(
         f"{group.found / len(group.findings):.0%} of {name}" for name, group in groups.items()
     )
     sides = [stage.config.resolution for stage in about.stages]
@@ -139,8 +139,8 @@ def limits_section(about: About, found: Measurements) -> str:
         "",
         "- A small world: emoji, one image a concept and style. What is asked for outside it "
         "comes out as something near it, or as nothing recognisable.",
-        f"- What it was trained on it samples best: found are {shares} (table above). Samples of "
-        "trained pairs can be close to copies of the images they were trained on.",
+        f"- What it was trained on it samples best: found are {fractions} (table above). Samples "
+        "of trained pairs can be close to copies of the images they were trained on.",
         "- English captions, best in the words of training: name, style, background colour. "
         "Counting, relations, several things at once and written text were not taught.",
         "- People are drawn as emoji draw them: in few ways, and mostly in one yellow tone.",

@@ -78,7 +78,7 @@ pipeline_tag: text-to-image
 
 A cascade of pixel-space diffusion models ({sides}, text encoder `{about.text_encoder}`) that draws
 emoji-like images from English captions. All figures here were measured by
-`python -m calotype.emoji.card` on these weights, drawn with their default settings.
+`python -m calotype.emoji.card` on these weights, sampled with their default settings.
 """
 
 
@@ -154,7 +154,7 @@ def _prompts(found: Measurements) -> str:
         figures = [f"{found.sampled.found(group, r)} of {count}" for r in resolutions]
         rows.append([title, *figures, _target(_TARGETS, group, count)])
     source = "come with the package" if found.suite.installed else "are chosen from this data"
-    text = f"""A drawing counts as right when its own concept is among the {NEAREST} real images
+    text = f"""A sample counts as right when its own concept is among the {NEAREST} real images
 of its style that are nearest to it (pixels at {THUMBNAIL_SIDE}²): of the style's training images,
 or, for what was held out, of all its images. A bare name is to come in
 the one style that captions may leave out. The prompts {source}, chosen by hash and not by eye.
@@ -169,11 +169,11 @@ def _naming(found: Sequence[Naming]) -> str:
     if not found:
         return ""
     rows = []
-    for resolution, group in sorted({(n.resolution, n.group) for n in found}):
+    for resolution, group in sorted({(n.key.resolution, n.key.group) for n in found}):
         cells = [PROMPT_GROUPS.get(group, group), f"{resolution}²"]
         for real in (False, True):
-            own = [n for n in found if (n.group, n.resolution) == (group, resolution)]
-            own = [n for n in own if (n.model == "real") == real]
+            own = [n for n in found if (n.key.group, n.key.resolution) == (group, resolution)]
+            own = [n for n in own if (n.key.model == "real") == real]
             count = f"{sum(n.named for n in own)} of {sum(n.images for n in own)}"
             cells.append(count if own else NOT_AVAILABLE)
         rows.append(cells)
