@@ -224,7 +224,7 @@ def read_here(monkeypatch, tmp_path):
         folder.mkdir()
         pickle_worker.convert(path, folder)
         entries = read_header(folder / "weights.safetensors")
-        yield Unpickled(ForeignWeights(entries, path), {})
+        yield Unpickled(ForeignWeights(entries), {})
 
     monkeypatch.setattr(load, "unpickled", unpickled)
 

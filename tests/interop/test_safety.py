@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop import pickle_worker
 from calotype.interop.pickles import unpickled
-from calotype.interop.safety import open_weights, read_header, read_json, refuse_unknown
+from calotype.interop.safety import ForeignSettings, open_weights, read_header, read_json
 
 STEM = "diffusion_pytorch_model"
 
@@ -93,8 +93,9 @@ def test_settings_that_are_no_json_object(tmp_path: Path, text: str) -> None:
 
 
 def test_unknown_keys_are_refused_with_the_known() -> None:
+    data = {"_class_name": "Kind", "good": 1, "_note": 2, "evil": 3}
     with pytest.raises(CalotypeError, match=r"'evil'; known: \['good'\]"):
-        refuse_unknown({"good": 1, "_note": 2, "evil": 3}, ["good"], "config.json")
+        ForeignSettings(data, "config.json").check(["Kind"], ["good"])
 
 
 def test_pickles_are_not_read_outside_convert(tmp_path: Path) -> None:

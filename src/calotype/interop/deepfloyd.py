@@ -1,6 +1,6 @@
 """DeepFloyd IF: folders of diffusers' IF pipelines as stages of this library.
 
-Stage I draws 64 pixels, II enlarges to 256, III to 1024. The up-scaler by Stability that is often
+Stage I samples 64 pixels, II enlarges to 256, III to 1024. The up-scaler by Stability that is often
 put in the place of III works in the space of an autoencoder and is refused.
 """
 
@@ -13,11 +13,10 @@ from calotype.cascade.stage import Stage
 from calotype.config.adm import AdmConfig
 from calotype.config.sampling import LowresConfig, SamplingConfig
 from calotype.config.stage import StageConfig
-from calotype.errors import CalotypeError, ConfigError, UsageError
-from calotype.interop.safety import read_json
+from calotype.errors import ConfigError, UsageError
 from calotype.interop.schedulers import SchedulerSettings, read_scheduler
-from calotype.interop.stages import side, stage_of, unet_state
-from calotype.interop.unet import read_unet_config
+from calotype.interop.stages import loaded, read_unet
+from calotype.interop.unet import rules
 
 PIPELINES = (
     "IFPipeline",
@@ -46,22 +45,18 @@ def load_stage(folder: Path) -> Stage:
     config = read_stage_config(folder)
     network = config.network
     assert isinstance(network, AdmConfig)
-    return stage_of(config, lambda expected: unet_state(network, folder / "unet", expected))
+    return loaded(lambda: Stage(config), (folder / "unet", rules(network)))
 
 
 def read_stage_config(folder: Path) -> StageConfig:
     """The settings of a stage; nothing of its weights is read."""
-    where = str(folder / "unet" / "config.json")
-    data = read_json(folder / "unet" / "config.json")
-    network = read_unet_config(data, where)
-    scheduler_path = folder / "scheduler" / "scheduler_config.json"
-    scheduler = read_scheduler(read_json(scheduler_path), str(scheduler_path))
+    resolution, network = read_unet(folder / "unet")
+    scheduler = read_scheduler(folder / "scheduler")
     if network.learned_variance != scheduler.learned_variance:
         raise ConfigError(
-            f"{scheduler_path}: got a variance_type that does not fit the network; expected "
+            f"{folder / 'scheduler'}: got a variance_type that does not fit the network; expected "
             "'learned_range' with 6 output channels and a fixed one with 3"
         )
-    resolution = side(data, where)
     common = StageConfig(
         resolution=resolution,
         network=network,
@@ -72,8 +67,7 @@ def read_stage_config(folder: Path) -> StageConfig:
     )
     if not network.lowres:
         return common
-    noising = folder / "image_noising_scheduler" / "scheduler_config.json"
-    table = read_scheduler(read_json(noising), str(noising)).schedule
+    table = read_scheduler(folder / "image_noising_scheduler").schedule
     return replace(common, lowres=LowresConfig(filter="bilinear_corners", schedule=table))
 
 
@@ -88,28 +82,18 @@ def _sampling(scheduler: SchedulerSettings, *, lowres: bool) -> SamplingConfig:
     )
 
 
-def text_encoder_spec(folder: Path) -> str:
-    """How the encoder beside a stage is called in a cascade; its files stay where they are.
+def find_text_encoder(folders: list[Path]) -> str:
+    """How the encoder beside the first stage that has one is called in a cascade: all share it.
+
+    Its files stay where they are.
 
     Raises:
         UsageError: there is none.
     """
-    for name in ("text_encoder", "tokenizer"):
-        if not (folder / name).is_dir():
-            raise UsageError(
-                f"{folder} has no {name}; give a folder of DeepFloyd IF that has one, or build "
-                "stages with calotype.interop.deepfloyd.load_stage"
-            )
-    return f"t5_padded:{folder.resolve()}"
-
-
-def find_text_encoder(folders: list[Path]) -> str:
-    """The encoder of the first folder that has one: all stages share it."""
-    error: CalotypeError | None = None
     for folder in folders:
-        try:
-            return text_encoder_spec(folder)
-        except UsageError as missing:
-            error = error or missing
-    assert error is not None
-    raise error
+        if (folder / "text_encoder").is_dir() and (folder / "tokenizer").is_dir():
+            return f"t5_padded:{folder.resolve()}"
+    raise UsageError(
+        f"{folders[0]} has no text_encoder and tokenizer; give a folder of DeepFloyd IF that has "
+        "them, or build stages with calotype.interop.deepfloyd.load_stage"
+    )

@@ -1,4 +1,4 @@
-"""The call people know from diffusers, drawing with a whole cascade.
+"""The call people know from diffusers, sampling with a whole cascade.
 
 `CalotypePipeline` takes the arguments of diffusers' text-to-image pipelines that mean something
 here and refuses the others. diffusers itself is not needed.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from calotype.cascade.cascade import Cascade
 from calotype.cascade.pixels import to_pixels
 from calotype.cascade.plan import SampleOptions
-from calotype.cascade.results import CascadeSample, Preview
+from calotype.cascade.results import CascadeSample, Preview, drain
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 
@@ -45,15 +45,14 @@ class PipelineOutput:
     images: list[Image] | np.ndarray | Tensor
 
     def __getitem__(self, index: int) -> Any:
-        """`output[0]` is `output.images`, as in diffusers."""
-        return (self.images,)[index]
+        return (self.images,)[index]  # `output[0]` is `output.images`, as in diffusers
 
 
 class CalotypePipeline:
     """Text to images through all stages of a cascade, called as a diffusers pipeline is.
 
     Args:
-        cascade: what draws.
+        cascade: what makes the images.
     """
 
     def __init__(self, cascade: Cascade) -> None:
@@ -132,7 +131,7 @@ class CalotypePipeline:
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> PipelineOutput | tuple[Any]:
-        """Draw.
+        """Make images.
 
         Args:
             prompt: one caption or several.
@@ -143,12 +142,12 @@ class CalotypePipeline:
             num_images_per_prompt: images a prompt, next to each other in the result.
             height: of the last stage's images, in pixels; with `width` or not at all.
             width: see `height`.
-            generator: seeds are drawn from it, one an image; or one generator an image. None
+            generator: seeds come from it, one an image; or one generator an image. None
                 takes torch's global generator. The numbers differ from diffusers'.
             output_type: see `PipelineOutput`.
             return_dict: False returns a tuple instead of a `PipelineOutput`.
-            callback_on_step_end: called after each step of each stage, for each part of a batch
-                drawn at once; it returns the tensors it was given; an exception cancels.
+            callback_on_step_end: called after each step of each stage, for each chunk of a batch
+                sampled at once; it returns the tensors it was given; an exception cancels.
             callback_on_step_end_tensor_inputs: which it gets: "latents" (noisy images),
                 "images" (what they look like so far).
 
@@ -163,32 +162,19 @@ class CalotypePipeline:
         if negative_prompt is not None:
             negatives = _one_each("negative_prompt", negative_prompt, len(prompts))
             options["negative_captions"] = _repeated(negatives, num_images_per_prompt)
-        if height is not None or width is not None:
-            options["size"] = _size(height, width)
+        if (height is None) != (width is None):
+            raise UsageError(f"got height={height}, width={width}; expected both or neither")
+        options["size"] = None if height is None or width is None else (height, width)
         captions = _repeated(prompts, num_images_per_prompt)
-        watch = None
-        if callback_on_step_end is not None:
-            watch = _Watch(self, callback_on_step_end, tuple(callback_on_step_end_tensor_inputs))
-        images = _images(self._draw(captions, generator, options, watch), output_type)
-        return PipelineOutput(images) if return_dict else (images,)
-
-    def _draw(
-        self,
-        captions: Sequence[str],
-        generator: torch.Generator | Sequence[torch.Generator] | None,
-        options: SampleOptions,
-        watch: _Watch | None,
-    ) -> CascadeSample:
         # Errors come before numbers are taken from the generator.
         self.cascade.plan(captions, seeds=[0] * len(captions), **options)
         steps = self.cascade.steps(captions, seeds=_seeds(generator, len(captions)), **options)
-        while True:
-            try:
-                preview = next(steps)
-            except StopIteration as end:
-                return cast(CascadeSample, end.value)
-            if watch is not None:
-                watch.see(preview)
+        watch: Callable[[Preview], None] = lambda preview: None  # noqa: E731
+        if callback_on_step_end is not None:
+            names = tuple(callback_on_step_end_tensor_inputs)
+            watch = _Watch(self, callback_on_step_end, names).see
+        images = _images(drain(steps, watch), output_type)
+        return PipelineOutput(images) if return_dict else (images,)
 
     def _sampling(
         self,
@@ -197,17 +183,18 @@ class CalotypePipeline:
     ) -> list[SamplingConfig]:
         """How each stage samples: its own settings, changed where the caller says so."""
         own = [stage.config.sampling for stage in self.cascade.stages]
-        for place, count in enumerate(_per_stage("num_inference_steps", steps, len(own))):
+        counts = _per_stage("num_inference_steps", steps, len(own))
+        weights = _per_stage("guidance_scale", guidance, len(own))
+        for place, (count, weight) in enumerate(zip(counts, weights, strict=True)):
             if count is not None:
                 own[place] = replace(own[place], steps=count, timesteps=None)
-        for place, weight in enumerate(_per_stage("guidance_scale", guidance, len(own))):
             if weight is not None:
                 own[place] = replace(own[place], guidance_weight=float(weight))
         return own
 
 
 class _Watch:
-    """Tells a callback of every step that is done; previews come before each."""
+    """Calls back after every step; previews come before each."""
 
     def __init__(
         self, pipeline: CalotypePipeline, callback: StepCallback, names: tuple[str, ...]
@@ -243,8 +230,10 @@ def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count:
             )
         return [_seeds(one, 1)[0] for one in generators]
     device = "cpu" if generator is None else generator.device
-    drawn = torch.randint(2**63 - 1, (count,), generator=generator, device=device)
-    return [int(seed) for seed in drawn]
+    seeds: list[int] = torch.randint(
+        2**63 - 1, (count,), generator=generator, device=device
+    ).tolist()
+    return seeds
 
 
 def _images(sample: CascadeSample, output_type: str) -> list[Image] | np.ndarray | Tensor:
@@ -270,12 +259,6 @@ def _one_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
     if len(texts) != count:
         raise UsageError(f"got {len(texts)} of {what} for {count} prompts; expected one each")
     return texts
-
-
-def _size(height: int | None, width: int | None) -> tuple[int, int]:
-    if height is None or width is None:
-        raise UsageError(f"got height={height}, width={width}; expected both or neither")
-    return height, width
 
 
 def _repeated(texts: Sequence[str], times: int) -> list[str]:

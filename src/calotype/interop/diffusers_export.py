@@ -1,6 +1,6 @@
 """Writing stages as folders of diffusers' IF pipelines, where the architecture is theirs.
 
-diffusers' U-Nets are told whole timesteps and know no draft, no folded pixels and no null
+diffusers' U-Nets are conditioned on whole timesteps and know no draft, no folded pixels and no null
 token; a stage of this library's own networks cannot be written as one. ADM stages can.
 """
 
@@ -22,16 +22,17 @@ from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 from calotype.interop.deepfloyd import ENLARGEMENT
-from calotype.interop.unet import rules
+from calotype.interop.unet import PLAIN_BLOCKS, TEXT_BLOCKS, rules
 from calotype.storage.files import new_folder, write_file
 
 _VERSION = "0.30.0"  # of the settings' format
 _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x": "sample"}
 _STEPS = 1000
+_BLOCKS = {False: PLAIN_BLOCKS, True: TEXT_BLOCKS}  # down and up, by whether they attend
 
 
 def export_to_diffusers(cascade: Cascade, out: Path | str) -> list[Path]:
-    """Write every stage as a folder that diffusers loads and draws with.
+    """Write every stage as a folder that diffusers loads.
 
     The folders hold no text encoder: give the pipelines `prompt_embeds`, or the T5 the stages were
     trained with.
@@ -47,7 +48,7 @@ def export_to_diffusers(cascade: Cascade, out: Path | str) -> list[Path]:
         UsageError: a stage has no counterpart in diffusers; the message says why.
     """
     for stage in cascade.stages:
-        reason = why_not(stage.config)
+        reason = _why_not(stage.config)
         if reason is not None:
             raise UsageError(
                 f"the {stage.config.resolution} stage cannot be written for diffusers: {reason}"
@@ -61,11 +62,12 @@ def export_to_diffusers(cascade: Cascade, out: Path | str) -> list[Path]:
     return [out / str(stage.config.resolution) for stage in cascade.stages]
 
 
-def why_not(config: StageConfig) -> str | None:
+def _why_not(config: StageConfig) -> str | None:
     """Why diffusers has no counterpart of a stage; None if it has one."""
     network = config.network
     if isinstance(network, UNetConfig | EfficientUNetConfig):
         return _why_not_own(network)
+    larger, lowres = config.lowres_resolution, config.lowres
     checks: Sequence[tuple[bool, str]] = (
         (config.residual, "it diffuses the difference to the enlarged image"),
         (config.data_std != 1, f"its images are scaled by data_std={config.data_std}"),
@@ -76,28 +78,24 @@ def why_not(config: StageConfig) -> str | None:
             "its network does not take the states of a text encoder, as IF pipelines do",
         ),
         (network.middle == "none", "its network has no attention in the middle"),
+        (
+            larger is not None and not network.aug_level,
+            "its network is not conditioned on the noise of the low-resolution image",
+        ),
+        (
+            larger is not None and config.resolution != ENLARGEMENT * larger,
+            f"it does not enlarge {ENLARGEMENT} times",
+        ),
+        (
+            larger is not None and (lowres.filter != "bilinear_corners" or lowres.schedule is None),
+            "its low-resolution image is not enlarged and noised as IF pipelines do",
+        ),
     )
-    for wrong, reason in checks:
-        if wrong:
-            return reason
-    return _why_not_lowres(config)
-
-
-def _why_not_lowres(config: StageConfig) -> str | None:
-    assert isinstance(config.network, AdmConfig)
-    if config.lowres_resolution is None:
-        return None
-    if not config.network.aug_level:
-        return "its network is not told the noise of the low-resolution image"
-    if config.resolution != ENLARGEMENT * config.lowres_resolution:
-        return f"it does not enlarge {ENLARGEMENT} times"
-    if config.lowres.filter != "bilinear_corners" or config.lowres.schedule is None:
-        return "its low-resolution image is not enlarged and noised as IF pipelines do"
-    return None
+    return next((reason for wrong, reason in checks if wrong), None)
 
 
 def _why_not_own(network: UNetConfig | EfficientUNetConfig) -> str:
-    parts = [f"its network ({network.kind}) is told the log-SNR, not a timestep"]
+    parts = [f"its network ({network.kind}) gets the log-SNR, not a timestep"]
     if network.fold > 1:
         parts.append(f"folds {network.fold}x{network.fold} pixels into channels")
     if isinstance(network, UNetConfig) and network.draft is not None:
@@ -105,7 +103,7 @@ def _why_not_own(network: UNetConfig | EfficientUNetConfig) -> str:
     if network.text_dim > 0:
         parts.append("joins a learned null token to the text")
     listed = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
-    return f"{listed}; diffusers' U-Nets have no such parts"
+    return f"{listed}; diffusers' U-Nets have nothing of it"
 
 
 def _write_stage(stage: Stage, folder: Path) -> None:
@@ -116,12 +114,12 @@ def _write_stage(stage: Stage, folder: Path) -> None:
     assert isinstance(network, AdmConfig)
     larger = config.lowres_resolution is not None
     (folder / "unet").mkdir(parents=True)
-    tensors = unet_tensors(stage)
+    tensors = _unet_tensors(stage)
     save_file(
         tensors, folder / "unet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
     )
-    _write(folder / "unet" / "config.json", unet_settings(config))
-    _write(folder / "scheduler" / "scheduler_config.json", scheduler_settings(stage))
+    _write(folder / "unet" / "config.json", _unet_settings(config))
+    _write(folder / "scheduler" / "scheduler_config.json", _scheduler_settings(stage))
     index: dict[str, Any] = {
         "_class_name": "IFSuperResolutionPipeline" if larger else "IFPipeline",
         "_diffusers_version": _VERSION,
@@ -139,7 +137,7 @@ def _write_stage(stage: Stage, folder: Path) -> None:
     _write(folder / "model_index.json", index)
 
 
-def unet_tensors(stage: Stage) -> dict[str, Tensor]:
+def _unet_tensors(stage: Stage) -> dict[str, Tensor]:
     """The network's tensors under diffusers' names."""
     config = stage.config.network
     assert isinstance(config, AdmConfig)
@@ -152,12 +150,10 @@ def unet_tensors(stage: Stage) -> dict[str, Tensor]:
     return tensors
 
 
-def unet_settings(config: StageConfig) -> dict[str, Any]:
-    """`config.json` of the U-Net."""
+def _unet_settings(config: StageConfig) -> dict[str, Any]:
     network = config.network
     assert isinstance(network, AdmConfig) and isinstance(network.text, StatesText)
     attending = [level.attention != "none" for level in network.levels]
-    down = [_block_name("Down", attends) for attends in attending]
     embed_act = network.embed_activation
     return {
         "_class_name": "UNet2DConditionModel",
@@ -165,9 +161,9 @@ def unet_settings(config: StageConfig) -> dict[str, Any]:
         "sample_size": config.resolution,
         "in_channels": 6 if network.lowres else 3,
         "out_channels": 6 if network.learned_variance else 3,
-        "down_block_types": down,
+        "down_block_types": [_BLOCKS[attends][0] for attends in attending],
         "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-        "up_block_types": [_block_name("Up", attends) for attends in reversed(attending)],
+        "up_block_types": [_BLOCKS[attends][1] for attends in reversed(attending)],
         "only_cross_attention": [level.attention == "cross" for level in network.levels],
         "mid_block_only_cross_attention": network.middle == "cross",
         "block_out_channels": [level.channels for level in network.levels],
@@ -193,13 +189,7 @@ def unet_settings(config: StageConfig) -> dict[str, Any]:
     }
 
 
-def _block_name(way: str, attends: bool) -> str:
-    if attends:
-        return f"SimpleCrossAttn{way}Block2D"
-    return "ResnetDownsampleBlock2D" if way == "Down" else "ResnetUpsampleBlock2D"
-
-
-def scheduler_settings(stage: Stage) -> dict[str, Any]:
+def _scheduler_settings(stage: Stage) -> dict[str, Any]:
     """`scheduler_config.json`; a schedule of this library's own is written out as its betas."""
     config, sampling = stage.config, stage.config.sampling
     if isinstance(config.schedule, DiscreteScheduleConfig):

@@ -1,18 +1,15 @@
 """Karlo, the open DALL-E 2: folders of diffusers' UnCLIPPipeline as cascades of this library.
 
-A prior draws CLIP's embedding of the image, a decoder 64 pixels of it, and two networks enlarge
+A prior samples CLIP's embedding of the image, a decoder 64 pixels of it, and two networks enlarge
 to 256: the second of them makes the last step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from calotype.cascade.prior import Prior
 from calotype.cascade.stage import Stage
@@ -21,18 +18,10 @@ from calotype.config.prior import PriorConfig, PriorNetworkConfig
 from calotype.config.sampling import LowresConfig, SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.errors import ConfigError
-from calotype.interop.safety import open_weights, read_json, refuse_unknown
+from calotype.interop.safety import ForeignSettings
 from calotype.interop.schedulers import SchedulerSettings, read_scheduler
-from calotype.interop.stages import (
-    State,
-    gathered,
-    side,
-    stage_of,
-    text_projection_config,
-    text_projection_state,
-    unet_state,
-)
-from calotype.interop.unet import Rule, read_unet_config
+from calotype.interop.stages import loaded, read_unet, text_projection_config
+from calotype.interop.unet import Rule, linear_rules, rules, unclip_rules
 
 PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 # Defaults of the pipeline.
@@ -50,7 +39,13 @@ _FIXED: dict[str, Any] = {
     "embedding_proj_dim": None,
     "clip_embed_dim": None,
 }
-_READ = ("num_attention_heads", "attention_head_dim", "num_layers", "embedding_dim")
+_NUMBERS = {
+    "num_attention_heads": 32,
+    "attention_head_dim": 64,
+    "num_layers": 20,
+    "embedding_dim": 768,
+    "num_embeddings": 77,
+}
 
 
 def load_stages(folder: Path) -> tuple[Stage, ...]:
@@ -63,29 +58,25 @@ def load_stages(folder: Path) -> tuple[Stage, ...]:
     decoder, network = base.network, larger.network
     assert isinstance(decoder, AdmConfig) and isinstance(network, AdmConfig)
 
-    def read_decoder(expected: Mapping[str, Tensor]) -> State:
-        state = unet_state(decoder, folder / "decoder", expected)
-        return state | text_projection_state(folder / "text_proj", expected)
-
-    def read_larger(expected: Mapping[str, Tensor]) -> State:
-        state: State = {}
-        for name, part in (("first", "super_res_first"), ("last", "super_res_last")):
-            own = {key.removeprefix(f"{name}."): tensor for key, tensor in expected.items()}
-            read = unet_state(network, folder / part, own)
-            state |= {f"{name}.{key}": tensor for key, tensor in read.items()}
-        return state
-
-    return stage_of(base, read_decoder), stage_of(larger, read_larger)
+    decoder_rules = (folder / "decoder", rules(decoder)), (folder / "text_proj", unclip_rules())
+    pair = (("first", "super_res_first"), ("last", "super_res_last"))
+    larger_rules = (
+        (folder / name, [Rule(f"{here}.{rule.here}", rule.there) for rule in rules(network)])
+        for here, name in pair
+    )
+    return (
+        loaded(lambda: Stage(base), *decoder_rules),
+        loaded(lambda: Stage(larger), *larger_rules),
+    )
 
 
 def read_stage_configs(folder: Path) -> tuple[StageConfig, StageConfig]:
     """The settings of decoder and super-resolution; nothing of the weights is read."""
-    decoder_data, decoder = _unet(folder / "decoder")
+    resolution, decoder = read_unet(folder / "decoder")
     if not isinstance(decoder.text, UnclipText):
         raise ConfigError(f"{folder / 'decoder'} takes no CLIP embeddings; expected Karlo's")
     text_dim, text = text_projection_config(folder / "text_proj", decoder.text)
     scheduler = _scheduler(folder / "decoder_scheduler", decoder)
-    resolution = side(decoder_data, str(folder / "decoder"))
     base = StageConfig(
         resolution=resolution,
         network=replace(decoder, text=text, text_dim=text_dim),
@@ -98,18 +89,16 @@ def read_stage_configs(folder: Path) -> tuple[StageConfig, StageConfig]:
             ddpm_interpolation=scheduler.interpolation,
         ),
     )
-    first_data, first = _unet(folder / "super_res_first")
-    last_data, last = _unet(folder / "super_res_last")
-    larger_side = side(first_data, str(folder / "super_res_first"))
-    if first != last or side(last_data, str(folder / "super_res_last")) != larger_side:
+    larger_side, network = read_unet(folder / "super_res_first")
+    if read_unet(folder / "super_res_last") != (larger_side, network):
         raise ConfigError(
             f"{folder}: got super_res_first and super_res_last of different settings; expected "
             "the same network twice"
         )
-    scheduler = _scheduler(folder / "super_res_scheduler", first)
+    scheduler = _scheduler(folder / "super_res_scheduler", network)
     larger = StageConfig(
         resolution=larger_side,
-        network=replace(first, last_step=True),
+        network=replace(network, last_step=True),
         lowres_resolution=resolution,
         lowres=LowresConfig(filter="bicubic_antialias"),
         schedule=scheduler.schedule,
@@ -123,17 +112,11 @@ def read_stage_configs(folder: Path) -> tuple[StageConfig, StageConfig]:
     return base, larger
 
 
-def _unet(folder: Path) -> tuple[dict[str, Any], AdmConfig]:
-    data = read_json(folder / "config.json")
-    return data, read_unet_config(data, str(folder / "config.json"))
-
-
 def _scheduler(folder: Path, network: AdmConfig) -> SchedulerSettings:
-    path = folder / "scheduler_config.json"
-    settings = read_scheduler(read_json(path), str(path))
+    settings = read_scheduler(folder)
     if settings.learned_variance != network.learned_variance or settings.clip_range != 1:
         raise ConfigError(
-            f"{path}: got a variance or a clip_sample_range that does not fit the network; "
+            f"{folder}: got a variance or a clip_sample_range that does not fit the network; "
             "expected those of Karlo"
         )
     return settings
@@ -146,38 +129,22 @@ def load_prior(folder: Path) -> Prior:
         CalotypeError: files are missing or damaged, or hold something else.
     """
     config = read_prior_config(folder)
-    with torch.device("meta"):
-        prior = Prior(config)
-    expected = prior.network.state_dict()
-    weights = open_weights(folder / "prior")
-    state = gathered(prior_rules(config.network), weights, expected, folder / "prior")
-    prior.network.load_state_dict(state, assign=True)
-    return prior.requires_grad_(True).eval()
+    return loaded(lambda: Prior(config), (folder / "prior", prior_rules(config.network)))
 
 
 def read_prior_config(folder: Path) -> PriorConfig:
     """The settings of a prior; nothing of its weights is read."""
-    path = folder / "prior" / "config.json"
-    data = read_json(path)
-    if data.get("_class_name") != "PriorTransformer":
-        raise ConfigError(
-            f"{path}: got the class {data.get('_class_name')!r:.80}; known: ['PriorTransformer']"
-        )
-    refuse_unknown(data, [*_FIXED, *_READ, "num_embeddings"], str(path))
+    data = ForeignSettings.read(folder / "prior" / "config.json")
+    data.check(["PriorTransformer"], [*_FIXED, *_NUMBERS])
     for key, value in _FIXED.items():
-        if data.get(key, value) != value:
-            raise ConfigError(f"{path}: got {key}={data[key]!r:.80}; expected {value!r}")
-    scheduler_path = folder / "prior_scheduler" / "scheduler_config.json"
-    scheduler = read_scheduler(read_json(scheduler_path), str(scheduler_path))
+        data.one_of(key, (value,))
+    scheduler = read_scheduler(folder / "prior_scheduler")
     if scheduler.parametrization != "x" or scheduler.learned_variance:
         raise ConfigError(
-            f"{scheduler_path}: got another prediction or variance; expected 'sample' with "
-            "'fixed_small_log'"
+            f"{folder / 'prior_scheduler'}: got another prediction or variance; expected 'sample' "
+            "with 'fixed_small_log'"
         )
-    numbers = {key: data.get(key, default) for key, default in _NUMBERS.items()}
-    for key, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{path}: got {key}={value!r:.80}; expected a whole number")
+    numbers = {key: data.whole(key, default) for key, default in _NUMBERS.items()}
     return PriorConfig(
         network=PriorNetworkConfig(
             clip_dim=numbers["embedding_dim"],
@@ -191,15 +158,6 @@ def read_prior_config(folder: Path) -> PriorConfig:
         guidance_weight=_PRIOR_WEIGHT,
         clip_range=scheduler.clip_range,
     )
-
-
-_NUMBERS = {
-    "num_attention_heads": 32,
-    "attention_head_dim": 64,
-    "num_layers": 20,
-    "embedding_dim": 768,
-    "num_embeddings": 77,
-}
 
 
 def prior_rules(config: PriorNetworkConfig) -> Iterator[Rule]:
@@ -231,5 +189,4 @@ def prior_rules(config: PriorNetworkConfig) -> Iterator[Rule]:
             f"{here}.narrow": (f"{there}.ff.net.2",),
         }
     for name, sources in pairs.items():
-        for kind in ("weight", "bias"):
-            yield Rule(f"{name}.{kind}", tuple(f"{source}.{kind}" for source in sources))
+        yield from linear_rules(name, *sources)

@@ -1,4 +1,4 @@
-"""Loading and converting folders of other programs: which family a folder is of, and its parts."""
+"""Loading and converting folders of other programs: which family a folder is of."""
 
 from __future__ import annotations
 
@@ -38,10 +38,7 @@ def load(*folders: Path | str, text_encoder: str | None = None) -> Cascade:
         CalotypeError: files are missing or damaged.
     """
     places = [Path(folder) for folder in folders]
-    if not places:
-        raise UsageError("got no folder; expected that of a published model")
-    kinds = [_pipeline(place) for place in places]
-    return _load(places, kinds, places, text_encoder)
+    return _load(places, _pipelines(places), places, text_encoder)
 
 
 def convert(
@@ -69,22 +66,22 @@ def convert(
     """
     places = [Path(folder) for folder in folders]
     if tokenizer is not None or (places and all(is_glide(place) for place in places)):
-        _check_glide(places, text_encoder)
+        if not places or not all(is_glide(place) for place in places):
+            raise UsageError("got a tokenizer; expected one for GLIDE alone")
+        if text_encoder is not None:
+            raise UsageError("got a text encoder for GLIDE, which has its own; leave it out")
         source = places[0] if len(places) == 1 else places
         convert_glide(source, Path(out), tokenizer=tokenizer, dtype=dtype)
         return
-    if not places:
-        raise UsageError("got no folder; expected that of a published model")
-    kinds = [_pipeline(place) for place in places]
+    kinds = _pipelines(places)
     with _without_pickles(places) as readable:
         _load(readable, kinds, places, text_encoder).save(out, dtype=dtype)
 
 
-def _check_glide(places: Sequence[Path], text_encoder: str | None) -> None:
-    if not places or not all(is_glide(place) for place in places):
-        raise UsageError("got a tokenizer; expected one for GLIDE alone")
-    if text_encoder is not None:
-        raise UsageError("got a text encoder for GLIDE, which has its own; leave it out")
+def _pipelines(places: Sequence[Path]) -> list[str]:
+    if not places:
+        raise UsageError("got no folder; expected that of a published model")
+    return [_pipeline(place) for place in places]
 
 
 def _pipeline(folder: Path) -> str:
@@ -112,7 +109,7 @@ def _load(
 ) -> Cascade:
     if kinds[0] in karlo.PIPELINES:
         if len(places) > 1:
-            raise UsageError("got several folders of Karlo; expected one, which holds all parts")
+            raise UsageError("got several folders of Karlo; expected one, which holds everything")
         _check_encoder_files(originals[0])
         spec = f"clip_pooled:{originals[0].resolve()}" if encoder is None else encoder
         stages, prior = karlo.load_stages(places[0]), karlo.load_prior(places[0])

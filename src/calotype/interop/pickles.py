@@ -49,9 +49,7 @@ def unpickled(path: Path) -> Iterator[Unpickled]:
         folder = Path(name)
         _run(path, folder)
         weights = folder / "weights.safetensors"
-        yield Unpickled(
-            ForeignWeights(read_header(weights), path), read_json(folder / "plain.json")
-        )
+        yield Unpickled(ForeignWeights(read_header(weights)), read_json(folder / "plain.json"))
 
 
 def _run(path: Path, folder: Path) -> None:

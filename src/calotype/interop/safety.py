@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,29 +43,13 @@ class ForeignTensor:
     shape: tuple[int, ...]
 
 
-class ForeignWeights(Mapping[str, ForeignTensor]):
+class ForeignWeights(dict[str, ForeignTensor]):
     """Named tensors in one or several safetensors files; read one by one, when asked."""
-
-    def __init__(self, entries: Mapping[str, ForeignTensor], place: Path) -> None:
-        self._entries = dict(entries)
-        self.place = place
-
-    def __getitem__(self, name: str) -> ForeignTensor:
-        """The entry of that name."""
-        return self._entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """The names."""
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        """How many tensors there are."""
-        return len(self._entries)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor."""
-        return {name: entry.shape for name, entry in self._entries.items()}
+        return {name: entry.shape for name, entry in self.items()}
 
     def reader(self) -> Callable[[str], Tensor]:
         """A function from names to tensors in float32; files stay open as long as it lives."""
@@ -74,7 +58,7 @@ class ForeignWeights(Mapping[str, ForeignTensor]):
         files: dict[Path, Any] = {}
 
         def read(name: str) -> Tensor:
-            path = self._entries[name].path
+            path = self[name].path
             try:
                 if path not in files:
                     files[path] = safe_open(path, framework="pt")
@@ -102,30 +86,57 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def plain_name(name: Any, where: Path) -> str:
-    """A file name that stays in its folder.
+@dataclass(frozen=True)
+class ForeignSettings:
+    """Settings of another program, read strictly; what is wrong is a `ConfigError`.
 
-    Raises:
-        UsageError: it does not.
+    Args:
+        data: a JSON object.
+        where: how messages call it.
     """
-    if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or ".." in name:
-        raise UsageError(
-            f"{where} names the file {name!r:.120}; expected a plain file name in the same folder"
-        )
-    return name
 
+    data: Mapping[str, Any]
+    where: str
 
-def refuse_unknown(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    """Refuse settings this library knows nothing of; keys that begin with "_" are notes.
+    @staticmethod
+    def read(path: Path) -> ForeignSettings:
+        """Those of a file."""
+        return ForeignSettings(read_json(path), str(path))
 
-    Raises:
-        ConfigError: with the list of those that are known.
-    """
-    unknown = sorted(key for key in data if key not in known and not key.startswith("_"))
-    if unknown:
-        raise ConfigError(
-            f"{where}: got the unknown key {unknown[0]!r:.120}; known: {sorted(known)}"
-        )
+    def check(self, classes: Sequence[str], known: Sequence[str]) -> str:
+        """Its class, one of `classes`; keys are all `known`, or begin with "_" and are notes."""
+        kind = self.data.get("_class_name")
+        if kind not in classes:
+            raise ConfigError(f"{self.where}: got the class {kind!r:.80}; known: {list(classes)}")
+        unknown = sorted(key for key in self.data if key not in known and not key.startswith("_"))
+        if unknown:
+            raise self.wrong(f"got the unknown key {unknown[0]!r:.120}; known: {sorted(known)}")
+        return str(kind)
+
+    def one_of(self, key: str, values: Sequence[Any]) -> Any:
+        """A value, one of `values`; where it is missing the first."""
+        value = self.data.get(key, values[0])
+        if value not in values:
+            raise self.wrong(f"got {key}={value!r:.80}; expected one of {list(values)}")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """A number; where it is missing the default."""
+        value = self.data.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(f"got {key}={value!r:.80}; expected a number")
+        return float(value)
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A whole number above 0; where it is missing the default, if there is one."""
+        value = self.data.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.wrong(f"got {key}={value!r:.80}; expected a whole number")
+        return value
+
+    def wrong(self, message: str) -> ConfigError:
+        """An error that says where it is."""
+        return ConfigError(f"{self.where}: {message}")
 
 
 def open_weights(folder: Path, stem: str = "diffusion_pytorch_model") -> ForeignWeights:
@@ -137,7 +148,7 @@ def open_weights(folder: Path, stem: str = "diffusion_pytorch_model") -> Foreign
     """
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
         if (folder / name).is_file():
-            return ForeignWeights(read_header(folder / name), folder / name)
+            return ForeignWeights(read_header(folder / name))
     indices = (f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json")
     for name in indices:
         if (folder / name).is_file():
@@ -154,14 +165,19 @@ def _open_shards(index: Path) -> ForeignWeights:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CalotypeError(f"{index} has no weight_map; {_AGAIN}")
-    shards = {plain_name(name, index) for name in weight_map.values()}
-    found = {name: read_header(index.parent / name) for name in sorted(shards)}
+    for name in weight_map.values():
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or ".." in name:
+            raise UsageError(
+                f"{index} names the file {name!r:.120}; expected a plain file name in the same "
+                "folder"
+            )
+    found = {name: read_header(index.parent / name) for name in sorted({*weight_map.values()})}
     entries = {}
     for name, shard in weight_map.items():
         if name not in found[shard]:
             raise CalotypeError(f"{index.parent / shard} lacks {name!r:.120}; {_AGAIN}")
         entries[name] = found[shard][name]
-    return ForeignWeights(entries, index)
+    return ForeignWeights(entries)
 
 
 def read_header(path: Path) -> dict[str, ForeignTensor]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from calotype.cascade.prior import Prior
 from calotype.cascade.stage import Stage
 from calotype.config.adm import AdmConfig, UnclipText
-from calotype.config.stage import StageConfig
 from calotype.errors import ConfigError
-from calotype.interop.safety import ForeignWeights, open_weights, read_json, refuse_unknown
-from calotype.interop.unet import Rule, check_names, rules, unclip_rules
+from calotype.interop.safety import ForeignSettings, ForeignWeights, open_weights
+from calotype.interop.unet import Rule, read_unet_config
 
-State = dict[str, Tensor]
+Model = TypeVar("Model", Stage, Prior)
 _TEXT_PROJECTION = (
     "clip_embeddings_dim",
     "clip_extra_context_tokens",
@@ -26,31 +25,24 @@ _TEXT_PROJECTION = (
 )
 
 
-def gathered(
+def _gathered(
     places: Iterable[Rule], weights: ForeignWeights, expected: Mapping[str, Tensor], where: Path
-) -> State:
-    """The tensors `expected` here, joined of those in a file; all are compared before one is read.
-
-    Raises:
-        ConfigError: names or shapes differ from what the settings call for.
-    """
+) -> dict[str, Tensor]:
+    """The tensors `expected` here, joined of a file's; all are compared before one is read."""
     listed = list(places)
-    check_names(tuple(weights), [name for rule in listed for name in rule.there], str(where))
+    _check_names(set(weights), {name for rule in listed for name in rule.there}, where)
     for rule in listed:
         shapes = [weights[name].shape for name in rule.there]
         joined = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes[0] else ()
         if joined != tuple(expected[rule.here].shape):
+            wanted = list(expected[rule.here].shape)
+            wanted[:1] = [wanted[0] // len(shapes)] if wanted else []
             raise ConfigError(
-                f"{where}: got {rule.there[0]!r} of shape {list(shapes[0])}; expected "
-                f"{list(_part(expected[rule.here], len(rule.there)))}; use the weights and the "
-                "settings of one model"
+                f"{where}: got {rule.there[0]!r} of shape {list(shapes[0])}; expected {wanted}; "
+                "use the weights and the settings of one model"
             )
     read = weights.reader()
     return {rule.here: _joined([read(name) for name in rule.there]) for rule in listed}
-
-
-def _part(tensor: Tensor, parts: int) -> Sequence[int]:
-    return (tensor.shape[0] // parts, *tensor.shape[1:]) if tensor.ndim else ()
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
@@ -59,60 +51,54 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return whole.contiguous(memory_format=layout)
 
 
-def stage_of(config: StageConfig, read: Callable[[Mapping[str, Tensor]], State]) -> Stage:
-    """A stage whose network gets the tensors that `read` returns for its empty parameters."""
-    with torch.device("meta"):
-        stage = Stage(config)
-    state = read(stage.network.state_dict())
-    stage.network.load_state_dict(state, assign=True)
-    return stage.requires_grad_(True).eval()
+def loaded(build: Callable[[], Model], *sources: tuple[Path, Iterable[Rule]]) -> Model:
+    """A model whose network has the weights of folders, by rules.
 
+    Args:
+        build: makes the model; it is called on the meta device.
+        sources: folders, each with where its parameters stand.
 
-def unet_state(config: AdmConfig, folder: Path, expected: Mapping[str, Tensor]) -> State:
-    """The tensors of a U-Net's folder for an ADM network.
-
-    Of a network with CLIP embeddings, all but those that read them: see `text_projection_state`.
+    Raises:
+        CalotypeError: files are missing or damaged, or do not fit.
     """
-    weights = open_weights(folder)
-    return gathered(rules(config), weights, expected, folder)
-
-
-def text_projection_state(folder: Path, expected: Mapping[str, Tensor]) -> State:
-    """The tensors of Karlo's `text_proj` folder for an ADM network."""
-    return gathered(unclip_rules(), open_weights(folder), expected, folder)
+    with torch.device("meta"):
+        model = build()
+    expected = model.network.state_dict()
+    state: dict[str, Tensor] = {}
+    for folder, places in sources:
+        state |= _gathered(places, open_weights(folder), expected, folder)
+    model.network.load_state_dict(state, assign=True)
+    return model.requires_grad_(True).eval()
 
 
 def text_projection_config(folder: Path, text: UnclipText) -> tuple[int, UnclipText]:
     """Width of CLIP's embeddings, and the network's text settings, of Karlo's `text_proj`."""
-    data = read_json(folder / "config.json")
-    where = str(folder / "config.json")
-    if data.get("_class_name") != "UnCLIPTextProjModel":
-        raise ConfigError(
-            f"{where}: got the class {data.get('_class_name')!r:.80}; known: "
-            "['UnCLIPTextProjModel']"
-        )
-    refuse_unknown(data, _TEXT_PROJECTION, where)
-    width = _whole(data, "cross_attention_dim", where)
+    data = ForeignSettings.read(folder / "config.json")
+    data.check(["UnCLIPTextProjModel"], _TEXT_PROJECTION)
+    width = data.whole("cross_attention_dim")
     if width != text.width:
-        raise ConfigError(
-            f"{where}: got cross_attention_dim={width}; expected {text.width}, as in the decoder"
-        )
-    extra = _whole(data, "clip_extra_context_tokens", where)
-    return _whole(data, "clip_embeddings_dim", where), UnclipText(width=width, extra_tokens=extra)
+        raise data.wrong(f"got cross_attention_dim={width}; expected {text.width}, as the decoder")
+    extra = data.whole("clip_extra_context_tokens")
+    return data.whole("clip_embeddings_dim"), UnclipText(width=width, extra_tokens=extra)
 
 
-def side(data: Mapping[str, Any], where: str) -> int:
-    """`sample_size`: the side of the images a U-Net was made for."""
-    size = data.get("sample_size")
+def read_unet(folder: Path) -> tuple[int, AdmConfig]:
+    """The side of the images a U-Net was made for, and its settings."""
+    data = ForeignSettings.read(folder / "config.json")
+    config = read_unet_config(data.data, data.where)
+    size = data.data.get("sample_size")
     if isinstance(size, list | tuple) and len(set(size)) == 1:
         size = size[0]
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 65536:
-        raise ConfigError(f"{where}: got sample_size={size!r:.80}; expected a number of pixels")
-    return size
+        raise data.wrong(f"got sample_size={size!r:.80}; expected a number of pixels")
+    return size, config
 
 
-def _whole(data: Mapping[str, Any], key: str, where: str) -> int:
-    value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < math.inf:
-        raise ConfigError(f"{where}: got {key}={value!r:.80}; expected a whole number")
-    return value
+def _check_names(found: Set[str], expected: Set[str], where: Path) -> None:
+    missing, unknown = sorted(expected - found), sorted(found - expected)
+    if missing or unknown:
+        what = f"lacks {missing[0]!r:.120}" if missing else f"has the unknown {unknown[0]!r:.120}"
+        raise ConfigError(
+            f"{where} {what} ({len(missing)} missing, {len(unknown)} unknown); expected the "
+            "weights and settings of one model"
+        )

@@ -1,18 +1,18 @@
 """diffusers' U-Nets of the ADM family: their settings and their tensors' names, both ways.
 
-`UNet2DConditionModel` and `UNet2DModel` are told by their settings; those this library's network
-has no counterpart of are refused by name.
+`UNet2DConditionModel` and `UNet2DModel` are recognised by their settings; those this library's
+network has no counterpart of are refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from calotype.config.adm import AdmAttention, AdmConfig, AdmLevel, StatesText, UnclipText
 from calotype.errors import ConfigError
-from calotype.interop.safety import refuse_unknown
+from calotype.interop.safety import ForeignSettings
 
 # Settings with one value here; the default comes first and stands for a missing key.
 _FIXED: dict[str, tuple[Any, ...]] = {
@@ -51,8 +51,8 @@ _READ = (
     "attention_head_dim resnet_skip_time_act resnet_out_scale_factor time_embedding_dim "
     "addition_embed_type_num_heads add_attention"
 ).split()
-_PLAIN_BLOCKS = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
-_TEXT_BLOCKS = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D")
+PLAIN_BLOCKS = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
+TEXT_BLOCKS = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D")
 _CLASSES = ("UNet2DConditionModel", "UNet2DModel")
 
 
@@ -74,21 +74,16 @@ def read_unet_config(data: Mapping[str, Any], where: str = "unet/config.json") -
     Raises:
         ConfigError: unknown or missing keys, or values that have no counterpart here.
     """
-    kind = data.get("_class_name")
-    if kind not in _CLASSES:
-        raise ConfigError(f"{where}: got the class {kind!r:.80}; known: {list(_CLASSES)}")
-    refuse_unknown(data, [*_FIXED, *_IDLE, *_READ], where)
+    settings = ForeignSettings(data, where)
+    kind = settings.check(_CLASSES, [*_FIXED, *_IDLE, *_READ])
     for key, values in _FIXED.items():
-        if data.get(key, values[0]) not in values:
-            raise ConfigError(
-                f"{where}: got {key}={data[key]!r:.80}; expected one of {list(values)}"
-            )
+        settings.one_of(key, values)
     try:
         return _network(data, conditional=kind == "UNet2DConditionModel")
+    except ConfigError as error:
+        raise settings.wrong(str(error)) from error
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise ConfigError(f"{where}: {error}") from error
-        raise ConfigError(f"{where}: got settings that do not fit ({error!r:.120})") from error
+        raise settings.wrong(f"got settings that do not fit ({error!r:.120})") from error
 
 
 def _network(data: Mapping[str, Any], *, conditional: bool) -> AdmConfig:
@@ -101,7 +96,8 @@ def _network(data: Mapping[str, Any], *, conditional: bool) -> AdmConfig:
     unclip = isinstance(text, UnclipText)
     return AdmConfig(
         levels=_levels(data),
-        text_dim=0 if text is None else int(_text_dim(data, unclip=unclip)),
+        # Karlo's is that of its CLIP, which stands in text_proj/config.json: set there.
+        text_dim=0 if text is None else 1 if unclip else int(data["encoder_hid_dim"]),
         text=text,
         middle=_middle(data),
         lowres=inputs == 6,
@@ -137,30 +133,25 @@ def _text(data: Mapping[str, Any]) -> StatesText | UnclipText:
     )
 
 
-def _text_dim(data: Mapping[str, Any], *, unclip: bool) -> int:
-    # Karlo's is that of its CLIP, which stands in text_proj/config.json: set there.
-    return 1 if unclip else int(data["encoder_hid_dim"])
-
-
 def _levels(data: Mapping[str, Any]) -> tuple[AdmLevel, ...]:
     widths = list(data["block_out_channels"])
     down, up = list(data["down_block_types"]), list(data["up_block_types"])
     if not len(widths) == len(down) == len(up):
         raise ConfigError("got block lists of different lengths; expected one entry a level")
-    blocks = data.get("layers_per_block", 2)
-    blocks = list(blocks) if isinstance(blocks, list | tuple) else [blocks] * len(widths)
-    only = data.get("only_cross_attention", False)
-    only = list(only) if isinstance(only, list | tuple) else [only] * len(widths)
+    blocks, only = (
+        list(value) if isinstance(value, list | tuple) else [value] * len(widths)
+        for value in (data.get("layers_per_block", 2), data.get("only_cross_attention", False))
+    )
     levels = []
     for index, (kind, width) in enumerate(zip(down, widths, strict=True)):
         pair = (kind, up[len(up) - 1 - index])
         attention: AdmAttention = "none"
-        if pair == _TEXT_BLOCKS:
+        if pair == TEXT_BLOCKS:
             attention = "cross" if only[index] else "joined"
-        elif pair != _PLAIN_BLOCKS:
+        elif pair != PLAIN_BLOCKS:
             raise ConfigError(
                 f"got the blocks {pair[0]!r:.60} and {pair[1]!r:.60}; known pairs: "
-                f"{_PLAIN_BLOCKS}, {_TEXT_BLOCKS}"
+                f"{PLAIN_BLOCKS}, {TEXT_BLOCKS}"
             )
         levels.append(AdmLevel(channels=width, blocks=blocks[index], attention=attention))
     return tuple(levels)
@@ -168,10 +159,9 @@ def _levels(data: Mapping[str, Any]) -> tuple[AdmLevel, ...]:
 
 def _middle(data: Mapping[str, Any]) -> AdmAttention:
     kind = data.get("mid_block_type")
-    if kind == "UNetMidBlock2D" and data.get("add_attention", True) is False:
+    # None: UNet2DModel of before the setting existed.
+    if kind in ("UNetMidBlock2D", None) and data.get("add_attention", True) is False:
         return "none"
-    if kind is None and data.get("add_attention", True) is False:
-        return "none"  # UNet2DModel of before the setting existed
     if kind != "UNetMidBlock2DSimpleCrossAttn":
         raise ConfigError(
             f"got the middle {kind!r:.60}; known: 'UNetMidBlock2DSimpleCrossAttn', and "
@@ -196,14 +186,14 @@ def _one(data: Mapping[str, Any], key: str, default: int) -> Any:
 
 def rules(config: AdmConfig) -> Iterator[Rule]:
     """Where each parameter of `AdmUNet(config)` stands in a diffusers U-Net."""
-    yield from _linear("time.linear_1", "time_embedding.linear_1")
-    yield from _linear("time.linear_2", "time_embedding.linear_2")
+    yield from linear_rules("time.linear_1", "time_embedding.linear_1")
+    yield from linear_rules("time.linear_2", "time_embedding.linear_2")
     if config.aug_level:
-        yield from _linear("aug_level.linear_1", "class_embedding.linear_1")
-        yield from _linear("aug_level.linear_2", "class_embedding.linear_2")
-    yield from _linear("stem", "conv_in")
-    yield from _linear("head.0", "conv_norm_out")
-    yield from _linear("head.2", "conv_out")
+        yield from linear_rules("aug_level.linear_1", "class_embedding.linear_1")
+        yield from linear_rules("aug_level.linear_2", "class_embedding.linear_2")
+    yield from linear_rules("stem", "conv_in")
+    yield from linear_rules("head.0", "conv_norm_out")
+    yield from linear_rules("head.2", "conv_out")
     if isinstance(config.text, StatesText):
         yield from _states_rules(config.text)
     last = len(config.levels) - 1
@@ -243,24 +233,25 @@ def unclip_rules(prefix: str = "text.") -> Iterator[Rule]:
         ("projection", "encoder_hidden_states_proj"),
         ("norm", "text_encoder_hidden_states_norm"),
     ):
-        yield from _linear(prefix + here, there)
+        yield from linear_rules(prefix + here, there)
 
 
-def _linear(here: str, *there: str) -> Iterator[Rule]:
+def linear_rules(here: str, *there: str) -> Iterator[Rule]:
+    """Those of weight and bias of a layer, joined of several."""
     for kind in ("weight", "bias"):
         yield Rule(f"{here}.{kind}", tuple(f"{name}.{kind}" for name in there))
 
 
 def _states_rules(text: StatesText) -> Iterator[Rule]:
-    yield from _linear("text.projection", "encoder_hid_proj")
+    yield from linear_rules("text.projection", "encoder_hid_proj")
     if text.pool_heads == 0:
         return
-    yield from _linear("text.pool.0", "add_embedding.norm1")
+    yield from linear_rules("text.pool.0", "add_embedding.norm1")
     yield Rule("text.pool.1.position", ("add_embedding.pool.positional_embedding",))
     for name in ("query", "key", "value"):
-        yield from _linear(f"text.pool.1.{name}", f"add_embedding.pool.{name[0]}_proj")
-    yield from _linear("text.pool.2", "add_embedding.proj")
-    yield from _linear("text.pool.3", "add_embedding.norm2")
+        yield from linear_rules(f"text.pool.1.{name}", f"add_embedding.pool.{name[0]}_proj")
+    yield from linear_rules("text.pool.2", "add_embedding.proj")
+    yield from linear_rules("text.pool.3", "add_embedding.norm2")
 
 
 def _block(
@@ -275,28 +266,17 @@ def _block(
 
 def _residual(here: str, there: str, *, skip: bool = False) -> Iterator[Rule]:
     for name in ("norm1", "conv1", "norm2", "conv2"):
-        yield from _linear(f"{here}.{name}", f"{there}.{name}")
-    yield from _linear(f"{here}.embedding", f"{there}.time_emb_proj")
+        yield from linear_rules(f"{here}.{name}", f"{there}.{name}")
+    yield from linear_rules(f"{here}.embedding", f"{there}.time_emb_proj")
     if skip:
-        yield from _linear(f"{here}.skip", f"{there}.conv_shortcut")
+        yield from linear_rules(f"{here}.skip", f"{there}.conv_shortcut")
 
 
 def _attention(config: AdmConfig, kind: AdmAttention, here: str, there: str) -> Iterator[Rule]:
     own = ("to_q", "to_k", "to_v") if kind == "joined" else ("to_q",)
-    yield from _linear(f"{here}.norm", f"{there}.group_norm")
-    yield from _linear(f"{here}.qkv", *(f"{there}.{name}" for name in own))
+    yield from linear_rules(f"{here}.norm", f"{there}.group_norm")
+    yield from linear_rules(f"{here}.qkv", *(f"{there}.{name}" for name in own))
     if isinstance(config.text, StatesText) and config.text.norm:
-        yield from _linear(f"{here}.norm_text", f"{there}.norm_cross")
-    yield from _linear(f"{here}.text", f"{there}.add_k_proj", f"{there}.add_v_proj")
-    yield from _linear(f"{here}.out", f"{there}.to_out.0")
-
-
-def check_names(found: Sequence[str], expected: Sequence[str], where: str) -> None:
-    """Refuse weights that are not exactly those the settings call for."""
-    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    if missing or unknown:
-        what = f"lacks {missing[0]!r:.120}" if missing else f"has the unknown {unknown[0]!r:.120}"
-        raise ConfigError(
-            f"{where} {what} ({len(missing)} missing, {len(unknown)} unknown); expected the "
-            "weights and settings of one model"
-        )
+        yield from linear_rules(f"{here}.norm_text", f"{there}.norm_cross")
+    yield from linear_rules(f"{here}.text", f"{there}.add_k_proj", f"{there}.add_v_proj")
+    yield from linear_rules(f"{here}.out", f"{there}.to_out.0")

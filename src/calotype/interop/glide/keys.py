@@ -16,15 +16,18 @@ from calotype.config.adm import AdmConfig, AdmLevel, TokensText
 from calotype.errors import ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]
-_RESIDUAL = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "embedding",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "skip",
+_LAYERS = {
+    "in_layers.0": "residual.norm1",
+    "in_layers.2": "residual.conv1",
+    "emb_layers.1": "residual.embedding",
+    "out_layers.0": "residual.norm2",
+    "out_layers.3": "residual.conv2",
+    "skip_connection": "residual.skip",
+    "norm": "attention.norm",
+    "qkv": "attention.qkv",
+    "encoder_kv": "attention.text",
+    "proj_out": "attention.out",
 }
-_ATTENTION = {"norm": "norm", "qkv": "qkv", "encoder_kv": "text", "proj_out": "out"}
 _TRANSFORMER = {
     "attn.c_qkv": "qkv",
     "attn.c_proj": "out",
@@ -56,7 +59,7 @@ _INPUTS = {3: (False, 0), 6: (True, 0), 7: (False, 4), 10: (True, 4)}
 
 @dataclass(frozen=True)
 class _Level:
-    """What the way up tells of one resolution, with the numbers of its output blocks."""
+    """What the way up shows of one resolution, with the numbers of its output blocks."""
 
     channels: int
     attends: bool
@@ -69,7 +72,7 @@ def network_config(shapes: Shapes, *, head_dim: int = 64) -> AdmConfig:
     Args:
         shapes: of every tensor in the file, by name.
         head_dim: channels of one attention head, in the U-Net and in the text transformer; the
-            one number that shapes do not tell. 64 in all published files.
+            one number that shapes do not show. 64 in all published files.
 
     Raises:
         ConfigError: the tensors are not those of a GLIDE network.
@@ -81,16 +84,15 @@ def network_config(shapes: Shapes, *, head_dim: int = 64) -> AdmConfig:
         )
     lowres, extra = _INPUTS[inputs]
     vocabulary, width = _shape(shapes, "token_embedding.weight", 2)
-    levels = tuple(
-        AdmLevel(
-            channels=level.channels,
-            blocks=len(level.outputs) - 1,
-            attention="joined" if level.attends else "none",
-        )
-        for level in _levels(shapes)
-    )
     return AdmConfig(
-        levels=levels,
+        levels=tuple(
+            AdmLevel(
+                channels=level.channels,
+                blocks=len(level.outputs) - 1,
+                attention="joined" if level.attends else "none",
+            )
+            for level in _levels(shapes)
+        ),
         text_dim=1,
         text=TokensText(
             width=width,
@@ -125,12 +127,8 @@ def network_names(shapes: Shapes) -> dict[str, str]:
                 doubles = part == (2 if attention else 1)
                 here = place + 1 if doubles else place
                 blocks[f"output_blocks.{output}.{part}"] = f"up.{up}.{here}"
-    names = {}
-    for name in shapes:
-        known = _name(name, blocks)
-        if known is not None:
-            names[name] = known
-    return names
+    names = {name: _name(name, blocks) for name in shapes}
+    return {name: here for name, here in names.items() if here is not None}
 
 
 def converted(name: str, tensor: Tensor, head_dim: int) -> Tensor:
@@ -160,12 +158,8 @@ def _name(name: str, blocks: Mapping[str, str]) -> str | None:
     if layer is not None and layer[2] in _TRANSFORMER:
         return f"text.layers.{layer[1]}.{_TRANSFORMER[layer[2]]}.{kind}"
     block = _BLOCK.fullmatch(stem)
-    if block is None or block[1] not in blocks:
-        return None
-    if block[2] in _RESIDUAL:
-        return f"{blocks[block[1]]}.residual.{_RESIDUAL[block[2]]}.{kind}"
-    if block[2] in _ATTENTION:
-        return f"{blocks[block[1]]}.attention.{_ATTENTION[block[2]]}.{kind}"
+    if block is not None and block[1] in blocks and block[2] in _LAYERS:
+        return f"{blocks[block[1]]}.{_LAYERS[block[2]]}.{kind}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""GLIDE's published files as a cascade: `base.pt` draws 64 pixels, `upsample.pt` enlarges to 256.
+"""GLIDE's published files as a cascade: `base.pt` samples 64 pixels, `upsample.pt` enlarges to 256.
 
 The in-painting models, `base_inpaint.pt` and `upsample_inpaint.pt`, make a cascade of their own.
 """
@@ -73,11 +73,8 @@ def _load_clip(folder: Path, head_dim: int) -> NoisedCLIP | None:
         return None
     with unpickled(text) as t, unpickled(image) as i:
         config = clip_config(t.weights.shapes, i.weights.shapes, head_dim=head_dim)
-        towers = {
-            name: (found.weights.shapes, found.weights.reader())
-            for name, found in (("text", t), ("image", i))
-        }
-        return noised_clip(config, towers)
+        files = {"text": t.weights, "image": i.weights}
+        return noised_clip(config, {k: (file.shapes, file.reader()) for k, file in files.items()})
 
 
 def load_glide(
@@ -95,18 +92,15 @@ def load_glide(
         )
     load_caption_bpe(tokenizer)  # before gigabytes are read
     paths = _chosen(source, inpaint)
-    stages = [load_stage(path, head_dim=head_dim) for path in paths]
+    stages = [_load_stage(path, head_dim) for path in paths]
     kind = "-inpaint" if paths[0].name in INPAINT else ""
     return Cascade(f"glide:{tokenizer.resolve()}", stages, name=f"glide{kind}")
 
 
-def load_stage(path: Path, *, head_dim: int = 64, resolution: int | None = None) -> Stage:
-    """One of the four networks, read in a process of its own; see `glide_stage`."""
+def _load_stage(path: Path, head_dim: int) -> Stage:
+    """One of the four networks, read in a process of its own."""
     with unpickled(path) as found:
-        weights = found.weights
-        return glide_stage(
-            weights.shapes, weights.reader(), head_dim=head_dim, resolution=resolution
-        )
+        return glide_stage(found.weights.shapes, found.weights.reader(), head_dim=head_dim)
 
 
 def _chosen(source: Path | Sequence[Path], inpaint: bool | None) -> Sequence[Path]:
@@ -123,12 +117,12 @@ def _chosen(source: Path | Sequence[Path], inpaint: bool | None) -> Sequence[Pat
         )
     if source.is_file():
         return [source]
-    plain = [source / name for name in PLAIN if (source / name).is_file()]
-    masked = [source / name for name in INPAINT if (source / name).is_file()]
-    chosen = masked if inpaint or (inpaint is None and not plain) else plain
-    if not chosen:
-        names = INPAINT if inpaint else PLAIN
-        raise UsageError(
-            f"{source} has none of {', '.join(names)}; name the folder of GLIDE's files"
-        )
-    return chosen
+    found = {
+        names: [source / name for name in names if (source / name).is_file()]
+        for names in (PLAIN, INPAINT)
+    }
+    names = INPAINT if inpaint or (inpaint is None and not found[PLAIN]) else PLAIN
+    if not found[names]:
+        expected = ", ".join(INPAINT if inpaint else PLAIN)
+        raise UsageError(f"{source} has none of {expected}; name the folder of GLIDE's files")
+    return found[names]

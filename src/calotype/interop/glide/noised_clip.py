@@ -1,7 +1,7 @@
 """GLIDE's noised CLIP: its files, and guidance of the base by its gradient.
 
 `load_guide(FOLDER, tokenizer=...).guidance(captions)` is the transform of a `StageEdit` of the
-stage that draws 64 pixels.
+stage that samples 64 pixels.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ _LAYERS = {
     "f_mlp.f_2": "hidden_out",
 }
 # Files keep queries, keys and values apart, keys without bias, and have other names for layers.
-_PARTS = ("query", "key", "value")
-_RENAMED = {
-    "norm1": "norm_attention",
-    "out": "attention_out",
-    "norm2": "norm_hidden",
-    "widen": "hidden",
-    "narrow": "hidden_out",
+_FILE_LAYERS = {
+    "norm1": ("norm_attention",),
+    "qkv": ("query", "key", "value"),
+    "out": ("attention_out",),
+    "norm2": ("norm_hidden",),
+    "widen": ("hidden",),
+    "narrow": ("hidden_out",),
 }
 _BLOCK = re.compile(r"(.*blocks\.\d+\.)(\w+)\.(weight|bias)")
 # CLIP was trained on noise of this table.
@@ -98,12 +98,7 @@ class CaptionLikelihood:
 
 
 class NoisedClipGuide:
-    """A noised CLIP with its tokenizer.
-
-    Args:
-        clip: the network.
-        tokenizer: CLIP's.
-    """
+    """A noised CLIP with its tokenizer."""
 
     def __init__(self, clip: NoisedCLIP, tokenizer: ClipBPE) -> None:
         self.clip = clip.eval().requires_grad_(False)
@@ -186,9 +181,7 @@ def save_clip(clip: NoisedCLIP, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: tensor.contiguous() for name, tensor in file_tensors(clip.state_dict()).items()
-    }
+    tensors = {k: tensor.contiguous() for k, tensor in file_tensors(clip.state_dict()).items()}
     write_with(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
     write_file(folder / CONFIG_FILE, json.dumps(to_dict(clip.config), indent=1).encode())
 
@@ -212,7 +205,7 @@ def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
     config = load_config(place / CONFIG_FILE, NoisedCLIPConfig)
     with torch.device("meta"):
         clip = NoisedCLIP(config)
-    weights = ForeignWeights(read_header(place / WEIGHTS_FILE), place)
+    weights = ForeignWeights(read_header(place / WEIGHTS_FILE))
     expected = file_tensors(clip.state_dict())
     check_names(weights.shapes, {name: name for name in expected}, expected)
     read = weights.reader()
@@ -229,31 +222,26 @@ def _tower(shapes: Shapes, head_dim: int) -> TowerConfig:
 
 def file_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network's tensors as files hold them."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        block = _BLOCK.fullmatch(name)
-        if block is None:
-            found[name] = tensor
-        elif block[2] != "qkv":
-            found[f"{block[1]}{_RENAMED[block[2]]}.{block[3]}"] = tensor
-        else:
-            for part, own in zip(_PARTS, tensor.chunk(3), strict=True):
-                found[f"{block[1]}{part}.{block[3]}"] = own
-            found.pop(f"{block[1]}key.bias", None)
-    return found
+        names = _file_names(name)
+        found |= zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor], strict=True)
+    return {name: tensor for name, tensor in found.items() if not name.endswith(".key.bias")}
 
 
 def network_tensors(file: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
     """The inverse of `file_tensors`, for the network's `names`."""
     state = {}
     for name in names:
-        block = _BLOCK.fullmatch(name)
-        if block is None:
-            state[name] = file[name]
-        elif block[2] != "qkv":
-            state[name] = file[f"{block[1]}{_RENAMED[block[2]]}.{block[3]}"]
-        else:
-            query = file[f"{block[1]}query.{block[3]}"]
-            parts = (f"{block[1]}{part}.{block[3]}" for part in _PARTS)
-            state[name] = torch.cat([file.get(part, torch.zeros_like(query)) for part in parts])
+        parts = _file_names(name)
+        first = file[parts[0]]
+        rest = [file.get(part, torch.zeros_like(first)) for part in parts[1:]]
+        state[name] = torch.cat([first, *rest]) if rest else first
     return state
+
+
+def _file_names(name: str) -> list[str]:
+    block = _BLOCK.fullmatch(name)
+    if block is None:
+        return [name]
+    return [f"{block[1]}{layer}.{block[3]}" for layer in _FILE_LAYERS[block[2]]]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from calotype.cascade.stage import Stage
-from calotype.config.adm import AdmConfig
 from calotype.config.sampling import LowresConfig, SamplingConfig
 from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.stage import StageConfig
@@ -39,7 +38,7 @@ def glide_stage(
         shapes: of every tensor in the published file, by name; all are checked before one is read.
         read: returns the tensor of a name, in any float type.
         head_dim: channels of one attention head; 64 in all published files.
-        resolution: side of the images it draws; None = 64 for a base, 256 for an up-sampler.
+        resolution: side of the images it samples; None = 64 for a base, 256 for an up-sampler.
 
     Raises:
         ConfigError: these are not the tensors of a GLIDE network.
@@ -50,9 +49,10 @@ def glide_stage(
         stage = Stage(config)
     names = network_names(shapes)
     check_names(shapes, names, stage.network.state_dict())
-    state = {}
-    for name, here in names.items():
-        state[here] = converted(name, read(name), head_dim).to(torch.float32)
+    state = {
+        here: converted(name, read(name), head_dim).to(torch.float32)
+        for name, here in names.items()
+    }
     stage.network.load_state_dict(state, assign=True)
     return stage.requires_grad_(True).eval()
 
@@ -64,6 +64,19 @@ def stage_config(
     network = network_config(shapes, head_dim=head_dim)
     if resolution is None:
         resolution = 256 if network.lowres else 64
+    sampling = SamplingConfig(
+        steps=100,
+        sampler="ddpm",
+        guidance_weight=5.0 if network.extra_channels > 0 else 3.0,
+        threshold_percentile=None,
+    )
+    if network.lowres:
+        sampling = SamplingConfig(
+            steps=len(FAST_27),
+            timesteps=FAST_27[::-1],
+            sampler="ddim",
+            threshold_percentile=None,
+        )
     return StageConfig(
         resolution=resolution,
         network=network,
@@ -74,7 +87,7 @@ def stage_config(
             precision="float64",
         ),
         lowres=LowresConfig(filter="bilinear"),
-        sampling=_sampling(network),
+        sampling=sampling,
     )
 
 
@@ -100,22 +113,6 @@ def respaced(steps: int, sections: Sequence[int]) -> tuple[int, ...]:
             position += stride
         start += length
     return tuple(chosen)
-
-
-def _sampling(network: AdmConfig) -> SamplingConfig:
-    if network.lowres:
-        return SamplingConfig(
-            steps=len(FAST_27),
-            timesteps=FAST_27[::-1],
-            sampler="ddim",
-            threshold_percentile=None,
-        )
-    return SamplingConfig(
-        steps=100,
-        sampler="ddpm",
-        guidance_weight=5.0 if network.extra_channels > 0 else 3.0,
-        threshold_percentile=None,
-    )
 
 
 def check_names(shapes: Shapes, names: Mapping[str, str], expected: Mapping[str, Tensor]) -> None:

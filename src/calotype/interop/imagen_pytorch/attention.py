@@ -17,26 +17,16 @@ LINEAR_DROPOUT = 0.05
 
 
 class GainNorm(nn.Module):
-    """LayerNorm over the last axis without a bias."""
+    """LayerNorm without a bias: over the last axis, or over the channels of every pixel."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, pixels: bool = False) -> None:
         super().__init__()
-        self.g = nn.Parameter(torch.ones(width))
+        self.g = nn.Parameter(torch.ones(width, 1, 1) if pixels else torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C), same."""
-        return F.layer_norm(x, (x.shape[-1],), weight=self.g, eps=1e-5)
-
-
-class ChannelGainNorm(nn.Module):
-    """LayerNorm over the channels of every pixel without a bias."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.g = nn.Parameter(torch.ones(channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w), same."""
+        """(..., C), or (B, C, h, w); same."""
+        if self.g.ndim == 1:
+            return F.layer_norm(x, (x.shape[-1],), weight=self.g, eps=1e-5)
         variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
         return (x - mean) * (variance + 1e-5).rsqrt() * self.g
 
@@ -48,14 +38,8 @@ def _cosine_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attended.transpose(1, 2).flatten(2)
 
 
-def _with_null(null_kv: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the learned null key and value, (2, d), before keys and values (B, H, L, d)."""
-    null = null_kv[:, None, None, None].expand(-1, k.shape[0], k.shape[1], -1, -1)
-    return torch.cat((null[0], k), dim=2), torch.cat((null[1], v), dim=2)
-
-
 class PerceiverAttention(nn.Module):
-    """Latents ask tokens and each other."""
+    """Attention of latents to tokens and to each other."""
 
     def __init__(self, width: int, *, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -70,8 +54,8 @@ class PerceiverAttention(nn.Module):
             nn.Linear(heads * head_dim, width, bias=False), nn.LayerNorm(width)
         )
 
-    def forward(self, x: Tensor, latents: Tensor) -> Tensor:
-        """Tokens (B, L, D), latents (B, M, D) -> (B, M, D)."""
+    def forward(self, latents: Tensor, x: Tensor) -> Tensor:
+        """(B, M, D), tokens (B, L, D) -> (B, M, D)."""
         latents = self.norm_latents(latents)
         keys, values = self.to_kv(torch.cat((self.norm(x), latents), dim=1)).chunk(2, dim=-1)
         q = F.normalize(split_heads(self.to_q(latents), self.heads), dim=-1) * self.q_scale
@@ -80,27 +64,21 @@ class PerceiverAttention(nn.Module):
         return output
 
 
-def feed_forward(width: int, mult: float) -> nn.Sequential:
-    """Two layers with norms, on tokens."""
+def _feed_forward(width: int, mult: float, *, pixels: bool = False) -> nn.Sequential:
+    """Two layers with norms, on tokens or on pixels."""
     hidden = int(width * mult)
-    return nn.Sequential(
-        GainNorm(width),
-        nn.Linear(width, hidden, bias=False),
-        nn.GELU(),
-        GainNorm(hidden),
-        nn.Linear(hidden, width, bias=False),
-    )
 
+    def linear(inputs: int, outputs: int) -> nn.Module:
+        if pixels:
+            return nn.Conv2d(inputs, outputs, 1, bias=False)
+        return nn.Linear(inputs, outputs, bias=False)
 
-def channel_feed_forward(channels: int, mult: float) -> nn.Sequential:
-    """Two layers with norms, on pixels."""
-    hidden = int(channels * mult)
     return nn.Sequential(
-        ChannelGainNorm(channels),
-        nn.Conv2d(channels, hidden, 1, bias=False),
+        GainNorm(width, pixels=pixels),
+        linear(width, hidden),
         nn.GELU(),
-        ChannelGainNorm(hidden),
-        nn.Conv2d(hidden, channels, 1, bias=False),
+        GainNorm(hidden, pixels=pixels),
+        linear(hidden, width),
     )
 
 
@@ -136,11 +114,8 @@ class PerceiverResampler(nn.Module):
             GainNorm(width), nn.Linear(width, width * self.mean_latents)
         )
         self.layers = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "attend": PerceiverAttention(width, heads=heads, head_dim=head_dim),
-                    "feed": feed_forward(width, 4),
-                }
+            TransformerLayer(
+                PerceiverAttention(width, heads=heads, head_dim=head_dim), _feed_forward(width, 4)
             )
             for _ in range(2)
         )
@@ -152,76 +127,82 @@ class PerceiverResampler(nn.Module):
         mean = mean.unflatten(1, (self.mean_latents, -1))
         latents = torch.cat((mean, self.latents.expand(x.shape[0], -1, -1)), dim=1)
         for layer in self.layers:
-            assert isinstance(layer, nn.ModuleDict)
-            latents = latents + layer["attend"](placed, latents)
-            latents = latents + layer["feed"](latents)
+            latents = layer(latents, placed)
         return latents
 
 
-class Attention(nn.Module):
-    """Attention of pixels to pixels, and to tokens where `cond_width` is given."""
+class CrossAttention(nn.Module):
+    """Attention of pixels to tokens.
+
+    Args:
+        channels: of the pixels, C.
+        cond_width: width of the tokens, D.
+        heads: of the queries.
+        head_dim: channels of one.
+        own_keys: keys and values are the pixels' own, of one head; those of tokens are joined to
+            them. `cond_width` 0 = without tokens.
+    """
 
     def __init__(
-        self, channels: int, *, heads: int, head_dim: int, cond_width: int | None = None
+        self,
+        channels: int,
+        cond_width: int,
+        *,
+        heads: int,
+        head_dim: int,
+        own_keys: bool = False,
     ) -> None:
         super().__init__()
-        self.heads = heads
+        inner = heads * head_dim
+        self.heads, self.kv_heads = heads, 1 if own_keys else heads
+        kv_width = 2 * self.kv_heads * head_dim
         self.norm = GainNorm(channels)
         self.null_kv = nn.Parameter(torch.randn(2, head_dim))
-        self.to_q = nn.Linear(channels, heads * head_dim, bias=False)
-        self.to_kv = nn.Linear(channels, head_dim * 2, bias=False)
+        self.to_q = nn.Linear(channels, inner, bias=False)
+        self.to_kv = nn.Linear(channels if own_keys else cond_width, kv_width, bias=False)
         self.q_scale = nn.Parameter(torch.ones(head_dim))
         self.k_scale = nn.Parameter(torch.ones(head_dim))
         self.to_context: nn.Sequential | None = None
-        if cond_width is not None:
+        if own_keys and cond_width > 0:
             self.to_context = nn.Sequential(
-                nn.LayerNorm(cond_width), nn.Linear(cond_width, head_dim * 2)
+                nn.LayerNorm(cond_width), nn.Linear(cond_width, kv_width)
             )
-        self.to_out = nn.Sequential(
-            nn.Linear(heads * head_dim, channels, bias=False), GainNorm(channels)
-        )
-
-    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        """(B, N, C), (B, L, D) -> (B, N, C)."""
-        x = self.norm(x)
-        q = F.normalize(split_heads(self.to_q(x), self.heads), dim=-1) * self.q_scale
-        k, v = self.to_kv(x)[:, None].chunk(2, dim=-1)  # one head
-        k, v = _with_null(self.null_kv, k, v)
-        if self.to_context is not None and c is not None:
-            context_k, context_v = self.to_context(c)[:, None].chunk(2, dim=-1)
-            k, v = torch.cat((context_k, k), dim=2), torch.cat((context_v, v), dim=2)
-        k = F.normalize(k, dim=-1) * self.k_scale
-        output: Tensor = self.to_out(_cosine_attention(q, k, v))
-        return output
-
-
-class CrossAttention(nn.Module):
-    """Attention of pixels to tokens."""
-
-    def __init__(self, channels: int, cond_width: int, *, heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = GainNorm(channels)
-        self.null_kv = nn.Parameter(torch.randn(2, head_dim))
-        self.to_q = nn.Linear(channels, heads * head_dim, bias=False)
-        self.to_kv = nn.Linear(cond_width, heads * head_dim * 2, bias=False)
-        self.q_scale = nn.Parameter(torch.ones(head_dim))
-        self.k_scale = nn.Parameter(torch.ones(head_dim))
-        self.to_out = nn.Sequential(
-            nn.Linear(heads * head_dim, channels, bias=False), GainNorm(channels)
-        )
+        self.to_out = nn.Sequential(nn.Linear(inner, channels, bias=False), GainNorm(channels))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """(B, N, C), (B, L, D) -> (B, N, C)."""
-        q = split_heads(self.to_q(self.norm(x)), self.heads)
-        k, v = (split_heads(part, self.heads) for part in self.to_kv(c).chunk(2, dim=-1))
-        k, v = _with_null(self.null_kv, k, v)
-        output: Tensor = self.to_out(self._attend(q, k, v))
+        x = self.norm(x)
+        k, v = self._keys_values(x, c)
+        output: Tensor = self.to_out(self._attend(split_heads(self.to_q(x), self.heads), k, v))
         return output
+
+    def _keys_values(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The learned null key and value before the others, (B, H, L, d) each."""
+        k, v = self._split(self.to_kv(c))
+        null = self.null_kv[:, None, None, None].expand(-1, *k.shape[:2], -1, -1)
+        return torch.cat((null[0], k), dim=2), torch.cat((null[1], v), dim=2)
+
+    def _split(self, kv: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = (split_heads(part, self.kv_heads) for part in kv.chunk(2, dim=-1))
+        return k, v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q = F.normalize(q, dim=-1) * self.q_scale
         return _cosine_attention(q, F.normalize(k, dim=-1) * self.k_scale, v)
+
+
+class Attention(CrossAttention):
+    """Attention of pixels to pixels, and to tokens where they have a width."""
+
+    def __init__(self, channels: int, *, heads: int, head_dim: int, cond_width: int = 0) -> None:
+        super().__init__(channels, cond_width, heads=heads, head_dim=head_dim, own_keys=True)
+
+    def _keys_values(self, x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        k, v = super()._keys_values(x, x)
+        if self.to_context is None or c is None:
+            return k, v
+        context_k, context_v = self._split(self.to_context(c))
+        return torch.cat((context_k, k), dim=2), torch.cat((context_v, v), dim=2)
 
 
 class LinearCrossAttention(CrossAttention):
@@ -243,24 +224,22 @@ def _linear_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 class LinearAttention(nn.Module):
     """Linear attention of pixels to pixels and tokens, with depth-wise convolutions."""
 
-    def __init__(
-        self, channels: int, *, heads: int, head_dim: int, cond_width: int | None = None
-    ) -> None:
+    def __init__(self, channels: int, *, heads: int, head_dim: int, cond_width: int = 0) -> None:
         super().__init__()
         self.heads = heads
         self.scale = head_dim**-0.5
         inner = heads * head_dim
-        self.norm = ChannelGainNorm(channels)
+        self.norm = GainNorm(channels, pixels=True)
         self.to_q = _separable(channels, inner)
         self.to_k = _separable(channels, inner)
         self.to_v = _separable(channels, inner)
         self.to_context: nn.Sequential | None = None
-        if cond_width is not None:
+        if cond_width > 0:
             self.to_context = nn.Sequential(
                 nn.LayerNorm(cond_width), nn.Linear(cond_width, inner * 2, bias=False)
             )
         self.to_out = nn.Sequential(
-            nn.Conv2d(inner, channels, 1, bias=False), ChannelGainNorm(channels)
+            nn.Conv2d(inner, channels, 1, bias=False), GainNorm(channels, pixels=True)
         )
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
@@ -299,17 +278,16 @@ class PixelTransformer(nn.Module):
         heads: int,
         head_dim: int,
         ff_mult: float = 2.0,
-        cond_width: int | None = None,
+        cond_width: int = 0,
         linear: bool = False,
     ) -> None:
         super().__init__()
         self.linear = linear
         kind = LinearAttention if linear else Attention
-        feed = channel_feed_forward if linear else feed_forward
         self.layers = nn.ModuleList(
             TransformerLayer(
                 kind(channels, heads=heads, head_dim=head_dim, cond_width=cond_width),
-                feed(channels, ff_mult),
+                _feed_forward(channels, ff_mult, pixels=linear),
             )
             for _ in range(depth)
         )

@@ -7,6 +7,7 @@ Feature maps are (B, C, h, w), the time embedding t is (B, E), tokens c are (B, 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.interop.imagen_pytorch.attention import CrossAttention, LinearCrossAttention
-from calotype.interop.imagen_pytorch.settings import Kind
+from calotype.interop.imagen_pytorch.settings import Kind, UnetSettings
 
 
 class ChannelRMSNorm(nn.Module):
@@ -76,39 +77,38 @@ class ResidualBlock(nn.Module):
     """Two normed convolutions; the second is scaled and shifted by the time embedding.
 
     Args:
+        settings: of the network; its widths and `dropout`, before the second convolution.
         in_channels: channels of the input.
         out_channels: channels of the output.
-        time_width: width of the time embedding.
-        cond_width: width of the tokens; only with `cross`.
         cross: attention to the tokens between the convolutions.
         heads: of that attention.
         head_dim: channels of one head.
-        global_context: whether the result is gated.
-        dropout: before the second convolution.
+        gated: by global context.
     """
 
     def __init__(
         self,
+        settings: UnetSettings,
         in_channels: int,
         out_channels: int,
-        time_width: int,
         *,
-        cond_width: int = 0,
         cross: Kind = "none",
         heads: int = 8,
         head_dim: int = 64,
-        global_context: bool = False,
-        dropout: float = 0.0,
+        gated: bool = False,
     ) -> None:
         super().__init__()
-        self.time_mlp = nn.Sequential(nn.SiLU(), nn.Linear(time_width, out_channels * 2))
+        width, dropout = settings.time_width, settings.dropout
+        self.time_mlp = nn.Sequential(nn.SiLU(), nn.Linear(width, out_channels * 2))
         self.cross_attn: CrossAttention | None = None
         if cross != "none":
             attention = CrossAttention if cross == "full" else LinearCrossAttention
-            self.cross_attn = attention(out_channels, cond_width, heads=heads, head_dim=head_dim)
+            self.cross_attn = attention(
+                out_channels, settings.cond_width, heads=heads, head_dim=head_dim
+            )
         self.block1 = NormedConvolution(in_channels, out_channels)
         self.block2 = NormedConvolution(out_channels, out_channels, dropout=dropout)
-        self.gca = GlobalContext(out_channels) if global_context else None
+        self.gca = GlobalContext(out_channels) if gated else None
         same = in_channels == out_channels
         self.res_conv = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
@@ -137,11 +137,11 @@ class CrossEmbedding(nn.Module):
         self, in_channels: int, out_channels: int, *, kernels: Sequence[int], stride: int
     ) -> None:
         super().__init__()
-        shares = [out_channels // 2**i for i in range(1, len(kernels))]
-        shares.append(out_channels - sum(shares))
+        widths = [out_channels // 2**i for i in range(1, len(kernels))]
+        widths.append(out_channels - sum(widths))
         self.convs = nn.ModuleList(
-            nn.Conv2d(in_channels, share, kernel, stride=stride, padding=(kernel - stride) // 2)
-            for kernel, share in zip(sorted(kernels), shares, strict=True)
+            nn.Conv2d(in_channels, width, kernel, stride=stride, padding=(kernel - stride) // 2)
+            for kernel, width in zip(sorted(kernels), widths, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,35 +161,23 @@ class SumOf(nn.Module):
         return torch.stack([layer(x) for layer in self.fns]).sum(0)
 
 
-class PixelShuffleUp(nn.Module):
-    """Doubles the resolution by a 1x1 convolution to four times the channels.
+def pixel_shuffle_up(in_channels: int, out_channels: int) -> nn.Sequential:
+    """(B, C, h, w) -> (B, C', 2h, 2w) by a 1x1 convolution to four times the channels.
 
     It starts as a nearest-neighbour enlargement: the four copies have equal weights.
     Reference: Aitken et al. 2017, arXiv:1707.02937.
     """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        conv = nn.Conv2d(in_channels, out_channels * 4, 1)
-        with torch.no_grad():
-            start = nn.init.kaiming_uniform_(torch.empty(out_channels, in_channels, 1, 1))
-            conv.weight.copy_(start.repeat_interleave(4, dim=0))
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        self.net = nn.Sequential(conv, nn.SiLU(), nn.PixelShuffle(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C', 2h, 2w)."""
-        output: Tensor = self.net(x)
-        return output
+    conv = nn.Conv2d(in_channels, out_channels * 4, 1)
+    with torch.no_grad():
+        start = nn.init.kaiming_uniform_(torch.empty(out_channels, in_channels, 1, 1))
+        conv.weight.copy_(start.repeat_interleave(4, dim=0))
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    net = nn.Sequential(conv, nn.SiLU(), nn.PixelShuffle(2))
+    return nn.Sequential(OrderedDict(net=net))
 
 
 class UpsampleCombiner(nn.Module):
-    """Joins the feature maps of all resolutions, enlarged, to the last.
-
-    Args:
-        sources: channels of each map.
-        out_channels: channels each map is brought to.
-    """
+    """Joins the feature maps of all resolutions (channels: `sources`), enlarged, to the last."""
 
     def __init__(self, sources: Sequence[int], out_channels: int) -> None:
         super().__init__()
@@ -199,10 +187,7 @@ class UpsampleCombiner(nn.Module):
 
     def forward(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """(B, C, h, w) and smaller maps -> (B, C + ..., h, w)."""
-        size = x.shape[-2:]
-        enlarged = [
-            m if m.shape[-2:] == size else F.interpolate(m, size, mode="nearest") for m in maps
-        ]
+        enlarged = [F.interpolate(m, x.shape[-2:], mode="nearest") for m in maps]
         parts = [conv(m) for m, conv in zip(enlarged, self.fmap_convs, strict=True)]
         return torch.cat((x, *parts), dim=1)
 

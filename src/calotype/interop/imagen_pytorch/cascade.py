@@ -13,57 +13,57 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from calotype.diffusion import GlobalNoise
+from calotype.conditioning import TextEmbedding
+from calotype.diffusion import GlobalNoise, add_noise
 from calotype.errors import ConfigError, UsageError
-from calotype.interop.imagen_pytorch.config import CascadeSettings, SampleOptions, per_stage
-from calotype.interop.imagen_pytorch.device import CudaOptional
+from calotype.interop.imagen_pytorch.config import CascadeSettings, SampleOptions
 from calotype.interop.imagen_pytorch.formulation import SCHEDULES, Formulation
-from calotype.interop.imagen_pytorch.guidance import Guidance
-from calotype.interop.imagen_pytorch.images import Progress, as_float, cropped, pil_images
-from calotype.interop.imagen_pytorch.inputs import TextState, UnetInputs
+from calotype.interop.imagen_pytorch.images import as_float, cropped, pil_images
+from calotype.interop.imagen_pytorch.inputs import UnetInputs
 from calotype.interop.imagen_pytorch.layers import resized
-from calotype.interop.imagen_pytorch.options import read_options
+from calotype.interop.imagen_pytorch.options import CudaOptional, read_options
 from calotype.interop.imagen_pytorch.presets import NullUnet, real_unet
-from calotype.interop.imagen_pytorch.sampling import Drawing, draw_stage
+from calotype.interop.imagen_pytorch.sampling import CascadeSampler, encoded
 from calotype.interop.imagen_pytorch.text import LazyText, text_width
 from calotype.interop.imagen_pytorch.unet import Unet
 from calotype.text import TextEncoder
 
 Texts = Sequence[str] | None
-Words = tuple[Tensor, Tensor] | None
-"""States (B, L, D) and mask (B, L); None = without text."""
 
 
 class CascadedUnets(CudaOptional):
-    """U-Nets from coarse to fine; each but the first is told the image of the one before.
+    """U-Nets from coarse to fine; each but the first is conditioned on the image of the one before.
 
     Args:
         unets: one `Unet` or several; those whose settings do not fit their place are made anew.
-        settings: of the cascade.
-        formulations: how each stage diffuses.
-        text_encoder: an encoder or its spec, instead of the T5 that the settings name.
+        text_encoder: an encoder or its spec ("t5:FOLDER", "minilm", ...), instead of the T5 that
+            the settings name; not in imagen-pytorch.
+        **arguments: the fields of `settings_kind`.
+
+    Raises:
+        ConfigError: an argument is unknown, out of range or does not fit the others.
     """
 
+    settings_kind: ClassVar[type[CascadeSettings]]
     options_kind: ClassVar[type[SampleOptions]] = SampleOptions
 
     def __init__(
         self,
         unets: nn.Module | Sequence[nn.Module],
-        settings: CascadeSettings,
-        formulations: Sequence[Formulation],
         *,
         text_encoder: TextEncoder | str | None = None,
+        **arguments: Any,
     ) -> None:
         super().__init__()
-        given = [unets] if isinstance(unets, nn.Module) else list(unets)
-        if isinstance(unets, nn.ModuleList):
-            given = list(unets)
+        settings = read_options(self.settings_kind, arguments, owner=type(self).__name__)
+        several = isinstance(unets, nn.ModuleList) or not isinstance(unets, nn.Module)
+        given: list[nn.Module] = list(unets) if several else [unets]  # type: ignore[arg-type, list-item]
         if len(given) != len(settings.sizes):
             raise ConfigError(
                 f"got {len(given)} U-Nets and image_sizes={settings.sizes}; expected one size each"
             )
         self.settings = settings
-        self.formulations = tuple(formulations)
+        self.formulations = settings.formulations()
         self.lazy_text = LazyText(settings.text_encoder_name, text_encoder)
         self.text_embed_dim = self._text_width() if settings.condition_on_text else None
         self.unets = nn.ModuleList(self._fitted(unet, i) for i, unet in enumerate(given))
@@ -137,23 +137,23 @@ class CascadedUnets(CudaOptional):
             text_embeds: states (B, L, D).
             text_masks: (B, L) bool; None = where states are not zero.
             unet_number: which one, from 1; needed where there are several.
-            cond_images: further images the network is told.
+            cond_images: further images the network is conditioned on.
         """
         number = self._number(unet_number)
         network = real_unet(self.get_unet(number) if unet is None else unet, number)
         images = self._checked(images, self.image_sizes[number - 1])
-        words = self._words(texts, text_embeds, text_masks, count=len(images))
+        states = self._text(texts, text_embeds, text_masks, count=len(images))
         x, lowres = self._example(images, number)
         noise = GlobalNoise(torch.default_generator)
         text = None
-        if words is not None:
+        if states is not None:
             keep = noise.uniform((len(x),)) >= self.settings.cond_drop_prob
-            text = encoded(network, words, keep.to(x.device))
+            text = encoded(network, states, keep.to(x.device))
         times = None
         if lowres is not None:
             one_each = self.settings.per_sample_random_aug_noise_level
             times = noise.uniform((len(x),) if one_each else (1,)).expand(len(x))
-            lowres, times = self._augmented(lowres, times, noise)
+            lowres, times = self.augmented(lowres, times, noise)
         extra = None if cond_images is None else as_float(cond_images, like=x)
         inputs = UnetInputs(text, lowres, times, extra)
         return self._loss(network, x, inputs, number, noise)
@@ -166,14 +166,14 @@ class CascadedUnets(CudaOptional):
         def network(z: Tensor, time: Tensor, self_cond: Tensor | None) -> Tensor:
             return unet.predict(z, time, inputs, self_cond=self_cond)
 
-        logsnr = stage.draw_levels(len(x), noise).float().to(x.device)
+        logsnr = stage.training_levels(len(x), noise).float().to(x.device)
         eps = noise.normal(x.shape).to(x)
-        told = None
+        estimate = None
         if unet.self_cond and float(noise.uniform((1,))) < 0.5:
             with torch.no_grad():
-                z = stage.noised(x, logsnr, eps)
-                told = stage.estimate(network, z, logsnr).clamp(-1, 1)
-        return stage.loss(network, x, logsnr, eps=eps, self_cond=told).mean()
+                z = add_noise(x, logsnr, eps)
+                estimate = stage.estimate(network, z, logsnr).clamp(-1, 1)
+        return stage.loss(network, x, logsnr, eps=eps, self_cond=estimate).mean()
 
     def sample(
         self,
@@ -182,7 +182,7 @@ class CascadedUnets(CudaOptional):
         text_embeds: Tensor | None = None,
         **arguments: Any,
     ) -> Any:
-        """Draw images.
+        """Make images.
 
         Args:
             texts: captions, or give `text_embeds`.
@@ -191,18 +191,19 @@ class CascadedUnets(CudaOptional):
             **arguments: the fields of `SampleOptions`.
 
         Returns:
-            Images of the last stage drawn, (B, C, H, W) in [0, 1]; PIL images with
+            Images of the last stage sampled, (B, C, H, W) in [0, 1]; PIL images with
             `return_pil_images`; a list over stages with `return_all_unet_outputs`.
         """
         options = read_options(self.options_kind, arguments, owner="sample")
-        options.warn()
         if options.device is not None:
             self.to(options.device)
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                outputs = list(self._stages(texts, text_masks, text_embeds, options))
+                text = self._text(texts, text_embeds, text_masks)
+                formulations = self._sampling_formulations(options)
+                outputs = list(CascadeSampler(self, formulations, options, text).images())
         finally:
             self.train(was_training)
         outputs = [(x + 1) / 2 if self.settings.auto_normalize_img else x for x in outputs]
@@ -212,98 +213,8 @@ class CascadedUnets(CudaOptional):
             results = [pil_images(x if unit else (x + 1) / 2) for x in outputs]
         return results if options.return_all_unet_outputs else results[-1]
 
-    def _stages(
-        self, texts: Texts, masks: Tensor | None, embeds: Tensor | None, options: SampleOptions
-    ) -> Iterator[Tensor]:
-        """The image of each stage, [-1, 1]."""
-        count = options.batch_size
-        if options.inpaint_images is not None and count == 1:
-            count = len(options.inpaint_images)
-        words = self._words(texts, embeds, masks, count=None)
-        count = count if words is None else len(words[0])
-        first, last = options.stages(len(self.unets))
-        noise = GlobalNoise(torch.default_generator)
-        scales = per_stage("cond_scale", options.cond_scale, len(self.unets))
-        if any(scale != 1 for scale in scales) and self.settings.cond_drop_prob == 0:
-            raise UsageError(
-                f"got cond_scale={options.cond_scale} with cond_drop_prob=0: without dropped "
-                "captions in training there is nothing to guide away from; use cond_scale=1"
-            )
-        start = None
-        if first > 1:
-            start = self._normalized(as_float(options.start_image_or_video)).to(self.device)
-            start = resized(start, self.image_sizes[first - 2], self.settings.resize_mode)
-            count = len(start) if words is None else count
-        for number in range(first, last + 1):
-            unet = real_unet(self.unets[number - 1], number)
-            with self._alone_on_gpu(unet, options.use_one_unet_in_gpu):
-                drawing = self._drawing(
-                    number, options, noise, count=count, words=words, lowres=start
-                )
-                stage = self._stage_formulations(options)[number - 1]
-                watch = Progress(number, options.use_tqdm)
-                start = draw_stage(unet, stage, drawing, noise, watch=watch)
-            yield start
-
-    def _stage_formulations(self, options: SampleOptions) -> tuple[Formulation, ...]:
+    def _sampling_formulations(self, options: SampleOptions) -> tuple[Formulation, ...]:
         return self.formulations
-
-    def _drawing(
-        self,
-        number: int,
-        options: SampleOptions,
-        noise: GlobalNoise,
-        *,
-        count: int,
-        words: Words,
-        lowres: Tensor | None,
-    ) -> Drawing:
-        unet = real_unet(self.unets[number - 1], number)
-        settings, size = self.settings, self.image_sizes[number - 1]
-        text = null = None
-        scale = per_stage("cond_scale", options.cond_scale, len(self.unets))[number - 1]
-        if words is not None:
-            everyone = torch.ones(count, dtype=torch.bool, device=words[0].device)
-            text = encoded(unet, words, everyone)
-            null = encoded(unet, words, ~everyone) if scale != 1 else None
-        times = None
-        if lowres is not None and number > 1:
-            level = options.lowres_sample_noise_level
-            level = settings.lowres_sample_noise_level if level is None else level
-            enlarged = resized(lowres, size, settings.resize_mode)
-            lowres, times = self._augmented(enlarged, torch.full((count,), level), noise)
-        extra = options.cond_images
-        extra = None if extra is None else as_float(extra, like=next(unet.parameters()))
-        start = per_stage("init_images", options.init_images, len(self.unets))[number - 1]
-        skip = per_stage("skip_steps", options.skip_steps, len(self.unets))[number - 1]
-        dynamic = settings.dynamic_thresholding
-        thresholded = per_stage("dynamic_thresholding", dynamic, len(self.unets))[number - 1]
-        known, mask = self._known(options, size)
-        return Drawing(
-            shape=(count, settings.channels, size, size),
-            inputs=UnetInputs(text, lowres, times, extra),
-            null_text=null,
-            guidance=Guidance(
-                scale, options.cfg_remove_parallel_component, options.cfg_keep_parallel_frac
-            ),
-            percentile=settings.dynamic_thresholding_percentile if thresholded else None,
-            start=None if start is None else self._start(start, size),
-            skip=0 if skip is None else skip,
-            known=known,
-            mask=mask,
-            repeats=options.inpaint_resample_times,
-        )
-
-    def _start(self, image: Tensor, size: int) -> Tensor:
-        return resized(self._normalized(as_float(image)), size, self.settings.resize_mode)
-
-    def _known(self, options: SampleOptions, size: int) -> tuple[Tensor | None, Tensor | None]:
-        if options.inpaint_images is None:
-            return None, None
-        known = self._start(options.inpaint_images, size)
-        mask = options.inpaint_masks.float()
-        mask = mask[:, None] if mask.ndim == 3 else mask
-        return known, resized(mask, size, "nearest").bool()
 
     def _example(self, images: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
         """Images of the stage and their low-resolution versions, enlarged; [-1, 1]."""
@@ -312,8 +223,8 @@ class CascadedUnets(CudaOptional):
         x, lowres = resized(images, size, mode), None
         if number > 1:
             small = resized(images, self.image_sizes[number - 2], mode).clamp(lowest, 1)
-            lowres = self._normalized(resized(small, size, mode).clamp(lowest, 1))
-        x = self._normalized(x)
+            lowres = self.normalized(resized(small, size, mode).clamp(lowest, 1))
+        x = self.normalized(x)
         crop = self.crops[number - 1]
         if crop is None:
             return x, lowres
@@ -322,19 +233,17 @@ class CascadedUnets(CudaOptional):
         both = cropped(torch.cat((x, lowres), dim=1), crop)
         return both[:, : x.shape[1]], both[:, x.shape[1] :]
 
-    def _augmented(
-        self, lowres: Tensor, times: Tensor, noise: GlobalNoise
-    ) -> tuple[Tensor, Tensor]:
+    def augmented(self, lowres: Tensor, times: Tensor, noise: GlobalNoise) -> tuple[Tensor, Tensor]:
         """The low-resolution image noised to times (B,) of its schedule, and its log-SNR."""
         logsnr = SCHEDULES[self.settings.lowres_noise_schedule].logsnr(times)
         level = logsnr.float().to(lowres.device)
         eps = noise.normal(lowres.shape).to(lowres)
-        return self.formulations[0].noised(lowres, level, eps), level
+        return add_noise(lowres, level, eps), level
 
-    def _words(
-        self, texts: Texts, embeds: Tensor | None, masks: Tensor | None, *, count: int | None
-    ) -> Words:
-        """Text states and mask; None for a cascade without text."""
+    def _text(
+        self, texts: Texts, embeds: Tensor | None, masks: Tensor | None, *, count: int | None = None
+    ) -> TextEmbedding | None:
+        """Text states; None for a cascade without text."""
         if self.unconditional:
             if texts is not None or embeds is not None or masks is not None:
                 raise UsageError("got text for a cascade made with condition_on_text=False")
@@ -353,7 +262,7 @@ class CascadedUnets(CudaOptional):
         if count is not None and len(embeds) != count:
             raise UsageError(f"got {len(embeds)} captions for {count} images; expected one each")
         mask = (embeds != 0).any(-1) if masks is None else masks.to(embeds.device).bool()
-        return embeds, mask
+        return TextEmbedding(embeds, mask)
 
     def _checked(self, images: Tensor, size: int) -> Tensor:
         images = as_float(images).to(self.device)
@@ -373,11 +282,12 @@ class CascadedUnets(CudaOptional):
             raise UsageError(f"got unet_number={unet_number}; only U-Net {only} is to be trained")
         return unet_number
 
-    def _normalized(self, images: Tensor) -> Tensor:
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images of the input's range in [-1, 1]."""
         return images * 2 - 1 if self.settings.auto_normalize_img else images
 
     @contextmanager
-    def _alone_on_gpu(self, unet: Unet, alone: bool) -> Iterator[None]:
+    def alone_on_gpu(self, unet: Unet, alone: bool) -> Iterator[None]:
         """Keep the other networks off the GPU meanwhile."""
         device = self.device
         if not alone or device.type != "cuda":
@@ -389,9 +299,3 @@ class CascadedUnets(CudaOptional):
             yield
         finally:
             self.unets.to(device)
-
-
-def encoded(unet: Unet, words: tuple[Tensor, Tensor], keep: Tensor) -> TextState:
-    """Captions as the network sees them; one without any token is the null caption."""
-    embeds, mask = words
-    return unet.encode_text(embeds, mask, keep & mask.any(1))

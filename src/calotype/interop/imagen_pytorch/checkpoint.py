@@ -26,18 +26,6 @@ from calotype.training.optimizer import optimizer_tensors, restore_optimizer
 KIND = "calotype imagen-pytorch trainer"
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a checkpoint.
-
-    Raises:
-        CalotypeError: no such file, or another kind of file.
-    """
-    tensors, metadata = read_tensors(path)
-    if metadata.get("kind") != KIND or not {"imagen", "extra"} <= metadata.keys():
-        raise CalotypeError(f"{path} is no checkpoint of ImagenTrainer; give one that it saved")
-    return tensors, metadata
-
-
 @dataclass(frozen=True)
 class TrainerParts:
     """What a checkpoint holds.
@@ -54,40 +42,37 @@ class TrainerParts:
     steps: Tensor
     optimizers: Sequence[torch.optim.Optimizer]
 
+    def save(self, path: Path, extra: Mapping[str, Any], *, optimizers: bool) -> None:
+        """Write a checkpoint; `extra` is JSON data that `load` returns."""
+        tensors = {f"model.{k}": v for k, v in self.imagen.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema_unets.state_dict().items()}
+        tensors["steps"] = self.steps
+        for i, optimizer in enumerate(self.optimizers if optimizers else ()):
+            state = optimizer_tensors(optimizer)
+            tensors |= {f"optim.{i}.{k}": v for k, v in state.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            texts = {"imagen": json.dumps(describe(self.imagen)), "extra": json.dumps(extra)}
+        except TypeError as error:
+            raise UsageError(f"got extra data that is not JSON: {error}") from error
+        write_tensors(path, tensors, {"kind": KIND, **texts})
 
-def save_checkpoint(
-    path: Path, parts: TrainerParts, extra: Mapping[str, Any], *, optimizers: bool
-) -> None:
-    """Write a checkpoint; `extra` is JSON data that `load_checkpoint` returns."""
-    tensors = {f"model.{k}": v for k, v in parts.imagen.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in parts.ema_unets.state_dict().items()}
-    tensors["steps"] = parts.steps
-    for i, optimizer in enumerate(parts.optimizers if optimizers else ()):
-        state = optimizer_tensors(optimizer)
-        tensors |= {f"optim.{i}.{k}": v for k, v in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        texts = {"imagen": json.dumps(describe(parts.imagen)), "extra": json.dumps(extra)}
-    except TypeError as error:
-        raise UsageError(f"got extra data that is not JSON: {error}") from error
-    write_tensors(path, tensors, {"kind": KIND, **texts})
-
-
-def load_checkpoint(
-    path: Path, parts: TrainerParts, *, strict: bool, only_model: bool
-) -> dict[str, Any]:
-    """Read a checkpoint into the parts of a trainer."""
-    tensors, metadata = read_checkpoint(path)
-    load_into(parts.imagen, under(tensors, "model."), strict, path)
-    if not only_model:
-        averages = under(tensors, "ema.")
-        if len(parts.ema_unets) > 0:
-            load_into(parts.ema_unets, averages, strict, path)
-        parts.steps.copy_(tensors["steps"])
-        for i, optimizer in enumerate(parts.optimizers):
-            restore_optimizer(optimizer, under(tensors, f"optim.{i}."))
-    extra: dict[str, Any] = json.loads(metadata["extra"])
-    return extra
+    def load(self, path: Path, *, strict: bool, only_model: bool) -> dict[str, Any]:
+        """Read a checkpoint; its extra data."""
+        tensors, metadata = _read_checkpoint(path)
+        try:
+            self.imagen.load_state_dict(_under(tensors, "model."), strict=strict)
+            if not only_model and len(self.ema_unets) > 0:
+                self.ema_unets.load_state_dict(_under(tensors, "ema."), strict=strict)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CalotypeError(f"{path} does not fit this cascade: {reason}") from error
+        if not only_model:
+            self.steps.copy_(tensors["steps"])
+            for i, optimizer in enumerate(self.optimizers):
+                restore_optimizer(optimizer, _under(tensors, f"optim.{i}."))
+        extra: dict[str, Any] = json.loads(metadata["extra"])
+        return extra
 
 
 def cascade_from(path: Path) -> CascadedUnets:
@@ -95,29 +80,26 @@ def cascade_from(path: Path) -> CascadedUnets:
     if path.is_dir():
         model = load(path)
     else:
-        tensors, metadata = read_checkpoint(path)
-        model = build(json.loads(metadata["imagen"]))
-        fill(model, under(tensors, "model."))
+        tensors, metadata = _read_checkpoint(path)
+        model = fill(build(json.loads(metadata["imagen"])), _under(tensors, "model."))
     if not isinstance(model, CascadedUnets):
         raise UsageError(f"{path} holds a single U-Net; expected a cascade")
     return model
-
-
-def load_into(model: nn.Module, state: Mapping[str, Tensor], strict: bool, path: Path) -> None:
-    """Load weights, with a one-line error where they do not fit."""
-    try:
-        model.load_state_dict(dict(state), strict=strict)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CalotypeError(f"{path} does not fit this cascade: {reason}") from error
-
-
-def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
     found = [f for f in folder.glob("checkpoint.*.pt") if f.name.split(".")[1].isdigit()]
     return sorted(found, key=lambda file: int(file.name.split(".")[1]))
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    tensors, metadata = read_tensors(path)
+    if metadata.get("kind") != KIND or not {"imagen", "extra"} <= metadata.keys():
+        raise CalotypeError(f"{path} is no checkpoint of ImagenTrainer; give one that it saved")
+    return tensors, metadata
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

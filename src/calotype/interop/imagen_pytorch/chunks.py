@@ -1,8 +1,8 @@
-"""Cutting a call's arguments into parts of the batch, and joining what the parts return."""
+"""Splitting a call's arguments along the batch, and joining what the calls return."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,60 +14,55 @@ from calotype.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Part:
-    """Arguments of one part of a batch, and its share of it."""
+class Call:
+    """Arguments of a call for some rows of a batch, and the fraction of the batch they are."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    share: float
+    fraction: float = 1.0
+
+    def map(self, change: Callable[[Any], Any], fraction: float = 1.0) -> Call:
+        """The call with every argument changed."""
+        kwargs = {name: change(value) for name, value in self.kwargs.items()}
+        return Call(tuple(change(value) for value in self.args), kwargs, fraction)
 
 
-def as_tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Part:
+def as_tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
     """The whole call, NumPy arrays turned into tensors."""
-
-    def turn(value: Any) -> Any:
-        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-    return Part(tuple(turn(v) for v in args), {name: turn(v) for name, v in kwargs.items()}, 1.0)
+    call = Call(tuple(args), dict(kwargs))
+    return call.map(lambda v: torch.from_numpy(v) if isinstance(v, np.ndarray) else v)
 
 
-def batch_size(call: Part) -> int:
-    """Length of the first tensor, or else of the first list.
+def split(call: Call, size: int | None) -> Iterator[Call]:
+    """Calls of at most `size` rows; tensors and lists of the batch's length are cut.
+
+    That length is the one of the first tensor, or else of the first list.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: there is neither, or `size` is below 1.
     """
-    values = [*call.args, *call.kwargs.values()]
-    for kind in (Tensor, list):
-        for value in values:
-            if isinstance(value, kind) and (not isinstance(value, Tensor) or value.ndim > 0):
-                return len(value)
-    raise UsageError("got no images and no texts; expected a batch")
-
-
-def parts(call: Part, size: int | None) -> Iterator[Part]:
-    """The call in parts of at most `size`; tensors and lists of the batch's length are cut."""
-    total = batch_size(call)
+    values = [v for v in (*call.args, *call.kwargs.values()) if _has_rows(v)]
+    values.sort(key=lambda value: isinstance(value, list))
+    if not values:
+        raise UsageError("got no images and no texts; expected a batch")
     if size is not None and size < 1:
         raise UsageError(f"got max_batch_size={size}; expected at least 1")
+    total = len(values[0])
     step = total if size is None else size
-
-    def cut(value: Any, start: int) -> Any:
-        cuttable = isinstance(value, Tensor | list) and not (
-            isinstance(value, Tensor) and value.ndim == 0
-        )
-        return value[start : start + step] if cuttable and len(value) == total else value
-
     for start in range(0, total, step):
-        yield Part(
-            tuple(cut(value, start) for value in call.args),
-            {name: cut(value, start) for name, value in call.kwargs.items()},
-            min(step, total - start) / total,
-        )
+
+        def cut(value: Any, rows: slice = slice(start, start + step)) -> Any:
+            return value[rows] if _has_rows(value) and len(value) == total else value
+
+        yield call.map(cut, min(step, total - start) / total)
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
 
 
 def joined(outputs: Sequence[Any]) -> Any:
-    """What `sample` returned for the parts, as for the whole batch."""
+    """What `sample` returned for each call, as for the whole batch."""
     first = outputs[0]
     if isinstance(first, Tensor):
         return torch.cat(list(outputs))

@@ -5,11 +5,29 @@ Names, defaults and meanings are those of imagen-pytorch 2.1.0. Video is not off
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
-from calotype.config.ranges import in_range, require
+import torch
+from torch import Tensor
+
+from calotype.config.ranges import Fraction, Range, Settings, require
+from calotype.diffusion import (
+    NoiseSchedule,
+    NoiseSource,
+    VPrediction,
+    ancestral_step,
+    heun_step,
+    karras_levels,
+    min_snr_weighting,
+    normal_logsnr,
+    sampling_levels,
+    simple_weighting,
+    stratified_times,
+)
 from calotype.errors import ConfigError
 from calotype.interop.imagen_pytorch.formulation import (
     OBJECTIVES,
@@ -17,45 +35,40 @@ from calotype.interop.imagen_pytorch.formulation import (
     SCHEDULES,
     Churn,
     Formulation,
-    elucidated_formulation,
-    imagen_formulation,
 )
-from calotype.interop.imagen_pytorch.options import per_item, refuse_unless
+from calotype.interop.imagen_pytorch.options import each, one_of, per_item, refuse_unless
 from calotype.interop.imagen_pytorch.text import DEFAULT_T5_NAME
 
 NO_VIDEO = "video is not offered here"
+_VIDEO = ("video_frames", "cond_video_frames", "post_cond_video_frames", "inpaint_videos")
 Numbers = float | tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeSettings:
+class CascadeSettings(Settings):
     """What both cascades take."""
 
     image_sizes: int | tuple[int, ...]
     text_encoder_name: str = DEFAULT_T5_NAME
     text_embed_dim: int | None = None
-    channels: int = 3
-    cond_drop_prob: float = 0.1
+    channels: Annotated[int, Range(1, 1024)] = 3
+    cond_drop_prob: Fraction = 0.1
     random_crop_sizes: int | tuple[int | None, ...] | None = None
     lowres_noise_schedule: str = "linear"
-    lowres_sample_noise_level: float = 0.2
+    lowres_sample_noise_level: Fraction = 0.2
     per_sample_random_aug_noise_level: bool = False
     condition_on_text: bool = True
     auto_normalize_img: bool = True
     dynamic_thresholding: bool | tuple[bool, ...] = True
-    dynamic_thresholding_percentile: float = 0.95
+    dynamic_thresholding_percentile: Annotated[float, Range(1e-3, 1)] = 0.95
     only_train_unet_number: int | None = None
     temporal_downsample_factor: int = 1
     resize_cond_video_frames: bool = True
     resize_mode: str = "nearest"
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        in_range("cond_drop_prob", self.cond_drop_prob, 0.0, 1.0)
-        in_range("lowres_sample_noise_level", self.lowres_sample_noise_level, 0.0, 1.0)
-        in_range("dynamic_thresholding_percentile", self.dynamic_thresholding_percentile, 1e-3, 1)
-        in_range("channels", self.channels, 1, 1024)
-        _one_of("lowres_noise_schedule", self.lowres_noise_schedule, SCHEDULES)
+        super().__post_init__()
+        one_of("lowres_noise_schedule", self.lowres_noise_schedule, SCHEDULES)
         refuse_unless("resize_cond_video_frames", self.resize_cond_video_frames, True, NO_VIDEO)
         factors = self.temporal_downsample_factor
         if isinstance(factors, tuple):
@@ -68,9 +81,13 @@ class CascadeSettings:
         sizes = self.image_sizes
         return sizes if isinstance(sizes, tuple) else (sizes,)
 
+    def formulations(self) -> tuple[Formulation, ...]:
+        """The diffusion of each stage."""
+        raise NotImplementedError
+
     def crops(self) -> tuple[int | None, ...]:
         """Side of each stage's training crops; None = whole images."""
-        crops = per_stage("random_crop_sizes", self.random_crop_sizes, len(self.sizes))
+        crops = per_item("random_crop_sizes", self.random_crop_sizes, len(self.sizes))
         require(crops[0] is None, "got a random_crop_sizes for the first U-Net; it must be None")
         return crops
 
@@ -87,9 +104,8 @@ class ImagenSettings(CascadeSettings):
     min_snr_gamma: Numbers = 5
 
     def __post_init__(self) -> None:
-        """Check ranges and names."""
         super().__post_init__()
-        _one_of("loss_type", self.loss_type, PENALTIES)
+        one_of("loss_type", self.loss_type, PENALTIES)
         self.formulations()
 
     def formulations(self) -> tuple[Formulation, ...]:
@@ -99,23 +115,28 @@ class ImagenSettings(CascadeSettings):
         schedules = (given,) if isinstance(given, str) else given
         # As there: cosine for the first two stages, linear for those after them.
         schedules = (*schedules, *("cosine", "cosine", *["linear"] * count)[len(schedules) :])
-        timesteps = per_stage("timesteps", self.timesteps, count)
-        objectives = per_stage("pred_objectives", self.pred_objectives, count)
-        gammas = per_stage("min_snr_gamma", self.min_snr_gamma, count)
-        clipped = per_stage("min_snr_loss_weight", self.min_snr_loss_weight, count)
-        for stage in range(count):
-            _one_of("noise_schedules", schedules[stage], SCHEDULES)
-            _one_of("pred_objectives", objectives[stage], OBJECTIVES)
-        return tuple(
-            imagen_formulation(
-                schedule=schedules[stage],
-                timesteps=timesteps[stage],
-                objective=objectives[stage],
-                loss_type=self.loss_type,
-                min_snr_gamma=gammas[stage] if clipped[stage] else None,
+        names = "timesteps pred_objectives min_snr_gamma min_snr_loss_weight"
+        found = []
+        for stage, name in zip(each(self, names, count), schedules, strict=False):
+            one_of("noise_schedules", name, SCHEDULES)
+            one_of("pred_objectives", stage.pred_objectives, OBJECTIVES)
+            gamma = stage.min_snr_gamma if stage.min_snr_loss_weight else math.inf
+            with torch.device("cpu"):  # numbers, also of a cascade made on the meta device
+                levels = sampling_levels(SCHEDULES[name], stage.timesteps)
+            formulation = Formulation(
+                levels=levels,
+                training_levels=partial(_stratified_levels, SCHEDULES[name]),
+                parametrization=OBJECTIVES[stage.pred_objectives],
+                weighting=min_snr_weighting(gamma),
+                step=ancestral_step(0.0),
+                penalty=PENALTIES[self.loss_type],
             )
-            for stage in range(count)
-        )
+            found.append(formulation)
+        return tuple(found)
+
+
+def _stratified_levels(schedule: NoiseSchedule, count: int, noise: NoiseSource) -> Tensor:
+    return schedule.logsnr(stratified_times(count, noise))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,38 +156,35 @@ class ElucidatedSettings(CascadeSettings):
     S_noise: Numbers = 1.003
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         self.formulations()
 
-    def formulations(self, **changes: Numbers | None) -> tuple[Formulation, ...]:
-        """The diffusion of each stage; `changes` replace fields that are not None."""
-        count = len(self.sizes)
-
-        def each(name: str) -> tuple[Any, ...]:
-            change = changes.get(name)
-            return per_stage(name, getattr(self, name) if change is None else change, count)
-
-        return tuple(
-            elucidated_formulation(
-                steps=each("num_sample_steps")[stage],
-                sigma_range=(each("sigma_min")[stage], each("sigma_max")[stage]),
-                rho=each("rho")[stage],
-                data_std=each("sigma_data")[stage],
-                log_normal=(each("P_mean")[stage], each("P_std")[stage]),
-                churn=Churn(
-                    amount=each("S_churn")[stage],
-                    lowest=each("S_tmin")[stage],
-                    highest=each("S_tmax")[stage],
-                    noise_scale=each("S_noise")[stage],
-                ),
+    def formulations(self) -> tuple[Formulation, ...]:
+        """The diffusion of each stage."""
+        names = "num_sample_steps sigma_min sigma_max sigma_data rho P_mean P_std"
+        names += " S_churn S_tmin S_tmax S_noise"
+        found = []
+        for s in each(self, names, len(self.sizes)):
+            with torch.device("cpu"):
+                levels = karras_levels(
+                    s.num_sample_steps, sigma_max=s.sigma_max, sigma_min=s.sigma_min, rho=s.rho
+                )
+            formulation = Formulation(
+                levels=levels,
+                training_levels=partial(normal_logsnr, mean=-2 * s.P_mean, std=2 * s.P_std),
+                parametrization=VPrediction(),
+                weighting=simple_weighting,
+                step=heun_step,
+                data_std=s.sigma_data,
+                elucidated=True,
+                churn=Churn(s.S_churn, lowest=s.S_tmin, highest=s.S_tmax, noise_scale=s.S_noise),
             )
-            for stage in range(count)
-        )
+            found.append(formulation)
+        return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions:
+class SampleOptions(Settings):
     """Arguments of `sample` beside the text; tensors are images in the input's range."""
 
     video_frames: Any = None
@@ -176,13 +194,13 @@ class SampleOptions:
     inpaint_videos: Any = None
     inpaint_images: Any = None
     inpaint_masks: Any = None
-    inpaint_resample_times: int = 5
+    inpaint_resample_times: Annotated[int, Range(1, 10_000)] = 5
     init_images: Any = None
     skip_steps: Any = None
-    batch_size: int = 1
+    batch_size: Annotated[int, Range(1, 1 << 20)] = 1
     cond_scale: Numbers = 1.0
     cfg_remove_parallel_component: bool = True
-    cfg_keep_parallel_frac: float = 0.0
+    cfg_keep_parallel_frac: Fraction = 0.0
     lowres_sample_noise_level: float | None = None
     start_at_unet_number: int = 1
     start_image_or_video: Any = None
@@ -194,25 +212,23 @@ class SampleOptions:
     use_one_unet_in_gpu: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse video, and halves of pairs."""
-        for name in (
-            "video_frames",
-            "cond_video_frames",
-            "post_cond_video_frames",
-            "inpaint_videos",
-        ):
+        for name in _VIDEO:
             if getattr(self, name) is not None:
                 raise ConfigError(f"got {name}; {NO_VIDEO}")
-        if (self.inpaint_images is None) != (self.inpaint_masks is None):
-            raise ConfigError(
-                "got one of inpaint_images and inpaint_masks; expected both (mask True = keep)"
+        require(
+            (self.inpaint_images is None) == (self.inpaint_masks is None),
+            "got one of inpaint_images and inpaint_masks; expected both (mask True = keep)",
+        )
+        super().__post_init__()
+        if self.init_images is not None and not self.skip_steps:
+            warnings.warn(
+                "got init_images without skip_steps: noised to the first level, little is left "
+                "of them; give skip_steps, e.g. half of the steps",
+                stacklevel=5,  # the line that calls `sample`
             )
-        in_range("inpaint_resample_times", self.inpaint_resample_times, 1, 10_000)
-        in_range("cfg_keep_parallel_frac", self.cfg_keep_parallel_frac, 0.0, 1.0)
-        in_range("batch_size", self.batch_size, 1, 1 << 20)
 
     def stages(self, count: int) -> tuple[int, int]:
-        """The first and the last of `count` U-Nets that draw.
+        """The first and the last of `count` U-Nets that sample.
 
         Raises:
             ConfigError: out of range, or a start without its image.
@@ -230,15 +246,6 @@ class SampleOptions:
         )
         return first, last
 
-    def warn(self) -> None:
-        """Say what has an effect that one may not expect."""
-        if self.init_images is not None and not self.skip_steps:
-            warnings.warn(
-                "got init_images without skip_steps: noised to the first level, little is left "
-                "of them; give skip_steps, e.g. half of the steps",
-                stacklevel=3,
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class ElucidatedSampleOptions(SampleOptions):
@@ -246,13 +253,3 @@ class ElucidatedSampleOptions(SampleOptions):
 
     sigma_min: Any = None
     sigma_max: Any = None
-
-
-def per_stage(name: str, value: Any, count: int) -> tuple[Any, ...]:
-    """One value for each of `count` U-Nets."""
-    return per_item(name, value, count, of="U-Nets")
-
-
-def _one_of(name: str, value: str, known: dict[str, Any]) -> None:
-    if value not in known:
-        raise ConfigError(f"got {name}={value!r}; expected one of {sorted(known)}")

@@ -7,9 +7,8 @@ of `Unet.persist_to_file`, state dicts of `Unet`. The pickle itself is read by
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from torch import nn
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
 from calotype.interop.imagen_pytorch.files import build, check_shapes, fill, save
-from calotype.interop.imagen_pytorch.infer import NOT_IN_WEIGHTS, infer_unet
+from calotype.interop.imagen_pytorch.infer import NOT_IN_WEIGHTS, Shapes, infer_unet
 from calotype.interop.imagen_pytorch.keys import own_name
 from calotype.interop.imagen_pytorch.unet import Unet
 from calotype.interop.pickles import unpickled
-from calotype.interop.safety import JSON_LIMIT
-from calotype.storage.reading import read_regular
+from calotype.interop.safety import read_json
 
 # Arguments that package ignores: whatever a checkpoint says, its weights are made like this.
 _AS_IGNORED = {
@@ -33,32 +31,26 @@ _AS_IGNORED = {
     "dropout": 0.0,
     "layer_attns_add_text_cond": True,
 }
+_OPEN = (*NOT_IN_WEIGHTS, "self_cond", "cond_images_channels")
 _EXAMPLE = 'expected an object such as {"settings": {"image_sizes": [64, 256]}}'
 _KINDS = {"original": "Imagen", "elucidated": "ElucidatedImagen"}
 
 
 @dataclass(frozen=True)
-class Foreign:
+class _Foreign:
     """A checkpoint, taken apart.
 
     Args:
-        shapes: of every U-Net's weights, by the names used here.
-        sources: where each weight is in the file, by the same names.
+        sources: where each weight of every U-Net is in the file, by the names used here.
         unets: what the file says of each U-Net's arguments.
         kind: "Imagen", "ElucidatedImagen" or "Unet", as far as the file says.
         settings: the cascade's arguments, as far as the file says.
     """
 
-    shapes: tuple[dict[str, tuple[int, ...]], ...]
-    sources: tuple[dict[str, str], ...]
-    unets: tuple[dict[str, Any], ...]
+    sources: list[dict[str, str]]
+    unets: list[dict[str, Any]]
     kind: str | None
     settings: dict[str, Any]
-
-
-def recognises(names: Iterable[str]) -> bool:
-    """Whether a file with tensors of these names (joined by "/") comes from that package."""
-    return any(_place(name) is not None for name in names)
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
@@ -70,12 +62,9 @@ def read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        data = json.loads(read_regular(path, most_bytes=JSON_LIMIT))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read {path} as JSON: {error}; {_EXAMPLE}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds a {type(data).__name__}; {_EXAMPLE}")
-    return data
+        return read_json(path)
+    except CalotypeError as error:
+        raise ConfigError(f"{error}; {_EXAMPLE}") from error
 
 
 def convert(
@@ -104,19 +93,19 @@ def convert(
         ConfigError: an argument is missing or does not fit.
     """
     with unpickled(Path(path)) as file:
-        foreign = _take_apart(file.weights.shapes, file.plain, ema=ema)
-        model = _build(foreign, {} if config is None else config)
+        shapes = file.weights.shapes
+        foreign = _take_apart(shapes, file.plain, ema=ema)
+        model = _build(foreign, shapes, {} if config is None else config)
         if text_encoder is not None:
             if not isinstance(model, CascadedUnets) or model.unconditional:
                 raise UsageError("got a text encoder for a network that reads no captions")
             model.lazy_text.spec = text_encoder
-        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         sources = {
             (name if isinstance(model, Unet) else f"unets.{i}.{name}"): source
             for i, unet in enumerate(foreign.sources)
             for name, source in unet.items()
         }
-        check_shapes(expected, {name: file.weights[key].shape for name, key in sources.items()})
+        check_shapes(model, {name: shapes[key] for name, key in sources.items()})
         read = file.weights.reader()
         fill(model, {name: read(source) for name, source in sources.items()})
     return save(model, out)
@@ -136,44 +125,33 @@ def _place(name: str) -> tuple[str, int, str] | None:
     return None
 
 
-def _take_apart(
-    shapes: Mapping[str, tuple[int, ...]], plain: Mapping[str, Any], *, ema: bool
-) -> Foreign:
-    kinds = {place[0] for place in map(_place, shapes) if place is not None}
+def _take_apart(names: Iterable[str], plain: Mapping[str, Any], *, ema: bool) -> _Foreign:
+    places = {name: _place(name) for name in names}
+    kinds = {place[0] for place in places.values() if place is not None}
     if not kinds:
         raise CalotypeError("this is no checkpoint of imagen-pytorch: it has no weights of a Unet")
-    chosen = "ema" if ema and "ema" in kinds else "model" if "model" in kinds else "unet"
+    if not kinds & ({"ema", "model"} if ema else {"model"}):
+        weights = {own_name(name.removeprefix("state_dict/")): name for name in places}
+        return _Foreign([weights], [_nested(plain, "config/")], "Unet", {})
+    chosen = "ema" if ema and "ema" in kinds else "model"
     groups: dict[int, dict[str, str]] = {}
-    for name in shapes:
-        if chosen == "unet":
-            weight = name.removeprefix("state_dict/")
-            groups.setdefault(0, {})[own_name(weight)] = name
-            continue
-        place = _place(name)
+    for name, place in places.items():
         if place is not None and place[0] == chosen:
             groups.setdefault(place[1], {})[own_name(place[2])] = name
-    sources = tuple(groups[i] for i in sorted(groups))
-    params = _nested(plain, "imagen_params/")
-    described = params.pop("unets", None)
-    unets: Sequence[Any] = described if isinstance(described, list) else []
-    told = [unet if isinstance(unet, dict) else {} for unet in unets]
-    if chosen == "unet":
-        told = [_nested(plain, "config/")]
-    told += [{}] * (len(sources) - len(told))
-    return Foreign(
-        shapes=tuple({name: shapes[key] for name, key in unet.items()} for unet in sources),
-        sources=sources,
-        unets=tuple(told),
-        kind="Unet" if chosen == "unet" else _KINDS.get(str(plain.get("imagen_type"))),
-        settings=params,
-    )
+    sources = [groups[i] for i in sorted(groups)]
+    settings = _nested(plain, "imagen_params/")
+    described = settings.pop("unets", None)
+    described = described if isinstance(described, list) else []
+    unets = [unet if isinstance(unet, dict) else {} for unet in described]
+    unets += [{}] * (len(sources) - len(unets))
+    return _Foreign(sources, unets, _KINDS.get(str(plain.get("imagen_type"))), settings)
 
 
 def _nested(plain: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
 
 
-def _build(foreign: Foreign, config: Mapping[str, Any]) -> nn.Module:
+def _build(foreign: _Foreign, shapes: Shapes, config: Mapping[str, Any]) -> nn.Module:
     unknown = sorted(config.keys() - {"kind", "settings", "unets"})
     if unknown:
         raise ConfigError(f"got the unknown key {unknown[0]!r}; known: kind, settings, unets")
@@ -181,8 +159,8 @@ def _build(foreign: Foreign, config: Mapping[str, Any]) -> nn.Module:
     if not isinstance(given, list | tuple) or len(given) != len(foreign.sources):
         raise ConfigError(f"expected 'unets' with one record for each of {len(foreign.sources)}")
     unets = [
-        _unet(shapes, told, dict(own))
-        for shapes, told, own in zip(foreign.shapes, foreign.unets, given, strict=True)
+        _unet({name: shapes[key] for name, key in weights.items()}, says, dict(own))
+        for weights, says, own in zip(foreign.sources, foreign.unets, given, strict=True)
     ]
     if foreign.kind == "Unet":
         return build({"kind": "Unet", "settings": unets[0]["settings"]})
@@ -203,16 +181,11 @@ def _build(foreign: Foreign, config: Mapping[str, Any]) -> nn.Module:
     return build({"kind": "Imagen" if kind is None else kind, "settings": settings, "unets": unets})
 
 
-def _unet(
-    shapes: Mapping[str, tuple[int, ...]], told: Mapping[str, Any], own: Mapping[str, Any]
-) -> dict[str, Any]:
+def _unet(shapes: Shapes, says: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The U-Net's arguments: read off its weights, then as the file says, then as the user says."""
     if set(shapes) == {"dummy_parameter"}:
         return {"kind": "NullUnet"}
     # Of the file, only what weights do not say: its other arguments are those from before the
     # cascade changed them to fit.
-    given = {**{name: told[name] for name in _OPEN if name in told}, **own}
+    given = {**{name: says[name] for name in _OPEN if name in says}, **own}
     return {"kind": "Unet", "settings": {**_AS_IGNORED, **infer_unet(shapes, given)}}
-
-
-_OPEN = (*NOT_IN_WEIGHTS, "self_cond", "cond_images_channels")

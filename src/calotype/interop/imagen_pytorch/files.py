@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,23 @@ from torch import Tensor, nn
 from calotype.errors import CalotypeError, ConfigError
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
 from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen
-from calotype.interop.imagen_pytorch.options import to_json
 from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.text import as_encoder
 from calotype.interop.imagen_pytorch.unet import Unet
-from calotype.interop.safety import JSON_LIMIT
+from calotype.interop.safety import read_json
 from calotype.storage.files import new_folder, write_file, write_with
 from calotype.storage.places import check_holds_only
-from calotype.storage.reading import open_regular, read_regular
+from calotype.storage.reading import open_regular
 from calotype.text import TextEncoder
 
 FORMAT = 1
 SETTINGS_FILE = "imagen.json"
 WEIGHTS_FILE = "weights.safetensors"
-_CASCADES: dict[str, type[Imagen] | type[ElucidatedImagen]] = {
+_CASCADES: dict[str, type[CascadedUnets]] = {
     "Imagen": Imagen,
     "ElucidatedImagen": ElucidatedImagen,
 }
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -43,27 +44,29 @@ def describe(model: nn.Module) -> dict[str, Any]:
     if isinstance(model, CascadedUnets):
         kind = "ElucidatedImagen" if isinstance(model, ElucidatedImagen) else "Imagen"
         unets = [describe(unet) for unet in model.unets]
-        data = {"kind": kind, "settings": to_json(model.settings), "unets": unets}
+        data = {"kind": kind, "settings": asdict(model.settings), "unets": unets}
         return data | {"text_encoder": model.lazy_text.spec}
     if isinstance(model, Unet):
-        return {"kind": "Unet", "settings": to_json(model.settings)}
+        return {"kind": "Unet", "settings": asdict(model.settings)}
     return {"kind": "NullUnet"}
 
 
-def build(data: Mapping[str, Any], *, text_encoder: TextEncoder | str | None = None) -> nn.Module:
+def build(data: Any, *, text_encoder: TextEncoder | str | None = None) -> nn.Module:
     """The cascade or U-Net that `describe` describes; on the meta device, without weights.
 
     Raises:
         ConfigError: the description names unknown kinds or settings.
     """
+    data = _mapping(data, "a cascade or U-Net")
     kind = data.get("kind")
     # Not on the meta device: an encoder has weights of its own.
     encoder = as_encoder(text_encoder)
     with torch.device("meta"):
         if kind == "NullUnet":
             return NullUnet()
+        settings = _mapping(data.get("settings"), "settings")
         if kind == "Unet":
-            return Unet(**_mapping(data.get("settings"), "settings"))
+            return Unet(**settings)
         if kind not in _CASCADES:
             raise ConfigError(
                 f"got kind {kind!r}; expected one of {[*_CASCADES, 'Unet', 'NullUnet']}"
@@ -71,8 +74,7 @@ def build(data: Mapping[str, Any], *, text_encoder: TextEncoder | str | None = N
         described = data.get("unets")
         if not isinstance(described, list):
             raise ConfigError("got no list of unets; expected one record each")
-        unets = [build(_mapping(unet, "a U-Net")) for unet in described]
-        settings = _mapping(data.get("settings"), "settings")
+        unets = [build(unet) for unet in described]
         model = _CASCADES[kind](unets, text_encoder=encoder, **settings)
     spec = data.get("text_encoder", model.lazy_text.spec) if text_encoder is None else text_encoder
     if isinstance(spec, str):
@@ -80,40 +82,38 @@ def build(data: Mapping[str, Any], *, text_encoder: TextEncoder | str | None = N
     return model
 
 
-def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """Put weights into a model made by `build`; all names and shapes must fit.
 
     Raises:
         CalotypeError: they do not.
     """
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    check_shapes(expected, {name: tuple(value.shape) for name, value in weights.items()})
+    check_shapes(model, {name: tuple(value.shape) for name, value in weights.items()})
     owned = {name: value.detach().clone() for name, value in weights.items()}
     model.load_state_dict(owned, assign=True)
+    return model
 
 
-def check_shapes(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
-) -> None:
+def check_shapes(model: nn.Module, found: Shapes) -> None:
     """Compare the shapes of a model's weights with those of a file.
 
     Raises:
         CalotypeError: one is missing, unknown or of another shape.
     """
-    missing = sorted(expected.keys() - found.keys())
-    unknown = sorted(found.keys() - expected.keys())
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    missing, unknown = sorted(expected.keys() - found), sorted(found.keys() - expected.keys())
+    wrong = [name for name in expected if name in found and found[name] != expected[name]]
     if missing or unknown:
         first = f"{missing[0]} missing" if missing else f"{unknown[0]} unknown"
-        raise CalotypeError(
-            f"weights do not fit the settings: {len(missing)} missing, {len(unknown)} unknown "
-            f"(first: {first}); check the settings of the U-Nets"
-        )
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise CalotypeError(
-                f"weights do not fit the settings: {name} has shape {found[name]}, expected "
-                f"{shape}; check the settings of the U-Nets"
-            )
+        reason = f"{len(missing)} missing, {len(unknown)} unknown (first: {first})"
+    elif wrong:
+        name = wrong[0]
+        reason = f"{name} has shape {found[name]}, expected {expected[name]}"
+    else:
+        return
+    raise CalotypeError(
+        f"weights do not fit the settings: {reason}; check the settings of the U-Nets"
+    )
 
 
 def save(model: nn.Module, folder: str | Path) -> Path:
@@ -143,20 +143,11 @@ def load(folder: str | Path, *, text_encoder: TextEncoder | str | None = None) -
         CalotypeError: files are missing or damaged, or do not fit each other.
     """
     folder = Path(folder)
-    try:
-        data = json.loads(read_regular(folder / SETTINGS_FILE, most_bytes=JSON_LIMIT))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CalotypeError(f"cannot read {folder / SETTINGS_FILE}: {error}") from error
-    data = _mapping(data, SETTINGS_FILE)
+    data = read_json(folder / SETTINGS_FILE)
     if data.get("format") != FORMAT:
         raise ConfigError(f"{folder}: got format {data.get('format')!r}; expected {FORMAT}")
     model = build(data, text_encoder=text_encoder)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    file = folder / WEIGHTS_FILE
-    check_shapes(expected, shapes_of(file))
-    tensors, _ = read_tensors(file)
-    fill(model, tensors)
-    return model
+    return fill(model, read_tensors(folder / WEIGHTS_FILE, model)[0])
 
 
 def save_unet(unet: Unet, path: Path) -> None:
@@ -172,12 +163,10 @@ def read_unet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     tensors, metadata = read_tensors(path)
     try:
-        data = _mapping(json.loads(metadata.get(SETTINGS_FILE, "null")), "a U-Net")
+        data = json.loads(metadata.get(SETTINGS_FILE, "null"))
     except ValueError as error:
         raise CalotypeError(f"{path} is no file of Unet.persist_to_file") from error
-    model = build(data)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    check_shapes(expected, {name: tuple(value.shape) for name, value in tensors.items()})
+    check_shapes(build(data), {name: tuple(value.shape) for name, value in tensors.items()})
     return _mapping(data.get("settings"), "settings"), tensors
 
 
@@ -187,17 +176,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     write_with(path, lambda place: save_file(owned, place, metadata=dict(metadata)))
 
 
-def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of a safetensors file, from its header."""
+def read_tensors(
+    path: Path, model: nn.Module | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, whose header must fit a model if one is given."""
     with _opened(path) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file."""
-    with _opened(path) as file:
-        metadata = file.metadata() or {}
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(metadata)
+        names = file.keys()
+        if model is not None:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            check_shapes(model, shapes)
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 
 def _opened(path: Path) -> Any:

@@ -1,16 +1,13 @@
-"""Small things around images: number types, PIL, progress on the terminal."""
+"""Small things around images: number types, crops, PIL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from calotype.diffusion import SamplerState
 from calotype.errors import UsageError
-from calotype.progress import Display
 
 
 def as_float(images: Tensor, *, like: Tensor | None = None) -> Tensor:
@@ -45,23 +42,3 @@ def pil_images(images: Tensor) -> list[Any]:
 
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in pixels]
-
-
-class Progress:
-    """Shows on the terminal how far a stage is.
-
-    Args:
-        number: of the U-Net.
-        shown: whether to show anything.
-    """
-
-    def __init__(self, number: int, shown: bool) -> None:
-        self._number = number
-        self._shown = shown
-
-    def __call__(self, states: Iterable[SamplerState], total: int) -> Iterator[SamplerState]:
-        """Pass states through."""
-        with Display(f"U-Net {self._number}", total, quiet=not self._shown) as display:
-            for state in states:
-                yield state
-                display.advance(1)

@@ -1,4 +1,4 @@
-"""What the U-Net is told beside the noisy images, as records."""
+"""What conditions the U-Net, as records, and guidance by it as imagen-pytorch 2.1 has it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from calotype.diffusion import broadcast_to_image
 
 
 @dataclass(frozen=True)
@@ -20,15 +23,10 @@ class TextState:
     tokens: Tensor
     hidden: Tensor
 
-    @staticmethod
-    def cat(a: TextState, b: TextState) -> TextState:
-        """Join two batches."""
-        return TextState(torch.cat((a.tokens, b.tokens)), torch.cat((a.hidden, b.hidden)))
-
 
 @dataclass(frozen=True)
 class UnetInputs:
-    """All the network is told beside the noisy images and their level.
+    """All conditioning of the network beside the noise level.
 
     Args:
         text: encoded captions.
@@ -42,13 +40,45 @@ class UnetInputs:
     lowres_logsnr: Tensor | None = None
     cond_images: Tensor | None = None
 
-    def doubled(self, other_text: TextState) -> UnetInputs:
-        """The same images twice, with this text and with another."""
+    def doubled(self, null: TextState) -> UnetInputs:
+        """The same images twice, with their text and with the null caption."""
 
         def twice(x: Tensor | None) -> Tensor | None:
             return None if x is None else torch.cat((x, x))
 
-        text = None if self.text is None else TextState.cat(self.text, other_text)
+        text = None
+        if self.text is not None:
+            tokens = torch.cat((self.text.tokens, null.tokens))
+            text = TextState(tokens, torch.cat((self.text.hidden, null.hidden)))
         return UnetInputs(
             text, twice(self.lowres), twice(self.lowres_logsnr), twice(self.cond_images)
         )
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """`output + (weight - 1) * update`, where `update` is output minus null output.
+
+    Of the network's output and not of the clean estimate: the projection depends on the space.
+
+    Args:
+        weight: 1 = off.
+        project: take out of `update` the part parallel to `output`.
+        keep_parallel: fraction of that part that stays, in [0, 1].
+
+    Reference: Sadat et al. 2024 (there for the clean estimate), arXiv:2410.02416.
+    """
+
+    weight: float = 1.0
+    project: bool = True
+    keep_parallel: float = 0.0
+
+    def __call__(self, output: Tensor, null: Tensor) -> Tensor:
+        """Join the outputs with and without text, (B, C, H, W) each."""
+        update = output - null
+        if self.project:
+            flat, along = update.double().flatten(1), output.double().flatten(1)
+            length = (flat * F.normalize(along, dim=1)).sum(1) / along.norm(dim=1).clamp_min(1e-12)
+            parallel = broadcast_to_image(length, output) * output
+            update = update - (1 - self.keep_parallel) * parallel
+        return output + (self.weight - 1) * update

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.interop.imagen_pytorch.attention import PixelTransformer
 from calotype.interop.imagen_pytorch.blocks import (
     CrossEmbedding,
-    PixelShuffleUp,
     ResidualBlock,
     SumOf,
+    pixel_shuffle_up,
 )
 from calotype.interop.imagen_pytorch.settings import LayerSettings, UnetSettings
 
@@ -20,22 +21,21 @@ class DownLayer(nn.Module):
 
     def __init__(self, settings: UnetSettings, layer: LayerSettings, *, last: bool) -> None:
         super().__init__()
-        width = layer.outer if settings.memory_efficient else layer.inner
-        self.width = width
+        self.width = layer.outer if settings.memory_efficient else layer.inner
         self.before: nn.Module | None = None
         self.after: nn.Module | None = None
         if settings.memory_efficient:
-            self.before = _downsample(settings, layer.inner, layer.outer)
+            self.before = _downsample(settings, layer)
         elif last:
             self.after = SumOf(
                 nn.Conv2d(layer.inner, layer.outer, 3, padding=1),
                 nn.Conv2d(layer.inner, layer.outer, 1),
             )
         else:
-            self.after = _downsample(settings, layer.inner, layer.outer)
-        self.entry = entry_block(settings, layer, width, width)
-        self.blocks = _blocks(settings, layer.blocks, width, width)
-        self.attention = _transformer(settings, layer, width)
+            self.after = _downsample(settings, layer)
+        self.entry = _entry(settings, layer, self.width, self.width)
+        self.blocks = _blocks(settings, layer, self.width, self.width)
+        self.attention = _transformer(settings, layer, self.width)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor, skips: list[Tensor]) -> Tensor:
         """(B, C, h, w) -> (B, C', h / 2, w / 2) or the same size; appends to `skips`."""
@@ -52,103 +52,75 @@ class DownLayer(nn.Module):
 
 
 class UpLayer(nn.Module):
-    """The way back of a resolution; every block sees one map of the way down."""
+    """The way back of a resolution; every block sees a map of the way down, of `skip` channels."""
 
     def __init__(
         self, settings: UnetSettings, layer: LayerSettings, *, skip: int, last: bool
     ) -> None:
         super().__init__()
         width = layer.outer
-        self.entry = entry_block(settings, layer, width + skip, width)
-        self.blocks = _blocks(settings, layer.blocks, width + skip, width)
+        self.skip_scale = 2**-0.5 if settings.scale_skip_connection else 1.0
+        self.entry = _entry(settings, layer, width + skip, width)
+        self.blocks = _blocks(settings, layer, width + skip, width)
         self.attention = _transformer(settings, layer, width)
         self.after: nn.Module | None = None
         self.out_width = width
         if settings.memory_efficient or not last:
-            self.after = _upsample(settings, width, layer.inner)
+            self.after = _upsample(settings, layer)
             self.out_width = layer.inner
 
+    def forward(
+        self, x: Tensor, t: Tensor, c: Tensor, skips: list[Tensor], maps: list[Tensor]
+    ) -> Tensor:
+        """The inverse of `DownLayer`; takes from `skips`, appends to `maps`."""
+        x = self.entry(torch.cat((x, skips.pop() * self.skip_scale), dim=1), t, c)
+        for block in self.blocks:
+            x = block(torch.cat((x, skips.pop() * self.skip_scale), dim=1), t)
+        if self.attention is not None:
+            x = self.attention(x, c)
+        maps.append(x)
+        return x if self.after is None else self.after(x)
 
-def entry_block(
-    settings: UnetSettings, layer: LayerSettings, in_channels: int, out_channels: int
-) -> ResidualBlock:
+
+def _entry(s: UnetSettings, layer: LayerSettings, inputs: int, outputs: int) -> ResidualBlock:
     """The first block of a resolution: it may attend to time and text, and is not gated."""
-    return ResidualBlock(
-        in_channels,
-        out_channels,
-        settings.time_width,
-        cond_width=settings.cond_width,
-        cross=layer.cross,
-        heads=settings.attn_heads,
-        head_dim=settings.attn_dim_head,
-        dropout=settings.dropout,
-    )
+    heads, head_dim = s.attn_heads, s.attn_dim_head
+    return ResidualBlock(s, inputs, outputs, cross=layer.cross, heads=heads, head_dim=head_dim)
 
 
-def plain_block(
-    settings: UnetSettings, in_channels: int, out_channels: int, *, gated: bool
-) -> ResidualBlock:
-    """A residual block without attention."""
-    return ResidualBlock(
-        in_channels,
-        out_channels,
-        settings.time_width,
-        global_context=gated,
-        dropout=settings.dropout,
-    )
-
-
-def middle_block(settings: UnetSettings, width: int) -> ResidualBlock:
-    """A block of the middle: it always attends, with 8 heads of 64 channels."""
-    return ResidualBlock(
-        width,
-        width,
-        settings.time_width,
-        cond_width=settings.cond_width,
-        cross="full",
-        dropout=settings.dropout,
-    )
-
-
-def _blocks(
-    settings: UnetSettings, count: int, in_channels: int, out_channels: int
-) -> nn.ModuleList:
-    gated = settings.use_global_context_attn
+def _blocks(s: UnetSettings, layer: LayerSettings, inputs: int, outputs: int) -> nn.ModuleList:
+    gated = s.use_global_context_attn
     return nn.ModuleList(
-        plain_block(settings, in_channels, out_channels, gated=gated) for _ in range(count)
+        ResidualBlock(s, inputs, outputs, gated=gated) for _ in range(layer.blocks)
     )
 
 
-def _transformer(
-    settings: UnetSettings, layer: LayerSettings, width: int
-) -> PixelTransformer | None:
+def _transformer(s: UnetSettings, layer: LayerSettings, width: int) -> PixelTransformer | None:
     if layer.attention == "none":
         return None
     return PixelTransformer(
         width,
         depth=layer.depth,
-        heads=settings.attn_heads,
-        head_dim=settings.attn_dim_head,
-        ff_mult=settings.ff_mult,
-        cond_width=settings.cond_width if settings.layer_attns_add_text_cond else None,
+        heads=s.attn_heads,
+        head_dim=s.attn_dim_head,
+        ff_mult=s.ff_mult,
+        cond_width=s.cond_width if s.layer_attns_add_text_cond else 0,
         linear=layer.attention == "linear",
     )
 
 
-def _downsample(settings: UnetSettings, in_channels: int, out_channels: int) -> nn.Module:
-    if settings.cross_embed_downsample:
-        kernels = settings.cross_embed_downsample_kernel_sizes
-        return CrossEmbedding(in_channels, out_channels, kernels=kernels, stride=2)
-    return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(in_channels * 4, out_channels, 1))
+def _downsample(s: UnetSettings, layer: LayerSettings) -> nn.Module:
+    if s.cross_embed_downsample:
+        kernels = s.cross_embed_downsample_kernel_sizes
+        return CrossEmbedding(layer.inner, layer.outer, kernels=kernels, stride=2)
+    return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(layer.inner * 4, layer.outer, 1))
 
 
-def _upsample(settings: UnetSettings, in_channels: int, out_channels: int) -> nn.Module:
-    if settings.pixel_shuffle_upsample:
-        return PixelShuffleUp(in_channels, out_channels)
-    return nn.Sequential(
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        nn.Conv2d(in_channels, out_channels, 3, padding=1),
-    )
+def _upsample(s: UnetSettings, layer: LayerSettings) -> nn.Module:
+    if s.pixel_shuffle_upsample:
+        return pixel_shuffle_up(layer.outer, layer.inner)
+    conv = nn.Conv2d(layer.outer, layer.inner, 3, padding=1)
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv)
 
 
 def resized(x: Tensor, size: int, mode: str) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.errors import UsageError
-from calotype.interop.imagen_pytorch.device import CudaOptional
+from calotype.interop.imagen_pytorch.options import CudaOptional
 from calotype.interop.imagen_pytorch.unet import Unet
 
 
@@ -45,7 +45,7 @@ class SRUnet1024(Unet):
 
 
 class NullUnet(CudaOptional):
-    """Holds the place of a stage that is neither trained nor drawn with."""
+    """Holds the place of a stage that is neither trained nor sampled from."""
 
     lowres_cond = False
     self_cond = False

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from calotype.config.ranges import in_range, require
-from calotype.errors import ConfigError
-from calotype.interop.imagen_pytorch.options import per_item, refuse_unless
+from calotype.config.ranges import Range, Settings, require
+from calotype.interop.imagen_pytorch.options import each, one_of, refuse_unless
 
 DEFAULT_TEXT_WIDTH = 768  # google/t5-v1_1-base
 PERCEIVER_POSITIONS = 512
-_SIMPLE_RANGES = {
-    "dim": 8,
-    "num_time_tokens": 1,
-    "channels": 1,
-    "attn_dim_head": 1,
-    "max_text_len": 1,
-    "attn_pool_num_latents": 1,
-    "layer_mid_attns_depth": 0,
-    "cond_images_channels": 0,
-}
 _RESIZE_MODES = ("nearest", "nearest-exact", "bilinear", "bicubic", "area")
 
+Count = Annotated[int, Range(1, 1 << 20)]
+CountOrZero = Annotated[int, Range(0, 1 << 20)]
 Kind = Literal["none", "linear", "full"]
 Flags = bool | tuple[bool, ...]
 
@@ -49,7 +40,7 @@ class LayerSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnetSettings:
+class UnetSettings(Settings):
     """Arguments of `Unet`; names, defaults and meanings are those of imagen-pytorch 2.1.0.
 
     Where that package ignores an argument: `dropout` acts here (in residual blocks),
@@ -57,32 +48,32 @@ class UnetSettings:
     `num_image_tokens` and `out_dim` are refused.
     """
 
-    dim: int
+    dim: Annotated[int, Range(8, 1 << 20)]
     text_embed_dim: int | None = DEFAULT_TEXT_WIDTH
     num_resnet_blocks: int | tuple[int, ...] = 1
     cond_dim: int | None = None
     num_image_tokens: int = 4
-    num_time_tokens: int = 2
+    num_time_tokens: Count = 2
     learned_sinu_pos_emb_dim: int = 16
     out_dim: int | None = None
     dim_mults: tuple[int, ...] = (1, 2, 4, 8)
-    cond_images_channels: int = 0
-    channels: int = 3
+    cond_images_channels: CountOrZero = 0
+    channels: Count = 3
     channels_out: int | None = None
-    attn_dim_head: int = 64
-    attn_heads: int = 8
+    attn_dim_head: Count = 64
+    attn_heads: Annotated[int, Range(2, 1 << 20)] = 8
     ff_mult: float = 2.0
     lowres_cond: bool = False
     layer_attns: Flags = True
     layer_attns_depth: int | tuple[int, ...] = 1
-    layer_mid_attns_depth: int = 1
+    layer_mid_attns_depth: CountOrZero = 1
     layer_attns_add_text_cond: bool = True
     attend_at_middle: bool = True
     layer_cross_attns: Flags = True
     use_linear_attn: Flags = False
     use_linear_cross_attn: Flags = False
     cond_on_text: bool = True
-    max_text_len: int = 256
+    max_text_len: Count = 256
     init_dim: int | None = None
     init_conv_kernel_size: int = 7
     init_cross_embed: bool = True
@@ -90,7 +81,7 @@ class UnetSettings:
     cross_embed_downsample: bool = False
     cross_embed_downsample_kernel_sizes: tuple[int, ...] = (2, 4)
     attn_pool_text: bool = True
-    attn_pool_num_latents: int = 32
+    attn_pool_num_latents: Count = 32
     dropout: float = 0.0
     memory_efficient: bool = False
     init_conv_to_final_conv_residual: bool = False
@@ -104,12 +95,10 @@ class UnetSettings:
     pixel_shuffle_upsample: bool = True
 
     def __post_init__(self) -> None:
-        """Check ranges, and that the parts fit."""
-        for name, lowest in _SIMPLE_RANGES.items():
-            in_range(name, getattr(self, name), lowest, 1 << 20)
+        super().__post_init__()
         refuse_unless("num_image_tokens", self.num_image_tokens, 4, "imagen-pytorch ignores it")
         refuse_unless("out_dim", self.out_dim, None, "imagen-pytorch ignores it; use channels_out")
-        require(self.attn_heads > 1, f"got attn_heads={self.attn_heads}; expected at least 2")
+        one_of("resize_mode", self.resize_mode, _RESIZE_MODES)
         require(len(self.dim_mults) > 0, "got no dim_mults; expected one number a resolution")
         require(0 <= self.dropout < 1, f"got dropout={self.dropout}; expected [0, 1)")
         require(
@@ -125,14 +114,14 @@ class UnetSettings:
             f"got max_text_len={self.max_text_len}; expected at most {PERCEIVER_POSITIONS} with "
             "attn_pool_text",
         )
-        require(
-            self.resize_mode in _RESIZE_MODES,
-            f"got resize_mode={self.resize_mode!r}; expected one of {_RESIZE_MODES}",
-        )
-        _check_kernels("init_cross_embed_kernel_sizes", self.init_cross_embed_kernel_sizes, 1)
-        _check_kernels(
-            "cross_embed_downsample_kernel_sizes", self.cross_embed_downsample_kernel_sizes, 2
-        )
+        for name, stride in (
+            ("init_cross_embed_kernel_sizes", 1),
+            ("cross_embed_downsample_kernel_sizes", 2),
+        ):
+            sizes = getattr(self, name)
+            fit = len(sizes) > 0 and all(n % 2 == stride % 2 and n >= stride for n in sizes)
+            parity = "odd" if stride % 2 else "even"
+            require(fit, f"got {name}={sizes}; expected {parity} numbers")
         self.layers()
 
     @property
@@ -168,34 +157,20 @@ class UnetSettings:
 
     def layers(self) -> tuple[LayerSettings, ...]:
         """The settings of every resolution, finest first."""
-        count = len(self.dim_mults)
+        names = "num_resnet_blocks layer_attns layer_attns_depth layer_cross_attns"
+        names += " use_linear_attn use_linear_cross_attn"
         widths = (self.stem_width, *(self.dim * mult for mult in self.dim_mults))
-
-        def each(name: str) -> tuple[Any, ...]:
-            return per_item(name, getattr(self, name), count, of="layers (dim_mults)")
-
-        linear_cross = each("use_linear_cross_attn")
-        cross = [a or b for a, b in zip(each("layer_cross_attns"), linear_cross, strict=True)]
-        return tuple(
-            LayerSettings(
+        records = []
+        for i, one in enumerate(each(self, names, len(self.dim_mults), of="layers (dim_mults)")):
+            attention: Kind = "linear" if one.use_linear_attn else "none"
+            cross: Kind = "full" if one.layer_cross_attns else "none"
+            record = LayerSettings(
                 inner=widths[i],
                 outer=widths[i + 1],
-                blocks=each("num_resnet_blocks")[i],
-                attention=_kind(full=each("layer_attns")[i], linear=each("use_linear_attn")[i]),
-                depth=each("layer_attns_depth")[i],
-                cross=_kind(full=cross[i] and not linear_cross[i], linear=linear_cross[i]),
+                blocks=one.num_resnet_blocks,
+                attention="full" if one.layer_attns else attention,
+                depth=one.layer_attns_depth,
+                cross="linear" if one.use_linear_cross_attn else cross,
             )
-            for i in range(count)
-        )
-
-
-def _kind(*, full: bool, linear: bool) -> Kind:
-    if full:
-        return "full"
-    return "linear" if linear else "none"
-
-
-def _check_kernels(name: str, sizes: tuple[int, ...], stride: int) -> None:
-    if len(sizes) == 0 or any(size % 2 != stride % 2 or size < stride for size in sizes):
-        parity = "odd" if stride % 2 else "even"
-        raise ConfigError(f"got {name}={sizes}; expected {parity} numbers")
+            records.append(record)
+        return tuple(records)

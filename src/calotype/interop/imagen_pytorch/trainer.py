@@ -1,4 +1,4 @@
-"""`ImagenTrainer` with the arguments of imagen-pytorch 2.1.0, over this library's training parts.
+"""`ImagenTrainer` with the arguments of imagen-pytorch 2.1.0, over this library's training code.
 
 AdamW, learning rates and averages are those of `calotype.training`; lengths are counted in updates.
 Every U-Net has its own optimizer, and several may be trained in one process.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,18 @@ from torch import Tensor, nn
 from calotype.errors import ConfigError, UsageError
 from calotype.interop.imagen_pytorch import chunks
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
-from calotype.interop.imagen_pytorch.checkpoint import (
-    TrainerParts,
-    cascade_from,
-    checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
-from calotype.interop.imagen_pytorch.device import CudaOptional
+from calotype.interop.imagen_pytorch.checkpoint import TrainerParts, cascade_from, checkpoints
+from calotype.interop.imagen_pytorch.options import CudaOptional
 from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.trainer_config import read_trainer_settings
-from calotype.interop.imagen_pytorch.trainer_data import Feeds
+from calotype.interop.imagen_pytorch.trainer_data import TRAINING, VALIDATION, Feeds
 from calotype.training.ema import EMA
 from calotype.training.learning_rate import learning_rate
 from calotype.training.optimizer import build_optimizer, set_learning_rate
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
 
 class ImagenTrainer(CudaOptional):
-    """Trains the U-Nets of a cascade; draws with averaged weights.
+    """Trains the U-Nets of a cascade; samples with averaged weights.
 
     Args:
         imagen: the cascade.
@@ -47,6 +40,9 @@ class ImagenTrainer(CudaOptional):
         ConfigError: an argument is unknown, out of range, or not offered here.
     """
 
+    is_main = is_local_main = True  # there is one process
+    is_distributed = False
+
     def __init__(
         self,
         imagen: CascadedUnets | None = None,
@@ -55,10 +51,10 @@ class ImagenTrainer(CudaOptional):
     ) -> None:
         super().__init__()
         self.settings = read_trainer_settings(arguments)
+        self._fp16 = self.settings.dtype == "fp16"
         if (imagen is None) == (imagen_checkpoint_path is None):
             raise ConfigError("got both or none of imagen and imagen_checkpoint_path; give one")
-        if imagen is None:
-            assert imagen_checkpoint_path is not None
+        if imagen_checkpoint_path is not None:
             imagen = cascade_from(Path(imagen_checkpoint_path))
         if not isinstance(imagen, CascadedUnets):
             raise ConfigError(
@@ -71,7 +67,10 @@ class ImagenTrainer(CudaOptional):
             build_optimizer(unet, schedule.optimizer)
             for unet, schedule in zip(imagen.unets, self.schedules, strict=True)
         ]
-        self.scalers: dict[int, Any] = {}
+        self.scalers = [
+            torch.amp.GradScaler("cuda", enabled=self._fp16 and torch.cuda.is_available())
+            for _ in self.schedules
+        ]
         self.averages: list[EMA] = []
         self.ema_unets = nn.ModuleList()
         if self.settings.use_ema:
@@ -80,31 +79,18 @@ class ImagenTrainer(CudaOptional):
             self.ema_unets.extend(average.averaged() for average in self.averages)
         self.register_buffer("steps", torch.zeros(self.num_unets, dtype=torch.int64))
         self.steps: Tensor
-        self.feeds = Feeds(self.settings)
+        self.feeds = feeds = Feeds(self.settings)
+        self.add_train_dataset = partial(feeds.add_dataset, TRAINING)
+        self.add_valid_dataset = partial(feeds.add_dataset, VALIDATION)
+        self.add_train_dataloader = partial(feeds.add, TRAINING)
+        self.add_valid_dataloader = partial(feeds.add, VALIDATION)
         if self.settings.checkpoint_path is not None:
             self.load_from_checkpoint_folder()
-
-    # What one asks about a trainer.
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.imagen.device
-
-    @property
-    def is_main(self) -> bool:
-        """True: there is one process."""
-        return True
-
-    @property
-    def is_local_main(self) -> bool:
-        """True: there is one process."""
-        return True
-
-    @property
-    def is_distributed(self) -> bool:
-        """False: there is one process."""
-        return False
 
     @property
     def unets(self) -> nn.ModuleList:
@@ -131,11 +117,9 @@ class ImagenTrainer(CudaOptional):
         return self.imagen.encode_text(text, **kwargs)
 
     def print_unet_devices(self) -> None:
-        """Say where the U-Nets are."""
+        """Print where the U-Nets are."""
         for number, unet in enumerate(self.imagen.unets, start=1):
-            self._say(f"U-Net {number}: {next(unet.parameters()).device}")
-
-    # Training.
+            self._print(f"U-Net {number}: {next(unet.parameters()).device}")
 
     def forward(
         self,
@@ -146,56 +130,46 @@ class ImagenTrainer(CudaOptional):
     ) -> float:
         """Loss of a batch; in training mode its gradients are added up for `update`.
 
-        Args:
-            *args: as for the cascade: images first.
-            unet_number: which U-Net, from 1.
-            max_batch_size: the batch is computed in parts of this size.
-            **kwargs: as for the cascade.
+        Arguments are those of the cascade, images first; the batch is computed in chunks of
+        `max_batch_size`.
         """
         index = self._index(unet_number)
         only = self.settings.only_train_unet_number
         if only is not None and only != index + 1:
             raise UsageError(f"got unet_number={index + 1}; only U-Net {only} is to be trained")
         total = 0.0
-        for part in chunks.parts(chunks.as_tensors(args, kwargs), max_batch_size):
+        for call in chunks.split(chunks.as_tensors(args, kwargs), max_batch_size):
             with self._autocast():
-                loss = self.imagen(*part.args, unet_number=index + 1, **part.kwargs) * part.share
+                loss = self.imagen(*call.args, unet_number=index + 1, **call.kwargs)
+            loss = loss * call.fraction
             total += float(loss.detach())
             if self.training:
-                self._scaled(index, loss).backward()  # type: ignore[no-untyped-call]
+                self.scalers[index].scale(loss).backward()  # type: ignore[no-untyped-call]
         return total
 
     def update(self, unet_number: int | None = None) -> None:
         """Take a step with the gradients added up, average, and save where it is time."""
         index = self._index(unet_number)
         unet, optimizer = self.imagen.unets[index], self.optimizers[index]
+        scaler = self.scalers[index]  # does nothing but with fp16
         set_learning_rate(optimizer, self.get_lr(index + 1))
-        scaler = self.scalers.get(index)
-        if scaler is not None:
-            scaler.unscale_(optimizer)
+        scaler.unscale_(optimizer)
         if self.settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(unet.parameters(), self.settings.max_grad_norm)
-        if scaler is None:
-            optimizer.step()
-        else:
-            scaler.step(optimizer)
-            scaler.update()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
         self.steps[index] += 1
-        self._average(index)
+        if self.settings.use_ema:
+            with torch.no_grad():
+                self.averages[index].update(batch_size=1, images_seen=int(self.steps[index]))
         every = self.settings.checkpoint_every
         if every is not None and int(self.steps.sum()) % every == 0:
             self.save_to_checkpoint_folder()
 
-    @torch.no_grad()
-    def _average(self, index: int) -> None:
-        if self.settings.use_ema:
-            steps = int(self.steps[index])
-            self.averages[index].update(batch_size=1, images_seen=steps)
-
     def train_step(self, *, unet_number: int | None = None, **kwargs: Any) -> float:
         """A batch of the training data, and an update."""
-        loss = self(unet_number=unet_number, **{**kwargs, **self.feeds.next_training()})
+        loss = self(unet_number=unet_number, **{**kwargs, **self.feeds.next(TRAINING)})
         self.update(unet_number)
         return float(loss)
 
@@ -206,27 +180,9 @@ class ImagenTrainer(CudaOptional):
         self.eval()
         try:
             with self.use_ema_unets() if use_ema_unets else nullcontext():
-                return float(self(**{**kwargs, **self.feeds.next_validation()}))
+                return float(self(**{**kwargs, **self.feeds.next(VALIDATION)}))
         finally:
             self.train(was_training)
-
-    def add_train_dataset(self, ds: Any, *, batch_size: int, **loader: Any) -> None:
-        """Train on a dataset; a part is kept for validation with `split_valid_from_train`."""
-        self.feeds.add_training_set(ds, batch_size=batch_size, **loader)
-
-    def add_valid_dataset(self, ds: Any, *, batch_size: int, **loader: Any) -> None:
-        """Validate on a dataset."""
-        self.feeds.add_validation_set(ds, batch_size=batch_size, **loader)
-
-    def add_train_dataloader(self, dl: Any) -> None:
-        """Train on batches."""
-        self.feeds.add_training(dl)
-
-    def add_valid_dataloader(self, dl: Any) -> None:
-        """Validate on batches."""
-        self.feeds.add_validation(dl)
-
-    # Drawing.
 
     @contextmanager
     def use_ema_unets(self) -> Iterator[None]:
@@ -248,28 +204,18 @@ class ImagenTrainer(CudaOptional):
         use_non_ema: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Draw; as the cascade's `sample`.
-
-        Args:
-            *args: as there.
-            max_batch_size: the batch is drawn in parts of this size.
-            use_non_ema: with the trained weights instead of the averaged ones.
-            **kwargs: as there.
-        """
-        self._say_untrained()
-        call = chunks.as_tensors(args, kwargs)
-        calls = [call]
+        """As the cascade's `sample`, in chunks of `max_batch_size`; averaged weights or not."""
+        self._print_untrained()
+        calls = [chunks.as_tensors(args, kwargs)]
         if max_batch_size is not None and self.imagen.unconditional:
             count = int(kwargs.get("batch_size", 1))
             sizes = [min(max_batch_size, count - i) for i in range(0, count, max_batch_size)]
-            calls = [chunks.Part(call.args, {**call.kwargs, "batch_size": n}, 1.0) for n in sizes]
+            calls = [chunks.as_tensors(args, {**kwargs, "batch_size": n}) for n in sizes]
         elif max_batch_size is not None:
-            calls = list(chunks.parts(call, max_batch_size))
+            calls = list(chunks.split(calls[0], max_batch_size))
         with nullcontext() if use_non_ema else self.use_ema_unets():
             outputs = [self.imagen.sample(*one.args, **one.kwargs) for one in calls]
         return outputs[0] if len(outputs) == 1 else chunks.joined(outputs)
-
-    # Files.
 
     def save(
         self,
@@ -286,11 +232,10 @@ class ImagenTrainer(CudaOptional):
             without_optim_and_sched: leave out what only training needs.
             **extra: JSON data that `load` returns.
         """
-        path = Path(path)
-        if path.exists() and not overwrite:
+        if Path(path).exists() and not overwrite:
             raise UsageError(f"{path} exists; choose another path, or overwrite=True")
-        save_checkpoint(path, self._parts(), extra, optimizers=not without_optim_and_sched)
-        self._say(f"checkpoint saved to {path}")
+        self._parts().save(Path(path), extra, optimizers=not without_optim_and_sched)
+        self._print(f"checkpoint saved to {path}")
 
     def load(
         self,
@@ -313,12 +258,11 @@ class ImagenTrainer(CudaOptional):
         Raises:
             CalotypeError: no such file, or one that does not fit.
         """
-        path = Path(path)
-        if noop_if_not_exist and not path.exists():
-            self._say(f"no checkpoint at {path}")
+        if noop_if_not_exist and not Path(path).exists():
+            self._print(f"no checkpoint at {path}")
             return {}
-        extra = load_checkpoint(path, self._parts(), strict=strict, only_model=only_model)
-        self._say(f"checkpoint loaded from {path}")
+        extra = self._parts().load(Path(path), strict=strict, only_model=only_model)
+        self._print(f"checkpoint loaded from {path}")
         return extra
 
     def save_to_checkpoint_folder(self) -> None:
@@ -331,17 +275,12 @@ class ImagenTrainer(CudaOptional):
 
     def load_from_checkpoint_folder(self, last_total_steps: int = -1) -> None:
         """Load the newest checkpoint of the folder, or that after so many updates."""
-        folder = self._checkpoint_folder()
-        if last_total_steps != -1:
-            self.load(folder / f"checkpoint.{last_total_steps}.pt")
-            return
-        found = checkpoints(folder)
-        if found:
-            self.load(found[-1])
-        else:
-            self._say(f"no checkpoint in {folder}")
-
-    # Small things.
+        folder, steps = self._checkpoint_folder(), last_total_steps
+        found = checkpoints(folder)[-1:] if steps == -1 else [folder / f"checkpoint.{steps}.pt"]
+        for path in found:
+            self.load(path)
+        if not found:
+            self._print(f"no checkpoint in {folder}")
 
     def _parts(self) -> TrainerParts:
         return TrainerParts(self.imagen, self.ema_unets, self.steps, self.optimizers)
@@ -354,34 +293,20 @@ class ImagenTrainer(CudaOptional):
         return unet_number - 1
 
     def _autocast(self) -> Any:
-        dtype, device = self.settings.dtype, self.device.type
-        if dtype == "no":
-            return nullcontext()
-        if dtype == "fp16" and device != "cuda":
+        device, dtype = self.device.type, torch.float16 if self._fp16 else torch.bfloat16
+        if self._fp16 and device != "cuda":
             raise UsageError("got fp16 without a GPU; use precision='bf16' or leave it out")
-        return torch.autocast(device, dtype=_DTYPES[dtype])
+        return torch.autocast(device, dtype=dtype, enabled=self.settings.dtype != "no")
 
-    def _scaled(self, index: int, loss: Tensor) -> Tensor:
-        if self.settings.dtype != "fp16":
-            return loss
-        if index not in self.scalers:
-            self.scalers[index] = torch.amp.GradScaler("cuda")
-        scaled: Tensor = self.scalers[index].scale(loss)
-        return scaled
-
-    def _say(self, message: str) -> None:
+    def _print(self, message: str) -> None:
         if self.settings.verbose:
             print(message)
 
-    def _say_untrained(self) -> None:
-        counts = zip(self.steps.tolist(), self.imagen.unets, strict=True)
-        untrained = [
-            str(number)
-            for number, (steps, unet) in enumerate(counts, start=1)
-            if steps == 0 and not isinstance(unet, NullUnet)
-        ]
+    def _print_untrained(self) -> None:
+        real = [not isinstance(unet, NullUnet) for unet in self.imagen.unets]
+        untrained = [str(i + 1) for i, steps in enumerate(self.steps) if steps == 0 and real[i]]
         if untrained:
-            self._say(
+            self._print(
                 f"not trained yet: U-Net {', '.join(untrained)}; stop_at_unet_number samples with "
                 "the ones before"
             )

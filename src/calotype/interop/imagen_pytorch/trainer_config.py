@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from calotype.config.optimizer import OptimizerConfig
-from calotype.config.ranges import in_range, require
+from calotype.config.ranges import Fraction, Range, Settings, require
 from calotype.errors import ConfigError
-from calotype.interop.imagen_pytorch.config import Numbers, per_stage
-from calotype.interop.imagen_pytorch.options import read_options, refuse_unless
+from calotype.interop.imagen_pytorch.config import Numbers
+from calotype.interop.imagen_pytorch.options import each, read_options, refuse_unless
 
 _NEVER = 1 << 62
 _ONE_PROCESS = "this trainer is one process; train with `calotype train` on several"
@@ -22,7 +22,7 @@ _PREFIXES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerSettings:
+class TrainerSettings(Settings):
     """Arguments of `ImagenTrainer`; names, defaults and meanings are those of imagen-pytorch 2.1.0.
 
     `weight_decay` is decoupled (AdamW). `ema_beta` and `ema_update_every` give the half-life of
@@ -33,8 +33,8 @@ class TrainerSettings:
     use_ema: bool = True
     lr: Numbers = 1e-4
     eps: Numbers = 1e-8
-    beta1: float = 0.9
-    beta2: float = 0.99
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.99
     max_grad_norm: float | None = None
     group_wd_params: bool = True
     warmup_steps: int | tuple[int | None, ...] | None = None
@@ -50,7 +50,7 @@ class TrainerSettings:
         "cond_images",
     )
     verbose: bool = True
-    split_valid_fraction: float = 0.025
+    split_valid_fraction: Fraction = 0.025
     split_valid_from_train: bool = False
     split_random_seed: int = 42
     checkpoint_path: str | None = None
@@ -58,18 +58,12 @@ class TrainerSettings:
     checkpoint_fs: Any = None
     fs_kwargs: Any = None
     max_checkpoints_keep: int = 20
-    weight_decay: float = 0.0
-    ema_beta: float = 0.9999
-    ema_update_every: int = 10
+    weight_decay: Annotated[float, Range(0.0, 10.0)] = 0.0
+    ema_beta: Annotated[float, Range(0.0, 1 - 1e-9)] = 0.9999
+    ema_update_every: Annotated[int, Range(1, 1 << 20)] = 10
 
     def __post_init__(self) -> None:
-        """Check ranges and what is not offered."""
-        in_range("beta1", self.beta1, 0.0, 1.0)
-        in_range("beta2", self.beta2, 0.0, 1.0)
-        in_range("ema_beta", self.ema_beta, 0.0, 1 - 1e-9)
-        in_range("ema_update_every", self.ema_update_every, 1, 1 << 20)
-        in_range("weight_decay", self.weight_decay, 0.0, 10.0)
-        in_range("split_valid_fraction", self.split_valid_fraction, 0.0, 1.0)
+        super().__post_init__()
         why = "checkpoints are files of this machine; copy them with another tool"
         refuse_unless("checkpoint_fs", self.checkpoint_fs, None, why)
         refuse_unless("fs_kwargs", self.fs_kwargs, None, why)
@@ -106,25 +100,21 @@ class TrainerSettings:
 
     def schedules(self, count: int) -> tuple[Schedule, ...]:
         """How the weights of each of `count` U-Nets move."""
-        rates = per_stage("lr", self.lr, count)
-        eps = per_stage("eps", self.eps, count)
-        warmups = per_stage("warmup_steps", self.warmup_steps, count)
-        lengths = per_stage("cosine_decay_max_steps", self.cosine_decay_max_steps, count)
         return tuple(
             Schedule(
                 OptimizerConfig(
-                    learning_rate=rates[i],
+                    learning_rate=one.lr,
                     betas=(self.beta1, self.beta2),
-                    eps=eps[i],
+                    eps=one.eps,
                     weight_decay=self.weight_decay,
-                    warmup_images=0 if warmups[i] is None else warmups[i],
-                    decay_from=1.0 if lengths[i] is None else 0.0,
+                    warmup_images=0 if one.warmup_steps is None else one.warmup_steps,
+                    decay_from=1.0 if one.cosine_decay_max_steps is None else 0.0,
                     final_rate=0.0,
                     grad_clip_norm=self.max_grad_norm,
                 ),
-                _NEVER if lengths[i] is None else lengths[i],
+                _NEVER if one.cosine_decay_max_steps is None else one.cosine_decay_max_steps,
             )
-            for i in range(count)
+            for one in each(self, "lr eps warmup_steps cosine_decay_max_steps", count)
         )
 
 

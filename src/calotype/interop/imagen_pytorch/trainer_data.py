@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, random_split
 from calotype.errors import UsageError
 from calotype.interop.imagen_pytorch.trainer_config import TrainerSettings
 
+TRAINING, VALIDATION = "training", "validation"
+
 
 class Feeds:
     """The training and the validation loader.
@@ -21,50 +23,29 @@ class Feeds:
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
-        self._loaders: dict[str, Any] = {}
-        self._iterators: dict[str, Iterator[Any]] = {}
+        self._batches: dict[str, Iterator[Any]] = {}
 
-    def add_training_set(self, dataset: Any, *, batch_size: int, **loader: Any) -> None:
-        """Train on a dataset, perhaps less a part for validation."""
-        if self._settings.split_valid_from_train:
-            kept = int((1 - self._settings.split_valid_fraction) * len(dataset))
-            generator = torch.Generator().manual_seed(self._settings.split_random_seed)
-            lengths = [kept, len(dataset) - kept]
-            dataset, validation = random_split(dataset, lengths, generator=generator)
-            self.add_validation_set(validation, batch_size=batch_size, **loader)
-        self.add_training(DataLoader(dataset, batch_size=batch_size, **loader))
+    def add_dataset(self, which: str, ds: Any, *, batch_size: int, **loader: Any) -> None:
+        """Batches of a dataset; with `split_valid_from_train` a part of it is for validation."""
+        settings = self._settings
+        if which == TRAINING and settings.split_valid_from_train:
+            kept = int((1 - settings.split_valid_fraction) * len(ds))
+            generator = torch.Generator().manual_seed(settings.split_random_seed)
+            ds, validation = random_split(ds, [kept, len(ds) - kept], generator=generator)
+            self.add_dataset(VALIDATION, validation, batch_size=batch_size, **loader)
+        self.add(which, DataLoader(ds, batch_size=batch_size, **loader))
 
-    def add_validation_set(self, dataset: Any, *, batch_size: int, **loader: Any) -> None:
-        """Validate on a dataset."""
-        self.add_validation(DataLoader(dataset, batch_size=batch_size, **loader))
-
-    def add_training(self, loader: Any) -> None:
-        """Train on a loader's batches."""
-        self._add("training", loader)
-
-    def add_validation(self, loader: Any) -> None:
-        """Validate on a loader's batches."""
-        self._add("validation", loader)
-
-    def next_training(self) -> dict[str, Any]:
-        """The next batch, as keyword arguments of the trainer."""
-        return self._next("training")
-
-    def next_validation(self) -> dict[str, Any]:
-        """The next batch, as keyword arguments of the trainer."""
-        return self._next("validation")
-
-    def _add(self, which: str, loader: Any) -> None:
-        if which in self._loaders:
+    def add(self, which: str, dl: Any) -> None:
+        """Batches of a loader."""
+        if which in self._batches:
             raise UsageError(f"got a second {which} set; expected one")
-        self._loaders[which] = loader
+        self._batches[which] = _forever(dl)
 
-    def _next(self, which: str) -> dict[str, Any]:
-        if which not in self._loaders:
+    def next(self, which: str) -> dict[str, Any]:
+        """The next batch, as keyword arguments of the trainer."""
+        if which not in self._batches:
             raise UsageError(f"got no {which} data; call add_{which[:5]}_dataset first")
-        if which not in self._iterators:
-            self._iterators[which] = _forever(self._loaders[which])
-        batch = next(self._iterators[which])
+        batch = next(self._batches[which])
         names = self._settings.dl_tuple_output_keywords_names
         items = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
         if len(items) > len(names):
