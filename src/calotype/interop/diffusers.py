@@ -157,24 +157,31 @@ class CalotypePipeline:
         _check_choice("output_type", output_type, _OUTPUT_TYPES)
         for name in callback_on_step_end_tensor_inputs:
             _check_choice("callback_on_step_end_tensor_inputs", name, _CALLBACK_TENSORS)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         options: SampleOptions = {"sampling": self._sampling(num_inference_steps, guidance_scale)}
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        captions = _repeated(prompts, num_images_per_prompt)
         if negative_prompt is not None:
             negatives = _one_each("negative_prompt", negative_prompt, len(prompts))
             options["negative_captions"] = _repeated(negatives, num_images_per_prompt)
-        if (height is None) != (width is None):
-            raise UsageError(f"got height={height}, width={width}; expected both or neither")
-        options["size"] = None if height is None or width is None else (height, width)
-        captions = _repeated(prompts, num_images_per_prompt)
+        if height is not None or width is not None:
+            options["size"] = _size(height, width)
+        watch = None
+        if callback_on_step_end is not None:
+            watch = _watch(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        images = _images(self._sample(captions, generator, options, watch), output_type)
+        return PipelineOutput(images) if return_dict else (images,)
+
+    def _sample(
+        self,
+        captions: Sequence[str],
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        options: SampleOptions,
+        watch: Callable[[Preview], None] | None,
+    ) -> CascadeSample:
         # Errors come before numbers are taken from the generator.
         self.cascade.plan(captions, seeds=[0] * len(captions), **options)
         steps = self.cascade.steps(captions, seeds=_seeds(generator, len(captions)), **options)
-        watch: Callable[[Preview], None] = lambda preview: None  # noqa: E731
-        if callback_on_step_end is not None:
-            names = tuple(callback_on_step_end_tensor_inputs)
-            watch = _Watch(self, callback_on_step_end, names).see
-        images = _images(drain(steps, watch), output_type)
-        return PipelineOutput(images) if return_dict else (images,)
+        return drain(steps) if watch is None else drain(steps, watch)
 
     def _sampling(
         self,
@@ -193,32 +200,29 @@ class CalotypePipeline:
         return own
 
 
-class _Watch:
-    """Calls back after every step; previews come before each."""
+def _watch(
+    pipeline: CalotypePipeline, callback: StepCallback, names: Sequence[str]
+) -> Callable[[Preview], None]:
+    """A function that calls back after every step; it sees a preview before each."""
+    timestep = torch.tensor(0.0)
 
-    def __init__(
-        self, pipeline: CalotypePipeline, callback: StepCallback, names: tuple[str, ...]
-    ) -> None:
-        self._pipeline = pipeline
-        self._callback = callback
-        self._names = names
-        self._timestep = torch.tensor(0.0)
-
-    def see(self, preview: Preview) -> None:
-        """Take note of where a step begins; call back when it has ended."""
+    def see(preview: Preview) -> None:
+        nonlocal timestep
         state = preview.state
         if state.index > 0:
             found = {"latents": state.z, "images": state.estimate.x_hat}
-            given = {name: found[name] for name in self._names}
-            result = self._callback(self._pipeline, state.index - 1, self._timestep, dict(given))
+            given = {name: found[name] for name in names}
+            result = callback(pipeline, state.index - 1, timestep, dict(given))
             for name, tensor in dict({} if result is None else result).items():
                 if tensor is not given.get(name):
                     raise UsageError(
                         f"the callback returned another tensor as {name!r}; expected its own: "
                         "change images with a calotype.cascade.StageEdit instead"
                     )
-        schedule = self._pipeline.cascade.stages[preview.stage].schedule
-        self._timestep = (schedule.time(state.logsnr) * 999).float()
+        schedule = pipeline.cascade.stages[preview.stage].schedule
+        timestep = (schedule.time(state.logsnr) * 999).float()
+
+    return see
 
 
 def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
@@ -259,6 +263,12 @@ def _one_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
     if len(texts) != count:
         raise UsageError(f"got {len(texts)} of {what} for {count} prompts; expected one each")
     return texts
+
+
+def _size(height: int | None, width: int | None) -> tuple[int, int]:
+    if height is None or width is None:
+        raise UsageError(f"got height={height}, width={width}; expected both or neither")
+    return height, width
 
 
 def _repeated(texts: Sequence[str], times: int) -> list[str]:

@@ -29,14 +29,10 @@ def limit_memory(extra: int) -> None:
         import resource
     except ImportError:  # not a POSIX system: weights_only remains
         return
-    used = 0
     status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmData:"):
-                used = int(line.split()[1]) * 1024
+    used = re.search(r"VmData:\s*(\d+)", status.read_text() if status.is_file() else "")
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = used + extra
+    limit = extra + (0 if used is None else int(used[1]) * 1024)
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -127,7 +123,7 @@ def _plain(value: Any, budget: Budget, depth: int = 0) -> Any:
 def _reason(error: Exception) -> str:
     """What is wrong with a file; torch's own words would advise to run what is in it."""
     text = f"{type(error).__name__}: {error}"
-    if "memory" in text:
+    if "memory" in text or isinstance(error, MemoryError):
         return "it wants more memory than its size allows"
     if "weights_only" not in text and "Weights only" not in text:
         return text
@@ -144,12 +140,8 @@ def main(arguments: list[str]) -> int:
     limit_memory(limit)
     try:
         convert(path, folder)
-    except MemoryError:
-        print(json.dumps({"error": "it wants more memory than its size allows"}))
-        return 1
     except Exception as error:
-        reason = _reason(error)
-        print(json.dumps({"error": reason[:1000]}))
+        print(json.dumps({"error": _reason(error)[:1000]}))
         return 1
     return 0
 

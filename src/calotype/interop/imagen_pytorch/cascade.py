@@ -207,7 +207,7 @@ class CascadedUnets(CudaOptional):
         finally:
             self.train(was_training)
         outputs = [(x + 1) / 2 if self.settings.auto_normalize_img else x for x in outputs]
-        results: list[Any] = list(outputs)
+        results: list[Any] = outputs
         if options.return_pil_images:
             unit = self.settings.auto_normalize_img
             results = [pil_images(x if unit else (x + 1) / 2) for x in outputs]
@@ -273,10 +273,9 @@ class CascadedUnets(CudaOptional):
         return images
 
     def _number(self, unet_number: int | None) -> int:
-        if unet_number is None:
-            if len(self.unets) > 1:
-                raise UsageError(f"got no unet_number; expected 1 to {len(self.unets)}")
-            unet_number = 1
+        if unet_number is None and len(self.unets) > 1:
+            raise UsageError(f"got no unet_number; expected 1 to {len(self.unets)}")
+        unet_number = 1 if unet_number is None else unet_number
         only = self.only_train_unet_number
         if only is not None and only != unet_number:
             raise UsageError(f"got unet_number={unet_number}; only U-Net {only} is to be trained")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
@@ -23,56 +21,48 @@ from calotype.interop.imagen_pytorch.files import (
 )
 from calotype.training.optimizer import optimizer_tensors, restore_optimizer
 
+if TYPE_CHECKING:
+    from calotype.interop.imagen_pytorch.trainer import ImagenTrainer
+
 KIND = "calotype imagen-pytorch trainer"
 
 
-@dataclass(frozen=True)
-class TrainerParts:
-    """What a checkpoint holds.
+def save_checkpoint(
+    trainer: ImagenTrainer, path: Path, extra: Mapping[str, Any], *, optimizers: bool
+) -> None:
+    """Write a checkpoint; `extra` is JSON data that `load_checkpoint` returns."""
+    tensors = {f"model.{k}": v for k, v in trainer.imagen.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in trainer.ema_unets.state_dict().items()}
+    tensors["steps"] = trainer.steps
+    for i, optimizer in enumerate(trainer.optimizers if optimizers else ()):
+        state = optimizer_tensors(optimizer)
+        tensors |= {f"optim.{i}.{k}": v for k, v in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        texts = {"imagen": json.dumps(describe(trainer.imagen)), "extra": json.dumps(extra)}
+    except TypeError as error:
+        raise UsageError(f"got extra data that is not JSON: {error}") from error
+    write_tensors(path, tensors, {"kind": KIND, **texts})
 
-    Args:
-        imagen: the cascade.
-        ema_unets: averaged U-Nets; none without averages.
-        steps: updates of each U-Net.
-        optimizers: of each U-Net.
-    """
 
-    imagen: CascadedUnets
-    ema_unets: nn.ModuleList
-    steps: Tensor
-    optimizers: Sequence[torch.optim.Optimizer]
-
-    def save(self, path: Path, extra: Mapping[str, Any], *, optimizers: bool) -> None:
-        """Write a checkpoint; `extra` is JSON data that `load` returns."""
-        tensors = {f"model.{k}": v for k, v in self.imagen.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.ema_unets.state_dict().items()}
-        tensors["steps"] = self.steps
-        for i, optimizer in enumerate(self.optimizers if optimizers else ()):
-            state = optimizer_tensors(optimizer)
-            tensors |= {f"optim.{i}.{k}": v for k, v in state.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            texts = {"imagen": json.dumps(describe(self.imagen)), "extra": json.dumps(extra)}
-        except TypeError as error:
-            raise UsageError(f"got extra data that is not JSON: {error}") from error
-        write_tensors(path, tensors, {"kind": KIND, **texts})
-
-    def load(self, path: Path, *, strict: bool, only_model: bool) -> dict[str, Any]:
-        """Read a checkpoint; its extra data."""
-        tensors, metadata = _read_checkpoint(path)
-        try:
-            self.imagen.load_state_dict(_under(tensors, "model."), strict=strict)
-            if not only_model and len(self.ema_unets) > 0:
-                self.ema_unets.load_state_dict(_under(tensors, "ema."), strict=strict)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CalotypeError(f"{path} does not fit this cascade: {reason}") from error
-        if not only_model:
-            self.steps.copy_(tensors["steps"])
-            for i, optimizer in enumerate(self.optimizers):
-                restore_optimizer(optimizer, _under(tensors, f"optim.{i}."))
-        extra: dict[str, Any] = json.loads(metadata["extra"])
-        return extra
+def load_checkpoint(
+    trainer: ImagenTrainer, path: Path, *, strict: bool, only_model: bool
+) -> dict[str, Any]:
+    """Read a checkpoint into a trainer; its extra data."""
+    tensors, metadata = _read_checkpoint(path)
+    try:
+        trainer.imagen.load_state_dict(_under(tensors, "model."), strict=strict)
+        if not only_model and len(trainer.ema_unets) > 0:
+            trainer.ema_unets.load_state_dict(_under(tensors, "ema."), strict=strict)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CalotypeError(f"{path} does not fit this cascade: {reason}") from error
+    if not only_model:
+        trainer.steps.copy_(tensors["steps"])
+        for i, optimizer in enumerate(trainer.optimizers):
+            restore_optimizer(optimizer, _under(tensors, f"optim.{i}."))
+    extra: dict[str, Any] = json.loads(metadata["extra"])
+    return extra
 
 
 def cascade_from(path: Path) -> CascadedUnets:

@@ -11,9 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calotype import __version__
 from calotype.cascade.pixels import from_pixels
 from calotype.errors import UsageError
 from calotype.generation.generator import Made
+from calotype.interop.imagen_pytorch.files import WEIGHTS_FILE, load
+from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen, change_steps
+from calotype.runtime import choose_runtime
+from calotype.storage.reading import file_sha256
 
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
@@ -50,12 +55,6 @@ class ImagenGenerator:
     group = 1
 
     def __init__(self, request: Request, *, quiet: bool) -> None:
-        from calotype.interop.imagen_pytorch import ElucidatedImagen, Imagen, load
-        from calotype.interop.imagen_pytorch.files import WEIGHTS_FILE
-        from calotype.interop.imagen_pytorch.imagen import change_steps
-        from calotype.runtime import choose_runtime
-        from calotype.storage.reading import file_sha256
-
         _refuse(request)
         model = load(str(request.model))
         if not isinstance(model, Imagen | ElucidatedImagen):
@@ -113,8 +112,6 @@ class ImagenGenerator:
 
     def recipe(self, plan: ImagenPlan, row: int) -> dict[str, Any]:
         """What the PNG carries."""
-        from calotype import __version__
-
         steps = [len(formulation.levels) - 1 for formulation in self.model.formulations]
         sampling = {"guidance_weight": self._options["cond_scale"]}
         return {

@@ -16,13 +16,24 @@ import torch
 from torch import Tensor, nn
 
 from calotype.errors import ConfigError, UsageError
-from calotype.interop.imagen_pytorch import chunks
+from calotype.interop.imagen_pytorch.batches import (
+    TRAINING,
+    VALIDATION,
+    Feeds,
+    as_tensors,
+    joined,
+    split,
+)
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
-from calotype.interop.imagen_pytorch.checkpoint import TrainerParts, cascade_from, checkpoints
+from calotype.interop.imagen_pytorch.checkpoint import (
+    cascade_from,
+    checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from calotype.interop.imagen_pytorch.options import CudaOptional
 from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.trainer_config import read_trainer_settings
-from calotype.interop.imagen_pytorch.trainer_data import TRAINING, VALIDATION, Feeds
 from calotype.training.ema import EMA
 from calotype.training.learning_rate import learning_rate
 from calotype.training.optimizer import build_optimizer, set_learning_rate
@@ -57,9 +68,7 @@ class ImagenTrainer(CudaOptional):
         if imagen_checkpoint_path is not None:
             imagen = cascade_from(Path(imagen_checkpoint_path))
         if not isinstance(imagen, CascadedUnets):
-            raise ConfigError(
-                f"got a {type(imagen).__name__}; expected an Imagen or ElucidatedImagen"
-            )
+            raise ConfigError(f"got a {type(imagen).__name__}; expected an Imagen")
         self.imagen = imagen
         self.num_unets = len(imagen.unets)
         self.schedules = self.settings.schedules(self.num_unets)
@@ -67,10 +76,8 @@ class ImagenTrainer(CudaOptional):
             build_optimizer(unet, schedule.optimizer)
             for unet, schedule in zip(imagen.unets, self.schedules, strict=True)
         ]
-        self.scalers = [
-            torch.amp.GradScaler("cuda", enabled=self._fp16 and torch.cuda.is_available())
-            for _ in self.schedules
-        ]
+        scaled = self._fp16 and torch.cuda.is_available()
+        self.scalers = [torch.amp.GradScaler("cuda", enabled=scaled) for _ in self.schedules]
         self.averages: list[EMA] = []
         self.ema_unets = nn.ModuleList()
         if self.settings.use_ema:
@@ -138,7 +145,7 @@ class ImagenTrainer(CudaOptional):
         if only is not None and only != index + 1:
             raise UsageError(f"got unet_number={index + 1}; only U-Net {only} is to be trained")
         total = 0.0
-        for call in chunks.split(chunks.as_tensors(args, kwargs), max_batch_size):
+        for call in split(as_tensors(args, kwargs), max_batch_size):
             with self._autocast():
                 loss = self.imagen(*call.args, unet_number=index + 1, **call.kwargs)
             loss = loss * call.fraction
@@ -187,11 +194,8 @@ class ImagenTrainer(CudaOptional):
     @contextmanager
     def use_ema_unets(self) -> Iterator[None]:
         """The cascade works with averaged weights meanwhile."""
-        if not self.settings.use_ema:
-            yield
-            return
         trained = self.imagen.unets
-        self.imagen.unets = self.ema_unets
+        self.imagen.unets = self.ema_unets if self.settings.use_ema else trained
         try:
             yield
         finally:
@@ -206,16 +210,16 @@ class ImagenTrainer(CudaOptional):
     ) -> Any:
         """As the cascade's `sample`, in chunks of `max_batch_size`; averaged weights or not."""
         self._print_untrained()
-        calls = [chunks.as_tensors(args, kwargs)]
+        calls = [as_tensors(args, kwargs)]
         if max_batch_size is not None and self.imagen.unconditional:
             count = int(kwargs.get("batch_size", 1))
             sizes = [min(max_batch_size, count - i) for i in range(0, count, max_batch_size)]
-            calls = [chunks.as_tensors(args, {**kwargs, "batch_size": n}) for n in sizes]
+            calls = [as_tensors(args, {**kwargs, "batch_size": n}) for n in sizes]
         elif max_batch_size is not None:
-            calls = list(chunks.split(calls[0], max_batch_size))
+            calls = list(split(calls[0], max_batch_size))
         with nullcontext() if use_non_ema else self.use_ema_unets():
             outputs = [self.imagen.sample(*one.args, **one.kwargs) for one in calls]
-        return outputs[0] if len(outputs) == 1 else chunks.joined(outputs)
+        return outputs[0] if len(outputs) == 1 else joined(outputs)
 
     def save(
         self,
@@ -224,17 +228,10 @@ class ImagenTrainer(CudaOptional):
         without_optim_and_sched: bool = False,
         **extra: Any,
     ) -> None:
-        """Write everything into one safetensors file.
-
-        Args:
-            path: of the file; its suffix does not matter.
-            overwrite: whether a file of that name may be replaced.
-            without_optim_and_sched: leave out what only training needs.
-            **extra: JSON data that `load` returns.
-        """
+        """Write all into one safetensors file, whatever its suffix; `load` returns `extra`."""
         if Path(path).exists() and not overwrite:
             raise UsageError(f"{path} exists; choose another path, or overwrite=True")
-        self._parts().save(Path(path), extra, optimizers=not without_optim_and_sched)
+        save_checkpoint(self, Path(path), extra, optimizers=not without_optim_and_sched)
         self._print(f"checkpoint saved to {path}")
 
     def load(
@@ -244,16 +241,7 @@ class ImagenTrainer(CudaOptional):
         strict: bool = True,
         noop_if_not_exist: bool = False,
     ) -> dict[str, Any]:
-        """Read what `save` has written.
-
-        Args:
-            path: of the file.
-            only_model: weights only, neither averages nor optimizers.
-            strict: whether all weights must be there.
-            noop_if_not_exist: do nothing where there is no file.
-
-        Returns:
-            What `save` was given as extra.
+        """Read what `save` has written, perhaps without averages and optimizers; its `extra`.
 
         Raises:
             CalotypeError: no such file, or one that does not fit.
@@ -261,7 +249,7 @@ class ImagenTrainer(CudaOptional):
         if noop_if_not_exist and not Path(path).exists():
             self._print(f"no checkpoint at {path}")
             return {}
-        extra = self._parts().load(Path(path), strict=strict, only_model=only_model)
+        extra = load_checkpoint(self, Path(path), strict=strict, only_model=only_model)
         self._print(f"checkpoint loaded from {path}")
         return extra
 
@@ -281,9 +269,6 @@ class ImagenTrainer(CudaOptional):
             self.load(path)
         if not found:
             self._print(f"no checkpoint in {folder}")
-
-    def _parts(self) -> TrainerParts:
-        return TrainerParts(self.imagen, self.ema_unets, self.steps, self.optimizers)
 
     def _index(self, unet_number: int | None) -> int:
         if unet_number is None and self.num_unets == 1:
@@ -306,10 +291,8 @@ class ImagenTrainer(CudaOptional):
         real = [not isinstance(unet, NullUnet) for unet in self.imagen.unets]
         untrained = [str(i + 1) for i, steps in enumerate(self.steps) if steps == 0 and real[i]]
         if untrained:
-            self._print(
-                f"not trained yet: U-Net {', '.join(untrained)}; stop_at_unet_number samples with "
-                "the ones before"
-            )
+            names = ", ".join(untrained)
+            self._print(f"not trained yet: U-Net {names}; leave it out by stop_at_unet_number")
 
     def _checkpoint_folder(self) -> Path:
         if self.settings.checkpoint_path is None:
