@@ -80,3 +80,13 @@ def test_the_notice_names_every_source_of_the_embedded_weights():
         assert source.license in text and source.url in text
         assert f"{source.package.name} {source.package.version}" in " ".join(text.split())
     assert f"{recipe.label_package.name} {recipe.label_package.version}" in text
+
+
+def test_the_development_page_names_files_that_are_there():
+    text = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)+\w+\.\w+)`", text))
+    places = (ROOT, ROOT / "src" / "calotype")
+    assert len(named) > 25
+    lost = [name for name in named if not any((place / name).is_file() for place in places)]
+    # Files are named in full once, then by their last part.
+    assert not [name for name in lost if not name.startswith("tests/pins")]
