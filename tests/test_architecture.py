@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,10 +38,14 @@ ROOMS = (
     "cli",
 )
 MODULES = sorted(ROOT.rglob("*.py"))
-LARGEST_FILE = 400
-LARGEST_FUNCTION = 60
-LARGEST_COMMAND = 130
-MOST_PARAMETERS = 10  # of them at most four by position
+LARGEST_FILE = 300
+LARGEST_FUNCTION = 50
+LARGEST_COMMAND = 90
+MOST_PARAMETERS = 6  # of them at most four by position
+
+
+# What is over the limits today; nothing is to be added.
+TOO_LARGE = {"embed_data", "shard_data", "build_emoji", "verify_data"}
 
 
 def _room(path: Path) -> str:
@@ -90,13 +95,16 @@ def test_pieces_stay_small(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             # The options of a command are its parameters, each with its help.
-            largest = LARGEST_COMMAND if _room(path) == "cli" else LARGEST_FUNCTION
-            assert lines <= largest, f"{node.name} has {lines} lines"
+            largest = LARGEST_COMMAND if _room(path) in ("cli", "interop") else LARGEST_FUNCTION
+            assert lines <= largest or node.name in TOO_LARGE, f"{node.name} has {lines} lines"
             if _room(path) in ("interop", "cli"):
                 continue  # foreign signatures; options of a command are its parameters
             by_place = len(node.args.posonlyargs) + len(node.args.args)
-            count = by_place + len(node.args.kwonlyargs)
-            assert count <= MOST_PARAMETERS, f"{node.name} has {count} parameters"
+            names = [one.arg for one in node.args.args]
+            count = by_place + len(node.args.kwonlyargs) - (names[:1] == ["self"])
+            assert count <= MOST_PARAMETERS or node.name in TOO_LARGE, (
+                f"{node.name} has {count} parameters"
+            )
             assert by_place <= 7, f"{node.name} has {by_place} parameters by position"
 
 
@@ -110,18 +118,27 @@ def test_no_unsafe_loading_and_no_torchvision(path: Path) -> None:
             assert isinstance(node.value, ast.Constant) and node.value.value is True
 
 
-# Where a word is not ours: keys of output and of files of before, columns and captions of data.
+BANNED = re.compile(
+    r"\b(pictures?|draw(s|n|ing|ings)?|drawer|taught|teach(es|ing)?|lessons?|keepers?|walks?|walked"
+    r"|x_start|timestep_index|is_first|own_part|from_first|noisy_outside)\b",
+    re.I,
+)
+# Where such a word is not ours: keys of output and of files of before, columns and captions of
+# data, the way emoji are drawn, a library's names.
 FOREIGN_WORDS = {
-    "data/verify.py", "tasks/draft_files.py",
-    "cli/sample.py", "cli/sample_list.py", "config/data.py", "data/columns.py",
-    "emoji/captions.py", "emoji/card.py",
+    "cli/sample.py": {"pictures"}, "cli/sample_list.py": {"pictures"},
+    "config/data.py": {"picture"}, "data/columns.py": {"picture"}, "data/verify.py": {"picture"},
+    "emoji/captions.py": {"picture", "drawing"}, "emoji/card.py": {"pictures"},
+    "emoji/data_card.py": {"drawings"}, "emoji/provenance.py": {"drawn", "draw"},
+    "evaluation/sheet.py": {"draw"}, "data/listing.py": {"walk"}, "data/order.py": {"walked"},
 }  # fmt: skip
 
 
-def test_an_image_is_called_an_image() -> None:
-    for path in MODULES:
-        if _id(path) not in FOREIGN_WORDS:
-            assert "picture" not in path.read_text().lower(), path
+@pytest.mark.parametrize("path", MODULES, ids=_id)
+def test_the_words_are_the_fields(path: Path) -> None:
+    if _room(path) != "interop":  # other people's programs have their own
+        found = {match[0].lower() for match in BANNED.finditer(path.read_text())}
+        assert found <= FOREIGN_WORDS.get(_id(path), set()), path
 
 
 def test_importing_calotype_loads_no_torch() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from calotype.data.order import Stream, draw, mix, shuffled_index
+from calotype.data.order import Stream, mix, randint, shuffled_index
 
 
 def order(length, *, seed=0, epoch=0):
@@ -69,13 +69,13 @@ def test_large_sets_need_no_memory_and_huge_seeds_work():
 
 def test_draws_are_uniform_and_independent_of_each_other():
     positions = np.arange(20000)
-    rows = draw(0, positions, stream=Stream.ROW, below=8)
-    columns = draw(0, positions, stream=Stream.COLUMN, below=8)
+    rows = randint(0, positions, stream=Stream.ROW, below=8)
+    columns = randint(0, positions, stream=Stream.COLUMN, below=8)
     counts = np.bincount(rows * 8 + columns, minlength=64)
     expected = len(positions) / 64
     # 63 degrees of freedom: above 104 once in a thousand.
     assert ((counts - expected) ** 2 / expected).sum() < 104
-    assert not np.array_equal(rows, draw(1, positions, stream=Stream.ROW, below=8))
+    assert not np.array_equal(rows, randint(1, positions, stream=Stream.ROW, below=8))
 
 
 def test_mix_is_splitmix64():

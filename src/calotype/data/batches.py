@@ -3,7 +3,7 @@
 Position p asks for crop j = p mod c of example number p // c - j * SPREAD in the shuffled order,
 where c is `crops_per_image`: the crops of one image come SPREAD images apart, so that a
 batch holds many images and decoding keeps an even pace. The caption, the place of the crop and
-the mirroring are drawn from (seed, p). An image that cannot be used is replaced by the next one
+the mirroring are functions of (seed, p). An image that cannot be used is replaced by the next one
 in the same epoch's order, which depends on the data alone: the batch stays a pure function.
 """
 
@@ -20,7 +20,7 @@ from calotype.data.batch import Batch, BatchPlan, BatchShare
 from calotype.data.cache import ImageCache, Prepared
 from calotype.data.example import Caption
 from calotype.data.images import BrokenImage
-from calotype.data.order import Ints, Stream, draw, shuffled_index
+from calotype.data.order import Ints, Stream, randint, shuffled_index
 from calotype.data.painting import cut, painted
 from calotype.data.prefetch import prefetched
 from calotype.data.resize import TooSmall, area_resize, fit_image
@@ -93,14 +93,14 @@ class _Reader:
         end = position + plan.batch_size
         positions = np.arange(position + plan.rank, end, plan.world_size, dtype=np.int64)
         examples = self._examples(positions)
-        choices = draw(plan.seed, positions, stream=Stream.CAPTION, below=1 << 32)
+        choices = randint(plan.seed, positions, stream=Stream.CAPTION, below=1 << 32)
         chosen = []
         for example, choice in zip(examples, choices, strict=True):
             captions = example.captions[: plan.config.caption_variants]
             chosen.append(captions[int(choice) * len(captions) >> 32] if captions else Caption(""))
         grounds = np.array([caption.background or WHITE for caption in chosen], np.float32)
         corners = self._corners(positions)
-        flips = draw(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
+        flips = randint(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
         x = painted(cut(examples, corners, flips, side=self._side), grounds)
         lowres = whole_lowres = places = None
         if plan.lowres_resolution is not None:
@@ -133,8 +133,8 @@ class _Reader:
         """Row and column where each crop begins, (B, 2)."""
         plan = self.plan
         places = (plan.resolution - self._side) // plan.grid + 1
-        rows = draw(plan.seed, positions, stream=Stream.ROW, below=places)
-        columns = draw(plan.seed, positions, stream=Stream.COLUMN, below=places)
+        rows = randint(plan.seed, positions, stream=Stream.ROW, below=places)
+        columns = randint(plan.seed, positions, stream=Stream.COLUMN, below=places)
         return np.stack((rows, columns), axis=1) * plan.grid
 
     def _examples(self, positions: Ints) -> list[Prepared]:

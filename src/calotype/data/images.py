@@ -21,7 +21,7 @@ MAX_PIXELS = 89_000_000
 """More are taken for a decompression bomb and refused before decoding; Pillow warns just above."""
 
 MIN_SIDE = 2
-"""Images with a shorter side teach nothing and are mostly tracking pixels."""
+"""Images with a shorter side are of no use and mostly tracking pixels."""
 
 SUFFIXES = frozenset(
     (".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .avif .jp2 .ppm .pgm .tga").split()

@@ -37,7 +37,7 @@ def mix(x: UInts) -> UInts:
     return z ^ (z >> np.uint64(31))
 
 
-def draw(seed: int, positions: Ints, *, stream: Stream, below: int) -> Ints:
+def randint(seed: int, positions: Ints, *, stream: Stream, below: int) -> Ints:
     """Uniform integers in [0, below), a pure function of seed, position and stream.
 
     `below` is at most 2^32; positions are (N,).

@@ -186,7 +186,7 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
             continue
         keys.append(key)
         images.append({"bytes": data, "path": key.rpartition("/")[2]})
-        # A shard has no place for backgrounds, and "on blue" over white would teach a lie.
+        # A shard has no place for backgrounds, and "on blue" over white would be a lie.
         texts = [c.text for c in source.captions(index) if c.background is None]
         # Lone surrogates, which JSON can bring, have no UTF-8.
         captions.append([text.encode("utf-8", "replace").decode() for text in texts])

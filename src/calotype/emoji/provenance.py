@@ -142,13 +142,13 @@ def limits_section(about: About, found: Measurements) -> str:
         f"- What it was trained on it samples best: found are {fractions} (table above). Samples "
         "of trained pairs can be close to copies of the images they were trained on.",
         "- English captions, best in the words of training: name, style, background colour. "
-        "Counting, relations, several things at once and written text were not taught.",
+        "Counting, relations, several things at once and written text were not trained.",
         "- People are drawn as emoji draw them: in few ways, and mostly in one yellow tone.",
         f"- Other sizes than {sides[0]}² (and what follows from it) were not trained on.",
     ]
     if sides[-1] > 256:
         lines.append(
-            f"- Sets that ship 256² images only (fluent-3d) have taught nothing at {sides[-1]}²: "
+            f"- Sets that ship 256² images only (fluent-3d) were not trained at {sides[-1]}²: "
             "what their style looks like there comes from the other sets."
         )
     return "\n".join(lines) + "\n"

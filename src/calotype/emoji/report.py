@@ -76,7 +76,7 @@ pipeline_tag: text-to-image
 ---
 # {about.name}
 
-A cascade of pixel-space diffusion models ({sides}, text encoder `{about.text_encoder}`) that draws
+A cascade of pixel-space diffusion models ({sides}, text encoder `{about.text_encoder}`) for
 emoji-like images from English captions. All figures here were measured by
 `python -m calotype.emoji.card` on these weights, sampled with their default settings.
 """

