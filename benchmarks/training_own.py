@@ -52,7 +52,7 @@ def build(task: Task) -> Trainer:
         images = images.contiguous(memory_format=torch.channels_last)  # as batches are made
         captions = tuple(f"{number} {row}" for row in range(task.batch))
         texts[captions] = TextEmbedding(tokens=tokens, mask=mask)
-        batches.append(Batch(images, None, captions, captions, 0, task.batch))
+        batches.append(Batch(images, None, captions, captions, 0))
 
     def text(captions: Sequence[str]) -> TextEmbedding:
         return texts[tuple(captions)]

@@ -165,7 +165,7 @@ def memory_feed(config: DiffusionTraining, *, count: int = 4) -> Iterator[Feed]:
         tokens = torch.randn(size, TOKENS, stage.network.text_dim, generator=made)
         mask = torch.ones(size, TOKENS, dtype=torch.bool)
         texts[captions] = TextEmbedding(tokens=tokens, mask=mask)
-        ready.append(Batch(images, None, captions, captions, 0, size))
+        ready.append(Batch(images, None, captions, captions, 0))
 
     def text(captions: Sequence[str]) -> TextEmbedding:
         return texts[tuple(captions)]
