@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +16,8 @@ from calotype.interop.glide.load import convert_glide, is_glide
 from calotype.interop.pickles import unpickled
 from calotype.interop.safety import open_weights, read_json
 
-INDEX = "model_index.json"
+_INDEX = "model_index.json"
+_STEM = "diffusion_pytorch_model"
 _LATENT = (
     "works in the space of an autoencoder, not of pixels; this library runs pixel-space models: "
     "DeepFloyd IF, GLIDE and Karlo"
@@ -74,7 +74,8 @@ def convert(
         convert_glide(source, Path(out), tokenizer=tokenizer, dtype=dtype)
         return
     kinds = _pipelines(places)
-    with _without_pickles(places) as readable:
+    with tempfile.TemporaryDirectory(prefix="calotype-") as name:
+        readable = [_readable(place, Path(name) / str(k)) for k, place in enumerate(places)]
         _load(readable, kinds, places, text_encoder).save(out, dtype=dtype)
 
 
@@ -93,9 +94,9 @@ def _pipeline(folder: Path) -> str:
             f"{folder} holds pickles of GLIDE; convert them first: "
             f"calotype convert {folder} --tokenizer FOLDER"
         )
-    if not (folder / INDEX).is_file():
-        raise UsageError(f"{str(folder)!r:.200} has no {INDEX}; name a published model's folder")
-    kind = read_json(folder / INDEX).get("_class_name")
+    if not (folder / _INDEX).is_file():
+        raise UsageError(f"{str(folder)!r:.200} has no {_INDEX}; name a published model's folder")
+    kind = read_json(folder / _INDEX).get("_class_name")
     if kind in deepfloyd.PIPELINES or kind in karlo.PIPELINES:
         return str(kind)
     if isinstance(kind, str) and ("StableDiffusion" in kind or "Latent" in kind):
@@ -110,54 +111,44 @@ def _load(
     if kinds[0] in karlo.PIPELINES:
         if len(places) > 1:
             raise UsageError("got several folders of Karlo; expected one, which holds everything")
-        _check_encoder_files(originals[0])
+        _check_encoder(originals[0])
         spec = f"clip_pooled:{originals[0].resolve()}" if encoder is None else encoder
-        stages, prior = karlo.load_stages(places[0]), karlo.load_prior(places[0])
-        return Cascade(spec, stages, name="karlo", prior=prior)
+        prior = karlo.load_prior(places[0])
+        return Cascade(spec, karlo.load_stages(places[0]), name="karlo", prior=prior)
     if any(kind not in deepfloyd.PIPELINES for kind in kinds):
         raise UsageError("got folders of different models; expected the stages of one")
     if encoder is None:
         encoder = deepfloyd.find_text_encoder(list(originals))
-        _check_encoder_files(Path(encoder.partition(":")[2]))
-    loaded = sorted(
-        (deepfloyd.load_stage(place) for place in places), key=lambda s: s.config.resolution
-    )
-    return Cascade(encoder, loaded, name="deepfloyd-if")
+        _check_encoder(Path(encoder.partition(":")[2]))
+    stages = sorted(map(deepfloyd.load_stage, places), key=lambda s: s.config.resolution)
+    return Cascade(encoder, stages, name="deepfloyd-if")
 
 
-def _check_encoder_files(folder: Path) -> None:
+def _check_encoder(folder: Path) -> None:
     """Look at the encoder's headers: transformers would follow an index anywhere."""
     open_weights(folder / "text_encoder", "model")
 
 
-@contextmanager
-def _without_pickles(places: Sequence[Path]) -> Iterator[list[Path]]:
-    """The folders, or copies of their settings with safetensors in the place of pickles."""
-    with tempfile.TemporaryDirectory(prefix="calotype-") as name:
-        yield [_readable(place, Path(name) / str(k)) for k, place in enumerate(places)]
-
-
 def _readable(folder: Path, copy: Path) -> Path:
-    stem = "diffusion_pytorch_model"
-    parts = [part for part in sorted(folder.iterdir()) if part.is_dir()]
-    if not any(_holds_pickles_only(part, stem) for part in parts):
+    """The folder, or a copy of its settings with safetensors in the place of pickles."""
+    components = [component for component in sorted(folder.iterdir()) if component.is_dir()]
+    if not any(map(_holds_pickles_only, components)):
         return folder
-    for part in parts:
-        place = copy / part.name
+    for component in components:
+        place = copy / component.name
         place.mkdir(parents=True)
-        for file in part.iterdir():
+        for file in component.iterdir():
             if file.suffix == ".json" and file.is_file():
                 shutil.copy(file, place / file.name)
             elif file.suffix == ".safetensors":
                 (place / file.name).symlink_to(file.resolve())
-        if _holds_pickles_only(part, stem):
-            found = [part / f"{stem}.bin", part / f"{stem}.fp16.bin"]
+        if _holds_pickles_only(component):
+            found = [component / f"{_STEM}.bin", component / f"{_STEM}.fp16.bin"]
             with unpickled(next((f for f in found if f.is_file()), found[0])) as weights:
-                files = {entry.path for entry in weights.weights.values()}
-                for file in files:
-                    shutil.move(file, place / f"{stem}.safetensors")
+                for path in {entry.path for entry in weights.weights.values()}:
+                    shutil.move(path, place / f"{_STEM}.safetensors")
     return copy
 
 
-def _holds_pickles_only(folder: Path, stem: str) -> bool:
-    return any(folder.glob(f"{stem}*.bin")) and not any(folder.glob(f"{stem}*.safetensors"))
+def _holds_pickles_only(folder: Path) -> bool:
+    return any(folder.glob(f"{_STEM}*.bin")) and not any(folder.glob(f"{_STEM}*.safetensors"))
