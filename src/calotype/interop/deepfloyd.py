@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from calotype.cascade.stage import Stage
-from calotype.config.adm import AdmConfig
 from calotype.config.sampling import LowresConfig, SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.errors import ConfigError, UsageError
-from calotype.interop.schedulers import SchedulerSettings, read_scheduler
+from calotype.interop.schedulers import read_scheduler
 from calotype.interop.stages import loaded, read_unet
 from calotype.interop.unet import rules
 
@@ -42,14 +41,6 @@ def load_stage(folder: Path) -> Stage:
     Raises:
         CalotypeError: files are missing or damaged, or hold something else.
     """
-    config = read_stage_config(folder)
-    network = config.network
-    assert isinstance(network, AdmConfig)
-    return loaded(lambda: Stage(config), (folder / "unet", rules(network)))
-
-
-def read_stage_config(folder: Path) -> StageConfig:
-    """The settings of a stage; nothing of its weights is read."""
     resolution, network = read_unet(folder / "unet")
     scheduler = read_scheduler(folder / "scheduler")
     if network.learned_variance != scheduler.learned_variance:
@@ -57,29 +48,27 @@ def read_stage_config(folder: Path) -> StageConfig:
             f"{folder / 'scheduler'}: got a variance_type that does not fit the network; expected "
             "'learned_range' with 6 output channels and a fixed one with 3"
         )
-    common = StageConfig(
+    lowres = network.lowres
+    config = StageConfig(
         resolution=resolution,
         network=network,
-        lowres_resolution=resolution // ENLARGEMENT if network.lowres else None,
+        lowres_resolution=resolution // ENLARGEMENT if lowres else None,
         schedule=scheduler.schedule,
         parametrization=scheduler.parametrization,
-        sampling=_sampling(scheduler, lowres=network.lowres),
+        sampling=SamplingConfig(
+            steps=_LARGER_STEPS if lowres else _BASE_STEPS,
+            guidance_weight=_LARGER_WEIGHT if lowres else _BASE_WEIGHT,
+            aug_level=_AUG_LEVEL if lowres else 0.0,
+            threshold_percentile=scheduler.threshold_percentile,
+            threshold_ceiling=scheduler.threshold_ceiling,
+            ddpm_interpolation=scheduler.interpolation,
+        ),
     )
-    if not network.lowres:
-        return common
-    table = read_scheduler(folder / "image_noising_scheduler").schedule
-    return replace(common, lowres=LowresConfig(filter="bilinear_corners", schedule=table))
-
-
-def _sampling(scheduler: SchedulerSettings, *, lowres: bool) -> SamplingConfig:
-    return SamplingConfig(
-        steps=_LARGER_STEPS if lowres else _BASE_STEPS,
-        guidance_weight=_LARGER_WEIGHT if lowres else _BASE_WEIGHT,
-        aug_level=_AUG_LEVEL if lowres else 0.0,
-        threshold_percentile=scheduler.threshold_percentile,
-        threshold_ceiling=scheduler.threshold_ceiling,
-        ddpm_interpolation=scheduler.interpolation,
-    )
+    if lowres:
+        table = read_scheduler(folder / "image_noising_scheduler").schedule
+        noised = LowresConfig(filter="bilinear_corners", schedule=table)
+        config = replace(config, lowres=noised)
+    return loaded(lambda: Stage(config), (folder / "unet", rules(network)))
 
 
 def find_text_encoder(folders: list[Path]) -> str:

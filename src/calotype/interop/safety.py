@@ -34,12 +34,10 @@ class ForeignTensor:
 
     Args:
         path: the file it is in.
-        dtype: its number type, as the file spells it.
         shape: its shape.
     """
 
     path: Path
-    dtype: str
     shape: tuple[int, ...]
 
 
@@ -205,7 +203,7 @@ def _entry(name: str, entry: Any, path: Path, size: int) -> ForeignTensor:
             f"{path}: {name!r:.120} of shape {str(shape)[:80]} claims {claimed} bytes of a file "
             f"with {size}; it is truncated or damaged: {_AGAIN}"
         )
-    return ForeignTensor(path, kind, tuple(shape))
+    return ForeignTensor(path, tuple(shape))
 
 
 _PLACE_KEYS = ("shape", "data_offsets")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.cascade.timesteps import build_discrete
 from calotype.config.schedule import DiscreteScheduleConfig
@@ -168,12 +168,18 @@ def noised_clip(
     with torch.device("meta"):
         clip = NoisedCLIP(config)
     for part, (shapes, read) in towers.items():
-        tower = clip.get_submodule(part)
-        names = clip_names(shapes)
-        check_names(shapes, names, file_tensors(tower.state_dict()))
-        state = {here: read(name).to(torch.float32) for name, here in names.items()}
-        tower.load_state_dict(network_tensors(state, tower.state_dict()), assign=True)
+        _fill(clip.get_submodule(part), clip_names(shapes), shapes, read)
     return clip.eval()
+
+
+def _fill(
+    module: nn.Module, names: Mapping[str, str], shapes: Shapes, read: Callable[[str], Tensor]
+) -> None:
+    """Give a module the tensors of a file, whose names are `names` in files of this library."""
+    expected = module.state_dict()
+    check_names(shapes, names, file_tensors(expected))
+    state = {here: read(name).to(torch.float32) for name, here in names.items()}
+    module.load_state_dict(network_tensors(state, expected), assign=True)
 
 
 def save_clip(clip: NoisedCLIP, folder: Path) -> None:
@@ -206,11 +212,8 @@ def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
     with torch.device("meta"):
         clip = NoisedCLIP(config)
     weights = ForeignWeights(read_header(place / WEIGHTS_FILE))
-    expected = file_tensors(clip.state_dict())
-    check_names(weights.shapes, {name: name for name in expected}, expected)
-    read = weights.reader()
-    state = network_tensors({name: read(name) for name in expected}, clip.state_dict())
-    clip.load_state_dict(state, assign=True)
+    names = {name: name for name in file_tensors(clip.state_dict())}
+    _fill(clip, names, weights.shapes, weights.reader())
     return NoisedClipGuide(clip, load_clip_bpe(Path(tokenizer)))
 
 

@@ -139,11 +139,9 @@ class CascadeSampler:
         extra = options.cond_images
         extra = None if extra is None else as_float(extra, like=next(unet.parameters()))
         inputs = UnetInputs(text, lowres, times, extra)
-        project, keep_parallel = (
-            options.cfg_remove_parallel_component,
-            options.cfg_keep_parallel_frac,
-        )
-        return guided_network(unet, inputs, null, Guidance(weight, project, keep_parallel))
+        parallel = options.cfg_keep_parallel_frac
+        guidance = Guidance(weight, options.cfg_remove_parallel_component, parallel)
+        return guided_network(unet, inputs, null, guidance)
 
     def _denoiser(self, unet: Unet, index: int, network: Network) -> Denoiser:
         formulation, options = self.formulations[index], self.options
