@@ -49,11 +49,7 @@ _NUMBERS = {
 
 
 def load_stages(folder: Path) -> tuple[Stage, ...]:
-    """Decoder and super-resolution of a Karlo folder.
-
-    Raises:
-        CalotypeError: files are missing or damaged, or hold something else.
-    """
+    """Decoder and super-resolution of a Karlo folder; errors as in `interop.load`."""
     base, larger = read_stage_configs(folder)
     decoder, network = base.network, larger.network
     assert isinstance(decoder, AdmConfig) and isinstance(network, AdmConfig)
@@ -123,11 +119,7 @@ def _scheduler(folder: Path, network: AdmConfig) -> SchedulerSettings:
 
 
 def load_prior(folder: Path) -> Prior:
-    """The prior of a Karlo folder.
-
-    Raises:
-        CalotypeError: files are missing or damaged, or hold something else.
-    """
+    """The prior of a Karlo folder; errors as in `interop.load`."""
     config = read_prior_config(folder)
     return loaded(lambda: Prior(config), (folder / "prior", prior_rules(config.network)))
 

@@ -57,9 +57,6 @@ def loaded(build: Callable[[], Model], *sources: tuple[Path, Iterable[Rule]]) ->
     Args:
         build: makes the model; it is called on the meta device.
         sources: folders, each with where its parameters stand.
-
-    Raises:
-        CalotypeError: files are missing or damaged, or do not fit.
     """
     with torch.device("meta"):
         model = build()

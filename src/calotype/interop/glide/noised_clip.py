@@ -117,11 +117,7 @@ class NoisedClipGuide:
 
 
 def clip_config(text: Shapes, image: Shapes, *, head_dim: int = 64) -> NoisedCLIPConfig:
-    """The settings of a noised CLIP, from the shapes of both files' tensors.
-
-    Raises:
-        ConfigError: they are not those of a noised CLIP.
-    """
+    """The settings of a noised CLIP, from the shapes of both files' tensors."""
     try:
         patch = image["blocks.input.patch_proj"][2]
         side = math.isqrt(image["blocks.input.w_pos"][0] - 1)
@@ -160,11 +156,7 @@ def clip_names(shapes: Shapes) -> dict[str, str]:
 def noised_clip(
     config: NoisedCLIPConfig, towers: Mapping[str, tuple[Shapes, Callable[[str], Tensor]]]
 ) -> NoisedCLIP:
-    """A CLIP with the weights of the files of its "text" and "image" towers.
-
-    Raises:
-        CalotypeError: tensors are missing, unknown or of a wrong shape.
-    """
+    """A CLIP with the weights of the files of its "text" and "image" towers; all must fit."""
     with torch.device("meta"):
         clip = NoisedCLIP(config)
     for part, (shapes, read) in towers.items():

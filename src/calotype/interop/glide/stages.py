@@ -41,7 +41,6 @@ def glide_stage(
         resolution: side of the images it samples; None = 64 for a base, 256 for an up-sampler.
 
     Raises:
-        ConfigError: these are not the tensors of a GLIDE network.
         CalotypeError: tensors are missing, unknown or of a wrong shape.
     """
     config = stage_config(shapes, head_dim=head_dim, resolution=resolution)
@@ -116,11 +115,7 @@ def respaced(steps: int, sections: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_names(shapes: Shapes, names: Mapping[str, str], expected: Mapping[str, Tensor]) -> None:
-    """Compare all names and shapes of a file with what a network has.
-
-    Raises:
-        CalotypeError: they differ.
-    """
+    """Refuse a file whose names or shapes differ from what a network has."""
     unknown = sorted(set(shapes) - set(names))
     missing = sorted(set(expected) - set(names.values()))
     if unknown or missing:

@@ -63,6 +63,7 @@ class CascadedUnets(CudaOptional):
                 f"got {len(given)} U-Nets and image_sizes={settings.sizes}; expected one size each"
             )
         self.settings = settings
+        self.image_sizes, self.unconditional = settings.sizes, not settings.condition_on_text
         self.formulations = settings.formulations()
         self.lazy_text = LazyText(settings.text_encoder_name, text_encoder)
         self.text_embed_dim = self._text_width() if settings.condition_on_text else None
@@ -91,16 +92,6 @@ class CascadedUnets(CudaOptional):
             channels=self.settings.channels,
             channels_out=self.settings.channels,
         )
-
-    @property
-    def image_sizes(self) -> tuple[int, ...]:
-        """Side of each stage's images."""
-        return self.settings.sizes
-
-    @property
-    def unconditional(self) -> bool:
-        """Whether it is without text."""
-        return not self.settings.condition_on_text
 
     @property
     def device(self) -> torch.device:

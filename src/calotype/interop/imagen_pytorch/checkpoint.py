@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from calotype.errors import CalotypeError, UsageError
+from calotype.interop.imagen_pytorch import files
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
-from calotype.interop.imagen_pytorch.files import (
-    build,
-    describe,
-    fill,
-    load,
-    read_tensors,
-    write_tensors,
-)
 from calotype.training.optimizer import optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
@@ -27,10 +20,8 @@ if TYPE_CHECKING:
 KIND = "calotype imagen-pytorch trainer"
 
 
-def save_checkpoint(
-    trainer: ImagenTrainer, path: Path, extra: Mapping[str, Any], *, optimizers: bool
-) -> None:
-    """Write a checkpoint; `extra` is JSON data that `load_checkpoint` returns."""
+def save(trainer: ImagenTrainer, path: Path, extra: Mapping[str, Any], *, optimizers: bool) -> None:
+    """Write a checkpoint; `extra` is JSON data that `load` returns."""
     tensors = {f"model.{k}": v for k, v in trainer.imagen.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in trainer.ema_unets.state_dict().items()}
     tensors["steps"] = trainer.steps
@@ -39,15 +30,13 @@ def save_checkpoint(
         tensors |= {f"optim.{i}.{k}": v for k, v in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        texts = {"imagen": json.dumps(describe(trainer.imagen)), "extra": json.dumps(extra)}
+        texts = {"imagen": json.dumps(files.describe(trainer.imagen)), "extra": json.dumps(extra)}
     except TypeError as error:
         raise UsageError(f"got extra data that is not JSON: {error}") from error
-    write_tensors(path, tensors, {"kind": KIND, **texts})
+    files.write_tensors(path, tensors, {"kind": KIND, **texts})
 
 
-def load_checkpoint(
-    trainer: ImagenTrainer, path: Path, *, strict: bool, only_model: bool
-) -> dict[str, Any]:
+def load(trainer: ImagenTrainer, path: Path, *, strict: bool, only_model: bool) -> dict[str, Any]:
     """Read a checkpoint into a trainer; its extra data."""
     tensors, metadata = _read_checkpoint(path)
     try:
@@ -68,23 +57,23 @@ def load_checkpoint(
 def cascade_from(path: Path) -> CascadedUnets:
     """The cascade of a trainer's checkpoint, or of a converted folder, with its weights."""
     if path.is_dir():
-        model = load(path)
+        model = files.load(path)
     else:
         tensors, metadata = _read_checkpoint(path)
-        model = fill(build(json.loads(metadata["imagen"])), _under(tensors, "model."))
+        model = files.fill(files.build(json.loads(metadata["imagen"])), _under(tensors, "model."))
     if not isinstance(model, CascadedUnets):
         raise UsageError(f"{path} holds a single U-Net; expected a cascade")
     return model
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
     found = [f for f in folder.glob("checkpoint.*.pt") if f.name.split(".")[1].isdigit()]
     return sorted(found, key=lambda file: int(file.name.split(".")[1]))
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = files.read_tensors(path)
     if metadata.get("kind") != KIND or not {"imagen", "extra"} <= metadata.keys():
         raise CalotypeError(f"{path} is no checkpoint of ImagenTrainer; give one that it saved")
     return tensors, metadata

@@ -228,11 +228,7 @@ class SampleOptions(Settings):
             )
 
     def stages(self, count: int) -> tuple[int, int]:
-        """The first and the last of `count` U-Nets that sample.
-
-        Raises:
-            ConfigError: out of range, or a start without its image.
-        """
+        """The first and the last of `count` U-Nets that sample; a start needs its image."""
         first, last = self.start_at_unet_number, self.stop_at_unet_number
         last = count if last is None else last
         require(

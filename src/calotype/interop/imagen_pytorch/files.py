@@ -83,11 +83,7 @@ def build(data: Any, *, text_encoder: TextEncoder | str | None = None) -> nn.Mod
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Put weights into a model made by `build`; all names and shapes must fit.
-
-    Raises:
-        CalotypeError: they do not.
-    """
+    """Put weights into a model made by `build`; all names and shapes must fit."""
     check_shapes(model, {name: tuple(value.shape) for name, value in weights.items()})
     owned = {name: value.detach().clone() for name, value in weights.items()}
     model.load_state_dict(owned, assign=True)
@@ -95,11 +91,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
 
 
 def check_shapes(model: nn.Module, found: Shapes) -> None:
-    """Compare the shapes of a model's weights with those of a file.
-
-    Raises:
-        CalotypeError: one is missing, unknown or of another shape.
-    """
+    """Refuse a file that lacks weights of a model, or has others or of another shape."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     missing, unknown = sorted(expected.keys() - found), sorted(found.keys() - expected.keys())
     wrong = [name for name in expected if name in found and found[name] != expected[name]]
@@ -156,11 +148,7 @@ def save_unet(unet: Unet, path: Path) -> None:
 
 
 def read_unet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The arguments and the weights that `save_unet` wrote.
-
-    Raises:
-        CalotypeError: no such file, another kind of file, or weights that do not fit.
-    """
+    """The arguments and the weights that `save_unet` wrote; other files are refused."""
     tensors, metadata = read_tensors(path)
     try:
         data = json.loads(metadata.get(SETTINGS_FILE, "null"))

@@ -11,11 +11,7 @@ from calotype.errors import UsageError
 
 
 def as_float(images: Tensor, *, like: Tensor | None = None) -> Tensor:
-    """Images as float32; bytes are divided by 255.
-
-    Raises:
-        UsageError: neither floats nor bytes.
-    """
+    """Images as float32, of floats, or of bytes, which are divided by 255."""
     if images.dtype == torch.uint8:
         images = images / 255
     elif not images.is_floating_point():
@@ -24,11 +20,7 @@ def as_float(images: Tensor, *, like: Tensor | None = None) -> Tensor:
 
 
 def cropped(x: Tensor, side: int) -> Tensor:
-    """The same random square of images (B, C, H, W).
-
-    Raises:
-        UsageError: it is larger than they are.
-    """
+    """The same random square of images (B, C, H, W); one larger than they are is refused."""
     rest = x.shape[-1] - side
     if rest < 0:
         raise UsageError(f"got random_crop_sizes={side} for images of {x.shape[-1]}")

@@ -31,6 +31,7 @@ class UnetLayers(CudaOptional):
     def __init__(self, settings: UnetSettings) -> None:
         super().__init__()
         self.settings = s = settings
+        self.lowres_cond, self.self_cond = s.lowres_cond, s.self_cond
         if s.init_cross_embed:
             kernels = s.init_cross_embed_kernel_sizes
             self.init_conv: nn.Module = CrossEmbedding(

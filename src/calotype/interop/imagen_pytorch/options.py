@@ -45,11 +45,7 @@ def read_options(kind: type[T], options: Mapping[str, Any], *, owner: str) -> T:
 
 
 def per_item(name: str, value: Any, count: int, *, of: str = "U-Nets") -> tuple[Any, ...]:
-    """One value for each of `count` layers or U-Nets, from a scalar or a tuple.
-
-    Raises:
-        ConfigError: a tuple of another length.
-    """
+    """One value for each of `count` layers or U-Nets, from a scalar or a tuple of that length."""
     if not isinstance(value, tuple):
         return (value,) * count
     if len(value) != count:

@@ -64,11 +64,7 @@ class NullUnet(CudaOptional):
 
 
 def real_unet(unet: nn.Module, number: int) -> Unet:
-    """The network, if it is one.
-
-    Raises:
-        UsageError: it holds a place only.
-    """
+    """The network; one that only holds a place is refused."""
     if not isinstance(unet, Unet):
         raise UsageError(f"U-Net {number} is a NullUnet; it can be neither trained nor sampled")
     return unet

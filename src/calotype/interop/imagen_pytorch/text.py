@@ -56,11 +56,7 @@ def text_width(name: str) -> int:
 
 
 def as_encoder(given: TextEncoder | str | None) -> TextEncoder | None:
-    """An encoder, or the one that a spec of `build_text_encoder` names; None for "none".
-
-    Raises:
-        UsageError: it makes token ids.
-    """
+    """An encoder of states, or that of a spec of `build_text_encoder`; None for "none"."""
     found = build_text_encoder(given) if isinstance(given, str) else given
     return None if found is None else check_encoder(found, str(given))
 
@@ -86,11 +82,7 @@ class LazyText:
         return None if self._encoder is None else self._encoder.embed_dim
 
     def __call__(self, texts: Sequence[str]) -> TextEmbedding:
-        """Encode captions; '' is the null caption.
-
-        Raises:
-            CalotypeError: the named T5 is not at hand.
-        """
+        """Encode captions; '' is the null caption. A T5 that is not at hand is refused."""
         if isinstance(texts, str):
             raise UsageError("texts: got one string, expected a list of strings; write [caption]")
         if self._encoder is None:

@@ -16,21 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from calotype.errors import ConfigError, UsageError
-from calotype.interop.imagen_pytorch.batches import (
-    TRAINING,
-    VALIDATION,
-    Feeds,
-    as_tensors,
-    joined,
-    split,
-)
+from calotype.interop.imagen_pytorch import batches, checkpoint
+from calotype.interop.imagen_pytorch.batches import TRAINING, VALIDATION, Feeds
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
-from calotype.interop.imagen_pytorch.checkpoint import (
-    cascade_from,
-    checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
 from calotype.interop.imagen_pytorch.options import CudaOptional
 from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.trainer_config import read_trainer_settings
@@ -66,7 +54,7 @@ class ImagenTrainer(CudaOptional):
         if (imagen is None) == (imagen_checkpoint_path is None):
             raise ConfigError("got both or none of imagen and imagen_checkpoint_path; give one")
         if imagen_checkpoint_path is not None:
-            imagen = cascade_from(Path(imagen_checkpoint_path))
+            imagen = checkpoint.cascade_from(Path(imagen_checkpoint_path))
         if not isinstance(imagen, CascadedUnets):
             raise ConfigError(f"got a {type(imagen).__name__}; expected an Imagen")
         self.imagen = imagen
@@ -145,7 +133,7 @@ class ImagenTrainer(CudaOptional):
         if only is not None and only != index + 1:
             raise UsageError(f"got unet_number={index + 1}; only U-Net {only} is to be trained")
         total = 0.0
-        for call in split(as_tensors(args, kwargs), max_batch_size):
+        for call in batches.split(batches.as_tensors(args, kwargs), max_batch_size):
             with self._autocast():
                 loss = self.imagen(*call.args, unet_number=index + 1, **call.kwargs)
             loss = loss * call.fraction
@@ -210,16 +198,16 @@ class ImagenTrainer(CudaOptional):
     ) -> Any:
         """As the cascade's `sample`, in chunks of `max_batch_size`; averaged weights or not."""
         self._print_untrained()
-        calls = [as_tensors(args, kwargs)]
+        calls = [batches.as_tensors(args, kwargs)]
         if max_batch_size is not None and self.imagen.unconditional:
             count = int(kwargs.get("batch_size", 1))
             sizes = [min(max_batch_size, count - i) for i in range(0, count, max_batch_size)]
-            calls = [as_tensors(args, {**kwargs, "batch_size": n}) for n in sizes]
+            calls = [batches.as_tensors(args, {**kwargs, "batch_size": n}) for n in sizes]
         elif max_batch_size is not None:
-            calls = list(split(calls[0], max_batch_size))
+            calls = list(batches.split(calls[0], max_batch_size))
         with nullcontext() if use_non_ema else self.use_ema_unets():
             outputs = [self.imagen.sample(*one.args, **one.kwargs) for one in calls]
-        return outputs[0] if len(outputs) == 1 else joined(outputs)
+        return outputs[0] if len(outputs) == 1 else batches.joined(outputs)
 
     def save(
         self,
@@ -231,7 +219,7 @@ class ImagenTrainer(CudaOptional):
         """Write all into one safetensors file, whatever its suffix; `load` returns `extra`."""
         if Path(path).exists() and not overwrite:
             raise UsageError(f"{path} exists; choose another path, or overwrite=True")
-        save_checkpoint(self, Path(path), extra, optimizers=not without_optim_and_sched)
+        checkpoint.save(self, Path(path), extra, optimizers=not without_optim_and_sched)
         self._print(f"checkpoint saved to {path}")
 
     def load(
@@ -249,7 +237,7 @@ class ImagenTrainer(CudaOptional):
         if noop_if_not_exist and not Path(path).exists():
             self._print(f"no checkpoint at {path}")
             return {}
-        extra = load_checkpoint(self, Path(path), strict=strict, only_model=only_model)
+        extra = checkpoint.load(self, Path(path), strict=strict, only_model=only_model)
         self._print(f"checkpoint loaded from {path}")
         return extra
 
@@ -258,13 +246,14 @@ class ImagenTrainer(CudaOptional):
         folder = self._checkpoint_folder()
         self.save(folder / f"checkpoint.{int(self.steps.sum())}.pt")
         if self.settings.max_checkpoints_keep > 0:
-            for old in checkpoints(folder)[: -self.settings.max_checkpoints_keep]:
+            for old in checkpoint.files_of(folder)[: -self.settings.max_checkpoints_keep]:
                 old.unlink()
 
     def load_from_checkpoint_folder(self, last_total_steps: int = -1) -> None:
         """Load the newest checkpoint of the folder, or that after so many updates."""
         folder, steps = self._checkpoint_folder(), last_total_steps
-        found = checkpoints(folder)[-1:] if steps == -1 else [folder / f"checkpoint.{steps}.pt"]
+        one = [folder / f"checkpoint.{steps}.pt"]
+        found = checkpoint.files_of(folder)[-1:] if steps == -1 else one
         for path in found:
             self.load(path)
         if not found:

@@ -31,16 +31,6 @@ class Unet(UnetLayers):
         arguments = {**self.defaults, **arguments}
         super().__init__(read_options(UnetSettings, arguments, owner=type(self).__name__))
 
-    @property
-    def lowres_cond(self) -> bool:
-        """Whether it is conditioned on a low-resolution image."""
-        return self.settings.lowres_cond
-
-    @property
-    def self_cond(self) -> bool:
-        """Whether it is conditioned on its own last estimate."""
-        return self.settings.self_cond
-
     def cast_model_parameters(self, **changes: Any) -> Self:
         """This network, or a new one where the settings differ (its weights start anew)."""
         own = {**dataclasses.asdict(self.settings), "channels_out": self.settings.out_channels}
