@@ -25,13 +25,16 @@ from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import from_dict, override, to_dict
 from calotype.errors import ConfigError
+from calotype.networks.clip import Clip
 from calotype.tasks.clip_augmentation import augmented, clip_numbers
 from calotype.tasks.clip_retrieval import Shown, make_pools, retrieval
+from calotype.tasks.cost import training_flops
 from calotype.tasks.factory import Tasks
+from calotype.text import build_text_encoder
 from calotype.training import trainer
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe
-from calotype.vision.clip import load_clip
+from calotype.vision.clip import ClipFile, ClipModel, load_clip
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0), "black": (0, 0, 0)}
 
@@ -305,3 +308,31 @@ def test_two_processes_have_the_log_of_one_and_resume(images, tmp_path, parallel
     assert train(recipe, tmp_path / "two", images, **longer) == 0
     assert lines(tmp_path / "two")[-1]["images"] == 96
     assert load_clip(tmp_path / "two").embed_texts(["red top"]).isfinite().all()
+
+
+def test_patches_that_are_left_out_cost_nothing():
+    """Half of the patches: half of the image tower's operations, all of the text tower's."""
+    recipe = load_recipe("clip-emoji").stages[0]
+    half, whole, other = (
+        training_flops(override(recipe, [f"patch_dropout={fraction}"]))
+        for fraction in (0.5, 0.0, 0.75)
+    )
+    assert half < 0.6 * whole
+    assert half - other == pytest.approx((whole - half) / 2, rel=0.1)
+
+
+def test_a_caption_that_comes_twice_is_embedded_once(tmp_path):
+    seen = []
+
+    def encode(captions):
+        seen.append(list(captions))
+        return build_text_encoder("bytes:16")(captions)
+
+    config = micro().stages[0].clip
+    file = ClipFile(
+        format=1, name="x", text_encoder="bytes:16", text_fingerprint="", sha256="", clip=config
+    )
+    model = ClipModel(file, Clip(config), encode)
+    found = model.embed_texts(["a", "b", "a"])
+    assert seen == [["a", "b"]] and torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])

@@ -31,23 +31,23 @@ def score(
 
     Scores of different CLIPs cannot be compared.
     """
+    import torch
+
     from calotype.cascade.image_files import read_image
     from calotype.cascade.pixels import MAX_PIXELS, from_pixels
-
-    for image in images:  # all, before the first is scored
-        read_image(image, most_pixels=MAX_PIXELS, still=True)
-    captions = _captions(images, caption or [])
     from calotype.runtime import choose_runtime
-    from calotype.vision.clip import load_clip
+    from calotype.vision.clip import load_clip, square
 
     runtime = choose_runtime(device, "float32", threads)
     runtime.apply(())
     model = load_clip(clip)
     model.network.to(runtime.device)
-    found = []
-    for image, text in zip(images, captions, strict=True):
+    squares, side = [], model.file.clip.image.resolution  # small, whatever the images' size
+    for image in images:
         pixels = read_image(image, most_pixels=MAX_PIXELS, still=True)
-        found.append(round(float(model.scores(from_pixels(pixels[None]), [text])), 3))
+        squares.append(square(from_pixels(pixels[None]), side))
+    captions = _captions(images, caption or [])
+    found = [round(score, 3) for score in model.scores(torch.cat(squares), captions).tolist()]
     if as_json:
         scores = [
             {"file": str(image), "caption": text, "score": number}

@@ -157,6 +157,12 @@ class ClipTraining(TrainConfig):
         require(self.data.crop is None, "got data.crop for CLIP; expected null: see augmentation")
 
     @property
+    def kept_patches(self) -> int | None:
+        """How many patches of an image a step looks at; None = all."""
+        patches = self.clip.image.patches
+        return max(1, round((1 - self.patch_dropout) * patches)) if self.patch_dropout else None
+
+    @property
     def resolution(self) -> int:
         """Of the image tower."""
         return self.clip.image.resolution

@@ -47,8 +47,7 @@ def clip_numbers(config: ClipTraining, position: int, shape: torch.Size) -> Clip
 
     crop, blur, colour, noise = uniform(5), uniform(2), uniform(3), uniform()
     patches = eps = text = None
-    if config.patch_dropout > 0:
-        kept = max(1, round((1 - config.patch_dropout) * tower.patches))
+    if (kept := config.kept_patches) is not None:
         patches = uniform(tower.patches).argsort(1)[:, :kept]
     if config.text_noise > 0 and config.clip.text.states is not None:
         text = torch.randn(count, config.clip.text.states, generator=generator)

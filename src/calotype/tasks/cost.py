@@ -74,16 +74,24 @@ def training_cost(
 def training_flops(config: Training) -> int:
     """Operations of one image, forward and backward, without computing anything."""
     lora = None if isinstance(config, ClipTraining) else config.lora
-    return _count(trained_model(config), lora, size=trained_size(config))
+    patches = kept_patches(config)
+    return _count(trained_model(config), lora, size=trained_size(config), patches=patches)
+
+
+def kept_patches(config: Training) -> int | None:
+    """Patches of an image that a step of CLIP looks at; None = all there are."""
+    return config.kept_patches if isinstance(config, ClipTraining) else None
 
 
 @functools.cache  # the first count in a process takes about a second
-def _count(model: StageConfig | ClipConfig, lora: LoraConfig | None, *, size: int) -> int:
+def _count(
+    model: StageConfig | ClipConfig, lora: LoraConfig | None, *, size: int, patches: int | None
+) -> int:
     with torch.device("meta"):
         network = new_network(model)
         if lora is not None:
             train_adapters(network, lora)
-        call = forward_call(network, model, size=size, batch_size=1)
+        call = forward_call(network, model, size=size, batch_size=1, patches=patches)
         with FlopCounterMode(display=False) as counter:
             torch.autograd.backward(call().sum())
     return int(counter.get_total_flops())
@@ -107,7 +115,12 @@ def new_network(model: StageConfig | ClipConfig) -> nn.Module:
 
 
 def forward_call(
-    network: nn.Module, model: StageConfig | ClipConfig, *, size: int, batch_size: int
+    network: nn.Module,
+    model: StageConfig | ClipConfig,
+    *,
+    size: int,
+    batch_size: int,
+    patches: int | None = None,
 ) -> Callable[[], Tensor]:
     """A forward pass on inputs of the right shapes; call under the wanted device.
 
@@ -116,12 +129,16 @@ def forward_call(
         model: its settings.
         size: side of the images.
         batch_size: images, and captions of `CAPTION_TOKENS` tokens.
+        patches: that CLIP's image tower looks at; None = all.
     """
     image = torch.zeros(batch_size, 3, size, size)
     if isinstance(model, ClipConfig):
         tower, towers = model.text, cast(Clip, network)
         captions = _captions(batch_size, tower.states, min(CAPTION_TOKENS, tower.context))
-        return lambda: (towers.embed_images(image) * towers.embed_texts(captions)).sum()
+        looked_at = None
+        if patches is not None:
+            looked_at = torch.zeros(batch_size, patches, dtype=torch.int64)
+        return lambda: (towers.embed_images(image, looked_at) * towers.embed_texts(captions)).sum()
     text_dim = model.network.text_dim
     text = None
     if text_dim > 0:

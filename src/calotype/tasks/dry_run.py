@@ -20,6 +20,7 @@ from calotype.runtime import DTYPES, Runtime, choose_runtime
 from calotype.tasks.cost import (
     Training,
     forward_call,
+    kept_patches,
     new_network,
     peak_flops,
     synchronize,
@@ -91,7 +92,7 @@ def _row(config: Training, runtime: Runtime) -> DryRunRow:
     model, size = trained_model(config), trained_size(config)
     with torch.device("meta"):
         network = new_network(model)
-        run = forward_call(network, model, size=size, batch_size=1)
+        run = forward_call(network, model, size=size, batch_size=1, patches=kept_patches(config))
     parameters = sum(p.numel() for p in network.parameters())
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     buffers = sum(buffer.nbytes for buffer in network.buffers())  # of weights and average
@@ -131,7 +132,8 @@ def _measured_rate(config: Training, runtime: Runtime) -> float:
     network = new_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.to(runtime.device)
     with torch.device(runtime.device):
-        run = forward_call(network, model, size=trained_size(config), batch_size=batch_size)
+        size, patches = trained_size(config), kept_patches(config)
+        run = forward_call(network, model, size=size, batch_size=batch_size, patches=patches)
     return batch_size * _steps_a_second(run, runtime)
 
 

@@ -107,9 +107,11 @@ class ClipModel:
     @torch.no_grad()
     def embed_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions -> unit vectors (B, E), float32, CPU."""
-        device, starts = self.network.log_scale.device, range(0, len(captions), _CHUNK)
-        texts = (self.encoder(list(captions[start : start + _CHUNK])) for start in starts)
-        return torch.cat([self.network.embed_texts(text.to(device)).cpu() for text in texts])
+        places = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
+        unique, device = list(places), self.network.log_scale.device  # each is embedded once
+        texts = (self.encoder(unique[i : i + _CHUNK]) for i in range(0, len(unique), _CHUNK))
+        found = torch.cat([self.network.embed_texts(text.to(device)).cpu() for text in texts])
+        return found[[places[caption] for caption in captions]]
 
     def scores(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         """How well each image, (B, 3, H, W) in [-1, 1], fits its caption: 100 x cosine, (B,)."""
