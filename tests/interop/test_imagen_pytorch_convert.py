@@ -204,6 +204,12 @@ def test_from_a_checkpoint_to_images_by_command(converted, tmp_path, capsys):
     other = Image.open(draw("--seed", "4", "--guidance", "1", "--size", "16", name="r.png"))
     assert not np.array_equal(np.array(other), np.array(expected))
     assert Image.open(draw("-n", "2", "--grid", name="g.png")).size == (32, 16)
+    # The best of two, by the embedded CLIP, is one of them.
+    best = draw("--seed", "3", "--best-of", "2", name="best.png")
+    recipe = read_recipe(best)
+    assert len(recipe["best_of"]["scores"]) == 2 and recipe["seed"] in (3, 4)
+    alone = draw("--seed", str(recipe["seed"]), name="alone.png")
+    assert np.array_equal(np.array(Image.open(best)), np.array(Image.open(alone)))
 
 
 def test_a_list_of_captions_is_drawn_by_this_process(converted, tmp_path, capsys):

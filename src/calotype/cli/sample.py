@@ -162,15 +162,11 @@ def _is_imagen_pytorch(model: str | None) -> bool:
 
 def _load_generator(request: Request, *, quiet: bool) -> ImageGenerator[Any]:
     if _is_imagen_pytorch(request.model):
+        from calotype.generation.best_of import best_of
         from calotype.interop.imagen_pytorch.generator import ImagenGenerator
 
         generator = ImagenGenerator(request, quiet=quiet)
-        if request.best_of is None:
-            return generator
-        from calotype.generation.best_of import BestOf
-        from calotype.vision.clip import load_clip
-
-        return BestOf(generator, load_clip(request.clip), request.best_of)
+        return best_of(generator, request.best_of, request.clip)
     from calotype.generation.cascade import open_generator, settle
 
     return open_generator(settle(request))

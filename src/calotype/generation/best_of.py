@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.generation.generator import Made, StagedGenerator
-from calotype.vision.clip import ClipFile, ClipModel
+from calotype.vision.clip import ClipFile, ClipModel, load_clip
 
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
@@ -78,6 +79,13 @@ class BestOf:
         """The recipe of the first candidate, and what it is the first of; scores are not known."""
         recipe = self.inner.recipe(plan.candidates, row * self.count)
         return with_best_of(recipe, self.count, self.clip.file)
+
+
+def best_of(
+    inner: StagedGenerator[Any], count: int | None, clip: str | Path | None
+) -> StagedGenerator[Any] | BestOf:
+    """The generator itself, or with a `count` one that keeps the best by the CLIP `clip`."""
+    return inner if count is None else BestOf(inner, load_clip(clip), count)
 
 
 def with_best_of(recipe: dict[str, Any], count: int, clip: ClipFile) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from calotype.cascade.recipe import image_recipe, recipe_sampling, weights_id
 from calotype.cascade.sizes import first_upscaler
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
-from calotype.generation.best_of import BestOf, with_best_of
-from calotype.generation.generator import Made
+from calotype.generation.best_of import best_of, with_best_of
+from calotype.generation.generator import ImageGenerator, Made
 from calotype.generation.loras import apply_loras, check_like, lora_notes
 from calotype.generation.request import Request, requested_sampling, requested_size
 from calotype.launch import launched_place
 from calotype.runtime import DTYPES, Runtime, choose_runtime, usable_threads
-from calotype.vision.clip import find_clip, load_clip, read_clip_file
+from calotype.vision.clip import find_clip, read_clip_file
 
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
@@ -234,17 +234,14 @@ class CascadeGenerator:
         return _recipe(image_recipe(self.cascade, plan, row, self.runtime), self.loras)
 
 
-def open_generator(job: Job) -> CascadeGenerator | BestOf:
+def open_generator(job: Job) -> ImageGenerator[Any]:
     """Load what makes the images of a job.
 
     Raises:
         UsageError: the job does not fit the weights.
         CalotypeError: files are missing or damaged.
     """
-    generator = CascadeGenerator(job)
-    if job.best_of is None:
-        return generator
-    return BestOf(generator, load_clip(job.clip), job.best_of)
+    return best_of(CascadeGenerator(job), job.best_of, job.clip)
 
 
 def expected_recipe(job: Job, caption: str, seed: int) -> dict[str, Any]:
