@@ -90,3 +90,9 @@ def test_the_development_page_names_files_that_are_there():
     lost = [name for name in named if not any((place / name).is_file() for place in places)]
     # Files are named in full once, then by their last part.
     assert not [name for name in lost if not name.startswith("tests/pins")]
+
+
+def test_the_limits_page_names_tests_that_are_there():
+    text = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"tests/[\w/]+\.py", text))
+    assert len(named) > 20 and not [name for name in named if not (ROOT / name).is_file()]
