@@ -271,6 +271,24 @@ def test_an_error_of_one_ends_the_others(command, tmp_path):
 
 
 @pytest.mark.slow
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """One that frees a tensor while the interpreter ends would abort the process."""
+    script = tmp_path / "leave.py"
+    script.write_text(
+        "import os\n"
+        "from calotype.training.distributed import open_group\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "with open_group() as group:\n"
+        "    group.all_gather(group.rank)\n"
+        "    assert len(os.listdir('/proc/self/task')) > before\n"
+        "assert len(os.listdir('/proc/self/task')) == before\n"
+    )
+    process = torchrun(script)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+@pytest.mark.slow
 def test_torchrun_is_asked_to_end_and_resumed(command, tmp_path):
     out = tmp_path / "run"
     process = command(out, "--images", "3000")

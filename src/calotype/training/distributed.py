@@ -170,6 +170,9 @@ def open_group() -> Iterator[Group]:
             ) from error
         raise
     dist.destroy_process_group()
+    # The last reference: gloo's threads end here. One that is still freeing a tensor while the
+    # interpreter ends would take the process down.
+    group.control = None
 
 
 def let_other_report() -> None:
