@@ -13,18 +13,20 @@ pytest.importorskip("scipy")
 
 
 def test_no_difference_has_no_width():
-    found = summary("x", [(True, True), (False, False)] * 10)
+    found = summary("pixels", "x", [(True, True), (False, False)] * 10)
     assert (found.one, found.best, found.difference, found.low, found.high) == (0.5, 0.5, 0, 0, 0)
 
 
 def test_the_interval_is_that_of_pairs():
     """100 prompts, of which the best finds 30 more and loses none: normal theory is near."""
-    found = summary("x", [(False, True)] * 30 + [(True, True)] * 40 + [(False, False)] * 30)
+    found = summary(
+        "pixels", "x", [(False, True)] * 30 + [(True, True)] * 40 + [(False, False)] * 30
+    )
     assert (found.one, found.best, found.difference) == (0.4, 0.7, 0.3)
     error = (0.3 * 0.7 / 100) ** 0.5
     assert found.low == pytest.approx(0.3 - 1.96 * error, abs=0.02)
     assert found.high == pytest.approx(0.3 + 1.96 * error, abs=0.02)
-    lost = summary("x", [(True, False)] * 30 + [(False, False)] * 70)
+    lost = summary("pixels", "x", [(True, False)] * 30 + [(False, False)] * 70)
     assert lost.high < 0
 
 

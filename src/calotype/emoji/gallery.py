@@ -61,14 +61,18 @@ class Gallery:
         ]
         return torch.cat(parts)
 
-    def pool(self, row: ImageRow, background: Colour | None = None) -> Pool:
-        """What a sample of `row` is looked up in; `retrieval` says why it depends on the split."""
+    def numbers(self, row: ImageRow) -> list[int]:
+        """The rows among which `row` is looked up; `retrieval` says why the split decides."""
         splits = {"train"} if row.split == "train" else {"train", "unseen_pair", "unseen_concept"}
-        chosen = [
+        return [
             number
             for number, other in enumerate(self.rows)
             if other.style == row.style and other.split in splits
         ]
+
+    def pool(self, row: ImageRow, background: Colour | None = None) -> Pool:
+        """Their thumbnails, over a colour (white)."""
+        chosen = self.numbers(row)
         concepts = tuple(self.rows[number].concept for number in chosen)
         return Pool(over_background(self._thumbnails[chosen], background), concepts)
 
