@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,11 @@ from calotype.data.columns import (
     image_cell,
     image_column,
     reason_of,
-    row_captions,
     selected_rows,
     texts_as_bytes,
 )
-from calotype.data.example import Caption, Example
-from calotype.data.fingerprint import files_fingerprint
-from calotype.data.images import decode_image
 from calotype.data.source import SourceReport
+from calotype.data.table import TableSource
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 from calotype.storage.reading import check_regular, read_regular
 
@@ -56,7 +52,7 @@ def saved_dataset_folder(path: Path, split: str = "train") -> Path | None:
     return path / split
 
 
-class SavedDatasetSource:
+class SavedDatasetSource(TableSource):
     """Rows of a data set saved to disk."""
 
     def __init__(self, root: Path, selection: Selection) -> None:
@@ -71,9 +67,9 @@ class SavedDatasetSource:
         self.report = SourceReport()
         try:
             state = json.loads(read_regular(root / STATE_NAME, most_bytes=_LARGEST_STATE))
-            self.files = _named(root, state["_data_files"])
+            named = _named(root, state["_data_files"])
             chosen = _named(root, state.get("_indices_data_files") or ())
-            tables = _mapped(self.files)
+            tables = _mapped(named)
             table = _joined(tables)
             rows = np.arange(table.num_rows) if not chosen else _numbers(_joined(_mapped(chosen)))
             if len(rows) and not 0 <= rows.min() <= rows.max() < table.num_rows:
@@ -87,6 +83,7 @@ class SavedDatasetSource:
         self.has_splits = "split" in names
         self.has_styles = has_styles(names)
         self._ends = np.cumsum([len(part) for part in tables])
+        self.files = (*named, root / STATE_NAME)
         self._sizes = [file.stat().st_size for file in self.files]
         self._images = table[image_column(names)]
         self._texts = texts_as_bytes(table.select([n for n in ROW_COLUMNS if n in names]))
@@ -94,43 +91,16 @@ class SavedDatasetSource:
         mask = selected_rows(deciding, table.num_rows, selection)
         self._rows = rows if mask.all() else rows[mask[rows]]
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the files' names and sizes."""
-        files = [*self.files, self.root / STATE_NAME]
-        version = self.selection.captions_version if self.has_styles else None
-        return files_fingerprint(self.root, files, captions=version)
-
     def __len__(self) -> int:
-        """Count of selected rows."""
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Example:
-        """Example number `index`, decoded; raises `BrokenImage`."""
-        image = decode_image(self.image_bytes(index))
-        return Example(self.key(index), image, self.captions(index))
-
-    def key(self, index: int) -> str:
-        """The column `key`, or the number of the row in the files."""
-        row = int(self._rows[index])
-        if "key" in self._texts.column_names:
-            self._check_unchanged(row)
-            named = self._texts["key"][row].as_py()
-            if named is not None:
-                return str(named)
-        return f"row:{row}"
-
-    def captions(self, index: int) -> tuple[Caption, ...]:
-        """Captions of a row."""
+    def _row(self, index: int) -> tuple[Any, int]:
         row = int(self._rows[index])
         self._check_unchanged(row)
-        return row_captions(
-            self._texts,
-            row,
-            self.key(index),
-            selection=self.selection,
-            report=self.report,
-        )
+        return self._texts, row
+
+    def _place(self, index: int) -> str:
+        return f"row:{int(self._rows[index])}"
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image of a row; raises `BrokenImage`."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.data.example import Caption
 from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage
-from calotype.data.source import SourceReport
-from calotype.data.text import decode_caption
 from calotype.errors import UsageError
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
@@ -85,37 +82,6 @@ def _is_in(column: Any, values: Any) -> NDArray[np.bool_]:
 
     found = pc.is_in(column.cast(pa.large_string()), values.cast(pa.large_string()))
     return np.asarray(found.to_numpy(), dtype=bool)
-
-
-def row_captions(
-    table: Any, number: int, key: str, *, selection: Selection, report: SourceReport
-) -> tuple[Caption, ...]:
-    """Captions of a row of a table that went through `texts_as_bytes`.
-
-    A text column gives its texts; caption parts give as many captions as the selection says.
-    """
-    names = table.column_names
-    column = next((name for name in TEXT_COLUMNS if name in names), None)
-    if column is None and selection.grammar is not None:
-        name, keywords, style = (table[c][number].as_py() for c in PARTS_COLUMNS)
-        if not (name or "").strip():
-            report.empty_captions.add(key)
-            return ()
-        words = [word for word in keywords or () if word is not None]
-        make, count = selection.grammar.make, selection.variants
-        captions = make(name, words, style or "", key=key, count=count)
-        return tuple(replace(caption, concept=name) for caption in captions)
-    value = table[column][number].as_py()
-    texts = []
-    for data in value if isinstance(value, list) else [value]:
-        decoded = decode_caption(data or b"")
-        if decoded.replaced:
-            report.replaced_captions.add(key)
-        if decoded.text.strip():
-            texts.append(Caption(decoded.text.strip()))
-    if not texts:
-        report.empty_captions.add(key)
-    return tuple(texts)
 
 
 def image_cell(value: Any) -> bytes:

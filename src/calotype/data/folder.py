@@ -12,17 +12,17 @@ import os
 from functools import cached_property
 from pathlib import Path
 
-from calotype.data.example import Caption, Example
+from calotype.data.example import Caption
 from calotype.data.fingerprint import files_fingerprint
-from calotype.data.images import MAX_FILE_BYTES, BrokenImage, decode_image
+from calotype.data.images import MAX_FILE_BYTES, BrokenImage
 from calotype.data.listing import CAPTION_SUFFIX, Listing, list_folder
 from calotype.data.metadata import read_metadata
-from calotype.data.source import SourceReport
+from calotype.data.source import EncodedSource, SourceReport
 from calotype.data.text import MAX_CAPTION_BYTES, DecodedText, decode_caption, encodable
 from calotype.storage.reading import read_regular
 
 
-class FolderSource:
+class FolderSource(EncodedSource):
     """Images of a folder in the order of their names."""
 
     def __init__(self, root: Path, listing: Listing | None = None) -> None:
@@ -50,28 +50,14 @@ class FolderSource:
         return files_fingerprint(self.root, {*images, *texts, *self._metadata_files})
 
     def __len__(self) -> int:
-        """Count of images, broken ones included."""
         return len(self._names)
-
-    def __getitem__(self, index: int) -> Example:
-        """Example number `index`, decoded.
-
-        Raises:
-            BrokenImage: its image cannot be read.
-        """
-        image = decode_image(self.image_bytes(index))
-        return Example(self.key(index), image, self.captions(index))
 
     def key(self, index: int) -> str:
         """Path of the image in the folder, with forward slashes; see `encodable`."""
         return encodable(self._names[index])
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded image.
-
-        Raises:
-            BrokenImage: the file cannot be read.
-        """
+        """The encoded image; raises `BrokenImage`."""
         try:
             return read_regular(self.root / self._names[index], most_bytes=MAX_FILE_BYTES)
         except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TypeGuard
 
 from calotype.config.data import DataConfig
 from calotype.data.account import findings
@@ -22,6 +21,7 @@ from calotype.data.source import (
     SourceReport,
     Subset,
 )
+from calotype.data.table import TableSource
 from calotype.data.tar import TarSource
 from calotype.errors import ConfigError, UsageError
 
@@ -52,7 +52,8 @@ class TrainingData:
         self._path, self._resolution, self._data = path, resolution, data
         self._grammar = grammar
         self._source = self._split("train")
-        if data.styles is not None and not (_is_table(self._source) and self._source.has_styles):
+        has_styles = isinstance(self._source, TableSource) and self._source.has_styles
+        if data.styles is not None and not has_styles:
             raise ConfigError(
                 f"got data.styles={list(data.styles)} for {path}, which has no styles to choose "
                 "from; expected Parquet or a saved data set with a column `style` or `set`: leave "
@@ -90,7 +91,7 @@ class TrainingData:
 
     def _held_out_rows(self, split: str) -> ExampleSource | None:
         """Rows of a split, if there are any."""
-        if not _is_table(self._source) or not self._source.has_splits:
+        if not isinstance(self._source, TableSource) or not self._source.has_splits:
             return None
         rows = self._split(split)
         return rows if len(rows) > 0 else None
@@ -120,10 +121,6 @@ def open_source(
         ConfigError: styles are asked for, and the data says none.
     """
     return TrainingData(path, resolution=resolution, data=data, grammar=grammar).training
-
-
-def _is_table(source: EncodedSource) -> TypeGuard[ParquetSource | SavedDatasetSource]:
-    return isinstance(source, ParquetSource | SavedDatasetSource)
 
 
 def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:

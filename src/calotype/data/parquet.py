@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,14 +29,12 @@ from calotype.data.columns import (
     image_cell,
     image_column,
     reason_of,
-    row_captions,
     selected_rows,
     texts_as_bytes,
 )
-from calotype.data.example import Caption, Example
-from calotype.data.fingerprint import files_fingerprint
-from calotype.data.images import BrokenImage, decode_image
-from calotype.data.source import SourceReport
+from calotype.data.images import BrokenImage
+from calotype.data.source import SourceReport, locate
+from calotype.data.table import TableSource
 from calotype.data.text import encodable
 from calotype.errors import CalotypeError, MissingExtra, UsageError
 from calotype.storage.reading import check_regular
@@ -56,7 +53,7 @@ _OPEN_FILES = 32
 V = TypeVar("V")
 
 
-class ParquetSource:
+class ParquetSource(TableSource):
     """Rows of Parquet files as examples, in the order of the files' names."""
 
     def __init__(self, root: Path, files: Sequence[Path], selection: Selection) -> None:
@@ -70,8 +67,6 @@ class ParquetSource:
         self.files = tuple(sorted(files))
         self.selection = selection
         self.report = SourceReport()
-        self.has_splits = False
-        self.has_styles = False
         self._lock = threading.Lock()
         self._readers: _Recent[Any] = _Recent(_OPEN_FILES)
         self._images: _Recent[Any] = _Recent(_IMAGE_CACHE_BYTES)
@@ -86,69 +81,27 @@ class ParquetSource:
         self._groups = np.array(groups, dtype=np.int32).reshape(-1, 2)
         self._ends = np.cumsum(np.array(counts, dtype=np.int64))
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the files' names and sizes."""
-        version = self.selection.captions_version if self.has_styles else None
-        return files_fingerprint(self.root, self.files, captions=version)
-
     def __len__(self) -> int:
-        """Count of selected rows."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, index: int) -> Example:
-        """Example number `index`, decoded.
-
-        Raises:
-            BrokenImage: its image cannot be read.
-        """
-        image = decode_image(self.image_bytes(index))
-        return Example(self.key(index), image, self.captions(index))
-
-    def key(self, index: int) -> str:
-        """The column `key`, or file and row."""
-        group, place = self._locate(index)
+    def _row(self, index: int) -> tuple[Any, int]:
+        group, place = locate(self._ends, index)
         rows = self._group_rows(group)
-        number = int(rows.numbers[place])
-        if "key" in rows.table.column_names:
-            named = rows.table["key"][number].as_py()
-            if named is not None:
-                return str(named)
+        return rows.table, int(rows.numbers[place])
+
+    def _place(self, index: int) -> str:
+        group, _ = locate(self._ends, index)
         file, row_group = self._groups[group]
         name = self.files[file].relative_to(self.root).as_posix()
-        return encodable(f"{name}:{row_group}:{number}")
-
-    def captions(self, index: int) -> tuple[Caption, ...]:
-        """Captions of a row."""
-        group, place = self._locate(index)
-        rows = self._group_rows(group)
-        number = int(rows.numbers[place])
-        return row_captions(
-            rows.table,
-            number,
-            key=self.key(index),
-            selection=self.selection,
-            report=self.report,
-        )
+        return encodable(f"{name}:{row_group}:{self._row(index)[1]}")
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded image of a row.
-
-        Raises:
-            BrokenImage: there is none, or the file cannot be read there.
-        """
-        group, place = self._locate(index)
+        """The encoded image of a row; raises `BrokenImage`."""
+        group, place = locate(self._ends, index)
         number = int(self._group_rows(group).numbers[place])
         with self._lock:
             column = self._images.get(group, lambda: self._read_images(group))
         return image_cell(column[number].as_py())
-
-    def _locate(self, index: int) -> tuple[int, int]:
-        """Row group of an example and its place among the selected rows there."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"got example {index}; expected 0 to {len(self) - 1}")
-        group = int(np.searchsorted(self._ends, index, side="right"))
-        return group, index - (int(self._ends[group - 1]) if group else 0)
 
     def _group_rows(self, group: int) -> _Rows:
         with self._lock:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
 
 from calotype.data.example import Caption, Example
+from calotype.data.fingerprint import files_fingerprint
+from calotype.data.images import decode_image
 from calotype.data.text import encodable
 
 NAMED = 20
@@ -28,7 +35,6 @@ class Found:
             self.names.append(encodable(name))
 
     def __str__(self) -> str:
-        """The names, for people."""
         return ", ".join([*self.names[:3], "..."] if len(self.names) > 3 else self.names)
 
 
@@ -96,36 +102,73 @@ class ExampleSource(Protocol):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the names and sizes of the source's files."""
-        ...
 
     @property
     def report(self) -> SourceReport:
         """What could not be used so far."""
-        ...
 
     def __len__(self) -> int:
         """Count of examples, broken ones included."""
-        ...
 
     def __getitem__(self, index: int) -> Example:
         """Example number `index`; raises `BrokenImage` when its image cannot be read."""
-        ...
 
     def key(self, index: int) -> str:
         """Unique and stable name of the example."""
-        ...
 
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Captions of the example, without decoding its image."""
-        ...
 
 
-class EncodedSource(ExampleSource, Protocol):
-    """A source whose images lie in files: all but those in memory."""
+class EncodedSource(ABC):
+    """An `ExampleSource` whose images lie in files: all but those in memory.
 
+    Args:
+        root: folder that names are relative to.
+        files: of the source, as far as they are listed.
+    """
+
+    root: Path
+    files: Sequence[Path]
+    report: SourceReport
+
+    @property
+    def captions_version(self) -> int | None:
+        """Of what makes the captions, where a grammar does."""
+        return None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the files' names and sizes."""
+        return files_fingerprint(self.root, self.files, captions=self.captions_version)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example:
+        image = decode_image(self.image_bytes(index))
+        return Example(self.key(index), image, self.captions(index))
+
+    @abstractmethod
+    def key(self, index: int) -> str:
+        """Unique and stable name of the example."""
+
+    @abstractmethod
+    def captions(self, index: int) -> tuple[Caption, ...]:
+        """Captions of the example, without decoding its image."""
+
+    @abstractmethod
     def image_bytes(self, index: int) -> bytes:
         """The image as it is stored; raises `BrokenImage` when it cannot be read."""
-        ...
+
+
+def locate(ends: Any, index: int) -> tuple[int, int]:
+    """Which of several pieces has an example, and its place there; `ends` are those of all."""
+    length = int(ends[-1]) if len(ends) else 0
+    if not 0 <= index < length:
+        raise IndexError(f"got example {index}; expected 0 to {length - 1}")
+    number = int(np.searchsorted(ends, index, side="right"))
+    return number, index - (int(ends[number - 1]) if number else 0)
 
 
 class ListSource:
@@ -137,11 +180,9 @@ class ListSource:
         self.report = SourceReport()
 
     def __len__(self) -> int:
-        """Count of examples."""
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        """Example number `index`."""
         return self.examples[index]
 
     def key(self, index: int) -> str:
@@ -178,13 +219,11 @@ class Subset:
         return self.source.report
 
     def __len__(self) -> int:
-        """Count of examples."""
         whole = len(self.source)
         taken = -(-whole // self.step)
         return whole - taken if self.rest else taken
 
     def __getitem__(self, index: int) -> Example:
-        """Example number `index`."""
         return self.source[self._place(index)]
 
     def key(self, index: int) -> str:
@@ -204,26 +243,22 @@ def whole_source(source: ExampleSource) -> ExampleSource:
     return whole_source(source.source) if isinstance(source, Subset) else source
 
 
+@dataclass(frozen=True)
 class AllCaptions:
-    """Every caption that training may use: the first `variants` of every example.
+    """Every caption that training may use: the first `variants` of every example, then `more`.
 
     Nothing is held: they are read anew for each loop over them, and a caption that several
     examples have comes several times.
     """
 
-    def __init__(
-        self, sources: Sequence[ExampleSource], variants: int, *, more: Sequence[str] = ()
-    ) -> None:
-        """Set up; `more` captions come last."""
-        self._sources = sources
-        self._variants = variants
-        self._more = more
+    sources: Sequence[ExampleSource]
+    variants: int
+    more: Sequence[str] = ()
 
     def __iter__(self) -> Iterator[str]:
-        """The captions, example by example."""
-        for source in self._sources:
-            yield from all_captions(source, self._variants)
-        yield from self._more
+        for source in self.sources:
+            yield from all_captions(source, self.variants)
+        yield from self.more
 
 
 def all_captions(source: ExampleSource, variants: int) -> Iterator[str]:

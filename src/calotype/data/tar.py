@@ -10,19 +10,17 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.data.example import Caption, Example
-from calotype.data.fingerprint import files_fingerprint
-from calotype.data.images import MAX_FILE_BYTES, BrokenImage, decode_image
+from calotype.data.example import Caption
+from calotype.data.images import MAX_FILE_BYTES, BrokenImage
 from calotype.data.listing import Listing
 from calotype.data.metadata import TEXT_FIELDS
-from calotype.data.source import SourceReport
+from calotype.data.source import EncodedSource, SourceReport, locate
 from calotype.data.tar_index import SAMPLE, open_headers, scan_tar, split_name
 from calotype.data.text import (
     MAX_CAPTION_BYTES,
@@ -39,7 +37,7 @@ from calotype.storage.reading import check_regular, open_regular
 _INDEX_VERSION = 1
 
 
-class TarSource:
+class TarSource(EncodedSource):
     """Samples of tar shards, in the order of the files' names and within them."""
 
     def __init__(self, root: Path, files: Sequence[Path], listing: Listing | None = None) -> None:
@@ -68,19 +66,8 @@ class TarSource:
             self._indexes.append(samples)
         self._ends = np.cumsum([len(index) for index in self._indexes], dtype=np.int64)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the files' names and sizes."""
-        return files_fingerprint(self.root, self.files)
-
     def __len__(self) -> int:
-        """Count of samples that have an image."""
         return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, index: int) -> Example:
-        """Example number `index`, decoded; raises `BrokenImage`."""
-        image = decode_image(self.image_bytes(index))
-        return Example(self.key(index), image, self.captions(index))
 
     def key(self, index: int) -> str:
         """Tar and name of the sample, e.g. `00000.tar/000012`."""
@@ -132,11 +119,8 @@ class TarSource:
         return data
 
     def _locate(self, index: int) -> tuple[Path, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"got example {index}; expected 0 to {len(self) - 1}")
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        start = int(self._ends[number - 1]) if number else 0
-        return self.files[number], self._indexes[number][index - start]
+        number, place = locate(self._ends, index)
+        return self.files[number], self._indexes[number][place]
 
     def _name(self, file: Path) -> str:
         return encodable(file.relative_to(self.root).as_posix())
