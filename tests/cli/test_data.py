@@ -191,7 +191,7 @@ def test_rays_address_may_be_left_out(command, monkeypatch, words, address):
     calls = []
 
     def verify_data(path, **options):
-        calls.append((str(path), options["ray"]))
+        calls.append((str(path), options["work"].ray))
         return types.SimpleNamespace(parts={}, to_dict=dict)
 
     module = types.ModuleType("calotype.data.verify")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from calotype.data.embed import EmbedJob, embed_data
+from calotype.data.work import Work
 from calotype.emoji.captions import GRAMMAR
 from calotype.errors import ConfigError, UsageError
 from calotype.text import build_text_encoder
@@ -37,7 +38,7 @@ def test_every_caption_of_every_split_and_none_twice(tmp_path):
     data = write(tmp_path / "d/a.parquet", captions, split=splits)
     job = EmbedJob("bytes:8", tmp_path / "store")
     done = []
-    report = embed_data(data, job, on_chunk=done.append)
+    report = embed_data(data, job, work=Work(on_result=done.append))
     assert (report.examples, sum(c.examples for c in done)) == (152, 152)
     assert report.embedded == 150
     store = CaptionStore(*store_cards(tmp_path / "store"))
@@ -87,7 +88,7 @@ def test_wrong_input_starts_nothing(tmp_path):
         with pytest.raises(error):
             embed_data(data, job)
     with pytest.raises(UsageError, match="processes=0"):
-        embed_data(data, EmbedJob("bytes:8", tmp_path / "s"), processes=0)
+        embed_data(data, EmbedJob("bytes:8", tmp_path / "s"), work=Work(processes=0))
     assert not (tmp_path / "s").exists()
 
 
@@ -135,10 +136,11 @@ def test_two_processes_killed_and_run_again(tmp_path):
         textwrap.dedent(f"""
         from pathlib import Path
         from calotype.data.embed import EmbedJob, embed_data
+        from calotype.data.work import Work
         if __name__ == "__main__":
             job = EmbedJob("bytes:64", Path({str(tmp_path / "s")!r}))
-            embed_data(Path({str(data)!r}), job, processes=2,
-                       on_chunk=lambda counts: print("chunk", flush=True))
+            embed_data(Path({str(data)!r}), job, work=Work(
+                processes=2, on_result=lambda counts: print("chunk", flush=True)))
         """)
     )
     process = subprocess.Popen(
@@ -148,7 +150,7 @@ def test_two_processes_killed_and_run_again(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(1)  # its workers leave
-    report = embed_data(data, EmbedJob("bytes:64", tmp_path / "s"), processes=2)
+    report = embed_data(data, EmbedJob("bytes:64", tmp_path / "s"), work=Work(processes=2))
     assert 0 < report.embedded < 2000
     store = CaptionStore(*store_cards(tmp_path / "s"))
     assert store.missing(captions) == []

@@ -12,7 +12,7 @@ from calotype.data.example import Caption
 from calotype.data.looks import RECORD, LookBook
 from calotype.data.source import AllCaptions, SourceReport, some_captions
 from calotype.data.verify import ChunkFacts, ImageFacts
-from calotype.data.work import Chunk, DataPart, chunks_of
+from calotype.data.work import Chunk, Chunks, DataPart
 from calotype.text.byte import ByteTextEncoder
 from calotype.text.store import embed_captions
 
@@ -72,7 +72,7 @@ def test_some_captions_are_spread_over_the_set():
 
 def test_chunks_are_made_when_asked_for(tmp_path):
     data = DataPart(tmp_path, "", Selection(), "", 10**12 + 1)
-    chunks = chunks_of(data, size=256)
+    chunks = Chunks(data, 256)
     assert len(chunks) == 10**12 // 256 + 1
     assert (chunks[-1].start, chunks[-1].stop) == (10**12, 10**12 + 1)
     assert [c.start for c in chunks[2:4]] == [512, 768]

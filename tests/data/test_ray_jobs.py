@@ -16,7 +16,7 @@ from calotype.data.embed import EmbedJob, embed_chunk, embed_data
 from calotype.data.ray_jobs import RETRIES, ray_actor_map, ray_map
 from calotype.data.shard import shard_data, write_shard
 from calotype.data.verify import verify_data
-from calotype.data.work import chunks_of, open_for_work
+from calotype.data.work import Chunks, Work, open_for_work
 from calotype.emoji.build import render_shard
 from calotype.emoji.plan import Artwork, PlannedImage
 from calotype.emoji.shards import finished, plan_shards
@@ -50,19 +50,20 @@ def folder(tmp_path):
 
 
 WHERE = {"address": "auto", "workers": 2}
+ON_RAY = Work(ray="auto", processes=2)
 
 
 def test_shards_are_the_local_ones_and_skipped_on_a_rerun(folder, tmp_path):
     here = shard_data(folder, tmp_path / "here", rows=3)
-    there = shard_data(folder, tmp_path / "there", rows=3, ray="auto", processes=2)
+    there = shard_data(folder, tmp_path / "there", rows=3, work=ON_RAY)
     assert [r.path.read_bytes() for r in here] == [r.path.read_bytes() for r in there]
     assert there[1].broken == {"05.png": "not an image in a known format"}
-    again = shard_data(folder, tmp_path / "there", rows=3, ray="auto", processes=2)
+    again = shard_data(folder, tmp_path / "there", rows=3, work=ON_RAY)
     assert [r.skipped for r in again] == [True] * 4
 
 
 def test_the_report_is_the_local_one(folder):
-    assert verify_data(folder, ray="auto", processes=2) == verify_data(folder)
+    assert verify_data(folder, work=ON_RAY) == verify_data(folder)
 
 
 def test_a_worker_killed_in_mid_job_costs_its_shard_only(folder, tmp_path):
@@ -79,7 +80,7 @@ def test_a_worker_killed_in_mid_job_costs_its_shard_only(folder, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return write_shard(chunk, out, 3)
 
-    chunks = chunks_of(open_for_work(folder, "", Selection()), size=3)
+    chunks = Chunks(open_for_work(folder, "", Selection()), 3)
     results = sorted(ray_map(chunks, task, **WHERE), key=lambda r: r.path)
     assert [r.path.name for r in results] == [f"{n:05d}.parquet" for n in range(4)]
     assert [r.rows for r in results] == [3, 2, 3, 3]
@@ -143,10 +144,10 @@ def test_the_command_starts_a_ray_of_its_own(folder):
 def test_captions_are_embedded_by_actors(folder, tmp_path):
     captions = [f"text {n}" for n in range(12)]
     job = EmbedJob("bytes:8", tmp_path / "store")
-    report = embed_data(folder, job, ray="auto", processes=2)
+    report = embed_data(folder, job, work=ON_RAY)
     assert report.embedded == 12
     assert CaptionStore(*store_cards(tmp_path / "store")).missing(captions) == []
-    assert embed_data(folder, job, ray="auto", processes=2).embedded == 0
+    assert embed_data(folder, job, work=ON_RAY).embedded == 0
 
 
 def test_an_actor_killed_in_mid_job(folder, tmp_path):
@@ -162,7 +163,7 @@ def test_an_actor_killed_in_mid_job(folder, tmp_path):
 
         return work
 
-    chunks = chunks_of(open_for_work(folder, "", Selection()), size=3)
+    chunks = Chunks(open_for_work(folder, "", Selection()), 3)
     counts = list(ray_actor_map(chunks, make, **WHERE))
     assert sum(count.examples for count in counts) == 12
     assert mark.exists()

@@ -8,6 +8,7 @@ from PIL import Image
 from calotype.config.data import DataConfig
 from calotype.data.open import open_source
 from calotype.data.shard import shard_data
+from calotype.data.work import Work
 from calotype.errors import CalotypeError, UsageError
 
 
@@ -108,11 +109,11 @@ def test_arguments(folder, tmp_path):
     with pytest.raises(UsageError, match="both source and target"):
         shard_data(folder, folder)
     with pytest.raises(UsageError, match="got processes=0"):
-        shard_data(folder, tmp_path / "out", processes=0)
+        shard_data(folder, tmp_path / "out", work=Work(processes=0))
 
 
 @pytest.mark.slow
 def test_two_processes_write_the_same(folder, tmp_path):
     one = shard_data(folder, tmp_path / "one", rows=3)
-    two = shard_data(folder, tmp_path / "two", rows=3, processes=2)
+    two = shard_data(folder, tmp_path / "two", rows=3, work=Work(processes=2))
     assert [r.path.read_bytes() for r in one] == [r.path.read_bytes() for r in two]

@@ -7,6 +7,7 @@ from PIL import Image
 
 from calotype.data.statistics import statistics_svg, statistics_text
 from calotype.data.verify import verify_data
+from calotype.data.work import Work
 from calotype.errors import UsageError
 
 
@@ -34,9 +35,9 @@ def folder(tmp_path):
 
 def test_the_report_counts_and_names(folder):
     done = []
-    report = verify_data(folder, on_examples=done.append)
+    report = verify_data(folder, work=Work(on_result=done.append))
     part = report.parts[""]
-    assert (part.examples, part.usable, sum(done)) == (9, 7, 9)
+    assert (part.examples, part.usable, sum(len(facts.images) for facts in done)) == (9, 7, 9)
     assert set(part.broken) == {"empty.png", "dot.png"}
     assert part.broken["empty.png"] == "empty file (0 bytes)"
     assert part.broken_share == pytest.approx(2 / 9)

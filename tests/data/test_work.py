@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calotype.data.columns import Selection
-from calotype.data.work import chunks_of, open_for_work, source_of, usable_cores, work_over
+from calotype.data.work import Chunks, Work, open_for_work, source_of, usable_cores
 from calotype.errors import CalotypeError
 
 
@@ -22,7 +22,7 @@ def folder_of(root, count):
 
 
 def test_chunks_cover_everything_once(tmp_path):
-    chunks = chunks_of(open_for_work(folder_of(tmp_path, 7), "", Selection()), size=3)
+    chunks = Chunks(open_for_work(folder_of(tmp_path, 7), "", Selection()), 3)
     assert [(c.start, c.stop) for c in chunks] == [(0, 3), (3, 6), (6, 7)]
     assert len(source_of(chunks[0].data)) == 7
 
@@ -38,7 +38,7 @@ def test_other_processes_refuse_data_that_changed(tmp_path, monkeypatch):
 
 
 def test_in_this_process_the_work_keeps_its_order():
-    assert list(work_over([3, 1, 2], str, processes=1)) == ["3", "1", "2"]
+    assert list(Work().over([3, 1, 2], str)) == ["3", "1", "2"]
     assert usable_cores() >= 1
 
 
@@ -56,10 +56,10 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path):
     (tmp_path / "main.py").write_text(
         textwrap.dedent("""
         import time
-        from calotype.data.work import work_over
+        from calotype.data.work import Work
         from tasks import task
         if __name__ == "__main__":
-            for pid in work_over(list(range(2)), task, processes=2):
+            for pid in Work(processes=2).over(list(range(2)), task):
                 print(pid, flush=True)
                 time.sleep(60)
         """)

@@ -8,16 +8,15 @@ in hand and those that two chunks met at the same time; merging leaves one of ea
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from calotype.data.columns import Selection
 from calotype.data.embed_images import PaintedImages, painted_images
 from calotype.data.grammar import CaptionGrammar
 from calotype.data.open import parts
-from calotype.data.source import SourceReport
-from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, usable_cores, work_over
+from calotype.data.work import Chunk, Chunks, Work, open_for_work, source_of, usable_cores
 from calotype.errors import CalotypeError, UsageError
 from calotype.text import TextEncoder, build_text_encoder
 from calotype.text.encoder import check_encoder
@@ -62,13 +61,10 @@ class EmbedCounts:
 
 
 @dataclass(frozen=True)
-class EmbedReport:
+class EmbedReport(EmbedCounts):
     """Of all chunks; captions that several chunks share count in each. `folder` has the shards."""
 
     folder: Path
-    examples: int
-    captions: int
-    embedded: int
     shards: int
 
 
@@ -76,11 +72,7 @@ class CaptionWorker:
     """Holds the encoder and embeds the captions of chunks."""
 
     def __init__(self, job: EmbedJob) -> None:
-        """Load the encoder.
-
-        Raises:
-            UsageError: there is nothing to load.
-        """
+        """Load the encoder; raises `UsageError` where there is nothing to load."""
         if job.threads is not None:
             import torch
 
@@ -126,10 +118,7 @@ def embed_data(
     *,
     variants: int = 16,
     grammar: CaptionGrammar | None = None,
-    processes: int = 1,
-    ray: str | None = None,
-    on_open: Callable[[SourceReport], None] | None = None,
-    on_chunk: Callable[[EmbedCounts], None] | None = None,
+    work: Work | None = None,
 ) -> EmbedReport:
     """Embed every caption of the data at `path`, of all parts and splits.
 
@@ -138,43 +127,35 @@ def embed_data(
         job: encoder and store.
         variants: captions of each image made of caption parts; as in the recipe.
         grammar: as `open_source` takes it.
-        processes: local processes; on Ray, the actors.
-        ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
-        on_open: called with what was found of each part when it was opened.
-        on_chunk: called with each chunk's counts, for progress.
+        work: who does it (on Ray, so many actors), and hears of the `EmbedCounts` of each chunk.
 
     Raises:
         UsageError: the arguments do not fit, or the data cannot be read.
         CalotypeError: the encoder is missing, or the store cannot be written.
     """
-    if processes < 1:
-        raise UsageError(f"got processes={processes}; expected at least 1")
+    work = work or Work()
     if variants < 1:
         raise UsageError(f"got variants={variants}; expected at least 1")
     job = replace(job, store=job.store.resolve())
-    if job.gpus > 0 and ray is None:
+    if job.gpus > 0 and work.ray is None:
         raise UsageError(f"got gpus={job.gpus} without Ray, which shares them out; give --ray")
     # Here first: a wrong encoder is found before any process starts.
     fingerprint = _worker(replace(job, gpus=0.0)).encoder.fingerprint
-    if processes > 1 and job.threads is None:
-        job = replace(job, threads=max(1, usable_cores() // processes))
-    examples = captions = embedded = 0
+    if work.processes > 1 and job.threads is None:
+        job = replace(job, threads=max(1, usable_cores() // work.processes))
+    counts = [0, 0, 0]
     # Part by part: images in two sizes have the same captions.
     for part in parts(path):
         data = open_for_work(path, part, Selection(None, None, variants, grammar))
-        if on_open is not None:
-            on_open(source_of(data).report)
-        share = -(-data.length // (processes * _CHUNKS_OF_A_PROCESS))
-        size = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, share))
-        for result in _work(chunks_of(data, size=size), job, processes, ray):
-            examples += result.examples
-            captions += result.captions
-            embedded += result.embedded
-            if on_chunk is not None:
-                on_chunk(result)
+        work.on_open(source_of(data).report)
+        size = -(-data.length // (work.processes * _CHUNKS_OF_A_PROCESS))
+        chunks = Chunks(data, max(SMALLEST_CHUNK, min(LARGEST_CHUNK, size)))
+        for result in _embed_chunks(chunks, job, work):
+            counts = [a + b for a, b in zip(counts, astuple(result), strict=True)]
     _worker.cache_clear()  # the encoder may be large
     card = _card(job, fingerprint)
-    return EmbedReport(card.folder, examples, captions, embedded, merge_shards(card.folder))
+    examples, captions, embedded = counts
+    return EmbedReport(examples, captions, embedded, card.folder, merge_shards(card.folder))
 
 
 def embed_chunk(chunk: Chunk, job: EmbedJob) -> EmbedCounts:
@@ -182,15 +163,16 @@ def embed_chunk(chunk: Chunk, job: EmbedJob) -> EmbedCounts:
     return _worker(job)(chunk)
 
 
-def _work(
-    chunks: Sequence[Chunk], job: EmbedJob, processes: int, ray: str | None
-) -> Iterator[EmbedCounts]:
-    if ray is None:
-        return work_over(chunks, functools.partial(embed_chunk, job=job), processes=processes)
+def _embed_chunks(chunks: Chunks, job: EmbedJob, work: Work) -> Iterator[EmbedCounts]:
+    if work.ray is None:
+        yield from work.over(chunks, functools.partial(embed_chunk, job=job))
+        return
     from calotype.data.ray_jobs import ray_actor_map
 
-    make = functools.partial(CaptionWorker, job)
-    return ray_actor_map(chunks, make, address=ray, workers=processes, gpus=job.gpus)
+    make, actors = functools.partial(CaptionWorker, job), work.processes
+    for result in ray_actor_map(chunks, make, address=work.ray, workers=actors, gpus=job.gpus):
+        work.on_result(result)
+        yield result
 
 
 @functools.lru_cache(maxsize=1)

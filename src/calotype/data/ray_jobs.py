@@ -57,15 +57,12 @@ def ray_map(
         MissingExtra: Ray is not installed.
         CalotypeError: the cluster cannot be reached, an item failed, or killed its workers.
     """
+    item_of = _reader(items)
 
     def apply(row: dict[str, Any]) -> dict[str, Any]:
         return {"result": _carried(task, item_of(row))}
 
-    item_of = _reader(items)
-    with connected(address, workers):
-        if len(items) > 0:
-            rows = _rows(items).map(apply, max_retries=RETRIES)
-            yield from _results(rows)
+    return _mapped(items, apply, address, workers, max_retries=RETRIES)
 
 
 def ray_actor_map(
@@ -90,6 +87,7 @@ def ray_actor_map(
         MissingExtra: Ray is not installed.
         CalotypeError: as in `ray_map`.
     """
+    item_of = _reader(items)
 
     class Actor:
         def __init__(self) -> None:
@@ -98,16 +96,18 @@ def ray_actor_map(
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
             return {"result": _carried(self.task, item_of(row))}
 
-    item_of = _reader(items)
+    options: dict[str, Any] = {"num_gpus": gpus} if gpus > 0 else {"num_cpus": 1}
+    options |= {"max_restarts": -1, "max_task_retries": RETRIES}
+    pool = _ray().data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(items))))
+    return _mapped(items, Actor, address, workers, compute=pool, **options)
+
+
+def _mapped(
+    items: Sequence[Any], work: Any, address: str, workers: int, **options: Any
+) -> Iterator[Any]:
     with connected(address, workers):
         if len(items) > 0:
-            ray = _ray()
-            resources: dict[str, Any] = {"num_gpus": gpus} if gpus > 0 else {"num_cpus": 1}
-            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(items))))
-            rows = _rows(items).map(
-                Actor, compute=pool, max_restarts=-1, max_task_retries=RETRIES, **resources
-            )
-            yield from _results(rows)
+            yield from _results(_rows(items).map(work, **options))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from calotype.data.shard_file import (
     read_note,
     write_shard_file,
 )
-from calotype.data.source import EncodedSource, SourceReport
-from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
+from calotype.data.source import EncodedSource
+from calotype.data.work import Chunk, Chunks, Work, open_for_work, source_of
 from calotype.errors import UsageError
 from calotype.storage.files import remove_leftovers
 
@@ -53,10 +53,7 @@ def shard_data(
     *,
     rows: int = 2048,
     grammar: CaptionGrammar | None = None,
-    processes: int = 1,
-    ray: str | None = None,
-    on_open: Callable[[SourceReport], None] | None = None,
-    on_shard: Callable[[ShardResult], None] | None = None,
+    work: Work | None = None,
 ) -> list[ShardResult]:
     """Convert the data at `path` to shards `out/00000.parquet`, ...
 
@@ -68,10 +65,7 @@ def shard_data(
         out: folder of the shards; must not be the source.
         rows: examples of a shard; broken ones are left out, and named in the result.
         grammar: as `open_source` takes it.
-        processes: local processes.
-        ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
-        on_open: called with what was found of each part when it was opened.
-        on_shard: called with each result, for progress.
+        work: who does it, and hears of each `ShardResult`.
 
     Raises:
         UsageError: the arguments do not fit, or shards of something else lie in `out`.
@@ -83,26 +77,22 @@ def shard_data(
         raise UsageError(f"got {out} as both source and target; expected another folder for shards")
     pyarrow_parquet()
     selection = Selection(SPLIT, grammar=grammar)
-    work = {
-        out.resolve() / part: chunks_of(open_for_work(path, part, selection), size=rows)
+    shards = {
+        out.resolve() / part: Chunks(open_for_work(path, part, selection), rows)
         for part in parts(path)
     }
     expected = {
         _shard_path(folder, chunk, rows): _origin(chunk)
-        for folder, chunks in work.items()
+        for folder, chunks in shards.items()
         for chunk in chunks
     }
     _check_folder(out.resolve(), expected, path)
-    results = []
-    for folder, chunks in work.items():
-        if on_open is not None:
-            on_open(source_of(chunks.data).report)
+    work, results = work or Work(), list[ShardResult]()
+    for folder, chunks in shards.items():
+        work.on_open(source_of(chunks.data).report)
         remove_leftovers(folder, lambda name: name.endswith(".parquet"))
         task = functools.partial(write_shard, folder=folder, rows=rows)
-        for result in work_over(chunks, task, processes=processes, ray=ray):
-            results.append(result)
-            if on_shard is not None:
-                on_shard(result)
+        results += work.over(chunks, task)
     return sorted(results, key=lambda result: result.path)
 
 

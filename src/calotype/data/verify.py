@@ -7,7 +7,7 @@ counted by value, and of lists of keys the first `LISTED` are kept.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from calotype.data.images import BrokenImage, decode_image
 from calotype.data.looks import RECORD, LookBook, imagehash, looks
 from calotype.data.open import parts
 from calotype.data.source import EncodedSource, Found
-from calotype.data.work import Chunk, chunks_of, open_for_work, source_of, work_over
+from calotype.data.work import Chunk, Chunks, Work, open_for_work, source_of
 
 CHUNK = 256
 
@@ -122,37 +122,27 @@ class DataReport:
 
 
 def verify_data(
-    path: Path,
-    *,
-    grammar: CaptionGrammar | None = None,
-    processes: int = 1,
-    ray: str | None = None,
-    on_examples: Callable[[int], None] | None = None,
+    path: Path, *, grammar: CaptionGrammar | None = None, work: Work | None = None
 ) -> DataReport:
     """Read and decode every example of the data at `path`, of whatever split.
 
     Args:
         path: anything that `open_source` takes.
         grammar: as there.
-        processes: local processes.
-        ray: address of a Ray cluster that does the work instead; see `ray_jobs.connected`.
-        on_examples: called with the number of examples newly done, for progress.
+        work: who does it, and hears of each `ChunkFacts`.
 
     Raises:
         UsageError: there is nothing at `path`, or it cannot be read as what it seems to be.
         MissingExtra: a package of the extra `data` is not installed.
     """
     imagehash()
-    reports = {}
+    work, reports = work or Work(), {}
     for part in parts(path):
         data = open_for_work(path, part, Selection(None, grammar=grammar))
         with LookBook(data.length) as book:
             tally = _Tally(book)
-            chunks = chunks_of(data, size=CHUNK)
-            for facts in work_over(chunks, inspect_chunk, processes=processes, ray=ray):
+            for facts in work.over(Chunks(data, CHUNK), inspect_chunk):
                 tally.add(facts)
-                if on_examples is not None:
-                    on_examples(len(facts.images))
             reports[part] = tally.report(source_of(data))
     return DataReport(str(path), reports)
 

@@ -13,11 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar
 
 from calotype.data.columns import Selection
 from calotype.data.open import open_part
-from calotype.data.source import EncodedSource
+from calotype.data.source import EncodedSource, SourceReport
 from calotype.errors import CalotypeError, UsageError
 
 T = TypeVar("T")
@@ -98,32 +98,18 @@ def _keep(data: DataPart, source: EncodedSource) -> None:
 class Chunks(Sequence[Chunk]):
     """A part in chunks of `size` examples, made when asked for: a part may have millions."""
 
-    def __init__(self, data: DataPart, size: int, numbers: range | None = None) -> None:
+    def __init__(self, data: DataPart, size: int) -> None:
         self.data = data
-        self.size = size
-        self._numbers = range(-(-data.length // size)) if numbers is None else numbers
+        self._starts = range(0, data.length, size)
 
     def __len__(self) -> int:
-        """Number of chunks."""
-        return len(self._numbers)
+        return len(self._starts)
 
-    @overload
-    def __getitem__(self, index: int) -> Chunk: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Chunks: ...
-
-    def __getitem__(self, index: int | slice) -> Chunk | Chunks:
-        """One chunk, or some of them."""
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Chunks(self.data, self.size, self._numbers[index])
-        start = self._numbers[index] * self.size
-        return Chunk(self.data, start, min(start + self.size, self.data.length))
-
-
-def chunks_of(data: DataPart, *, size: int) -> Chunks:
-    """The whole part in chunks of `size` examples."""
-    return Chunks(data, size)
+            return [self[number] for number in range(len(self))[index]]
+        start = self._starts[index]
+        return Chunk(self.data, start, min(start + self._starts.step, self.data.length))
 
 
 def usable_cores() -> int:
@@ -133,34 +119,52 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def work_over(
-    items: Sequence[T], task: Callable[[T], R], *, processes: int, ray: str | None = None
-) -> Iterator[R]:
-    """Results of `task` as they come, in no fixed order when there are several processes.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Who does the work over a data set, and who hears of it.
 
     Args:
-        items: of the work; small, for they are sent to whoever does it. A sequence that makes its
-            items when asked for is never held whole.
-        task: a function of a module, or a `functools.partial` of one. It may be called again for
-            an item whose worker died: what it leaves must be whole, and be found by the next call.
         processes: local processes; 1 = this one. On a Ray started here, its workers.
         ray: address of a Ray cluster (see `ray_jobs.connected`); None = local processes.
-
-    Raises:
-        UsageError: a wrong number of processes.
-        CalotypeError: a process died.
+        on_open: called with what was found of each part of the data when it was opened.
+        on_result: called with each result as it comes, for progress.
     """
-    if processes < 1:
-        raise UsageError(f"got processes={processes}; expected at least 1")
-    if ray is not None:
-        from calotype.data.ray_jobs import ray_map
 
-        yield from ray_map(items, task, address=ray, workers=processes)
-        return
-    if processes == 1 or len(items) < 2:
-        yield from map(task, items)
-        return
-    yield from _work_in_processes(items, task, min(processes, len(items)))
+    processes: int = 1
+    ray: str | None = None
+    on_open: Callable[[SourceReport], None] = lambda report: None
+    on_result: Callable[[Any], None] = lambda result: None
+
+    def __post_init__(self) -> None:
+        """Check the number of processes."""
+        if self.processes < 1:
+            raise UsageError(f"got processes={self.processes}; expected at least 1")
+
+    def over(self, items: Sequence[T], task: Callable[[T], R]) -> Iterator[R]:
+        """Results of `task` as they come, in no fixed order when there are several processes.
+
+        Args:
+            items: of the work; small, for they are sent to whoever does it. A sequence that makes
+                its items when asked for is never held whole.
+            task: a function of a module, or a `functools.partial` of one. It may be called again
+                for an item whose worker died: what it leaves must be whole, and be found by the
+                next call.
+
+        Raises:
+            CalotypeError: a process died.
+        """
+        for result in self._results(items, task):
+            self.on_result(result)
+            yield result
+
+    def _results(self, items: Sequence[T], task: Callable[[T], R]) -> Iterator[R]:
+        if self.ray is not None:
+            from calotype.data.ray_jobs import ray_map
+
+            return ray_map(items, task, address=self.ray, workers=self.processes)
+        if self.processes == 1 or len(items) < 2:
+            return map(task, items)
+        return _work_in_processes(items, task, min(self.processes, len(items)))
 
 
 def _work_in_processes(items: Sequence[T], task: Callable[[T], R], processes: int) -> Iterator[R]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from calotype.data.work import usable_cores, work_over
+from calotype.data.work import Work, usable_cores
 from calotype.emoji.fetch import FetchedPackage, fetched
 from calotype.emoji.names import read_labels
 from calotype.emoji.notes import write_notes
@@ -161,7 +161,7 @@ def render_shards(
         render_shard, rasters=frozenset(s.set for s in recipe.sources if s.raster)
     )
     workers = usable_cores() if processes is None else max(1, processes)
-    for count in work_over(missing, task, processes=workers, ray=ray):
+    for count in Work(processes=workers, ray=ray).over(missing, task):
         on_images(count, total)
     infos = ((plan, finished(plan)) for plan in plans)
     return [f"{plan.size}/{key}" for plan, info in infos if info for key in info.broken]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.cascade.results import drain
-from calotype.data.work import work_over
+from calotype.data.work import Work
 from calotype.generation.cascade import Job, open_generator
 from calotype.generation.generator import ImageGenerator
 from calotype.generation.outputs import Output, holds_image, numbered_name
@@ -165,7 +165,7 @@ def generate_list(
         return _share_out(shards, ShardGenerator(job, show))
     if workers == 1 or len(shards) == 1:
         return map(ShardGenerator(job, show), shards)
-    return work_over(shards, functools.partial(generate_shard, job=job), processes=workers)
+    return Work(processes=workers).over(shards, functools.partial(generate_shard, job=job))
 
 
 def _share_out(

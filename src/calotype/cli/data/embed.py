@@ -50,6 +50,7 @@ def embed(
     from calotype.data.account import tell_findings
     from calotype.data.embed import EmbedJob, embed_data
     from calotype.data.listing import STORE_NAME
+    from calotype.data.work import Work
     from calotype.emoji.captions import GRAMMAR
 
     gpus = gpus_of_worker(gpus_per_worker, ray)
@@ -61,10 +62,12 @@ def embed(
             job,
             variants=variants,
             grammar=GRAMMAR,
-            processes=count,
-            ray=ray,
-            on_open=tell_findings,
-            on_chunk=lambda counts: display.advance(counts.captions),
+            work=Work(
+                processes=count,
+                ray=ray,
+                on_open=tell_findings,
+                on_result=lambda counts: display.advance(counts.captions),
+            ),
         )
     print(f"{report.captions:>9,}  {what} of {report.examples:,} examples")
     print(f"{report.embedded:>9,}  embedded now, the others were there")

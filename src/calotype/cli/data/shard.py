@@ -22,19 +22,17 @@ def shard(
     count = process_count(processes)
     from calotype.data.account import tell_findings
     from calotype.data.shard import shard_data
+    from calotype.data.work import Work
     from calotype.emoji.captions import GRAMMAR
 
     with Display("images") as display:
-        results = shard_data(
-            source,
-            out,
-            rows=rows,
-            grammar=GRAMMAR,
+        work = Work(
             processes=count,
             ray=ray,
             on_open=tell_findings,
-            on_shard=lambda result: display.advance(result.rows + len(result.broken)),
+            on_result=lambda result: display.advance(result.rows + len(result.broken)),
         )
+        results = shard_data(source, out, rows=rows, grammar=GRAMMAR, work=work)
     broken = {key: reason for result in results for key, reason in result.broken.items()}
     skipped = sum(result.skipped for result in results)
     print(f"{sum(result.rows for result in results):>9,}  images in {out}")

@@ -65,14 +65,18 @@ def _verified(
     data: Path, processes: int, *, ray: str | None, quiet: bool, out: Path | None
 ) -> DataReport:
     from calotype.data.verify import verify_data
+    from calotype.data.work import Work
     from calotype.emoji.captions import GRAMMAR
 
     if out is not None:
         check_output(out)
     with Display("images", quiet=quiet) as display:
-        return verify_data(
-            data, grammar=GRAMMAR, processes=processes, ray=ray, on_examples=display.advance
+        work = Work(
+            processes=processes,
+            ray=ray,
+            on_result=lambda facts: display.advance(len(facts.images)),
         )
+        return verify_data(data, grammar=GRAMMAR, work=work)
 
 
 def _findings(report: DataReport) -> list[str]:
