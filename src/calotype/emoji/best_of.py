@@ -140,10 +140,10 @@ def measure(options: argparse.Namespace) -> None:
                 count=options.of, sampling=sampling,
             )
         )  # fmt: skip
-    found["both"] = [row for rows in found.values() for row in rows]
+    found["both"] = [each for split in SPLITS for each in found[split]]
     for number, judge in enumerate(judges):
-        for split, rows in found.items():
-            print(json.dumps(asdict(summary(judge, split, [row[number] for row in rows]))))
+        for split, every in found.items():
+            print(json.dumps(asdict(summary(judge, split, [each[number] for each in every]))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
