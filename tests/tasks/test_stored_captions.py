@@ -9,7 +9,7 @@ from calotype.config.data import DataConfig
 from calotype.data.embed import EmbedJob, embed_data
 from calotype.errors import CalotypeError
 from calotype.tasks import captions as text
-from calotype.tasks.captions import DeferredEncoder, WantedCaptions, stored_captions
+from calotype.tasks.captions import WantedCaptions, deferred_encoder, stored_captions
 from calotype.text import build_text_encoder
 from calotype.text.byte import ByteTextEncoder
 from calotype.text.store import MissingCaptionError, embed_captions
@@ -59,8 +59,7 @@ def test_stores_that_do_not_do(tmp_path):
 
 def test_an_encoder_that_changed_since_is_refused(tmp_path):
     store = embed_captions(ByteTextEncoder(8, max_tokens=4), CAPTIONS, folder=tmp_path)
-    deferred = DeferredEncoder(store.card)
-    assert (deferred.embed_dim, deferred.fingerprint) == (8, store.card.fingerprint)
+    deferred = deferred_encoder(store.card)
     with pytest.raises(CalotypeError, match="not the one that made"):
         deferred(["a cat"])
 

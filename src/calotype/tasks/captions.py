@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from calotype.config.data import DataConfig
 from calotype.data.source import AllCaptions, ExampleSource
 from calotype.errors import CalotypeError, ConfigError
 from calotype.progress import Display
-from calotype.text import TextEncoder, Tokenizer, build_text_encoder, encodes_empty
+from calotype.text import TextEncoder, Tokenizer, build_text_encoder
 from calotype.text.encoder import check_encoder, misfit
 from calotype.text.layout import StoreCard, StoreLayout, store_cards
-from calotype.text.store import CaptionStore, embed_captions
+from calotype.text.store import CaptionStore, Encode, embed_captions
 from calotype.training.preparation import Preparation
 
 TextLookup = Callable[[Sequence[str]], Text]
@@ -147,7 +148,7 @@ def stored_captions(folder: Path, wanted: WantedCaptions) -> CaptionStore | None
             if wanted.data.missing_captions == "refuse":
                 return store
             if store.has_all(wanted):
-                store.encoder = DeferredEncoder(card)
+                store.encoder = deferred_encoder(card)
                 return store
     return None
 
@@ -157,48 +158,20 @@ def _cards(folder: Path) -> list[StoreCard]:
     return sorted(store_cards(folder), key=lambda card: card.precision != "float16")
 
 
-class DeferredEncoder:
-    """The encoder of a store, loaded when it is first called."""
+def deferred_encoder(card: StoreCard) -> Encode:
+    """The encoder that made a store, loaded when it is first called; another one is refused."""
 
-    def __init__(self, card: StoreCard) -> None:
-        self.card = card
-        self.spec = card.spec
-        self.encodes_empty = encodes_empty(card.spec)
-        self._encoder: TextEncoder | None = None
+    @functools.cache
+    def loaded() -> TextEncoder:
+        encoder = check_encoder(build_text_encoder(card.spec), card.spec)
+        if encoder.fingerprint != card.fingerprint:
+            raise CalotypeError(
+                f"the encoder {card.spec!r} is not the one that made {card.folder}; "
+                "embed the captions again, or move that folder away"
+            )
+        return encoder
 
-    @property
-    def embed_dim(self) -> int:
-        """Width D of the token states."""
-        return self.card.embed_dim
-
-    @property
-    def fingerprint(self) -> str:
-        """As the store has it."""
-        return self.card.fingerprint
-
-    @property
-    def max_tokens(self) -> int:
-        """Longest sequence L; loads the encoder."""
-        return self._loaded().max_tokens
-
-    def __call__(self, captions: Sequence[str]) -> TextEmbedding:
-        """Token states and mask.
-
-        Raises:
-            CalotypeError: the encoder is not the one that made the store.
-        """
-        return self._loaded()(captions)
-
-    def _loaded(self) -> TextEncoder:
-        if self._encoder is None:
-            encoder = check_encoder(build_text_encoder(self.spec), self.spec)
-            if encoder.fingerprint != self.fingerprint:
-                raise CalotypeError(
-                    f"the encoder {self.spec!r} is not the one that made {self.card.folder}; "
-                    "embed the captions again, or move that folder away"
-                )
-            self._encoder = encoder
-        return self._encoder
+    return lambda captions: loaded()(captions)
 
 
 def caption_statistics(lookup: TextLookup, captions: Iterable[str]) -> tuple[Tensor, Tensor] | None:

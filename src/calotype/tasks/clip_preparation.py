@@ -46,13 +46,7 @@ def prepare_clip(
     model = new_clip(config, device=runtime.device)
     if start.init is not None:
         copy_weights(model, load_tensors(find_clip(start.init) / WEIGHTS_FILE, model.state_dict()))
-    task = ClipTask(
-        config,
-        model,
-        text,
-        read.fingerprint,
-        DTYPES[runtime.dtype],
-    )
+    task = ClipTask(config, model, text, read.fingerprint, DTYPES[runtime.dtype])
     if preparation.group.is_rank_zero and config.validation_images > 0:
         task.pools = retrieval_pools(data, task.batch_plan())
     return Job(task, source)
@@ -64,17 +58,14 @@ def _check_concepts(source: ExampleSource) -> None:
     Raises:
         ConfigError: all examples show one concept.
     """
-    first = None
-    for index in range(len(source)):
-        captions = source.captions(index)
-        concept = captions[0].concept or captions[0].text if captions else ""
-        if first is not None and concept != first:
-            return
-        first = concept
-    raise ConfigError(
-        f"got data of one concept alone, {first!r:.80}; expected several: CLIP learns by what "
-        "tells them apart"
-    )
+    every = (source.captions(index) for index in range(len(source)))
+    concepts = (shown[0].concept or shown[0].text if shown else "" for shown in every)
+    first = next(concepts, None)
+    if all(concept == first for concept in concepts):
+        raise ConfigError(
+            f"got data of one concept alone, {first!r:.80}; expected several: CLIP learns by what "
+            "tells them apart"
+        )
 
 
 def retrieval_pools(data: TrainingData, plan: BatchPlan) -> dict[str, Pools]:

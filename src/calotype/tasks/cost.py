@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds
-from calotype.config.clip import ClipConfig, ClipTraining
+from calotype.config.clip import ClipTraining
 from calotype.config.diffusion import DiffusionTraining
-from calotype.config.lora import LoraConfig
-from calotype.config.stage import StageConfig
 from calotype.networks import build_network
 from calotype.networks.clip import Clip
 from calotype.networks.lora import train_adapters
@@ -71,35 +69,17 @@ def training_cost(
     return TrainingCost(training_flops(config), peak_flops(device, dtype) * processes)
 
 
+@functools.cache  # the first count in a process takes about a second
 def training_flops(config: Training) -> int:
     """Operations of one image, forward and backward, without computing anything."""
-    lora = None if isinstance(config, ClipTraining) else config.lora
-    patches = kept_patches(config)
-    return _count(trained_model(config), lora, size=trained_size(config), patches=patches)
-
-
-def kept_patches(config: Training) -> int | None:
-    """Patches of an image that a step of CLIP looks at; None = all there are."""
-    return config.kept_patches if isinstance(config, ClipTraining) else None
-
-
-@functools.cache  # the first count in a process takes about a second
-def _count(
-    model: StageConfig | ClipConfig, lora: LoraConfig | None, *, size: int, patches: int | None
-) -> int:
     with torch.device("meta"):
-        network = new_network(model)
-        if lora is not None:
-            train_adapters(network, lora)
-        call = forward_call(network, model, size=size, batch_size=1, patches=patches)
+        network = new_network(config)
+        if isinstance(config, DiffusionTraining) and config.lora is not None:
+            train_adapters(network, config.lora)
+        call = forward_call(network, config)
         with FlopCounterMode(display=False) as counter:
             torch.autograd.backward(call().sum())
     return int(counter.get_total_flops())
-
-
-def trained_model(config: Training) -> StageConfig | ClipConfig:
-    """What is trained: a stage, or both towers of a CLIP."""
-    return config.clip if isinstance(config, ClipTraining) else config.stage
 
 
 def trained_size(config: Training) -> int:
@@ -107,45 +87,38 @@ def trained_size(config: Training) -> int:
     return config.resolution if config.data.crop is None else config.data.crop
 
 
-def new_network(model: StageConfig | ClipConfig) -> nn.Module:
+def new_network(config: Training) -> nn.Module:
     """The network of a stage, or both towers; a draft is frozen, as in training."""
-    network = Clip(model) if isinstance(model, ClipConfig) else build_network(model.network)
+    if isinstance(config, ClipTraining):
+        return Clip(config.clip)
+    network = build_network(config.stage.network)
     freeze_draft(network)
     return network
 
 
 def forward_call(
-    network: nn.Module,
-    model: StageConfig | ClipConfig,
-    *,
-    size: int,
-    batch_size: int,
-    patches: int | None = None,
+    network: nn.Module, config: Training, *, batch_size: int = 1
 ) -> Callable[[], Tensor]:
     """A forward pass on inputs of the right shapes; call under the wanted device.
 
     Args:
-        network: of `model`.
-        model: its settings.
-        size: side of the images.
+        network: of `config`.
+        config: of what is trained.
         batch_size: images, and captions of `CAPTION_TOKENS` tokens.
-        patches: that CLIP's image tower looks at; None = all.
     """
+    size = trained_size(config)
     image = torch.zeros(batch_size, 3, size, size)
-    if isinstance(model, ClipConfig):
-        tower, towers = model.text, cast(Clip, network)
+    if isinstance(config, ClipTraining):
+        tower, towers, patches = config.clip.text, cast(Clip, network), None
         captions = _captions(batch_size, tower.states, min(CAPTION_TOKENS, tower.context))
-        looked_at = None
-        if patches is not None:
-            looked_at = torch.zeros(batch_size, patches, dtype=torch.int64)
-        return lambda: (towers.embed_images(image, looked_at) * towers.embed_texts(captions)).sum()
-    text_dim = model.network.text_dim
-    text = None
-    if text_dim > 0:
-        text = _captions(batch_size, None if model.takes_ids else text_dim, CAPTION_TOKENS)
-    level = torch.zeros(batch_size)
+        if config.kept_patches is not None:
+            patches = torch.zeros(batch_size, config.kept_patches, dtype=torch.int64)
+        return lambda: (towers.embed_images(image, patches) * towers.embed_texts(captions)).sum()
+    stage, text, level = config.stage, None, torch.zeros(batch_size)
+    if (width := stage.network.text_dim) > 0:
+        text = _captions(batch_size, None if stage.takes_ids else width, CAPTION_TOKENS)
     cond = Conditioning(text)
-    if model.lowres_resolution is not None:
+    if stage.lowres_resolution is not None:
         cond = Conditioning(text, lowres=image, aug_level=level)
     return partial(network, image, level, cond)
 

@@ -20,11 +20,9 @@ from calotype.runtime import DTYPES, Runtime, choose_runtime
 from calotype.tasks.cost import (
     Training,
     forward_call,
-    kept_patches,
     new_network,
     peak_flops,
     synchronize,
-    trained_model,
     trained_size,
 )
 
@@ -89,10 +87,9 @@ def dry_run(recipe: Recipe, runtime: Runtime | None = None) -> list[DryRunRow]:
 
 
 def _row(config: Training, runtime: Runtime) -> DryRunRow:
-    model, size = trained_model(config), trained_size(config)
     with torch.device("meta"):
-        network = new_network(model)
-        run = forward_call(network, model, size=size, batch_size=1, patches=kept_patches(config))
+        network = new_network(config)
+        run = forward_call(network, config)
     parameters = sum(p.numel() for p in network.parameters())
     frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     buffers = sum(buffer.nbytes for buffer in network.buffers())  # of weights and average
@@ -109,7 +106,7 @@ def _row(config: Training, runtime: Runtime) -> DryRunRow:
     draft_images, draft_rate = _draft(config, runtime)
     return DryRunRow(
         resolution=config.resolution,
-        trained_size=size,
+        trained_size=trained_size(config),
         parameters=parameters,
         forward_flops=forward.get_total_flops(),
         training_flops=flops,
@@ -128,12 +125,11 @@ def _row(config: Training, runtime: Runtime) -> DryRunRow:
 
 def _measured_rate(config: Training, runtime: Runtime) -> float:
     """Images a second of the real network, forward and backward, in about two seconds."""
-    model, batch_size = trained_model(config), min(config.batch_size, _MEASURED_BATCH)
-    network = new_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_size = min(config.batch_size, _MEASURED_BATCH)
+    network = new_network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.to(runtime.device)
     with torch.device(runtime.device):
-        size, patches = trained_size(config), kept_patches(config)
-        run = forward_call(network, model, size=size, batch_size=batch_size, patches=patches)
+        run = forward_call(network, config, batch_size=batch_size)
     return batch_size * _steps_a_second(run, runtime)
 
 

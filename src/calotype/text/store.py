@@ -38,6 +38,7 @@ from calotype.text.shard import (
     write_shard,
 )
 
+Encode = Callable[[Sequence[str]], TextEmbedding]
 _WINDOW_CAPTIONS = 16384  # captions sorted by length together
 _READ_CAPTIONS, _READ_CHARACTERS = 131_072, 50_000_000  # captions looked up together
 
@@ -49,7 +50,7 @@ class MissingCaptionError(CalotypeError, LookupError):
 class CaptionStore:
     """Reads the embeddings of one encoder: `store[captions]` is a `TextEmbedding`."""
 
-    def __init__(self, card: StoreCard, *, encoder: TextEncoder | None = None) -> None:
+    def __init__(self, card: StoreCard, *, encoder: Encode | None = None) -> None:
         """Open; `encoder` embeds captions that are missing (in memory, at each call)."""
         self.card = card
         self.encoder = encoder
@@ -217,7 +218,7 @@ def _batches(captions: Sequence[str], batch_size: int) -> Iterable[list[str]]:
             yield window[first : first + batch_size]
 
 
-def _encode(encoder: TextEncoder, captions: Sequence[str], precision: Precision) -> list[Entry]:
+def _encode(encoder: Encode, captions: Sequence[str], precision: Precision) -> list[Entry]:
     text = encoder(captions)
     tokens, mask = text.tokens.float().cpu().numpy(), text.mask.cpu().numpy()
     rows = zip(caption_keys(captions).tolist(), tokens, mask, strict=True)

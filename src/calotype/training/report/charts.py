@@ -186,24 +186,15 @@ def speed_charts(run: RunRecord) -> list[Chart]:
 
 def validation_charts(run: RunRecord) -> list[Chart]:
     """A chart for each measure, at most eight: a curve for each kind of example."""
-    kinds = sorted(validated(run), key="trained".__ne__)  # what is trained on lies beneath
+    lines = [pair for line in run.validations for pair in line.items() if isinstance(pair[1], dict)]
+    kinds = sorted(dict(lines), key="trained".__ne__)  # what is trained on lies beneath
     charts = []
-    for measure in dict.fromkeys(m for found in validated(run).values() for m in found):
+    for measure in dict.fromkeys(str(m) for _, errors in lines for m in errors):
         curves = zip(kinds, ("other", "main", "l0", "l2", "l4"), strict=False)
         named = tuple(_errors(run, kind, colour, measure) for kind, colour in curves)
         title = f"sigma/alpha {measure}" if by_noise(measure) else measure
         charts.append(Chart(title, named, size=_SMALL))
     return [chart for chart in charts if not chart.empty][:_MOST_MEASURES]
-
-
-def validated(run: RunRecord) -> dict[str, list[str]]:
-    """What was validated: kinds of example, and the measures of each."""
-    found: dict[str, list[str]] = {}
-    for line in run.validations:
-        for kind, errors in line.items():
-            if isinstance(errors, dict):
-                found.setdefault(kind, [str(measure) for measure in errors])
-    return found
 
 
 def by_noise(measure: str) -> bool:
