@@ -26,7 +26,7 @@ from calotype.errors import ConfigError
 from calotype.launch import Place
 from calotype.training import progress, stream
 from calotype.training.distributed import Group
-from calotype.training.sharded_checkpoint import read_whole
+from calotype.training.sharded_checkpoint import read_shards
 from calotype.training.stream import check_batches, joined, shortened
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -168,7 +168,7 @@ def test_shards_resume_to_the_bit(runs):
     assert json.loads((runs / "stopped.codes.json").read_text()) == [0, 0]
     assert "stopped at 12 images" in (runs / "output.txt").read_text()
     assert lines(runs / "stopped/log.jsonl") == lines(runs / "shards/log.jsonl")
-    ours, theirs = (read_whole(runs / run / "checkpoints/21") for run in ("stopped", "shards"))
+    ours, theirs = (read_shards(runs / run / "checkpoints/21") for run in ("stopped", "shards"))
     assert ours.keys() == theirs.keys() and len(ours) == 5
     for file, tensors in theirs.items():
         assert ours[file].keys() == tensors.keys()

@@ -18,7 +18,7 @@ def state():
 
 def _metrics(loss):
     losses = torch.full((4,), loss)
-    return StepMetrics(4, loss, 1.0, 1e-3, not math.isfinite(loss), ("a",), losses, {})
+    return StepMetrics(loss, 1.0, 1e-3, not math.isfinite(loss), losses, {})
 
 
 def test_score_of_a_normal_sample_is_its_number_of_standard_deviations():

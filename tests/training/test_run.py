@@ -18,7 +18,7 @@ from calotype.storage.lock import locked
 from calotype.tasks.initial import initial_weights
 from calotype.training import progress
 from calotype.training.recipes import load_recipe
-from calotype.training.run_folder import make_run_folder
+from calotype.training.run_folder import entered
 
 TIMINGS = (
     "images_per_second",
@@ -271,8 +271,9 @@ def test_wrong_folders_say_which_option_and_what_it_takes(tmp_path):
         with pytest.raises(UsageError, match=r"got --init .*expected 'default', a file of weights"):
             initial_weights(path, resolution=8)
     (tmp_path / "file").write_text("")
+    folder = entered(tmp_path / "file" / "run", load_recipe("tiny"), resume=False)
     with pytest.raises(UsageError, match=r"cannot make the run folder .*; choose another --out"):
-        make_run_folder(tmp_path / "file" / "run")
+        folder.__enter__()
 
 
 def test_tiny_trains_its_stages_in_turn_and_draws(train, tmp_path):

@@ -22,14 +22,14 @@ from calotype.tasks.clip_augmentation import ClipNumbers, augmented, clip_number
 from calotype.tasks.clip_retrieval import Pools, retrieval
 from calotype.tasks.contrastive import info_nce, matching, siglip
 from calotype.tasks.cost import TrainingCost, training_cost
-from calotype.training.randomness import seed_networks
+from calotype.training.randomness import Rows, seed_networks
 from calotype.training.shards import full_tensor
 from calotype.training.task import Embedded, Task
 from calotype.vision.clip import CLIP_FOLDER, ClipFile, ClipModel, save_clip
 
 
 @dataclass(frozen=True)
-class ClipInputs:
+class ClipInputs(Rows):
     """Rows of a step, on the CPU.
 
     Args:
@@ -43,12 +43,6 @@ class ClipInputs:
     text: Text
     labels: Tensor
     numbers: ClipNumbers
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, rows: slice) -> ClipInputs:
-        return ClipInputs(self.x[rows], self.text[rows], self.labels[rows], self.numbers[rows])
 
 
 @dataclass(eq=False)

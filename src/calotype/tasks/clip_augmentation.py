@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from calotype.config.clip import ClipAugmentation, ClipTraining
-from calotype.training.randomness import RowNumbers, mixed_seed
+from calotype.training.randomness import Rows, mixed_seed
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 @dataclass(frozen=True)
-class ClipNumbers(RowNumbers):
+class ClipNumbers(Rows):
     """All random numbers of a step of CLIP training, on the CPU, uniform in [0, 1) unless said.
 
     Args:

@@ -31,7 +31,7 @@ from calotype.tasks.grid import sample_enlarged, sample_prompts, save_sheet
 from calotype.tasks.level_losses import loss_by_level
 from calotype.tasks.random_numbers import PreparedNoise, StepNumbers, step_numbers
 from calotype.tasks.validation import Probe, errors_by_level
-from calotype.training.randomness import seed_networks
+from calotype.training.randomness import Rows, seed_networks
 from calotype.training.run_folder import LORA_FOLDER
 from calotype.training.task import Task
 
@@ -44,7 +44,7 @@ _WEIGHTINGS: dict[str, Weighting | None] = {
 
 
 @dataclass(frozen=True)
-class DiffusionInputs:
+class DiffusionInputs(Rows):
     """Rows of a step, on the CPU.
 
     Args:
@@ -60,18 +60,6 @@ class DiffusionInputs:
     lowres: Tensor | None
     first_captions: tuple[str, ...]
     numbers: StepNumbers
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, rows: slice) -> DiffusionInputs:
-        return DiffusionInputs(
-            self.x[rows],
-            None if self.text is None else self.text[rows],
-            None if self.lowres is None else self.lowres[rows],
-            self.first_captions[rows],
-            self.numbers[rows],
-        )
 
 
 @dataclass(eq=False)
@@ -204,12 +192,12 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         if self.config.stage.lowres_resolution is None:
             captions = self.config.grid_captions
             if not captions and self.unseen is not None:
-                captions = self.unseen.head(_PREVIEW_EXAMPLES).captions
+                captions = self.unseen.captions[:_PREVIEW_EXAMPLES]
             if captions:
                 columns = min(8, len(captions))
                 save_sheet(sample_prompts(stage, captions, self.text), path, columns=columns)
         elif self.unseen is not None:
-            images = sample_enlarged(stage, self.unseen.head(_PREVIEW_EXAMPLES), self.text)
+            images = sample_enlarged(stage, self.unseen[:_PREVIEW_EXAMPLES], self.text)
             save_sheet(images, path, columns=6)
 
     def exported(self, average: nn.Module) -> Stage:

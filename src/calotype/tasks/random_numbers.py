@@ -11,11 +11,11 @@ from torch import Tensor
 from calotype.config.diffusion import DiffusionTraining, LowresEstimatesConfig
 from calotype.config.schedule import NormalLogSNR
 from calotype.diffusion import GlobalNoise, NoiseSchedule, normal_logsnr, stratified_times
-from calotype.training.randomness import RowNumbers, mixed_seed
+from calotype.training.randomness import Rows, mixed_seed
 
 
 @dataclass(frozen=True)
-class StepNumbers(RowNumbers):
+class StepNumbers(Rows):
     """All random numbers of one optimizer step, on the CPU.
 
     Args:

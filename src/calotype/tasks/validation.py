@@ -22,13 +22,14 @@ from calotype.data.source import ExampleSource
 from calotype.diffusion import NoiseSource, PerSampleNoise, add_noise
 from calotype.diffusion.noise_marks import NOISE_RATIOS
 from calotype.tasks.captions import TextLookup
+from calotype.training.randomness import Rows
 
 PROBE_SEED = 20220523  # any constant: the probes of two runs are the same
 _CHUNK = 32
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Rows):
     """Fixed examples.
 
     Args:
@@ -40,14 +41,6 @@ class Probe:
     x: Tensor
     lowres: Tensor | None
     captions: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def head(self, count: int) -> Probe:
-        """The first examples."""
-        lowres = None if self.lowres is None else self.lowres[:count]
-        return Probe(self.x[:count], lowres, self.captions[:count])
 
     def condition(
         self,
@@ -88,7 +81,7 @@ def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) 
     lowres = [part.lowres for part in parts if part.lowres is not None]
     captions = tuple(caption for part in parts for caption in part.captions)
     x = torch.cat([part.x for part in parts])
-    return Probe(x, torch.cat(lowres) if lowres else None, captions).head(limit)
+    return Probe(x, torch.cat(lowres) if lowres else None, captions)[:limit]
 
 
 @torch.no_grad()

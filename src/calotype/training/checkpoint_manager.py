@@ -29,8 +29,7 @@ from calotype.training.guards import Guards
 from calotype.training.sharded_checkpoint import (
     Tensors,
     is_sharded,
-    read_parts,
-    read_whole,
+    read_shards,
     write_shards,
 )
 from calotype.training.state import TrainState
@@ -168,12 +167,10 @@ def load_state(state: TrainState, path: Path) -> None:
     Raises:
         CalotypeError: the checkpoint belongs to another recipe.
     """
-    if not is_sharded(path):
-        tensors = read_tensors(path)
-    elif state.parallel.sharded:
-        tensors = read_parts(path, state, state.parallel.group)
+    if is_sharded(path):
+        tensors = read_shards(path, state if state.parallel.sharded else None)
     else:
-        tensors = read_whole(path)
+        tensors = read_tensors(path)
     state.restore(tensors, read_state(path))
 
 

@@ -34,14 +34,8 @@ class ShardedAdafactor(torch.optim.Adafactor):
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         twin = nn.Parameter(full_tensor(parameter.detach()).clone())
         twin.grad = full_tensor(parameter.grad) if parameter.grad is not None else None
-        alone: Any = torch.optim.Adafactor(
-            [twin],
-            lr=group["lr"],
-            beta2_decay=group["beta2_decay"],
-            eps=group["eps"],
-            d=group["d"],
-            weight_decay=group["weight_decay"],
-        )
+        settings = {name: group[name] for name in ("lr", "beta2_decay", "eps", "d", "weight_decay")}
+        alone: Any = torch.optim.Adafactor([twin], **settings)
         if self.state[parameter]:
             kept = self.state[parameter].items()
             alone.state[twin] = {name: full_tensor(value) for name, value in kept}

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -51,10 +50,9 @@ class SingleProcess:
         """Embeddings of some of this process's rows, of a `CoupledTask`."""
         return Embedded(*self._loss(inputs))
 
-    @contextmanager
-    def part(self, *, last: bool) -> Iterator[None]:
+    def part(self, *, last: bool) -> AbstractContextManager[None]:
         """Around one part of a step: gradients are exchanged after the last alone."""
-        yield
+        return nullcontext()
 
     def gather_model(self, average: nn.Module) -> nn.Module:
         """The averaged model, whole; on processes other than the first it may have no weights."""
@@ -86,14 +84,9 @@ class DDP(SingleProcess):
                 gradient_as_bucket_view=True,
             )
 
-    @contextmanager
-    def part(self, *, last: bool) -> Iterator[None]:
+    def part(self, *, last: bool) -> AbstractContextManager[None]:
         """Around one part of a step: gradients are exchanged after the last alone."""
-        if last:
-            yield
-            return
-        with self._loss.no_sync():
-            yield
+        return nullcontext() if last else self._loss.no_sync()
 
 
 class FSDP(SingleProcess):
@@ -127,11 +120,10 @@ class FSDP(SingleProcess):
         fully_shard(self._loss, mesh=mesh)
         _spread_average(average, model)
 
-    @contextmanager
-    def part(self, *, last: bool) -> Iterator[None]:
+    def part(self, *, last: bool) -> AbstractContextManager[None]:
         """Around one part of a step: gradients are exchanged after the last alone."""
         self._loss.set_requires_gradient_sync(last)
-        yield
+        return nullcontext()
 
     @torch.no_grad()
     def gather_model(self, average: nn.Module) -> nn.Module:

@@ -107,9 +107,7 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """Of all data that is trained on, and of what else the task learns from."""
-        parts = [self.source.fingerprint]
-        if self.preserved is not None:
-            parts.append(self.preserved.fingerprint)
-        if self.task.fingerprint is not None:
-            parts.append(self.task.fingerprint)
+        kept = None if self.preserved is None else self.preserved.fingerprint
+        each = (self.source.fingerprint, kept, self.task.fingerprint)
+        parts = [part for part in each if part is not None]
         return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()

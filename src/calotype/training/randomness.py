@@ -24,9 +24,12 @@ def seed_networks(seed: int, position: int, *, part: int = 0) -> None:
     torch.manual_seed(mixed_seed(seed, position, f"network {part}"))
 
 
-class RowNumbers:
-    """The base of records of a step's random numbers: tensors with one row an example, or None."""
+class Rows:
+    """The base of records with one row an example: sequences, the first of which is never None."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        kept = {name: None if t is None else t[rows] for name, t in vars(self).items()}
+        kept = {name: None if one is None else one[rows] for name, one in vars(self).items()}
         return type(self)(**kept)

@@ -50,11 +50,9 @@ Say = Callable[[str], None]
 
 def with_options(recipe: Recipe, *, images: int | None, seed: int | None) -> Recipe:
     """The recipe with --images (for each stage) and --seed."""
-    stages = recipe.stages
-    if images is not None:
-        stages = tuple(dataclasses.replace(stage, total_images=images) for stage in stages)
-    if seed is not None:
-        stages = tuple(dataclasses.replace(stage, seed=seed) for stage in stages)
+    asked = {"total_images": images, "seed": seed}
+    changes: Any = {name: value for name, value in asked.items() if value is not None}
+    stages = tuple(dataclasses.replace(stage, **changes) for stage in recipe.stages)
     return dataclasses.replace(recipe, stages=stages)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -185,8 +185,10 @@ class _Run:
         if group.is_rank_zero and self.checkpoint is not None:
             for config in self.recipe.stages[:first]:
                 self.done.append(self.tasks.load_exported(self.checkpoint, config))
-        writes = group.is_rank_zero
-        with open_files(self.out, self.recipe, images, say=self.say, writes=writes) as files:
+        files = RunFiles(self.out)
+        if group.is_rank_zero:
+            files = open_files(self.out, self.recipe, images, say=self.say)
+        with closing(files):
             for number in range(first, len(self.recipe.stages)):
                 try:
                     job, state = self._prepare(preparation, number)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -71,17 +70,8 @@ def write_account(folder: Path, report: SourceReport) -> None:
         write_file(folder / "data.json", json.dumps(lists, indent=1, default=vars).encode())
 
 
-@contextmanager
-def open_files(
-    folder: Path, recipe: Recipe, images: int, *, say: Say, writes: bool
-) -> Iterator[RunFiles]:
-    """Open the files of a run resumed after `images` images; nothing unless it `writes`."""
-    files = RunFiles(folder)
-    if writes:
-        scalars = open_trackers(recipe, folder, images=images, say=say)
-        logs = {name: JsonLines(folder / name, way_out=_WAY_OUT) for name in LOG_FILES}
-        files = RunFiles(folder, scalars, logs)
-    try:
-        yield files
-    finally:
-        files.close()
+def open_files(folder: Path, recipe: Recipe, images: int, *, say: Say) -> RunFiles:
+    """Open the files of a run resumed after `images` images."""
+    scalars = open_trackers(recipe, folder, images=images, say=say)
+    logs = {name: JsonLines(folder / name, way_out=_WAY_OUT) for name in LOG_FILES}
+    return RunFiles(folder, scalars, logs)

@@ -49,7 +49,12 @@ def entered(folder: Path, recipe: Recipe, *, resume: bool) -> Iterator[None]:
         UsageError: it cannot be made, is in use, or holds something else.
     """
     missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
-    make_run_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the run folder {folder}: {error.strerror}; choose another --out"
+        ) from error
     with locked(folder / LOCK_NAME), _undone_if_not_begun(folder, missing):
         if runs := stage_runs(folder):
             raise UsageError(
@@ -61,20 +66,6 @@ def entered(folder: Path, recipe: Recipe, *, resume: bool) -> Iterator[None]:
         else:
             clear_start(folder, recipe)
         yield
-
-
-def make_run_folder(folder: Path) -> None:
-    """Make the folder of a run, if it is missing.
-
-    Raises:
-        UsageError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the run folder {folder}: {error.strerror}; choose another --out"
-        ) from error
 
 
 def stage_runs(folder: Path) -> list[Path]:

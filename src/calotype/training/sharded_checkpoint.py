@@ -45,9 +45,8 @@ def write_shards(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], grou
     """
     place = folder / FOLDER
     writer = HuggingFaceStorageWriter(str(place), save_distributed=True)
-    flat = {f"{file}/{name}": t for file, own in tensors.items() for name, t in own.items()}
     try:
-        save(flat, storage_writer=writer, process_group=group.control)
+        save(_flat(tensors), storage_writer=writer, process_group=group.control)
     except CheckpointException as error:
         raise CalotypeError(
             f"cannot write {place}: {_reason(error)}; the last checkpoint is whole: mend the disk "
@@ -55,53 +54,41 @@ def write_shards(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], grou
         ) from _cause(error)
 
 
-def read_whole(path: Path) -> Tensors:
-    """All tensors of a sharded checkpoint, whole, by file and name."""
-    reader = HuggingFaceStorageReader(str(path / FOLDER))
-    flat = {
-        key: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for key, entry in _stored(reader).items()
-    }
-    return _load(flat, reader, None)
+def read_shards(path: Path, state: TrainState | None = None) -> Tensors:
+    """All tensors of a sharded checkpoint by file and name.
 
-
-def read_parts(path: Path, state: TrainState, group: Group) -> Tensors:
-    """The tensors of a sharded checkpoint, sharded as those of `state`; all processes call this."""
-    reader = HuggingFaceStorageReader(str(path / FOLDER))
-    own = state.tensors()
-    likes = {f"{file}/{name}": t for file, tensors in own.items() for name, t in tensors.items()}
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    flat = {}
-    for key, entry in _stored(reader).items():
+    Sharded as those of `state`, where all processes call this; whole without it.
+    """
+    reader: Any = HuggingFaceStorageReader(str(path / FOLDER))
+    likes, parameters = dict[str, Tensor](), list[Tensor]()
+    if state is not None:
+        likes = _flat(state.tensors())
+        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    read = {}
+    for key, entry in reader.read_metadata().state_dict_metadata.items():
         file, _, name = key.partition("/")
-        like = likes.get(key)
-        number = name.partition(".")[0]
-        if file == "optimizer.safetensors" and number.isdecimal():
+        like, number = likes.get(key), name.partition(".")[0]
+        if parameters and file == "optimizer.safetensors" and number.isdecimal():
             like = parameters[int(number)]  # no moments before the first step
         if like is None or like.shape != entry.size:
             like = torch.empty(entry.size)
-        flat[key] = torch.empty_like(like.detach(), dtype=entry.properties.dtype)
-    return _load(flat, reader, group)
-
-
-def _load(flat: dict[str, Tensor], reader: Any, group: Group | None) -> Tensors:
-    control = None if group is None else group.control
+        read[key] = torch.empty_like(like.detach(), dtype=entry.properties.dtype)
+    control = None if state is None else state.parallel.group.control
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says that one process reads; that is meant
         try:
-            load(flat, storage_reader=reader, process_group=control, no_dist=group is None)
+            load(read, storage_reader=reader, process_group=control, no_dist=state is None)
         except CheckpointException as error:  # no Exception itself
             raise CalotypeError(f"cannot read {reader.checkpoint_id}: {_reason(error)}") from error
     tensors: Tensors = {}
-    for key, tensor in flat.items():
+    for key, tensor in read.items():
         file, _, name = key.partition("/")
         tensors.setdefault(file, {})[name] = tensor
     return tensors
 
 
-def _stored(reader: HuggingFaceStorageReader) -> dict[str, Any]:
-    """Shape and type of every tensor by its name."""
-    return dict(reader.read_metadata().state_dict_metadata)
+def _flat(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{file}/{name}": t for file, own in tensors.items() for name, t in own.items()}
 
 
 def _reason(error: BaseException) -> str:

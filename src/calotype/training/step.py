@@ -25,22 +25,18 @@ class StepMetrics:
     """What one step says.
 
     Args:
-        images: images this stage has seen, the step included.
         loss: mean over the batch of all processes.
         grad_norm: before clipping.
         learning_rate: of the step.
         skipped: loss or gradient was not finite, and no weight was moved.
-        keys: of this process's images.
         losses: of each image, (B,) float64 on the CPU; `loss` is their mean.
         more: what the task says of the step, for the log.
     """
 
-    images: int
     loss: float
     grad_norm: float
     learning_rate: float
     skipped: bool
-    keys: tuple[str, ...]
     losses: Tensor
     more: Mapping[str, Any]
 
@@ -77,12 +73,10 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     for ema in state.posthoc:  # after a skipped step, too: time goes on with the same weights
         ema.update(batch_size=images, images_seen=state.images_seen)
     return StepMetrics(
-        images=state.images_seen,
         loss=loss,
         grad_norm=norm,
         learning_rate=rate,
         skipped=not finite,
-        keys=batch.keys,
         losses=losses,
         more=task.log(losses, numbers),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -121,14 +122,9 @@ def _rows_of(batch: Batch) -> dict[str, Any]:
 
 def _interleaved(new: int, kept: int) -> list[int]:
     """Which example stands in each row; those to preserve are counted after the new ones."""
-    total, rows, taken = new + kept, list[int](), 0
-    for row in range(total):
-        if (row + 1) * kept // total > taken:
-            rows.append(new + taken)
-            taken += 1
-        else:
-            rows.append(row - taken)
-    return rows
+    total = new + kept
+    taken = pairwise(row * kept // total for row in range(total + 1))
+    return [new + t if after > t else row - t for row, (t, after) in enumerate(taken)]
 
 
 def _own(batch: Batch, before: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 
 from calotype.data.batch import Batch
@@ -57,20 +56,14 @@ class Trainer:
         self._group = state.parallel.group
         processes = self._group.world_size
         self._cost = self._group.on_rank_zero(lambda: job.task.cost(processes))
-        self._periodic: list[tuple[int, Callable[[], None]]] = []
         config = job.task.config
-        self.every(config.validation_images, self._validate)
-        self.every(config.grid_images, self._preview)
-        self.every(config.posthoc_ema_images, self._write_posthoc)
-        self.every(config.checkpoint_images, self._checkpoint)
-
-    def every(self, images: int, action: Callable[[], None]) -> None:
-        """Do something when a multiple of `images` is passed, over all stages, and at the end.
-
-        Every process does it after the same step, in the order of these calls; 0 = never.
-        """
-        if images > 0:
-            self._periodic.append((images, action))
+        # In this order, on every process: whenever a multiple of the images is passed.
+        self._periodic = (
+            (config.validation_images, self._validate),
+            (config.grid_images, self._preview),
+            (config.posthoc_ema_images, self._write_posthoc),
+            (config.checkpoint_images, self._checkpoint),
+        )
 
     def train(self, stop: StopRequest) -> None:
         """Take steps until the task is finished or `stop` says so; a checkpoint ends both."""
@@ -155,7 +148,10 @@ class Trainer:
         self._checkpoints.check()
 
     def _due(self, before: int, images: int) -> bool:
+        """Whether a multiple of `images` is passed, over all stages, or the end; 0 = never."""
         state = self.state
+        if images == 0:
+            return False
         return state.finished or (state.offset + before) // images < state.images // images
 
     def _validate(self) -> None:
