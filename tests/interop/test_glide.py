@@ -50,7 +50,7 @@ from calotype.interop.glide.noised_clip import (
     noised_clip,
 )
 from calotype.interop.glide.reference import ReferenceStage
-from calotype.interop.glide.stages import FAST_27, check_names, glide_stage, respaced, stage_config
+from calotype.interop.glide.stages import FAST_27, check_names, glide_stage, stage_config
 from calotype.networks import build_network
 from calotype.networks.noised_clip import NoisedCLIP
 
@@ -305,13 +305,9 @@ def test_noised_clip_and_its_gradient(clip):
 def test_step_lists():
     lists = settings()["timesteps"]
     assert FAST_27 == tuple(lists["fast27"])
-    for name in ("27", "100", "25,25,25,25"):
-        assert respaced(1000, [int(n) for n in name.split(",")]) == tuple(lists[name])
     table = build_schedule(stage_config(shapes("base"), head_dim=HEAD_DIM).schedule)
     assert table.sampling_timesteps(27) == lists["27"][::-1]
     assert table.sampling_timesteps(100) == lists["100"][::-1]
-    with pytest.raises(UsageError, match="section"):
-        respaced(10, (6, 6))
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "inputs", "no text"])

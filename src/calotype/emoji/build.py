@@ -22,7 +22,7 @@ from calotype.emoji.plan import (
 )
 from calotype.emoji.recipe import EmojiRecipe, HeldOut, load_heldout, load_recipe
 from calotype.emoji.render import RenderJob, pixel_digest, render_png
-from calotype.emoji.shards import ShardPlan, finished, is_shard, plan_shards, write_shard
+from calotype.emoji.shards import ShardPlan, broken_in, is_shard, plan_shards, write_shard
 from calotype.errors import MissingExtra, UsageError
 from calotype.storage.files import remove_leftovers
 
@@ -155,7 +155,7 @@ def render_shards(
 ) -> list[str]:
     """Write the shards that are missing; returns size/key of what could not be rendered."""
     total = sum(len(plan.images) for plan in plans)
-    missing = [plan for plan in plans if finished(plan) is None]
+    missing = [plan for plan in plans if broken_in(plan) is None]
     on_images(total - sum(len(plan.images) for plan in missing), total)
     task = functools.partial(
         render_shard, rasters=frozenset(s.set for s in recipe.sources if s.raster)
@@ -163,8 +163,7 @@ def render_shards(
     workers = usable_cores() if processes is None else max(1, processes)
     for count in Work(processes=workers, ray=ray).over(missing, task):
         on_images(count, total)
-    infos = ((plan, finished(plan)) for plan in plans)
-    return [f"{plan.size}/{key}" for plan, info in infos if info for key in info.broken]
+    return [f"{plan.size}/{key}" for plan in plans for key in broken_in(plan) or ()]
 
 
 def render_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
@@ -172,7 +171,7 @@ def render_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
 
     `rasters` are the sets of raster files.
     """
-    if finished(plan) is None:
+    if broken_in(plan) is None:
         raster = plan.images[0].set in rasters
         jobs = [RenderJob(p.artwork.data, raster, plan.size) for p in plan.images]
         write_shard(plan, [render_png(job) for job in jobs])

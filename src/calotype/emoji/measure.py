@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -100,7 +101,7 @@ def measure(
     groups = _measure_groups(cascade, gallery, effort.captions)
     say(f"sampling {len(suite.prompts)} prompts")
     last = resolution if effort.quick else cascade.stages[-1].config.resolution
-    reals = None if effort.quick else _Finer(data, last)
+    reals = None if effort.quick else partial(_finer, data, last)
     sampled = sample_suite(cascade, gallery, suite.prompts, stop_at=last, reals=reals)
     found = Measurements(gallery.rows, suite, sampled, groups)
     if effort.quick:
@@ -140,11 +141,10 @@ def _sweep(cascade: Cascade, gallery: Gallery, effort: Effort) -> Iterator[Guida
 def _compare(
     cascade: Cascade, data: Path, gallery: Gallery, resolution: int, *, effort: Effort
 ) -> Comparison | None:
-    present = keys_at(data, resolution)
-    held_out = [row for s in HELD_OUT for row in gallery.sample(s, len(gallery.rows))]
-    chosen = [row for row in held_out if row.key in present]
-    # Half from each split, as far as there are any.
-    chosen = [row for s in HELD_OUT for row in _first(chosen, s, -(-effort.images // 2))]
+    present, chosen = keys_at(data, resolution), list[ImageRow]()
+    for split in HELD_OUT:  # half from each, as far as there are any
+        there = [row for row in gallery.sample(split, len(gallery.rows)) if row.key in present]
+        chosen += there[: -(-effort.images // 2)]
     rows = {row.key: row for row in chosen[: effort.images]}
     if not rows:
         return None
@@ -157,21 +157,11 @@ def _compare(
     return compare_with_bicubic(cascade, resolution, images, steps=steps)
 
 
-def _first(rows: Sequence[ImageRow], split: str, count: int) -> list[ImageRow]:
-    return [row for row in rows if row.split == split][:count]
-
-
-@dataclass(frozen=True)
-class _Finer:
-    """Reads the real images of prompts, the finest there are, at most `resolution` wide."""
-
-    data: Path
-    resolution: int
-
-    def __call__(self, prompts: Sequence[EvaluationPrompt]) -> dict[str, Tensor]:
-        colours = {prompt.key: prompt.background for prompt in prompts}
-        found: dict[str, Tensor] = {}
-        for side in sorted({min(256, self.resolution), self.resolution}):
-            for key, rgba in read_images(self.data, set(colours), side):
-                found[key] = over_background(rgba, colours[key])
-        return found
+def _finer(data: Path, resolution: int, prompts: Sequence[EvaluationPrompt]) -> dict[str, Tensor]:
+    """The real images of prompts, the finest there are, at most `resolution` wide."""
+    colours = {prompt.key: prompt.background for prompt in prompts}
+    return {
+        key: over_background(rgba, colours[key])
+        for side in sorted({min(256, resolution), resolution})
+        for key, rgba in read_images(data, set(colours), side)
+    }

@@ -104,8 +104,8 @@ class HeldOut:
     """Concepts never trained on: in no style (`unseen_concept`) or not in one (`unseen_pair`)."""
 
     note: str
-    unseen_concept: frozenset[str]
-    unseen_pair: dict[str, str]
+    unseen_concept: tuple[str, ...]
+    unseen_pair: dict  # type: ignore[type-arg]  # names, checked by `load_heldout`
 
     def split(self, concept: str, emoji_set: str) -> Split:
         """Where an image of `concept` in `emoji_set` belongs."""
@@ -130,24 +130,15 @@ def load_recipe(path: Path | None = None) -> EmojiRecipe:
         return load_config(file, EmojiRecipe)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _HeldOutFile:
-    note: str
-    unseen_concept: tuple[str, ...]
-    unseen_pair: dict  # type: ignore[type-arg]  # names, checked below
-
-
 def load_heldout(path: Path | None = None) -> HeldOut:
     """Read the held-out list; None is the one installed with the package."""
     if path is None:
         with resources.as_file(resources.files("calotype") / "assets" / "heldout.json") as file:
             return load_heldout(file)
-    raw = load_config(path, _HeldOutFile)
+    raw = load_config(path, HeldOut)
     pairs = {normalised(k): v for k, v in raw.unseen_pair.items() if isinstance(v, str)}
     if len(pairs) != len(raw.unseen_pair):
         raise ConfigError(f"{path}: unseen_pair must map each concept, named once, to a set name")
-    return HeldOut(
-        note=raw.note,
-        unseen_concept=frozenset(normalised(name) for name in raw.unseen_concept),
-        unseen_pair=pairs,
+    return replace(
+        raw, unseen_concept=tuple(map(normalised, raw.unseen_concept)), unseen_pair=pairs
     )

@@ -41,7 +41,7 @@ def model_card(about: About, found: Measurements) -> str:
         _naming(found.naming),
         _random_captions(found.groups),
         _guidance(found.guidance),
-        _settings(found),
+        "" if found.settings is None else "## Settings\n\n" + sweep_tables(found.settings),
         "## Enlargement\n",
         _enlargement(about, found),
         "## Training\n",
@@ -49,7 +49,7 @@ def model_card(about: About, found: Measurements) -> str:
         learning_curves(found.runs),
         data_section(about, found),
         limits_section(about, found),
-        _made(about),
+        f"Figures measured with calotype {about.version} on {about.machine}.\n",
     ]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
 
@@ -225,10 +225,6 @@ def _guidance(results: Sequence[GuidanceResult]) -> str:
     return "\n".join([*lines, table(["weight", "threshold", *names], rows), ""])
 
 
-def _settings(found: Measurements) -> str:
-    return "" if found.settings is None else "## Settings\n\n" + sweep_tables(found.settings)
-
-
 def _enlargement(about: About, found: Measurements) -> str:
     if len(about.stages) == 1:
         return "This cascade has no super-resolution stage.\n"
@@ -258,10 +254,6 @@ def _comparison_rows(compared: Comparison) -> list[list[object]]:
         values = [f"{result.psnr:.2f}", gain, better, f"{result.seconds:.2f}"]
         rows.append([*stage, result.steps, *values])
     return rows
-
-
-def _made(about: About) -> str:
-    return f"Figures measured with calotype {about.version} on {about.machine}.\n"
 
 
 def _resolutions(found: Measurements) -> list[int]:

@@ -38,14 +38,6 @@ class ShardPlan:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class ShardInfo:
-    """What a finished shard holds: its rows, and the keys of images that could not be rendered."""
-
-    rows: int
-    broken: tuple[str, ...]
-
-
 def plan_shards(
     folder: Path, name: str, images: Sequence[PlannedImage], *, size: int
 ) -> list[ShardPlan]:
@@ -61,12 +53,12 @@ def plan_shards(
     ]
 
 
-def finished(plan: ShardPlan) -> ShardInfo | None:
-    """What the shard holds if it is there, readable and made from the same plan."""
+def broken_in(plan: ShardPlan) -> list[str] | None:
+    """Keys that could not be rendered; None unless the shard is there, made from the same plan."""
     note = read_note(plan.path)
     if note is None or note.get("fingerprint") != plan.fingerprint:
         return None
-    return ShardInfo(note["rows"], tuple(note["broken"]))
+    return list(note["broken"])
 
 
 def is_shard(path: Path) -> bool:
@@ -89,7 +81,7 @@ def read_columns(path: Path, columns: list[str]) -> tuple[dict[str, list[Any]], 
         raise CalotypeError(f"{path} is not a shard of the emoji recipe; move it away") from error
 
 
-def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> ShardInfo:
+def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> None:
     """Write one shard; `images` are PNG bytes in the plan's order, None for a broken one.
 
     The file appears under its name only when it is whole.
@@ -111,7 +103,6 @@ def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> ShardInfo:
         use_dictionary=list(_TEXT_COLUMNS),
         write_statistics=list(_TEXT_COLUMNS),
     )
-    return ShardInfo(len(rows), tuple(broken))
 
 
 def _leaves(table: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
@@ -93,11 +92,10 @@ class SampledPrompt:
 
 @dataclass(frozen=True)
 class SampledSuite:
-    """All prompts sampled; sharpness by resolution; seconds of sampling."""
+    """All prompts sampled; sharpness by resolution."""
 
     prompts: tuple[SampledPrompt, ...]
     contrasts: Mapping[int, EdgeContrast]
-    seconds: float
 
     def found(self, group: str, resolution: int) -> int:
         """How many of a group were found, looking at the images of one stage."""
@@ -127,7 +125,6 @@ def sample_suite(
     """
     sampled: list[SampledPrompt] = []
     contrasts: dict[int, list[EdgeContrast]] = {}
-    began = time.perf_counter()
     for start in range(0, len(prompts), _CHUNK):
         chunk = prompts[start : start + _CHUNK]
         result = cascade.sample(
@@ -141,9 +138,8 @@ def sample_suite(
                 real = gallery.real(prompt.key, prompt.background)
             sampled.append(_looked_up(images, prompt, gallery, real=real))
             _add_contrasts(contrasts, images, real)
-    seconds = time.perf_counter() - began
     means = {resolution: _mean(values) for resolution, values in contrasts.items()}
-    return SampledSuite(tuple(sampled), means, seconds)
+    return SampledSuite(tuple(sampled), means)
 
 
 def _looked_up(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calotype.cascade import Cascade
+from calotype.cascade import Cascade, SampleOptions
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.config.typed_json import override
@@ -238,22 +238,20 @@ class _Stage:
     @cached_property
     def _lowres(self) -> Tensor | None:
         """What the stage before samples, (N, 3, r, r); None for a base."""
-        return self._sample(max(self.before), self.before) if self.before else None
+        return self._sample(self.before) if self.before else None
 
-    def _sample(self, stop_at: int, sampling: Mapping[int, SamplingConfig]) -> Tensor:
+    def _sample(
+        self, sampling: Mapping[int, SamplingConfig], lowres: Tensor | None = None
+    ) -> Tensor:
+        """The images of the last stage that `sampling` names."""
         captions, seeds = [row.caption for row in self.rows], range(len(self.rows))
-        sample = self.cascade.sample(captions, seeds=seeds, stop_at=stop_at, sampling=sampling)
-        return sample.images[-1]
+        options: SampleOptions = {"stop_at": max(sampling), "sampling": sampling}
+        if lowres is None:
+            return self.cascade.sample(captions, seeds=seeds, **options).images[-1]
+        return self.cascade.upscale(lowres, captions, seeds=seeds, **options).images[-1]
 
     def _measure_cell(self, sampling: SamplingConfig) -> Cell:
-        own = {self.resolution: sampling}
-        if self._lowres is None:
-            images = self._sample(self.resolution, own)
-        else:
-            captions, seeds = [row.caption for row in self.rows], range(len(self.rows))
-            images = self.cascade.upscale(
-                self._lowres, captions, seeds=seeds, stop_at=self.resolution, sampling=own
-            ).images[-1]
+        images = self._sample({self.resolution: sampling}, self._lowres)
         pairs = zip(images, self.x, strict=True)  # one by one: at 1024 pixels all are gigabytes
         errors = torch.stack([(image - x).double().square().mean() for image, x in pairs])
         trained = torch.tensor([row.split == "train" for row in self.rows])

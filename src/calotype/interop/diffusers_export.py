@@ -22,7 +22,7 @@ from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 from calotype.interop.deepfloyd import ENLARGEMENT
-from calotype.interop.unet import PLAIN_BLOCKS, TEXT_BLOCKS, rules
+from calotype.interop.unet import PLAIN_BLOCKS, SAME, TEXT_BLOCKS, rules
 from calotype.storage.files import new_folder, write_file
 
 _VERSION = "0.30.0"  # of the settings' format
@@ -168,14 +168,8 @@ def _unet_settings(config: StageConfig) -> dict[str, Any]:
         "mid_block_only_cross_attention": network.middle == "cross",
         "block_out_channels": [level.channels for level in network.levels],
         "layers_per_block": [level.blocks for level in network.levels],
-        "mid_block_scale_factor": network.middle_divisor,
-        "resnet_out_scale_factor": network.block_divisor,
-        "resnet_skip_time_act": network.skip_embed_activation,
         "resnet_time_scale_shift": "scale_shift",
-        "dropout": network.dropout,
         "act_fn": network.activation,
-        "norm_num_groups": network.norm_groups,
-        "norm_eps": network.norm_eps,
         "cross_attention_dim": network.text.width,
         "cross_attention_norm": "group_norm" if network.text.norm else None,
         "encoder_hid_dim": network.text_dim,
@@ -186,6 +180,7 @@ def _unet_settings(config: StageConfig) -> dict[str, Any]:
         "addition_embed_type_num_heads": max(network.text.pool_heads, 1),
         "time_embedding_dim": network.embed_dim if network.embed_dim > 0 else None,
         "time_embedding_act_fn": None if embed_act == "none" else embed_act,
+        **{there: getattr(network, here) for here, (there, _) in SAME.items()},
     }
 
 

@@ -27,24 +27,25 @@ PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 # Defaults of the pipeline.
 _PRIOR_STEPS, _DECODER_STEPS, _LARGER_STEPS = 25, 25, 7
 _PRIOR_WEIGHT, _DECODER_WEIGHT = 4.0, 8.0
-_FIXED: dict[str, Any] = {
-    "additional_embeddings": 4,
-    "dropout": 0.0,
-    "time_embed_act_fn": "silu",
-    "norm_in_type": None,
-    "embedding_proj_norm_type": None,
-    "encoder_hid_proj_type": "linear",
-    "added_emb_type": "prd",
-    "time_embed_dim": None,
-    "embedding_proj_dim": None,
-    "clip_embed_dim": None,
+_FIXED: dict[str, tuple[Any]] = {
+    "additional_embeddings": (4,),
+    "dropout": (0.0,),
+    "time_embed_act_fn": ("silu",),
+    "norm_in_type": (None,),
+    "embedding_proj_norm_type": (None,),
+    "encoder_hid_proj_type": ("linear",),
+    "added_emb_type": ("prd",),
+    "time_embed_dim": (None,),
+    "embedding_proj_dim": (None,),
+    "clip_embed_dim": (None,),
 }
+# Fields of `PriorNetworkConfig`: their names there, and the defaults.
 _NUMBERS = {
-    "num_attention_heads": 32,
-    "attention_head_dim": 64,
-    "num_layers": 20,
-    "embedding_dim": 768,
-    "num_embeddings": 77,
+    "clip_dim": ("embedding_dim", 768),
+    "heads": ("num_attention_heads", 32),
+    "head_dim": ("attention_head_dim", 64),
+    "layers": ("num_layers", 20),
+    "context": ("num_embeddings", 77),
 }
 
 
@@ -127,24 +128,15 @@ def load_prior(folder: Path) -> Prior:
 def read_prior_config(folder: Path) -> PriorConfig:
     """The settings of a prior; nothing of its weights is read."""
     data = ForeignSettings.read(folder / "prior" / "config.json")
-    data.check(["PriorTransformer"], [*_FIXED, *_NUMBERS])
-    for key, value in _FIXED.items():
-        data.one_of(key, (value,))
+    data.check(["PriorTransformer"], [there for there, _ in _NUMBERS.values()], _FIXED)
     scheduler = read_scheduler(folder / "prior_scheduler")
     if scheduler.parametrization != "x" or scheduler.learned_variance:
         raise ConfigError(
             f"{folder / 'prior_scheduler'}: got another prediction or variance; expected 'sample' "
             "with 'fixed_small_log'"
         )
-    numbers = {key: data.whole(key, default) for key, default in _NUMBERS.items()}
     return PriorConfig(
-        network=PriorNetworkConfig(
-            clip_dim=numbers["embedding_dim"],
-            heads=numbers["num_attention_heads"],
-            head_dim=numbers["attention_head_dim"],
-            layers=numbers["num_layers"],
-            context=numbers["num_embeddings"],
-        ),
+        network=PriorNetworkConfig(**{here: data.whole(*of) for here, of in _NUMBERS.items()}),
         schedule=scheduler.schedule,
         steps=_PRIOR_STEPS,
         guidance_weight=_PRIOR_WEIGHT,

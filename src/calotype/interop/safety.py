@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ JSON_LIMIT = 64_000_000
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1, "I8": 1}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 _AGAIN = "get the file again"
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of tensors, by name."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,18 @@ class ForeignWeights(dict[str, ForeignTensor]):
         return read
 
 
+def mismatch(found: Shapes, expected: Shapes) -> str | None:
+    """How a file differs from what a network needs; None if names and shapes are the same."""
+    missing, unknown = sorted(expected.keys() - found), sorted(found.keys() - expected)
+    if missing or unknown:
+        what = f"lacks {missing[0]!r:.120}" if missing else f"has the unknown {unknown[0]!r:.120}"
+        return f"{what} ({len(missing)} missing, {len(unknown)} unknown)"
+    for name, shape in expected.items():
+        if list(found[name]) != list(shape):
+            return f"has {name!r:.120} of shape {list(found[name])}, expected {list(shape)}"
+    return None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of another program.
 
@@ -101,14 +116,28 @@ class ForeignSettings:
         """Those of a file."""
         return ForeignSettings(read_json(path), str(path))
 
-    def check(self, classes: Sequence[str], known: Sequence[str]) -> str:
-        """Its class, one of `classes`; keys are all `known`, or begin with "_" and are notes."""
+    def check(
+        self,
+        classes: Sequence[str],
+        known: Sequence[str],
+        choices: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+    ) -> str:
+        """Its class, one of `classes`, if nothing else is there than is known.
+
+        Args:
+            classes: that are known.
+            known: keys; those that begin with "_" are notes.
+            choices: further keys, with their values; see `one_of`.
+        """
         kind = self.data.get("_class_name")
         if kind not in classes:
             raise ConfigError(f"{self.where}: got the class {kind!r:.80}; known: {list(classes)}")
-        unknown = sorted(key for key in self.data if key not in known and not key.startswith("_"))
+        keys = sorted([*known, *choices])
+        unknown = sorted(key for key in self.data if key not in keys and not key.startswith("_"))
         if unknown:
-            raise self.wrong(f"got the unknown key {unknown[0]!r:.120}; known: {sorted(known)}")
+            raise self.wrong(f"got the unknown key {unknown[0]!r:.120}; known: {keys}")
+        for key, values in choices.items():
+            self.one_of(key, values)
         return str(kind)
 
     def one_of(self, key: str, values: Sequence[Any]) -> Any:

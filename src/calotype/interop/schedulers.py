@@ -10,10 +10,11 @@ from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.interop.safety import ForeignSettings
 
 _KNOWN = (
-    "num_train_timesteps beta_start beta_end beta_schedule trained_betas variance_type clip_sample "
+    "num_train_timesteps beta_start beta_end beta_schedule variance_type clip_sample "
     "prediction_type thresholding dynamic_thresholding_ratio clip_sample_range sample_max_value "
-    "timestep_spacing steps_offset rescale_betas_zero_snr"
+    "timestep_spacing"
 ).split()
+_FIXED = {"trained_betas": (None,), "steps_offset": (0,), "rescale_betas_zero_snr": (False,)}
 _PREDICTIONS: dict[Any, Literal["eps", "v", "x"]] = {
     "epsilon": "eps",
     "v_prediction": "v",
@@ -57,10 +58,8 @@ def read_scheduler(path: Path) -> SchedulerSettings:
         ConfigError: another class, unknown keys, or values that have no counterpart here.
     """
     data = ForeignSettings.read(path / "scheduler_config.json")
-    unclip = data.check(("DDPMScheduler", "UnCLIPScheduler"), _KNOWN) == "UnCLIPScheduler"
-    data.one_of("trained_betas", (None,))
-    data.one_of("steps_offset", (0,))
-    data.one_of("rescale_betas_zero_snr", (False,))
+    kind = data.check(("DDPMScheduler", "UnCLIPScheduler"), _KNOWN, _FIXED)
+    unclip = kind == "UnCLIPScheduler"
     default = "fixed_small_log" if unclip else "fixed_small"
     variance = data.one_of("variance_type", (default, *_INTERPOLATIONS))
     thresholding = bool(data.data.get("thresholding", False))
@@ -69,10 +68,8 @@ def read_scheduler(path: Path) -> SchedulerSettings:
             "got neither thresholding nor clip_sample; pixel-space stages here always keep their "
             "estimates in range"
         )
-    ratio, ceiling = (
-        data.number("dynamic_thresholding_ratio", 0.995),
-        data.number("sample_max_value", 1.0),
-    )
+    ratio = data.number("dynamic_thresholding_ratio", 0.995)
+    ceiling = data.number("sample_max_value", 1.0)
     return SchedulerSettings(
         schedule=_table(data, unclip=unclip),
         parametrization=_PREDICTIONS[data.one_of("prediction_type", tuple(_PREDICTIONS))],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from calotype.cascade.prior import Prior
 from calotype.cascade.stage import Stage
 from calotype.config.adm import AdmConfig, UnclipText
 from calotype.errors import ConfigError
-from calotype.interop.safety import ForeignSettings, ForeignWeights, open_weights
+from calotype.interop.safety import ForeignSettings, ForeignWeights, mismatch, open_weights
 from calotype.interop.unet import Rule, read_unet_config
 
 Model = TypeVar("Model", Stage, Prior)
@@ -30,17 +30,14 @@ def _gathered(
 ) -> dict[str, Tensor]:
     """The tensors `expected` here, joined of a file's; all are compared before one is read."""
     listed = list(places)
-    _check_names(set(weights), {name for rule in listed for name in rule.there}, where)
-    for rule in listed:
-        shapes = [weights[name].shape for name in rule.there]
-        joined = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes[0] else ()
-        if joined != tuple(expected[rule.here].shape):
-            wanted = list(expected[rule.here].shape)
-            wanted[:1] = [wanted[0] // len(shapes)] if wanted else []
-            raise ConfigError(
-                f"{where}: got {rule.there[0]!r} of shape {list(shapes[0])}; expected {wanted}; "
-                "use the weights and the settings of one model"
-            )
+    shapes = {
+        name: part.shape
+        for rule in listed
+        for name, part in zip(rule.there, expected[rule.here].chunk(len(rule.there)), strict=True)
+    }
+    wrong = mismatch(weights.shapes, shapes)
+    if wrong is not None:
+        raise ConfigError(f"{where} {wrong}; use the weights and the settings of one model")
     read = weights.reader()
     return {rule.here: _joined([read(name) for name in rule.there]) for rule in listed}
 
@@ -89,13 +86,3 @@ def read_unet(folder: Path) -> tuple[int, AdmConfig]:
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 65536:
         raise data.wrong(f"got sample_size={size!r:.80}; expected a number of pixels")
     return size, config
-
-
-def _check_names(found: Set[str], expected: Set[str], where: Path) -> None:
-    missing, unknown = sorted(expected - found), sorted(found - expected)
-    if missing or unknown:
-        what = f"lacks {missing[0]!r:.120}" if missing else f"has the unknown {unknown[0]!r:.120}"
-        raise ConfigError(
-            f"{where} {what} ({len(missing)} missing, {len(unknown)} unknown); expected the "
-            "weights and settings of one model"
-        )

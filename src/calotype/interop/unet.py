@@ -47,10 +47,18 @@ _IDLE = (
 _READ = (
     "sample_size in_channels out_channels down_block_types mid_block_type up_block_types "
     "only_cross_attention mid_block_only_cross_attention block_out_channels layers_per_block "
-    "mid_block_scale_factor dropout norm_num_groups norm_eps cross_attention_dim encoder_hid_dim "
-    "attention_head_dim resnet_skip_time_act resnet_out_scale_factor time_embedding_dim "
+    "cross_attention_dim encoder_hid_dim attention_head_dim time_embedding_dim "
     "addition_embed_type_num_heads add_attention"
 ).split()
+SAME: dict[str, tuple[str, type]] = {
+    "skip_embed_activation": ("resnet_skip_time_act", bool),
+    "block_divisor": ("resnet_out_scale_factor", float),
+    "middle_divisor": ("mid_block_scale_factor", float),
+    "norm_groups": ("norm_num_groups", int),
+    "norm_eps": ("norm_eps", float),
+    "dropout": ("dropout", float),
+}
+"""Fields of `AdmConfig` by another name there; meanings and defaults are the same."""
 PLAIN_BLOCKS = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
 TEXT_BLOCKS = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D")
 _CLASSES = ("UNet2DConditionModel", "UNet2DModel")
@@ -75,9 +83,9 @@ def read_unet_config(data: Mapping[str, Any], where: str = "unet/config.json") -
         ConfigError: unknown or missing keys, or values that have no counterpart here.
     """
     settings = ForeignSettings(data, where)
-    kind = settings.check(_CLASSES, [*_FIXED, *_IDLE, *_READ])
-    for key, values in _FIXED.items():
-        settings.one_of(key, values)
+    kind = settings.check(
+        _CLASSES, [*_IDLE, *_READ, *(there for there, _ in SAME.values())], _FIXED
+    )
     try:
         return _network(data, conditional=kind == "UNet2DConditionModel")
     except ConfigError as error:
@@ -107,12 +115,7 @@ def _network(data: Mapping[str, Any], *, conditional: bool) -> AdmConfig:
         embed_dim=int(data.get("time_embedding_dim") or 0),
         activation="gelu" if data.get("act_fn") == "gelu" else "silu",
         embed_activation=_ACTIVATIONS[data.get("time_embedding_act_fn")],
-        skip_embed_activation=bool(data.get("resnet_skip_time_act", False)),
-        block_divisor=float(data.get("resnet_out_scale_factor", 1.0)),
-        middle_divisor=float(data.get("mid_block_scale_factor", 1.0)),
-        norm_groups=int(data.get("norm_num_groups", 32)),
-        norm_eps=float(data.get("norm_eps", 1e-5)),
-        dropout=float(data.get("dropout", 0.0)),
+        **{here: kind(data[there]) for here, (there, kind) in SAME.items() if there in data},
     )
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from calotype.config.adm import AdmConfig, AdmLevel, TokensText
 from calotype.errors import ConfigError
+from calotype.interop.safety import Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
 _LAYERS = {
     "in_layers.0": "residual.norm1",
     "in_layers.2": "residual.conv1",

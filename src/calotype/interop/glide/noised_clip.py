@@ -22,9 +22,8 @@ from calotype.config.typed_json import load_config, to_dict
 from calotype.diffusion import DiscreteSchedule
 from calotype.diffusion.gradient_guidance import GradientGuidance
 from calotype.errors import CalotypeError, ConfigError, UsageError
-from calotype.interop.glide.keys import Shapes
 from calotype.interop.glide.stages import check_names
-from calotype.interop.safety import ForeignWeights, read_header
+from calotype.interop.safety import ForeignWeights, Shapes, read_header
 from calotype.networks.noised_clip import NoisedCLIP, NoisedCLIPConfig, TowerConfig
 from calotype.storage.files import write_file, write_with
 from calotype.text.byte_pair import ClipBPE, load_clip_bpe

@@ -5,7 +5,7 @@ Reference: Nichol et al. 2021, arXiv:2112.10741; numbers as in the published not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from calotype.cascade.stage import Stage
 from calotype.config.sampling import LowresConfig, SamplingConfig
 from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.stage import StageConfig
-from calotype.errors import CalotypeError, UsageError
-from calotype.interop.glide.keys import Shapes, converted, network_config, network_names
+from calotype.errors import CalotypeError
+from calotype.interop.glide.keys import converted, network_config, network_names
+from calotype.interop.safety import Shapes, mismatch
 
 # The 27 steps found for the up-sampler, of 1000.
 FAST_27: tuple[int, ...] = (
@@ -90,42 +91,11 @@ def stage_config(
     )
 
 
-def respaced(steps: int, sections: Sequence[int]) -> tuple[int, ...]:
-    """Rising timesteps, so many evenly spaced in each of as many sections of `steps`.
-
-    GLIDE's "100" is `respaced(1000, (100,))`, its "25,25,25,25" `respaced(1000, (25,) * 4)`.
-
-    Raises:
-        UsageError: a section is too short for its count.
-    """
-    size, longer = divmod(steps, len(sections)) if sections else (0, 0)
-    chosen: list[int] = []
-    start = 0
-    for place, count in enumerate(sections):
-        length = size + (1 if place < longer else 0)
-        if not 1 <= count <= length:
-            raise UsageError(f"got {count} steps of a section of {length}; expected 1 to {length}")
-        stride = (length - 1) / (count - 1) if count > 1 else 1.0
-        position = 0.0
-        for _ in range(count):  # summed up, as there: the rounding of .5 depends on it
-            chosen.append(start + round(position))
-            position += stride
-        start += length
-    return tuple(chosen)
-
-
 def check_names(shapes: Shapes, names: Mapping[str, str], expected: Mapping[str, Tensor]) -> None:
     """Refuse a file whose names or shapes differ from what a network has."""
-    unknown = sorted(set(shapes) - set(names))
-    missing = sorted(set(expected) - set(names.values()))
-    if unknown or missing:
-        what = f"the unknown {unknown[0]!r:.100}" if unknown else f"nothing for {missing[0]!r}"
-        raise CalotypeError(f"got {what} in a GLIDE file; expected the published tensors")
-    for name, here in names.items():
-        want = tuple(expected[here].shape)
-        # Convolutions of width one are linear layers here.
-        got = shapes[name][:2] if shapes[name][2:] == (1,) else tuple(shapes[name])
-        if got != want:
-            raise CalotypeError(
-                f"got {name!r:.100} of shape {list(shapes[name])}; expected {list(want)}"
-            )
+    # Convolutions of width one are linear layers here.
+    found = {name: shape[:2] if shape[2:] == (1,) else shape for name, shape in shapes.items()}
+    there = {here: name for name, here in names.items()}
+    wrong = mismatch(found, {there.get(here, here): t.shape for here, t in expected.items()})
+    if wrong is not None:
+        raise CalotypeError(f"a file of GLIDE {wrong}; expected the published tensors")

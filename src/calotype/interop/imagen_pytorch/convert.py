@@ -18,11 +18,11 @@ from torch import nn
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
 from calotype.interop.imagen_pytorch.files import build, check_shapes, fill, save
-from calotype.interop.imagen_pytorch.infer import NOT_IN_WEIGHTS, Shapes, infer_unet
+from calotype.interop.imagen_pytorch.infer import NOT_IN_WEIGHTS, infer_unet
 from calotype.interop.imagen_pytorch.keys import own_name
 from calotype.interop.imagen_pytorch.unet import Unet
 from calotype.interop.pickles import unpickled
-from calotype.interop.safety import read_json
+from calotype.interop.safety import Shapes, read_json
 
 # Arguments that package ignores: whatever a checkpoint says, its weights are made like this.
 _AS_IGNORED = {

@@ -23,7 +23,7 @@ from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen
 from calotype.interop.imagen_pytorch.presets import NullUnet
 from calotype.interop.imagen_pytorch.text import as_encoder
 from calotype.interop.imagen_pytorch.unet import Unet
-from calotype.interop.safety import read_json
+from calotype.interop.safety import Shapes, mismatch, read_json
 from calotype.storage.files import new_folder, write_file, write_with
 from calotype.storage.places import check_holds_only
 from calotype.storage.reading import open_regular
@@ -36,7 +36,6 @@ _CASCADES: dict[str, type[CascadedUnets]] = {
     "Imagen": Imagen,
     "ElucidatedImagen": ElucidatedImagen,
 }
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def build(data: Any, *, text_encoder: TextEncoder | str | None = None) -> nn.Mod
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """Put weights into a model made by `build`; all names and shapes must fit."""
-    check_shapes(model, {name: tuple(value.shape) for name, value in weights.items()})
+    check_shapes(model, _shapes(weights))
     owned = {name: value.detach().clone() for name, value in weights.items()}
     model.load_state_dict(owned, assign=True)
     return model
@@ -92,20 +91,15 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
 
 def check_shapes(model: nn.Module, found: Shapes) -> None:
     """Refuse a file that lacks weights of a model, or has others or of another shape."""
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    missing, unknown = sorted(expected.keys() - found), sorted(found.keys() - expected.keys())
-    wrong = [name for name in expected if name in found and found[name] != expected[name]]
-    if missing or unknown:
-        first = f"{missing[0]} missing" if missing else f"{unknown[0]} unknown"
-        reason = f"{len(missing)} missing, {len(unknown)} unknown (first: {first})"
-    elif wrong:
-        name = wrong[0]
-        reason = f"{name} has shape {found[name]}, expected {expected[name]}"
-    else:
-        return
-    raise CalotypeError(
-        f"weights do not fit the settings: {reason}; check the settings of the U-Nets"
-    )
+    wrong = mismatch(found, _shapes(model.state_dict()))
+    if wrong is not None:
+        raise CalotypeError(
+            f"weights do not fit the settings: the file {wrong}; check the settings of the U-Nets"
+        )
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def save(model: nn.Module, folder: str | Path) -> Path:
@@ -154,7 +148,7 @@ def read_unet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         data = json.loads(metadata.get(SETTINGS_FILE, "null"))
     except ValueError as error:
         raise CalotypeError(f"{path} is no file of Unet.persist_to_file") from error
-    check_shapes(build(data), {name: tuple(value.shape) for name, value in tensors.items()})
+    check_shapes(build(data), _shapes(tensors))
     return _mapping(data.get("settings"), "settings"), tensors
 
 
@@ -171,8 +165,7 @@ def read_tensors(
     with _opened(path) as file:
         names = file.keys()
         if model is not None:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            check_shapes(model, shapes)
+            check_shapes(model, {name: file.get_slice(name).get_shape() for name in names})
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from calotype.errors import CalotypeError, UsageError
+from calotype.interop.safety import Shapes
 
 NOT_IN_WEIGHTS = ("scale_skip_connection", "use_linear_cross_attn", "resize_mode")
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def infer_unet(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
