@@ -8,17 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from calotype.conditioning import TextEmbedding
 from calotype.errors import CalotypeError, ConfigError, MissingExtra
 from calotype.storage.reading import check_regular
-from calotype.text.encoder import clean_captions, digest
+from calotype.text.encoder import (
+    check_dtype,
+    check_max_tokens,
+    clean_captions,
+    digest,
+    embed_ids,
+)
 
 _NOT_DECIDING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
@@ -74,9 +82,83 @@ class PretrainedText:
         )
 
 
+class PretrainedTextEncoder:
+    """A frozen text model of transformers as a `TextEncoder`, captions to states (B, L, D) float32.
+
+    Args:
+        kind: as recipes name it, before the colon.
+        model_types: as `load_pretrained` takes them.
+        fewest_tokens: least `max_tokens` that leaves room for one beside the special ones.
+        default_tokens: `max_tokens` if not given; None = all that the model can.
+        has_positions: whether the model has so many positions, and no more.
+        in_pipeline: model and tokenizer lie in folders of their own, as in a folder of diffusers.
+    """
+
+    kind: ClassVar[str]
+    model_types: ClassVar[Mapping[str, str]]
+    fewest_tokens: ClassVar[int] = 2
+    default_tokens: ClassVar[int | None] = None
+    has_positions: ClassVar[bool] = False
+    in_pipeline: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_tokens: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        allow_download: bool = False,
+    ) -> None:
+        """Load from the folder `name`, or from the hub cache.
+
+        Raises:
+            MissingExtra: transformers is not installed.
+            ConfigError: another kind of model; `max_tokens` out of range; `dtype` neither float32
+                nor bfloat16.
+            CalotypeError: files are missing or damaged.
+        """
+        check_dtype(dtype, self.kind)
+        wanted = self.default_tokens if max_tokens is None else max_tokens
+        if wanted is not None and not self.has_positions:
+            check_max_tokens(wanted, lowest=self.fewest_tokens, highest=None, encoder=self.kind)
+        self.spec = f"{self.kind}:{name}"
+        places = (str(Path(name, "text_encoder")), str(Path(name, "tokenizer")))
+        folder, tokenizer = places if self.in_pipeline else (name, None)
+        self._loaded = load_pretrained(
+            folder,
+            self.model_types,
+            dtype=dtype,
+            allow_download=allow_download,
+            tokenizer_name=tokenizer,
+        )
+        self._loaded.model.to(device)
+        config = self._loaded.model.config
+        self.embed_dim = int(config.hidden_size)
+        longest = int(config.max_position_embeddings) if self.has_positions else None
+        self.max_tokens = check_max_tokens(
+            wanted or longest or 0, lowest=self.fewest_tokens, highest=longest, encoder=self.kind
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of weights, tokenizer, length and dtype; reads all weights once."""
+        return self._loaded.fingerprint(f"{self.kind} 1", self.max_tokens)
+
+    def __call__(self, captions: Sequence[str]) -> TextEmbedding:
+        """Encode; see `TextEncoder`."""
+        ids = self._loaded.token_ids(captions, self.max_tokens)
+        return embed_ids(ids, self.embed_dim, self._states)
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """States (N, L, D) of ids (N, L) with mask (N, L), True = token: the last layer's."""
+        states: Tensor = self._loaded.run(ids, mask).last_hidden_state
+        return states
+
+
 def load_pretrained(
     name: str,
-    model_types: dict[str, str],
+    model_types: Mapping[str, str],
     *,
     dtype: torch.dtype,
     allow_download: bool,
@@ -134,19 +216,6 @@ def load_tokenizer(name: str, *, allow_download: bool = False) -> Any:
         )
     except Exception as error:
         raise _cannot_load(name, "tokenizer", error) from error
-
-
-def load_pipeline_text(
-    folder: str, model_types: dict[str, str], *, dtype: torch.dtype
-) -> PretrainedText:
-    """Load `folder`/text_encoder and `folder`/tokenizer of a diffusers folder; see above."""
-    return load_pretrained(
-        str(Path(folder) / "text_encoder"),
-        model_types,
-        dtype=dtype,
-        allow_download=False,
-        tokenizer_name=str(Path(folder) / "tokenizer"),
-    )
 
 
 def _check_files(*folders: str | None) -> None:
