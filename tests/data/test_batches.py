@@ -279,7 +279,7 @@ def test_closing_stops_the_threads():
         prefetch=2,
     )
     next(made)
-    assert "calotype-prefetch" in threads()
+    assert "calotype-prefetch_0" in threads()
     made.close()
     assert not threads()
 
@@ -295,9 +295,9 @@ def test_prefetching_is_bounded_and_off_the_consumers_thread():
     ahead = prefetched(items(), 3)
     assert next(ahead) == 0
     time.sleep(0.2)
-    # One was taken, three wait in the queue, one waits for room.
+    # One was taken, three wait, and one more was in work.
     assert len(made) == 5
-    assert set(made) == {"calotype-prefetch"}
+    assert set(made) == {"calotype-prefetch_0"}
     ahead.close()
     assert list(prefetched(iter(range(20)), 3)) == list(range(20))
 

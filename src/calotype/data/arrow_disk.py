@@ -23,13 +23,14 @@ from calotype.data.columns import (
     has_styles,
     image_cell,
     image_column,
+    pyarrow,
     reason_of,
     selected_rows,
     texts_as_bytes,
 )
 from calotype.data.source import SourceReport
 from calotype.data.table import TableSource
-from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.errors import CalotypeError, UsageError
 from calotype.storage.reading import check_regular, read_regular
 
 STATE_NAME = "state.json"
@@ -67,11 +68,13 @@ class SavedDatasetSource(TableSource):
         self.report = SourceReport()
         try:
             state = json.loads(read_regular(root / STATE_NAME, most_bytes=_LARGEST_STATE))
-            named = _named(root, state["_data_files"])
-            chosen = _named(root, state.get("_indices_data_files") or ())
-            tables = _mapped(named)
-            table = _joined(tables)
-            rows = np.arange(table.num_rows) if not chosen else _numbers(_joined(_mapped(chosen)))
+            files, tables = _read(root, state["_data_files"])
+            _, chosen = _read(root, state.get("_indices_data_files") or ())
+            table = pyarrow().concat_tables(tables)
+            rows = np.arange(table.num_rows)
+            if chosen:
+                numbers = pyarrow().concat_tables(chosen).column(0)
+                rows = numbers.to_numpy().astype(np.int64)
             if len(rows) and not 0 <= rows.min() <= rows.max() < table.num_rows:
                 raise ValueError(f"it chooses rows beyond its {table.num_rows:,}")
         except READ_ERRORS as error:
@@ -83,7 +86,7 @@ class SavedDatasetSource(TableSource):
         self.has_splits = "split" in names
         self.has_styles = has_styles(names)
         self._ends = np.cumsum([len(part) for part in tables])
-        self.files = (*named, root / STATE_NAME)
+        self.files = (*files, root / STATE_NAME)
         self._sizes = [file.stat().st_size for file in self.files]
         self._images = table[image_column(names)]
         self._texts = texts_as_bytes(table.select([n for n in ROW_COLUMNS if n in names]))
@@ -120,30 +123,14 @@ class SavedDatasetSource(TableSource):
             raise CalotypeError(f"{file} changed under the run; put it back, or start anew")
 
 
-def _named(root: Path, entries: Sequence[Any]) -> tuple[Path, ...]:
-    """The files of a list in the state, which lie in the same folder."""
-    return tuple(root / Path(entry["filename"]).name for entry in entries)
-
-
-def _mapped(files: Sequence[Path]) -> list[Any]:
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtra("data", "pyarrow") from error
+def _read(root: Path, entries: Sequence[Any]) -> tuple[list[Path], list[Any]]:
+    """The files of a list in the state, which lie in the same folder, and their tables, mapped."""
+    pa = pyarrow()
+    files = [root / Path(entry["filename"]).name for entry in entries]
     tables = []
     for file in files:
         if not file.is_file():
             raise CalotypeError(f"{file} is missing; save the data set again")
         check_regular(file)
         tables.append(pa.ipc.open_stream(pa.memory_map(str(file))).read_all())
-    return tables
-
-
-def _joined(tables: Sequence[Any]) -> Any:
-    import pyarrow as pa
-
-    return pa.concat_tables(tables)
-
-
-def _numbers(table: Any) -> Any:
-    return table.column(0).to_numpy().astype(np.int64)
+    return files, tables

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -59,13 +60,10 @@ def batches(
 def _make_batches(
     source: ExampleSource, plan: BatchPlan, position: int
 ) -> Generator[Batch, None, None]:
-    reader = _Reader(source, plan)
-    try:
+    with closing(_Reader(source, plan)) as reader:
         while True:
             yield reader.batch(position)
             position += plan.batch_size
-    finally:
-        reader.close()
 
 
 class NothingUsable(CalotypeError):
@@ -159,15 +157,9 @@ class _Reader:
 
     def _read(self, indices: list[int], found: dict[int, Prepared]) -> None:
         """Bring the examples into `found`; mark those that cannot be used."""
-        missing = []
-        for index in dict.fromkeys(indices):
-            if index in found or index in self.unusable:
-                continue
-            cached = self.cache.get(index)
-            if cached is None:
-                missing.append(index)
-            else:
-                found[index] = cached
+        wanted = dict.fromkeys(i for i in indices if i not in found and i not in self.unusable)
+        found |= {i: kept for i in wanted if (kept := self.cache.get(i)) is not None}
+        missing = [index for index in wanted if index not in found]
         results = zip(missing, self.decoders.map(self._prepare, missing), strict=True)
         for index, result in results:
             if isinstance(result, Prepared):
@@ -217,22 +209,16 @@ def sequential_batches(
     total = len(source) if limit is None else min(limit, len(source))
     if total == 0:
         return
-    reader = _Reader(source, plan)
-    try:
+    with closing(_Reader(source, plan)) as reader:
         for position in range(0, total, plan.batch_size):
             yield reader.batch(position)
-    finally:
-        reader.close()
 
 
 def each_example(source: ExampleSource, plan: BatchPlan) -> Iterator[Prepared]:
     """Every usable example of a source, decoded and fitted to the stage, in the source's order."""
-    reader = _Reader(source, plan)
-    try:
+    with closing(_Reader(source, plan)) as reader:
         for start in range(0, len(source), plan.batch_size):
             indices = list(range(start, min(start + plan.batch_size, len(source))))
             found: dict[int, Prepared] = {}
             reader._read(indices, found)
             yield from (found[index] for index in indices if index in found)
-    finally:
-        reader.close()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage
-from calotype.errors import UsageError
+from calotype.errors import MissingExtra, UsageError
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description")
@@ -54,6 +54,20 @@ class Selection:
     def captions_version(self) -> int:
         """Part of the fingerprint of data with styles, whoever made their captions."""
         return 2 if self.grammar is None else self.grammar.version
+
+
+def pyarrow() -> Any:
+    """The package, with `pyarrow.parquet`.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra("data", "pyarrow") from error
+    return pyarrow
 
 
 def has_styles(names: Sequence[str]) -> bool:

@@ -16,7 +16,6 @@ class MakeCaptions(Protocol):
         self, name: str, keywords: Sequence[str], style: str, *, key: str, count: int
     ) -> tuple[Caption, ...]:
         """`count` captions of one image, which follow from the arguments alone."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from calotype.data.columns import (
     has_styles,
     image_cell,
     image_column,
+    pyarrow,
     reason_of,
     selected_rows,
     texts_as_bytes,
@@ -36,7 +37,7 @@ from calotype.data.images import BrokenImage
 from calotype.data.source import SourceReport, locate
 from calotype.data.table import TableSource
 from calotype.data.text import encodable
-from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.errors import CalotypeError, UsageError
 from calotype.storage.reading import check_regular
 
 MOST_GROUP_ROWS = 1 << 20
@@ -199,13 +200,10 @@ def _explained(file: Path) -> Iterator[None]:
 
 
 def _open_parquet(file: Path) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("data", "pyarrow") from error
+    parquet = pyarrow().parquet
     check_regular(file)
     # Not mapped: a file that is cut short under the run would end the process without a word.
-    return pyarrow.parquet.ParquetFile(file)
+    return parquet.ParquetFile(file)
 
 
 def _read_bounded(reader: Any, group: int, name: str) -> Any:

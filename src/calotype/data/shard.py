@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.data.columns import Selection
+from calotype.data.columns import Selection, pyarrow
 from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage, decode_image
 from calotype.data.open import parts
 from calotype.data.shard_file import (
     NOTE_KEY,
-    pyarrow_parquet,
     read_note,
     write_shard_file,
 )
@@ -75,7 +74,7 @@ def shard_data(
         raise UsageError(f"got rows={rows}; expected at least 1")
     if out.resolve() == path.resolve():
         raise UsageError(f"got {out} as both source and target; expected another folder for shards")
-    pyarrow_parquet()
+    pyarrow()
     selection = Selection(SPLIT, grammar=grammar)
     shards = {
         out.resolve() / part: Chunks(open_for_work(path, part, selection), rows)

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from calotype.data.columns import READ_ERRORS
-from calotype.errors import MissingExtra
+from calotype.data.columns import READ_ERRORS, pyarrow
 from calotype.storage.files import make_folder, write_with
 from calotype.storage.reading import check_regular
 
@@ -24,7 +23,7 @@ def write_shard_file(path: Path, table: Any, **options: Any) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # pyarrow itself opens no name that is not UTF-8
-            pyarrow_parquet().write_table(table, file, **options)
+            pyarrow().parquet.write_table(table, file, **options)
 
     make_folder(path.parent)
     size = f"{table.nbytes / 1e6:.0f} MB needed"
@@ -33,23 +32,10 @@ def write_shard_file(path: Path, table: Any, **options: Any) -> None:
 
 def read_note(path: Path) -> dict[str, Any] | None:
     """The note in a shard of ours, with the number of its rows; None if it is none of ours."""
-    parquet = pyarrow_parquet()
+    parquet = pyarrow().parquet
     try:
         check_regular(path)
         metadata = parquet.read_metadata(path)
         return {**json.loads(metadata.metadata[NOTE_KEY]), "rows": metadata.num_rows}
     except READ_ERRORS:
         return None
-
-
-def pyarrow_parquet() -> Any:
-    """The module.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("data", "pyarrow") from error
-    return pyarrow.parquet

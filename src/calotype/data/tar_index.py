@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import tarfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -19,22 +20,18 @@ from calotype.data.images import SUFFIXES
 from calotype.errors import UsageError
 from calotype.storage.reading import open_regular
 
-TEXT_SUFFIXES = (".txt", ".caption", ".text")
-JSON_SUFFIX = ".json"
+_KINDS = {suffix: "image" for suffix in SUFFIXES} | {
+    ".txt": "text",
+    ".caption": "text",
+    ".text": "text",
+    ".json": "json",
+}
+"""What a member is, by its suffix."""
 
 _LARGEST_HEADER = 1_000_000
 
-SAMPLE = np.dtype(
-    [
-        ("header", np.int64),
-        ("image", np.int64),
-        ("image_size", np.int64),
-        ("text", np.int64),
-        ("text_size", np.int64),
-        ("json", np.int64),
-        ("json_size", np.int64),
-    ]
-)
+_FIELDS = ("header", "image", "image_size", "text", "text_size", "json", "json_size")
+SAMPLE = np.dtype([(name, np.int64) for name in _FIELDS])
 """Offsets and sizes in bytes within the tar; `header` is where the image's header begins; an
 offset of -1 = there is none."""
 
@@ -69,17 +66,6 @@ class TarScan:
     problem: str | None = None
 
 
-@dataclass
-class _Sample:
-    name: str
-    fields: dict[str, int] = field(default_factory=dict)
-
-    def row(self) -> tuple[int, ...] | None:
-        if "image" not in self.fields:
-            return None
-        return tuple(self.fields.get(name, -1) for name in SAMPLE.names or ())
-
-
 def scan_tar(file: Path) -> TarScan:
     """Find the samples of a tar; samples without an image are left out.
 
@@ -89,8 +75,7 @@ def scan_tar(file: Path) -> TarScan:
         UsageError: it is no tar, or compressed.
     """
     rows: list[tuple[int, ...]] = []
-    problem = None
-    current = _Sample("")
+    name, fields, problem = "", dict[str, int](), None
     try:
         with open_regular(file) as data, open_headers(data) as tar:
             size = os.fstat(data.fileno()).st_size
@@ -102,14 +87,17 @@ def scan_tar(file: Path) -> TarScan:
                     # tarfile keeps every member it has seen; a shard may have a million.
                     tar.members.clear()  # type: ignore[attr-defined]
                     stem, suffix = split_name(member.name)
-                    if stem != current.name:
-                        _add(rows, current)
-                        current = _Sample(stem)
-                    if member.isfile():
-                        _note(current, member, suffix)
+                    if stem != name:
+                        _add(rows, fields)
+                        name, fields = stem, {}
+                    kind = _KINDS.get(suffix)
+                    if member.isfile() and kind is not None and kind not in fields:
+                        fields |= {kind: member.offset_data, f"{kind}_size": member.size}
+                        if kind == "image":
+                            fields["header"] = member.offset
             except (tarfile.TarError, ValueError, OverflowError) as error:
                 problem = f"is cut off or damaged ({error}); its first samples are used"
-            _add(rows, current)
+            _add(rows, fields)
             end = int(tar.offset)
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -143,26 +131,10 @@ def split_name(name: str) -> tuple[str, str]:
     return folder + slash + stem, (dot + suffix).lower()
 
 
-def _note(sample: _Sample, member: tarfile.TarInfo, suffix: str) -> None:
-    if suffix in SUFFIXES:
-        kind = "image"
-    elif suffix in TEXT_SUFFIXES:
-        kind = "text"
-    elif suffix == JSON_SUFFIX:
-        kind = "json"
-    else:
-        return
-    if kind in sample.fields:
-        return
-    sample.fields |= {kind: member.offset_data, f"{kind}_size": member.size}
-    if kind == "image":
-        sample.fields["header"] = member.offset
-
-
-def _add(rows: list[tuple[int, ...]], sample: _Sample) -> None:
-    row = sample.row()
-    if row is not None:
-        rows.append(row)
+def _add(rows: list[tuple[int, ...]], fields: Mapping[str, int]) -> None:
+    """Note a sample, unless it has no image."""
+    if "image" in fields:
+        rows.append(tuple(fields.get(name, -1) for name in _FIELDS))
 
 
 def _ends_at(file: Path, offset: int) -> bool:

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calotype.data.columns import pyarrow
 from calotype.data.images import BrokenImage, decode_image
 from calotype.data.open import parquet_files
 from calotype.data.resize import area_resize, fit_image
-from calotype.data.shard_file import pyarrow_parquet
 from calotype.emoji.prompts import EvaluationPrompt, ImageRow, choose_prompts, load_prompts
 from calotype.errors import UsageError
 from calotype.evaluation.retrieval import THUMBNAIL_SIDE, thumbnails
@@ -222,7 +222,7 @@ def _row_groups(file: Path, columns: Iterable[str]) -> Iterator[Any]:
 
 
 def _parquet(file: Path) -> Any:
-    parquet = pyarrow_parquet()
+    parquet = pyarrow().parquet
     try:
         return parquet.ParquetFile(file)
     except (OSError, ValueError) as error:

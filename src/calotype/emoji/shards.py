@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.data.shard_file import NOTE_KEY, pyarrow_parquet, read_note, write_shard_file
+from calotype.data.columns import pyarrow
+from calotype.data.shard_file import NOTE_KEY, read_note, write_shard_file
 from calotype.emoji.plan import PlannedImage
 from calotype.emoji.render import RENDER_VERSION
 from calotype.errors import CalotypeError
@@ -73,7 +74,7 @@ def read_columns(path: Path, columns: list[str]) -> tuple[dict[str, list[Any]], 
     Raises:
         CalotypeError: the file is no shard of this recipe.
     """
-    parquet = pyarrow_parquet()
+    parquet = pyarrow().parquet
     try:
         table = parquet.read_table(path, columns=columns)
         return table.to_pydict(), json.loads(table.schema.metadata[NOTE_KEY])

@@ -34,21 +34,17 @@ class TextEncoder(Protocol):
     @property
     def embed_dim(self) -> int:
         """Width D of the token states."""
-        ...
 
     @property
     def max_tokens(self) -> int:
         """Longest sequence L; what a caption has beyond it is left out."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that decides the numbers: weights, tokenizer, length, dtype."""
-        ...
 
     def __call__(self, captions: Sequence[str]) -> TextEmbedding:
         """Token states (B, L, D) float32 and mask (B, L), padded to the longest caption."""
-        ...
 
 
 @runtime_checkable
@@ -63,21 +59,17 @@ class Tokenizer(Protocol):
     @property
     def vocabulary_size(self) -> int:
         """How many ids there are."""
-        ...
 
     @property
     def max_tokens(self) -> int:
         """Longest sequence L; what a caption has beyond it is left out."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that decides the ids."""
-        ...
 
     def __call__(self, captions: Sequence[str]) -> TokenIds:
         """Ids and mask (B, L), padded to the longest caption."""
-        ...
 
 
 def check_encoder(encoder: TextEncoder | Tokenizer | None, spec: str) -> TextEncoder:
