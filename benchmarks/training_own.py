@@ -24,7 +24,7 @@ from calotype.config.optimizer import OptimizerConfig
 from calotype.config.stage import StageConfig
 from calotype.data.batch import Batch
 from calotype.runtime import DTYPES
-from calotype.tasks.diffusion import new_task
+from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.training.state import TrainState
 from calotype.training.step import train_step
 
@@ -58,7 +58,9 @@ def build(task: Task) -> Trainer:
         return texts[tuple(captions)]
 
     endless = itertools.cycle(batches)
-    state = TrainState(new_task(config, device="cpu", dtype=DTYPES[task.dtype], text=text))
+    state = TrainState(
+        DiffusionTask(config, new_stage(config, device="cpu", dtype=DTYPES[task.dtype]), text)
+    )
 
     def step() -> float:
         metrics = train_step(state, next(endless))

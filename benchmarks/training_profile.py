@@ -43,7 +43,7 @@ from calotype.data.prefetch import prefetched
 from calotype.data.source import ExampleSource, all_captions
 from calotype.emoji.captions import GRAMMAR
 from calotype.tasks.captions import TextLookup, embed_ahead
-from calotype.tasks.diffusion import new_task
+from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.text.byte import ByteTextEncoder
 from calotype.training.ema import EMA
 from calotype.training.recipes import load_recipe
@@ -105,7 +105,7 @@ class Setting:
 
 def begun(config: DiffusionTraining) -> TrainState:
     """A stage before its first step; its captions come with each batch."""
-    return TrainState(new_task(config, device="cpu", dtype=torch.float32))
+    return TrainState(DiffusionTask(config, new_stage(config, device="cpu", dtype=torch.float32)))
 
 
 def _step(state: TrainState, fed: tuple[Batch, TextLookup]) -> None:

@@ -13,7 +13,7 @@ from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.diffusion import CosineSchedule
 from calotype.tasks.captions import build_encoder
-from calotype.tasks.diffusion import new_task
+from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.training.recipes import load_recipe
 from calotype.training.state import TrainState
 from calotype.training.step import train_step
@@ -37,7 +37,9 @@ def test_it_sees_the_real_small_image_noised_by_a_level_of_its_own(images, monke
 
     monkeypatch.setattr(Stage, "loss", watched)
     text = build_encoder(config.text_encoder, 16)
-    state = TrainState(new_task(config, device="cpu", dtype=torch.float32, text=text))
+    state = TrainState(
+        DiffusionTask(config, new_stage(config, device="cpu", dtype=torch.float32), text)
+    )
     levels = []
     for _ in range(25):
         train_step(state, batch)

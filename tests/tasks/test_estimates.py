@@ -23,7 +23,7 @@ from calotype.data.resize import area_resize
 from calotype.diffusion import Estimate, alpha_sigma, broadcast_to_image, karras_levels
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.tasks.captions import build_encoder
-from calotype.tasks.diffusion import new_task
+from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.tasks.estimates import LowresEstimates, check_estimates, denoised
 from calotype.tasks.random_numbers import estimate_sigmas, step_numbers
 from calotype.training import progress
@@ -182,7 +182,7 @@ def test_levels_are_log_uniform_and_the_fraction_is_exact():
 
 
 def begun(config, estimates):
-    task = new_task(config, device="cpu", dtype=torch.float32, text=TEXT)
+    task = DiffusionTask(config, new_stage(config, device="cpu", dtype=torch.float32), TEXT)
     task.estimates = estimates
     return TrainState(task)
 

@@ -11,7 +11,7 @@ from calotype.data.batch import BatchPlan
 from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.tasks.captions import build_encoder
-from calotype.tasks.diffusion import new_task
+from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.training.distributed import Group
 from calotype.training.parallel import DDP, FSDP
 from calotype.training.state import TrainState
@@ -40,7 +40,7 @@ def step(micro, images):
     def take(wrap, parts):
         optimizer = dataclasses.replace(config.optimizer, accumulation=parts)
         parted = dataclasses.replace(config, optimizer=optimizer)
-        task = new_task(parted, device="cpu", dtype=torch.float32, text=encoder)
+        task = DiffusionTask(parted, new_stage(parted, device="cpu", dtype=torch.float32), encoder)
         state = TrainState(task)
         state.parallel = wrap(state)
         return train_step(state, batch)

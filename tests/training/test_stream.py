@@ -11,7 +11,7 @@ from calotype.config.recipe import Recipe
 from calotype.data.batch import Batch
 from calotype.data.open import open_source
 from calotype.errors import CalotypeError, ConfigError
-from calotype.tasks.diffusion import new_task
+from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.training.preparation import Job
 from calotype.training.state import TrainState
 from calotype.training.step import train_step
@@ -33,7 +33,7 @@ def prior(tmp_path_factory):
 
 def _job(config, images, prior, *, position=0):
     open_one = {"resolution": config.stage.resolution, "data": config.data}
-    state = TrainState(new_task(config, device="cpu", dtype=torch.float32))
+    state = TrainState(DiffusionTask(config, new_stage(config, device="cpu", dtype=torch.float32)))
     state.images_seen = position
     kept = None if prior is None else open_source(prior, **open_one)
     return Job(state.task, open_source(images, **open_one), kept), state
@@ -103,7 +103,9 @@ def test_weights_multiply_the_loss(micro, images, prior):
     x = torch.linspace(-1, 1, 4 * 3 * 64).reshape(4, 3, 8, 8)
     for weights in (None, torch.ones(4), torch.full((4,), 0.5), torch.tensor([1.0, 1, 0, 0])):
         config = dataclasses.replace(config, stage=_without_text(stage), text_encoder="none")
-        state = TrainState(new_task(config, device="cpu", dtype=torch.float32))
+        state = TrainState(
+            DiffusionTask(config, new_stage(config, device="cpu", dtype=torch.float32))
+        )
         batch = Batch(x, None, ("",) * 4, ("k",) * 4, 0, weights)
         moved.append(train_step(state, batch))
     assert (moved[0].loss, moved[0].grad_norm) == (moved[1].loss, moved[1].grad_norm)

@@ -15,7 +15,6 @@ from calotype.conditioning import Text, TextEmbedding, token_states
 from calotype.config.data import DataConfig
 from calotype.data.source import AllCaptions, ExampleSource
 from calotype.errors import CalotypeError, ConfigError
-from calotype.progress import Display
 from calotype.text import TextEncoder, Tokenizer, build_text_encoder
 from calotype.text.encoder import check_encoder, misfit
 from calotype.text.layout import StoreCard, StoreLayout, store_cards
@@ -95,18 +94,12 @@ def embedded_captions(preparation: Preparation, wanted: WantedCaptions) -> TextL
 def _embed(preparation: Preparation, wanted: WantedCaptions) -> None:
     """Embed the captions that are not stored yet; the store is `preparation.stores[spec]`."""
     encoder = check_encoder(build_encoder(wanted.spec, wanted.width), wanted.spec)
-    display = Display("embedding captions", quiet=preparation.quiet, seconds=5.0)
-
-    def progress(done: int, total: int) -> None:
-        display.update(done, total)
-        preparation.stop.check()
-
     preparation.stores[wanted.spec] = embed_ahead(
         encoder,
         wanted,
         folder=preparation.embeddings(wanted.spec),
         missing=wanted.data.missing_captions,
-        progress=progress,
+        progress=preparation.progress("embedding captions"),
     )
 
 

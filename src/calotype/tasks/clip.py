@@ -67,11 +67,7 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
     shard_units: tuple[type[nn.Module], ...] = (TransformerLayer,)
     coupled: bool = True
     use: str = "score with --clip"
-
-    @property
-    def name(self) -> str:
-        """For people: there is one kind."""
-        return "clip"
+    name: str = "clip"
 
     @property
     def key(self) -> int:

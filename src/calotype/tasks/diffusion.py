@@ -238,10 +238,3 @@ def new_stage(config: DiffusionTraining, *, device: str, dtype: torch.dtype) -> 
     stage.compute_dtype = dtype
     stage.train()
     return stage
-
-
-def new_task(
-    config: DiffusionTraining, *, device: str, dtype: torch.dtype, text: TextLookup | None = None
-) -> DiffusionTask:
-    """A stage with initial weights, to be trained on captions that `text` looks up."""
-    return DiffusionTask(config, new_stage(config, device=device, dtype=dtype), text)

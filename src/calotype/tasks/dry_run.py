@@ -102,7 +102,10 @@ def _row(config: Training, runtime: Runtime) -> DryRunRow:
         torch.autograd.backward(output.sum())
     flops = training.get_total_flops()
     measured = parameters <= MEASURED_UP_TO
-    rate = _measured_rate(config, runtime) if measured else _estimated_rate(flops, runtime)
+    if measured:
+        rate = _measured_rate(config, runtime)
+    else:
+        rate = peak_flops(runtime.device, DTYPES[runtime.dtype]) * _EFFICIENCY / flops
     draft_images, draft_rate = _draft(config, runtime)
     return DryRunRow(
         resolution=config.resolution,
@@ -186,7 +189,3 @@ class _SavedBytes:
             self._kept.append(tensor)
             self.total += storage.nbytes()
         return tensor
-
-
-def _estimated_rate(flops: int, runtime: Runtime) -> float:
-    return peak_flops(runtime.device, DTYPES[runtime.dtype]) * _EFFICIENCY / flops

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,6 @@ from calotype.data.grammar import CaptionGrammar
 from calotype.data.open import TrainingData, open_source
 from calotype.data.source import ExampleSource, some_captions
 from calotype.networks.lora import ADAPTERS
-from calotype.progress import Display
 from calotype.runtime import DTYPES
 from calotype.tasks.captions import (
     TextLookup,
@@ -27,7 +26,7 @@ from calotype.tasks.draft_files import FOLDER as DRAFT_FOLDER
 from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
 from calotype.tasks.initial import initial_weights
-from calotype.tasks.validation import Probe, read_probe
+from calotype.tasks.validation import read_probe
 from calotype.training.preparation import Job, Preparation
 from calotype.training.shards import copy_weights
 from calotype.training.task import TaskStart
@@ -54,13 +53,8 @@ def prepare_stage(
     network = config.stage.network
     text = None
     if network.text_dim > 0:
-        wanted = WantedCaptions(
-            sources,
-            config.data,
-            config.text_encoder,
-            None if config.stage.takes_ids else network.text_dim,
-            config.grid_captions,
-        )
+        spec, width = config.text_encoder, None if config.stage.takes_ids else network.text_dim
+        wanted = WantedCaptions(sources, config.data, spec, width, config.grid_captions)
         text = embedded_captions(preparation, wanted)
     runtime = preparation.runtime
     estimates = load_estimates(config, runtime)
@@ -71,22 +65,24 @@ def prepare_stage(
         _fit_text(preparation, stage, source, text, config=config)
     drafts = None
     if config.draft is not None and text is not None:
+        shown = functools.cache(lambda name: preparation.progress(f"draft, {name}: images"))
         training = DraftTraining(
             stage,
             source,
             text,
             config=config,
             folder=preparation.out / DRAFT_FOLDER,
-            progress=_draft_progress(preparation),
+            progress=lambda name, done, total: shown(name)(done, total),
             begun=start.resumed,
         )
         drafts = _train_draft(preparation, training, start)
     preparation.group.broadcast_tensors(stage.state_dict().values())
     task = DiffusionTask(config, stage, text, drafts, estimates)
-    if preparation.group.is_rank_zero:
-        task.unseen = _probe(held_out, config)
+    looked_at = config.validation_images > 0 or config.grid_images > 0
+    if preparation.group.is_rank_zero and looked_at:
+        task.unseen = read_probe(held_out, config, limit=PROBE_EXAMPLES)
         if task.unseen is not None:
-            task.trained = _probe(source, config, limit=len(task.unseen))
+            task.trained = read_probe(source, config, limit=len(task.unseen))
     return Job(task, source, preserved)
 
 
@@ -157,24 +153,3 @@ def _train_draft(
     preparation.on_rank_zero(lambda: training.train_folds(drafts))
     group.broadcast_tensors(drafts.state_dict().values())
     return drafts
-
-
-def _draft_progress(preparation: Preparation) -> Callable[[str, int, int], None]:
-    displays: dict[str, Display] = {}
-
-    def progress(name: str, done: int, total: int) -> None:
-        if name not in displays:
-            title = f"draft, {name}: images"
-            displays[name] = Display(title, quiet=preparation.quiet, seconds=5.0)
-        displays[name].update(done, total)
-        preparation.stop.check()
-
-    return progress
-
-
-def _probe(
-    source: ExampleSource, config: DiffusionTraining, *, limit: int = PROBE_EXAMPLES
-) -> Probe | None:
-    if config.validation_images <= 0 and config.grid_images <= 0:
-        return None
-    return read_probe(source, config, limit=limit)

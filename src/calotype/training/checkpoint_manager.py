@@ -6,6 +6,7 @@ import copy
 import platform
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ from calotype.training.state import TrainState
 _AVERAGE = "ema.safetensors"
 
 
+@dataclass(eq=False)
 class CheckpointManager:
     """Writes checkpoints of a state, and goes back to them.
 
@@ -49,23 +51,16 @@ class CheckpointManager:
         state: what is written.
         facts: what a checkpoint says beside its counters: `stage`, recipe, versions.
         write_model: writes the averaged model, ready to use, into the folder of the checkpoint.
-
-    `latest` is this stage's newest checkpoint, or None.
+        latest: this stage's newest checkpoint, or None.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        state: TrainState,
-        *,
-        facts: Mapping[str, Any],
-        write_model: Callable[[Path, nn.Module], object],
-    ) -> None:
-        self.latest: Path | None = None
-        self._folder = folder
-        self._state = state
-        self._facts = facts
-        self._write_model = write_model
+    folder: Path
+    state: TrainState
+    facts: Mapping[str, Any]
+    write_model: Callable[[Path, nn.Module], object]
+    latest: Path | None = None
+
+    def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._work: Future[None] | None = None
 
@@ -90,7 +85,7 @@ class CheckpointManager:
             CalotypeError: the checkpoint before could not be written.
         """
         self._wait()
-        state, group = self._state, self._state.parallel.group
+        state, group = self.state, self.state.parallel.group
         if state.parallel.sharded:
             tensors, average = state.tensors(), state.averaged_model()
             if group.is_rank_zero:
@@ -110,19 +105,19 @@ class CheckpointManager:
         self, images: int, numbers: Mapping[str, Any], tensors: Tensors, average: nn.Module
     ) -> None:
         """Write one, and what lies beside it, on rank 0."""
-        task, parallel = self._state.task, self._state.parallel
+        task, parallel = self.state.task, self.state.parallel
 
         def write(fresh: Path) -> None:
             if parallel.sharded:
                 write_shards(parallel.group.broadcast(fresh), tensors, parallel.group)
             else:
                 write_tensors(fresh, tensors)
-            write_state(fresh, {"format": 1, "images": images, **numbers, **self._facts})
-            self._write_model(fresh, average)
+            write_state(fresh, {"format": 1, "images": images, **numbers, **self.facts})
+            self.write_model(fresh, average)
 
-        task.write_beside(self._folder.parent, average, images)
-        self.latest = write_checkpoint(self._folder, images, write, needed=_bytes(tensors))
-        prune(self._folder, keep=task.config.keep_checkpoints)
+        task.write_beside(self.folder.parent, average, images)
+        self.latest = write_checkpoint(self.folder, images, write, needed=_bytes(tensors))
+        prune(self.folder, keep=task.config.keep_checkpoints)
 
     def check(self) -> None:
         """Raise the error of a checkpoint that could not be written; never wait."""
@@ -136,23 +131,23 @@ class CheckpointManager:
         What is newer than the one gone back to is removed: a resumed run must not begin there.
         """
         self._wait()
-        good = self._state.parallel.group.on_rank_zero(lambda: self._back_to_good(guards))
+        good = self.state.parallel.group.on_rank_zero(lambda: self._back_to_good(guards))
         if good is None:
             return False
-        load_state(self._state, good)
+        load_state(self.state, good)
         return True
 
     def _back_to_good(self, guards: Guards) -> Path | None:
         if self.latest is None:
             return None
         newer = list[Path]()
-        for path in checkpoints(self._folder):
+        for path in checkpoints(self.folder):
             if fault(path) is None:
                 state = read_state(path)
-                if state["stage"] != self._facts["stage"]:
+                if state["stage"] != self.facts["stage"]:
                     break
                 if guards.settled(state["recent_losses"]):
-                    point_latest(self._folder, path.name)
+                    point_latest(self.folder, path.name)
                     for passed in newer:
                         remove_folder(passed)
                     self.latest = path

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import torch
@@ -27,6 +28,7 @@ _FAILED = "calotype/failed"
 _COURTESY_SECONDS = 5.0
 
 
+@dataclass(eq=False)
 class Group:
     """The processes that train together; one alone has nothing to ask and nobody to wait for.
 
@@ -38,12 +40,9 @@ class Group:
         control: the gloo group that decisions go over; None for one process.
     """
 
-    def __init__(
-        self, place: Place | None = None, *, store: Any = None, control: Any = None
-    ) -> None:
-        self.place = Place() if place is None else place
-        self.control = control
-        self._store = store
+    place: Place = field(default_factory=Place)
+    store: Any = None
+    control: Any = None
 
     @property
     def rank(self) -> int:
@@ -126,10 +125,10 @@ class Group:
 
     def claim_failure(self) -> bool:
         """Whether this process is the first that fails, so that its error is the one reported."""
-        if self._store is None:
+        if self.store is None:
             return True
         try:
-            return bool(self._store.add(_FAILED, 1) == 1)
+            return bool(self.store.add(_FAILED, 1) == 1)
         except RuntimeError:  # the launcher itself has gone
             return True
 

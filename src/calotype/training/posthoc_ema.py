@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,22 +119,19 @@ def write_snapshots(
     for ema in emas:
         averages = ema.state_dict().items()
         halves = {name: full_tensor(t).half().contiguous().cpu() for name, t in averages}
-        if writes:
-            own = {"format": _FORMAT, "length": ema.length, **facts}
-            _write(run / FOLDER / f"{images}-{ema.length:.3f}.safetensors", halves, own)
-
-
-def _write(path: Path, halves: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    for name, tensor in halves.items():
-        if not bool(tensor.isfinite().all()):
-            raise CalotypeError(
-                f"the average of {name!r} does not fit float16; lower the learning rate, or set "
-                "posthoc_ema_images=0"
-            )
-    make_folder(path.parent)
-    # One entry: safetensors writes several in any order, and not the same bits every time.
-    metadata = {NOTES: json.dumps(facts)}
-    write_with(path, lambda place: save_file(halves, place, metadata=metadata))
+        if not writes:
+            continue
+        for name, tensor in halves.items():
+            if not bool(tensor.isfinite().all()):
+                raise CalotypeError(
+                    f"the average of {name!r} does not fit float16; lower the learning rate, or "
+                    "set posthoc_ema_images=0"
+                )
+        make_folder(run / FOLDER)
+        # One entry: safetensors writes several in any order, and not the same bits every time.
+        notes = {NOTES: json.dumps({"format": _FORMAT, "length": ema.length, **facts})}
+        write = partial(save_file, halves, metadata=notes)
+        write_with(run / FOLDER / f"{images}-{ema.length:.3f}.safetensors", write)
 
 
 @dataclass(frozen=True)

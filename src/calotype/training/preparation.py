@@ -13,6 +13,7 @@ from pathlib import Path
 from calotype.data.account import check_account, take_account
 from calotype.data.listing import STORE_NAME
 from calotype.data.source import ExampleSource
+from calotype.progress import Display
 from calotype.runtime import Runtime
 from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
@@ -64,6 +65,16 @@ class Preparation:
         self.stop.agree()
         if self.stop:
             raise Stopped
+
+    def progress(self, title: str) -> Callable[[int, int], None]:
+        """What shows (done, total) of a preparation, and raises `Stopped` where that is asked."""
+        display = Display(title, quiet=self.quiet, seconds=5.0)
+
+        def show(done: int, total: int) -> None:
+            display.update(done, total)
+            self.stop.check()
+
+        return show
 
     def report_data(self, source: ExampleSource, *, captioned: bool) -> None:
         """Say once a run what the data are, before anything is made of them.

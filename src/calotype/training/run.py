@@ -20,7 +20,7 @@ from calotype.errors import CalotypeError, UsageError
 from calotype.training import resume, run_folder
 from calotype.training.checkpoint import read_state
 from calotype.training.checkpoint_manager import CheckpointManager, load_state, versions
-from calotype.training.distributed import ALONE, Group, OtherProcessFailed, open_group
+from calotype.training.distributed import Group, OtherProcessFailed, open_group
 from calotype.training.guards import Guards, check_skipped
 from calotype.training.preparation import Job, Preparation
 from calotype.training.progress import TrainingDisplay
@@ -99,37 +99,32 @@ def run_recipe(
         UsageError: the options do not fit what is there.
         CalotypeError: training cannot go on.
     """
-    run = _Run(recipe, data, out, options=options, tasks=tasks)
-    if group is not None:
-        return run.start(group)
     try:
-        with open_group() as started:
-            return run.start(started)
+        with open_group() if group is None else nullcontext(group) as joined:
+            return _Run(recipe, data, out, options, tasks, joined).start()
     except OtherProcessFailed:
         return 1
 
 
+@dataclass(eq=False)
 class _Run:
     """A recipe on its way through its stages."""
 
-    def __init__(
-        self, recipe: Recipe, data: Path, out: Path, *, options: RunOptions, tasks: TaskFactory
-    ) -> None:
-        self.recipe = recipe
-        self.data = data
-        self.out = out
-        self.options = options
-        self.tasks = tasks
-        self.group = ALONE
-        self.init: Path | None = None
-        self.checkpoint: Path | None = None  # to resume from
-        self.begun: dict[str, Any] = {}  # what it says
-        self.done: list[nn.Module] = []  # stages, exported, on rank 0
-        self.report = SourceReport()  # of the data, over all stages
+    recipe: Recipe
+    data: Path
+    out: Path
+    options: RunOptions
+    tasks: TaskFactory
+    group: Group
+    init: Path | None = None
+    checkpoint: Path | None = None  # to resume from
+    begun: dict[str, Any] = field(default_factory=dict)  # what it says
+    done: list[nn.Module] = field(default_factory=list)  # stages, exported, on rank 0
+    report: SourceReport = field(default_factory=SourceReport)  # of the data, over all stages
 
-    def start(self, group: Group) -> int:
+    def start(self) -> int:
         """Check, choose where to begin, and train; returns the exit code."""
-        options, self.group = self.options, group
+        options, group = self.options, self.group
         self.quiet = options.quiet or not group.is_rank_zero
         if not options.resume:
             self.tasks.check_init(self.recipe, options.init)
@@ -262,17 +257,10 @@ class _Run:
         }
         folder, title = self.out / "checkpoints", f"{self.recipe.name} {job.task.name}"
         display = TrainingDisplay(title, state.end, quiet=self.quiet, lasting=True)
-        manager = CheckpointManager(folder, state, facts=facts, write_model=write)
+        latest = self._checkpoint_of(number)
+        manager = CheckpointManager(folder, state, facts, write, latest)
         with manager as checkpoints, display:
-            checkpoints.latest = self._checkpoint_of(number)
-            trainer = Trainer(
-                job,
-                state,
-                files,
-                checkpoints=checkpoints,
-                display=display,
-                guards=self.options.guards,
-            )
+            trainer = Trainer(job, state, files, checkpoints, display, self.options.guards)
             if self.options.only_draft:
                 checkpoints.write()
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing
+from dataclasses import dataclass
 
 from calotype.data.batch import Batch
 from calotype.errors import NotFiniteError
@@ -21,6 +22,7 @@ from calotype.training.step import StepMetrics, train_step
 from calotype.training.stream import training_batches
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains a task to its end, or until somebody asks it to stop.
 
@@ -36,27 +38,19 @@ class Trainer:
         guards: against numbers that are not finite, and against loss spikes.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        state: TrainState,
-        files: RunFiles,
-        *,
-        checkpoints: CheckpointManager,
-        display: TrainingDisplay,
-        guards: Guards,
-    ) -> None:
-        self.job = job
-        self.state = state
-        self.files = files
-        self._checkpoints = checkpoints
-        self._display = display
-        self._guards = guards
+    job: Job
+    state: TrainState
+    files: RunFiles
+    checkpoints: CheckpointManager
+    display: TrainingDisplay
+    guards: Guards
+
+    def __post_init__(self) -> None:
         self._meter = RateMeter()
-        self._group = state.parallel.group
-        processes = self._group.world_size
-        self._cost = self._group.on_rank_zero(lambda: job.task.cost(processes))
-        config = job.task.config
+        self._group = self.state.parallel.group
+        task, processes = self.job.task, self._group.world_size
+        self._cost = self._group.on_rank_zero(lambda: task.cost(processes))
+        config = task.config
         # In this order, on every process: whenever a multiple of the images is passed.
         self._periodic = (
             (config.validation_images, self._validate),
@@ -77,7 +71,7 @@ class Trainer:
                     metrics = train_step(state, batch)
                     self._write_down(metrics, batch, time.perf_counter() - began, waited)
                     stop.agree()
-                    if self._guards.spiked(state, metrics) and self._pass_over(batch):
+                    if self.guards.spiked(state, metrics) and self._pass_over(batch):
                         break  # on from another place in the data
                     self._between_steps(before, stop)
                     if stop:
@@ -105,19 +99,19 @@ class Trainer:
         }
         self.files.write("log", line)
         self.files.scalars.add(line, images)
-        self._display.show(images, self._meter)
+        self.display.show(images, self._meter)
         if metrics.skipped:
             place = {"positions": [batch.position, batch.position + batch.images]}
             note = {**line, "reason": "not finite", **place, "keys": self._keys(batch)}
             self.files.write("skipped", note)
-        self._guards.count(state, metrics)
+        self.guards.count(state, metrics)
 
     def _pass_over(self, batch: Batch) -> bool:
         """After a spike: back to the last good checkpoint, and on behind this batch."""
         state, images = self.state, self.state.images
         spike_end, skipped, rewinds = state.position, state.skipped, state.rewinds
         note = {"images": images, "reason": "loss spike", "keys": self._keys(batch)}
-        if not self._checkpoints.rewind(self._guards):
+        if not self.checkpoints.rewind(self.guards):
             return False
         note["positions"] = [state.position, spike_end]  # all that is passed over; keys: the last
         state.data_offset = spike_end - state.images_seen
@@ -145,7 +139,7 @@ class Trainer:
             action()
         if due:
             self._group.barrier()  # here, where it may last: steps have less patience
-        self._checkpoints.check()
+        self.checkpoints.check()
 
     def _due(self, before: int, images: int) -> bool:
         """Whether a multiple of `images` is passed, over all stages, or the end; 0 = never."""
@@ -189,4 +183,4 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self.files.sync()
-        self._checkpoints.write()
+        self.checkpoints.write()
