@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,7 +20,7 @@ from calotype.data.verify import verify_data
 from calotype.data.work import Chunks, Work, open_for_work
 from calotype.emoji.build import render_shard
 from calotype.emoji.plan import Artwork, PlannedImage
-from calotype.emoji.shards import finished, plan_shards
+from calotype.emoji.shards import broken_in, plan_shards
 from calotype.errors import CalotypeError, UsageError
 from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
@@ -123,7 +124,8 @@ def test_emoji_shards_are_drawn(tmp_path):
         2,
         90,
     ]
-    assert [finished(plan).rows for plan in plans] == [90, 2]
+    assert [broken_in(plan) for plan in plans] == [[], []]
+    assert [pq.read_metadata(plan.path).num_rows for plan in plans] == [90, 2]
 
 
 def test_the_command_starts_a_ray_of_its_own(folder):

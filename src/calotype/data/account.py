@@ -51,7 +51,6 @@ class Account:
         return meant and self.without_caption > MOST_LOST * self.looked_at
 
     def __str__(self) -> str:
-        """One line."""
         parts = [counted(self.images, "image")]
         for count, what in (
             (self.without_caption, "without a caption"),

@@ -84,7 +84,6 @@ class BatchPlan:
     whole_lowres: bool = False
 
     def __post_init__(self) -> None:
-        """Check that the sizes fit each other."""
         crop = self.config.crop
         if crop is not None and not 0 < crop <= self.resolution:
             raise ConfigError(f"got crop={crop}; expected 1 to {self.resolution} (the stage)")

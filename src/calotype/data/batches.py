@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -111,11 +110,14 @@ class _Reader:
                 places = torch.from_numpy(corners // plan.grid)
         rows = tuple(range(plan.rank, plan.batch_size, plan.world_size))
         share = BatchShare(rows, plan.batch_size) if plan.world_size > 1 else None
-        keys = tuple(example.key for example in examples)
         firsts = [e.captions[0] if e.captions else Caption("") for e in examples]
-        batch = Batch(x, lowres, tuple(c.text for c in chosen), keys, position, share=share)
-        return replace(
-            batch,
+        return Batch(
+            x,
+            lowres,
+            tuple(caption.text for caption in chosen),
+            tuple(example.key for example in examples),
+            position,
+            share=share,
             first_captions=tuple(caption.text for caption in firsts),
             concepts=tuple(caption.concept or caption.text for caption in firsts),
             whole_lowres=whole_lowres,

@@ -63,25 +63,17 @@ def looks(image: NDArray[np.uint8]) -> tuple[int, int]:
     return int(str(hashes.phash(small)), 16), int(str(hashes.colorhash(small)), 16)
 
 
-class LookBook:
+class LookBook(contextlib.ExitStack):
     """Collects looks in temporary files (TMPDIR), which go when the `with` block ends."""
 
     def __init__(self, length: int, *, bucket_bytes: int = BUCKET_BYTES) -> None:
         """Make the files; `length` is the count of images, about."""
         wanted = -(-length * RECORD.itemsize // bucket_bytes)
         self.buckets = max(1, min(_MOST_BUCKETS, wanted))
-        self._stack = contextlib.ExitStack()
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="calotype-looks-"))
+        super().__init__()
+        folder = self.enter_context(tempfile.TemporaryDirectory(prefix="calotype-looks-"))
         self._paths = [Path(folder, str(number)) for number in range(self.buckets)]
-        self._files = [self._stack.enter_context(path.open("wb")) for path in self._paths]
-
-    def __enter__(self) -> LookBook:
-        """The book itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Remove the files."""
-        self._stack.close()
+        self._files = [self.enter_context(path.open("wb")) for path in self._paths]
 
     def add(self, records: NDArray[np.void]) -> None:
         """Write down `RECORD`s."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +22,7 @@ from calotype.data.images import MAX_FILE_BYTES, BrokenImage
 from calotype.data.listing import Listing
 from calotype.data.metadata import TEXT_FIELDS
 from calotype.data.source import EncodedSource, SourceReport, locate
-from calotype.data.tar_index import SAMPLE, open_headers, scan_tar, split_name
+from calotype.data.tar_index import SAMPLE, TarScan, open_headers, scan_tar, split_name
 from calotype.data.text import (
     MAX_CAPTION_BYTES,
     DecodedText,
@@ -60,10 +61,10 @@ class TarSource(EncodedSource):
                 self._marks[file] = _mark(file.stat())
             except OSError as error:
                 raise UsageError(f"cannot read {file}: {error.strerror}; check --data") from error
-            samples, problem = _index(file)
-            if problem is not None:
-                self.report.bad_metadata[self._name(file)] = problem
-            self._indexes.append(samples)
+            scan = _index(file)
+            if scan.problem is not None:
+                self.report.bad_metadata[self._name(file)] = scan.problem
+            self._indexes.append(scan.samples)
         self._ends = np.cumsum([len(index) for index in self._indexes], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -159,7 +160,7 @@ def _json_texts(text: str) -> list[str]:
     return [str(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
 
 
-def _index(file: Path) -> tuple[NDArray[np.void], str | None]:
+def _index(file: Path) -> TarScan:
     """Samples of a tar and what is wrong with it, from the cache folder if it has them."""
     cache = cache_folder()
     status = file.stat()
@@ -167,17 +168,15 @@ def _index(file: Path) -> tuple[NDArray[np.void], str | None]:
     name = hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()
     kept = None if cache is None else cache / "tar-index" / f"{name}.npy"
     if kept is not None:
-        try:
+        with suppress(OSError, ValueError):
             check_regular(kept)
             samples = np.load(kept, mmap_mode="r")
             if samples.dtype == SAMPLE:
-                return samples, None
-        except (OSError, ValueError):
-            pass
+                return TarScan(samples)
     scan = scan_tar(file)
     if kept is not None and scan.problem is None:
         _keep(kept, scan.samples)
-    return scan.samples, scan.problem
+    return scan
 
 
 def _keep(path: Path, samples: NDArray[np.void]) -> None:
@@ -187,8 +186,6 @@ def _keep(path: Path, samples: NDArray[np.void]) -> None:
         with temporary.open("wb") as file:  # by name, NumPy would add an ending
             np.save(file, samples)
 
-    try:
+    with suppress(CalotypeError):
         make_folder(path.parent)
         write_with(path, write)
-    except CalotypeError:
-        return

@@ -136,7 +136,6 @@ class Work:
     on_result: Callable[[Any], None] = lambda result: None
 
     def __post_init__(self) -> None:
-        """Check the number of processes."""
         if self.processes < 1:
             raise UsageError(f"got processes={self.processes}; expected at least 1")
 

@@ -46,22 +46,18 @@ def build_text_encoder(
         from calotype.text.byte import ByteTextEncoder
 
         return ByteTextEncoder(int(name), **limit)
-    if kind == "t5" and name:
-        from calotype.text.t5 import T5TextEncoder
+    if kind in ("t5", "t5_padded") and name:
+        from calotype.text import t5, t5_padded
 
-        return T5TextEncoder(name, device=device, **limit)
-    if kind == "clip" and name:
-        from calotype.text.clip import CLIPTextEncoder
+        if kind == "t5_padded":
+            return t5_padded.PaddedT5TextEncoder(name)
+        return t5.T5TextEncoder(name, device=device, **limit)
+    if kind in ("clip", "clip_pooled") and name:
+        from calotype.text import clip, clip_pooled
 
-        return CLIPTextEncoder(name, device=device, **limit)
-    if kind == "t5_padded" and name:
-        from calotype.text.t5_padded import PaddedT5TextEncoder
-
-        return PaddedT5TextEncoder(name)
-    if kind == "clip_pooled" and name:
-        from calotype.text.clip_pooled import PooledCLIPTextEncoder
-
-        return PooledCLIPTextEncoder(name)
+        if kind == "clip_pooled":
+            return clip_pooled.PooledCLIPTextEncoder(name)
+        return clip.CLIPTextEncoder(name, device=device, **limit)
     if kind == "glide" and name:
         from calotype.text.glide import CaptionTokens
 

@@ -23,7 +23,17 @@ token covers far fewer on average, so that the cut falls behind the last token t
 CAPTIONS_AT_ONCE = 64
 
 
-class TextEncoder(Protocol):
+class _ReadsCaptions(Protocol):
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence L; what a caption has beyond it is left out."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides the numbers: weights, tokenizer, length, dtype."""
+
+
+class TextEncoder(_ReadsCaptions, Protocol):
     """A frozen map from captions to token states.
 
     An empty caption, or one that holds nothing but white space, is the null caption: its mask is
@@ -35,20 +45,12 @@ class TextEncoder(Protocol):
     def embed_dim(self) -> int:
         """Width D of the token states."""
 
-    @property
-    def max_tokens(self) -> int:
-        """Longest sequence L; what a caption has beyond it is left out."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that decides the numbers: weights, tokenizer, length, dtype."""
-
     def __call__(self, captions: Sequence[str]) -> TextEmbedding:
         """Token states (B, L, D) float32 and mask (B, L), padded to the longest caption."""
 
 
 @runtime_checkable
-class Tokenizer(Protocol):
+class Tokenizer(_ReadsCaptions, Protocol):
     """A map from captions to token ids, for networks with a text tower of their own.
 
     A protocol apart from `TextEncoder`, so that a type checker sees ids on their way to what
@@ -59,14 +61,6 @@ class Tokenizer(Protocol):
     @property
     def vocabulary_size(self) -> int:
         """How many ids there are."""
-
-    @property
-    def max_tokens(self) -> int:
-        """Longest sequence L; what a caption has beyond it is left out."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that decides the ids."""
 
     def __call__(self, captions: Sequence[str]) -> TokenIds:
         """Ids and mask (B, L), padded to the longest caption."""

@@ -35,7 +35,6 @@ class StoreLayout:
     shard_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        """Check the precision."""
         if self.precision not in ("float16", "int8"):
             raise ConfigError(f"got precision={self.precision!r}; expected 'float16' or 'int8'")
 

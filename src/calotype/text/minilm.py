@@ -104,7 +104,6 @@ class MiniLMNetwork(nn.Module):
     """BERT encoder without the pooler: token ids to the last layer's states."""
 
     def __init__(self) -> None:
-        """Allocate; weights come from `load_minilm_network`."""
         super().__init__()
         self.words = nn.Parameter(torch.empty(_VOCABULARY, _WIDTH))
         self.positions = nn.Parameter(torch.empty(_POSITIONS, _WIDTH))
@@ -185,19 +184,15 @@ def load_minilm_network(path: Path) -> MiniLMNetwork:
     """
     from safetensors.torch import load_file
 
-    _verify_sha256(path)
-    network = MiniLMNetwork()
-    network.load_state_dict(_renamed(load_file(path)), assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def _verify_sha256(path: Path) -> None:
     found = file_sha256(path, advice=f"reinstall {PACKAGE}")
     if found != WEIGHTS_SHA256:
         raise CalotypeError(
             f"MiniLM weights {path}: got SHA-256 {found[:16]}, expected {WEIGHTS_SHA256[:16]}; "
             f"the file is damaged or another model: reinstall {PACKAGE}"
         )
+    network = MiniLMNetwork()
+    network.load_state_dict(_renamed(load_file(path)), assign=True)
+    return network.eval().requires_grad_(False)
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:

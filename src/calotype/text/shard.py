@@ -167,7 +167,6 @@ class Shard:
         return {name: value for name, value in vars(self).items() if name != "_arrays"}
 
     def __len__(self) -> int:
-        """Number of captions."""
         return int(self._header["key_high"]["shape"][0])
 
     @property

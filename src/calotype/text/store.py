@@ -254,10 +254,8 @@ class _ShardWriter:
 
 
 def _padded(states: Sequence[Array]) -> TextEmbedding:
-    longest = max(1, max(len(rows) for rows in states))
-    tokens = torch.zeros((len(states), longest, states[0].shape[1]))
-    mask = torch.zeros((len(states), longest), dtype=torch.bool)
-    for index, rows in enumerate(states):
-        tokens[index, : len(rows)] = torch.from_numpy(rows)
-        mask[index, : len(rows)] = True
+    lengths = torch.tensor([len(rows) for rows in states])
+    mask = torch.arange(max(1, int(lengths.max()))) < lengths[:, None]
+    tokens = torch.zeros((*mask.shape, states[0].shape[1]))
+    tokens[mask] = torch.from_numpy(np.concatenate(states))
     return TextEmbedding(tokens=tokens, mask=mask)

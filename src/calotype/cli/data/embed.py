@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from calotype.cli.data.ray import GpusPerWorker, Processes, Ray, gpus_of_worker, process_count
+from calotype.cli.data.ray import (
+    GpusPerWorker,
+    Processes,
+    Ray,
+    gpus_of_worker,
+    process_count,
+    work_of,
+)
 from calotype.errors import UsageError
 from calotype.progress import Display
 
@@ -47,10 +54,8 @@ def embed(
     if not data.is_dir() and out is None:
         raise UsageError(f"got data {data}, which is no folder, and no --out; give --out")
     count, kind = process_count(processes), _precision(precision)
-    from calotype.data.account import tell_findings
     from calotype.data.embed import EmbedJob, embed_data
     from calotype.data.listing import STORE_NAME
-    from calotype.data.work import Work
     from calotype.emoji.captions import GRAMMAR
 
     gpus = gpus_of_worker(gpus_per_worker, ray)
@@ -62,12 +67,7 @@ def embed(
             job,
             variants=variants,
             grammar=GRAMMAR,
-            work=Work(
-                processes=count,
-                ray=ray,
-                on_open=tell_findings,
-                on_result=lambda counts: display.advance(counts.captions),
-            ),
+            work=work_of(count, ray, lambda counts: display.advance(counts.captions)),
         )
     print(f"{report.captions:>9,}  {what} of {report.examples:,} examples")
     print(f"{report.embedded:>9,}  embedded now, the others were there")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from calotype.cli.data.ray import Processes, Ray
+from calotype.cli.data.ray import Processes, Ray, process_count
 from calotype.errors import UsageError
 from calotype.progress import Display
 
@@ -26,8 +26,7 @@ def emoji(
     """Build the emoji images and captions the embedded default is trained on."""
     if size not in _SIZES:
         raise UsageError(f"got size {size!r}; expected one of {', '.join(_SIZES)}")
-    if processes is not None and processes < 1:
-        raise UsageError(f"got processes={processes}; expected at least 1")
+    count = process_count(processes)
     from calotype.emoji.build import build_emoji
 
     names = None
@@ -38,7 +37,7 @@ def emoji(
             out,
             sets=names,
             sizes=_SIZES[size],
-            processes=processes,
+            processes=count,
             ray=ray,
             on_images=display.advance,
         )

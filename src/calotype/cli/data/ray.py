@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 from typer.core import TyperCommand
 
 from calotype.errors import UsageError
+
+if TYPE_CHECKING:
+    from calotype.data.work import Work
 
 Ray = Annotated[
     str | None,
@@ -61,6 +65,14 @@ def process_count(processes: int | None) -> int:
     if processes < 1:
         raise UsageError(f"got processes={processes}; expected at least 1")
     return processes
+
+
+def work_of(processes: int, ray: str | None, on_result: Callable[[Any], None]) -> Work:
+    """The work that a command asks for, which tells of data that are not used."""
+    from calotype.data.account import tell_findings
+    from calotype.data.work import Work
+
+    return Work(processes=processes, ray=ray, on_open=tell_findings, on_result=on_result)
 
 
 def gpus_of_worker(gpus: float | None, ray: str | None) -> float:

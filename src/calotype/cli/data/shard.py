@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from calotype.cli.data.ray import Processes, Ray, process_count
+from calotype.cli.data.ray import Processes, Ray, process_count, work_of
 from calotype.progress import Display
 
 
@@ -20,18 +20,11 @@ def shard(
 ) -> None:
     """Convert data to Parquet shards; finished shards are skipped when run again."""
     count = process_count(processes)
-    from calotype.data.account import tell_findings
     from calotype.data.shard import shard_data
-    from calotype.data.work import Work
     from calotype.emoji.captions import GRAMMAR
 
     with Display("images") as display:
-        work = Work(
-            processes=count,
-            ray=ray,
-            on_open=tell_findings,
-            on_result=lambda result: display.advance(result.rows + len(result.broken)),
-        )
+        work = work_of(count, ray, lambda shard: display.advance(shard.rows + len(shard.broken)))
         results = shard_data(source, out, rows=rows, grammar=GRAMMAR, work=work)
     broken = {key: reason for result in results for key, reason in result.broken.items()}
     skipped = sum(result.skipped for result in results)
