@@ -97,19 +97,17 @@ def _describe(name: str) -> dict[str, Any]:
 def _clip_folder(folder: Path) -> dict[str, Any]:
     from calotype.vision.clip import CARD_FILE, read_clip_file
 
-    file, card = read_clip_file(folder), folder / CARD_FILE
+    file = read_clip_file(folder)
     facts = {"kind": "clip", "name": file.name, "text_encoder": file.text_encoder}
-    facts |= {"sha256": file.sha256, **_clip(file.clip)}
-    return facts | ({"card": card.read_text("utf-8", "replace")} if card.is_file() else {})
+    return {**facts, "sha256": file.sha256, **_clip(file.clip), **_card(folder / CARD_FILE)}
 
 
 def _cascade(name: str) -> dict[str, Any]:
     from calotype.cascade.find import open_cascade
 
     opened = open_cascade(name)
-    folder, config, file = opened.path, opened.config, opened.file
-    card = folder / "README.md"
-    facts = {
+    config, file = opened.config, opened.file
+    return {
         "kind": "cascade",
         "name": config.name,
         "text_encoder": config.text_encoder,
@@ -117,10 +115,12 @@ def _cascade(name: str) -> dict[str, Any]:
             {**_stage(stage), "sha256": entry.sha256}
             for stage, entry in zip(config.stages, file.stages, strict=True)
         ],
+        **_card(opened.path / "README.md"),
     }
-    if card.is_file():
-        facts["card"] = card.read_text(encoding="utf-8", errors="replace")
-    return facts
+
+
+def _card(file: Path) -> dict[str, str]:
+    return {"card": file.read_text("utf-8", "replace")} if file.is_file() else {}
 
 
 def _trained(config: DiffusionTraining | ClipTraining) -> dict[str, Any]:

@@ -13,12 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
-from torch import Tensor
 
 import calotype
 from calotype.cascade import Cascade
 from calotype.config.typed_json import load_config
-from calotype.data.resize import area_resize
 from calotype.emoji.measure import Effort, Measurements, measure
 from calotype.emoji.naming import read_naming
 from calotype.emoji.report import PROMPT_GROUPS, model_card, quick_report
@@ -28,7 +26,7 @@ from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.evaluation.retrieval import NEAREST
-from calotype.evaluation.sheet import Cell, render_sheet, save_image
+from calotype.evaluation.sheet import Cell, at_most, render_sheet, save_image
 from calotype.runtime import Runtime, cpu_model
 from calotype.storage.files import write_file
 from calotype.storage.reading import read_object
@@ -91,7 +89,7 @@ def _group_sheet(suite: SampledSuite, group: str, resolution: int) -> Image.Imag
     side = max(128, suite.prompts[0].images[resolution].shape[-1])
     cells = [
         Cell(
-            (_at_most(prompt.real, resolution), prompt.images[resolution]),
+            (at_most(prompt.real, resolution), prompt.images[resolution]),
             prompt.prompt.prompt,
             failed=prompt.ranks[resolution] >= NEAREST,
         )
@@ -99,11 +97,6 @@ def _group_sheet(suite: SampledSuite, group: str, resolution: int) -> Image.Imag
     ]
     cells.sort(key=lambda cell: not cell.failed)
     return render_sheet(cells, columns=4, side=side)
-
-
-def _at_most(image: Tensor, side: int) -> Tensor:
-    """An image, (3, S, S), no finer than `side` pixels."""
-    return area_resize(image[None], min(side, int(image.shape[-1])))[0]
 
 
 def _crop_sheet(suite: SampledSuite) -> Image.Image:

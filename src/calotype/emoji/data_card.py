@@ -15,12 +15,7 @@ _LICENSES = {
 
 
 def data_card(recipe: EmojiRecipe, built: dict[str, Any]) -> str:
-    """The README.md of a data set folder.
-
-    Args:
-        recipe: the recipe that was built.
-        built: its counts, as in recipe.json: `counts`, `left_out`, `broken`.
-    """
+    """The README.md of a data set folder; `counts`, `left_out`, `broken` are as in recipe.json."""
     counts = built["counts"]
     template = (resources.files("calotype") / "configs" / "emoji_data_card.md").read_text("utf-8")
     splits = {name: counts.get(name, 0) for name in get_args(Split)}

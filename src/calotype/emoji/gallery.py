@@ -36,12 +36,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All images of a set.
-
-    Args:
-        rows: what they are.
-        images: (N, 4, S, S) uint8, RGBA with colours premultiplied by alpha.
-    """
+    """All images of a set, (N, 4, S, S) uint8: RGBA with colours premultiplied by alpha."""
 
     rows: tuple[ImageRow, ...]
     images: Tensor
@@ -118,11 +113,7 @@ def over_background(rgba: Tensor, background: Colour | None = None) -> Tensor:
 
 
 def read_gallery(data: Path, side: int) -> Gallery:
-    """Read all images of a set, `side` pixels wide.
-
-    Args:
-        data: folder made by `calotype data emoji`.
-        side: in pixels; 64 makes 110 MB of the default set.
+    """Read all images of a set, `side` pixels wide: 64 makes 110 MB of the default set.
 
     Raises:
         UsageError: there are no such shards.

@@ -84,14 +84,9 @@ class Measurements:
 def measure(
     cascade: Cascade, data: Path, runs: Sequence[Path], *, effort: Effort, say: Say = print
 ) -> Measurements:
-    """Sample and measure.
+    """Sample and measure a cascade that begins with a base, on the emoji set `data`.
 
-    Args:
-        cascade: what is judged; it begins with a base.
-        data: the emoji set's folder.
-        runs: folders of the runs that trained it; missing ones are passed over.
-        effort: how much is measured.
-        say: told what is being done.
+    `runs` are the folders of those that trained it; missing ones are passed over.
     """
     resolution = cascade.stages[0].config.resolution
     say(f"reading the images of {data}")

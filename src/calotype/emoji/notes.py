@@ -23,11 +23,7 @@ def write_notes(
 ) -> dict[str, int]:
     """Describe the data set in `out`; returns the counts by size and set, split, and concepts.
 
-    Args:
-        out: folder of the data set.
-        recipe: what this run built.
-        plan: what this run left out.
-        integrity: hash of each package this run read, by name@version.
+    Recipe and plan are of this run, as is `integrity`, the hash of each package by name@version.
 
     Raises:
         CalotypeError: the notes cannot be written.

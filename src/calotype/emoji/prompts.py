@@ -52,11 +52,7 @@ def choose_prompts(
 
     Within a split the rows with the smallest sha256 of their key are taken, so the choice depends
     on the keys alone, and not on their order. Bare names are of images in the style that captions
-    may leave out.
-
-    Args:
-        rows: of the set.
-        counts: prompts of each group, where other numbers are wanted.
+    may leave out. `counts` are prompts of each group, where other numbers are wanted.
     """
     ordered = sorted(rows, key=lambda row: _digest(row.key))
     trained = [row for row in ordered if row.split == "train"]

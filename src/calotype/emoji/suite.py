@@ -16,7 +16,7 @@ from calotype.diffusion import upsample_lowres
 from calotype.emoji.gallery import Gallery, Pool
 from calotype.emoji.prompts import EvaluationPrompt, ImageRow
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE, concept_rank, thumbnails
-from calotype.evaluation.sheet import most_detailed
+from calotype.evaluation.sheet import at_most, most_detailed
 from calotype.evaluation.superresolution import edge_contrast
 
 PROMPT_SEED = 1
@@ -40,13 +40,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """Samples of one group.
+    """Samples of one group: the mean squared error to the real images, at the base's resolution.
 
-    Args:
-        name: of the group.
-        findings: one a sample.
-        error: mean squared difference to the real images, at the base's resolution.
-        chance: samples that an unrelated image from the pool would find, on average.
+    `chance` is how many an unrelated image from the pool would find, on average.
     """
 
     name: str
@@ -114,14 +110,9 @@ def sample_suite(
     stop_at: int | None = None,
     reals: Reals | None = None,
 ) -> SampledSuite:
-    """Sample the prompts once, all with seed 1; nothing is sampled again.
+    """Sample prompts of the gallery's keys once, all with seed 1; nothing is sampled again.
 
-    Args:
-        cascade: what is judged.
-        gallery: the real images.
-        prompts: whose keys are in the gallery.
-        stop_at: resolution of the last stage; None = all.
-        reals: gives finer real images, (3, S, S), by key; None = the gallery's do.
+    Stages sample to the resolution `stop_at`; `reals` gives finer real images, (3, S, S), by key.
     """
     sampled: list[SampledPrompt] = []
     contrasts: dict[int, list[EdgeContrast]] = {}
@@ -150,9 +141,9 @@ def _looked_up(
     detail = most_detailed(real)
     return SampledPrompt(
         prompt,
-        area_resize(real[None], min(int(real.shape[-1]), _CELL_SIDE))[0],
+        at_most(real, _CELL_SIDE),
         detail.crop(real),
-        {side: area_resize(x[None], min(side, _CELL_SIDE))[0] for side, x in images.items()},
+        {side: at_most(x, _CELL_SIDE) for side, x in images.items()},
         {side: detail.crop(x) for side, x in images.items()},
         {side: look_up(x, pool, row) for side, x in images.items()},
     )
@@ -198,12 +189,7 @@ def measure_group(
 ) -> GroupResult:
     """Sample the plain captions of `rows` with the base, seeds 0, 1, ..., and look them up.
 
-    Args:
-        cascade: what is judged.
-        gallery: the real images, of the base's resolution.
-        rows: at least one.
-        name: of the group.
-        sampling: of the base; None = its defaults.
+    The gallery is of the base's resolution; `sampling` None is the base's own.
     """
     resolution = cascade.stages[0].config.resolution
     result = cascade.sample(

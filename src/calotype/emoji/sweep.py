@@ -91,13 +91,8 @@ def sweep(
 ) -> Sweep:
     """Measure the axes, coarse stages first; a stage enlarges what the best settings sampled.
 
-    Args:
-        cascade: what is judged.
-        data: the emoji set's folder.
-        axes: those of a stage in the order they are measured.
-        features: (N, 3, H, W) -> (N, D), e.g. `load_features()`.
-        size: how much is measured.
-        say: told of every cell.
+    Axes of a stage are measured in their order. `features` maps (N, 3, H, W) -> (N, D), e.g.
+    `load_features()`; `say` is told of every cell.
 
     Raises:
         UsageError: an axis does not fit the cascade, or the data lacks rows of a kind.
@@ -189,14 +184,8 @@ def _read_real(
 class _Stage:
     """What a stage samples, and what the samples are compared with.
 
-    Args:
-        cascade: whose stage it is.
-        resolution: of the stage.
-        features: as of `sweep`.
-        rows: one a sample; trained pairs first.
-        x: their real images, (N, 3, R, R).
-        reference: features of real images, (M, D).
-        before: settings of the stages before it.
+    `x`, (N, 3, R, R), are the real images of `rows`, trained pairs first; `reference`, (M, D),
+    features of real images; `before` has the settings of the stages before.
     """
 
     cascade: Cascade

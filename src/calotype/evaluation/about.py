@@ -22,16 +22,9 @@ class StageFile:
 
 @dataclass(frozen=True)
 class About:
-    """What a card is about, besides its figures.
+    """What a card is about: a cascade, its stages coarse to fine, and the machine, in words.
 
-    Args:
-        name: of the cascade.
-        text_encoder: its specification.
-        stages: coarse to fine.
-        machine: what sampled the images, in words.
-        version: of calotype.
-        sheets: file names by what they show, in order.
-        data_recipe: `recipe.json` of the data; empty if there was none.
+    `sheets` are file names by what they show, in order; `data_recipe` is empty if there was none.
     """
 
     name: str

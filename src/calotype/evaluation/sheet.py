@@ -116,6 +116,11 @@ def _cut(line: str, font: _Font, width: int) -> str:
     return line
 
 
+def at_most(image: Tensor, side: int) -> Tensor:
+    """An image, (3, S, S), no finer than `side` pixels."""
+    return area_resize(image[None], min(side, int(image.shape[-1])))[0]
+
+
 @dataclass(frozen=True)
 class Detail:
     """A part of an image: a quarter of each side, from `top` and `left` eighths of it."""

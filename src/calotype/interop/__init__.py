@@ -9,11 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_LAZY = {
-    "convert": "loading",
-    "export_to_diffusers": "diffusers_export",
-    "load": "loading",
-}
+_LAZY = {"convert": "loading", "export_to_diffusers": "diffusers_export", "load": "loading"}
 
 __all__ = ["convert", "export_to_diffusers", "load"]
 

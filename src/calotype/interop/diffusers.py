@@ -49,11 +49,7 @@ class PipelineOutput:
 
 
 class CalotypePipeline:
-    """Text to images through all stages of a cascade, called as a diffusers pipeline is.
-
-    Args:
-        cascade: what makes the images.
-    """
+    """Text to images through all stages of a cascade, called as a diffusers pipeline is."""
 
     def __init__(self, cascade: Cascade) -> None:
         self.cascade = cascade
@@ -184,9 +180,7 @@ class CalotypePipeline:
         return drain(steps) if watch is None else drain(steps, watch)
 
     def _sampling(
-        self,
-        steps: int | Sequence[int] | None,
-        guidance: float | Sequence[float] | None,
+        self, steps: int | Sequence[int] | None, guidance: float | Sequence[float] | None
     ) -> list[SamplingConfig]:
         """How each stage samples: its own settings, changed where the caller says so."""
         own = [stage.config.sampling for stage in self.cascade.stages]

@@ -33,12 +33,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class ForeignTensor:
-    """One entry of a safetensors header, checked.
-
-    Args:
-        path: the file it is in.
-        shape: its shape.
-    """
+    """One entry of a safetensors header, checked, and the file it is in."""
 
     path: Path
     shape: tuple[int, ...]
@@ -101,12 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ForeignSettings:
-    """Settings of another program, read strictly; what is wrong is a `ConfigError`.
-
-    Args:
-        data: a JSON object.
-        where: how messages call it.
-    """
+    """A JSON object of another program, read strictly; a `ConfigError` says `where` it is wrong."""
 
     data: Mapping[str, Any]
     where: str
@@ -122,12 +112,9 @@ class ForeignSettings:
         known: Sequence[str],
         choices: Mapping[str, Sequence[Any]] = MappingProxyType({}),
     ) -> str:
-        """Its class, one of `classes`, if nothing else is there than is known.
+        """Its class, one of `classes`; keys are all `known`, or begin with "_" and are notes.
 
-        Args:
-            classes: that are known.
-            known: keys; those that begin with "_" are notes.
-            choices: further keys, with their values; see `one_of`.
+        Of further known keys `choices` are the values; see `one_of`.
         """
         kind = self.data.get("_class_name")
         if kind not in classes:

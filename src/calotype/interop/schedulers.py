@@ -32,14 +32,8 @@ _INTERPOLATIONS = {
 class SchedulerSettings:
     """What a scheduler says of a model and of sampling with it.
 
-    Args:
-        schedule: the table.
-        parametrization: what the network predicts.
-        learned_variance: whether the network predicts the variance of the reverse step.
-        interpolation: between the bounds of that variance where it does not.
-        threshold_percentile: of dynamic thresholding; None = static.
-        threshold_ceiling: of dynamic thresholding.
-        clip_range: of the static clip.
+    The network predicts the variance of the reverse step, or `interpolation` is between its bounds.
+    Thresholding is dynamic, or clips to `clip_range` where `threshold_percentile` is None.
     """
 
     schedule: DiscreteScheduleConfig

@@ -49,12 +49,7 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def loaded(build: Callable[[], Model], *sources: tuple[Path, Iterable[Rule]]) -> Model:
-    """A model whose network has the weights of folders, by rules.
-
-    Args:
-        build: makes the model; it is called on the meta device.
-        sources: folders, each with where its parameters stand.
-    """
+    """The model that `build` makes, on the meta device, with the weights of folders by rules."""
     with torch.device("meta"):
         model = build()
     expected = model.network.state_dict()

@@ -73,11 +73,7 @@ class Rule:
 
 
 def read_unet_config(data: Mapping[str, Any], where: str = "unet/config.json") -> AdmConfig:
-    """The settings of a diffusers U-Net as this library's.
-
-    Args:
-        data: its `config.json`.
-        where: for messages.
+    """The settings of a diffusers U-Net, `data` of the file `where`, as this library's.
 
     Raises:
         ConfigError: unknown or missing keys, or values that have no counterpart here.

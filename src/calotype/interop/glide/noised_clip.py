@@ -66,13 +66,7 @@ _SCHEDULE = DiscreteScheduleConfig(betas="squaredcos_cap_v2", precision="float64
 
 @dataclass(frozen=True)
 class CaptionLikelihood:
-    """How well noisy images fit captions, as CLIP sees it: a `LogLikelihood`.
-
-    Args:
-        clip: of noisy images.
-        schedule: table of its noise levels.
-        captions: embeddings, (B, E).
-    """
+    """How well noisy images fit captions, embedded (B, E), as CLIP sees it: a `LogLikelihood`."""
 
     clip: NoisedCLIP
     schedule: DiscreteSchedule
@@ -184,11 +178,7 @@ def save_clip(clip: NoisedCLIP, folder: Path) -> None:
 
 
 def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
-    """Read the noised CLIP of a converted GLIDE cascade.
-
-    Args:
-        folder: the cascade's.
-        tokenizer: folder with CLIP's vocabulary.
+    """Read the noised CLIP of a converted GLIDE cascade; `tokenizer` has CLIP's vocabulary.
 
     Raises:
         CalotypeError: files are missing or damaged.

@@ -72,10 +72,7 @@ def stage_config(
     )
     if network.lowres:
         sampling = SamplingConfig(
-            steps=len(FAST_27),
-            timesteps=FAST_27[::-1],
-            sampler="ddim",
-            threshold_percentile=None,
+            steps=len(FAST_27), timesteps=FAST_27[::-1], sampler="ddim", threshold_percentile=None
         )
     return StageConfig(
         resolution=resolution,

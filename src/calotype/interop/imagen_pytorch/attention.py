@@ -134,23 +134,12 @@ class PerceiverResampler(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of pixels to tokens.
 
-    Args:
-        channels: of the pixels, C.
-        cond_width: width of the tokens, D.
-        heads: of the queries.
-        head_dim: channels of one.
-        own_keys: keys and values are the pixels' own, of one head; those of tokens are joined to
-            them. `cond_width` 0 = without tokens.
+    Pixels have C = `channels`, tokens D = `cond_width`. With `own_keys` keys and values are the
+    pixels' own, of one head, and those of tokens are joined to them; D = 0 is without tokens.
     """
 
     def __init__(
-        self,
-        channels: int,
-        cond_width: int,
-        *,
-        heads: int,
-        head_dim: int,
-        own_keys: bool = False,
+        self, channels: int, cond_width: int, *, heads: int, head_dim: int, own_keys: bool = False
     ) -> None:
         super().__init__()
         inner = heads * head_dim

@@ -76,11 +76,7 @@ def joined(outputs: Sequence[Any]) -> Any:
 
 
 class Feeds:
-    """The training and the validation loader.
-
-    Args:
-        settings: names of what a batch holds, and how validation data is split off.
-    """
+    """The training and the validation loader."""
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings

@@ -76,14 +76,8 @@ class GlobalContext(nn.Module):
 class ResidualBlock(nn.Module):
     """Two normed convolutions; the second is scaled and shifted by the time embedding.
 
-    Args:
-        settings: of the network; its widths and `dropout`, before the second convolution.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        cross: attention to the tokens between the convolutions.
-        heads: of that attention.
-        head_dim: channels of one head.
-        gated: by global context.
+    `cross` is attention to the tokens, of `heads` of `head_dim` channels, between the
+    convolutions; `dropout` of the settings comes before the second. `gated` is by global context.
     """
 
     def __init__(

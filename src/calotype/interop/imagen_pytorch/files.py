@@ -32,10 +32,7 @@ from calotype.text import TextEncoder
 FORMAT = 1
 SETTINGS_FILE = "imagen.json"
 WEIGHTS_FILE = "weights.safetensors"
-_CASCADES: dict[str, type[CascadedUnets]] = {
-    "Imagen": Imagen,
-    "ElucidatedImagen": ElucidatedImagen,
-}
+_CASCADES = {kind.__name__: kind for kind in (Imagen, ElucidatedImagen)}
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

@@ -43,10 +43,6 @@ class ImagenPlan:
 class ImagenGenerator:
     """A converted cascade that makes one image a seed; an `ImageGenerator`.
 
-    Args:
-        request: what the user asked for.
-        quiet: show no progress.
-
     Raises:
         UsageError: an option means nothing to such a cascade.
         CalotypeError: files are missing or damaged.

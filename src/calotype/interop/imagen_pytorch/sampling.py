@@ -44,13 +44,9 @@ class _ScaledNoise(GlobalNoise):
 
 
 class CascadeSampler:
-    """Samples with one U-Net of a cascade after the other.
+    """Samples with one U-Net of a cascade after the other, for `sample` with its options.
 
-    Args:
-        cascade: its networks and settings.
-        formulations: how each stage diffuses.
-        options: of `sample`.
-        text: encoded captions; None = a cascade without text.
+    Each stage diffuses as `formulations` say; `text` is None for a cascade without text.
     """
 
     def __init__(

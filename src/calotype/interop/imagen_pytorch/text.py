@@ -62,11 +62,7 @@ def as_encoder(given: TextEncoder | str | None) -> TextEncoder | None:
 
 
 class LazyText:
-    """Encodes captions; loads the encoder at the first caption.
-
-    Args:
-        name: of a T5 encoder.
-        given: an encoder, or a spec of `build_text_encoder`, to use instead.
+    """Encodes captions; loads the encoder, the T5 `name` if none is given, at the first caption.
 
     Attributes:
         spec: of the encoder that the first caption loads; saved with a cascade.

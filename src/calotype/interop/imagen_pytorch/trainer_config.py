@@ -120,12 +120,7 @@ class TrainerSettings(Settings):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one U-Net's weights move; lengths are counted in updates instead of images.
-
-    Args:
-        optimizer: its settings.
-        length: update at which the rate is 0.
-    """
+    """How one U-Net's weights move: lengths count updates, and at update `length` the rate is 0."""
 
     optimizer: OptimizerConfig
     length: int
