@@ -40,17 +40,10 @@ RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Compared:
-    """One candidate and the best of several, over the same prompts.
+    """Fractions found of the first candidates, and of the best of several, over the same prompts.
 
-    Args:
-        judge: "pixels", or the name of a CLIP.
-        split: of the prompts.
-        prompts: how many.
-        one: fraction found, of the first candidates.
-        best: fraction found, of the best.
-        difference: of both.
-        low: end of its 95 % interval, by resampling prompts (BCa bootstrap).
-        high: the other end.
+    `low` and `high` end the 95 % interval of the difference, by resampling prompts (BCa bootstrap);
+    the judge is "pixels", or the name of a CLIP.
     """
 
     judge: str

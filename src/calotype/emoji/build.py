@@ -179,11 +179,7 @@ def render_shard(plan: ShardPlan, rasters: frozenset[str]) -> int:
 
 
 def _check_others(plans: Sequence[ShardPlan]) -> None:
-    """Refuse shards of others in the folders before anything is rendered.
-
-    Raises:
-        UsageError: there is one; it would count as part of the data set.
-    """
+    """Refuse shards of others in the folders: they would count as part of the data set."""
     wanted = {plan.path for plan in plans}
     for folder in sorted({plan.path.parent for plan in plans}):
         for file in sorted(folder.glob("*.parquet")):

@@ -102,10 +102,9 @@ def prompts_for(gallery: Gallery) -> PromptSuite:
 
 
 def over_background(rgba: Tensor, background: Colour | None = None) -> Tensor:
-    """Paint premultiplied RGBA, (..., 4, H, W) in [0, 1], over a colour (white).
+    """Premultiplied RGBA, (..., 4, H, W) in [0, 1], over a colour (white).
 
-    Returns:
-        (..., 3, H, W) in [-1, 1].
+    The images are (..., 3, H, W) in [-1, 1].
     """
     colour = torch.tensor((255, 255, 255) if background is None else background) / 255
     alpha = rgba[..., 3:, :, :]
@@ -146,10 +145,9 @@ def read_rows(data: Path, side: int = 1) -> list[ImageRow]:
 
 
 def read_images(data: Path, keys: Collection[str], side: int) -> Iterator[tuple[str, Tensor]]:
-    """Some images, in the shards' order; those that are not `side` wide are passed over.
+    """Keys and premultiplied RGBA, (4, side, side) in [0, 1], of some images, in the shards' order.
 
-    Yields:
-        Key and premultiplied RGBA, (4, side, side) in [0, 1].
+    Those that are not `side` wide are passed over.
     """
     for file in _shards(data, side):
         for number, group in enumerate(_row_groups(file, ("key",))):

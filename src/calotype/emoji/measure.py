@@ -114,12 +114,12 @@ def measure(
 def _measure_groups(
     cascade: Cascade, gallery: Gallery, count: int, sampling: SamplingConfig | None = None
 ) -> tuple[GroupResult, ...]:
-    results = []
-    for split, name in GROUPS.items():
-        rows = gallery.sample(split, count)
-        if rows:
-            results.append(measure_group(cascade, gallery, rows, name=name, sampling=sampling))
-    return tuple(results)
+    chosen = {name: gallery.sample(split, count) for split, name in GROUPS.items()}
+    return tuple(
+        measure_group(cascade, gallery, rows, name=name, sampling=sampling)
+        for name, rows in chosen.items()
+        if rows
+    )
 
 
 def _sweep(cascade: Cascade, gallery: Gallery, effort: Effort) -> Iterator[GuidanceResult]:

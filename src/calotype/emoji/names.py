@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +37,8 @@ class LabelIndex:
         self._by_code = {label.code: label for label in labels}
         self._by_name: dict[str, Label] = {}
         for label in labels:
-            for name in _names(label):
+            toned = f"{label.concept} {label.tone}"
+            for name in (f"{toned} skin tone", toned) if label.tone else (label.concept,):
                 self._by_name.setdefault(glued(name), label)
         for code, names in (shortcodes or {}).items():
             known = self._by_code.get(code_points(code))
@@ -54,14 +54,6 @@ class LabelIndex:
         """The label of a file name such as `slice-of-pizza`; a trailing number is a variant."""
         found = self._by_name.get(glued(name))
         return found if found is not None else self._by_name.get(glued(re.sub(r"-\d+$", "", name)))
-
-
-def _names(label: Label) -> Iterator[str]:
-    if not label.tone:
-        yield label.concept
-        return
-    yield f"{label.concept} {label.tone} skin tone"
-    yield f"{label.concept} {label.tone}"
 
 
 def code_points(code: str) -> str:

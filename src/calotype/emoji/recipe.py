@@ -12,6 +12,7 @@ from typing import Literal
 from calotype.config.typed_json import load_config
 from calotype.errors import ConfigError, UsageError
 
+_PACKAGE = Path(str(resources.files("calotype")))
 Split = Literal["train", "unseen_concept", "unseen_pair"]
 
 
@@ -52,21 +53,15 @@ class SourceConfig:
     @property
     def related(self) -> tuple[str, ...]:
         """The other sets whose packages are read to build this one."""
-        return (
-            self.counterparts if self.codes_from is None else (*self.counterparts, self.codes_from)
-        )
+        codes_from = () if self.codes_from is None else (self.codes_from,)
+        return (*self.counterparts, *codes_from)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiRecipe:
-    """Which images are taken.
+    """Which images are taken: those of `sets`, names of some of the `sources` that are known.
 
-    Args:
-        sets: names of the sources to build.
-        excluded_groups, excluded_subgroups: emojibase's names of groups left out.
-        skin_tones: take skin-tone variants as well.
-        label_package: the package of names, keywords and groups.
-        sources: every set that is known.
+    Groups are left out by emojibase's names; `label_package` has names, keywords and groups.
     """
 
     sets: tuple[str, ...]
@@ -126,15 +121,12 @@ def load_recipe(path: Path | None = None) -> EmojiRecipe:
     """Read a recipe; None is the one installed with the package."""
     if path is not None:
         return load_config(path, EmojiRecipe)
-    with resources.as_file(resources.files("calotype") / "configs" / "emoji_recipe.json") as file:
-        return load_config(file, EmojiRecipe)
+    return load_config(_PACKAGE / "configs" / "emoji_recipe.json", EmojiRecipe)
 
 
 def load_heldout(path: Path | None = None) -> HeldOut:
     """Read the held-out list; None is the one installed with the package."""
-    if path is None:
-        with resources.as_file(resources.files("calotype") / "assets" / "heldout.json") as file:
-            return load_heldout(file)
+    path = _PACKAGE / "assets" / "heldout.json" if path is None else path
     raw = load_config(path, HeldOut)
     pairs = {normalised(k): v for k, v in raw.unseen_pair.items() if isinstance(v, str)}
     if len(pairs) != len(raw.unseen_pair):

@@ -16,6 +16,7 @@ from calotype.emoji.render import RENDER_VERSION
 from calotype.errors import CalotypeError
 
 _TEXT_COLUMNS = ("group", "style", "set", "license", "concept", "split")
+_LEAVES = ("key", "image.bytes", "image.path", "name", "keywords.list.element", *_TEXT_COLUMNS)
 # Rows of a shard and of a row group: a reader that wants one image decodes a row group.
 ROWS_PER_SHARD = {256: 512, 1024: 128}
 ROWS_PER_GROUP = {256: 64, 1024: 8}
@@ -93,26 +94,14 @@ def write_shard(plan: ShardPlan, images: Sequence[bytes | None]) -> None:
     rows = [(p, png) for p, png in zip(plan.images, images, strict=True) if png is not None]
     broken = [p.key for p, png in zip(plan.images, images, strict=True) if png is None]
     note = json.dumps({"fingerprint": plan.fingerprint, "broken": broken, "size": plan.size})
-    table = _table(rows, note)
     write_shard_file(
         plan.path,
-        table,
+        _table(rows, note),
         row_group_size=ROWS_PER_GROUP[plan.size],
-        compression={
-            name: "NONE" if name.startswith("image") else "ZSTD" for name in _leaves(table)
-        },
+        compression={leaf: "NONE" if leaf.startswith("image.") else "ZSTD" for leaf in _LEAVES},
         use_dictionary=list(_TEXT_COLUMNS),
         write_statistics=list(_TEXT_COLUMNS),
     )
-
-
-def _leaves(table: Any) -> list[str]:
-    return [
-        "image.bytes",
-        "image.path",
-        "keywords.list.element",
-        *(name for name in table.column_names if name not in ("image", "keywords")),
-    ]
 
 
 def _table(rows: list[tuple[PlannedImage, bytes]], note: str) -> Any:

@@ -159,8 +159,7 @@ def look_up(sample: Tensor, pool: Pool, row: ImageRow) -> int:
 def _add_contrasts(
     contrasts: dict[int, list[EdgeContrast]], images: dict[int, Tensor], real: Tensor
 ) -> None:
-    sides = sorted(images)
-    for before, after in pairwise(sides):
+    for before, after in pairwise(sorted(images)):
         if real.shape[-1] < after:
             continue  # there is no real image as fine as this
         enlarged = upsample_lowres(images[before][None], after)

@@ -27,16 +27,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class AxisResult:
-    """An axis measured.
+    """An axis measured: what differs between the cells is the `setting` of a stage's sampling.
 
-    Args:
-        resolution: of the stage.
-        setting: the field of its sampling settings that differs between the cells.
-        trained: captions of trained pairs.
-        unseen: captions of unseen pairs; each cell has so many samples together.
-        reference: real images that KID compares them with.
-        chosen: index of the cell that `RULE` chooses.
-        cells: in order.
+    Each has samples of `trained` and `unseen` pairs, which KID compares with `reference` real
+    images; `chosen` is the index of the one that `RULE` chooses.
     """
 
     resolution: int

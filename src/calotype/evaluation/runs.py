@@ -30,16 +30,10 @@ class ErrorsByLevel:
 
 @dataclass(frozen=True)
 class StageRun:
-    """How one stage was trained.
+    """How a recipe trained one stage.
 
-    Args:
-        recipe: name of the recipe.
-        config: its settings for this stage.
-        images: images seen by this stage.
-        seconds: of its steps and validations; checkpoints and grids are not counted.
-        loss: mean of the last 5 % of the run.
-        skipped: steps passed over because numbers were not finite.
-        validations: in order.
+    Seconds are of steps and validations, without checkpoints and grids; `loss` is the mean of the
+    last 5 % of the run; `skipped` are steps passed over, whose numbers were not finite.
     """
 
     recipe: str

@@ -26,12 +26,9 @@ _QUALITIES = (90, 85, 80, 70, 60, 45, 30)
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a sheet.
+    """One place of a sheet: images side by side, each (3, H, W) in [-1, 1], of any sizes.
 
-    Args:
-        images: shown side by side, each (3, H, W) in [-1, 1], of any sizes.
-        caption: printed below, cut to two lines.
-        failed: prints the caption in red.
+    The caption is printed below, cut to two lines, in red if it `failed`.
     """
 
     images: tuple[Tensor, ...]

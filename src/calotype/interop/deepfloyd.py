@@ -32,11 +32,7 @@ _LARGER_STEPS, _LARGER_WEIGHT, _AUG_LEVEL = 50, 4.0, 0.25
 
 
 def load_stage(folder: Path) -> Stage:
-    """One stage of DeepFloyd IF.
-
-    Args:
-        folder: of an IF pipeline, with `unet` and `scheduler`, and for II and III
-            `image_noising_scheduler`.
+    """One stage of DeepFloyd IF; II and III need the folder's `image_noising_scheduler`, too.
 
     Raises:
         CalotypeError: files are missing or damaged, or hold something else.

@@ -32,7 +32,7 @@ _BLOCKS = {False: PLAIN_BLOCKS, True: TEXT_BLOCKS}  # down and up, by whether th
 
 
 def export_to_diffusers(cascade: Cascade, out: Path | str) -> list[Path]:
-    """Write every stage as a folder that diffusers loads.
+    """Write every stage as a folder that diffusers loads; returns the folders.
 
     The folders hold no text encoder: give the pipelines `prompt_embeds`, or the T5 the stages were
     trained with.
@@ -40,9 +40,6 @@ def export_to_diffusers(cascade: Cascade, out: Path | str) -> list[Path]:
     Args:
         cascade: with stages of kind "adm_unet" that take the states of a text encoder.
         out: new folder; the stages are written into "<resolution>" in it.
-
-    Returns:
-        The stages' folders.
 
     Raises:
         UsageError: a stage has no counterpart in diffusers; the message says why.
@@ -114,12 +111,10 @@ def _write_stage(stage: Stage, folder: Path) -> None:
     assert isinstance(network, AdmConfig)
     larger = config.lowres_resolution is not None
     (folder / "unet").mkdir(parents=True)
-    tensors = _unet_tensors(stage)
-    save_file(
-        tensors, folder / "unet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
-    )
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(_unet_tensors(network, stage), file, metadata={"format": "pt"})
     _write(folder / "unet" / "config.json", _unet_settings(config))
-    _write(folder / "scheduler" / "scheduler_config.json", _scheduler_settings(stage))
+    _write(folder / "scheduler" / "scheduler_config.json", _scheduler_settings(network, stage))
     index: dict[str, Any] = {
         "_class_name": "IFSuperResolutionPipeline" if larger else "IFPipeline",
         "_diffusers_version": _VERSION,
@@ -137,10 +132,8 @@ def _write_stage(stage: Stage, folder: Path) -> None:
     _write(folder / "model_index.json", index)
 
 
-def _unet_tensors(stage: Stage) -> dict[str, Tensor]:
+def _unet_tensors(config: AdmConfig, stage: Stage) -> dict[str, Tensor]:
     """The network's tensors under diffusers' names."""
-    config = stage.config.network
-    assert isinstance(config, AdmConfig)
     state = stage.network.state_dict()
     tensors = {}
     for rule in rules(config):
@@ -184,7 +177,7 @@ def _unet_settings(config: StageConfig) -> dict[str, Any]:
     }
 
 
-def _scheduler_settings(stage: Stage) -> dict[str, Any]:
+def _scheduler_settings(network: AdmConfig, stage: Stage) -> dict[str, Any]:
     """`scheduler_config.json`; a schedule of this library's own is written out as its betas."""
     config, sampling = stage.config, stage.config.sampling
     if isinstance(config.schedule, DiscreteScheduleConfig):
@@ -195,8 +188,6 @@ def _scheduler_settings(stage: Stage) -> dict[str, Any]:
         kept = torch.sigmoid(stage.schedule.logsnr(times)).clamp_max(1 - 1e-6)
         before = torch.cat((kept.new_ones(1), kept[:-1]))
         table = {"num_train_timesteps": _STEPS, "trained_betas": (1 - kept / before).tolist()}
-    network = config.network
-    assert isinstance(network, AdmConfig)
     thresholding = sampling.threshold_percentile is not None
     ceiling = sampling.threshold_ceiling
     return table | {

@@ -25,11 +25,9 @@ _BYTES_PER_SECOND = 2_000_000  # slower than this, reading is given up
 
 @dataclass(frozen=True)
 class Unpickled:
-    """What a pickle of weights held.
+    """Tensors of a pickle, and its numbers, strings and lists of such (`plain`).
 
-    Args:
-        weights: its tensors; the names of nested dictionaries are joined by "/".
-        plain: its numbers, strings and lists of such, by the same names.
+    The names of nested dictionaries are joined by "/".
     """
 
     weights: ForeignWeights

@@ -208,11 +208,10 @@ def read_header(path: Path) -> dict[str, ForeignTensor]:
 
 def _entry(name: str, entry: Any, path: Path, size: int) -> ForeignTensor:
     """One entry, if its shape, type and place agree with each other and with the file."""
-    kind = entry.get("dtype") if isinstance(entry, dict) else None
-    shape, place = (entry.get(key) if isinstance(entry, dict) else None for key in _PLACE_KEYS)
+    entry = entry if isinstance(entry, dict) else {}
+    kind, shape, place = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not (isinstance(kind, str) and kind in _BYTES and _numbers(shape) and _numbers(place)):
         raise CalotypeError(f"{path} has a damaged entry {name!r:.120}; {_AGAIN}")
-    assert shape is not None and place is not None
     claimed = math.prod(shape) * _BYTES[kind]
     if len(place) != 2 or place[1] > size or place[1] - place[0] != claimed:
         raise CalotypeError(
@@ -220,9 +219,6 @@ def _entry(name: str, entry: Any, path: Path, size: int) -> ForeignTensor:
             f"with {size}; it is truncated or damaged: {_AGAIN}"
         )
     return ForeignTensor(path, tuple(shape))
-
-
-_PLACE_KEYS = ("shape", "data_offsets")
 
 
 def _numbers(values: Any) -> bool:

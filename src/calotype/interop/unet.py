@@ -256,8 +256,8 @@ def _states_rules(text: StatesText) -> Iterator[Rule]:
 def _block(
     config: AdmConfig, level: AdmLevel, here: str, there: str, number: int, inputs: int
 ) -> Iterator[Rule]:
-    same = inputs == level.channels
-    yield from _residual(f"{here}.residual", f"{there}.resnets.{number}", skip=not same)
+    skip = inputs != level.channels
+    yield from _residual(f"{here}.residual", f"{there}.resnets.{number}", skip=skip)
     if level.attention != "none":
         attention = f"{there}.attentions.{number}"
         yield from _attention(config, level.attention, f"{here}.attention", attention)

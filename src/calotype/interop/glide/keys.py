@@ -48,11 +48,7 @@ _SINGLE = {
     "out.0": "head.0",
     "out.2": "head.2",
 }
-_MIDDLE = {
-    "middle_block.0": "middle.0",
-    "middle_block.1": "middle.0",
-    "middle_block.2": "middle.1",
-}
+_MIDDLE = {"middle_block.0": "middle.0", "middle_block.1": "middle.0", "middle_block.2": "middle.1"}
 _BLOCK = re.compile(r"((?:input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+)\.(.+)")
 _INPUTS = {3: (False, 0), 6: (True, 0), 7: (False, 4), 10: (True, 4)}
 

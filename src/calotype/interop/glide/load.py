@@ -41,18 +41,15 @@ def convert_glide(
     head_dim: int = 64,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write a cascade of GLIDE's files; the noised CLIP in a folder of them comes along.
+    """Write a cascade of GLIDE's files into `out`; the noised CLIP in their folder comes along.
 
     Args:
         source: folder with the published files; or one of them, or two: base and up-sampler.
-        out: cascade folder to write.
+        out: cascade folder to write, and what is returned.
         tokenizer: folder with the vocabulary files; it stays where it is, and is named in `out`.
         inpaint: take the in-painting models; None = where there are no others.
         head_dim: channels of one attention head.
         dtype: number type of the networks' weights written.
-
-    Returns:
-        `out`.
 
     Raises:
         UsageError: no tokenizer is given, or there is nothing to convert.

@@ -197,11 +197,10 @@ class CascadedUnets(CudaOptional):
                 outputs = list(CascadeSampler(self, formulations, options, text).images())
         finally:
             self.train(was_training)
-        outputs = [(x + 1) / 2 if self.settings.auto_normalize_img else x for x in outputs]
-        results: list[Any] = outputs
+        unit = [(x + 1) / 2 for x in outputs]
+        results: list[Any] = unit if self.settings.auto_normalize_img else outputs
         if options.return_pil_images:
-            unit = self.settings.auto_normalize_img
-            results = [pil_images(x if unit else (x + 1) / 2) for x in outputs]
+            results = [pil_images(x) for x in unit]
         return results if options.return_all_unet_outputs else results[-1]
 
     def _sampling_formulations(self, options: SampleOptions) -> tuple[Formulation, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from calotype.errors import CalotypeError, UsageError
 from calotype.interop.imagen_pytorch import files
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
+from calotype.interop.imagen_pytorch.keys import under
 from calotype.training.optimizer import optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
@@ -40,16 +41,16 @@ def load(trainer: ImagenTrainer, path: Path, *, strict: bool, only_model: bool) 
     """Read a checkpoint into a trainer; its extra data."""
     tensors, metadata = _read_checkpoint(path)
     try:
-        trainer.imagen.load_state_dict(_under(tensors, "model."), strict=strict)
+        trainer.imagen.load_state_dict(under(tensors, "model."), strict=strict)
         if not only_model and len(trainer.ema_unets) > 0:
-            trainer.ema_unets.load_state_dict(_under(tensors, "ema."), strict=strict)
+            trainer.ema_unets.load_state_dict(under(tensors, "ema."), strict=strict)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CalotypeError(f"{path} does not fit this cascade: {reason}") from error
     if not only_model:
         trainer.steps.copy_(tensors["steps"])
         for i, optimizer in enumerate(trainer.optimizers):
-            restore_optimizer(optimizer, _under(tensors, f"optim.{i}."))
+            restore_optimizer(optimizer, under(tensors, f"optim.{i}."))
     extra: dict[str, Any] = json.loads(metadata["extra"])
     return extra
 
@@ -60,7 +61,7 @@ def cascade_from(path: Path) -> CascadedUnets:
         model = files.load(path)
     else:
         tensors, metadata = _read_checkpoint(path)
-        model = files.fill(files.build(json.loads(metadata["imagen"])), _under(tensors, "model."))
+        model = files.fill(files.build(json.loads(metadata["imagen"])), under(tensors, "model."))
     if not isinstance(model, CascadedUnets):
         raise UsageError(f"{path} holds a single U-Net; expected a cascade")
     return model
@@ -77,8 +78,3 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if metadata.get("kind") != KIND or not {"imagen", "extra"} <= metadata.keys():
         raise CalotypeError(f"{path} is no checkpoint of ImagenTrainer; give one that it saved")
     return tensors, metadata
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

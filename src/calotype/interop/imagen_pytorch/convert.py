@@ -19,7 +19,7 @@ from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.imagen_pytorch.cascade import CascadedUnets
 from calotype.interop.imagen_pytorch.files import build, check_shapes, fill, save
 from calotype.interop.imagen_pytorch.infer import NOT_IN_WEIGHTS, infer_unet
-from calotype.interop.imagen_pytorch.keys import own_name
+from calotype.interop.imagen_pytorch.keys import own_name, under
 from calotype.interop.imagen_pytorch.unet import Unet
 from calotype.interop.pickles import unpickled
 from calotype.interop.safety import Shapes, read_json
@@ -38,13 +38,9 @@ _KINDS = {"original": "Imagen", "elucidated": "ElucidatedImagen"}
 
 @dataclass(frozen=True)
 class _Foreign:
-    """A checkpoint, taken apart.
+    """A checkpoint, taken apart: where each U-Net's weights are, by the names used here, and more.
 
-    Args:
-        sources: where each weight of every U-Net is in the file, by the names used here.
-        unets: what the file says of each U-Net's arguments.
-        kind: "Imagen", "ElucidatedImagen" or "Unet", as far as the file says.
-        settings: the cascade's arguments, as far as the file says.
+    The kind ("Imagen", "ElucidatedImagen" or "Unet") and the arguments are as far as the file says.
     """
 
     sources: list[dict[str, str]]
@@ -132,23 +128,19 @@ def _take_apart(names: Iterable[str], plain: Mapping[str, Any], *, ema: bool) ->
         raise CalotypeError("this is no checkpoint of imagen-pytorch: it has no weights of a Unet")
     if not kinds & ({"ema", "model"} if ema else {"model"}):
         weights = {own_name(name.removeprefix("state_dict/")): name for name in places}
-        return _Foreign([weights], [_nested(plain, "config/")], "Unet", {})
+        return _Foreign([weights], [under(plain, "config/")], "Unet", {})
     chosen = "ema" if ema and "ema" in kinds else "model"
     groups: dict[int, dict[str, str]] = {}
     for name, place in places.items():
         if place is not None and place[0] == chosen:
             groups.setdefault(place[1], {})[own_name(place[2])] = name
     sources = [groups[i] for i in sorted(groups)]
-    settings = _nested(plain, "imagen_params/")
+    settings = under(plain, "imagen_params/")
     described = settings.pop("unets", None)
     described = described if isinstance(described, list) else []
     unets = [unet if isinstance(unet, dict) else {} for unet in described]
     unets += [{}] * (len(sources) - len(unets))
     return _Foreign(sources, unets, _KINDS.get(str(plain.get("imagen_type"))), settings)
-
-
-def _nested(plain: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
 
 
 def _build(foreign: _Foreign, shapes: Shapes, config: Mapping[str, Any]) -> nn.Module:

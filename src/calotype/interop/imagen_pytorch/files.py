@@ -117,10 +117,7 @@ def save(model: nn.Module, folder: str | Path) -> Path:
 
 
 def load(folder: str | Path, *, text_encoder: TextEncoder | str | None = None) -> nn.Module:
-    """Read what `save` or a conversion has written.
-
-    Returns:
-        An `Imagen`, an `ElucidatedImagen` or a `Unet`.
+    """Read what `save` or a conversion has written: an `Imagen`, `ElucidatedImagen` or `Unet`.
 
     Raises:
         CalotypeError: files are missing or damaged, or do not fit each other.

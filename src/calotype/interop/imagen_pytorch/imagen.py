@@ -60,10 +60,7 @@ def change_steps(model: Imagen | ElucidatedImagen, steps: int) -> None:
 def _with_fields(function: Any, kind: type, first: int) -> inspect.Signature:
     """The signature with the fields of `kind` in the place of `**arguments`."""
     own = list(inspect.signature(function).parameters.values())[first:-1]
-    fields = inspect.signature(kind).parameters.values()
-    kept = [p for p in own if p.kind is not p.KEYWORD_ONLY]
-    only = [p for p in own if p.kind is p.KEYWORD_ONLY]
-    return inspect.Signature([*kept, *only, *fields])
+    return inspect.Signature([*own, *inspect.signature(kind).parameters.values()])
 
 
 # What help() and editors show.

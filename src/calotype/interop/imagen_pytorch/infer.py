@@ -17,11 +17,9 @@ NOT_IN_WEIGHTS = ("scale_skip_connection", "use_linear_cross_attn", "resize_mode
 
 
 def infer_unet(shapes: Shapes, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that make a `Unet` with weights of these shapes.
+    """Arguments of a `Unet` whose weights, by the names used here, have these shapes.
 
-    Args:
-        shapes: by the names used here (`own_name`).
-        given: arguments that are known; they come first.
+    Those that are `given` come first.
 
     Raises:
         CalotypeError: the weights are not those of imagen-pytorch's `Unet`.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _DOWN = ("before", "entry", "blocks", "attention", "after")
 _RULES = (
@@ -20,6 +22,11 @@ def own_name(name: str) -> str:
     for pattern, replacement in _RULES:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def under(values: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """Those whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def rename_in_place(

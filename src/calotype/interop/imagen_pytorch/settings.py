@@ -20,15 +20,10 @@ Flags = bool | tuple[bool, ...]
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """One resolution of the U-Net.
+    """One resolution of the U-Net: `inner` channels on its finer side, `outer` on its coarser one.
 
-    Args:
-        inner: channels on its finer side.
-        outer: channels on its coarser side.
-        blocks: residual blocks beside the entry block.
-        attention: attention of pixels to pixels, time and text.
-        depth: transformer layers of it.
-        cross: attention to time and text inside the entry block.
+    The entry block attends to time and text (`cross`); after it come `blocks`, and `depth` layers
+    of attention of pixels to pixels, time and text.
     """
 
     inner: int

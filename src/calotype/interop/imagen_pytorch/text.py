@@ -17,10 +17,7 @@ _FIRST_SIZES = {"small": 512, "base": 768, "large": 1024, "3b": 1024, "11b": 102
 _BYTE_SIZES = {"small": 1472, "base": 1536, "large": 1536, "xl": 2560, "xxl": 4672}
 _FAMILIES = {
     "t5": _FIRST_SIZES,
-    "t5-v1_1": _SIZES,
-    "flan-t5": _SIZES,
-    "mt5": _SIZES,
-    "umt5": _SIZES,
+    **dict.fromkeys(("t5-v1_1", "flan-t5", "mt5", "umt5"), _SIZES),
     "byt5": _BYTE_SIZES,
 }
 T5_WIDTHS = {
@@ -32,10 +29,7 @@ T5_WIDTHS = {
 
 
 def text_width(name: str) -> int:
-    """Width of the states of the T5 encoder `name`; nothing is fetched.
-
-    Args:
-        name: a known name, with or without its owner, or a model folder.
+    """Width of a T5 encoder's states, by its name, with or without the owner, or its folder.
 
     Raises:
         ConfigError: the width is not known here.
