@@ -59,9 +59,14 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiRecipe:
-    """Which images are taken: those of `sets`, names of some of the `sources` that are known.
+    """Which images are taken.
 
-    Groups are left out by emojibase's names; `label_package` has names, keywords and groups.
+    Args:
+        sets: names of the sources to build.
+        excluded_groups, excluded_subgroups: emojibase's names of groups left out.
+        skin_tones: take skin-tone variants as well.
+        label_package: the package of names, keywords and groups.
+        sources: every set that is known.
     """
 
     sets: tuple[str, ...]
