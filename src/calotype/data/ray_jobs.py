@@ -76,16 +76,12 @@ def ray_actor_map(
     """The same by actors, each of which makes what it needs (a model) once, by `make`.
 
     Args:
-        items: as in `ray_map`.
+        items: these, the address and the errors are as in `ray_map`.
         make: a class or function of an installed module, or a `functools.partial` of one; what it
             returns is called with each item.
         address: see `connected`.
         workers: the actors; fewer where there is no room for all.
         gpus: of each actor, a fraction allowed; 0 = none.
-
-    Raises:
-        MissingExtra: Ray is not installed.
-        CalotypeError: as in `ray_map`.
     """
     item_of = _reader(items)
 

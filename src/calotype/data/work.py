@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -169,14 +170,13 @@ class Work:
 def _work_in_processes(items: Sequence[T], task: Callable[[T], R], processes: int) -> Iterator[R]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=leave_with_parent) as pool:
-        waiting: set[Future[R]] = set()
+        rest, waiting = iter(items), set[Future[R]]()
         try:
-            for item in items:
-                waiting.add(pool.submit(task, item))
-                if len(waiting) >= processes * _AHEAD:
-                    done, waiting = wait_for(waiting, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            while waiting:
+            while True:
+                some = islice(rest, processes * _AHEAD - len(waiting))
+                waiting |= {pool.submit(task, item) for item in some}
+                if not waiting:
+                    return
                 done, waiting = wait_for(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         except BrokenProcessPool as error:

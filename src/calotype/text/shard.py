@@ -193,11 +193,9 @@ class Shard:
         alike = (rows < len(high)) & (high[near] == keys[:, 0])
         found = np.where(alike & (low[near] == keys[:, 1]), rows, -1)
         for index in np.nonzero(alike & (found < 0))[0].tolist():  # half a key alike: look on
-            for row in range(int(rows[index]) + 1, len(high)):
-                if high[row] != keys[index, 0]:
-                    break
-                if low[row] == keys[index, 1]:
-                    found[index] = row
+            end = np.searchsorted(high, keys[index, 0], side="right")
+            same = np.flatnonzero(low[rows[index] : end] == keys[index, 1])
+            found[index] = rows[index] + same[-1] if len(same) else -1
         return found
 
     @property
