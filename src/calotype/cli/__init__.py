@@ -122,10 +122,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _fail(message: str, code: int) -> int:
-    line = message if "\nUsage" in message or message.startswith("Usage") else _one_line(message)
+    is_usage = "\nUsage" in message or message.startswith("Usage")
+    line = message if is_usage else visible(" ".join(message.split()))
     print(line if line.startswith("Usage") else f"calotype: {line}", file=sys.stderr)
     return code
-
-
-def _one_line(message: str) -> str:
-    return visible(" ".join(message.split()))

@@ -52,8 +52,8 @@ class LabelIndex:
 
     def by_name(self, name: str) -> Label | None:
         """The label of a file name such as `slice-of-pizza`; a trailing number is a variant."""
-        found = self._by_name.get(glued(name))
-        return found if found is not None else self._by_name.get(glued(re.sub(r"-\d+$", "", name)))
+        numberless = re.sub(r"-\d+$", "", name)
+        return self._by_name.get(glued(name)) or self._by_name.get(glued(numberless))
 
 
 def code_points(code: str) -> str:

@@ -16,6 +16,7 @@ from calotype.emoji.plan import PlanReport
 from calotype.emoji.recipe import EmojiRecipe
 from calotype.emoji.shards import read_columns
 from calotype.storage.files import write_file
+from calotype.storage.reading import read_object
 
 
 def write_notes(
@@ -70,8 +71,4 @@ def _count_shards(out: Path) -> tuple[dict[str, int], set[str], list[str]]:
 
 def _previous(out: Path) -> dict[str, Any]:
     empty: dict[str, Any] = {"packages": {}, "left_out": {}, "unmatched": []}
-    try:
-        old = json.loads((out / "recipe.json").read_text(encoding="utf-8"))
-        return empty | {name: old[name] for name in empty}
-    except (OSError, ValueError, KeyError, TypeError):
-        return empty
+    return empty | read_object(out / "recipe.json")

@@ -163,8 +163,7 @@ def open_weights(folder: Path, stem: str = "diffusion_pytorch_model") -> Foreign
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
         if (folder / name).is_file():
             return ForeignWeights(read_header(folder / name))
-    indices = (f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json")
-    for name in indices:
+    for name in (f"{stem}.safetensors.index.json", f"{stem}.safetensors.index.fp16.json"):
         if (folder / name).is_file():
             return _open_shards(folder / name)
     pickles = sorted(folder.glob(f"{stem}*.bin"))
