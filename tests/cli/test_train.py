@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from calotype.cli.train import override_recipe
+from calotype.data.work import usable_cores
 from calotype.errors import ConfigError
 from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions
@@ -103,7 +104,8 @@ def test_data_emoji_passes_everything_on(command, monkeypatch):
         "data", "emoji", "--out", "d", "--sets", "noto, twemoji", "--size", "256"
     )
     assert code == 0 and "6,400  train" in out and "noto/x 256" in out
-    options = {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": None, "ray": None}
+    count = usable_cores()
+    options = {"sets": ["noto", "twemoji"], "sizes": (256,), "processes": count, "ray": None}
     assert callable(calls[0][1].pop("on_images"))
     assert calls == [(Path("d"), options)]
     assert command("data", "emoji", "--out", "d", "--size", "64")[0] == 2
