@@ -28,7 +28,7 @@ REASONS = {
     "needs a cascade of IF's architecture",
     "needs published weights",
     "needs a Ray cluster",
-    "needs npm, and draws for about half an hour",
+    "needs npm, and renders for about half an hour",
     "trains the embedded base for minutes",
     "writes into docs",
 }
