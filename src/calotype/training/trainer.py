@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -51,13 +52,18 @@ class Trainer:
         task, processes = self.job.task, self._group.world_size
         self._cost = self._group.on_rank_zero(lambda: task.cost(processes))
         config = task.config
-        # In this order, on every process: whenever a multiple of the images is passed.
-        self._periodic = (
-            (config.validation_images, self._validate),
-            (config.grid_images, self._preview),
-            (config.posthoc_ema_images, self._write_posthoc),
-            (config.checkpoint_images, self._checkpoint),
-        )
+        self._periodic: list[tuple[int, Callable[[], None]]] = []
+        self.every(config.validation_images, self._validate)
+        self.every(config.grid_images, self._preview)
+        self.every(config.posthoc_ema_images, self._write_posthoc)
+        self.every(config.checkpoint_images, self._checkpoint)
+
+    def every(self, images: int, action: Callable[[], None]) -> None:
+        """Do something when a multiple of `images` is passed, over all stages, and at the end.
+
+        Every process does it after the same step, in the order of these calls; 0 = never.
+        """
+        self._periodic.append((images, action))
 
     def train(self, stop: StopRequest) -> None:
         """Take steps until the task is finished or `stop` says so; a checkpoint ends both."""
