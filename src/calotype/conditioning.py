@@ -180,20 +180,12 @@ class Conditioning:
         Raises:
             ValueError: one of them has what the other lacks.
         """
-        for name in ("text", "lowres", "aug_level", "extra", "draft"):
-            if (getattr(a, name) is None) != (getattr(b, name) is None):
+        joined: dict[str, Any] = {}
+        for name in (field.name for field in fields(Conditioning)):
+            one, other = getattr(a, name), getattr(b, name)
+            if (one is None) != (other is None):
                 raise ValueError(f"got {name} in one of two batches; expected it in both or none")
-        text: Text | None = None
-        if a.text is not None and b.text is not None:
-            text = a.text.cat(a.text, b.text)
-        return Conditioning(
-            text,
-            _cat(a.lowres, b.lowres),
-            _cat(a.aug_level, b.aug_level),
-            _cat(a.extra, b.extra),
-            _cat(a.draft, b.draft),
-        )
-
-
-def _cat(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return None if a is None or b is None else torch.cat((a, b))
+            if one is not None:
+                both = torch.cat((one, other)) if name != "text" else one.cat(one, other)
+                joined[name] = both
+        return Conditioning(**joined)

@@ -31,5 +31,3 @@ class MissingExtra(CalotypeError):
             f"this needs the package {package!r}, which is not installed; "
             f"install it with: pip install 'calotype[{extra}]'"
         )
-        self.extra = extra
-        self.package = package

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch.nn import functional
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.cache import cache_folder
 from calotype.storage.files import make_folder, write_file
-from calotype.storage.reading import read_regular
+from calotype.storage.reading import read_object
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _ALIASES = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16"}
@@ -59,8 +60,7 @@ class Runtime:
             prior.to(self.device)
         for stage in stages:
             stage.to(self.device)
-            base = stage.config.lowres_resolution is None
-            keep = base and not self.forced
+            keep = stage.config.lowres_resolution is None and not self.forced
             stage.compute_dtype = torch.float32 if keep else DTYPES[self.dtype]
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,23 +134,17 @@ def _default_dtype(device: str, threads: int) -> str:
 
 def bfloat16_features() -> dict[str, bool]:
     """Which of the CPU's bfloat16 instructions torch can use."""
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    avx = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return {
-        "amx": bool(amx()) if amx is not None else False,
-        "avx512_bf16": bool(avx()) if avx is not None else False,
-    }
+    asked = {"amx": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
+    return {name: bool(getattr(torch.cpu, ask, bool)()) for name, ask in asked.items()}
 
 
 @functools.cache
 def cpu_model() -> str:
     """The processor's name."""
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
@@ -169,25 +163,21 @@ def cached_measurement(name: str, key: str, measure: Callable[[], float]) -> flo
         key: everything that the number depends on.
         measure: called where the key is not known yet.
     """
-    found = known_measurement(name, key)
-    if found is not None:
-        return found
+    known = _read_cache(name)
+    if key in known:
+        return known[key]
+    known[key] = measure()
     path = _cache_file(name)
-    if path is None:
-        return measure()
-    known = {**_read_cache(path), key: measure()}
-    try:
-        make_folder(path.parent)
-        write_file(path, json.dumps(known, indent=1).encode())
-    except CalotypeError:
-        pass  # a cache that cannot be written costs a moment the next time
+    if path is not None:
+        with suppress(CalotypeError):  # a cache that cannot be written costs a moment later
+            make_folder(path.parent)
+            write_file(path, json.dumps(known, indent=1).encode())
     return known[key]
 
 
 def known_measurement(name: str, key: str) -> float | None:
     """What `cached_measurement` has kept; None where nothing was measured yet."""
-    path = _cache_file(name)
-    return None if path is None else _read_cache(path).get(key)
+    return _read_cache(name).get(key)
 
 
 def _cache_file(name: str) -> Path | None:
@@ -195,14 +185,14 @@ def _cache_file(name: str) -> Path | None:
     return None if folder is None else folder / f"{name}.json"
 
 
-def _read_cache(path: Path) -> dict[str, float]:
+def _read_cache(name: str) -> dict[str, float]:
     """What is kept there; a damaged file is measured anew."""
-    try:
-        data = json.loads(read_regular(path, most_bytes=_MOST_CACHE_BYTES))
-        numbers = {k: float(v) for k, v in data.items() if isinstance(v, int | float)}
-    except (OSError, ValueError, OverflowError, AttributeError, RecursionError):
-        return {}
-    return {key: number for key, number in numbers.items() if math.isfinite(number)}
+    path = _cache_file(name)
+    found = {} if path is None else read_object(path, most_bytes=_MOST_CACHE_BYTES)
+    largest = sys.float_info.max  # JSON has NaN, infinities and numbers of 400 digits
+    return {
+        k: float(v) for k, v in found.items() if isinstance(v, int | float) and abs(v) <= largest
+    }
 
 
 @torch.no_grad()

@@ -152,11 +152,11 @@ def test_the_fingerprint_survives_an_average_of_frozen_weights(cascade):
 def test_a_lora_of_another_network_changes_nothing(own, cascade, loras):
     before = _bits(own)
     stack = LoraStack(own.stages)
-    wrong = type(loras[0])(16, 2, 3.0, "", loras[0].layers)
+    wrong = dataclasses.replace(loras[0], resolution=16)
     with pytest.raises(UsageError, match="another network"):
         stack.add(wrong)
     with pytest.raises(UsageError, match="64 pixel stage"):
-        stack.add(type(loras[0])(64, 2, 3.0, "", loras[0].layers))
+        stack.add(dataclasses.replace(loras[0], resolution=64))
     stack.clear()
     for was, now in zip(before, _bits(own), strict=True):
         assert all(torch.equal(value, now[name]) for name, value in was.items())

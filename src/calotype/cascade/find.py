@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from calotype.cascade.io import (
-    CASCADE_FILE,
-    STAGE_FILE,
-    CascadeFile,
-    read_cascade_config,
-    read_cascade_file,
-)
-from calotype.config.stage import CascadeConfig
-from calotype.errors import CalotypeError, UsageError
+from calotype.cascade.io import CASCADE_FILE, STAGE_FILE, CascadeFile, read_cascade_file
+from calotype.config.stage import CascadeConfig, StageConfig
+from calotype.config.typed_json import load_settings
+from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.vision.clip import clip_in
 
 CASCADE_FOLDER = "cascade"
@@ -44,7 +39,12 @@ def open_cascade(path_or_name: str | Path | None) -> CascadeFolder:
     """Find a cascade and read its settings; arguments and errors as of `find_cascade`."""
     folder = find_cascade(path_or_name).resolve()
     file = read_cascade_file(folder)
-    return CascadeFolder(folder, file, read_cascade_config(folder, file))
+    stages = tuple(load_settings(folder / s.folder / STAGE_FILE, StageConfig) for s in file.stages)
+    try:
+        config = CascadeConfig(stages=stages, text_encoder=file.text_encoder, name=file.name)
+    except ConfigError as error:
+        raise ConfigError(f"{folder / CASCADE_FILE}: {error}") from error
+    return CascadeFolder(folder, file, config)
 
 
 def find_cascade(path_or_name: str | Path | None) -> Path:
@@ -75,10 +75,6 @@ def find_cascade(path_or_name: str | Path | None) -> Path:
         raise NoCascade(f"got model {str(path)!r:.200}: {error}; name a cascade folder") from error
 
 
-def _entries(path: Path) -> list[Path]:
-    return list(path.iterdir()) if path.is_dir() else []
-
-
 def _find_in(path: Path) -> Path:
     for folder in (path, path / "checkpoints" / "latest" / CASCADE_FOLDER, path / CASCADE_FOLDER):
         if (folder / CASCADE_FILE).is_file():
@@ -96,7 +92,8 @@ def _find_in(path: Path) -> Path:
         raise UsageError(f"{path} is one stage; join stages first: calotype assemble")
     if (path / "recipe.json").is_file():
         raise CalotypeError(f"the run {path} has no checkpoint yet; let it train for longer")
-    if any(file.suffix in _PICKLES and file.is_file() for file in (path, *_entries(path))):
+    files = (path, *path.iterdir()) if path.is_dir() else (path,)
+    if any(file.suffix in _PICKLES and file.is_file() for file in files):
         raise UsageError(f"{path} holds pickled weights; convert it first: calotype convert {path}")
     raise NoCascade(
         f"got model {str(path)!r:.200}; expected 'default', a cascade folder (with {CASCADE_FILE}) "

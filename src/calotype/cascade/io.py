@@ -157,12 +157,3 @@ def check_replaceable(folder: Path) -> None:
 def read_cascade_file(folder: Path) -> CascadeFile:
     """`cascade.json` of a cascade folder."""
     return load_settings(folder / CASCADE_FILE, CascadeFile)
-
-
-def read_cascade_config(folder: Path, file: CascadeFile) -> CascadeConfig:
-    """All settings of a cascade folder whose `cascade.json` is `file`, without its weights."""
-    stages = tuple(load_settings(folder / s.folder / STAGE_FILE, StageConfig) for s in file.stages)
-    try:
-        return CascadeConfig(stages=stages, text_encoder=file.text_encoder, name=file.name)
-    except ConfigError as error:
-        raise ConfigError(f"{folder / CASCADE_FILE}: {error}") from error

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from calotype.cascade.stage import Stage
-from calotype.config.lora import LORA_WEIGHTS, LoraConfig, LoraFacts
-from calotype.config.typed_json import from_dict, to_dict
+from calotype.config.lora import LORA_FORMAT, LORA_WEIGHTS, LoraConfig, LoraFacts
+from calotype.config.typed_json import from_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.networks.lora import (
     ADAPTERS,
@@ -34,7 +34,6 @@ from calotype.storage.headers import NOTES
 
 """Key of the only entry in the metadata of our files, JSON: safetensors writes several entries in
 any order, and equal files would not have equal bits."""
-_FORMAT = "calotype-lora-1"
 
 
 @dataclass(frozen=True)
@@ -45,22 +44,13 @@ class LoraLayer:
     up: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Lora:
-    """Adapters of one stage.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lora(LoraFacts):
+    """Adapters of one stage: `layers` by their names in the network.
 
-    Args:
-        resolution: of the stage.
-        rank: as trained; layers that are smaller have less.
-        alpha: changes are scaled by alpha / rank.
-        base: `weights_fingerprint` of the stage it was trained on.
-        layers: by the layers' names in the network.
+    `base` is the `weights_fingerprint` of the stage they were trained on.
     """
 
-    resolution: int
-    rank: int
-    alpha: float
-    base: str
     layers: Mapping[str, LoraLayer]
 
     @property
@@ -90,8 +80,13 @@ def trained_lora(stage: Stage, config: LoraConfig) -> Lora:
         name: LoraLayer(adapter.down.detach(), adapter.up.detach())
         for name, _, adapter in adapters(stage.network)
     }
-    resolution = stage.config.resolution
-    return Lora(resolution, config.rank, config.alpha, weights_fingerprint(stage), layers)
+    return Lora(
+        resolution=stage.config.resolution,
+        rank=config.rank,
+        alpha=config.alpha,
+        base=weights_fingerprint(stage),
+        layers=layers,
+    )
 
 
 def save_lora(lora: Lora, path: Path) -> None:
@@ -106,10 +101,8 @@ def save_lora(lora: Lora, path: Path) -> None:
     for name, layer in lora.layers.items():
         tensors[f"{name}.down"] = layer.down.float().cpu().contiguous()
         tensors[f"{name}.up"] = layer.up.float().cpu().contiguous()
-    facts = LoraFacts(
-        format=_FORMAT, resolution=lora.resolution, rank=lora.rank, alpha=lora.alpha, base=lora.base
-    )
-    metadata = {NOTES: json.dumps(to_dict(facts))}
+    facts = {field.name: getattr(lora, field.name) for field in fields(LoraFacts)}
+    metadata = {NOTES: json.dumps(facts)}
     write_with(path, lambda place: save_file(tensors, place, metadata=metadata))
 
 
@@ -130,14 +123,14 @@ def load_lora(path: Path) -> Lora:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CalotypeError(f"{path} cannot be read: {error}; get the file again") from error
-    if _FORMAT not in metadata.get(NOTES, ""):
+    if LORA_FORMAT not in metadata.get(NOTES, ""):
         raise UsageError(f"{path} is no LoRA file of calotype; expected what lora training wrote")
     try:
         facts = from_dict(json.loads(metadata[NOTES]), LoraFacts)
         layers = _layers(tensors)
     except (KeyError, ValueError, RecursionError) as error:  # a ConfigError is a ValueError
         raise CalotypeError(f"{path} is damaged ({error}); get the file again") from error
-    return Lora(facts.resolution, facts.rank, facts.alpha, facts.base, layers)
+    return Lora(**vars(facts), layers=layers)
 
 
 def _layers(tensors: Mapping[str, Tensor]) -> dict[str, LoraLayer]:
@@ -154,15 +147,6 @@ def _layers(tensors: Mapping[str, Tensor]) -> dict[str, LoraLayer]:
     return layers
 
 
-@dataclass(frozen=True, eq=False)
-class _Applied:
-    """A LoRA in use; `attached` are its adapters where it is not merged."""
-
-    lora: Lora
-    weight: float
-    attached: tuple[tuple[Layer, LowRank], ...]
-
-
 class LoraStack:
     """The LoRAs that some stages sample with; taking them off restores every bit.
 
@@ -175,15 +159,16 @@ class LoraStack:
     def __init__(self, stages: Sequence[Stage], *, merged: bool = True) -> None:
         self.merged = merged
         self._stages = {stage.config.resolution: stage for stage in stages}
-        self._applied: list[_Applied] = []
+        self._used: list[tuple[Lora, float]] = []
         self._originals: dict[Layer, Tensor] = {}
+        self._attached: list[tuple[Layer, LowRank]] = []
         self._fingerprints: dict[int, str] = {}
 
     def fits(self, lora: Lora) -> bool:
         """Whether a LoRA was trained on just the weights that the stage has without any."""
         if lora.resolution not in self._fingerprints:
             stage = self._stage(lora)
-            used = [one for one in self._applied if one.lora.resolution == lora.resolution]
+            used = any(one.resolution == lora.resolution for one, _ in self._used)
             assert not (used and self.merged), "asked before the weights were changed"
             self._fingerprints[lora.resolution] = weights_fingerprint(stage)
         return self._fingerprints[lora.resolution] == lora.base
@@ -199,20 +184,10 @@ class LoraStack:
         LORA_WEIGHTS.check("weight", weight)
         layers = self._matched(lora)
         self.fits(lora)  # while the weights are what they were
-        if not self.merged:
-            attached = []
-            for name, layer in layers.items():
-                adapter = _adapter(lora, name, weight=weight, like=layer.weight)
-                attach(layer, adapter)
-                attached.append((layer, adapter))
-            self._applied.append(_Applied(lora, weight, tuple(attached)))
-            return
-        for layer in layers.values():
-            self._originals.setdefault(layer, layer.weight.detach().clone())
-        self._applied.append(_Applied(lora, weight, ()))
-        self._merge(set(layers.values()))
+        self._used.append((lora, weight))
+        self._apply()
         for name, layer in layers.items():
-            if not bool(layer.weight.isfinite().all()):
+            if self.merged and not bool(layer.weight.isfinite().all()):
                 self.remove(lora)
                 raise CalotypeError(
                     f"the LoRA makes the weight {name!r:.200} of the {lora.resolution} stage "
@@ -222,34 +197,32 @@ class LoraStack:
 
     def remove(self, lora: Lora) -> None:
         """Sample without a LoRA again."""
-        gone = [one for one in self._applied if one.lora is lora]
-        self._applied = [one for one in self._applied if one.lora is not lora]
-        for one in gone:
-            for layer, adapter in one.attached:
-                detach(layer, adapter)
-        if gone and self.merged:
-            self._merge(set(self._matched(lora).values()))
+        self._used = [one for one in self._used if one[0] is not lora]
+        self._apply()
 
     def clear(self) -> None:
         """Sample without any."""
-        for one in list(self._applied):
-            self.remove(one.lora)
+        self._used = []
+        self._apply()
 
     @torch.no_grad()
-    def _merge(self, layers: set[Layer]) -> None:
-        """Weights = originals + all changes; always from the originals, which are exact."""
-        totals = {layer: self._originals[layer].clone() for layer in layers}
-        touched = set()
-        for one in self._applied:
-            for name, layer in self._matched(one.lora).items():
-                if layer in totals:
-                    like = totals[layer]
-                    like += _adapter(one.lora, name, weight=one.weight, like=like).delta()
-                    touched.add(layer)
-        for layer, total in totals.items():
-            layer.weight.copy_(total)
-        for layer in layers - touched:
-            del self._originals[layer]
+    def _apply(self) -> None:
+        """All that are used, from the start: from the original weights, which are exact."""
+        for layer, original in self._originals.items():
+            layer.weight.copy_(original)
+        for layer, adapter in self._attached:
+            detach(layer, adapter)
+        self._originals, self._attached = {}, []
+        for lora, weight in self._used:
+            for name, layer in self._matched(lora).items():
+                part, like = lora.layers[name], layer.weight
+                adapter = LowRank(part.down.to(like), part.up.to(like), scale=weight * lora.scale)
+                if self.merged:
+                    self._originals.setdefault(layer, like.detach().clone())
+                    like += adapter.delta()
+                else:
+                    attach(layer, adapter.requires_grad_(False))
+                    self._attached.append((layer, adapter))
 
     def _stage(self, lora: Lora) -> Stage:
         if lora.resolution not in self._stages:
@@ -271,9 +244,3 @@ class LoraStack:
                     f"stage's {got}; use it with the model it was trained on"
                 )
         return {name: known[name] for name in lora.layers}
-
-
-def _adapter(lora: Lora, name: str, *, weight: float, like: Tensor) -> LowRank:
-    part = lora.layers[name]
-    adapter = LowRank(part.down.to(like), part.up.to(like), scale=weight * lora.scale)
-    return adapter.requires_grad_(False)

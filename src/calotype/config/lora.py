@@ -10,6 +10,7 @@ from calotype.config.ranges import Range, Settings, require
 Rank = Annotated[int, Range(1, 4096)]
 Alpha = Annotated[float, Range(1e-6, 1e6)]
 LORA_WEIGHTS = Range(-100, 100)  # of a LoRA in use
+LORA_FORMAT = "calotype-lora-1"
 LoraTarget = Literal["attention", "convolution", "linear"]
 
 
@@ -47,7 +48,7 @@ class LoraFacts(Settings):
         base: fingerprint of the weights it was trained on.
     """
 
-    format: str
+    format: str = LORA_FORMAT
     resolution: Annotated[int, Range(1, 65536)]
     rank: Rank
     alpha: Alpha

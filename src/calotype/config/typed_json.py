@@ -53,16 +53,15 @@ def load_config(path: Path, kind: type[T]) -> T:
     """
     try:
         data = json.loads(read_regular(path, most_bytes=_MAX_BYTES).decode("utf-8"))
+        return from_dict(data, kind)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} is not valid JSON: nested too deeply") from error
-    try:
-        return from_dict(data, kind)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path} is not valid JSON: nested too deeply; {AGAIN}") from error
 
 
 def load_settings(path: Path, kind: type[T]) -> T:
@@ -74,10 +73,7 @@ def load_settings(path: Path, kind: type[T]) -> T:
     """
     if not path.is_file():
         raise CalotypeError(f"{path} is missing; {AGAIN}, or name another model")
-    try:
-        return load_config(path, kind)
-    except RecursionError as error:
-        raise ConfigError(f"{path} is not valid JSON: nested too deeply; {AGAIN}") from error
+    return load_config(path, kind)
 
 
 def from_dict(data: Any, kind: type[T]) -> T:

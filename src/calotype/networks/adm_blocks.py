@@ -5,15 +5,13 @@ Feature maps are (B, C, h, w); embeddings (B, E).
 
 from __future__ import annotations
 
-import math
 from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.config.adm import AdmAttention, AdmConfig, StatesText
-from calotype.networks.blocks import RESAMPLERS
+from calotype.networks.blocks import RESAMPLERS, sinusoidal_embedding
 from calotype.networks.text import TextKeysValues, join_text, split_heads
 
 
@@ -21,18 +19,6 @@ def activation(name: Literal["none", "silu", "gelu"]) -> nn.Module:
     """The module of that name."""
     modules: dict[str, type[nn.Module]] = {"none": nn.Identity, "silu": nn.SiLU, "gelu": nn.GELU}
     return modules[name]()
-
-
-def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
-    """Cosines and sines of timesteps (B,), float32 (B, dim).
-
-    In the order of operations of the published code: a frequency that is one rounding off makes
-    an angle of 1000 times that.
-    """
-    half = dim // 2
-    numbers = torch.arange(half, dtype=torch.float32, device=timesteps.device)
-    angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000.0) * numbers / half)
-    return torch.cat((angles.cos(), angles.sin()), dim=1)
 
 
 class TimestepMLP(nn.Module):
@@ -47,7 +33,7 @@ class TimestepMLP(nn.Module):
 
     def forward(self, timesteps: Tensor) -> Tensor:
         """(B,) -> (B, E)."""
-        features = timestep_embedding(timesteps, self.width).to(self.linear_1.weight.dtype)
+        features = sinusoidal_embedding(timesteps, self.width).to(self.linear_1.weight.dtype)
         return cast(Tensor, self.linear_2(self.act(self.linear_1(features))))
 
 

@@ -34,20 +34,16 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def sinusoidal_embedding(values: Tensor, dim: int) -> Tensor:
-    """Sines and cosines of values of about [0, 1000] at `dim` / 2 frequencies from 1 to 1e-4.
+    """Cosines and sines of values (B,) of about [0, 1000], at `dim` / 2 frequencies from 1 to 1e-4.
 
-    Args:
-        values: (B,).
-        dim: width of the result, even.
-
-    Returns:
-        (B, dim), float32.
+    In the order of operations of the published ADM networks: a frequency that is one rounding off
+    makes an angle of 1000 times that. Returns (B, dim), float32.
 
     Reference: Vaswani et al. 2017, section 3.5, arXiv:1706.03762.
     """
     half = dim // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=values.device) / half
-    angles = values.float()[:, None] * torch.exp(-math.log(10_000.0) * exponents)
+    numbers = torch.arange(half, dtype=torch.float32, device=values.device)
+    angles = values.float()[:, None] * torch.exp(-math.log(10_000.0) * numbers / half)
     return torch.cat((angles.cos(), angles.sin()), dim=1)
 
 
@@ -77,13 +73,8 @@ nearest_up: Callable[[Tensor], Tensor] = partial(F.interpolate, scale_factor=2.0
 """Double the resolution by repetition."""
 
 
-def same_size(x: Tensor) -> Tensor:
-    """Keep the resolution."""
-    return x
-
-
 RESAMPLERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": same_size,  # no lambda: networks are pickled
+    "none": nn.Identity(),  # no lambda: networks are pickled
     "down": partial(F.avg_pool2d, kernel_size=2),
     "up": nearest_up,
 }

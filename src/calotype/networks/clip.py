@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from calotype.conditioning import Text, TokenIds
 from calotype.config.clip import ClipConfig, ImageTowerConfig, TextTowerConfig
+from calotype.networks.text import masked_mean
 from calotype.networks.transformer import Activation, Transformer
 
 # Mean and standard deviation of red, green and blue in CLIP's training images, of [0, 1].
@@ -120,8 +121,7 @@ class TextTower(nn.Module):
             x = x[torch.arange(len(x), device=x.device), ends]
         else:
             x = self.norm(self.layers(x, mask))
-            weights = mask[..., None].to(x.dtype)
-            x = (x * weights).sum(1) / weights.sum(1)
+            x = masked_mean(x, mask)
         return cast(Tensor, self.out(x))
 
 

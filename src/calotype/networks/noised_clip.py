@@ -8,18 +8,19 @@ arXiv:2103.00020.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 
 from calotype.conditioning import TokenIds
-from calotype.config.ranges import Settings, Width, in_range, require
+from calotype.config.ranges import Range, Settings, Width, require
 from calotype.networks.transformer import Transformer
 
 # Mean and spread of red, green and blue in CLIP's training images, of values 0 to 255.
 _COLOUR_MEAN = (122.77, 116.75, 104.09)
 _COLOUR_STD = (68.50, 66.63, 70.32)
+Count = Annotated[int, Range(1, 10_000_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class TowerConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisedCLIPConfig:
+class NoisedCLIPConfig(Settings):
     """Settings of `NoisedCLIP`.
 
     Args:
@@ -50,22 +51,20 @@ class NoisedCLIPConfig:
 
     text: TowerConfig
     image: TowerConfig
-    vocabulary: int
-    context: int
-    resolution: int
-    patch: int
-    timesteps: int
-    embed_dim: int
-    logit_scale: float = 100.0
+    vocabulary: Count
+    context: Count
+    resolution: Count
+    patch: Count
+    timesteps: Count
+    embed_dim: Count
+    logit_scale: Annotated[float, Range(0.0, 1e6)] = 100.0
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "resolution", "patch", "timesteps", "embed_dim"):
-            in_range(name, getattr(self, name), 1, 10_000_000)
+        super().__post_init__()
         require(
             self.resolution % self.patch == 0,
             f"got resolution {self.resolution} with patches of {self.patch}; expected a multiple",
         )
-        in_range("logit_scale", self.logit_scale, 0.0, 1e6)
 
 
 class NoisedCLIP(nn.Module):

@@ -62,13 +62,8 @@ class TransformerLayer(nn.Module):
 class Transformer(nn.ModuleList):
     """Layers one after the other; a list of them, so that weights are named by their number.
 
-    Args:
-        width: of its input and output, W.
-        heads: of attention.
-        layers: how many.
-        head_dim: channels of a head; None = width / heads.
-        activation: of the MLPs.
-        causal: whether a token attends only to itself and those before it.
+    Where it is `causal`, a token attends only to itself and those before it; the other settings are
+    those of `TransformerLayer`.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ Reference: Ronneberger et al. 2015, arXiv:1505.04597; Dhariwal & Nichol 2021, se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,6 @@ from calotype.config.network import LevelConfig
 AnyLevel = TypeVar("AnyLevel", LevelConfig, AdmLevel)
 Run = Callable[[nn.Module, Tensor], Tensor]
 """`(block, x) -> x`: calls a block with what conditions it beside the feature maps."""
-
-
-class Resampler(Protocol):
-    """Makes a block that halves or doubles the resolution."""
-
-    def __call__(self, channels: int, *, kind: Literal["down", "up"]) -> nn.Module:
-        """The block, for feature maps of so many channels."""
 
 
 class UShape(nn.Module):
@@ -38,7 +31,7 @@ class UShape(nn.Module):
         levels: Sequence[AnyLevel],
         *,
         block: Callable[[int, AnyLevel], nn.Module],
-        resampler: Resampler,
+        resampler: Callable[..., nn.Module],
         middle: Iterable[nn.Module],
     ) -> None:
         """Make the blocks; their order names the parameters, and decides their random numbers.
@@ -46,7 +39,7 @@ class UShape(nn.Module):
         Args:
             levels: finest first.
             block: `(channels in, those of its skip included; level) -> block`.
-            resampler: makes what stands between levels.
+            resampler: `(channels, kind="down" or "up") -> block`; it stands between levels.
             middle: blocks at the coarsest resolution, made when they are asked for.
         """
         self.down, self.up = nn.ModuleList(), nn.ModuleList()

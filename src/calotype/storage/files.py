@@ -77,17 +77,9 @@ def write_file(path: Path, data: bytes, *, replace: bool = True, state: str = _N
 def write_with(
     path: Path, write: Callable[[Path], object], *, replace: bool = True, state: str = _NOTHING
 ) -> None:
-    """Let `write` make a temporary file, then flush it and rename it to `path`.
+    """Let `write` make a temporary file of the name it is given, then rename that to `path`.
 
-    Args:
-        path: of the file.
-        write: given the temporary file's name.
-        replace: as for `write_file`.
-        state: as for `write_file`.
-
-    Raises:
-        CalotypeError: as `write_file`.
-        FileExistsError: as `write_file`.
+    Else, and in what it raises, as `write_file`.
     """
     refuse_device(path)
     temporary = _beside(path, "tmp")

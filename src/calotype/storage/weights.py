@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,7 @@ from calotype.storage.files import make_folder, write_with
 from calotype.storage.headers import read_header
 from calotype.storage.reading import AGAIN, check_regular, file_sha256
 
-_NUMBER_TYPES = ["BF16", "F16", "F32"]  # lists: what a header says may have no hash
-_INTEGERS = ["I8"]
+_NUMBER_BYTES, _INTEGER_BYTES = {"BF16": 2, "F16": 2, "F32": 4}, {"I8": 1}
 _COMPILED = "_orig_mod."  # what torch.compile puts into the names of weights
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -119,29 +118,22 @@ def check_header(path: Path, expected: Mapping[str, Tensor]) -> None:
         )
     end = 0
     for name, tensor in expected.items():
-        entry = header[name]
+        entry = header[name] if isinstance(header[name], dict) else {"shape": header[name]}
         shape = list(tensor.shape)
-        if not isinstance(entry, dict) or entry.get("shape") != shape:
-            got = entry.get("shape") if isinstance(entry, dict) else entry
+        if entry.get("shape") != shape:
             raise CalotypeError(
-                f"{path}: got {name!r} of shape {got!r:.80}; expected {shape}; use the weights "
-                "and the settings of one model"
+                f"{path}: got {name!r} of shape {entry.get('shape')!r:.80}; expected {shape}; use "
+                "the weights and the settings of one model"
             )
-        kinds = _NUMBER_TYPES if tensor.is_floating_point() else _INTEGERS
-        if entry.get("dtype") not in kinds:
-            raise CalotypeError(
-                f"{path}: got {name!r} as {entry.get('dtype')!r:.80}; expected one of {kinds}"
-            )
-        end = max(end, _end_offset(entry, path))
+        sizes = _NUMBER_BYTES if tensor.is_floating_point() else _INTEGER_BYTES
+        kind = entry.get("dtype")
+        if not isinstance(kind, str) or kind not in sizes:
+            raise CalotypeError(f"{path}: got {name!r} as {kind!r:.80}; expected one of {[*sizes]}")
+        if not isinstance(entry.get("data_offsets"), list):  # safetensors looks into it
+            raise CalotypeError(f"{path} has a damaged header; {AGAIN}")
+        end += tensor.numel() * sizes[kind]
     if end != data_bytes:
         raise CalotypeError(
             f"{path} holds {data_bytes} bytes of weights; expected {end}: it is truncated or "
             f"damaged; {AGAIN}"
         )
-
-
-def _end_offset(entry: Mapping[str, Any], path: Path) -> int:
-    offsets = entry.get("data_offsets")
-    if isinstance(offsets, list) and len(offsets) == 2 and isinstance(offsets[1], int):
-        return int(offsets[1])
-    raise CalotypeError(f"{path} has a damaged header; {AGAIN}")

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,6 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def _short(value: float) -> str:
-    return f"{value:.4g}"
-
-
 def _percent(value: float) -> str:
     return f"{100 * value:.3g} %"
 
@@ -78,7 +75,7 @@ class Chart:
     title: str
     curves: tuple[Curve, ...]
     note: str = ""
-    show: Callable[[float], str] = _short
+    show: Callable[[float], str] = "{:.4g}".format
     from_zero: bool = False
     size: tuple[float, float] = (6.4, 2.4)
 
@@ -171,16 +168,12 @@ def loss_charts(run: RunRecord) -> list[Chart]:
 
 def speed_charts(run: RunRecord) -> list[Chart]:
     """Images a second, the time of waiting, operations a second and of the peak."""
-    charts: list[tuple[str, str, Callable[[float], str]]] = [
-        ("Images a second", "images_per_second", human),
-        ("Fraction of time waiting for data", "data_wait", _percent),
-        ("FLOP/s", "flops_per_second", human),
-        ("Fraction of the measured peak", "flops_share_of_peak", _percent),
-    ]
-    notes = {"FLOP/s": _peak_note(run)}
+    chart = partial(Chart, from_zero=True)
     return [
-        Chart(title, _pair(run, column), notes.get(title, ""), show, from_zero=True)
-        for title, column, show in charts
+        chart("Images a second", _pair(run, "images_per_second"), show=human),
+        chart("Fraction of time waiting for data", _pair(run, "data_wait"), show=_percent),
+        chart("FLOP/s", _pair(run, "flops_per_second"), _peak_note(run), show=human),
+        chart("Fraction of the measured peak", _pair(run, "flops_share_of_peak"), show=_percent),
     ]
 
 
