@@ -13,28 +13,15 @@ from calotype.errors import CalotypeError, ConfigError, MissingExtra, UsageError
 
 __version__ = "0.1.0"
 
+_CASCADE = ("Cascade", "Stage", "image_to_image", "inpaint", "load")
 _LAZY = {
-    "Cascade": "calotype.cascade",
     "SamplingConfig": "calotype.config.sampling",
-    "Stage": "calotype.cascade",
-    "image_to_image": "calotype.cascade",
-    "inpaint": "calotype.cascade",
-    "load": "calotype.cascade",
+    **dict.fromkeys(_CASCADE, "calotype.cascade"),
 }
-
 __all__ = [
-    "CalotypeError",
-    "Cascade",
-    "ConfigError",
-    "MissingExtra",
-    "SamplingConfig",
-    "Stage",
-    "UsageError",
-    "__version__",
-    "image_to_image",
-    "inpaint",
-    "load",
-]
+    "CalotypeError", "Cascade", "ConfigError", "MissingExtra", "SamplingConfig", "Stage",
+    "UsageError", "__version__", "image_to_image", "inpaint", "load",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from calotype.cascade import Cascade, Stage, image_to_image, inpaint, load

@@ -22,8 +22,8 @@ from torch import nn
 from torch.nn import functional
 
 from calotype.errors import CalotypeError, UsageError
-from calotype.storage.cache import cache_folder
 from calotype.storage.files import make_folder, write_file
+from calotype.storage.places import cache_folder
 from calotype.storage.reading import read_object
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -9,7 +9,7 @@ import torch
 import calotype
 from calotype.cascade import Cascade, load_stage, save_stage
 from calotype.cascade.find import find_cascade
-from calotype.cascade.prior import Prior, load_prior, save_prior
+from calotype.cascade.prior import Prior, load_prior
 from calotype.config.prior import PriorConfig, PriorNetworkConfig
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.storage import files
@@ -67,12 +67,12 @@ def test_a_weight_that_overflows_half_precision_is_refused(cascade, tmp_path):
 def test_a_prior_that_overflows_half_precision_is_refused(tmp_path):
     network = PriorNetworkConfig(clip_dim=4, heads=1, head_dim=4, layers=1, context=2)
     prior = Prior(PriorConfig(network=network))
-    save_prior(prior, tmp_path / "good", dtype=torch.float16)
+    save_stage(prior, tmp_path / "good", dtype=torch.float16)
     assert load_prior(tmp_path / "good").config == prior.config
     with torch.no_grad():
         prior.network.mean[0] = 1e6
     with pytest.raises(CalotypeError, match="not finite"):
-        save_prior(prior, tmp_path / "bad", dtype=torch.float16)
+        save_stage(prior, tmp_path / "bad", dtype=torch.float16)
     assert not (tmp_path / "bad").exists()
 
 

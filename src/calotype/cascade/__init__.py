@@ -10,14 +10,13 @@ imported when they are first asked for, so that reading a PNG's recipe loads no 
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 _LAZY = {
     "Cascade": "cascade", "CascadeSample": "results", "KeepKnown": "edit", "Preview": "results",
     "Resampling": "edit", "SampleOptions": "plan", "Stage": "stage", "StageEdit": "stage",
-    "image_to_image": "edit", "inpaint": "edit", "load_stage": "io", "save_cascade": "io",
-    "save_stage": "io",
+    "image_to_image": "edit", "inpaint": "edit", "load": "cascade", "load_stage": "io",
+    "save_cascade": "io", "save_stage": "io",
 }  # fmt: skip
 __all__ = [
     "Cascade", "CascadeSample", "KeepKnown", "Preview", "Resampling", "SampleOptions", "Stage",
@@ -25,27 +24,12 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from calotype.cascade.cascade import Cascade
+    from calotype.cascade.cascade import Cascade, load
     from calotype.cascade.edit import KeepKnown, Resampling, image_to_image, inpaint
     from calotype.cascade.io import load_stage, save_cascade, save_stage
     from calotype.cascade.plan import SampleOptions
     from calotype.cascade.results import CascadeSample, Preview
     from calotype.cascade.stage import Stage, StageEdit
-
-
-def load(path_or_name: str | Path | None = None, *, stop_at: int | None = None) -> Cascade:
-    """Load a cascade: the embedded default, a cascade folder or a training run.
-
-    Args:
-        path_or_name: None or "default" for the embedded cascade; else a folder.
-        stop_at: resolution of the last stage needed; finer ones are not read.
-
-    Raises:
-        CalotypeError: nothing is there, or it is damaged; the message says what to do.
-    """
-    from calotype.cascade.cascade import Cascade
-
-    return Cascade.load(path_or_name, stop_at=stop_at)
 
 
 def __getattr__(name: str) -> Any:

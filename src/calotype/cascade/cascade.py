@@ -21,7 +21,7 @@ from calotype.cascade.io import load_stage
 from calotype.cascade.io import save_cascade as save_to
 from calotype.cascade.pixels import Images, as_images
 from calotype.cascade.plan import SampleOptions, SamplePlan, StagePlan, plan_sample, plan_upscale
-from calotype.cascade.prior import Prior, load_prior, save_prior, without_image
+from calotype.cascade.prior import Prior, load_prior, without_image
 from calotype.cascade.results import CascadeSample, Preview, drain
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds, token_states
@@ -117,14 +117,13 @@ class Cascade:
                 "got a text encoder without a specification; make the cascade with a string such "
                 "as 'minilm' to save it"
             )
-        prior = self.prior
         save_to(
             Path(folder),
             stages=self.stages,
             text_encoder=self.text_encoder_spec,
             name=self.name,
             dtype=dtype,
-            write_prior=None if prior is None else lambda to: save_prior(prior, to, dtype=dtype),
+            prior=self.prior,
         )
 
     @property
@@ -283,3 +282,6 @@ class Cascade:
         if isinstance(text, TextEmbedding):
             check_finite(text.tokens, f"the text encoder {self.text_encoder_spec!r} made", encoder)
         return text
+
+
+load = Cascade.load

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,8 +24,11 @@ from calotype.storage.files import new_folder, write_file
 from calotype.storage.places import check_holds_only
 from calotype.storage.weights import load_module, save_weights
 
+if TYPE_CHECKING:
+    from calotype.cascade.prior import Prior
+
 CASCADE_FILE, STAGE_FILE, WEIGHTS_FILE = "cascade.json", "stage.json", "weights.safetensors"
-CARD_FILE = "README.md"
+PRIOR_FILE, CARD_FILE = "prior.json", "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +63,8 @@ class CascadeFile:
             raise ConfigError("got no stages; expected at least one")
 
 
-def save_stage(stage: Stage, folder: Path, *, dtype: torch.dtype = torch.float32) -> str:
-    """Write a stage's settings and weights into `folder`, made if missing.
+def save_stage(stage: Stage | Prior, folder: Path, *, dtype: torch.dtype = torch.float32) -> str:
+    """Write the settings and weights of a stage, or of a prior, into `folder`, made if missing.
 
     Args:
         stage: what is saved.
@@ -75,7 +79,8 @@ def save_stage(stage: Stage, folder: Path, *, dtype: torch.dtype = torch.float32
             finite in `dtype`.
     """
     digest = save_weights(stage, folder / WEIGHTS_FILE, dtype=dtype)
-    write_file(folder / STAGE_FILE, json.dumps(to_dict(stage.config), indent=1).encode())
+    name = STAGE_FILE if isinstance(stage, Stage) else PRIOR_FILE
+    write_file(folder / name, json.dumps(to_dict(stage.config), indent=1).encode())
     return digest
 
 
@@ -100,12 +105,11 @@ def save_cascade(
     text_encoder: str,
     name: str,
     dtype: torch.dtype = torch.float32,
-    write_prior: Callable[[Path], str] | None = None,
+    prior: Prior | None = None,
 ) -> None:
     """Write a whole cascade; an older one in `folder` is replaced all at once.
 
-    Its README.md is carried over. `write_prior` writes the cascade's prior, if it has one, and
-    returns the SHA-256 of its weights.
+    Its README.md is carried over.
 
     Raises:
         UsageError: `folder` holds something else.
@@ -116,16 +120,17 @@ def save_cascade(
     folder = folder.resolve()
     check_replaceable(folder)
     with new_folder(folder) as temporary:
-        entries = []
-        for stage in stages:
-            place = str(stage.config.resolution)
+
+        def saved(stage: Stage | Prior, place: str) -> StageEntry:
             digest = save_stage(stage, temporary / place, dtype=dtype)
-            entries.append(StageEntry(folder=place, sha256=digest))
-        prior = None
-        if write_prior is not None:
-            prior = StageEntry(folder="prior", sha256=write_prior(temporary / "prior"))
+            return StageEntry(folder=place, sha256=digest)
+
         file = CascadeFile(
-            format=1, name=name, text_encoder=text_encoder, stages=tuple(entries), prior=prior
+            format=1,
+            name=name,
+            text_encoder=text_encoder,
+            stages=tuple(saved(stage, str(stage.config.resolution)) for stage in stages),
+            prior=None if prior is None else saved(prior, "prior"),
         )
         data = to_dict(file)
         if prior is None:
@@ -149,7 +154,7 @@ def check_replaceable(folder: Path) -> None:
     if (folder / CASCADE_FILE).is_file():
         file = read_cascade_file(folder)
         for entry in (*file.stages, *(() if file.prior is None else (file.prior,))):
-            names = (STAGE_FILE, "prior.json", WEIGHTS_FILE)
+            names = (STAGE_FILE, PRIOR_FILE, WEIGHTS_FILE)
             own |= {entry.folder, *(f"{entry.folder}/{name}" for name in names)}
     check_holds_only(folder, own, what="cascade", marker=CASCADE_FILE)
 

@@ -5,7 +5,6 @@ Files: `prior/prior.json` and `prior/weights.safetensors` in the cascade's folde
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from calotype.cascade.io import WEIGHTS_FILE
+from calotype.cascade.io import PRIOR_FILE, WEIGHTS_FILE
 from calotype.cascade.timesteps import build_discrete
 from calotype.conditioning import TextEmbedding
 from calotype.config.prior import PriorConfig
-from calotype.config.typed_json import load_settings, to_dict
+from calotype.config.typed_json import load_settings
 from calotype.diffusion import (
     Estimate,
     NoiseSource,
@@ -27,10 +26,8 @@ from calotype.diffusion import (
     guide_batched,
 )
 from calotype.networks import PriorNetwork
-from calotype.storage.files import write_file
-from calotype.storage.weights import load_module, save_weights
+from calotype.storage.weights import load_module
 
-PRIOR_FILE = "prior.json"
 _STREAM = 1_000_000  # of noise: far from those of stages
 
 
@@ -94,17 +91,6 @@ def without_image(text: TextEmbedding) -> TextEmbedding:
 def _with_image(text: TextEmbedding, image: Tensor, *, seen: bool = True) -> TextEmbedding:
     tokens = torch.cat((image[:, None], text.tokens), dim=1)
     return TextEmbedding(tokens, nn.functional.pad(text.mask, (1, 0), value=seen))
-
-
-def save_prior(prior: Prior, folder: Path, *, dtype: torch.dtype) -> str:
-    """Write a prior's settings and weights into `folder`; returns the SHA-256 of the weights.
-
-    Raises:
-        CalotypeError: as `save_stage`.
-    """
-    digest = save_weights(prior, folder / WEIGHTS_FILE, dtype=dtype)
-    write_file(folder / PRIOR_FILE, json.dumps(to_dict(prior.config), indent=1).encode())
-    return digest
 
 
 def load_prior(folder: Path, *, sha256: str | None = None) -> Prior:

@@ -31,8 +31,8 @@ from calotype.data.text import (
     encodable,
 )
 from calotype.errors import CalotypeError, UsageError
-from calotype.storage.cache import cache_folder
 from calotype.storage.files import make_folder, write_with
+from calotype.storage.places import cache_folder
 from calotype.storage.reading import check_regular, open_regular
 
 _INDEX_VERSION = 1

@@ -154,7 +154,10 @@ def generate_list(
     Raises:
         CalotypeError: an image cannot be written, a process died, or the captions changed.
     """
-    _remove_stale_files(job.output)
+    # What killed writers of the list's images left.
+    stem, ending = re.escape(job.output.stem), re.escape(job.output.suffix)
+    own = re.compile(rf"{stem}(-[0-9]+)?({ending}|\.txt)")
+    remove_leftovers(job.output.parent, own.fullmatch)
     shards = job.shards(size)
     if ray is not None:
         from calotype.data.ray_jobs import ray_actor_map
@@ -194,10 +197,3 @@ def generate_shard(shard: PromptShard, job: ListJob) -> ShardReport:
 
 
 _kept: list[ShardGenerator] = []
-
-
-def _remove_stale_files(output: Path) -> None:
-    """Remove what killed writers of the list's images left."""
-    stem, ending = re.escape(output.stem), re.escape(output.suffix)
-    own = re.compile(rf"{stem}(-[0-9]+)?({ending}|\.txt)")
-    remove_leftovers(output.parent, own.fullmatch)

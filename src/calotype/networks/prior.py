@@ -65,10 +65,6 @@ class PriorNetwork(nn.Module):
 
         return predict
 
-    def forward(self, z: Tensor, timesteps: Tensor, text: TextEmbedding) -> Tensor:
-        """(B, D), (B,) -> (B, D)."""
-        return self.bind(text)(z, timesteps)
-
     def to_clip(self, x: Tensor) -> Tensor:
         """Embeddings of CLIP from what is diffused."""
         return x * self.std + self.mean

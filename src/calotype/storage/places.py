@@ -1,4 +1,4 @@
-"""Whether a place may be written to, asked before anything is computed."""
+"""Places to write to: whether one may be, asked before anything is computed, and the cache."""
 
 from __future__ import annotations
 
@@ -75,3 +75,14 @@ def refuse_device(path: Path) -> None:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UsageError(f"got output {path}, which is a device or a FIFO; expected a file name")
+
+
+def cache_folder() -> Path | None:
+    """Calotype's folder in the user's cache; None where the user has no home at all."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    if root:
+        return Path(root) / "calotype"
+    try:
+        return Path.home() / ".cache" / "calotype"
+    except RuntimeError:  # no HOME, and a user number that nobody has a name for: a container
+        return None

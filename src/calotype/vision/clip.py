@@ -68,7 +68,7 @@ class ClipFile:
 
 
 class ClipModel:
-    """Embeds images and captions in one space; an `ImageEncoder`.
+    """Embeds images and captions in one space.
 
     Args:
         file: what the folder says of it.

@@ -15,7 +15,7 @@ from torch import Tensor
 from calotype.errors import CalotypeError
 from calotype.text.layout import store_cards
 from calotype.text.store import CaptionStore
-from calotype.vision import ImageEncoder
+from calotype.vision.clip import ClipModel
 
 KIND = "clip-image:"
 """What the names of encoders of images begin with, e.g. clip-image:RUN; alone, the embedded one."""
@@ -40,7 +40,7 @@ class ImageEmbeddings:
         CalotypeError: there are none of this encoder.
     """
 
-    def __init__(self, folder: Path, encoder: ImageEncoder) -> None:
+    def __init__(self, folder: Path, encoder: ClipModel) -> None:
         cards = [card for card in store_cards(folder) if card.spec.startswith(KIND)]
         for card in cards:
             if (card.fingerprint, card.embed_dim) == (encoder.fingerprint, encoder.embed_dim):
