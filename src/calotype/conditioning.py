@@ -186,6 +186,5 @@ class Conditioning:
             if (one is None) != (other is None):
                 raise ValueError(f"got {name} in one of two batches; expected it in both or none")
             if one is not None:
-                both = torch.cat((one, other)) if name != "text" else one.cat(one, other)
-                joined[name] = both
+                joined[name] = one.cat(one, other) if name == "text" else torch.cat((one, other))
         return Conditioning(**joined)

@@ -39,7 +39,6 @@ class StageEntry:
     sha256: str
 
     def __post_init__(self) -> None:
-        """Check that the folder stays inside and that the hash is one."""
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", self.folder):
             raise ConfigError(f"got folder={self.folder!r}; expected a plain name such as '64'")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):

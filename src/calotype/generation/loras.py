@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from calotype.config.lora import LORA_WEIGHTS
 from calotype.errors import UsageError
+from calotype.storage.reading import file_sha256
 
 if TYPE_CHECKING:
     from calotype.cascade import Cascade
@@ -96,8 +97,6 @@ def lora_notes(texts: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _note(request: LoraRequest) -> dict[str, Any]:
-    from calotype.storage.reading import file_sha256
-
     digest = file_sha256(request.path)
     return {"file": request.path.name, "sha256": digest, "weight": request.weight}
 

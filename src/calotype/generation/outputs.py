@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import CalotypeError, UsageError
+from calotype.storage.files import write_file
+from calotype.storage.places import check_output
+from calotype.storage.reading import open_regular, read_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +34,6 @@ def check_output_name(output: Path | None) -> None:
         UsageError: the folder is missing or the name is not that of a PNG.
         CalotypeError: the folder cannot be written to.
     """
-    from calotype.storage.places import check_output
-
     if output is not None and output.suffix.lower() != ".png":
         raise UsageError(f"got output {str(output)!r:.200}; expected a name ending in .png")
     check_output(Path("x.png") if output is None else output)
@@ -108,14 +109,10 @@ class Output:
     @staticmethod
     def write_text(name: Path, recipe: Mapping[str, Any]) -> None:
         """Write the caption beside an image."""
-        from calotype.storage.files import write_file
-
         write_file(name.with_suffix(".txt"), _text(recipe))
 
     def _is_free(self, name: Path, recipe: Mapping[str, Any]) -> bool:
         if self.write_caption and os.path.lexists(text := name.with_suffix(".txt")):
-            from calotype.storage.reading import read_regular
-
             try:
                 if read_regular(text, most_bytes=len(_text(recipe))) != _text(recipe):
                     return False
@@ -168,7 +165,6 @@ def holds_image(path: Path, recipe: Mapping[str, Any], *, whole: bool = False) -
     """Whether a file holds the image of a recipe, whoever computed it; `whole`: to its end."""
     from calotype.cascade.png import read_recipe
     from calotype.cascade.recipe import image_id
-    from calotype.storage.reading import open_regular
 
     try:
         if image_id(read_recipe(path)) != image_id(recipe):

@@ -24,11 +24,8 @@ from calotype.storage.places import refuse_device
 _ADVICE = {
     errno.ENOSPC: "make room on that disk or write elsewhere",
     errno.EDQUOT: "make room in your quota or write elsewhere",
-    errno.EACCES: "choose a folder you may write to",
-    errno.EPERM: "choose a folder you may write to",
-    errno.EROFS: "choose a folder you may write to",
-    errno.ENOTDIR: "choose another folder",
-    errno.EEXIST: "choose another folder",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder you may write to"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "choose another folder"),
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 _NOTHING = "nothing was left behind"
@@ -180,8 +177,7 @@ def remove_leftovers(
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            name = _TEMPORARY.fullmatch(entry.name)
-            if name is None or not is_ours(name[1]):
+            if not is_temporary(entry.name, is_ours):
                 continue
             with suppress(OSError):
                 age = time.time() - entry.stat(follow_symlinks=False).st_mtime

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from calotype.errors import CalotypeError
-from calotype.storage.reading import open_regular
+from calotype.storage.reading import AGAIN, open_regular
 
 NOTES = "calotype"
 """Under this name this library's own files keep notes, as JSON, in the header's metadata."""
 _LONGEST = 100_000_000  # as safetensors itself
-_AGAIN = "get the file again"
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ def read_header(path: Path) -> Header:
             begin = file.read(8)
             length = struct.unpack("<Q", begin)[0] if len(begin) == 8 else total
             if length > min(_LONGEST, total - 8):
-                raise CalotypeError(f"{path} is truncated or no safetensors file; {_AGAIN}")
+                raise CalotypeError(f"{path} is truncated or no safetensors file; {AGAIN}")
             header = json.loads(file.read(length))
     except OSError as error:
-        raise CalotypeError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
+        raise CalotypeError(f"cannot read {path}: {error.strerror}; {AGAIN}") from error
     except (ValueError, RecursionError) as error:
-        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}") from error
+        raise CalotypeError(f"{path} has a damaged header; {AGAIN}") from error
     if not isinstance(header, dict):
-        raise CalotypeError(f"{path} has a damaged header; {_AGAIN}")
+        raise CalotypeError(f"{path} has a damaged header; {AGAIN}")
     metadata = header.pop("__metadata__", None)
     return Header(header, metadata, 8 + length, total - 8 - length)

@@ -24,7 +24,6 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, *, way_out: str = "write elsewhere") -> None:
-        """Open for appending."""
         self.path = path
         self._way_out = way_out
         self._file: TextIO = path.open("a", encoding="utf-8")

@@ -81,21 +81,8 @@ class ClipModel:
         self.file = file
         self.network = network.requires_grad_(False).eval()
         self._encoder = encoder
-
-    @property
-    def name(self) -> str:
-        """Said beside every score."""
-        return self.file.name
-
-    @property
-    def embed_dim(self) -> int:
-        """Width E of the common space."""
-        return self.file.clip.embed_dim
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the weights."""
-        return self.file.sha256
+        self.name, self.fingerprint = file.name, file.sha256  # said beside every score
+        self.embed_dim = file.clip.embed_dim  # E, of the common space
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from calotype.config.clip import ClipConfig, ImageTowerConfig, TextTowerConfig
 from calotype.errors import ConfigError, UsageError
 from calotype.networks.clip import Clip
-from calotype.storage.reading import file_sha256
+from calotype.storage.reading import file_sha256, read_object
 from calotype.text.clip_ids import ClipTokens
 from calotype.text.encoder import digest
 from calotype.text.pretrained import load_pretrained
@@ -48,11 +47,7 @@ _NAMES = {
 
 def is_transformers_clip(folder: Path) -> bool:
     """Whether a folder says that it holds a CLIP of transformers."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == "clip"
+    return read_object(folder / CONFIG_FILE).get("model_type") == "clip"
 
 
 def weights_sha256(folder: Path) -> str:
