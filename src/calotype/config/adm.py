@@ -6,15 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from calotype.config.network import MOST_LEVELS, Blocks, Dropout
-from calotype.config.ranges import (
-    OptionalWidth,
-    Range,
-    Settings,
-    Width,
-    check_heads,
-    in_range,
-    require,
-)
+from calotype.config.ranges import OptionalWidth, Range, Settings, Width, in_range, require
 
 AdmAttention = Literal["none", "joined", "cross"]
 
@@ -72,7 +64,10 @@ class TokensText(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_heads(self.width, self.heads)
+        require(
+            self.width % self.heads == 0,
+            f"got width={self.width} with heads={self.heads}; expected a multiple",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from calotype.config.ranges import (
-    Fraction,
-    Range,
-    Resolution,
-    Settings,
-    Width,
-    check_heads,
-    require,
-)
+from calotype.config.ranges import Fraction, Range, Resolution, Settings, Width, require
 from calotype.config.training import TrainConfig
 
 Count = Annotated[int, Range(1, 4096)]
@@ -84,6 +76,11 @@ class TextTowerConfig(Settings):
             (self.states is None) != (self.vocabulary is None),
             f"got states={self.states} and vocabulary={self.vocabulary}; expected one of them",
         )
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a width that heads do not divide."""
+    require(width % heads == 0, f"got width={width} with heads={heads}; expected a multiple of it")
 
 
 @dataclass(frozen=True, kw_only=True)

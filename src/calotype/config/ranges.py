@@ -61,11 +61,6 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
     Range(low, high).check(name, value)
 
 
-def check_heads(width: int, heads: int) -> None:
-    """Refuse a width that heads do not divide."""
-    require(width % heads == 0, f"got width={width} with heads={heads}; expected a multiple of it")
-
-
 def shown(value: Any) -> str:
     """A value as messages show it: cut, for it may be of any length."""
     if isinstance(value, int) and value.bit_length() > 128:  # Python prints no very long ones
