@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from calotype.cascade import Cascade, image_to_image
-from calotype.cascade.edit import KeepKnown
 from calotype.cascade.recipe import image_recipe, recipe_sampling
-from calotype.cascade.stage import Stage, StageEdit
+from calotype.cascade.stage import Stage
+from calotype.cascade.stage_edit import KnownPixels, StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
 from calotype.config.sampling import MOST_VARIED_SIGMA, SamplingConfig
@@ -216,7 +216,7 @@ def test_in_painting_starts_from_the_draft() -> None:
     known = torch.full_like(draft, -0.9)
     eps = PerSampleNoise(seeds).normal(draft.shape)
     cond = Conditioning(captions(*seeds), draft=draft)
-    edit = StageEdit(transform=KeepKnown(known, mask))
+    edit = StageEdit(known=KnownPixels(known, mask))
     sampled = sample(exact_stage(), cond, seeds, edit=edit)
     expected = torch.where(mask, known, draft + shrinkage(0.7) * 0.7 * eps)
     torch.testing.assert_close(sampled, expected, rtol=0, atol=2e-3)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from calotype.cascade import (
-    KeepKnown,
+    KnownPixels,
     Resampling,
     StageEdit,
     image_to_image,
@@ -20,20 +20,18 @@ def test_keep_known_replaces_known_pixels_alone():
         return Estimate(z)
 
     z = torch.randn(2, 3, 4, 4)
-    x_hat = KeepKnown(known, mask)(denoise)(z, torch.zeros(2)).x_hat
+    x_hat = KnownPixels(known, mask).keep(denoise)(z, torch.zeros(2)).x_hat
     assert torch.equal(x_hat[:, :, :2], known[:, :, :2])
     assert torch.equal(x_hat[:, :, 2:], z[:, :, 2:])
 
 
 def test_edits_are_cut_with_their_batch():
     known = torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 3, 2, 2) / 4
-    edit = StageEdit(
-        start=known, transform=KeepKnown(known, torch.ones(3, 1, 2, 2, dtype=torch.bool))
-    )
+    mask = torch.ones(3, 1, 2, 2, dtype=torch.bool)
+    edit = StageEdit(start=known, known=KnownPixels(known, mask))
     part = edit.rows(slice(1, 2))
     assert torch.equal(part.start, known[1:2])
-    assert isinstance(part.transform, KeepKnown)
-    assert torch.equal(part.transform.known, known[1:2])
+    assert torch.equal(part.known.image, known[1:2])
 
 
 @pytest.mark.parametrize("repeats", [1, 2])

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from calotype.cascade.stage import Stage, StageEdit
+from calotype.cascade.stage import Stage
+from calotype.cascade.stage_edit import StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
 from calotype.config.sampling import SamplingConfig

@@ -13,6 +13,7 @@ from calotype.diffusion import (
     VPrediction,
     XPrediction,
     add_noise,
+    counted_where,
     denoising_loss,
     min_snr_weighting,
     normal_logsnr,
@@ -105,3 +106,29 @@ def test_normal_levels() -> None:
             return torch.zeros(shape)
 
     assert torch.isfinite(normal_logsnr(4, Zero(), mean=0, std=1)).all()
+
+
+def test_errors_count_in_a_part_of_the_image_alone() -> None:
+    where = torch.zeros(len(LEVELS), 1, 4, 4, dtype=torch.float64)
+    where[:, :, 1:3, :3] = 1
+    snr = LEVELS.exp()
+    # The error is 0.1 everywhere: its mean over the part is that over all.
+    close(loss_of_x_error(XPrediction(), counted_where(where)), torch.full_like(snr, 0.01))
+    weighted = counted_where(where, min_snr_weighting(5.0))
+    close(loss_of_x_error(VPrediction(), weighted), 0.01 * snr.clamp(max=5))
+    x, eps = torch.randn(2, len(LEVELS), 3, 4, 4, dtype=torch.float64)
+
+    def loss(beside: float, inside: float) -> Tensor:
+        error = beside * (1 - where) + inside * where
+        return denoising_loss(
+            lambda z, logsnr: x + error,
+            x,
+            LEVELS,
+            eps=eps,
+            parametrization=XPrediction(),
+            weighting=counted_where(where),
+        )
+
+    close(loss(7.0, 0.5), torch.full_like(snr, 0.25))
+    nothing = counted_where(torch.zeros_like(where))
+    assert not bool(loss_of_x_error(XPrediction(), nothing).any())

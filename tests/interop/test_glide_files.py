@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,8 +18,7 @@ from glide_reference import (
 )
 
 from calotype import cli, interop
-from calotype.cascade import Cascade, KeepKnown, StageEdit, inpaint
-from calotype.cascade.edit import known_channels
+from calotype.cascade import Cascade, KnownPixels, StageEdit, inpaint
 from calotype.conditioning import Conditioning, TokenIds
 from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import PerSampleNoise
@@ -146,18 +146,17 @@ def test_filling_in_tells_the_network_what_is_known(tokenizer):
     drawn = inpaint(cascade, image, mask, captions, **options).images[-1]
     torch.testing.assert_close(drawn[..., :8], image[..., :8], atol=1e-4, rtol=0)
 
-    edit = StageEdit(transform=KeepKnown(image, mask))
-    extra = known_channels(edit)
-    assert torch.equal(extra, torch.cat((image * mask, mask.float()), dim=1))
+    edit = StageEdit(known=KnownPixels(image, mask))
+    assert torch.equal(edit.extra, torch.cat((image * mask, mask.float()), dim=1))
     text = cascade.text_encoder(captions)
-    cond, uncond = (type(conditioning("base"))(t, extra=extra) for t in (text, TokenIds.null(2)))
+    cond, uncond = (type(conditioning("base"))(t) for t in (text, TokenIds.null(2)))
     noise = PerSampleNoise(seeds, stream=0)
     expected = base.sample(cond, uncond, noise, size=(16, 16), sampling=QUICK, edit=edit)
     torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
 
-    without = type(cond)(text)  # the same edit, but the network is not told
+    blind = replace(edit, blind=True)
     noise = PerSampleNoise(seeds, stream=0)
-    other = base.sample(without, None, noise, size=(16, 16), sampling=QUICK, edit=edit)
+    other = base.sample(cond, uncond, noise, size=(16, 16), sampling=QUICK, edit=blind)
     assert float((other - drawn).abs().max()) > 1e-3
 
 

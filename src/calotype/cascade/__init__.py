@@ -13,23 +13,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _LAZY = {
-    "Cascade": "cascade", "CascadeSample": "results", "KeepKnown": "edit", "Preview": "results",
-    "Resampling": "edit", "SampleOptions": "plan", "Stage": "stage", "StageEdit": "stage",
-    "image_to_image": "edit", "inpaint": "edit", "load": "cascade", "load_stage": "io",
-    "save_cascade": "io", "save_stage": "io",
+    "Cascade": "cascade", "CascadeSample": "results", "KnownPixels": "stage_edit",
+    "Preview": "results", "Resampling": "edit", "SampleOptions": "plan", "Stage": "stage",
+    "StageEdit": "stage_edit", "image_to_image": "edit", "inpaint": "edit", "load": "cascade",
+    "load_stage": "io", "save_cascade": "io", "save_stage": "io",
 }  # fmt: skip
 __all__ = [
-    "Cascade", "CascadeSample", "KeepKnown", "Preview", "Resampling", "SampleOptions", "Stage",
+    "Cascade", "CascadeSample", "KnownPixels", "Preview", "Resampling", "SampleOptions", "Stage",
     "StageEdit", "image_to_image", "inpaint", "load", "load_stage", "save_cascade", "save_stage",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from calotype.cascade.cascade import Cascade, load
-    from calotype.cascade.edit import KeepKnown, Resampling, image_to_image, inpaint
+    from calotype.cascade.edit import Resampling, image_to_image, inpaint
     from calotype.cascade.io import load_stage, save_cascade, save_stage
     from calotype.cascade.plan import SampleOptions
     from calotype.cascade.results import CascadeSample, Preview
-    from calotype.cascade.stage import Stage, StageEdit
+    from calotype.cascade.stage import Stage
+    from calotype.cascade.stage_edit import KnownPixels, StageEdit
 
 
 def __getattr__(name: str) -> Any:

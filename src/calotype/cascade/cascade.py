@@ -14,7 +14,6 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from calotype.cascade.edit import known_channels
 from calotype.cascade.find import CascadeFolder, open_cascade
 from calotype.cascade.finite import check_finite
 from calotype.cascade.io import load_stage
@@ -253,8 +252,7 @@ class Cascade:
             assert plan.lowres is not None
             lowres, aug_level = plan.lowres[rows].to(stage.device), sampling.aug_level
             cond = stage.lowres_condition(lowres, text, size=size, aug_level=aug_level, noise=noise)
-        # Only inpainting networks look at it.
-        cond, uncond = replace(cond, extra=known_channels(edit)), None
+        uncond = None
         if sampling.guidance_weight != 1 and negative is not None:
             uncond = replace(cond, text=negative)
         steps, resolution = len(stage.levels(sampling, edit)) - 1, stage.config.resolution

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -20,6 +20,7 @@ from calotype.cascade.finite import check_finite
 from calotype.cascade.preconditioning import Preconditioning, residual_preconditioning
 from calotype.cascade.sampling import build_step, grid_levels, guided
 from calotype.cascade.sizes import check_divisible
+from calotype.cascade.stage_edit import KNOWN_CHANNELS, StageEdit
 from calotype.cascade.timesteps import (
     NetworkOutput,
     build_schedule,
@@ -33,7 +34,6 @@ from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.diffusion import (
     Denoiser,
-    DenoiserTransform,
     EpsPrediction,
     Estimate,
     NoiseSource,
@@ -44,6 +44,7 @@ from calotype.diffusion import (
     Weighting,
     XPrediction,
     add_noise,
+    counted_where,
     denoising_loss,
     denoising_steps,
     only_numbers,
@@ -56,32 +57,6 @@ _PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
     "v": VPrediction,
     "x": XPrediction,
 }
-
-
-@dataclass(frozen=True)
-class StageEdit:
-    """An edit of one stage, as data.
-
-    Args:
-        start: clean images to start from, (B, 3, H, W) in [-1, 1]; None = as the sampling
-            settings say: pure noise, or the draft.
-        start_time: how noisy the start is made, in (0, 1].
-        transform: applied to the guided and thresholded denoiser, e.g. `KeepKnown`; one that
-            holds tensors of a batch has a method `rows(slice)`, the same for some of its images.
-        regrid: the levels to sample over, from those of the sampling settings (N+1,), e.g. to
-            pass some of them again; None = as they are.
-    """
-
-    start: Tensor | None = None
-    start_time: float = 1.0
-    transform: DenoiserTransform | None = None
-    regrid: Callable[[Tensor], Tensor] | None = None
-
-    def rows(self, rows: slice) -> StageEdit:
-        """The edit of some images of a batch."""
-        start = None if self.start is None else self.start[rows]
-        cut = getattr(self.transform, "rows", None)
-        return replace(self, start=start, transform=self.transform if cut is None else cut(rows))
 
 
 class Stage(nn.Module):
@@ -119,6 +94,8 @@ class Stage(nn.Module):
             weighting: how errors count by level; None = plain squared error of the output.
         """
         pre = self._preconditioning(cond, x)
+        if cond.extra is not None:  # what is known replaces the network's answer
+            weighting = counted_where(1 - cond.extra[:, KNOWN_CHANNELS - 1 :], weighting)
         # Built inside the call, so that gradients reach the text projections.
         network = self._bound(cond)
         return denoising_loss(
@@ -209,14 +186,18 @@ class Stage(nn.Module):
         edit = StageEdit() if edit is None else edit
         check_divisible(size, self.config)
         self.config.check_start(sampling)
-        cond = self.with_draft(cond)
-        uncond = None if uncond is None else self.with_draft(uncond)
+        # Only networks that were trained to in-paint look at what is known.
+        extra = cond.extra if edit.extra is None else edit.extra
+        cond = replace(self.with_draft(cond), extra=extra)
+        uncond = None if uncond is None else replace(self.with_draft(uncond), extra=extra)
         levels = self.levels(sampling, edit)
         if sampling.start == "draft" and edit.start is None:
             edit = replace(edit, start=_draft_start(cond, size))
         denoise = guided(self.denoiser, cond, uncond, sampling=sampling, levels=levels)
         if edit.transform is not None:
             denoise = edit.transform(denoise)
+        if edit.known is not None:
+            denoise = edit.known.keep(denoise)
         dtype = self._image_dtype()
         eps = noise.normal((_batch_size(cond, noise), 3, *size)).to(self.device, dtype)
         level = levels[0].to(eps)
@@ -251,6 +232,7 @@ class Stage(nn.Module):
         """The network with its conditioning, autocast where asked, float32 outside."""
         config, device, dtype = self.config.network, self.device.type, self.compute_dtype
         autocast = partial(torch.autocast, device, dtype=dtype, enabled=dtype != torch.float32)
+        cond = self._with_known(cond)
         with autocast():
             bound = cast(DenoisingNetwork, self.network).bind(cond)
 
@@ -261,6 +243,20 @@ class Stage(nn.Module):
             return split_variance(output.to(z.dtype), config)
 
         return call
+
+    def _with_known(self, cond: Conditioning) -> Conditioning:
+        """Known pixels as the network would see them without noise; the draft holds them, too."""
+        if cond.extra is None or self.config.network.extra_channels != KNOWN_CHANNELS:
+            return cond
+        if cond.extra.shape[1] != KNOWN_CHANNELS:
+            return cond  # the network says what is wrong
+        known, mask = cond.extra[:, :3], cond.extra[:, 3:]
+        cond = self.with_draft(cond)
+        if cond.draft is not None:
+            draft = F.interpolate(cond.draft, known.shape[2:], mode="bilinear", align_corners=False)
+            cond = replace(cond, draft=torch.lerp(draft, known.to(draft), mask.to(draft)))
+        seen = self._preconditioning(cond, known).normalize(known) * mask
+        return replace(cond, extra=torch.cat((seen, mask), dim=1))
 
     def _preconditioning(self, cond: Conditioning, like: Tensor) -> Preconditioning:
         """What is known beforehand: nothing, or the noised low-resolution image."""

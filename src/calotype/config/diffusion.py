@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from calotype.config.lora import LoraConfig
+from calotype.config.masks import MasksConfig
 from calotype.config.ranges import (
     BatchSize,
     Fraction,
@@ -122,6 +123,7 @@ class DiffusionTraining(TrainConfig):
         lowres_estimates: train on low-resolution images as the stage before makes them, too; None =
             on true ones alone.
         lora: train low-rank adapters alone; None = all weights.
+        masks: what is hidden of the images in training to in-paint; None = plain training.
         preservation: examples of what was known before, in every batch.
         text_dropout: fraction of captions replaced by the null caption.
         aug_level_max: aug_level is uniform in [0, this].
@@ -136,6 +138,7 @@ class DiffusionTraining(TrainConfig):
     draft: DraftTrainingConfig | None = None
     lowres_estimates: LowresEstimatesConfig | None = None
     lora: LoraConfig | None = None
+    masks: MasksConfig | None = None
     preservation: PreservationConfig | None = None
     text_dropout: Fraction = 0.1
     aug_level_max: Fraction = 1.0
@@ -150,6 +153,13 @@ class DiffusionTraining(TrainConfig):
             self.lowres_estimates is None or self.stage.lowres_resolution is not None,
             "got lowres_estimates for a base stage; expected them for super-resolution alone: set "
             "lowres_estimates=null",
+        )
+        channels = self.stage.network.extra_channels
+        require(
+            channels == (0 if self.masks is None else 4),
+            f"got masks={'null' if self.masks is None else '{...}'} for a network with "
+            f"extra_channels={channels}; expected masks and 4 of them (known image and mask), or "
+            "neither",
         )
         drafted = self.stage.draft is not None
         require(

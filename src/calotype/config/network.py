@@ -87,6 +87,7 @@ class _UNetFields(Settings):
         head_dim: channels of one attention head.
         embed_dim: width of the noise-level embedding; 0 = four times the first level's channels.
         dropout: within residual blocks.
+        extra_channels: further input channels (in-painting: known image and mask, 4).
         text_pooling: how the pooled text is made: "attention" (the paper), or "whitened_mean"
             (mean of the token states, whitened with statistics of the training captions).
     """
@@ -97,6 +98,7 @@ class _UNetFields(Settings):
     head_dim: Width = 64
     embed_dim: OptionalWidth = 0
     dropout: Dropout = 0.0
+    extra_channels: Annotated[int, Range(0, 1024)] = 0
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
 
     def __post_init__(self) -> None:

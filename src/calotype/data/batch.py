@@ -39,6 +39,7 @@ class Batch:
         concepts: what each shows: as the data say it, else its first caption.
         whole_lowres: what `lowres` are crops of, (B, 3, h, w), where the plan asks for it.
         places: row and column in it where each of `lowres` begins, (B, 2) int64; with it.
+        alpha: opacity, (B, 1, H, W) in [0, 1], where the plan asks for it.
     """
 
     x: Tensor
@@ -52,6 +53,7 @@ class Batch:
     concepts: tuple[str, ...] = ()
     whole_lowres: Tensor | None = None
     places: Tensor | None = None
+    alpha: Tensor | None = None
 
     @property
     def images(self) -> int:
@@ -72,6 +74,7 @@ class BatchPlan:
         rank: this process; it gets positions rank, rank + world_size, ... of each batch.
         world_size: count of processes; the global order does not depend on it.
         whole_lowres: whether crops come with whole low-resolution images.
+        alpha: whether images come with their opacity.
     """
 
     resolution: int
@@ -82,6 +85,7 @@ class BatchPlan:
     rank: int = 0
     world_size: int = 1
     whole_lowres: bool = False
+    alpha: bool = False
 
     def __post_init__(self) -> None:
         crop = self.config.crop

@@ -98,7 +98,10 @@ class _Reader:
         grounds = np.array([caption.background or WHITE for caption in chosen], np.float32)
         corners = self._corners(positions)
         flips = randint(plan.seed, positions, stream=Stream.FLIP, below=2) * plan.config.flip
-        x = painted(cut(examples, corners, flips, side=self._side), grounds)
+        pixels = cut(examples, corners, flips, side=self._side)
+        x, alpha = painted(pixels, grounds), None
+        if plan.alpha:
+            alpha = torch.from_numpy(pixels[..., 3]).unsqueeze(1) / 255
         lowres = whole_lowres = places = None
         if plan.lowres_resolution is not None:
             lowres = area_resize(x, x.shape[-1] // plan.grid)
@@ -122,6 +125,7 @@ class _Reader:
             concepts=tuple(caption.concept or caption.text for caption in firsts),
             whole_lowres=whole_lowres,
             places=places,
+            alpha=alpha,
         )
 
     @property

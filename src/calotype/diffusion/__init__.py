@@ -27,6 +27,7 @@ from calotype.diffusion.guidance import (
 )
 from calotype.diffusion.loss import (
     Weighting,
+    counted_where,
     denoising_loss,
     min_snr_weighting,
     normal_logsnr,
@@ -78,7 +79,8 @@ __all__ = [
     "Estimate", "GlobalNoise", "GuidanceWeight", "LinearSchedule", "Move", "NoiseSchedule",
     "NoiseSource", "Parametrization", "PerSampleNoise", "SamplerState", "Step", "VPrediction",
     "Weighting", "XPrediction", "add_noise", "alpha_sigma", "ancestral_step", "augment_lowres",
-    "broadcast_to_image", "ddim_step", "ddpm_step", "denoising_loss", "denoising_steps",
+    "broadcast_to_image", "counted_where", "ddim_step", "ddpm_step", "denoising_loss",
+    "denoising_steps",
     "dpmpp_2m_sde_step", "dpmpp_2m_step", "dynamic_threshold", "guide", "guide_batched",
     "heun_step", "karras_levels", "linear_betas", "min_snr_weighting", "normal_logsnr",
     "only_numbers", "oscillating_weight", "renoise", "resampling_levels", "sampling_levels",

@@ -15,7 +15,8 @@ from calotype.diffusion.schedule import add_noise, float64
 from calotype.errors import UsageError
 
 Weighting = Callable[[Tensor, Parametrization], Tensor]
-"""`(logsnr, parametrization) -> weight` (B,) of the squared error of the network's output."""
+"""`(logsnr, parametrization) -> weight` of the squared error of the network's output, (B,), or
+(B, 1, H, W) where pixels count differently."""
 
 
 def denoising_loss(
@@ -44,12 +45,30 @@ def denoising_loss(
     output = network(z, logsnr.to(x.device, torch.float32)).to(x.dtype)
     error = output - parametrization.target(x, eps, logsnr)
     weighting = simple_weighting if weighting is None else weighting
-    return weighting(logsnr, parametrization).to(x) * error.square().flatten(1).mean(1)
+    weight = weighting(logsnr, parametrization).to(x)
+    if weight.ndim == 1:
+        return weight * error.square().flatten(1).mean(1)
+    return (weight * error.square()).flatten(1).mean(1)
 
 
 def simple_weighting(logsnr: Tensor, parametrization: Parametrization) -> Tensor:
     """Weigh all levels alike: the mean squared error of what the network predicts."""
     return torch.ones_like(float64(logsnr))
+
+
+def counted_where(where: Tensor, weighting: Weighting | None = None) -> Weighting:
+    """Count errors in a part of each image alone, `where` (B, 1, H, W) is 1; means are over it.
+
+    An image of which nothing counts has no loss.
+    """
+    weighting = simple_weighting if weighting is None else weighting
+    fraction = where.mean((2, 3), keepdim=True)
+    weights = where / torch.where(fraction > 0, fraction, 1.0)
+
+    def counted(logsnr: Tensor, parametrization: Parametrization) -> Tensor:
+        return weighting(logsnr, parametrization).to(weights)[:, None, None, None] * weights
+
+    return counted
 
 
 def min_snr_weighting(max_snr: float = 5.0) -> Weighting:

@@ -15,6 +15,7 @@ from calotype.config.adm import AdmConfig, AdmLevel
 from calotype.networks.adm_blocks import AdmAttentionLayer, AdmResidual, TimestepMLP, activation
 from calotype.networks.adm_text import AdmText, TokensEncoder, build_text
 from calotype.networks.blocks import Block, number_text_layers, zero_init
+from calotype.networks.embedding import check_extra
 from calotype.networks.text import TextKeysValues
 from calotype.networks.u_shape import UShape
 
@@ -112,8 +113,10 @@ class AdmUNet(UShape):
         """Noisy images, what is known of them, the low-resolution images: in this order."""
         parts = [z]
         if self.config.extra_channels > 0:
-            nothing = z.new_zeros(len(z), self.config.extra_channels, *z.shape[2:])
-            parts.append(nothing if cond.extra is None else cond.extra.to(z))
+            count = self.config.extra_channels
+            extra = z.new_zeros(len(z), count, *z.shape[2:]) if cond.extra is None else cond.extra
+            check_extra(extra, count)
+            parts.append(extra.to(z))
         if self.config.lowres:
             if cond.lowres is None:
                 raise ValueError("got no low-resolution image; expected one for this network")

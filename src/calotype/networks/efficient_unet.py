@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from calotype.conditioning import Conditioning
 from calotype.config.network import EfficientUNetConfig, LevelConfig
 from calotype.networks.blocks import Attention, Block, ResidualBlock, nearest_up, zero_init
-from calotype.networks.embedding import ConditionEmbedding
+from calotype.networks.embedding import ConditionEmbedding, ExtraInput
 from calotype.networks.text import TextFeatures
 
 
@@ -45,6 +45,9 @@ class EfficientUNet(nn.Module):
         for index, level in reversed(list(enumerate(levels))):
             self.up.append(self._blocks(level, 2 * level.channels))
             self.enlarge.append(nn.Conv2d(level.channels, widths[index], 3, padding=1))
+        self.extra_in: ExtraInput | None = None
+        if config.extra_channels > 0:
+            self.extra_in = ExtraInput(config.extra_channels, width, fold=config.fold)
         self.head = zero_init(nn.Conv2d(2 * width, pixels, 3, padding=1))
         self.condition = ConditionEmbedding(config, self._embed_dim, blocks=self.modules())
 
@@ -65,11 +68,19 @@ class EfficientUNet(nn.Module):
 
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """Compute what only the captions decide; returns `(z, logsnr) -> prediction`."""
-        return self.condition.bind(cond, self._predict)
+        extra = None
+        if self.extra_in is not None and cond.extra is not None:
+            extra = self.extra_in(cond.extra)
 
-    def _predict(self, pixels: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
-        """From noisy images and what is joined to them, (B, 3 or 6, H, W)."""
-        x = stem = self.stem(F.pixel_unshuffle(pixels, self.config.fold))
+        def predict(pixels: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
+            stem = self.stem(F.pixel_unshuffle(pixels, self.config.fold))
+            return self._predict(stem if extra is None else stem + extra, embedding, text)
+
+        return self.condition.bind(cond, predict)
+
+    def _predict(self, stem: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
+        """From the first convolution's feature maps, (B, C, H/fold, W/fold)."""
+        x = stem
         skips = []
         for shrink, blocks in zip(self.shrink, self.down, strict=True):
             x = shrink(x)

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from calotype.conditioning import Conditioning, Text, token_states
 from calotype.config.stage import NetworkConfig
 from calotype.networks.blocks import Attention, ScalarEmbedding, number_text_layers
 from calotype.networks.text import TextConditioner, TextFeatures, WhitenedMeanPooling
+
+
+class ExtraInput(nn.Module):
+    """The extra channels' part of the first convolution; the same in every step, so made once.
+
+    Args:
+        channels: C of the extra input; see `Conditioning.extra`.
+        width: channels of the first convolution's output.
+        fold: side of the pixel squares folded into channels.
+    """
+
+    def __init__(self, channels: int, width: int, *, fold: int = 1) -> None:
+        super().__init__()
+        self.channels, self.fold = channels, fold
+        self.convolution = nn.Conv2d(channels * fold**2, width, 3, padding=1, bias=False)
+
+    def forward(self, extra: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, width, H/fold, W/fold), to be added."""
+        check_extra(extra, self.channels)
+        x = F.pixel_unshuffle(extra.to(self.convolution.weight.dtype), self.fold)
+        return cast(Tensor, self.convolution(x))
+
+
+def check_extra(extra: Tensor, channels: int) -> None:
+    """Raise a ValueError unless the extra input has so many channels."""
+    if extra.ndim != 4 or extra.shape[1] != channels:
+        raise ValueError(f"got extra channels {tuple(extra.shape)}; expected (B, {channels}, H, W)")
 
 
 class ConditionEmbedding(nn.Module):

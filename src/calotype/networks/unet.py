@@ -14,7 +14,7 @@ from calotype.conditioning import Conditioning, Text, TextEmbedding, token_state
 from calotype.config.network import LevelConfig, UNetConfig
 from calotype.networks.blocks import Attention, Block, ResidualBlock, group_norm, zero_init
 from calotype.networks.draft import Draft
-from calotype.networks.embedding import ConditionEmbedding
+from calotype.networks.embedding import ConditionEmbedding, ExtraInput
 from calotype.networks.text import TextFeatures
 from calotype.networks.u_shape import UShape
 
@@ -39,6 +39,9 @@ class UNet(UShape):
         deepest, attending = levels[-1], any(level.self_attention for level in levels)
         middle = (self._block(deepest.channels, deepest, attend=it) for it in (attending, False))
         self.build(levels, block=self._block, resampler=self._resampler, middle=middle)
+        self.extra_in: ExtraInput | None = None
+        if config.extra_channels > 0:
+            self.extra_in = ExtraInput(config.extra_channels, levels[0].channels, fold=config.fold)
         self.head = nn.Sequential(
             group_norm(levels[0].channels),
             nn.SiLU(),
@@ -75,10 +78,14 @@ class UNet(UShape):
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         """Compute what only the captions decide; returns `(z, logsnr) -> prediction`."""
         folded = self._folded(cond)
+        extra = None
+        if self.extra_in is not None and cond.extra is not None:
+            extra = self.extra_in(cond.extra)
 
         def predict(pixels: Tensor, embedding: Tensor, text: TextFeatures) -> Tensor:
+            stem = self.stem(F.pixel_unshuffle(pixels, self.config.fold))
             x = self.through(
-                self.stem(F.pixel_unshuffle(pixels, self.config.fold)),
+                stem if extra is None else stem + extra,
                 lambda block, x: block(x, embedding, text.keys_values),
                 enter=None if folded is None else lambda x, level: x + folded(x, level),
             )

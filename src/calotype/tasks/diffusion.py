@@ -15,6 +15,7 @@ from calotype.cascade.find import CASCADE_FOLDER
 from calotype.cascade.io import save_cascade
 from calotype.cascade.lora import save_lora, trained_lora
 from calotype.cascade.stage import Stage
+from calotype.cascade.stage_edit import KnownPixels
 from calotype.conditioning import Conditioning, Text, token_states
 from calotype.config.diffusion import DiffusionTraining
 from calotype.config.recipe import Recipe
@@ -27,8 +28,9 @@ from calotype.tasks.captions import TextLookup
 from calotype.tasks.cost import TrainingCost, training_cost
 from calotype.tasks.draft_folds import DraftFolds, fold_of, freeze_draft
 from calotype.tasks.estimates import LowresEstimates
-from calotype.tasks.grid import sample_enlarged, sample_prompts, save_sheet
+from calotype.tasks.grid import sample_enlarged, sample_holes, sample_prompts, save_sheet
 from calotype.tasks.level_losses import loss_by_level
+from calotype.tasks.masks import known_masks
 from calotype.tasks.random_numbers import PreparedNoise, StepNumbers, step_numbers
 from calotype.tasks.validation import Probe, errors_by_level
 from calotype.training.randomness import Rows, seed_networks
@@ -51,6 +53,7 @@ class DiffusionInputs(Rows):
         x: clean images, (B, 3, H, W) in [-1, 1].
         text: of their captions; None for a network without text.
         lowres: low-resolution images, (B, 3, h, w); None for a base.
+        known: what in-painting is given, (B, 4, H, W): see `Conditioning.extra`; or None.
         first_captions: say which fold of the draft never saw a row.
         numbers: all that is random.
     """
@@ -58,6 +61,7 @@ class DiffusionInputs(Rows):
     x: Tensor
     text: Text | None
     lowres: Tensor | None
+    known: Tensor | None
     first_captions: tuple[str, ...]
     numbers: StepNumbers
 
@@ -112,6 +116,7 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
             batch_size=config.batch_size,
             seed=config.seed,
             whole_lowres=whole,
+            alpha=config.masks is not None and config.masks.silhouettes.fraction > 0,
         )
 
     def random_numbers(self, batch: Batch, position: int) -> StepNumbers:
@@ -128,7 +133,12 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         lowres = batch.lowres
         if self.estimates is not None:
             lowres = self.estimates(batch, text, numbers)
-        return DiffusionInputs(batch.x, text, lowres, batch.first_captions, numbers)
+        known = None
+        if self.config.masks is not None and numbers.masks is not None:
+            x = batch.x
+            alpha = x.new_ones(len(x), 1, *x.shape[2:]) if batch.alpha is None else batch.alpha
+            known = KnownPixels(x, known_masks(self.config.masks, numbers.masks, alpha)).channels()
+        return DiffusionInputs(batch.x, text, lowres, known, batch.first_captions, numbers)
 
     def losses(self, inputs: DiffusionInputs) -> Tensor:
         """The loss of each image, (B,)."""
@@ -137,6 +147,8 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         cond = self._condition(inputs, size=(x.shape[2], x.shape[3]))
         if self.drafts is not None:
             cond = self._with_drafts(cond, self.drafts, inputs)
+        if inputs.known is not None:
+            cond = replace(cond, extra=inputs.known.to(device))
         logsnr, eps = numbers.logsnr.to(device), numbers.eps.to(device)
         return self.model.loss(x, cond, logsnr, eps, weighting=_WEIGHTINGS[self.config.weighting])
 
@@ -180,16 +192,22 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         """Errors by noise level, on examples that are not trained on and on some that are."""
         stage = cast(Stage, average)
         probes = {"validation": self.unseen, "trained": self.trained}
-        return {
+        errors = {
             name: errors_by_level(stage, probe, self.text)
             for name, probe in probes.items()
             if probe is not None
         }
+        if self.unseen is not None and self.unseen.known is not None:
+            errors["holes"] = errors_by_level(stage, self.unseen, self.text, in_holes=True)
+        return errors
 
     def preview(self, average: nn.Module, path: Path) -> None:
-        """Samples of the fixed captions; of a super-resolution stage, of examples."""
+        """Samples of the fixed captions; of a super-resolution stage and of holes, of examples."""
         stage = cast(Stage, average)
-        if self.config.stage.lowres_resolution is None:
+        if self.unseen is not None and self.unseen.known is not None:
+            images = sample_holes(stage, self.unseen[:_PREVIEW_EXAMPLES], self.text)
+            save_sheet(images, path, columns=6)
+        elif self.config.stage.lowres_resolution is None:
             captions = self.config.grid_captions
             if not captions and self.unseen is not None:
                 captions = self.unseen.captions[:_PREVIEW_EXAMPLES]

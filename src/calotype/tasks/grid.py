@@ -10,6 +10,7 @@ from torch import Tensor
 from calotype.cascade.pixels import contact_sheet, to_pixels
 from calotype.cascade.png import write_png
 from calotype.cascade.stage import Stage
+from calotype.cascade.stage_edit import StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
 from calotype.diffusion import PerSampleNoise, upsample_lowres
 from calotype.tasks.captions import TextLookup
@@ -39,6 +40,17 @@ def sample_enlarged(stage: Stage, probe: Probe, text: TextLookup | None) -> Tens
     return torch.stack((enlarged, samples, probe.x), dim=1).flatten(0, 1)
 
 
+def sample_holes(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor:
+    """Rows of three: what is known, over grey; sampled; real; (3B, 3, H, W) in [-1, 1]."""
+    assert probe.known is not None
+    noise = PerSampleNoise(range(len(probe)), stream=1)
+    cond = probe.condition(stage, text, noise, aug_level=stage.config.sampling.aug_level)
+    size = (probe.x.shape[2], probe.x.shape[3])
+    samples = _sample(stage, cond, noise, size, edit=StageEdit(known=probe.known)).cpu()
+    holed = torch.where(probe.known.mask, probe.x, 0.0)
+    return torch.stack((holed, samples, probe.x), dim=1).flatten(0, 1)
+
+
 def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
     """Write images, (B, 3, H, W) in [-1, 1], as one PNG with `columns` a row."""
     pixels = to_pixels(images.float().cpu())
@@ -47,8 +59,13 @@ def save_sheet(images: Tensor, path: Path, *, columns: int) -> None:
 
 @torch.no_grad()
 def _sample(
-    stage: Stage, cond: Conditioning, noise: PerSampleNoise, size: tuple[int, int]
+    stage: Stage,
+    cond: Conditioning,
+    noise: PerSampleNoise,
+    size: tuple[int, int],
+    *,
+    edit: StageEdit | None = None,
 ) -> Tensor:
     guided = stage.config.sampling.guidance_weight != 1
     uncond = cond.without_text() if guided and cond.text is not None else None
-    return stage.sample(cond, uncond, noise, size=size)
+    return stage.sample(cond, uncond, noise, size=size, edit=edit)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from calotype.cascade.find import NoCascade, find_cascade
 from calotype.cascade.io import STAGE_FILE, read_cascade_file
+from calotype.cascade.stage import Stage
+from calotype.config.adm import AdmConfig
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.reading import check_regular
 
@@ -29,6 +33,28 @@ def initial_weights(path: Path, *, resolution: int) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in load_file(file).items()}
     except (OSError, SafetensorError) as error:
         raise CalotypeError(f"cannot read the weights {file}: {error}; copy them again") from error
+
+
+def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str, Tensor]:
+    """The weights, with zeros for the extra input channels where they alone are missing.
+
+    In-painting begins from plain weights so: at first the network answers as they do, to the bit;
+    ADM to rounding, whose extra channels stand in the first convolution, behind the noisy image.
+    """
+    filled, own = dict(weights), stage.state_dict()
+    filled |= {
+        name: torch.zeros(tensor.shape)
+        for name, tensor in own.items()
+        if ".extra_in." in name and name not in weights
+    }
+    network = stage.config.network
+    stems = [name for name in own if name.endswith("stem.weight") and name in weights]
+    for name in stems if isinstance(network, AdmConfig) else ():
+        given = weights[name]
+        if own[name].shape[1] - given.shape[1] == network.extra_channels:
+            zeros = given.new_zeros(len(given), network.extra_channels, *given.shape[2:])
+            filled[name] = torch.cat((given[:, :3], zeros, given[:, 3:]), dim=1)
+    return filled
 
 
 def _weights_file(path: Path, resolution: int) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 from calotype.config.diffusion import DiffusionTraining, LowresEstimatesConfig
 from calotype.config.schedule import NormalLogSNR
 from calotype.diffusion import GlobalNoise, NoiseSchedule, normal_logsnr, stratified_times
+from calotype.tasks.masks import NUMBERS
 from calotype.training.randomness import Rows, mixed_seed
 
 
@@ -29,6 +30,7 @@ class StepNumbers(Rows):
         estimate_noise: their noise, (B, 3, h, w).
         folded: True where the draft is that of the fold which never saw the caption, (B,) bool;
             None where there are no folds.
+        masks: what decides which pixels are known, (B, `masks.NUMBERS`); None = plain training.
     """
 
     logsnr: Tensor
@@ -39,6 +41,7 @@ class StepNumbers(Rows):
     folded: Tensor | None = None
     estimate_sigma: Tensor | None = None
     estimate_noise: Tensor | None = None
+    masks: Tensor | None = None
 
 
 class PreparedNoise:
@@ -88,7 +91,7 @@ def step_numbers(
     if config.stage.lowres_resolution is not None:
         aug_level = noise.uniform((shape[0],)) * config.aug_level_max
         aug_noise = noise.normal(shape)
-    eps, folded, sigma, estimate_noise = noise.normal(shape), None, None, None
+    eps, folded, sigma, estimate_noise, masks = noise.normal(shape), None, None, None, None
     # From streams of their own: recipes without them keep their numbers.
     if config.draft is not None and config.draft.folds > 0:
         generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "folds"))
@@ -97,7 +100,12 @@ def step_numbers(
         generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "estimates"))
         sigma = estimate_sigmas(config.lowres_estimates, estimated[0], generator)
         estimate_noise = torch.randn(estimated, generator=generator)
-    return StepNumbers(logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise)
+    if config.masks is not None:
+        generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "masks"))
+        masks = torch.rand((shape[0], NUMBERS), generator=generator)
+    return StepNumbers(
+        logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise, masks
+    )
 
 
 def estimate_sigmas(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from calotype.cascade.stage import Stage
+from calotype.cascade.stage_edit import KnownPixels
 from calotype.conditioning import Conditioning
 from calotype.config.diffusion import DiffusionTraining
 from calotype.data.batch import BatchPlan
@@ -22,6 +23,7 @@ from calotype.data.source import ExampleSource
 from calotype.diffusion import NoiseSource, PerSampleNoise, add_noise
 from calotype.diffusion.noise_marks import NOISE_RATIOS
 from calotype.tasks.captions import TextLookup
+from calotype.tasks.masks import some_holes
 from calotype.training.randomness import Rows
 
 PROBE_SEED = 20220523  # any constant: the probes of two runs are the same
@@ -36,11 +38,13 @@ class Probe(Rows):
         x: (B, 3, H, W) in [-1, 1].
         lowres: (B, 3, h, w), or None for a base.
         captions: B texts.
+        known: with holes, for in-painting; None = plain training.
     """
 
     x: Tensor
     lowres: Tensor | None
     captions: tuple[str, ...]
+    known: KnownPixels | None = None
 
     def condition(
         self,
@@ -72,6 +76,7 @@ def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) 
         config=config.data,
         batch_size=_CHUNK,
         seed=PROBE_SEED,
+        alpha=config.masks is not None,
     )
     limit = min(limit, len(source))
     try:
@@ -81,7 +86,11 @@ def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) 
     lowres = [part.lowres for part in parts if part.lowres is not None]
     captions = tuple(caption for part in parts for caption in part.captions)
     x = torch.cat([part.x for part in parts])
-    return Probe(x, torch.cat(lowres) if lowres else None, captions)[:limit]
+    known = None
+    if config.masks is not None:
+        alpha = torch.cat([part.alpha for part in parts if part.alpha is not None])
+        known = KnownPixels(x, some_holes(config.masks, alpha, seed=PROBE_SEED))
+    return Probe(x, torch.cat(lowres) if lowres else None, captions, known)[:limit]
 
 
 @torch.no_grad()
@@ -91,10 +100,12 @@ def errors_by_level(
     text: TextLookup | None,
     *,
     ratios: Sequence[float] = NOISE_RATIOS,
+    in_holes: bool = False,
 ) -> dict[str, float]:
     """Mean squared error of x_hat (images in [-1, 1]) at each sigma/alpha, with fixed noise.
 
-    Super-resolution stages get their low-resolution images clean (aug_level 0).
+    Super-resolution stages get their low-resolution images clean (aug_level 0). With `in_holes`
+    the network is given what is known, and judged where nothing is.
     """
     totals = dict.fromkeys(ratios, 0.0)
     for start in range(0, len(probe), _CHUNK):
@@ -103,9 +114,16 @@ def errors_by_level(
         noise = PerSampleNoise([PROBE_SEED + i for i in range(rows.start, rows.stop)])
         eps = noise.normal(x.shape).to(x)
         clean = PerSampleNoise([PROBE_SEED] * len(x), stream=1)  # of level 0
-        denoise = stage.denoiser(probe.condition(stage, text, clean, rows=rows))
+        cond, counted = probe.condition(stage, text, clean, rows=rows), torch.ones_like(x[:, :1])
+        if in_holes and probe.known is not None:
+            known = probe.known[rows]
+            cond = replace(cond, extra=known.channels().to(x))
+            counted = (~known.mask).to(x)
+        weights = counted / counted.mean((2, 3), keepdim=True)
+        denoise = stage.denoiser(cond)
         for ratio in ratios:
             logsnr = torch.full((len(x),), -2 * math.log(ratio), device=x.device)
             x_hat = denoise(add_noise(x, logsnr, eps), logsnr).x_hat
-            totals[ratio] += float((x_hat - x).double().square().flatten(1).mean(1).sum())
+            squares = (x_hat - x).double().square() * weights
+            totals[ratio] += float(squares.flatten(1).mean(1).sum())
     return {f"{ratio:g}": total / len(probe) for ratio, total in totals.items()}

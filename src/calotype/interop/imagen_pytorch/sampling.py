@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from calotype.cascade.edit import KeepKnown
+from calotype.cascade.stage_edit import KnownPixels
 from calotype.conditioning import TextEmbedding
 from calotype.diffusion import (
     Denoiser,
@@ -153,7 +153,7 @@ class CascadeSampler:
             size = self.settings.sizes[index]
             mask = options.inpaint_masks.float()
             mask = resized(mask[:, None] if mask.ndim == 3 else mask, size, "nearest").bool()
-            denoise = KeepKnown(self._fitted(options.inpaint_images, size), mask)(denoise)
+            denoise = KnownPixels(self._fitted(options.inpaint_images, size), mask).keep(denoise)
         if not unet.self_cond:
             return denoise
 
