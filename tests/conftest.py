@@ -91,7 +91,7 @@ def command(capsys, tmp_path, monkeypatch, model):
 
     def call(*arguments):
         words = list(arguments)
-        if words and words[0] in ("sample", "upscale") and "--model" not in words:
+        if words and words[0] in ("sample", "upscale", "edit") and "--model" not in words:
             words += ["--model", str(model), "--dtype", "float32"]
         code = run(words)
         captured = capsys.readouterr()

@@ -118,7 +118,7 @@ def test_options_exist(page):
 
 
 STORIES = [page for page in PAGES if any(b.is_run and not b.is_slow for b in blocks(page))]
-LONG = {"README.md", "sampling.md"}
+LONG = {"README.md", "sampling.md", "editing.md"}
 TRAINING = [page for page in PAGES if any(block.is_slow for block in blocks(page))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,13 @@ def read_image(path: Path, *, most_pixels: int, still: bool = False) -> NDArray[
     Raises:
         UsageError: it cannot be read, or has more pixels.
     """
+    return over_white(read_rgba(path, most_pixels=most_pixels, still=still))
+
+
+def read_rgba(
+    path: Path, *, most_pixels: int, still: bool = False, to_srgb: bool = False
+) -> NDArray[np.uint8]:
+    """As `read_image`, but (H, W, 4), straight alpha; `to_srgb` applies a colour profile."""
     try:
         data = read_regular(path, most_bytes=_MAX_BYTES)
     except (OSError, ValueError) as error:
@@ -42,15 +50,52 @@ def read_image(path: Path, *, most_pixels: int, still: bool = False) -> NDArray[
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         frames = getattr(image, "n_frames", 1)
         if still and frames > 1:
-            raise UsageError(f"got {path}, which holds {frames} images; expected one")
-        return image
+            raise UsageError(f"got {path}, which holds {frames} images; expected one: save one")
+        return _in_srgb(image, path) if to_srgb and image.info.get("icc_profile") else image
 
     return _decoded(opened, str(path), most_pixels)
 
 
+def _in_srgb(image: Image.Image, path: Path) -> Image.Image:
+    """The image with its colour profile applied, told if that changes it; opacity is kept."""
+    from PIL import ImageCms
+
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        srgb = ImageCms.createProfile("sRGB")
+        mode = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
+        if image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+            image = image.convert(mode)
+        converted = ImageCms.profileToProfile(image, profile, srgb, outputMode=mode)
+        name = ImageCms.getProfileDescription(profile).strip()
+    except (ImageCms.PyCMSError, OSError) as error:
+        print(
+            f"calotype: {path} has a colour profile that cannot be applied: {error}",
+            file=sys.stderr,
+        )
+        return image
+    assert converted is not None
+    converted.info.pop("icc_profile", None)
+    if "sRGB" not in name:
+        print(f"calotype: the colours of {path} ({name}) are converted to sRGB", file=sys.stderr)
+    return converted
+
+
 def image_pixels(image: Image.Image, *, most_pixels: int) -> NDArray[np.uint8]:
     """An image of Pillow's as (H, W, 3) uint8; as `read_image`."""
-    return _decoded(lambda: image, "the image", most_pixels)
+    return over_white(_decoded(lambda: image, "the image", most_pixels))
+
+
+def over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 4) straight alpha over white, as (H, W, 3)."""
+    return over_colour(rgba, (255, 255, 255))
+
+
+def over_colour(rgba: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """(H, W, 4) straight alpha over a plain colour, as (H, W, 3)."""
+    image = Image.fromarray(rgba)
+    ground = Image.new("RGBA", image.size, colour)
+    return np.asarray(Image.alpha_composite(ground, image).convert("RGB"))
 
 
 def _decoded(opened: Callable[[], Image.Image], name: str, most_pixels: int) -> NDArray[np.uint8]:
@@ -64,7 +109,7 @@ def _decoded(opened: Callable[[], Image.Image], name: str, most_pixels: int) -> 
                     f"got an image of {width}x{height}; expected at most {most_pixels:,} pixels: "
                     "shrink it"
                 )
-            upright = Image.fromarray(to_rgba(image))
+            return to_rgba(image)
     except UsageError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -72,8 +117,6 @@ def _decoded(opened: Callable[[], Image.Image], name: str, most_pixels: int) -> 
     except Exception as error:  # decoders raise nearly anything on hostile bytes
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read {name}: {reason}; name an image") from error
-    white = Image.new("RGBA", upright.size, "white")
-    return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))
 
 
 def to_rgba(image: Image.Image) -> NDArray[np.uint8]:

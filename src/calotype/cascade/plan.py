@@ -22,7 +22,8 @@ from calotype.cascade.sizes import (
     padded_lowres_size,
     stage_sizes,
 )
-from calotype.cascade.stage import Stage, StageEdit
+from calotype.cascade.stage import Stage
+from calotype.cascade.stage_edit import StageEdit
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.errors import UsageError

@@ -19,7 +19,7 @@ from calotype.runtime import Runtime
 
 _DECIDING = (
     "kind", "caption", "negative_caption", "seed", "model", "stages", "loras", "of",
-    "source_sha256",
+    "source_sha256", "edit",
 )  # fmt: skip
 
 
@@ -91,17 +91,17 @@ def image_id(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
-def check_recipe(recipe: Mapping[str, Any]) -> None:
-    """Refuse what is not the recipe of a sampled image: it comes from a file, and may be anything.
+def check_recipe(recipe: Mapping[str, Any], *, kind: str = "sample") -> None:
+    """Refuse what is not the recipe of such an image: it comes from a file, and may be anything.
 
     Raises:
         UsageError: the image was made in another way.
         CalotypeError: something is missing or of the wrong kind.
     """
-    if recipe.get("kind") != "sample":
+    if recipe.get("kind") != kind:
         raise UsageError(
             f"the image is of the kind {recipe.get('kind')!r:.80}; expected one that calotype "
-            "sample made"
+            f"{kind} made"
         )
     kinds: dict[str, type] = {"caption": str, "seed": int, "model": dict, "runtime": dict}
     good = all(isinstance(recipe.get(key), kind) for key, kind in kinds.items())

@@ -36,6 +36,21 @@ def stage_sizes(size: tuple[int, int], configs: Sequence[StageConfig]) -> list[t
     return [(size[0] * c.resolution // last, size[1] * c.resolution // last) for c in configs]
 
 
+def size_like(height: int, width: int, configs: Sequence[StageConfig]) -> tuple[int, int]:
+    """A size that the last stage samples, of about the shape of an image, and as it was made for.
+
+    Images of such a size already keep it, from half as many pixels as the stage was made for on.
+    Sides differ from that by a factor of two at most, whatever the image.
+    """
+    last = configs[-1].resolution
+    unit = _unit(last, configs)
+    if height % unit == 0 == width % unit and 0.5 <= height * width / last**2 <= 1.5:
+        return height, width
+    scale = last / math.sqrt(height * width)
+    tall, wide = (min(max(side * scale, last / 2), last * 2) for side in (height, width))
+    return max(1, round(tall / unit)) * unit, max(1, round(wide / unit)) * unit
+
+
 def _unit(resolution: int, configs: Sequence[StageConfig]) -> int:
     """Sides of images of about `resolution` must be multiples of this to fit all networks."""
     wholes = ((resolution * config.network.divisor, config.resolution) for config in configs)

@@ -17,6 +17,7 @@ from calotype import __version__
 from calotype.cli.convert import convert, export
 from calotype.cli.data import app as data_app
 from calotype.cli.data.ray import RayCommand
+from calotype.cli.edit import edit
 from calotype.cli.ema import ema
 from calotype.cli.info import info
 from calotype.cli.options import OutCommand
@@ -47,7 +48,7 @@ class _SampleCommand(RayCommand, OutCommand):
 
 app.command(cls=_SampleCommand)(sample)
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    upscale, score, train, assemble, ema, report, info, convert, export,
+    edit, upscale, score, train, assemble, ema, report, info, convert, export,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(cls=OutCommand)(_command)

@@ -1,0 +1,209 @@
+"""`calotype edit`: an image and a caption to the image, changed."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from calotype.cli import edit_options as own
+from calotype.cli import options as shared
+from calotype.cli import sample_options as sampling
+from calotype.cli.showing import progress
+from calotype.errors import UsageError
+from calotype.generation.edit_source import Step, parse_colour, parse_four, parse_pair
+from calotype.generation.outputs import Output, check_output_name, numbered_name, output_with_id
+from calotype.generation.request import Request
+
+_MOST_IMAGES = 1024
+
+
+def edit(
+    image: own.Source,
+    caption: own.Caption = "",
+    out: shared.Out = None,
+    mask: own.Mask = None,
+    invert_mask: own.InvertMask = False,
+    fit_mask: own.FitMask = False,
+    box: own.Boxes = None,
+    extend: own.Extend = None,
+    strength: own.Strength = None,
+    vary: own.Vary = None,
+    grow: own.Grow = 0,
+    feather: own.Feather = 0,
+    crop: own.Crop = "auto",
+    padding: own.Padding = 0.5,
+    blind: own.Blind = False,
+    resampling: own.Repaint = None,
+    background: own.Background = "white",
+    steps_file: own.List = None,
+    like: own.Like = None,
+    count: own.Count = 1,
+    seed: shared.Seed = 0,
+    model: shared.Model = None,
+    steps: sampling.Steps = None,
+    sampler: sampling.Sampler = None,
+    guidance: sampling.Guidance = None,
+    variety: sampling.Variety = None,
+    size: own.Size = None,
+    stage_option: shared.StageOptions = None,
+    negative: shared.Negative = None,
+    lora: shared.Loras = None,
+    merge_lora: shared.MergeLora = True,
+    best_of: sampling.BestOf = None,
+    clip: shared.Clip = None,
+    as_json: shared.Json = False,
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
+    threads: shared.Threads = None,
+) -> None:
+    """Edit an image: fill a hole, extend it, change it, vary it. What is kept stays to the byte."""
+    if not 1 <= count <= _MOST_IMAGES:
+        raise UsageError(f"got -n {count}; expected 1 to {_MOST_IMAGES}")
+    recipe = None if like is None else _read_like(like)
+    request = Request(
+        like=recipe,
+        negative=negative,
+        model=model,
+        size=size,
+        steps=steps,
+        sampler=sampler,
+        guidance=guidance,
+        variety=variety,
+        stage_options=stage_option,
+        loras=lora,
+        merge_lora=merge_lora,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        best_of=best_of,
+        clip=clip,
+    )
+    shared.check_seed(seed, count * request.seeds_each)
+    _check_output(out, image)
+    step = Step(
+        mask=None if mask is None else str(mask),
+        invert_mask=invert_mask,
+        fit_mask=fit_mask,
+        boxes=tuple(parse_four("--box", text) for text in box or ()),
+        extend=None if extend is None else parse_four("--extend", extend),
+        grow=grow,
+        strength=strength,
+        vary=vary,
+        blind=blind,
+        resampling=None if resampling is None else parse_pair("--resampling", resampling),
+        crop=crop == "auto",
+        padding=padding,
+        feather=feather,
+        background=parse_colour(background),
+    )
+    if steps_file is not None or recipe is not None:
+        _check_alone(replace(step, caption=caption), count * request.seeds_each)
+    if steps_file is not None:
+        _run_list(request, image, steps_file, out, as_json=as_json)
+        return
+    if recipe is not None:
+        step = _step_like(recipe, mask)
+        caption, seed = step.caption, step.seed
+    seeds = [seed + number * request.seeds_each for number in range(count)]
+    _run([caption] * count, seeds, request, image, step=step, out=out, as_json=as_json)
+
+
+def _check_output(out: Path | None, image: Path) -> None:
+    check_output_name(out)
+    if out is not None and out.exists() and image.exists() and out.samefile(image):
+        raise UsageError(f"got the source {image} as output; expected another name")
+
+
+def _check_alone(step: Step, images: int) -> None:
+    if images > 1 or replace(step, mask=None) != Step():
+        raise UsageError("got --list or --like beside an edit, -n or --best-of; expected one alone")
+
+
+def _step_like(recipe: dict[str, Any], mask: Path | None) -> Step:
+    from calotype.generation.edit_list import step_like
+
+    return step_like(recipe, mask)
+
+
+def _read_like(path: Path) -> dict[str, Any]:
+    from calotype.cascade.png import read_recipe
+    from calotype.cascade.recipe import check_recipe
+
+    recipe = read_recipe(path)
+    check_recipe(recipe, kind="edit")
+    return recipe
+
+
+def _run_list(
+    request: Request, image: Path, steps_file: Path, out: Path | None, *, as_json: bool
+) -> None:
+    """Edit step by step; each step's image is written, or left as it is if it is there already."""
+    from calotype.cascade.png import write_png
+    from calotype.cascade.results import drain
+    from calotype.generation.cascade import CascadeGenerator, settle
+    from calotype.generation.edit_list import check_steps, edited, read_steps
+
+    steps = read_steps(steps_file)
+    inner = CascadeGenerator(settle(request))
+    check_steps(inner, image, steps)
+    last = Path(f"{image.stem}-edited.png") if out is None else out
+    names = []
+    with progress(len(steps), quiet=as_json) as show:
+        for name, making in edited(inner, image, steps, last):
+            if making is not None:
+                (made,) = drain(making, show)
+                write_png(name, made.pixels, made.recipe)
+            names.append(str(name))
+            if not as_json:
+                print(name, flush=True)
+    if as_json:
+        print(json.dumps({"files": names}))
+
+
+def _outputs(image: Path, out: Path | None, recipes: list[dict[str, Any]]) -> list[Output]:
+    outputs = []
+    for number, recipe in enumerate(recipes):
+        output = output_with_id(Path(f"{image.stem}-edited-{recipe['seed']}.png"), recipe)
+        if out is not None:
+            name = numbered_name(out, number, len(recipes))
+            output = Output((name,), replace=len(recipes) == 1)
+        output.check(recipe)
+        outputs.append(output)
+    return outputs
+
+
+def _run(
+    captions: list[str],
+    seeds: list[int],
+    request: Request,
+    image: Path,
+    *,
+    step: Step,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Make the images in groups that fit in memory, write them and say so."""
+    from calotype.cascade.results import drain
+    from calotype.generation.edit import open_editor
+
+    begin, count = time.perf_counter(), len(captions)
+    generator = open_editor(request, image, step)
+    plan = generator.plan(captions, seeds)
+    outputs = _outputs(image, out, [generator.recipe(plan, row) for row in range(count)])
+    names, recipes = [], []
+    with progress(count, quiet=as_json) as show:
+        for start in range(0, count, generator.group):
+            rows = slice(start, min(start + generator.group, count))
+            made = drain(generator.generate(plan.rows(rows)), show)
+            for output, one in zip(outputs[rows], made, strict=True):
+                names.append(str(output.write(one.pixels, one.recipe)))
+                recipes.append(one.recipe)
+    if as_json:
+        seconds = round(time.perf_counter() - begin, 3)
+        print(json.dumps({"files": names, "images": recipes, "seconds": seconds}))
+        return
+    for name in names:
+        print(name)
