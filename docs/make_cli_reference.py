@@ -12,7 +12,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -86,8 +86,13 @@ def _option(parameter: inspect.Parameter, kind: Any, info: Any) -> str:
     first = [info.default] if isinstance(info.default, str) else []
     names = [*first, *(info.param_decls or ())] or [f"--{parameter.name.replace('_', '-')}"]
     inner = _inner(kind)
-    value = "" if inner is bool else f" {_KINDS[inner]}"
+    value = "" if inner is bool else f" {_value(inner)}"
     return ", ".join(f"`{name}{value}`" for name in names)
+
+
+def _value(kind: Any) -> str:
+    """What stands behind an option: a kind of value, or the words to choose from."""
+    return "|".join(get_args(kind)) if get_origin(kind) is Literal else _KINDS[kind]
 
 
 def _described(parameter: inspect.Parameter, info: Any) -> str:
