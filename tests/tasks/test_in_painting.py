@@ -12,13 +12,16 @@ from PIL import Image
 
 from calotype.cascade import Cascade, inpaint
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning
+from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.config.diffusion import DraftTrainingConfig
 from calotype.config.masks import MasksConfig
 from calotype.config.network import EfficientUNetConfig, LevelConfig, UNetConfig
+from calotype.config.recipe import Recipe
 from calotype.config.stage import StageConfig
-from calotype.data.batch import BatchPlan
+from calotype.data.batch import Batch, BatchPlan
 from calotype.data.batches import batches
 from calotype.data.open import open_source
+from calotype.tasks.diffusion import DiffusionInputs, DiffusionTask, new_stage
 from calotype.tasks.initial import with_extra_channels
 from calotype.training import progress
 from calotype.training.recipes import load_recipe
@@ -34,7 +37,8 @@ def in_painting(micro_recipe):
         plain = micro_recipe(**changes).stages[0]
         network = dataclasses.replace(plain.stage.network, extra_channels=4)
         stage = dataclasses.replace(plain.stage, network=network)
-        return micro_recipe(**changes, stage=stage, masks=MasksConfig())
+        config = dataclasses.replace(plain, stage=stage, masks=MasksConfig())
+        return Recipe(name="in-painting", stages=(config,))
 
     return make
 
@@ -132,3 +136,32 @@ def test_recipes_fine_tune_the_stages_of_the_default(resolution):
     network = dataclasses.replace(recipe.stage.network, extra_channels=0)
     assert dataclasses.replace(recipe.stage, network=network) == plain.stage
     assert recipe.masks is not None and recipe.masks.whole >= 0.2
+
+
+def test_rows_with_holes_see_the_draft_that_never_saw_their_caption(in_painting):
+    recipe = in_painting(with_draft=True, draft=DraftTrainingConfig(folds=2, fold_fraction=0.0))
+    config = recipe.stages[0]
+    side = config.stage.resolution
+    task = DiffusionTask(config, new_stage(config, device="cpu", dtype=torch.float32))
+    shape = torch.Size((8, 3, side, side))
+    numbers = task.random_numbers(
+        Batch(torch.zeros(shape), None, ("x",) * 8, ("k",) * 8, 0), position=0
+    )
+    assert numbers.folded is not None and not bool(numbers.folded.any())
+    known = torch.zeros(8, 4, side, side)
+    known[::2, 3, 0] = 1  # every other row has something that is known
+    text = TextEmbedding(torch.zeros(8, 1, 16), torch.ones(8, 1, dtype=torch.bool))
+    inputs = DiffusionInputs(torch.zeros(shape), text, None, known, ("x",) * 8, numbers)
+    asked = []
+
+    class Drafts:
+        def __len__(self):
+            return 2
+
+        def __call__(self, text, folds):
+            asked.append(folds)
+            return torch.zeros(8, 3, side, side)
+
+    task._with_drafts(Conditioning(text), Drafts(), inputs)
+    expected = torch.arange(8) % 2 == 0
+    assert torch.equal(asked[0] >= 0, expected & numbers.keep)

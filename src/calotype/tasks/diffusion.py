@@ -174,7 +174,11 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         numbers = inputs.numbers
         assert numbers.folded is not None
         folds = torch.tensor([fold_of(caption, len(drafts)) for caption in inputs.first_captions])
-        folds[~(numbers.folded & numbers.keep)] = -1
+        folded = numbers.folded
+        if inputs.known is not None:
+            # A draft that knows the image by heart would leave nothing to learn from what is known.
+            folded = folded | inputs.known[:, -1].flatten(1).any(1)
+        folds[~(folded & numbers.keep)] = -1
         return replace(cond, draft=drafts(token_states(cond.text), folds))
 
     def log(self, losses: Tensor, numbers: StepNumbers) -> Mapping[str, Any]:
