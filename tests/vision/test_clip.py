@@ -10,7 +10,15 @@ from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.networks.clip import Clip
 from calotype.text.byte import ByteTextEncoder
 from calotype.training.recipes import load_recipe
-from calotype.vision.clip import ClipFile, ClipModel, load_clip, save_clip, square
+from calotype.vision.clip import (
+    ClipFile,
+    ClipModel,
+    load_clip,
+    read_clip_file,
+    save_clip,
+    square,
+)
+from calotype.vision.transformers_clip import towers
 
 CAPTIONS = ["a fox", "", "a red fox on the moon, seen from far away", "ab"]
 
@@ -164,10 +172,34 @@ def test_transformers_folders_have_its_numbers(foreign):
     assert (ours.name, len(ours.fingerprint)) == ("tiny-clip", 64)
 
 
-def test_transformers_folders_that_do_not_fit_are_refused(foreign):
+@pytest.mark.parametrize(
+    ("tower", "setting", "value", "message"),
+    [
+        ("vision_config", "hidden_act", "relu", "hidden_act='relu'"),
+        ("text_config", "hidden_act", None, "hidden_act of both towers"),
+        ("text_config", "layer_norm_eps", 0.1, "layer_norm_eps"),
+        ("vision_config", "num_channels", 4, "num_channels"),
+    ],
+)
+def test_transformers_folders_that_do_not_fit_are_refused(foreign, tower, setting, value, message):
     file = foreign / "config.json"
     config = json.loads(file.read_text())
-    config["vision_config"]["hidden_act"] = "relu"
+    if value is None:
+        value = "gelu" if config[tower][setting] == "quick_gelu" else "quick_gelu"
+    config[tower][setting] = value
+    with pytest.raises(ConfigError, match=message):
+        towers(config)
     file.write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match="hidden_act='relu'"):
+    if setting != "num_channels":  # transformers refuses the weights then
+        with pytest.raises(ConfigError, match=message):
+            load_clip(foreign)
+
+
+def test_transformers_folders_that_lack_something_are_refused(foreign):
+    for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"):
+        (foreign / name).unlink(missing_ok=True)
+    with pytest.raises(CalotypeError, match="tokenizer"):
         load_clip(foreign)
+    (foreign / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ConfigError, match="text_config"):
+        read_clip_file(foreign)

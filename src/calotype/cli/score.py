@@ -56,8 +56,10 @@ def score(
         facts = {"clip": model.name, "clip_sha256": model.fingerprint}
         print(json.dumps({"scores": scores, **facts}))
         return
+    # Runs of one recipe have one name, and their scores cannot be compared.
+    name = model.name if clip is None else f"{model.name} {model.fingerprint:.8}"
     for image, number in zip(images, found, strict=True):
-        print(f"{number:7.3f}  {model.name}  {visible(str(image))}")
+        print(f"{number:7.3f}  {name}  {visible(str(image))}")
 
 
 def _captions(images: list[Path], given: list[str]) -> list[str]:

@@ -102,6 +102,7 @@ def card(
         by_style.append([style.removesuffix(" R@1"), *values])
     chosen = [
         [
+            "pixels" if line["judge"] == "pixels" else "another CLIP",
             line["split"].replace("_", " "),
             f"{line['prompts']}",
             f"{line['one']:.2f}",

@@ -52,7 +52,7 @@ class BestOf:
         self.inner = inner
         self.clip = clip
         self.count = count
-        self.group = inner.group
+        self.group = max(1, inner.group // count)
 
     def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> BestOfPlan:
         """What is to be made; nothing is computed."""

@@ -72,7 +72,8 @@ class Job:
         """Images that are made and held together."""
         height, width = (self.stop_at, self.stop_at) if self.size is None else self.size
         # Sizes that are none are refused when images are planned.
-        return max(1, min(_GROUP_IMAGES, _GROUP_PIXELS // max(1, height * width)))
+        images = min(_GROUP_IMAGES, _GROUP_PIXELS // max(1, height * width))
+        return max(1, images // (self.best_of or 1))  # candidates are held together, too
 
     def options(self, captions: Sequence[str]) -> SampleOptions:
         """As `Cascade.plan` takes them."""

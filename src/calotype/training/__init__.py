@@ -1,10 +1,10 @@
-"""Training: a recipe and a folder of images go in, checkpoints and a cascade come out.
+"""Training: a recipe and a folder of images go in, checkpoints and what a task makes come out.
 
-In: a `Recipe` (calotype.config), data (calotype.data), frozen text encoders (calotype.text).
+In: a `Recipe` (calotype.config), data (calotype.data), the task made of both (calotype.tasks).
 Out: a run folder with exact checkpoints, logs, validation losses and grids of samples.
 Everything random in a run is a pure function of (seed, position in the data): nothing about random
 number generators has to be restored, and a resumed run repeats an uninterrupted one to the bit.
-May import config, conditioning, diffusion, networks, text, cascade and data. Importing this package
+May import config, diffusion and data; names no model, which a test holds. Importing this package
 imports no torch: `calotype.training.run` does.
 
 Hint: set OMP_WAIT_POLICY=PASSIVE before torch is imported (`calotype train` does): threads that

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from calotype.config.clip import ClipConfig, ImageTowerConfig, TextTowerConfig
-from calotype.errors import ConfigError, UsageError
+from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.networks.clip import Clip
 from calotype.storage.reading import file_sha256, read_object
 from calotype.text.clip_ids import ClipTokens
@@ -74,7 +74,15 @@ def read_transformers_clip(folder: Path) -> tuple[Clip, ClipTokens]:
     loaded = load_pretrained(str(folder), kinds, dtype=torch.float32, allow_download=False)
     network = Clip(towers(loaded.model.config.to_dict()))
     network.load_state_dict(renamed(loaded.model.state_dict()))
-    return network, ClipTokens(str(folder), max_tokens=network.config.text.context)
+    tokens = ClipTokens(str(folder), max_tokens=network.config.text.context)
+    known, wanted = tokens.vocabulary_size, network.config.text.vocabulary or 0
+    if not wanted / 2 < known <= wanted:  # transformers makes an empty one where files are missing
+        raise CalotypeError(
+            f"got a tokenizer of {known} tokens in {folder} for a text tower of {wanted}; "
+            f"expected its own: copy tokenizer.json, or "
+            "vocab.json and merges.txt, into the folder"
+        )
+    return network, tokens
 
 
 def towers(config: Mapping[str, Any]) -> ClipConfig:
@@ -83,7 +91,16 @@ def towers(config: Mapping[str, Any]) -> ClipConfig:
     Raises:
         ConfigError: a setting has a value that our towers do not have.
     """
-    text, image = config["text_config"], config["vision_config"]
+    try:
+        return _towers(config["text_config"], config["vision_config"], config["projection_dim"])
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"got a config.json of a CLIP without {error}; expected one that transformers wrote: "
+            "get the file again"
+        ) from error
+
+
+def _towers(text: Mapping[str, Any], image: Mapping[str, Any], embed_dim: int) -> ClipConfig:
     for tower in (text, image):
         wide = tower["intermediate_size"] == 4 * tower["hidden_size"]
         activation = tower["hidden_act"]
@@ -91,6 +108,18 @@ def towers(config: Mapping[str, Any]) -> ClipConfig:
             raise ConfigError(
                 f"got a CLIP with hidden_act={activation!r} and MLPs of "
                 f"{tower['intermediate_size']}; expected gelu or quick_gelu, and 4 times the width"
+            )
+    others = {
+        "hidden_act of both towers": (text["hidden_act"], image["hidden_act"]),
+        "layer_norm_eps": (tower.get("layer_norm_eps", 1e-5) for tower in (text, image)),
+        "num_channels": (image.get("num_channels", 3),),
+    }
+    for name, values in others.items():
+        found, only = list(values), {"layer_norm_eps": 1e-5, "num_channels": 3}.get(name)
+        if any(value != (found[0] if only is None else only) for value in found):
+            raise ConfigError(
+                f"got a CLIP with {name} = {found}; expected "
+                f"{'the same' if only is None else f'{only:g}'}: use another model"
             )
     return ClipConfig(
         image=ImageTowerConfig(
@@ -107,7 +136,7 @@ def towers(config: Mapping[str, Any]) -> ClipConfig:
             context=text["max_position_embeddings"],
             vocabulary=text["vocab_size"],
         ),
-        embed_dim=config["projection_dim"],
+        embed_dim=embed_dim,
         activation=image["hidden_act"],
     )
 

@@ -117,7 +117,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     facts = []
     for stage in run.stages:
         config = stage.get("stage")
-        size = f"stage {config.get('resolution')} px" if isinstance(config, dict) else "recipe"
+        kind = str(stage.get("kind", "recipe"))
+        size = f"stage {config.get('resolution')} px" if isinstance(config, dict) else kind
         optimizer = stage.get("optimizer")
         rate = optimizer.get("learning_rate") if isinstance(optimizer, dict) else "?"
         value = (
