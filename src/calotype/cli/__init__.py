@@ -112,7 +112,11 @@ def _explain(error: Exception) -> tuple[str, int]:
         message = str(format_message())
         if type(error).__name__ == "NoArgsIsHelpError":
             return message, code
-        return f"{message}; see calotype --help", code
+        words, context = ["--help"], getattr(error, "ctx", None)
+        while context is not None and context.parent is not None:
+            words.insert(0, str(context.info_name))
+            context = context.parent
+        return f"{message.rstrip('.')}; see calotype {' '.join(words)}", code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "out of memory; sample fewer or smaller images, or use a smaller batch", 1
     loop = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
