@@ -137,3 +137,10 @@ def test_a_link_to_nowhere_is_no_free_name(tmp_path):
     output = Output((tmp_path / "a.png", tmp_path / "b.png"))
     assert output.write(BLACK, recipe()) == tmp_path / "b.png"
     assert (tmp_path / "a.png").is_symlink() and not (tmp_path / "elsewhere.png").exists()
+
+
+def test_ids_are_those_of_before():
+    """Lists look for their images by them: one more thing that decides must not change the rest."""
+    fox = {"kind": "sample", "caption": "a fox", "seed": 1}
+    assert image_id(fox) == ("8503f7ee7ac975ecc614bfddac094d79e83fe36139794fb6aae1244239ae33df")
+    assert image_id({**fox, "edit": {}}) != image_id(fox)

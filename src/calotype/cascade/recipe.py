@@ -19,7 +19,7 @@ from calotype.runtime import Runtime
 
 _DECIDING = (
     "kind", "caption", "negative_caption", "seed", "model", "stages", "loras", "of",
-    "source_sha256", "edit",
+    "source_sha256",
 )  # fmt: skip
 
 
@@ -78,6 +78,8 @@ def image_id(recipe: Mapping[str, Any]) -> str:
         recipe: of `image_recipe`, a sheet or an enlarged image; from a file it may be anything.
     """
     deciding = {key: recipe.get(key) for key in _DECIDING}
+    if "edit" in recipe:  # only there: the ids of all other images stay what they were
+        deciding["edit"] = recipe["edit"]
     if isinstance(best := recipe.get("best_of"), Mapping):  # which candidate won says the image
         deciding["seed"] = best.get("seed")
         deciding["best_of"] = [best.get("count"), best.get("clip_sha256")]
