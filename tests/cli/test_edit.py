@@ -337,3 +337,17 @@ def test_colour_profiles_are_applied_and_told(command, tmp_path, mode):
         assert np.array_equal(made[name][..., 3:], made["srgb.png"][..., 3:])
     assert np.abs(made["srgb.png"] - made["bare.png"])[8:].max() <= 1
     assert np.array_equal(made["broken.png"][8:], made["bare.png"][8:])
+
+
+def test_steps_of_a_list_are_written_over_nothing_else(command, source):
+    Path("scene.jsonl").write_text('{"boxes": [[0, 0, 4, 4]]}\n' * 2)
+    for name in ("scene-1.png", "scene.png"):
+        Path("source.png").rename(name)  # the source, under the name of a step
+        before = Path(name).read_bytes()
+        code, _, err = command("edit", name, "--list", "scene.jsonl", "-o", "scene.png")
+        assert code == 2 and Path(name).read_bytes() == before, err
+        Path(name).rename("source.png")
+    Path("scene-1.png").write_text("mine")
+    code, _, err = command("edit", "source.png", "--list", "scene.jsonl", "-o", "scene.png")
+    assert code == 2 and "scene-1.png is there already" in err
+    assert Path("scene-1.png").read_text() == "mine" and not Path("scene.png").exists()

@@ -11,7 +11,7 @@ from typing import Any
 from calotype.cli import edit_options as own
 from calotype.cli import options as shared
 from calotype.cli import sample_options as sampling
-from calotype.cli.showing import progress
+from calotype.cli.showing import made_in_groups, progress
 from calotype.errors import UsageError
 from calotype.generation.edit_source import Step, parse_colour, parse_four, parse_pair
 from calotype.generation.outputs import Output, check_output_name, numbered_name, output_with_id
@@ -62,7 +62,7 @@ def edit(
     """Edit an image: fill a hole, extend it, change it, vary it. What is kept stays to the byte."""
     if not 1 <= count <= _MOST_IMAGES:
         raise UsageError(f"got -n {count}; expected 1 to {_MOST_IMAGES}")
-    recipe = None if like is None else _read_like(like)
+    recipe = shared.read_like(like, kind="edit")
     request = Request(
         like=recipe,
         negative=negative,
@@ -82,7 +82,6 @@ def edit(
         clip=clip,
     )
     shared.check_seed(seed, count * request.seeds_each)
-    _check_output(out, image)
     step = Step(
         mask=None if mask is None else str(mask),
         invert_mask=invert_mask,
@@ -105,7 +104,9 @@ def edit(
         _run_list(request, image, steps_file, out, as_json=as_json)
         return
     if recipe is not None:
-        step = _step_like(recipe, mask)
+        from calotype.generation.edit_list import step_like
+
+        step = step_like(recipe, mask)
         caption, seed = step.caption, step.seed
     seeds = [seed + number * request.seeds_each for number in range(count)]
     _run([caption] * count, seeds, request, image, step=step, out=out, as_json=as_json)
@@ -122,21 +123,6 @@ def _check_alone(step: Step, images: int) -> None:
         raise UsageError("got --list or --like beside an edit, -n or --best-of; expected one alone")
 
 
-def _step_like(recipe: dict[str, Any], mask: Path | None) -> Step:
-    from calotype.generation.edit_list import step_like
-
-    return step_like(recipe, mask)
-
-
-def _read_like(path: Path) -> dict[str, Any]:
-    from calotype.cascade.png import read_recipe
-    from calotype.cascade.recipe import check_recipe
-
-    recipe = read_recipe(path)
-    check_recipe(recipe, kind="edit")
-    return recipe
-
-
 def _run_list(
     request: Request, image: Path, steps_file: Path, out: Path | None, *, as_json: bool
 ) -> None:
@@ -146,10 +132,11 @@ def _run_list(
     from calotype.generation.cascade import CascadeGenerator, settle
     from calotype.generation.edit_list import check_steps, edited, read_steps
 
+    _check_output(out, image)
     steps = read_steps(steps_file)
     inner = CascadeGenerator(settle(request))
-    check_steps(inner, image, steps)
     last = Path(f"{image.stem}-edited.png") if out is None else out
+    check_steps(inner, image, steps, last)
     names = []
     with progress(len(steps), quiet=as_json) as show:
         for name, making in edited(inner, image, steps, last):
@@ -185,22 +172,19 @@ def _run(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Make the images in groups that fit in memory, write them and say so."""
-    from calotype.cascade.results import drain
+    """Make the images, write them and say so."""
     from calotype.generation.edit import open_editor
 
+    _check_output(out, image)
     begin, count = time.perf_counter(), len(captions)
     generator = open_editor(request, image, step)
     plan = generator.plan(captions, seeds)
     outputs = _outputs(image, out, [generator.recipe(plan, row) for row in range(count)])
     names, recipes = [], []
-    with progress(count, quiet=as_json) as show:
-        for start in range(0, count, generator.group):
-            rows = slice(start, min(start + generator.group, count))
-            made = drain(generator.generate(plan.rows(rows)), show)
-            for output, one in zip(outputs[rows], made, strict=True):
-                names.append(str(output.write(one.pixels, one.recipe)))
-                recipes.append(one.recipe)
+    made = made_in_groups(generator, plan, count, quiet=as_json)
+    for output, one in zip(outputs, made, strict=True):
+        names.append(str(output.write(one.pixels, one.recipe)))
+        recipes.append(one.recipe)
     if as_json:
         seconds = round(time.perf_counter() - begin, 3)
         print(json.dumps({"files": names, "images": recipes, "seconds": seconds}))

@@ -103,3 +103,15 @@ def check_seed(seed: int, count: int = 1) -> None:
     if not 0 <= seed <= 2**63 - count:
         number = f" for {count} images" if count > 1 else ""
         raise UsageError(f"got seed {seed}{number}; expected seeds from 0 to 2^63-1")
+
+
+def read_like(path: Path | None, *, kind: str) -> dict[str, Any] | None:
+    """The recipe of the image that --like names, checked to be of a kind; None without one."""
+    if path is None:
+        return None
+    from calotype.cascade.png import read_recipe
+    from calotype.cascade.recipe import check_recipe
+
+    recipe = read_recipe(path)
+    check_recipe(recipe, kind=kind)
+    return recipe

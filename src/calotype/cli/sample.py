@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from calotype.cli import options as shared
 from calotype.cli import sample_options as own
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpus_of_worker
-from calotype.cli.options import OutputOptions, check_seed
+from calotype.cli.options import OutputOptions, check_seed, read_like
 from calotype.cli.sample_list import sample_list
-from calotype.cli.showing import progress
+from calotype.cli.showing import made_in_groups
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
 from calotype.generation.outputs import check_output_name, few_outputs
@@ -22,7 +22,7 @@ from calotype.generation.prompts import open_prompts
 from calotype.generation.request import Request, parse_size
 
 if TYPE_CHECKING:
-    from calotype.generation.generator import ImageGenerator, Made, Plan
+    from calotype.generation.generator import ImageGenerator, Made
 
 IMAGEN_PYTORCH_FILE = "imagen.json"  # said here, too, so that other models need not that package
 _MAX_IMAGES = 1_000_000
@@ -70,7 +70,7 @@ def sample(
         raise UsageError(f"got -n {count}; expected 1 to {_MAX_IMAGES}")
     if captions and from_file is not None:
         raise UsageError("got captions and --from-file; expected one of them")
-    recipe = _read_like(like)
+    recipe = read_like(like, kind="sample")
     first = seed if seed is not None else (0 if recipe is None else int(recipe["seed"]))
     options = OutputOptions(
         output=out,
@@ -118,17 +118,6 @@ def sample(
             _sample_few(list(prompts.read()), request, options)
         else:
             sample_list(prompts, request, options)
-
-
-def _read_like(path: Path | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    from calotype.cascade.png import read_recipe
-    from calotype.cascade.recipe import check_recipe
-
-    recipe = read_recipe(path)
-    check_recipe(recipe)
-    return recipe
 
 
 def _captions(given: Sequence[str] | None, recipe: dict[str, Any] | None) -> list[str]:
@@ -185,7 +174,7 @@ def _sample_few(captions: Sequence[str], request: Request, options: OutputOption
     seeds = [options.seed + i * each for _ in captions for i in range(options.count)]
     plan = generator.plan(texts, seeds)  # errors before computing
     recipes = [generator.recipe(plan, row) for row in range(total)]
-    images = _images(generator, plan, total, quiet=options.as_json)
+    images = made_in_groups(generator, plan, total, quiet=options.as_json)
     if options.grid and total > 1:
         names = [_write_sheet(images, recipes, plan.size, options)]
     else:
@@ -202,18 +191,6 @@ def _sample_few(captions: Sequence[str], request: Request, options: OutputOption
         return
     for name in names:
         print(name)
-
-
-def _images(
-    generator: ImageGenerator[Any], plan: Plan, total: int, *, quiet: bool
-) -> Iterator[Made]:
-    """The images of a plan, made in groups that fit in memory."""
-    from calotype.cascade.results import drain
-
-    with progress(total, quiet=quiet) as show:
-        for start in range(0, total, generator.group):
-            rows = slice(start, min(start + generator.group, total))
-            yield from drain(generator.generate(plan.rows(rows)), show)
 
 
 def _write_sheet(

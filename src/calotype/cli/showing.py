@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from calotype.cascade import Preview
+    from calotype.generation.generator import ImageGenerator, Made
 
 OnPreview = Callable[["Preview"], None]
 
@@ -35,3 +36,15 @@ def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
             bar.advance(tasks[preview.stage], fraction * images)
 
         yield show
+
+
+def made_in_groups(
+    generator: ImageGenerator[Any], plan: Any, total: int, *, quiet: bool
+) -> Iterator[Made]:
+    """The images of a plan, made in groups that fit in memory, with a progress bar."""
+    from calotype.cascade.results import drain
+
+    with progress(total, quiet=quiet) as show:
+        for start in range(0, total, generator.group):
+            rows = slice(start, min(start + generator.group, total))
+            yield from drain(generator.generate(plan.rows(rows)), show)

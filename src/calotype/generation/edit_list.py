@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calotype.cascade.recipe import check_recipe
+from calotype.cascade.png import read_recipe
 from calotype.config.typed_json import from_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.generation.cascade import CascadeGenerator
@@ -35,8 +36,7 @@ def edited(
         The name of each step's image, and what makes it, to be written there before the next is
         asked for; None where it is there already.
     """
-    for number, step in enumerate(steps, 1):
-        name = out if number == len(steps) else out.with_name(f"{out.stem}-{number}{out.suffix}")
+    for name, step in zip(_names(out, len(steps)), steps, strict=True):
         editor = EditGenerator(
             inner, canvas_of(read_source(source), step), step, file_sha256(source)
         )
@@ -46,12 +46,21 @@ def edited(
         source = name
 
 
-def check_steps(inner: CascadeGenerator, source: Path, steps: Sequence[Step]) -> None:
+def _names(out: Path, count: int) -> list[Path]:
+    """Of the steps' images: OUT-1.png, OUT-2.png, ..., OUT.png."""
+    return [*(out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, count)), out]
+
+
+def check_steps(inner: CascadeGenerator, source: Path, steps: Sequence[Step], out: Path) -> None:
     """Plan every step of a list, each on an image of the size that the one before makes.
 
     Raises:
-        UsageError: a step does not fit; its number is named.
+        UsageError: a step does not fit, its number is named; or its image's name is that of the
+            source, or of a file which no edit made.
     """
+    for name in _names(out, len(steps)):
+        if os.path.lexists(name) and (name.samefile(source) or not _is_edit(name)):
+            raise UsageError(f"{name} is there already, and no step of a list; choose another -o")
     pixels = np.zeros_like(read_source(source))
     for number, step in enumerate(steps, 1):
         try:
@@ -60,6 +69,13 @@ def check_steps(inner: CascadeGenerator, source: Path, steps: Sequence[Step]) ->
         except UsageError as error:
             raise UsageError(f"line {number}: {error}") from error
         pixels = np.zeros((*canvas.size, 4), np.uint8)
+
+
+def _is_edit(path: Path) -> bool:
+    try:
+        return read_recipe(path).get("kind") == "edit"
+    except CalotypeError:
+        return False
 
 
 def read_steps(path: Path) -> list[Step]:
@@ -89,13 +105,11 @@ def read_steps(path: Path) -> list[Step]:
 
 
 def step_like(recipe: Mapping[str, Any], mask: Path | None) -> Step:
-    """The edit that an image's recipe says, its mask given again.
+    """The edit that an image's recipe, checked to be of an edit, says; its mask given again.
 
     Raises:
-        UsageError: the image was made in another way.
         CalotypeError: the recipe is damaged.
     """
-    check_recipe(recipe, kind="edit")
     try:
         noted = dict(recipe["edit"])
         hole, source = noted.pop("hole_sha256"), recipe["source_sha256"]
