@@ -173,6 +173,12 @@ class Conditioning:
             return self
         return self.drop_text(torch.zeros(len(self.text), dtype=torch.bool))
 
+    def crop(self, rows: slice, columns: slice) -> Conditioning:
+        """What conditions a part of the images; a draft, which shows the whole, stays as it is."""
+        parts = (None if x is None else x[..., rows, columns] for x in (self.lowres, self.extra))
+        lowres, extra = parts
+        return replace(self, lowres=lowres, extra=extra)
+
     @staticmethod
     def cat(a: Conditioning, b: Conditioning) -> Conditioning:
         """Join two batches, e.g. with and without text for one guided forward pass.

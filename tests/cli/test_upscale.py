@@ -76,3 +76,68 @@ def test_grey_of_16_bits_is_scaled_not_clipped(command, tmp_path, name):
         assert command("upscale", source, "-o", f"{source}-2.png", "--size", "16")[0] == 0
     with Image.open(f"{name}-2.png") as a, Image.open("grey.png-2.png") as b:
         assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 32)])
+def test_tiles_go_beyond_the_last_stage(command, tmp_path, size):
+    Image.effect_mandelbrot(size, (-2, -1, 1, 1), 50).save(tmp_path / "a.png")
+    code, out, err = command("upscale", "a.png", "--tiled", "--size", "128", "-o", "big.png")
+    assert (code, out) == (0, "big.png\n"), err
+    with Image.open("big.png") as image:
+        assert image.size == (4 * size[0], 4 * size[1])
+    stages = read_recipe(tmp_path / "big.png")["stages"]
+    assert [stage["resolution"] for stage in stages] == [64, 128]
+    assert [stage["tiled"] for stage in stages] == [{"side": 40, "overlap": 8}] * 2
+    settings = ("--stage-option", "128:steps=3")
+    assert command("upscale", "a.png", "--tiled", "--size", "128", *settings)[0] == 0
+    assert read_recipe(tmp_path / "a-upscaled.png")["stages"][1]["sampling"]["steps"] == 3
+
+
+def test_one_tile_is_the_image_and_the_recipe_of_before(command, tmp_path):
+    Image.effect_mandelbrot((8, 8), (-2, -1, 1, 1), 50).save(tmp_path / "a.png")
+    for name, more in (("plain.png", ()), ("tiled.png", ("--tiled",))):
+        assert command("upscale", "a.png", "-o", name, *more)[0] == 0
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "tiled.png").read_bytes()
+    assert "tiled" not in str(read_recipe(tmp_path / "tiled.png")["stages"])
+
+
+def test_sizes_that_tiles_do_not_reach(command, tmp_path):
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    Image.new("L", (1400, 1400)).save(tmp_path / "b.png")
+    for arguments, message in [
+        (["a.png", "--size", "64"], "got --size 64; expected one of [8, 16, 32]"),
+        (["a.png", "--tiled", "--size", "100"], "got --size 100; expected one of [8, 16, 32, 64,"),
+        (["a.png", "--tiled"], "got --size 32 for an image of 32x32; expected one of [64, 128,"),
+        (["b.png", "--tiled", "--size", "4096"], "expected at most 4096x4096: take a smaller"),
+    ]:
+        code, out, err = command("upscale", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert message in err
+
+
+def test_tiles_are_counted_and_ctrl_c_leaves_nothing(command, tmp_path, monkeypatch):
+    from calotype import progress
+    from calotype.cascade.stage import Stage
+
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    words = ("upscale", "a.png", "--tiled", "--size", "64", "-o", "big.png")
+    _, _, err = command(*words)
+    assert "steps: 0 of 4 (tile 3 of 4)" in err and "steps: 4 of 4\n" in err
+    (tmp_path / "big.png").unlink()
+    before = Stage.untiled_denoiser
+
+    def interrupted(self, cond):
+        denoise = before(self, cond)
+
+        def stop_at_a_corner(z, logsnr):
+            if cond.lowres is not None and z.shape[3] < 64:
+                raise KeyboardInterrupt
+            return denoise(z, logsnr)
+
+        return stop_at_a_corner
+
+    monkeypatch.setattr(Stage, "untiled_denoiser", interrupted)
+    code, out, err = command(*words)
+    assert (code, out) == (130, "") and err.endswith("calotype: interrupted\n")
+    assert [path.name for path in tmp_path.glob("*.png")] == ["a.png"]

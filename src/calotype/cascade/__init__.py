@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 _LAZY = {
     "Cascade": "cascade", "CascadeSample": "results", "KnownPixels": "stage_edit",
     "Preview": "results", "Resampling": "edit", "SampleOptions": "plan", "Stage": "stage",
-    "StageEdit": "stage_edit", "image_to_image": "edit", "inpaint": "edit", "load": "cascade",
-    "load_stage": "io", "save_cascade": "io", "save_stage": "io",
+    "StageEdit": "stage_edit", "Tiling": "tiles", "image_to_image": "edit", "inpaint": "edit",
+    "load": "cascade", "load_stage": "io", "save_cascade": "io", "save_stage": "io",
 }  # fmt: skip
 __all__ = [
     "Cascade", "CascadeSample", "KnownPixels", "Preview", "Resampling", "SampleOptions", "Stage",
-    "StageEdit", "image_to_image", "inpaint", "load", "load_stage", "save_cascade", "save_stage",
+    "StageEdit", "Tiling", "image_to_image", "inpaint", "load", "load_stage", "save_cascade",
+    "save_stage",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from calotype.cascade.results import CascadeSample, Preview
     from calotype.cascade.stage import Stage
     from calotype.cascade.stage_edit import KnownPixels, StageEdit
+    from calotype.cascade.tiles import Tiling
 
 
 def __getattr__(name: str) -> Any:

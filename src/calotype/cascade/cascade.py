@@ -21,7 +21,7 @@ from calotype.cascade.io import save_cascade as save_to
 from calotype.cascade.pixels import Images, as_images
 from calotype.cascade.plan import SampleOptions, SamplePlan, StagePlan, plan_sample, plan_upscale
 from calotype.cascade.prior import Prior, load_prior, without_image
-from calotype.cascade.results import CascadeSample, Preview, drain
+from calotype.cascade.results import CascadeSample, Preview, drain, without_gradients
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds, token_states
 from calotype.config.stage import CascadeConfig
@@ -88,7 +88,12 @@ class Cascade:
             raise UsageError(f"got stop_at={stop_at}; expected one of {resolutions}")
         count = len(resolutions) if stop_at is None else resolutions.index(stop_at) + 1
         entries = file.stages[:count]
-        stages = [load_stage(folder / e.folder, sha256=e.sha256) for e in entries]
+        stages: list[Stage] = []
+        for entry, before in zip(entries, (None, *entries), strict=False):
+            if entry == before:  # of `CascadeFolder.repeated`: one network, held once
+                stages.append(stages[-1].again())
+            else:
+                stages.append(load_stage(folder / entry.folder, sha256=entry.sha256))
         hashes = {r: opened.weights[r] for r in resolutions[:count]}
         prior = None
         if file.prior is not None:
@@ -213,9 +218,11 @@ class Cascade:
         if self.text_encoder_spec == "none" and any(map(str.strip, map(str, captions))):
             raise UsageError(f"{self.name!r} is unconditional; expected empty captions: ['']")
 
-    @torch.no_grad()
     def generate(self, plan: SamplePlan) -> Generator[Preview, None, CascadeSample]:
         """Make what was planned, here or by `edit`, one preview a step; closing it cancels."""
+        return without_gradients(self._generate(plan))
+
+    def _generate(self, plan: SamplePlan) -> Generator[Preview, None, CascadeSample]:
         text, negative = self._embed(plan.captions), None
         guided = any(stage.sampling.guidance_weight != 1 for stage in plan.stages)
         if (guided or self.prior is not None) and text is not None:
@@ -241,7 +248,8 @@ class Cascade:
         self, plan: SamplePlan, how: StagePlan, texts: Sequence[Text | None], *, rows: slice
     ) -> Generator[Preview, None, Tensor]:
         """The images of one forward pass, of their captions and negative captions."""
-        stage, sampling, size = self.stages[how.index], how.sampling, how.size
+        stage = self.stages[how.index].in_tiles(how.tiling, plan.on_tile)
+        sampling, size = how.sampling, how.size
         edit = None if how.edit is None else how.edit.rows(rows)
         noise = PerSampleNoise(plan.seeds[rows], stream=how.index)
         if stage.config.network.text_dim == 0:
@@ -258,8 +266,11 @@ class Cascade:
         steps, resolution = len(stage.levels(sampling, edit)) - 1, stage.config.resolution
         for state in stage.steps(cond, uncond, noise, size=size, sampling=sampling, edit=edit):
             yield Preview(how.index, resolution, rows, steps, state)
-        check_finite(state.z, f"the {resolution} stage sampled", stage)
-        return state.z.clamp(-1, 1).float().cpu().contiguous()
+            if state.index == steps:
+                z = state.z
+            del state  # images may be large: the sampler keeps what it needs
+        check_finite(z, f"the {resolution} stage sampled", stage)
+        return z.clamp(-1, 1).float().cpu().contiguous()
 
     def _embed(self, captions: Sequence[str]) -> Text | None:
         """Token states of each caption; the null caption needs no encoder."""

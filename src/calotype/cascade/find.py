@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calotype.cascade.io import CASCADE_FILE, STAGE_FILE, CascadeFile, read_cascade_file
@@ -33,6 +33,21 @@ class CascadeFolder:
         """SHA-256 of each stage's weights file, by resolution."""
         pairs = zip(self.config.stages, self.file.stages, strict=True)
         return {stage.resolution: entry.sha256 for stage, entry in pairs}
+
+    def repeated(self, largest: int) -> CascadeFolder:
+        """The cascade with its last stage again and again, up to images of so many pixels a side.
+
+        A base, or a stage with a draft of the whole image, is not repeated.
+        """
+        opened, last = self, self.config.stages[-1]
+        if last.lowres_resolution is None or last.draft is not None:
+            return self
+        while (last := last.again()).resolution <= largest:
+            stages, entries = opened.config.stages, opened.file.stages
+            config = replace(opened.config, stages=(*stages, last))
+            file = replace(opened.file, stages=(*entries, entries[-1]))
+            opened = replace(opened, file=file, config=config)
+        return opened
 
 
 def open_cascade(path_or_name: str | Path | None) -> CascadeFolder:

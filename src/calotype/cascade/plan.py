@@ -24,6 +24,7 @@ from calotype.cascade.sizes import (
 )
 from calotype.cascade.stage import Stage
 from calotype.cascade.stage_edit import StageEdit
+from calotype.cascade.tiles import MAX_TILED_SIDE, OnTile, Tiling
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
@@ -49,6 +50,7 @@ class SampleOptions(TypedDict, total=False):
         size: height and width of the last stage's images; None = square, as trained.
         edits: as `sampling`, of `StageEdit`.
         max_batch: images of one forward pass; None keeps memory under 2 GB.
+        tiling: how super-resolution stages part larger images; None = not at all.
     """
 
     negative_captions: Sequence[str] | None
@@ -57,6 +59,7 @@ class SampleOptions(TypedDict, total=False):
     size: tuple[int, int] | None
     edits: PerStage[StageEdit | None] | None
     max_batch: int | None
+    tiling: Tiling | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class StagePlan:
         sampling: its settings.
         edit: its edit, if any.
         batch: images of one forward pass.
+        tiling: how its images are parted; None = not at all.
     """
 
     index: int
@@ -78,6 +82,7 @@ class StagePlan:
     sampling: SamplingConfig
     edit: StageEdit | None = None
     batch: int = 1
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class SamplePlan:
         stages: how each stage samples.
         lowres: the images to enlarge, (B, 3, h, w), padded to what the first stage takes; None =
             the plan begins with a base.
+        on_tile: told of every tile of stages that part their images.
     """
 
     captions: tuple[str, ...]
@@ -98,6 +104,7 @@ class SamplePlan:
     seeds: tuple[int, ...]
     stages: tuple[StagePlan, ...]
     lowres: Tensor | None = None
+    on_tile: OnTile | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -210,13 +217,15 @@ def _plan(
     edits = _per_stage("edits", options.get("edits"), configs)
     checked = []
     for plan, config, settings, edit in zip(plans, configs, sampling, edits, strict=True):
-        check_pixels(plan.size, config)
+        tiling = _tiling(options.get("tiling"), plan.size, config)
         settings = config.sampling if settings is None else settings
         config.check_start(settings)
         _check_aug_level(settings, config)
-        _check_edit(edit, config, count=len(texts), size=plan.size)
+        if edit is not None:
+            edit.check(config.resolution, (len(texts), 3, *plan.size))
         batch = _batch(plan.size, max_batch, edit, count=len(texts))
-        checked.append(replace(plan, sampling=settings, edit=edit, batch=batch))
+        plan = replace(plan, sampling=settings, edit=edit, batch=batch, tiling=tiling)
+        checked.append(plan)
     return SamplePlan(texts, negatives, numbers, tuple(checked))
 
 
@@ -253,27 +262,21 @@ def _per_stage(
     )
 
 
+def _tiling(tiling: Tiling | None, size: tuple[int, int], config: StageConfig) -> Tiling | None:
+    """How a stage parts images; None where one tile holds them, or it sees them as a whole."""
+    if tiling is None or config.lowres_resolution is None or config.draft is not None:
+        check_pixels(size, config)
+        return None
+    check_pixels(size, config, most=MAX_TILED_SIDE**2)
+    return tiling if tiling.tiles(size, config.network.divisor) else None
+
+
 def _check_aug_level(settings: SamplingConfig, config: StageConfig) -> None:
     base = config.lowres_resolution is None
     if base and settings.aug_level not in (0.0, config.sampling.aug_level):
         raise UsageError(
             f"got aug_level={settings.aug_level:g} for the {config.resolution} stage, which "
             "enlarges nothing; expected it for a stage that does"
-        )
-
-
-def _check_edit(
-    edit: StageEdit | None, config: StageConfig, *, count: int, size: tuple[int, int]
-) -> None:
-    if edit is None:
-        return
-    if not 0 < edit.start_time <= 1:
-        raise UsageError(f"got start_time={edit.start_time}; expected a number in (0, 1]")
-    expected = (count, 3, *size)
-    if edit.start is not None and tuple(edit.start.shape) != expected:
-        raise UsageError(
-            f"got a start of shape {tuple(edit.start.shape)} for the {config.resolution} stage; "
-            f"expected {expected}"
         )
 
 

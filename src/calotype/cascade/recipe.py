@@ -52,6 +52,7 @@ def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime)
                 "width": stage.shown[1],
                 "dtype": str(cascade.stages[stage.index].compute_dtype).removeprefix("torch."),
                 "sampling": to_dict(stage.sampling),
+                **({} if stage.tiling is None else {"tiled": to_dict(stage.tiling)}),
             }
             for stage in plan.stages
         ],

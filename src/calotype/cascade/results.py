@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from calotype.cascade.pixels import to_pixels
@@ -74,6 +75,23 @@ def drain(steps: Generator[P, None, T], show: Callable[[P], None] = lambda previ
     try:
         while True:
             show(next(steps))
+    except StopIteration as end:
+        return cast(T, end.value)
+    finally:
+        steps.close()
+
+
+def without_gradients(steps: Generator[P, None, T]) -> Generator[P, None, T]:
+    """The generator under `torch.no_grad()`, whose own decorator would keep what was yielded last.
+
+    Images may be large: what a step needs no more is free when the next one begins.
+    """
+    try:
+        while True:
+            with torch.no_grad():
+                preview = next(steps)
+            yield preview
+            del preview
     except StopIteration as end:
         return cast(T, end.value)
     finally:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from calotype.conditioning import Conditioning
 from calotype.config.sampling import SamplingConfig
@@ -13,6 +14,7 @@ from calotype.diffusion import (
     Denoiser,
     DiscreteSchedule,
     NoiseSchedule,
+    NoiseSource,
     Step,
     ancestral_step,
     ddim_step,
@@ -22,6 +24,7 @@ from calotype.diffusion import (
     guide_batched,
     heun_step,
     karras_levels,
+    only_numbers,
     oscillating_weight,
     sampling_levels,
     thresholding,
@@ -72,6 +75,7 @@ def guided(
     *,
     sampling: SamplingConfig,
     levels: Tensor,
+    apart: bool = False,
 ) -> Denoiser:
     """The guided and thresholded denoiser that `sampling` asks for.
 
@@ -81,6 +85,7 @@ def guided(
         uncond: with the null or negative captions; None = no guidance.
         sampling: the settings.
         levels: the sampling grid, (N+1,).
+        apart: denoise with and without captions one after the other, in less memory.
     """
     threshold = thresholding(sampling.threshold_percentile, max_value=sampling.threshold_ceiling)
     weight, rescale = sampling.guidance_weight, sampling.guidance_rescale
@@ -88,10 +93,32 @@ def guided(
         return threshold(bind(cond))
     oscillating = sampling.oscillating_guidance
     chosen = oscillating_weight(levels, high=weight) if oscillating else weight
-    if sampling.guidance_interval is None:
+    if sampling.guidance_interval is None and not apart:
         both = bind(Conditioning.cat(cond, uncond))
         return threshold(guide_batched(both, chosen, rescale=rescale))
     alone = bind(cond)
     guiding = guide(alone, bind(uncond), chosen, rescale=rescale)
+    if sampling.guidance_interval is None:
+        return threshold(guiding)
     high, low = (-2 * torch.tensor(sampling.guidance_interval, dtype=torch.float64).log()).tolist()
     return threshold(within_interval(guiding, alone, logsnr_low=low, logsnr_high=high))
+
+
+def draft_start(cond: Conditioning, size: tuple[int, int]) -> Tensor:
+    """The draft as an image to start from, (B, 3, *size), clipped to [-1, 1]."""
+    if cond.draft is None:
+        raise UsageError("got no text to make a draft of; expected a TextEmbedding")
+    draft = only_numbers(cond.draft).clamp(-1, 1)
+    return F.interpolate(draft, size, mode="bilinear", align_corners=False)
+
+
+def batch_size(cond: Conditioning, noise: NoiseSource) -> int:
+    """How many images there are to sample."""
+    if cond.text is not None:
+        return len(cond.text)
+    if cond.lowres is not None:
+        return len(cond.lowres)
+    size = getattr(noise, "batch_size", None)
+    if size is None:
+        raise UsageError("got no text, no image and no seeds; expected something to sample")
+    return int(size)

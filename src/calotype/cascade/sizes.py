@@ -93,12 +93,12 @@ def enlarged(size: tuple[int, int], config: StageConfig, source: int) -> tuple[i
     return height, width
 
 
-def check_pixels(size: tuple[int, int], config: StageConfig) -> None:
-    """Refuse images too large to sample in one piece."""
-    if size[0] * size[1] > MAX_PIXELS:
+def check_pixels(size: tuple[int, int], config: StageConfig, most: int = MAX_PIXELS) -> None:
+    """Refuse images too large to sample, in one piece if nothing else is said."""
+    if size[0] * size[1] > most:
         raise UsageError(
             f"got {size[1]}x{size[0]} pixels for the {config.resolution} stage; expected at most "
-            f"{math.isqrt(MAX_PIXELS)}x{math.isqrt(MAX_PIXELS)}: take a smaller image or size"
+            f"{math.isqrt(most)}x{math.isqrt(most)}: take a smaller image or size"
         )
 
 

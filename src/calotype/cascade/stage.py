@@ -6,6 +6,7 @@ what `preconditioning` makes of them, and answers with eps, v or x of that.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,10 +19,12 @@ from torch.nn import functional as F
 
 from calotype.cascade.finite import check_finite
 from calotype.cascade.preconditioning import Preconditioning, residual_preconditioning
-from calotype.cascade.sampling import build_step, grid_levels, guided
+from calotype.cascade.sampling import batch_size, build_step, draft_start, grid_levels, guided
 from calotype.cascade.sizes import check_divisible
 from calotype.cascade.stage_edit import KNOWN_CHANNELS, StageEdit
+from calotype.cascade.tiles import OnTile, Tile, Tiling, in_bands, tiled
 from calotype.cascade.timesteps import (
+    PARAMETRIZATIONS,
     NetworkOutput,
     build_schedule,
     enlarge_lowres,
@@ -34,29 +37,18 @@ from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.diffusion import (
     Denoiser,
-    EpsPrediction,
     Estimate,
     NoiseSource,
-    Parametrization,
     SamplerState,
     Step,
-    VPrediction,
     Weighting,
-    XPrediction,
     add_noise,
     counted_where,
     denoising_loss,
     denoising_steps,
-    only_numbers,
 )
 from calotype.errors import UsageError
 from calotype.networks import DenoisingNetwork, UNet, build_network
-
-_PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
-    "eps": EpsPrediction,
-    "v": VPrediction,
-    "x": XPrediction,
-}
 
 
 class Stage(nn.Module):
@@ -67,13 +59,29 @@ class Stage(nn.Module):
         self.config = config
         self.network = build_network(config.network)
         self.schedule = build_schedule(config.schedule)
-        self.parametrization = _PARAMETRIZATIONS[config.parametrization]()
+        self.parametrization = PARAMETRIZATIONS[config.parametrization]()
         self.compute_dtype = torch.float32  # other than float32: the network call is autocast
+        self.tiling: Tiling | None = None
+        self.on_tile: OnTile | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def again(self) -> Stage:
+        """The same network as a stage that enlarges its own images."""
+        stage = copy.copy(self)
+        stage.config = self.config.again()
+        return stage
+
+    def in_tiles(self, tiling: Tiling | None, on_tile: OnTile | None = None) -> Stage:
+        """The same stage, whose denoiser goes through larger images tile by tile."""
+        if tiling is None:
+            return self
+        stage = copy.copy(self)
+        stage.tiling, stage.on_tile = tiling, on_tile
+        return stage
 
     def loss(
         self,
@@ -118,6 +126,19 @@ class Stage(nn.Module):
 
     def denoiser(self, cond: Conditioning) -> Denoiser:
         """The network as a function from noisy to clean images; text is encoded here, once."""
+        tiles = self._tiles(cond)
+        if not tiles:
+            return self.untiled_denoiser(cond)
+        parts = [(tile, self.untiled_denoiser(cond.crop(*tile.slices))) for tile in tiles]
+        return tiled(parts, self.on_tile)
+
+    def _tiles(self, cond: Conditioning) -> list[Tile]:
+        if self.tiling is None or cond.lowres is None:
+            return []
+        return self.tiling.tiles(cond.lowres.shape, self.config.network.divisor)
+
+    def untiled_denoiser(self, cond: Conditioning) -> Denoiser:
+        """What `denoiser` makes for the images of one tile; apart, for adapters."""
         network = self._bound(cond)
 
         def denoise(z: Tensor, logsnr: Tensor) -> Estimate:
@@ -192,14 +213,15 @@ class Stage(nn.Module):
         uncond = None if uncond is None else replace(self.with_draft(uncond), extra=extra)
         levels = self.levels(sampling, edit)
         if sampling.start == "draft" and edit.start is None:
-            edit = replace(edit, start=_draft_start(cond, size))
-        denoise = guided(self.denoiser, cond, uncond, sampling=sampling, levels=levels)
+            edit = replace(edit, start=draft_start(cond, size))
+        apart = len(self._tiles(cond)) > 0
+        denoise = guided(self.denoiser, cond, uncond, sampling=sampling, levels=levels, apart=apart)
         if edit.transform is not None:
             denoise = edit.transform(denoise)
         if edit.known is not None:
             denoise = edit.known.keep(denoise)
         dtype = self._image_dtype()
-        eps = noise.normal((_batch_size(cond, noise), 3, *size)).to(self.device, dtype)
+        eps = noise.normal((batch_size(cond, noise), 3, *size)).to(self.device, dtype)
         level = levels[0].to(eps)
         if edit.start is None:
             z = self._preconditioning(cond, eps).start(eps, level.expand(len(eps)))
@@ -210,7 +232,9 @@ class Stage(nn.Module):
 
     def solver(self, sampling: SamplingConfig) -> Step:
         """The sampler's step; apart, so that adapters can round as other code does."""
-        return build_step(sampling)
+        step = build_step(sampling)
+        banded = self.tiling is not None and sampling.sampler != "heun"  # it denoises in its step
+        return in_bands(step) if banded else step
 
     @torch.no_grad()
     def sample(
@@ -270,22 +294,3 @@ class Stage(nn.Module):
         if dtype not in (torch.float32, torch.float64):
             raise UsageError(f"got weights of {dtype}; expected float32: set stage.compute_dtype")
         return dtype
-
-
-def _draft_start(cond: Conditioning, size: tuple[int, int]) -> Tensor:
-    """The draft as an image to start from, (B, 3, *size), clipped to [-1, 1]."""
-    if cond.draft is None:
-        raise UsageError("got no text to make a draft of; expected a TextEmbedding")
-    draft = only_numbers(cond.draft).clamp(-1, 1)
-    return F.interpolate(draft, size, mode="bilinear", align_corners=False)
-
-
-def _batch_size(cond: Conditioning, noise: NoiseSource) -> int:
-    if cond.text is not None:
-        return len(cond.text)
-    if cond.lowres is not None:
-        return len(cond.lowres)
-    size = getattr(noise, "batch_size", None)
-    if size is None:
-        raise UsageError("got no text, no image and no seeds; expected something to sample")
-    return int(size)

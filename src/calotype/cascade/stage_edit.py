@@ -85,6 +85,16 @@ class StageEdit:
     blind: bool = False
     regrid: Callable[[Tensor], Tensor] | None = None
 
+    def check(self, resolution: int, shape: tuple[int, ...]) -> None:
+        """Refuse an edit that does not fit a stage and the images it samples, (B, 3, H, W)."""
+        if not 0 < self.start_time <= 1:
+            raise UsageError(f"got start_time={self.start_time}; expected a number in (0, 1]")
+        if self.start is not None and tuple(self.start.shape) != shape:
+            raise UsageError(
+                f"got a start of shape {tuple(self.start.shape)} for the {resolution} stage; "
+                f"expected {shape}"
+            )
+
     def rows(self, rows: slice) -> StageEdit:
         """The edit of some images of a batch."""
         start = None if self.start is None else self.start[rows]

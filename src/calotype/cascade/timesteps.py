@@ -6,6 +6,7 @@ variance of the reverse step, too, and were trained on images enlarged in other 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +20,12 @@ from calotype.config.stage import NetworkConfig
 from calotype.diffusion import (
     CosineSchedule,
     DiscreteSchedule,
+    EpsPrediction,
     LinearSchedule,
     NoiseSchedule,
+    Parametrization,
+    VPrediction,
+    XPrediction,
     add_noise,
     augment_lowres,
     linear_betas,
@@ -30,6 +35,11 @@ from calotype.diffusion import (
 )
 from calotype.errors import UsageError
 
+PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
+    "eps": EpsPrediction,
+    "v": VPrediction,
+    "x": XPrediction,
+}
 _TIMESTEPS = 1000  # an ADM network of this library's own schedules counts to this
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from calotype import __version__
 from calotype.cli.convert import convert, export
@@ -31,8 +33,21 @@ from calotype.errors import CalotypeError, UsageError
 
 __all__ = ["app", "main", "run"]
 
+
+class _Group(TyperGroup):
+    """Commands whose Ctrl-C is ours to tell: typer would end them without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise typer.Abort() from error
+
+
 app = typer.Typer(
     name="calotype",
+    cls=_Group,
     help="Text to images with cascades of pixel-space diffusion models.",
     no_args_is_help=True,
     add_completion=True,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from calotype.cascade import Preview
+    from calotype.cascade.plan import SamplePlan
     from calotype.generation.generator import ImageGenerator, Made
 
 OnPreview = Callable[["Preview"], None]
@@ -36,6 +38,25 @@ def progress(total: int, *, quiet: bool) -> Iterator[OnPreview]:
             bar.advance(tasks[preview.stage], fraction * images)
 
         yield show
+
+
+@contextmanager
+def tiled_progress(plan: SamplePlan, *, quiet: bool) -> Iterator[tuple[SamplePlan, OnPreview]]:
+    """Steps and tiles, on a terminal or as a line now and then; yields the plan to be watched."""
+    from calotype.progress import Display
+
+    done = 0
+    with Display("steps", sum(one.sampling.steps for one in plan.stages), quiet=quiet) as display:
+
+        def show(preview: Preview) -> None:
+            nonlocal done
+            done += preview.state.index < preview.steps
+            display.update(done)
+
+        def on_tile(number: int, count: int) -> None:
+            display.update(done, facts=f"(tile {number} of {count})")
+
+        yield replace(plan, on_tile=on_tile), show
 
 
 def made_in_groups(

@@ -10,7 +10,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from calotype.cli import options as shared
-from calotype.cli.showing import progress
+from calotype.cli.showing import progress, tiled_progress
 from calotype.errors import CalotypeError
 from calotype.generation.outputs import Output, check_output_name, output_with_id
 from calotype.generation.request import Request
@@ -25,7 +25,13 @@ def upscale(
     out: shared.Out = None,
     model: shared.Model = None,
     seed: shared.Seed = 0,
-    size: Annotated[int | None, Option(help="Resolution of the last stage (256, 1024).")] = None,
+    size: Annotated[
+        int | None, Option(help="Resolution of the last stage (256, 1024; with --tiled 4096).")
+    ] = None,
+    tiled: Annotated[
+        bool,
+        Option("--tiled", help="In overlapping tiles, by the last stage again beyond its size."),
+    ] = False,
     stage_option: shared.StageOptions = None,
     lora: shared.Loras = None,
     merge_lora: shared.MergeLora = True,
@@ -55,6 +61,7 @@ def upscale(
         device=device,
         dtype=dtype,
         threads=threads,
+        tiled=tiled,
     )
     generator = CascadeGenerator(settle(request))
     plan = generator.plan_upscale(pixels, text, seed)
@@ -64,8 +71,12 @@ def upscale(
     if out is not None:
         place = Output((out,), replace=True)
     place.check(recipe)
-    with progress(1, quiet=as_json) as show:
-        made = drain(generator.generate(plan), show)
+    if tiled:
+        with tiled_progress(plan, quiet=as_json) as (watched, show):
+            made = drain(generator.generate(watched), show)
+    else:
+        with progress(1, quiet=as_json) as show:
+            made = drain(generator.generate(plan), show)
     name = place.write(made[0].pixels, recipe)
     seconds = round(time.perf_counter() - begin, 3)
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from calotype.config.adm import AdmConfig, TokensText
@@ -67,6 +67,12 @@ class StageConfig(Settings):
             "(fold times the U-Net's down-sampling)",
         )
         self.check_start(self.sampling)
+
+    def again(self) -> StageConfig:
+        """The same network for images as much larger again: it enlarges its own."""
+        assert self.lowres_resolution is not None
+        larger = self.resolution**2 // self.lowres_resolution
+        return replace(self, resolution=larger, lowres_resolution=self.resolution)
 
     def check_start(self, sampling: SamplingConfig) -> None:
         """Refuse sampling settings that start from a draft which the network does not have."""

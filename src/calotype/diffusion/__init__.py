@@ -58,6 +58,7 @@ from calotype.diffusion.schedule import (
 )
 from calotype.diffusion.steps import (
     Move,
+    Past,
     SamplerState,
     Step,
     ancestral_step,
@@ -77,13 +78,13 @@ from calotype.diffusion.thresholding import (
 __all__ = [
     "CosineSchedule", "Denoiser", "DenoiserTransform", "DiscreteSchedule", "EpsPrediction",
     "Estimate", "GlobalNoise", "GuidanceWeight", "LinearSchedule", "Move", "NoiseSchedule",
-    "NoiseSource", "Parametrization", "PerSampleNoise", "SamplerState", "Step", "VPrediction",
-    "Weighting", "XPrediction", "add_noise", "alpha_sigma", "ancestral_step", "augment_lowres",
-    "broadcast_to_image", "counted_where", "ddim_step", "ddpm_step", "denoising_loss",
-    "denoising_steps",
-    "dpmpp_2m_sde_step", "dpmpp_2m_step", "dynamic_threshold", "guide", "guide_batched",
-    "heun_step", "karras_levels", "linear_betas", "min_snr_weighting", "normal_logsnr",
-    "only_numbers", "oscillating_weight", "renoise", "resampling_levels", "sampling_levels",
-    "schedule_from_betas", "sigmoid_weighting", "simple_weighting", "squaredcos_betas",
-    "static_threshold", "stratified_times", "thresholding", "upsample_lowres", "within_interval",
+    "NoiseSource", "Parametrization", "Past", "PerSampleNoise", "SamplerState", "Step",
+    "VPrediction", "Weighting", "XPrediction", "add_noise", "alpha_sigma", "ancestral_step",
+    "augment_lowres", "broadcast_to_image", "counted_where", "ddim_step", "ddpm_step",
+    "denoising_loss", "denoising_steps", "dpmpp_2m_sde_step", "dpmpp_2m_step", "dynamic_threshold",
+    "guide", "guide_batched", "heun_step", "karras_levels", "linear_betas", "min_snr_weighting",
+    "normal_logsnr", "only_numbers", "oscillating_weight", "renoise", "resampling_levels",
+    "sampling_levels", "schedule_from_betas", "sigmoid_weighting", "simple_weighting",
+    "squaredcos_betas", "static_threshold", "stratified_times", "thresholding", "upsample_lowres",
+    "within_interval",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor
 from calotype.diffusion.parametrization import Denoiser, Estimate
 from calotype.diffusion.random import NoiseSource
 from calotype.diffusion.schedule import alpha_sigma
-from calotype.diffusion.steps import Move, SamplerState, Step, ddpm_step
+from calotype.diffusion.steps import Move, Past, SamplerState, Step, ddpm_step
 from calotype.errors import UsageError
 
 
@@ -49,8 +49,10 @@ def denoising_steps(
     if not bool((grid[1:] != grid[:-1]).all()):
         raise UsageError("levels repeat a level, expected every step to move: use fewer steps")
 
+    like, shape = z.new_empty(0), z.shape  # `z` itself may be large, and is not held
+
     def randn() -> Tensor:
-        return noise.normal(z.shape).to(z)
+        return noise.normal(shape).to(like)
 
     def steps(z: Tensor) -> Iterator[SamplerState]:
         previous = None
@@ -59,10 +61,10 @@ def denoising_steps(
                 z, previous = renoise(z, logsnr, logsnr_next, randn()), None
                 continue
             estimate = denoise(z, logsnr.to(z.device, level_dtype).expand(len(z)))
-            state = SamplerState(index, logsnr, z, estimate)
-            yield state
+            yield (state := SamplerState(index, logsnr, z, estimate))
             z = step(Move(state, logsnr_next, randn, denoise, previous))
-            previous = state
+            previous = Past(logsnr, estimate.x_hat)
+            del state, estimate  # the images before: they may be large
         yield SamplerState(len(grid) - 1, grid[-1], z, Estimate(z))
 
     return steps(z)  # arguments are checked now, not at the first step

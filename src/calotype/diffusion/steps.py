@@ -35,6 +35,14 @@ class SamplerState:
 
 
 @dataclass(frozen=True)
+class Past:
+    """What is kept of the level before: its log-SNR, as in `SamplerState`, and its `x_hat`."""
+
+    logsnr: Tensor
+    x_hat: Tensor
+
+
+@dataclass(frozen=True)
 class Move:
     """All a step may look at.
 
@@ -43,14 +51,14 @@ class Move:
         logsnr_next: the next level, () float64 on the CPU, above the present one; +inf = clean.
         randn: makes standard normal noise like `z`; a deterministic step never calls it.
         denoise: the denoiser, for a second look.
-        previous: the state one step before; None at the start and after going back to noise.
+        previous: one step before; None at the start and after going back to noise.
     """
 
     state: SamplerState
     logsnr_next: Tensor
     randn: Callable[[], Tensor]
     denoise: Denoiser
-    previous: SamplerState | None = None
+    previous: Past | None = None
 
 
 Step = Callable[[Move], Tensor]
@@ -161,7 +169,7 @@ def _extrapolated(move: Move) -> Tensor:
     if previous is None or math.isinf(move.logsnr_next):
         return state.estimate.x_hat
     ratio = float((move.logsnr_next - state.logsnr) / (state.logsnr - previous.logsnr))
-    return state.estimate.x_hat + ratio / 2 * (state.estimate.x_hat - previous.estimate.x_hat)
+    return state.estimate.x_hat + ratio / 2 * (state.estimate.x_hat - previous.x_hat)
 
 
 def _scales(logsnr: Tensor) -> tuple[float, float]:

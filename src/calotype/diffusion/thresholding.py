@@ -5,7 +5,6 @@ Reference: Imagen, section 2.3.
 """
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -66,10 +65,11 @@ def thresholding(percentile: float | None, *, max_value: float | None = None) ->
     def transform(denoise: Denoiser) -> Denoiser:
         def thresholded(z: Tensor, logsnr: Tensor) -> Estimate:
             estimate = denoise(z, logsnr)
-            x = only_numbers(estimate.x_hat)
+            x, variance = only_numbers(estimate.x_hat), estimate.variance_fraction
+            del estimate  # images may be large
             if percentile is None:
-                return replace(estimate, x_hat=static_threshold(x))
-            return replace(estimate, x_hat=dynamic_threshold(x, percentile, max_value=max_value))
+                return Estimate(static_threshold(x), variance)
+            return Estimate(dynamic_threshold(x, percentile, max_value=max_value), variance)
 
         return thresholded
 

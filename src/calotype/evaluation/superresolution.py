@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from calotype.cascade import Cascade, SampleOptions
+from calotype.cascade import Cascade, SampleOptions, Tiling
 from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
 from calotype.errors import UsageError
@@ -83,11 +83,12 @@ def compare_with_bicubic(
     *,
     steps: Sequence[int],
     seed: int = 1,
+    tiling: Tiling | None = None,
 ) -> Comparison:
     """Enlarge shrunken real images with a stage, conditioned as clean (aug_level 0).
 
     They are held out, each (3, resolution, resolution). Of the stage's sampling settings only the
-    numbers of steps change; the seed is the same for all images.
+    numbers of steps change; the seed is the same for all images. With a `tiling` they may be large.
 
     Raises:
         UsageError: there is no such stage, or there are no images.
@@ -108,6 +109,7 @@ def compare_with_bicubic(
         for count in steps:
             sampling = replace(stage.config.sampling, steps=count, aug_level=0.0)
             options: SampleOptions = {"stop_at": resolution, "sampling": {resolution: sampling}}
+            options["tiling"] = tiling
             began = time.perf_counter()
             sample = cascade.upscale(lowres, captions, seeds=[seed] * len(batch), **options)
             seconds[count] += time.perf_counter() - began

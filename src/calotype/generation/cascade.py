@@ -17,6 +17,7 @@ from calotype.cascade.pixels import Images, as_images, to_pixels
 from calotype.cascade.plan import SampleOptions, SamplePlan
 from calotype.cascade.recipe import image_recipe, recipe_sampling, weights_id
 from calotype.cascade.sizes import first_upscaler
+from calotype.cascade.tiles import MAX_TILED_SIDE, Tiling
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 from calotype.generation.best_of import best_of, with_best_of
@@ -52,6 +53,7 @@ class Job:
         gpus: of each process; more than 0 computes on the GPU that Ray gives it.
         best_of: candidates of each image, of which the best is kept; None = no choice.
         clip: folder of the CLIP that ranks them.
+        tiling: how larger images are parted; None = not at all.
     """
 
     model: CascadeFolder
@@ -66,6 +68,7 @@ class Job:
     gpus: float = 0.0
     best_of: int | None = None
     clip: Path | None = None
+    tiling: Tiling | None = None
 
     @property
     def group(self) -> int:
@@ -79,6 +82,7 @@ class Job:
         """As `Cascade.plan` takes them."""
         sampling = {r: s for r, s in self.sampling.items() if r <= self.stop_at}
         options: SampleOptions = {"stop_at": self.stop_at, "size": self.size, "sampling": sampling}
+        options["tiling"] = self.tiling
         if self.negative is not None:
             options["negative_captions"] = [self.negative] * len(captions)
         return options
@@ -90,7 +94,11 @@ def settle(request: Request) -> Job:
     Raises:
         UsageError: something does not fit the model.
     """
-    model = open_cascade(request.model)
+    model, tiling = open_cascade(request.model), None
+    if request.tiled:
+        last = model.config.stages[-1]
+        tiling, model = Tiling.of_stage(last), model.repeated(MAX_TILED_SIDE)
+        request = replace(request, size=last.resolution if request.size is None else request.size)
     defaults = {stage.resolution: stage.sampling for stage in model.config.stages}
     like = request.like
     if like is not None:
@@ -113,6 +121,7 @@ def settle(request: Request) -> Job:
         stage_dtypes=stage_dtypes,
         best_of=request.best_of,
         clip=None if request.best_of is None else find_clip(request.clip),
+        tiling=tiling,
     )
     if like is not None:
         _compare_weights(job, like, embedded=request.model in (None, "default"))

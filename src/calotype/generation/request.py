@@ -39,6 +39,7 @@ class Request:
         threads: of the CPU.
         best_of: candidates of each image, of which a CLIP keeps the best; None = no choice.
         clip: folder of that CLIP; None = the embedded one.
+        tiled: enlarge in tiles, by the last stage again where it does not reach.
     """
 
     model: str | None = None
@@ -59,6 +60,7 @@ class Request:
     threads: int | None = None
     best_of: int | None = None
     clip: str | None = None
+    tiled: bool = False
 
     def __post_init__(self) -> None:
         """Check that there is something to choose from.

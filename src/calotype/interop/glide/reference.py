@@ -51,8 +51,8 @@ class ReferenceStage(Stage):
         found.network = cast(Any, stage.network).to(memory_format=torch.contiguous_format)
         return found.train(stage.training)
 
-    def denoiser(self, cond: Conditioning) -> Denoiser:
-        """See `Stage.denoiser`."""
+    def untiled_denoiser(self, cond: Conditioning) -> Denoiser:
+        """See `Stage.untiled_denoiser`."""
         schedule, network = cast(DiscreteSchedule, self.schedule), cast(Any, self.network)
         with sdpa_kernel(SDPBackend.MATH):
             bound = network.bind(cond)
