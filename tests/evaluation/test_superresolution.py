@@ -50,7 +50,7 @@ def oracle(cascade, monkeypatch):
     def replace_stage(wanted):
         seen = []
 
-        def sample(self, lowres, captions, *, seeds, stop_at, sampling):
+        def sample(self, lowres, captions, *, seeds, stop_at, sampling, tiling):
             seen.append((tuple(lowres.shape), sampling[stop_at].steps, sampling[stop_at].aug_level))
             from calotype.cascade import CascadeSample
 
