@@ -9,6 +9,7 @@ from PIL import Image
 from calotype.cascade.png import read_recipe
 
 SIDE = 32  # of the model's last stage
+NO_NOISE = ("--stage-option", "16:aug_level=0", "--stage-option", "32:aug_level=0")
 
 
 def pixels(name):
@@ -185,6 +186,16 @@ def test_settings_of_a_hole(command, source, tmp_path):
         (["--feather", "3", "--extend", "4,0,0,0"], "without a hole"),
         (["--blind", "--box", "0,0,4,4"], "not trained to see"),
         (["--extend", "20000,20000,0,0"], "20032x20032"),
+        (["--invert", "--vary", "0.3"], "--invert with --vary"),
+        (["--invert", "--box", "0,0,4,4", "--resampling", "2,2"], "--invert with --vary or --resa"),
+        (["--refine", "2", "--strength", "0.5"], "--refine or --source-caption alone"),
+        (["--source-caption", "a fox", "--strength", "0.5"], "--refine or --source-caption alone"),
+        (["--invert", "--refine", "-1"], "--refine"),
+        (["--invert", "--strength", "0"], "strength"),
+        (["--invert", "--sampler", "ddpm"], "--sampler ddpm with --invert"),
+        (["--invert", "--stage-option", "16:sampler=heun"], "'heun' with --invert"),
+        (["--invert", *NO_NOISE, "-n", "2"], "2 seeds with --invert"),
+        (["--invert", *NO_NOISE, "--best-of", "2"], "2 seeds with --invert"),
         (["--box", "0,0,4,4", "-n", "0"], "-n"),
         (["--box", "0,0,4,4", "--seed", "-1"], "seed"),
         (["--box", "0,0,4,4", "--size", "17"], "--size"),
@@ -351,3 +362,74 @@ def test_steps_of_a_list_are_written_over_nothing_else(command, source):
     code, _, err = command("edit", "source.png", "--list", "scene.jsonl", "-o", "scene.png")
     assert code == 2 and "scene-1.png is there already" in err
     assert Path("scene-1.png").read_text() == "mine" and not Path("scene.png").exists()
+
+
+TAME = ["--guidance", "1", "--steps", "8"]  # random weights are followed back at little noise
+
+
+def test_an_image_is_inverted_with_its_own_caption_and_comes_back(command, source):
+    """A sampled image says its caption; any other is told, or has none."""
+    assert command("sample", "a fox", "--seed", "3", "-o", "fox.png")[0] == 0
+    image, far = pixels("fox.png").astype(int), {}
+    for name, words in (
+        ("noise", []), ("plain", ["--invert"]), ("refined", ["--invert", "--refine", "8"]),
+    ):  # fmt: skip
+        how = ["--strength", "0.05", *TAME, *words, "-o", f"{name}.png"]
+        code, _, err = command("edit", "fox.png", "a fox", *how)
+        assert code == 0, err
+        far[name] = np.abs(pixels(f"{name}.png") - image).mean()
+    assert far["refined"] < far["plain"] < far["noise"], far
+    recipe = read_recipe(Path("refined.png"))
+    assert recipe["negative_caption"] == "a fox"
+    edit = {name: recipe["edit"][name] for name in ("invert", "refine", "source_caption")}
+    assert edit == {"invert": True, "refine": 8, "source_caption": "a fox"}
+    assert {stage["sampling"]["sampler"] for stage in recipe["stages"]} == {"ddim"}
+    told = {None: "", "a dog": "a dog"}
+    for words, shown in told.items():
+        how = [] if words is None else ["--source-caption", words]
+        code, _, err = command("edit", "source.png", "x", "--invert", *how, "-o", "o.png")
+        assert code == 0, err
+        assert read_recipe(Path("o.png"))["edit"]["source_caption"] == shown
+
+
+def test_an_inverted_edit_is_repeated_and_keeps_what_a_mask_keeps(command, source):
+    image, hole = source
+    how = ["--mask", "hole.png", "--crop", "off"]
+    code, _, err = command("edit", "source.png", "x", *how, "--invert", "-o", "a.png")
+    assert code == 0, err
+    made = pixels("a.png")
+    assert np.array_equal(made[~hole], image[~hole]) and not np.array_equal(made[hole], image[hole])
+    code, _, err = command("edit", "source.png", "--like", "a.png", *how[:2], "-o", "b.png")
+    assert code == 0, err
+    assert np.array_equal(pixels("b.png"), made)
+    assert read_recipe(Path("a.png"))["edit"] == read_recipe(Path("b.png"))["edit"]
+    # Seeds make different images only where noise is asked for.
+    noisy = ["--stage-option", "16:aug_level=0.2", "-n", "2", "-o", "n.png"]
+    code, _, err = command("edit", "source.png", "x", "--invert", *noisy)
+    assert code == 0, err
+    assert not np.array_equal(pixels("n-0.png"), pixels("n-1.png"))
+
+
+def test_a_list_inverts_what_the_step_before_made(command, source):
+    lines = [
+        {"caption": "a fox", "boxes": [[8, 8, 8, 16]]},
+        {"caption": "a red fox", "invert": True, "refine": 1},
+    ]
+    Path("scene.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["edit", "source.png", "--list", "scene.jsonl", "-o", "scene.png"]
+    code, _, err = command(*words)
+    assert code == 0, err
+    assert read_recipe(Path("scene.png"))["edit"]["source_caption"] == "a fox"
+    before = Path("scene.png").stat().st_mtime_ns
+    assert command(*words)[0] == 0 and Path("scene.png").stat().st_mtime_ns == before
+    code, _, err = command(*words, "--sampler", "heun")
+    assert code == 2 and "line 2: got the sampler 'heun' with --invert" in err
+
+
+def test_recipes_of_other_edits_say_nothing_of_inversion(command, source):
+    """So they have the ids they had before, and lists find their images."""
+    command("edit", "source.png", "x", "--box", "0,0,4,4", "-o", "a.png")
+    assert set(read_recipe(Path("a.png"))["edit"]) == {
+        "hole_sha256", "strength", "vary", "blind", "resampling", "crop", "padding", "feather",
+        "background", "invert_mask", "fit_mask", "boxes", "extend", "grow",
+    }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from calotype.cascade.find import CascadeFolder, open_cascade
 from calotype.cascade.finite import check_finite
+from calotype.cascade.inversion import count_steps, inverted_first, source_captions
 from calotype.cascade.io import load_stage
 from calotype.cascade.io import save_cascade as save_to
 from calotype.cascade.pixels import Images, as_images
 from calotype.cascade.plan import SampleOptions, SamplePlan, StagePlan, plan_sample, plan_upscale
-from calotype.cascade.prior import Prior, load_prior, without_image
+from calotype.cascade.prior import Prior, load_prior, with_image, without_image
 from calotype.cascade.results import CascadeSample, Preview, drain, without_gradients
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds, token_states
@@ -224,20 +226,22 @@ class Cascade:
 
     def _generate(self, plan: SamplePlan) -> Generator[Preview, None, CascadeSample]:
         text, negative = self._embed(plan.captions), None
+        sources = {c: self._embed(c) for c in {source_captions(s.edit) for s in plan.stages} if c}
         guided = any(stage.sampling.guidance_weight != 1 for stage in plan.stages)
         if (guided or self.prior is not None) and text is not None:
             negative = self._embed(plan.negatives or ("",) * len(plan.captions))
         if self.prior is not None and text is not None and negative is not None:
-            states, negative = token_states(text), token_states(negative)
-            text = self.prior.complete(states, negative, plan.seeds)
-            check_finite(text.tokens, "the prior sampled", self.prior)
-            negative = without_image(negative)
+            null = token_states(negative)
+            text = with_image(self.prior, text, null, plan.seeds)
+            sources = {k: with_image(self.prior, s, null, plan.seeds) for k, s in sources.items()}
+            negative = without_image(null)
         images = []
         for stage in plan.stages:
             parts = []
             for start in range(0, len(plan.seeds), stage.batch):
                 rows = slice(start, min(start + stage.batch, len(plan.seeds)))
-                texts = [None if one is None else one[rows] for one in (text, negative)]
+                whole_texts = (text, negative, sources.get(source_captions(stage.edit)))
+                texts = [None if one is None else one[rows] for one in whole_texts]
                 parts.append((yield from self._sample_part(plan, stage, texts, rows=rows)))
             whole = torch.cat(parts)
             plan = replace(plan, lowres=whole)
@@ -247,24 +251,24 @@ class Cascade:
     def _sample_part(
         self, plan: SamplePlan, how: StagePlan, texts: Sequence[Text | None], *, rows: slice
     ) -> Generator[Preview, None, Tensor]:
-        """The images of one forward pass, of their captions and negative captions."""
+        """The images of one forward pass, of their captions, negative ones and their sources'."""
         stage = self.stages[how.index].in_tiles(how.tiling, plan.on_tile)
         sampling, size = how.sampling, how.size
         edit = None if how.edit is None else how.edit.rows(rows)
-        noise = PerSampleNoise(plan.seeds[rows], stream=how.index)
+        noise, same = (PerSampleNoise(plan.seeds[rows], stream=how.index) for _ in range(2))
         if stage.config.network.text_dim == 0:
-            texts = (None, None)
-        text, negative = (None if one is None else one.to(stage.device) for one in texts)
+            texts = (None, None, None)
+        text, negative, source = (None if one is None else one.to(stage.device) for one in texts)
         cond = Conditioning(text)
         if stage.config.lowres_resolution is not None:
             assert plan.lowres is not None
             lowres, aug_level = plan.lowres[rows].to(stage.device), sampling.aug_level
             cond = stage.lowres_condition(lowres, text, size=size, aug_level=aug_level, noise=noise)
-        uncond = None
-        if sampling.guidance_weight != 1 and negative is not None:
-            uncond = replace(cond, text=negative)
-        steps, resolution = len(stage.levels(sampling, edit)) - 1, stage.config.resolution
-        for state in stage.steps(cond, uncond, noise, size=size, sampling=sampling, edit=edit):
+        guided = sampling.guidance_weight != 1 and negative is not None
+        uncond = replace(cond, text=negative) if guided else None
+        steps, resolution = count_steps(stage, edit, sampling), stage.config.resolution
+        sample = partial(stage.steps, cond, uncond, noise, size=size, sampling=sampling)
+        for state in inverted_first(stage, edit, source, same, sampling=sampling, sample=sample):
             yield Preview(how.index, resolution, rows, steps, state)
             if state.index == steps:
                 z = state.z

@@ -6,7 +6,7 @@ from an image with noise added. Neither needs a sampler of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
@@ -18,7 +18,7 @@ from calotype.cascade.pixels import Images, as_images, as_mask
 from calotype.cascade.plan import SampleOptions, SamplePlan
 from calotype.cascade.results import CascadeSample, drain
 from calotype.cascade.stage import Stage
-from calotype.cascade.stage_edit import KnownPixels, StageEdit
+from calotype.cascade.stage_edit import Inversion, KnownPixels, StageEdit
 from calotype.diffusion import resampling_levels
 from calotype.errors import UsageError
 
@@ -52,12 +52,21 @@ class EditSettings:
             noise, or from the draft.
         resampling: RePaint's repeated steps, for seams that fit better; None = off.
         blind: withhold what is known from networks that were trained to see it.
+        invert: start every stage from the image's own noise, up to the time `strength`, which
+            DDIM finds and samples with: the image's own caption gives it back, and another keeps
+            what it does not speak of. Guidance away from the source's caption if no negative
+            captions are given (Miyake et al. 2023, arXiv:2305.16807).
+        refine: corrections of each step of the inversion; 0 = plain.
+        source_caption: what the image shows; "" where nobody knows.
     """
 
     mask: Tensor | np.ndarray | Image | None = None
     strength: float | None = None
     resampling: Resampling | None = None
     blind: bool = False
+    invert: bool = False
+    refine: int = 0
+    source_caption: str = ""
 
     def __post_init__(self) -> None:
         if self.strength is not None and not 0 < self.strength <= 1:
@@ -65,6 +74,13 @@ class EditSettings:
         chosen = self.resampling
         if chosen is not None and (chosen.jump < 1 or chosen.repeats < 1):
             raise UsageError(f"got {chosen}; expected jump and repeats of at least 1")
+        if self.refine < 0 or (self.refine > 0 and not self.invert):
+            raise UsageError(f"got refine={self.refine}; expected 0, or above it with invert=True")
+        if self.invert and chosen is not None:
+            raise UsageError(
+                "got invert with resampling, which puts other noise in the place of the image's "
+                "own; expected one of them"
+            )
 
 
 def plan_edit(
@@ -92,7 +108,9 @@ def plan_edit(
     """
     count = len(captions)
     whole = _expanded("image", as_images(image), count)
-    options = _with_size(options, whole)
+    options, source_captions = _with_size(options, whole), (settings.source_caption,) * count
+    if settings.invert:
+        options = _inverting(cascade, options, source_captions)
     keep = None
     if settings.mask is not None:
         keep = _expanded("mask", as_mask(settings.mask), count)
@@ -104,8 +122,11 @@ def plan_edit(
         if keep is not None:
             # A pixel of a small image is known if all it covers is.
             edit = replace(edit, known=KnownPixels(small, _resized(keep.float(), size) > 1 - 1e-4))
-        if settings.strength is not None and settings.strength < 1:
-            edit = replace(edit, start=small, start_time=settings.strength)
+        strength = 1.0 if settings.strength is None else settings.strength
+        if settings.invert or strength < 1:
+            edit = replace(edit, start=small, start_time=strength)
+        if settings.invert:
+            edit = replace(edit, inversion=Inversion(source_captions, settings.refine))
         if settings.resampling is not None:
             jump, repeats = settings.resampling.jump, settings.resampling.repeats
             edit = replace(edit, regrid=partial(resampling_levels, jump=jump, repeats=repeats))
@@ -173,6 +194,20 @@ def _with_size(options: SampleOptions, image: Tensor) -> SampleOptions:
     if options.get("edits") is not None:
         raise UsageError("got edits beside an image to edit; expected one of them")
     return {**options, "size": size}
+
+
+def _inverting(
+    cascade: Cascade, options: SampleOptions, source_captions: Sequence[str]
+) -> SampleOptions:
+    """Sampling that takes the steps of an inversion: by ddim, and guided away from the source."""
+    if options.get("negative_captions") is None and any(source_captions):
+        options = {**options, "negative_captions": source_captions}
+    given = options.get("sampling")
+    if given is not None and not isinstance(given, Mapping):
+        return options
+    stages = [stage.config for stage in _sampled_stages(cascade, options)]
+    sampling = {stage.resolution: replace(stage.sampling, sampler="ddim") for stage in stages}
+    return {**options, "sampling": {**sampling, **({} if given is None else given)}}
 
 
 def _sampled_stages(cascade: Cascade, options: SampleOptions) -> Sequence[Stage]:

@@ -222,7 +222,7 @@ def _plan(
         config.check_start(settings)
         _check_aug_level(settings, config)
         if edit is not None:
-            edit.check(config.resolution, (len(texts), 3, *plan.size))
+            edit.check(config, settings, (len(texts), 3, *plan.size))
         batch = _batch(plan.size, max_batch, edit, count=len(texts))
         plan = replace(plan, sampling=settings, edit=edit, batch=batch, tiling=tiling)
         checked.append(plan)

@@ -82,6 +82,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
     raise UsageError(f"{path} carries no recipe; expected a PNG as calotype wrote it")
 
 
+def noted_caption(path: Path) -> str:
+    """The caption in an image that calotype sampled; else the null caption."""
+    try:
+        caption = read_recipe(path).get("caption", "")
+    except CalotypeError:
+        return ""
+    return caption if isinstance(caption, str) else ""
+
+
 def _parse(text: bytes, path: Path) -> dict[str, Any]:
     try:
         recipe = json.loads(text.decode("ascii"))

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from calotype.cascade.finite import check_finite
 from calotype.cascade.io import PRIOR_FILE, WEIGHTS_FILE
 from calotype.cascade.timesteps import build_discrete
-from calotype.conditioning import TextEmbedding
+from calotype.conditioning import Text, TextEmbedding, token_states
 from calotype.config.prior import PriorConfig
 from calotype.config.typed_json import load_settings
 from calotype.diffusion import (
@@ -81,6 +82,21 @@ class Prior(nn.Module):
         device, noise = self.network.mean.device, PerSampleNoise(seeds, stream=_STREAM)
         away = None if uncond is None else uncond.to(device)
         return _with_image(text, self.sample(text.to(device), away, noise).to(text.tokens))
+
+
+def with_image(
+    prior: Prior, text: Text | None, null: TextEmbedding, seeds: Sequence[int]
+) -> TextEmbedding | None:
+    """The captions, if there are any, with the image embedding that the prior samples of each.
+
+    Raises:
+        NotFiniteError: it is no number.
+    """
+    if text is None:
+        return None
+    completed = prior.complete(token_states(text), null, seeds)
+    check_finite(completed.tokens, "the prior sampled", prior)
+    return completed
 
 
 def without_image(text: TextEmbedding) -> TextEmbedding:

@@ -220,10 +220,12 @@ class Stage(nn.Module):
             denoise = edit.transform(denoise)
         if edit.known is not None:
             denoise = edit.known.keep(denoise)
-        dtype = self._image_dtype()
+        dtype = self.image_dtype()
         eps = noise.normal((batch_size(cond, noise), 3, *size)).to(self.device, dtype)
         level = levels[0].to(eps)
-        if edit.start is None:
+        if edit.noised is not None:
+            z = edit.noised.to(eps)
+        elif edit.start is None:
             z = self._preconditioning(cond, eps).start(eps, level.expand(len(eps)))
         else:
             z = add_noise(edit.start.to(eps), level, eps)
@@ -288,7 +290,7 @@ class Stage(nn.Module):
             return residual_preconditioning(cond, like, data_std=self.config.data_std)
         return Preconditioning(torch.zeros(()), torch.tensor(self.config.data_std))
 
-    def _image_dtype(self) -> torch.dtype:
+    def image_dtype(self) -> torch.dtype:
         """float32; float64 where the weights are, to check numbers with."""
         dtype = next(self.parameters()).dtype
         if dtype not in (torch.float32, torch.float64):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.diffusion import Denoiser, DenoiserTransform, Estimate
 from calotype.errors import UsageError
 
@@ -62,6 +64,19 @@ class KnownPixels:
 
 
 @dataclass(frozen=True)
+class Inversion:
+    """An edit's start keeps its own noise: what sampling it by DDIM would have begun with.
+
+    Args:
+        captions: what the images to start from show, one an image; "" where nobody knows.
+        refine: corrections of each step; see `inversion_steps`.
+    """
+
+    captions: tuple[str, ...]
+    refine: int = 0
+
+
+@dataclass(frozen=True)
 class StageEdit:
     """An edit of one stage, as data.
 
@@ -69,6 +84,8 @@ class StageEdit:
         start: clean images to start from, (B, 3, H, W) in [-1, 1]; None = as the sampling
             settings say: pure noise, or the draft.
         start_time: how noisy the start is made, in (0, 1].
+        inversion: find the noise of the start itself; None = random noise.
+        noised: the start with its own noise, (B, 3, H, W) at the first level, once that is found.
         transform: applied to the guided and thresholded denoiser; one that holds tensors of a
             batch has a method `rows(slice)`, the same for some of its images.
         known: pixels to keep; what they are has the last word in every estimate.
@@ -80,28 +97,55 @@ class StageEdit:
 
     start: Tensor | None = None
     start_time: float = 1.0
+    inversion: Inversion | None = None
+    noised: Tensor | None = None
     transform: DenoiserTransform | None = None
     known: KnownPixels | None = None
     blind: bool = False
     regrid: Callable[[Tensor], Tensor] | None = None
 
-    def check(self, resolution: int, shape: tuple[int, ...]) -> None:
-        """Refuse an edit that does not fit a stage and the images it samples, (B, 3, H, W)."""
+    def rows(self, rows: slice) -> StageEdit:
+        """The edit of some images of a batch."""
+        start = None if self.start is None else self.start[rows]
+        noised = None if self.noised is None else self.noised[rows]
+        known = None if self.known is None else self.known[rows]
+        cut = getattr(self.transform, "rows", None)
+        transform = self.transform if cut is None else cut(rows)
+        part = replace(self, start=start, noised=noised, transform=transform, known=known)
+        if self.inversion is None:
+            return part
+        captions = self.inversion.captions[rows]
+        return replace(part, inversion=replace(self.inversion, captions=captions))
+
+    def check(
+        self, config: StageConfig, sampling: SamplingConfig, shape: tuple[int, int, int, int]
+    ) -> None:
+        """Refuse what the stage of `config` cannot make of images of a shape (B, 3, H, W)."""
         if not 0 < self.start_time <= 1:
             raise UsageError(f"got start_time={self.start_time}; expected a number in (0, 1]")
         if self.start is not None and tuple(self.start.shape) != shape:
             raise UsageError(
-                f"got a start of shape {tuple(self.start.shape)} for the {resolution} stage; "
-                f"expected {shape}"
+                f"got a start of shape {tuple(self.start.shape)} for the {config.resolution} "
+                f"stage; expected {shape}"
             )
+        if self.inversion is not None:
+            self._check_inversion(self.inversion, sampling, count=shape[0])
 
-    def rows(self, rows: slice) -> StageEdit:
-        """The edit of some images of a batch."""
-        start = None if self.start is None else self.start[rows]
-        known = None if self.known is None else self.known[rows]
-        cut = getattr(self.transform, "rows", None)
-        transform = self.transform if cut is None else cut(rows)
-        return replace(self, start=start, transform=transform, known=known)
+    def _check_inversion(
+        self, inversion: Inversion, sampling: SamplingConfig, *, count: int
+    ) -> None:
+        if self.start is None or self.regrid is not None:
+            raise UsageError("got an inversion; expected a start beside it, and no regrid")
+        if len(inversion.captions) != count:
+            raise UsageError(
+                f"got {len(inversion.captions)} captions of sources for {count} images; expected "
+                "as many"
+            )
+        if sampling.sampler != "ddim":
+            raise UsageError(
+                f"got the sampler {sampling.sampler!r} from an image's own noise, which is that of "
+                "ddim; expected ddim"
+            )
 
     @property
     def extra(self) -> Tensor | None:

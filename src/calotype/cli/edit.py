@@ -31,6 +31,9 @@ def edit(
     extend: own.Extend = None,
     strength: own.Strength = None,
     vary: own.Vary = None,
+    invert: own.Invert = False,
+    refine: own.Refine = 0,
+    source_caption: own.SourceCaption = None,
     grow: own.Grow = 0,
     feather: own.Feather = 0,
     crop: own.Crop = "auto",
@@ -60,11 +63,9 @@ def edit(
     threads: shared.Threads = None,
 ) -> None:
     """Edit an image: fill a hole, extend it, change it, vary it. What is kept stays to the byte."""
-    if not 1 <= count <= _MOST_IMAGES:
-        raise UsageError(f"got -n {count}; expected 1 to {_MOST_IMAGES}")
-    recipe = shared.read_like(like, kind="edit")
+    _check_count(count)
     request = Request(
-        like=recipe,
+        like=shared.read_like(like, kind="edit"),
         negative=negative,
         model=model,
         size=size,
@@ -83,6 +84,8 @@ def edit(
     )
     shared.check_seed(seed, count * request.seeds_each)
     step = Step(
+        caption=caption,
+        seed=seed,
         mask=None if mask is None else str(mask),
         invert_mask=invert_mask,
         fit_mask=fit_mask,
@@ -91,6 +94,9 @@ def edit(
         grow=grow,
         strength=strength,
         vary=vary,
+        invert=invert,
+        refine=refine,
+        source_caption=source_caption,
         blind=blind,
         resampling=None if resampling is None else parse_pair("--resampling", resampling),
         crop=crop == "auto",
@@ -98,18 +104,17 @@ def edit(
         feather=feather,
         background=parse_colour(background),
     )
-    if steps_file is not None or recipe is not None:
-        _check_alone(replace(step, caption=caption), count * request.seeds_each)
+    if steps_file is not None or request.like is not None:
+        _check_alone(step, count * request.seeds_each)
     if steps_file is not None:
         _run_list(request, image, steps_file, out, as_json=as_json)
         return
-    if recipe is not None:
-        from calotype.generation.edit_list import step_like
+    _run(request, image, _like(request, mask) or step, count=count, out=out, as_json=as_json)
 
-        step = step_like(recipe, mask)
-        caption, seed = step.caption, step.seed
-    seeds = [seed + number * request.seeds_each for number in range(count)]
-    _run([caption] * count, seeds, request, image, step=step, out=out, as_json=as_json)
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= _MOST_IMAGES:
+        raise UsageError(f"got -n {count}; expected 1 to {_MOST_IMAGES}")
 
 
 def _check_output(out: Path | None, image: Path) -> None:
@@ -119,8 +124,15 @@ def _check_output(out: Path | None, image: Path) -> None:
 
 
 def _check_alone(step: Step, images: int) -> None:
-    if images > 1 or replace(step, mask=None) != Step():
+    if images > 1 or replace(step, mask=None, seed=0) != Step():
         raise UsageError("got --list or --like beside an edit, -n or --best-of; expected one alone")
+
+
+def _like(request: Request, mask: Path | None) -> Step | None:
+    """The edit that the image of --like was made by, if there is one."""
+    from calotype.generation.edit_list import step_like
+
+    return None if request.like is None else step_like(request.like, mask)
 
 
 def _run_list(
@@ -163,22 +175,16 @@ def _outputs(image: Path, out: Path | None, recipes: list[dict[str, Any]]) -> li
 
 
 def _run(
-    captions: list[str],
-    seeds: list[int],
-    request: Request,
-    image: Path,
-    *,
-    step: Step,
-    out: Path | None,
-    as_json: bool,
+    request: Request, image: Path, step: Step, *, count: int, out: Path | None, as_json: bool
 ) -> None:
     """Make the images, write them and say so."""
     from calotype.generation.edit import open_editor
 
     _check_output(out, image)
-    begin, count = time.perf_counter(), len(captions)
+    begin = time.perf_counter()
+    seeds = [step.seed + number * request.seeds_each for number in range(count)]
     generator = open_editor(request, image, step)
-    plan = generator.plan(captions, seeds)
+    plan = generator.plan([step.caption] * count, seeds)
     outputs = _outputs(image, out, [generator.recipe(plan, row) for row in range(count)])
     names, recipes = [], []
     made = made_in_groups(generator, plan, count, quiet=as_json)

@@ -29,6 +29,24 @@ Vary = Annotated[
     float | None,
     Option(help="Variations: enlarge the image's small version again, noised so far, 0 to 1."),
 ]
+Invert = Annotated[
+    bool,
+    Option(
+        "--invert",
+        help="Start from the image's own noise (DDIM inversion): its own caption gives it back, "
+        "another keeps what it does not speak of.",
+    ),
+]
+Refine = Annotated[
+    int, Option(help="With --invert: corrections of each of its steps, by fixed-point iteration.")
+]
+SourceCaption = Annotated[
+    str | None,
+    Option(
+        "--source-caption",
+        help="With --invert: what the image shows; an image of calotype's own says it.",
+    ),
+]
 Grow = Annotated[int, Option(help="Pixels by which what is generated is widened.")]
 Feather = Annotated[
     int, Option(help="Pixels outside over which what is generated fades into the image.")
@@ -62,7 +80,7 @@ List = Annotated[
     Option(
         "--list",
         help="Edits one after another: a JSON object a line, with caption, seed, boxes, mask, "
-        "extend, strength, ...; every step's image is kept.",
+        "extend, strength, invert, ...; every step's image is kept.",
     ),
 ]
 Count = Annotated[int, Option("-n", help="Images, with seeds s, s+1, ...")]

@@ -11,7 +11,6 @@ from typer import Argument, Option
 
 from calotype.cli import options as shared
 from calotype.cli.showing import progress, tiled_progress
-from calotype.errors import CalotypeError
 from calotype.generation.outputs import Output, check_output_name, output_with_id
 from calotype.generation.request import Request
 
@@ -44,9 +43,10 @@ def upscale(
     shared.check_seed(seed)
     check_output_name(out)
     from calotype.cascade.pixels import as_images
+    from calotype.cascade.png import noted_caption
 
     pixels = as_images(image)  # first, for it may be none
-    text = _caption_of(image) if caption is None else caption
+    text = noted_caption(image) if caption is None else caption
     begin = time.perf_counter()
     from calotype.cascade.results import drain
     from calotype.generation.cascade import CascadeGenerator, settle
@@ -80,14 +80,3 @@ def upscale(
     name = place.write(made[0].pixels, recipe)
     seconds = round(time.perf_counter() - begin, 3)
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)
-
-
-def _caption_of(image: Path) -> str:
-    """The caption in an image that calotype sampled; else the null caption."""
-    from calotype.cascade.png import read_recipe
-
-    try:
-        caption = read_recipe(image).get("caption", "")
-    except CalotypeError:
-        return ""
-    return caption if isinstance(caption, str) else ""

@@ -25,6 +25,7 @@ from calotype.diffusion.guidance import (
     oscillating_weight,
     within_interval,
 )
+from calotype.diffusion.inversion import inversion_steps
 from calotype.diffusion.loss import (
     Weighting,
     counted_where,
@@ -82,9 +83,9 @@ __all__ = [
     "VPrediction", "Weighting", "XPrediction", "add_noise", "alpha_sigma", "ancestral_step",
     "augment_lowres", "broadcast_to_image", "counted_where", "ddim_step", "ddpm_step",
     "denoising_loss", "denoising_steps", "dpmpp_2m_sde_step", "dpmpp_2m_step", "dynamic_threshold",
-    "guide", "guide_batched", "heun_step", "karras_levels", "linear_betas", "min_snr_weighting",
-    "normal_logsnr", "only_numbers", "oscillating_weight", "renoise", "resampling_levels",
-    "sampling_levels", "schedule_from_betas", "sigmoid_weighting", "simple_weighting",
-    "squaredcos_betas", "static_threshold", "stratified_times", "thresholding", "upsample_lowres",
-    "within_interval",
+    "guide", "guide_batched", "heun_step", "inversion_steps", "karras_levels", "linear_betas",
+    "min_snr_weighting", "normal_logsnr", "only_numbers", "oscillating_weight", "renoise",
+    "resampling_levels", "sampling_levels", "schedule_from_betas", "sigmoid_weighting",
+    "simple_weighting", "squaredcos_betas", "static_threshold", "stratified_times", "thresholding",
+    "upsample_lowres", "within_interval",
 ]  # fmt: skip

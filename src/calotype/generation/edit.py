@@ -29,7 +29,7 @@ from calotype.generation.canvas import (
     windows_outward,
 )
 from calotype.generation.cascade import CascadeGenerator, settle
-from calotype.generation.edit_source import Step, canvas_of, read_source
+from calotype.generation.edit_source import Step, canvas_of, read_source, with_source_caption
 from calotype.generation.generator import ImageGenerator, Made
 from calotype.generation.request import Request
 from calotype.storage.reading import file_sha256
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 _NOT_OF_EDIT = ("caption", "seed", "mask")  # said elsewhere: a mask by its hole
+_OF_INVERSION = ("invert", "refine", "source_caption")  # noted only where one is asked for
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class EditGenerator:
                 "got --blind for a model that was not trained to see what is kept; expected one "
                 "that was (--model), or no --blind"
             )
+        if self.edit.invert:
+            self._check_inversion(seeds)
         canvases = [self.canvas] * len(captions)
         first = self._plan(canvases, self.windows[0], captions, seeds)
         return EditPlan(self.canvas, self.windows, first)
@@ -125,9 +128,26 @@ class EditGenerator:
     def recipe(self, plan: EditPlan, row: int) -> dict[str, Any]:
         """The recipe of an image of a plan."""
         edit = {"hole_sha256": self.canvas.digest, **to_dict(self.edit)}
-        edit = {name: value for name, value in edit.items() if name not in _NOT_OF_EDIT}
+        absent = _NOT_OF_EDIT if self.edit.invert else _NOT_OF_EDIT + _OF_INVERSION
+        edit = {name: value for name, value in edit.items() if name not in absent}
         recipe = {**self.inner.recipe(plan.first, row), "kind": "edit", "edit": edit}
         return {**recipe, "source_sha256": self.source}
+
+    def _check_inversion(self, seeds: Sequence[int]) -> None:
+        noisy = False
+        for stage in self.inner.cascade.stages:
+            own, asked = stage.config.sampling, self.inner.job.sampling[stage.config.resolution]
+            noisy = noisy or asked.aug_level > 0
+            if asked.sampler not in (own.sampler, "ddim"):
+                raise UsageError(
+                    f"got the sampler {asked.sampler!r} with --invert, which samples with ddim, "
+                    "the steps that were inverted; expected ddim, or leave it out"
+                )
+        if len(set(seeds)) > 1 and not noisy:
+            raise UsageError(
+                f"got {len(set(seeds))} seeds with --invert, which makes the same image of each; "
+                "expected one: leave out -n and --best-of, or --invert"
+            )
 
     def _windows(self) -> tuple[Window, ...]:
         canvas, whole = self.canvas, Window(0, 0, *self.canvas.size)
@@ -138,7 +158,8 @@ class EditGenerator:
                     windows.append(window)
                     left[window.slices] = False
             return tuple(windows)
-        if not self.edit.crop or (self.edit.strength is not None and bool(canvas.hole.all())):
+        whole_image = self.edit.strength is not None or self.edit.invert
+        if not self.edit.crop or (whole_image and bool(canvas.hole.all())):
             return (whole,)
         return (window_round(canvas, self.edit.padding),)
 
@@ -170,8 +191,20 @@ class EditGenerator:
         keep = None if bool(hole.all()) else torch.from_numpy(~hole)[None, None]
         resampling = None if edit.resampling is None else Resampling(*edit.resampling)
         settings = EditSettings(
-            mask=keep, strength=edit.strength, resampling=resampling, blind=edit.blind
+            mask=keep,
+            strength=edit.strength,
+            resampling=resampling,
+            blind=edit.blind,
+            invert=edit.invert,
+            refine=edit.refine,
+            source_caption=edit.source_caption or "",
         )
+        if edit.invert:
+            asked = job.sampling
+            options["sampling"] = {
+                stage.resolution: replace(asked[stage.resolution], sampler="ddim")
+                for stage in stages
+            }
         return plan_edit(self.inner.cascade, image, settings, captions, seeds=seeds, **options)
 
     def _plan_again(
@@ -201,7 +234,12 @@ def open_editor(request: Request, source: Path, step: Step) -> ImageGenerator[An
         UsageError: files cannot be read, or do not fit each other or the model.
         CalotypeError: files are missing or damaged.
     """
+    if step.invert and request.sampler not in (None, "ddim"):
+        raise UsageError(
+            f"got --sampler {request.sampler} with --invert; expected ddim, or leave it out"
+        )
     canvas, digest = canvas_of(read_source(source), step), file_sha256(source)
+    step = with_source_caption(step, source)
     if request.like is not None:
         noted = (request.like["source_sha256"], request.like["edit"]["hole_sha256"])
         for what, own, was in zip(("source", "hole"), (digest, canvas.digest), noted, strict=True):

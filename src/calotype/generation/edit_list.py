@@ -16,7 +16,7 @@ from calotype.config.typed_json import from_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.generation.cascade import CascadeGenerator
 from calotype.generation.edit import EditGenerator
-from calotype.generation.edit_source import Step, canvas_of, read_source
+from calotype.generation.edit_source import Step, canvas_of, read_source, with_source_caption
 from calotype.generation.generator import Made
 from calotype.generation.outputs import holds_image
 from calotype.storage.reading import file_sha256, read_regular
@@ -37,9 +37,9 @@ def edited(
         asked for; None where it is there already.
     """
     for name, step in zip(_names(out, len(steps)), steps, strict=True):
-        editor = EditGenerator(
-            inner, canvas_of(read_source(source), step), step, file_sha256(source)
-        )
+        step = with_source_caption(step, source)
+        canvas = canvas_of(read_source(source), step)
+        editor = EditGenerator(inner, canvas, step, file_sha256(source))
         plan = editor.plan([step.caption], [step.seed])
         there = holds_image(name, editor.recipe(plan, 0), whole=True)
         yield name, None if there else editor.generate(plan)

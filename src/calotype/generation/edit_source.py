@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from calotype.cascade.image_files import read_rgba
+from calotype.cascade.png import noted_caption
 from calotype.errors import UsageError
 from calotype.generation.canvas import Canvas, Colour, Hole, Pixels, extended, grown, masked
 
 MOST_PIXELS = 89_478_485
 """Of a source: what Pillow holds for no decompression bomb."""
 _MOST_MARGIN = 2**15
+_MOST_REFINED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,9 @@ class Edit:
     Args:
         strength: how much is made anew, in (0, 1]; None = the hole from nothing.
         vary: aug_level at which the source is enlarged again from its small version; None = not so.
+        invert: start from the source's own noise (DDIM inversion), not from random noise.
+        refine: corrections of each step of the inversion; 0 = plain.
+        source_caption: what an inverted source shows; None = what its recipe says, or "".
         blind: withhold the known pixels from the network.
         resampling: RePaint's jump and repeats; None = off.
         crop: make a hole that is small against its image in a square window round it.
@@ -37,6 +42,9 @@ class Edit:
 
     strength: float | None = None
     vary: float | None = None
+    invert: bool = False
+    refine: int = 0
+    source_caption: str | None = None
     blind: bool = False
     resampling: tuple[int, int] | None = None
     crop: bool = True
@@ -47,6 +55,7 @@ class Edit:
     def __post_init__(self) -> None:
         for name, value, low, high in (
             ("vary", self.vary, 0.0, 1.0),
+            ("refine", self.refine, 0, _MOST_REFINED),
             ("padding", self.padding, 0.0, 100.0),
             ("feather", self.feather, 0, 4096),
         ):
@@ -56,6 +65,13 @@ class Edit:
             raise UsageError(f"got --strength {self.strength:g}; expected above 0 and at most 1")
         if self.strength is not None and self.vary is not None:
             raise UsageError("got --strength and --vary; expected one of them")
+        if self.invert and (self.vary is not None or self.resampling is not None):
+            raise UsageError(
+                "got --invert with --vary or --resampling, which put other noise in the place of "
+                "the image's own; expected one of them"
+            )
+        if not self.invert and (self.refine > 0 or self.source_caption is not None):
+            raise UsageError("got --refine or --source-caption alone; expected --invert beside it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +141,24 @@ def read_source(path: Path) -> Pixels:
     return read_rgba(path, most_pixels=MOST_PIXELS, still=True, to_srgb=True)
 
 
+def with_source_caption(step: Step, source: Path) -> Step:
+    """The step, knowing what a source that is to be inverted shows."""
+    if not step.invert or step.source_caption is not None:
+        return step
+    return replace(step, source_caption=noted_caption(source))
+
+
 def canvas_of(pixels: Pixels, region: Step) -> Canvas:
-    """The canvas of an edit; of --strength or --vary alone all of the image is the hole.
+    """The canvas of an edit; of --strength, --vary or --invert alone all of it is the hole.
 
     Raises:
         UsageError: something does not fit, or nothing is to be generated.
     """
-    if not region.given and region.strength is None and region.vary is None:
+    whole = region.strength is not None or region.vary is not None or region.invert
+    if not region.given and not whole:
         raise UsageError(
             "got an edit that does not say what changes; expected --mask, --box, --extend, "
-            "--strength or --vary"
+            "--strength, --vary or --invert"
         )
     if region.extend is not None:
         return extended(pixels, _margins(region.extend), most_pixels=MOST_PIXELS)
