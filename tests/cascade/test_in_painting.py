@@ -137,21 +137,26 @@ def test_known_pixels_are_given_as_the_network_sees_clean_images() -> None:
     assert seen[-1][1] is None
 
 
-def test_the_draft_holds_what_is_known() -> None:
+@pytest.mark.parametrize("spread", [False, True])
+def test_the_draft_holds_what_is_known(spread: bool) -> None:
+    """Whether or not the network is told, too; in sampling as in training."""
     network = UNetConfig(
         levels=LEVELS,
         text_dim=6,
         text_pooling="whitened_mean",
-        draft=DraftConfig(width=8, rank=4, resolution=8),
-        extra_channels=4,
+        draft=DraftConfig(width=8, rank=4, resolution=8, spread=spread),
     )
     stage, given = Stage(StageConfig(resolution=8, network=network)), []
     stage.network.draft_in[0].register_forward_hook(lambda _, x, y: given.append(x[0]))
-    image, mask = torch.rand(1, 3, 8, 16) * 2 - 1, torch.rand(1, 1, 8, 16) > 0.5
+    image, mask = torch.rand(1, 3, 8, 8) * 2 - 1, torch.rand(1, 1, 8, 8) > 0.5
     text = TextEmbedding(torch.randn(1, 3, 6), torch.ones(1, 3, dtype=torch.bool))
-    cond = stage.with_draft(Conditioning(text, extra=KnownPixels(image, mask).channels()))
+    known = KnownPixels(image, mask)
+    plain = stage.with_draft(Conditioning(text)).draft
+    assert plain is not None
+    edit, noise = StageEdit(known=known), PerSampleNoise([0])
+    states = stage.steps(Conditioning(text), None, noise, size=(8, 8), sampling=SAMPLING, edit=edit)
     with torch.no_grad():
-        stage.denoiser(cond)(torch.randn(1, 3, 8, 16), torch.zeros(1))
-    assert cond.draft is not None
-    wide = torch.nn.functional.interpolate(cond.draft, (8, 16), mode="bilinear")
-    torch.testing.assert_close(given[0], torch.where(mask, image, wide))
+        next(states)
+        stage.loss(image, Conditioning(text, extra=known.channels()), torch.zeros(1), image)
+    assert len(given) == 2 and torch.equal(given[0], given[1])
+    torch.testing.assert_close(given[0], torch.where(mask, image, plain))  # the spread is 0

@@ -71,13 +71,13 @@ def linear_source(count: int = COUNT) -> ListSource:
     return ListSource(examples, fingerprint=f"linear {count}")
 
 
-def config(*, rank: int = WIDTH, **changes: object) -> DiffusionTraining:
+def config(*, rank: int = WIDTH, spread: bool = False, **changes: object) -> DiffusionTraining:
     network = UNetConfig(
         levels=(LevelConfig(channels=8, blocks=1),),
         text_dim=WIDTH,
         head_dim=8,
         text_pooling="whitened_mean",
-        draft=DraftConfig(width=64, rank=rank, resolution=SIDE),
+        draft=DraftConfig(width=64, rank=rank, resolution=SIDE, spread=spread),
     )
     settings = {"images": 64_000, "batch_size": 64, "text_noise": 0.0, "text_dropout": 0.0}
     return DiffusionTraining(
@@ -242,14 +242,85 @@ def test_folds_are_chosen_row_by_row(tmp_path: Path) -> None:
     torch.testing.assert_close(mixed[0], own(pooled)[0])
 
 
+@pytest.mark.parametrize("folds", [0, 3])
+def test_the_spread_is_that_of_images_whose_captions_the_draft_never_saw(
+    tmp_path: Path, folds: int
+) -> None:
+    train = config(images=6400, folds=folds, fold_images=6400, spread=True)
+    made = training(tmp_path, train)
+    made.train_main()
+    own = draft_of(made.stage)
+    assert own is not None and own.spread is not None and not bool(own.spread.any())
+    drafts = new_folds(made.stage, train) if folds else None
+    if drafts is not None:
+        made.train_folds(drafts)
+    made.measure_spread(drafts)
+    squares = torch.zeros(WIDTH)
+    for example in linear_source().examples:
+        layers = layers_of(torch.from_numpy(example.image)[None])
+        target = (layers - own.mean) @ own.components().T
+        regression = own.regression
+        if drafts is not None:
+            regression = drafts.regressions[fold_of(example.key, folds)]  # type: ignore[assignment]
+        found = regression(embedding(example.key))[:, :WIDTH]
+        squares += (target - found)[0].detach().square() / COUNT
+    torch.testing.assert_close(own.spread, squares)
+    if drafts is not None:
+        assert drafts.draft.spread is not None and torch.equal(drafts.draft.spread, own.spread)
+
+
+def with_a_spread() -> Draft:
+    """A draft in float64 whose images vary in 6 directions."""
+    draft = Draft(DraftConfig(width=8, rank=6, resolution=SIDE, spread=True), WIDTH).double()
+    draft.set_basis(torch.linalg.qr(torch.randn(4 * SIDE**2, 6)).Q.T, torch.rand(4 * SIDE**2) * 0.5)
+    assert draft.spread is not None
+    draft.spread.copy_(torch.tensor([9.0, 5.0, 3.0, 1.0, 0.5, 0.1]))
+    return draft
+
+
+def test_known_pixels_make_the_draft_the_mean_of_a_gaussian_given_them() -> None:
+    """By the textbook: C_hk (C_kk + noise)^-1 (known - draft), with the covariance of pixels."""
+    torch.manual_seed(0)
+    draft, coefficients = with_a_spread(), torch.randn(2, 9).double()
+    image, mask = torch.rand(2, 3, SIDE, SIDE).double(), torch.rand(2, 1, SIDE, SIDE) > 0.6
+    known = torch.cat((image * mask, mask), 1)
+    plain, found = draft.image(coefficients), draft.image(coefficients, known)
+    layers = draft.mean + coefficients[:, :6] @ draft.components()
+    clear = layers.view(2, 4, SIDE, SIDE)[:, 3].clamp(0, 1).flatten(1)
+    modes = draft.components().view(6, 4, -1)[:, :3].flatten(1)
+    for row in range(2):
+        ground = torch.block_diag(*[clear[row][None]] * 3)  # a colour for each channel
+        covariance = modes.T @ torch.diag(draft.spread) @ modes + ground.T @ ground  # type: ignore[arg-type]
+        where = mask[row].expand(3, SIDE, SIDE).flatten()
+        residual = (image[row] - plain[row]).flatten()[where]
+        own = covariance[where][:, where] + 0.35**2 * torch.eye(int(where.sum()))
+        change = covariance[:, where] @ torch.linalg.solve(own, residual)
+        expected = torch.where(mask[row], image[row], plain[row] + change.view(3, SIDE, SIDE))
+        torch.testing.assert_close(found[row], expected, atol=1e-8, rtol=1e-8)
+
+
+def test_rows_of_which_nothing_is_known_keep_their_draft() -> None:
+    torch.manual_seed(0)
+    draft, coefficients = with_a_spread(), torch.randn(3, 9).double()
+    image = torch.rand(3, 3, SIDE, SIDE).double()
+    mask = torch.zeros(3, 1, SIDE, SIDE).double()
+    mask[1, :, :, :3], mask[2] = 1, 1
+    found = draft.image(coefficients, torch.cat((image * mask, mask), 1))
+    plain = draft.image(coefficients)
+    assert torch.equal(found[0], plain[0])
+    assert not torch.allclose(found[1, :, :, 3:], plain[1, :, :, 3:], atol=1e-3)
+    torch.testing.assert_close(found[2], image[2])
+
+
 def test_is_a_function_of_the_seed_and_resumes_to_the_bit(tmp_path: Path) -> None:
-    train = config(images=6400, folds=2, fold_images=6400)
+    train = config(images=6400, folds=2, fold_images=6400, spread=True)
 
     def trained(folder: Path, progress: Callable[[str, int, int], None]) -> dict[str, Tensor]:
         made = training(folder, train, progress=progress)
         made.train_main()
         folds = new_folds(made.stage, train)
         made.train_folds(folds)
+        made.measure_spread(folds)
         return {**made.stage.state_dict(), **folds.state_dict()}
 
     whole = trained(tmp_path / "whole", lambda *_: None)

@@ -122,7 +122,7 @@ class Stage(nn.Module):
             return cond
         if self.network.draft is None or cond.text is None:
             return cond
-        return replace(cond, draft=self.network.make_draft(cond.text))
+        return replace(cond, draft=self.network.make_draft(cond.text, cond.extra))
 
     def denoiser(self, cond: Conditioning) -> Denoiser:
         """The network as a function from noisy to clean images; text is encoded here, once."""
@@ -209,8 +209,8 @@ class Stage(nn.Module):
         self.config.check_start(sampling)
         # Only networks that were trained to in-paint look at what is known.
         extra = cond.extra if edit.extra is None else edit.extra
-        cond = replace(self.with_draft(cond), extra=extra)
-        uncond = None if uncond is None else replace(self.with_draft(uncond), extra=extra)
+        cond = self.with_draft(replace(cond, extra=extra))
+        uncond = None if uncond is None else self.with_draft(replace(uncond, extra=extra))
         levels = self.levels(sampling, edit)
         if sampling.start == "draft" and edit.start is None:
             edit = replace(edit, start=draft_start(cond, size))
@@ -258,7 +258,7 @@ class Stage(nn.Module):
         """The network with its conditioning, autocast where asked, float32 outside."""
         config, device, dtype = self.config.network, self.device.type, self.compute_dtype
         autocast = partial(torch.autocast, device, dtype=dtype, enabled=dtype != torch.float32)
-        cond = self._with_known(cond)
+        cond = self._with_known(self.with_draft(cond))
         with autocast():
             bound = cast(DenoisingNetwork, self.network).bind(cond)
 
@@ -271,16 +271,12 @@ class Stage(nn.Module):
         return call
 
     def _with_known(self, cond: Conditioning) -> Conditioning:
-        """Known pixels as the network would see them without noise; the draft holds them, too."""
+        """Known pixels as the network would see them without noise."""
         if cond.extra is None or self.config.network.extra_channels != KNOWN_CHANNELS:
             return cond
         if cond.extra.shape[1] != KNOWN_CHANNELS:
             return cond  # the network says what is wrong
         known, mask = cond.extra[:, :3], cond.extra[:, 3:]
-        cond = self.with_draft(cond)
-        if cond.draft is not None:
-            draft = F.interpolate(cond.draft, known.shape[2:], mode="bilinear", align_corners=False)
-            cond = replace(cond, draft=torch.lerp(draft, known.to(draft), mask.to(draft)))
         seen = self._preconditioning(cond, known).normalize(known) * mask
         return replace(cond, extra=torch.cat((seen, mask), dim=1))
 

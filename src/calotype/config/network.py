@@ -60,11 +60,13 @@ class DraftConfig(Settings):
         width: of the regression's hidden layer; half as many features follow.
         rank: images with their transparency that it is a sum of; the colour of the ground is apart.
         resolution: its side in pixels, which is that of the stage.
+        spread: it knows how far images lie from their drafts, and so makes use of known pixels.
     """
 
     width: Width = 1024
     rank: Annotated[int, Range(1, 4 * 1024**2)] = 1024
     resolution: Annotated[int, Range(1, 1024)] = 64
+    spread: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

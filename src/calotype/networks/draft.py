@@ -8,6 +8,10 @@ a super-resolution stage is on its low-resolution image, and sampling may start 
 The basis is of images with their transparency, and the regression says the colour of the ground
 apart: what is shown and the ground behind it are learned once each, not in all their combinations.
 
+Where pixels of the image are known, as in editing, the draft is the mean of the images that have
+them. Images are taken to lie round their draft in a Gaussian, so that this is linear algebra: the
+other half of a face follows from the first, and what is made meets what is kept.
+
 An addition for small models; Imagen has none. Regression first and diffusion for what is left:
 Mardani et al. 2023, arXiv:2309.15214 (CorrDiff).
 """
@@ -24,6 +28,9 @@ _HEADS = 6
 COLOUR = 3
 """Coefficients of the ground's colour, which follow those of the basis."""
 _LEVELS = 127  # of 8 bits
+_GROUND_SPREAD = 1.0  # standard deviation of a known ground's colour round the draft's, in [-1, 1]
+_LEFT_OUT = 0.35  # of known pixels round the nearest image that the basis can make, likewise
+_ITERATIONS = 16
 
 
 class CoefficientRegression(nn.Module):
@@ -62,18 +69,20 @@ class CoefficientRegression(nn.Module):
 class Draft(nn.Module):
     """Pooled text -> image on a ground: `mean + coefficients @ basis`, and a colour behind it.
 
-    Basis and mean are set once, from the training images (`training/draft.py`), and are never
-    optimized. The basis is kept in 8 bits, a scale for each row: its error is a hundredth of what a
-    thousand components leave out. Whitened pooled text of 0, the null caption, has a draft as well.
+    Basis and mean are set once, from the training images (`tasks/draft.py`), and are never
+    optimized, nor is the spread of images round their drafts. The basis is kept in 8 bits, a scale
+    for each row: its error is a hundredth of what a thousand components leave out. Whitened pooled
+    text of 0, the null caption, has a draft as well.
 
     Args:
-        config: width, rank and resolution.
+        config: width, rank and resolution, and whether it has a spread.
         text_dim: width D of the pooled text.
     """
 
     basis: Tensor
     scale: Tensor
     mean: Tensor
+    spread: Tensor | None
 
     def __init__(self, config: DraftConfig, text_dim: int) -> None:
         super().__init__()
@@ -83,6 +92,7 @@ class Draft(nn.Module):
         self.register_buffer("basis", torch.zeros(config.rank, numbers, dtype=torch.int8))
         self.register_buffer("scale", torch.zeros(config.rank))
         self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("spread", torch.zeros(config.rank) if config.spread else None)
 
     @torch.no_grad()
     def set_basis(self, components: Tensor, mean: Tensor) -> None:
@@ -96,19 +106,67 @@ class Draft(nn.Module):
         """The basis as numbers, (rank, 4 * side²)."""
         return self.basis * self.scale[:, None]
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(B, D) -> images (B, 3, side, side) in about [-1, 1], not clipped."""
-        return self.image(self.regression(pooled))
+    def forward(self, pooled: Tensor, known: Tensor | None = None) -> Tensor:
+        """(B, D) -> images (B, 3, side, side) in about [-1, 1], not clipped; see `image`."""
+        return self.image(self.regression(pooled), known)
 
-    def image(self, coefficients: Tensor) -> Tensor:
+    def image(self, coefficients: Tensor, known: Tensor | None = None) -> Tensor:
         """Images (B, 3, side, side) of coefficients (B, rank + 3).
 
         The sum of the basis is an image on white and its transparency. The last three say how far
         the ground is from white, in units of an image that is transparent everywhere: 1 of them is
         as long as 1 of a coefficient.
+
+        Args:
+            coefficients: of the captions.
+            known: of the images that are wanted, (B, 4, H, W): see `Conditioning.extra`. The draft
+                has these pixels, and if it has a spread, the others follow from them.
         """
         side, rank = self.config.resolution, self.config.rank
         layers = self.mean + coefficients[:, :rank] @ self.components()
         layers = layers.reshape(-1, 4, side, side)
         ground = (coefficients[:, rank:] / side)[:, :, None, None]
-        return layers[:, :3] + layers[:, 3:].clamp(0, 1) * ground
+        transparency = layers[:, 3:].clamp(0, 1)
+        image = layers[:, :3] + transparency * ground
+        if known is None:
+            return image
+        known = F.adaptive_avg_pool2d(known.to(image), (side, side))
+        mask = (known[:, 3:] > 1 - 1e-4).to(image)  # where all that a pixel covers is known
+        if self.spread is not None:
+            image = image + self._due_to(known[:, :3], mask, image, transparency)
+        return torch.lerp(image, known[:, :3], mask)
+
+    def _due_to(self, known: Tensor, mask: Tensor, image: Tensor, transparency: Tensor) -> Tensor:
+        """What known pixels change of drafts, (B, 3, side, side).
+
+        An image is its draft + u @ modes + g * transparency + what is left out, in which u, g and
+        the rest are normal. The mean of u and g, given the known pixels, solves the normal
+        equations of a ridge regression; with a matrix of its own for each mask, conjugate gradients
+        are far cheaper than to factor them (Hestenes & Stiefel 1952).
+        """
+        assert self.spread is not None
+        rank = self.config.rank
+        modes = self.components().view(rank, 4, -1)[:, :3].flatten(1)
+        modes = modes * self.spread.sqrt()[:, None]
+        ground = _GROUND_SPREAD * transparency
+
+        def made(c: Tensor) -> Tensor:
+            """The change that coefficients (B, rank + 3) make."""
+            return (c[:, :rank] @ modes).view_as(image) + c[:, rank:, None, None] * ground
+
+        def weighed(change: Tensor) -> Tensor:
+            """Its transpose, of known pixels alone."""
+            change = change * mask / _LEFT_OUT**2
+            return torch.cat((change.flatten(1) @ modes.T, (change * ground).sum((2, 3))), 1)
+
+        residual = weighed(known - image)
+        found, direction = torch.zeros_like(residual), residual
+        length = residual.square().sum(1, keepdim=True)
+        tiny = torch.finfo(length.dtype).tiny
+        for _ in range(_ITERATIONS):
+            product = direction + weighed(made(direction))
+            step = length / (direction * product).sum(1, keepdim=True).clamp(min=tiny)
+            found, residual = found + step * direction, residual - step * product
+            before, length = length, residual.square().sum(1, keepdim=True)
+            direction = residual + length / before.clamp(min=tiny) * direction
+        return made(found)

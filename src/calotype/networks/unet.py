@@ -93,8 +93,11 @@ class UNet(UShape):
 
         return self.condition.bind(cond, predict)
 
-    def make_draft(self, text: Text | None) -> Tensor:
-        """The draft of each caption, (B, 3, side, side); never autocast."""
+    def make_draft(self, text: Text | None, known: Tensor | None = None) -> Tensor:
+        """The draft of each caption, (B, 3, side, side); never autocast.
+
+        `known` are pixels of the images, (B, 4, H, W): see `Conditioning.extra`.
+        """
         text = token_states(text)
         conditioner, device = self.condition.text, text.tokens.device.type
         assert self.draft is not None and conditioner is not None  # the settings were checked
@@ -102,7 +105,7 @@ class UNet(UShape):
         exact = torch.autocast(device, enabled=False) if device != "meta" else nullcontext()
         with exact:
             text = TextEmbedding(text.tokens.to(self.draft.mean.dtype), text.mask)
-            return cast(Tensor, self.draft(conditioner.pooling(text)))
+            return cast(Tensor, self.draft(conditioner.pooling(text), known))
 
     def _folded(self, cond: Conditioning) -> Callable[[Tensor, int], Tensor] | None:
         """`(feature maps, level) -> the draft as feature maps like them`; None without a draft."""

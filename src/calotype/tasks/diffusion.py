@@ -145,10 +145,10 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         device, numbers = self.model.device, inputs.numbers
         x = inputs.x.to(device=device, memory_format=torch.channels_last)
         cond = self._condition(inputs, size=(x.shape[2], x.shape[3]))
-        if self.drafts is not None:
-            cond = self._with_drafts(cond, self.drafts, inputs)
         if inputs.known is not None:
             cond = replace(cond, extra=inputs.known.to(device))
+        if self.drafts is not None:
+            cond = self._with_drafts(cond, self.drafts, inputs)
         logsnr, eps = numbers.logsnr.to(device), numbers.eps.to(device)
         return self.model.loss(x, cond, logsnr, eps, weighting=_WEIGHTINGS[self.config.weighting])
 
@@ -174,12 +174,8 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         numbers = inputs.numbers
         assert numbers.folded is not None
         folds = torch.tensor([fold_of(caption, len(drafts)) for caption in inputs.first_captions])
-        folded = numbers.folded
-        if inputs.known is not None:
-            # A draft that knows the image by heart would leave nothing to learn from what is known.
-            folded = folded | inputs.known[:, -1].flatten(1).any(1)
-        folds[~(folded & numbers.keep)] = -1
-        return replace(cond, draft=drafts(token_states(cond.text), folds))
+        folds[~(numbers.folded & numbers.keep)] = -1
+        return replace(cond, draft=drafts(token_states(cond.text), folds, cond.extra))
 
     def log(self, losses: Tensor, numbers: StepNumbers) -> Mapping[str, Any]:
         """The loss by noise level."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +126,29 @@ class DraftTraining:
         images = self._settings.fold_images
         for number, regression in enumerate(folds.regressions):
             self._regress(f"fold-{number}", regression, images=images, left_out=number)
+
+    @torch.no_grad()
+    def measure_spread(self, folds: DraftFolds | None = None) -> None:
+        """Measure how far images lie from drafts that never saw their captions; and set it in both.
+
+        Without folds, from the draft itself, which knows them better than others.
+        """
+        draft, spread = self._draft, self._draft.spread
+        if spread is None:
+            return
+        if not self._files.read_spread():
+            examples = self._examples
+            text = examples.pooled[examples.captions[:, 0]].to(spread.device)
+            residual = examples.image.clone()
+            for number, regression in enumerate(
+                [draft.regression] if folds is None else folds.regressions
+            ):
+                rows = slice(None) if folds is None else examples.fold == number
+                residual[rows] -= regression(text[rows])[:, : len(spread)].cpu()
+            spread.copy_(residual.square().mean(0))
+            self._files.write_spread()
+        if folds is not None:
+            cast(Tensor, folds.draft.spread).copy_(spread)
 
     def _regress(
         self, name: str, regression: nn.Module, *, images: int, left_out: int | None

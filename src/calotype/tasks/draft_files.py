@@ -2,6 +2,7 @@
 
 RUN/draft/basis.safetensors                        basis, mean, and text statistics
 RUN/draft/main.safetensors, fold-0.safetensors     regressions, with their optimizers
+RUN/draft/spread.safetensors                       how far images lie from the drafts
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -68,6 +70,18 @@ class DraftFiles:
             getattr(self.draft, name).copy_(known[name])
         self.pooling.load_state_dict(_under("pooling.", known))
         return True
+
+    def write_spread(self) -> None:
+        """Write how far images lie from their drafts."""
+        self._write("spread", {"spread": cast(Tensor, self.draft.spread)}, steps=0)
+
+    @torch.no_grad()
+    def read_spread(self) -> bool:
+        """Set the spread to that in the folder; False if it has none."""
+        known = self._read("spread")
+        if known is not None:
+            cast(Tensor, self.draft.spread).copy_(known["spread"])
+        return known is not None
 
     def write(
         self,
@@ -142,7 +156,9 @@ class DraftFiles:
         # Under the names they had when drafts of before were made.
         data["crops_per_picture"] = data.pop("crops_per_image")
         data["broken_share"] = data.pop("broken_fraction")
-        decides = [_FORMAT, to_dict(config.draft), to_dict(self.draft.config), config.seed, name]
+        draft = to_dict(self.draft.config)
+        draft.pop("spread")  # is measured of the rest
+        decides = [_FORMAT, to_dict(config.draft), draft, config.seed, name]
         decides += [data, self.fingerprint, config.text_encoder]
         if name.startswith("fold"):  # the basis may have come with weights to start from
             decides.append(self.draft.mean.double().sum().item())

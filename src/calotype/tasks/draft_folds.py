@@ -64,13 +64,16 @@ class DraftFolds(nn.Module):
         return len(self.regressions)
 
     @torch.no_grad()
-    def forward(self, text: TextEmbedding, fold: Tensor) -> Tensor:
-        """The drafts of B captions, (B, 3, side, side), each by its `fold`, (B,); -1 = `draft`."""
+    def forward(self, text: TextEmbedding, fold: Tensor, known: Tensor | None = None) -> Tensor:
+        """The drafts of B captions, (B, 3, side, side), each by its `fold`, (B,); -1 = `draft`.
+
+        `known` are pixels of the images, (B, 4, H, W): see `Conditioning.extra`.
+        """
         pooled = self.pooling(text)
         regressions = (self.draft.regression, *self.regressions)
         coefficients = torch.stack([regression(pooled) for regression in regressions])
         rows = torch.arange(len(pooled), device=pooled.device)
-        return self.draft.image(coefficients[fold.to(pooled.device) + 1, rows])
+        return self.draft.image(coefficients[fold.to(pooled.device) + 1, rows], known)
 
 
 def new_folds(stage: Stage, config: DiffusionTraining) -> DraftFolds:

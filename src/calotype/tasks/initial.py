@@ -36,7 +36,7 @@ def initial_weights(path: Path, *, resolution: int) -> dict[str, Tensor]:
 
 
 def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str, Tensor]:
-    """The weights, with zeros for the extra input channels where they alone are missing.
+    """The weights, with zeros for extra input channels and a draft's spread where they are missing.
 
     In-painting begins from plain weights so: at first the network answers as they do, to the bit;
     ADM to rounding, whose extra channels stand in the first convolution, behind the noisy image.
@@ -45,7 +45,7 @@ def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str
     filled |= {
         name: torch.zeros(tensor.shape)
         for name, tensor in own.items()
-        if ".extra_in." in name and name not in weights
+        if name not in weights and (".extra_in." in name or name.endswith("draft.spread"))
     }
     network = stage.config.network
     stems = [name for name in own if name.endswith("stem.weight") and name in weights]

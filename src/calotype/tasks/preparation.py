@@ -140,17 +140,19 @@ def _train_draft(
     folds = 0 if config.draft is None or config.lora is not None else config.draft.folds
     if start.only_draft:  # no diffusion follows: no need of folds
         folds = 0
-    if not start.resumed and (start.init is None or start.only_draft):
+    trained = not start.resumed and (start.init is None or start.only_draft)
+    if trained:
         preparation.on_rank_zero(training.train_main)
-    elif start.resumed and folds > 0:
-        preparation.on_rank_zero(training.load_main)
     elif folds > 0:
-        preparation.on_rank_zero(training.keep_main)
+        preparation.on_rank_zero(training.load_main if start.resumed else training.keep_main)
     if folds == 0:
+        if trained:
+            preparation.on_rank_zero(training.measure_spread)
         return None
     group, stage = preparation.group, training.stage
     group.broadcast_tensors(stage.state_dict().values())
     drafts = new_folds(stage, config)
     preparation.on_rank_zero(lambda: training.train_folds(drafts))
+    preparation.on_rank_zero(lambda: training.measure_spread(drafts))
     group.broadcast_tensors(drafts.state_dict().values())
     return drafts
