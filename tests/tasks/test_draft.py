@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -282,21 +283,30 @@ def test_known_pixels_make_the_draft_the_mean_of_a_gaussian_given_them() -> None
     """By the textbook: C_hk (C_kk + noise)^-1 (known - draft), with the covariance of pixels."""
     torch.manual_seed(0)
     draft, coefficients = with_a_spread(), torch.randn(2, 9).double()
+    coefficients[:, 6:] *= SIDE
     image, mask = torch.rand(2, 3, SIDE, SIDE).double(), torch.rand(2, 1, SIDE, SIDE) > 0.6
-    known = torch.cat((image * mask, mask), 1)
-    plain, found = draft.image(coefficients), draft.image(coefficients, known)
-    layers = draft.mean + coefficients[:, :6] @ draft.components()
-    clear = layers.view(2, 4, SIDE, SIDE)[:, 3].clamp(0, 1).flatten(1)
+    found = draft.image(coefficients, torch.cat((image * mask, mask), 1))
+    layers = (draft.mean + coefficients[:, :6] @ draft.components()).view(2, 4, SIDE, SIDE)
     modes = draft.components().view(6, 4, -1)[:, :3].flatten(1)
+    covariance = modes.T @ torch.diag(cast(Tensor, draft.spread)) @ modes
     for row in range(2):
-        ground = torch.block_diag(*[clear[row][None]] * 3)  # a colour for each channel
-        covariance = modes.T @ torch.diag(draft.spread) @ modes + ground.T @ ground  # type: ignore[arg-type]
-        where = mask[row].expand(3, SIDE, SIDE).flatten()
-        residual = (image[row] - plain[row]).flatten()[where]
-        own = covariance[where][:, where] + 0.35**2 * torch.eye(int(where.sum()))
-        change = covariance[:, where] @ torch.linalg.solve(own, residual)
-        expected = torch.where(mask[row], image[row], plain[row] + change.view(3, SIDE, SIDE))
+        clear, chosen = layers[row, 3].clamp(0, 1), mask[row, 0]
+        ground = coefficients[row, 6:, None, None] / SIDE
+        residual = (image[row] - layers[row, :3] - clear * ground)[:, chosen]  # (3, K)
+        ground = ground + ridge(residual, clear[chosen])[:, None, None]
+        plain, where = layers[row, :3] + clear * ground, chosen.expand(3, -1, -1).flatten()
+        distance = (image[row] - 1 - ground).square().mean(0, keepdim=True)
+        noise = 0.35**2 * (1 + 8 * torch.exp(-distance / 0.02)).expand(3, -1, -1).flatten()[where]
+        gain = torch.linalg.inv(covariance[where][:, where] + torch.diag(noise))
+        change = covariance[:, where] @ gain @ (image[row] - plain).flatten()[where]
+        expected = torch.where(chosen, image[row], plain + change.view(3, SIDE, SIDE))
         torch.testing.assert_close(found[row], expected, atol=1e-8, rtol=1e-8)
+
+
+def ridge(residual: Tensor, clear: Tensor) -> Tensor:
+    """The colour, (3,), that a ground needs more, seen through a transparency of (K,)."""
+    rows = torch.cat((clear, torch.ones(1)))[:, None]  # and a colour of 0, seen once
+    return torch.linalg.lstsq(rows, torch.cat((residual, torch.zeros(3, 1)), 1).T).solution[0]
 
 
 def test_rows_of_which_nothing_is_known_keep_their_draft() -> None:

@@ -28,8 +28,9 @@ _HEADS = 6
 COLOUR = 3
 """Coefficients of the ground's colour, which follow those of the basis."""
 _LEVELS = 127  # of 8 bits
-_GROUND_SPREAD = 1.0  # standard deviation of a known ground's colour round the draft's, in [-1, 1]
-_LEFT_OUT = 0.35  # of known pixels round the nearest image that the basis can make, likewise
+_LEFT_OUT = 0.35  # of known pixels: how far they lie from what the basis can make, in [-1, 1]
+_GROUND_TOLERANCE = 0.1  # a known pixel so near to the ground's colour is ground, likewise
+_GROUND_CAUTION = 8.0  # pixels of ground count 1 / (1 + this): see `_due_to`
 _ITERATIONS = 16
 
 
@@ -125,48 +126,48 @@ class Draft(nn.Module):
         side, rank = self.config.resolution, self.config.rank
         layers = self.mean + coefficients[:, :rank] @ self.components()
         layers = layers.reshape(-1, 4, side, side)
+        on_white, transparency = layers[:, :3], layers[:, 3:].clamp(0, 1)
         ground = (coefficients[:, rank:] / side)[:, :, None, None]
-        transparency = layers[:, 3:].clamp(0, 1)
-        image = layers[:, :3] + transparency * ground
+        image = on_white + transparency * ground
         if known is None:
             return image
         known = F.adaptive_avg_pool2d(known.to(image), (side, side))
-        mask = (known[:, 3:] > 1 - 1e-4).to(image)  # where all that a pixel covers is known
+        known, mask = known[:, :3], (known[:, 3:] > 1 - 1e-4).to(image)  # all of a pixel is known
         if self.spread is not None:
-            image = image + self._due_to(known[:, :3], mask, image, transparency)
-        return torch.lerp(image, known[:, :3], mask)
+            residual = (mask * transparency * (known - image)).sum((2, 3), keepdim=True)
+            weight = 1 + (mask * transparency**2).sum((2, 3), keepdim=True)
+            ground = ground + residual / weight
+            image = on_white + transparency * ground
+            image = image + self._due_to(known, mask, image, 1 + ground)
+        return torch.lerp(image, known, mask)
 
-    def _due_to(self, known: Tensor, mask: Tensor, image: Tensor, transparency: Tensor) -> Tensor:
+    def _due_to(self, known: Tensor, mask: Tensor, image: Tensor, ground: Tensor) -> Tensor:
         """What known pixels change of drafts, (B, 3, side, side).
 
-        An image is its draft + u @ modes + g * transparency + what is left out, in which u, g and
-        the rest are normal. The mean of u and g, given the known pixels, solves the normal
-        equations of a ridge regression; with a matrix of its own for each mask, conjugate gradients
-        are far cheaper than to factor them (Hestenes & Stiefel 1952).
+        An image is its draft + u @ modes + what is left out, in which u and the rest are normal.
+        The mean of u, given the known pixels, solves the normal equations of a ridge regression;
+        with a matrix of its own for each mask, conjugate gradients are far cheaper than to factor
+        them (Hestenes & Stiefel 1952). Holes often lie round a thing as close as they can, and
+        ground about it does not mean that it is faint: so pixels of ground count less.
         """
         assert self.spread is not None
-        rank = self.config.rank
-        modes = self.components().view(rank, 4, -1)[:, :3].flatten(1)
+        modes = self.components().view(len(self.spread), 4, -1)[:, :3].flatten(1)
         modes = modes * self.spread.sqrt()[:, None]
-        ground = _GROUND_SPREAD * transparency
-
-        def made(c: Tensor) -> Tensor:
-            """The change that coefficients (B, rank + 3) make."""
-            return (c[:, :rank] @ modes).view_as(image) + c[:, rank:, None, None] * ground
+        distance = (known - ground).square().mean(1, keepdim=True)
+        is_ground = torch.exp(-distance / (2 * _GROUND_TOLERANCE**2))
+        weight = mask / (_LEFT_OUT**2 * (1 + _GROUND_CAUTION * is_ground))
 
         def weighed(change: Tensor) -> Tensor:
-            """Its transpose, of known pixels alone."""
-            change = change * mask / _LEFT_OUT**2
-            return torch.cat((change.flatten(1) @ modes.T, (change * ground).sum((2, 3))), 1)
+            return (change * weight).flatten(1) @ modes.T
 
         residual = weighed(known - image)
         found, direction = torch.zeros_like(residual), residual
         length = residual.square().sum(1, keepdim=True)
         tiny = torch.finfo(length.dtype).tiny
         for _ in range(_ITERATIONS):
-            product = direction + weighed(made(direction))
+            product = direction + weighed((direction @ modes).view_as(image))
             step = length / (direction * product).sum(1, keepdim=True).clamp(min=tiny)
             found, residual = found + step * direction, residual - step * product
             before, length = length, residual.square().sum(1, keepdim=True)
             direction = residual + length / before.clamp(min=tiny) * direction
-        return made(found)
+        return (found @ modes).view_as(image)
