@@ -11,6 +11,7 @@ from calotype.config.network import DraftConfig
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import to_dict
 from calotype.emoji.card import main
+from calotype.emoji.editing_results import EditedWay, EditingResults, EditingTask
 from calotype.emoji.gallery import read_gallery
 from calotype.emoji.naming import Key
 from calotype.emoji.report import stages_section
@@ -66,6 +67,20 @@ def sweep_file(tmp_path):
     return path
 
 
+@pytest.fixture()
+def editing_file(tmp_path):
+    ways = [
+        EditedWay(name=name, calls=calls, psnr=19.5, found=3, seams=(1.25,), kept=4)
+        for name, calls in (("before", 24), ("this cascade", 6))
+    ]
+    task = EditingTask(
+        name="things hidden", images=4, resolutions=(8,), ways=tuple(ways), real=(1.0,)
+    )
+    path = tmp_path / "editing.json"
+    path.write_text(json.dumps(to_dict(EditingResults(model="tiny bars", tasks=(task,)))))
+    return path
+
+
 def scored(folder, model, named):
     """A folder as `naming score` leaves it."""
     folder.mkdir()
@@ -75,11 +90,12 @@ def scored(folder, model, named):
     return str(folder)
 
 
-def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_file):
+def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_file, editing_file):
     out = tmp_path / "card"
     named = [scored(tmp_path / "own", "tiny bars", 20), scored(tmp_path / "real", "real", 31)]
     arguments = ["--model", str(model), "--data", str(data), "--out", str(out), "--threads", "1"]
     arguments += ["--settings", str(sweep_file), "--naming", *named]
+    arguments += ["--editing", str(editing_file)]
     assert main([*arguments, "--runs", str(run), str(tmp_path / "none"), *FAST]) == 0
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0") and "# tiny bars" in card
@@ -90,6 +106,8 @@ def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_f
     # Settings: the tables of the sweep.
     assert "| **4** | 0.0100 | 0.0400 | 0.2500 |\n| 8 | 0.0100 | 0.0800 | 0.1250 |" in card
     assert "8²: N = 48 trained + 48 unseen pairs; KID to 1056 real images." in card
+    # Editing: before, beside.
+    assert "| before | 24 | 19.50 dB | 3 of 4 | 1.25 | 4 of 4 |" in card
     # Naming: the model's beside the ceiling.
     assert "| unseen pairs | 16² | 20 of 32 | 31 of 32 |" in card
     # Failures stand before the sheets.

@@ -15,7 +15,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from calotype.cascade.finite import check_finite
 from calotype.cascade.preconditioning import Preconditioning, residual_preconditioning

@@ -17,6 +17,7 @@ from PIL import Image
 import calotype
 from calotype.cascade import Cascade
 from calotype.config.typed_json import load_config
+from calotype.emoji.editing_results import EditingResults
 from calotype.emoji.measure import Effort, Measurements, measure
 from calotype.emoji.naming import read_naming
 from calotype.emoji.report import PROMPT_GROUPS, model_card, quick_report
@@ -113,13 +114,14 @@ def _crop_sheet(suite: SampledSuite) -> Image.Image:
 def _run(options: argparse.Namespace) -> None:
     effort = _effort(options)
     settings = None if options.settings is None else load_config(options.settings, Sweep)
+    editing = None if options.editing is None else load_config(options.editing, EditingResults)
     naming = tuple(read_naming(folder) for folder in options.naming)
     models = sorted({one.key.model for one in naming} - {"real"})
     if len(models) > 1:
         raise UsageError(f"got --naming of the models {models}; expected those of one")
     cascade, runtime = load_cascade(options)
     found = measure(cascade, options.data, options.runs, effort=effort, say=say)
-    found = replace(found, settings=settings, naming=naming)
+    found = replace(found, settings=settings, naming=naming, editing=editing)
     if effort.quick:
         options.out.mkdir(parents=True, exist_ok=True)
         report = quick_report(found)
@@ -166,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, nargs="*", default=defaults.steps, help="of super-resolution, to try")
     add("--naming", type=Path, nargs="*", default=[], help="folders of scored naming sheets")
     add("--settings", type=Path, help="settings.json of calotype.emoji.settings, to print")
+    add("--editing", type=Path, help="editing.json of calotype.emoji.editing, to print")
     add_machine_options(parser)
     return parser
 

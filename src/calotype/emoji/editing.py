@@ -30,7 +30,7 @@ from calotype.emoji.editing_results import EditedWay, EditingResults, EditingTas
 from calotype.emoji.gallery import Gallery, keys_at, over_background, read_gallery, read_images
 from calotype.emoji.prompts import ImageRow
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
-from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE, concept_rank, thumbnails
+from calotype.evaluation.retrieval import NEAREST, concept_rank, thumbnails
 from calotype.evaluation.seam import seam_ratio
 from calotype.evaluation.sheet import Cell, at_most, render_sheet, save_image
 from calotype.storage.files import write_file
@@ -99,7 +99,8 @@ def another_thing(gallery: Gallery, count: int) -> tuple[list[Hole], Judge]:
 
     def rank(made: Tensor, number: int) -> int:
         row, colour = asked[number]
-        pool, side = gallery.pool(row, BACKGROUND_COLOURS[colour]), THUMBNAIL_SIDE
+        pool = gallery.pool(row, BACKGROUND_COLOURS[colour])
+        side = int(pool.images.shape[-1])
         hidden = area_resize((~holes[number].keep).float()[None], side)
         sample = thumbnails(made[None], side)[0] * hidden[0]
         return concept_rank(sample, pool.images * hidden, pool.concepts, concept=row.concept)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from calotype.cascade import Cascade
 from calotype.config.sampling import SamplingConfig
+from calotype.emoji.editing_results import EditingResults
 from calotype.emoji.gallery import (
     Gallery,
     PromptSuite,
@@ -79,6 +80,7 @@ class Measurements:
     runs: tuple[StageRun, ...] = ()
     settings: Sweep | None = None
     naming: tuple[Naming, ...] = ()
+    editing: EditingResults | None = None
 
 
 def measure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from calotype.emoji.editing_results import editing_tables
 from calotype.emoji.measure import GuidanceResult, Measurements
 from calotype.emoji.naming import Naming
 from calotype.emoji.provenance import (
@@ -44,6 +45,7 @@ def model_card(about: About, found: Measurements) -> str:
         "" if found.settings is None else "## Settings\n\n" + sweep_tables(found.settings),
         "## Enlargement\n",
         _enlargement(about, found),
+        "" if found.editing is None else "## Editing\n\n" + editing_tables(found.editing),
         "## Training\n",
         training_section(about, found.runs),
         learning_curves(found.runs),
