@@ -200,7 +200,7 @@ def test_other_sizes_start_from_the_resized_draft(size: tuple[int, int]) -> None
 def test_the_draft_is_made_once_a_caption(monkeypatch: pytest.MonkeyPatch) -> None:
     stage, seeds = random_stage(), range(2)
     make, calls = stage.network.make_draft, []
-    monkeypatch.setattr(stage.network, "make_draft", lambda text: calls.append(0) or make(text))
+    monkeypatch.setattr(stage.network, "make_draft", lambda *x: calls.append(0) or make(*x))
     cond = Conditioning(captions(*seeds))
     for weight, interval in ((1.0, None), (2.0, None), (2.0, (0.1, 0.5))):
         calls.clear()

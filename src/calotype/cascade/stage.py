@@ -206,7 +206,7 @@ class Stage(nn.Module):
         edit = StageEdit() if edit is None else edit
         check_divisible(size, self.config)
         self.config.check_start(sampling)
-        # Only networks that were trained to in-paint look at what is known.
+        # Drafts look at what is known, and networks that were trained to.
         extra = cond.extra if edit.extra is None else edit.extra
         cond = self.with_draft(replace(cond, extra=extra))
         uncond = None if uncond is None else self.with_draft(replace(uncond, extra=extra))

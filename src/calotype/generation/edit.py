@@ -86,8 +86,9 @@ class EditGenerator:
 
     def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> EditPlan:
         """What is to be made; nothing is computed."""
-        networks = [stage.config.network for stage in self.inner.cascade.stages]
-        if self.edit.blind and all(network.extra_channels == 0 for network in networks):
+        stages = [stage.config for stage in self.inner.cascade.stages]
+        sees = [stage.network.extra_channels > 0 or stage.draft is not None for stage in stages]
+        if self.edit.blind and not any(sees):
             raise UsageError(
                 "got --blind for a model that was not trained to see what is kept; expected one "
                 "that was (--model), or no --blind"
