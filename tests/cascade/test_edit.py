@@ -20,9 +20,25 @@ def test_keep_known_replaces_known_pixels_alone():
         return Estimate(z)
 
     z = torch.randn(2, 3, 4, 4)
-    x_hat = KnownPixels(known, mask).keep(denoise)(z, torch.zeros(2)).x_hat
+    pixels = KnownPixels(known, mask, seamless=False)
+    x_hat = pixels.keep(denoise)(z, torch.zeros(2)).x_hat
     assert torch.equal(x_hat[:, :, :2], known[:, :, :2])
     assert torch.equal(x_hat[:, :, 2:], z[:, :, 2:])
+
+
+def test_what_is_made_meets_what_is_kept():
+    """An estimate that is too bright by 0.3 is right again beside what is kept, and only there."""
+    truth = torch.rand(1, 3, 12, 12)
+    mask = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+    mask[..., :4] = True
+    keep = KnownPixels(truth, mask).keep
+    x_hat = keep(lambda z, logsnr: Estimate(truth + 0.3))(truth, torch.zeros(1)).x_hat
+    error = (x_hat - truth)[0, 0, 6]
+    assert float(error[:4].abs().max()) == 0 and 0 <= float(error[4]) < 0.01
+    assert float(error[4]) < float(error[5]) < float(error[6])
+    torch.testing.assert_close(error[6:], torch.full((6,), 0.3))
+    exact = keep(lambda z, logsnr: Estimate(truth))(truth, torch.zeros(1)).x_hat
+    torch.testing.assert_close(exact, truth)
 
 
 def test_edits_are_cut_with_their_batch():

@@ -66,7 +66,7 @@ def in_painted(
     image = torch.full((count, 3, 1, 2), GIVEN)
     mask = torch.tensor([True, False]).expand(count, 1, 1, 2)
     edit = StageEdit(
-        known=KnownPixels(image, mask),
+        known=KnownPixels(image, mask, seamless=False),  # else smoothness would be assumed
         regrid=lambda levels: resampling_levels(levels, jump=4, repeats=repeats),
     )
     states = stage.steps(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
@@ -17,6 +18,9 @@ KNOWN_CHANNELS = 4
 """Of the known image times its mask, and of the mask: 1 = known."""
 
 
+_FAINT = 0.005  # of the weights of known pixels: fewer near it do not move a pixel at all
+
+
 @dataclass(frozen=True)
 class KnownPixels:
     """The pixels that an edit keeps.
@@ -24,6 +28,8 @@ class KnownPixels:
     Args:
         image: clean images, (B, 3, H, W) in [-1, 1].
         mask: True = keep the pixel, (B, 1, H, W) bool.
+        seamless: what an estimate misses at known pixels is made good within two pixels of them,
+            too, so that what is made meets what is kept.
 
     Raises:
         UsageError: the shapes or types do not fit.
@@ -31,6 +37,7 @@ class KnownPixels:
 
     image: Tensor
     mask: Tensor
+    seamless: bool = True
 
     def __post_init__(self) -> None:
         image, mask = self.image, self.mask
@@ -46,8 +53,12 @@ class KnownPixels:
 
         def keeping(z: Tensor, logsnr: Tensor) -> Estimate:
             estimate = denoise(z, logsnr)
-            image, mask = self.image.to(estimate.x_hat), self.mask.to(estimate.x_hat.device)
-            return replace(estimate, x_hat=torch.where(mask, image, estimate.x_hat))
+            x_hat = estimate.x_hat
+            image, mask = self.image.to(x_hat), self.mask.to(x_hat.device)
+            if self.seamless:
+                missed, weight = (image - x_hat) * mask, mask.to(x_hat)
+                x_hat = x_hat + _near(missed) / (_near(weight) + _FAINT)
+            return replace(estimate, x_hat=torch.where(mask, image, x_hat))
 
         return keeping
 
@@ -60,7 +71,7 @@ class KnownPixels:
         return torch.cat((self.image.float() * mask, mask), dim=1)
 
     def __getitem__(self, rows: slice) -> KnownPixels:
-        return KnownPixels(self.image[rows], self.mask[rows])
+        return replace(self, image=self.image[rows], mask=self.mask[rows])
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,11 @@ class Inversion:
 
     captions: tuple[str, ...]
     refine: int = 0
+
+
+def _near(x: Tensor) -> Tensor:
+    """Means of what lies within two pixels, nearer ones counting more."""
+    return F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1), 3, 1, 1)
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,9 @@ def box_hidden(gallery: Gallery, data: Path, resolution: int, count: int) -> lis
     holes = []
     for key, rgba in read_images(data, set(rows), resolution):
         keep = torch.ones(1, resolution, resolution, dtype=torch.bool)
-        top, left = (part * resolution // 16 for part in divmod(_number(rows[key], 81), 9))
-        keep[:, top : top + resolution // 2, left : left + resolution // 2] = False
+        half = resolution // 2
+        top, left = divmod(_number(rows[key], (half + 1) ** 2), half + 1)
+        keep[:, top : top + half, left : left + half] = False
         image = over_background(rgba)
         holes.append(Hole(image, keep, rows[key].caption, image))
     return holes

@@ -153,7 +153,9 @@ class CascadeSampler:
             size = self.settings.sizes[index]
             mask = options.inpaint_masks.float()
             mask = resized(mask[:, None] if mask.ndim == 3 else mask, size, "nearest").bool()
-            denoise = KnownPixels(self._fitted(options.inpaint_images, size), mask).keep(denoise)
+            denoise = KnownPixels(
+                self._fitted(options.inpaint_images, size), mask, seamless=False
+            ).keep(denoise)
         if not unet.self_cond:
             return denoise
 
