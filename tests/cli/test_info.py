@@ -28,8 +28,8 @@ def test_recipes(command, name):
         assert stage["parameters"] > 1000
         assert {"resolution", "parametrization", "schedule"} <= set(stage)
         drafted = name in ("emoji-64", "inpaint-emoji-64")
-        expected = {"width": 1024, "rank": 1152, "resolution": 64} if drafted else None
-        assert stage["draft"] == expected
+        draft = {"width": 1024, "rank": 1152, "resolution": 64, "spread": True}
+        assert stage["draft"] == (draft if drafted else None)
 
 
 def test_a_cascade_folder(command, model):

@@ -14,7 +14,7 @@ class EditedWay:
     """One way of filling the holes of a task.
 
     Args:
-        name: the cascade and how it sampled, in words.
+        name: how it was done, in words.
         calls: of the base's network an image, guidance's second half not counted.
         psnr: mean PSNR in the hole to a real image of what is asked for, in dB.
         found: results whose concept is among the nearest, judged in the hole; None where the
@@ -57,7 +57,8 @@ def editing_tables(results: EditingResults) -> str:
         "Holes in images of the set, chosen by hash and filled once. The seam is the mean step "
         f"across the hole's edge over that of neighbours within {NEAR} pixels of it; found means "
         f"that the concept asked for is among the {NEAREST} nearest, in the hole alone; kept, that "
-        "every stage holds what was known, to the bit."
+        "every stage holds what was known, to the bit. Replacement puts known pixels into every "
+        "estimate and does no more: in-painting as any cascade can do it."
     ]
     for task in results.tasks:
         rows: list[list[object]] = [_row(way, task) for way in task.ways]

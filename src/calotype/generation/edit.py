@@ -29,7 +29,13 @@ from calotype.generation.canvas import (
     windows_outward,
 )
 from calotype.generation.cascade import CascadeGenerator, settle
-from calotype.generation.edit_source import Step, canvas_of, read_source, with_source_caption
+from calotype.generation.edit_source import (
+    MARGIN_STRENGTH,
+    Step,
+    canvas_of,
+    read_source,
+    with_source_caption,
+)
 from calotype.generation.generator import ImageGenerator, Made
 from calotype.generation.request import Request
 from calotype.storage.reading import file_sha256
@@ -191,9 +197,12 @@ class EditGenerator:
         hole = hole_view(canvases[0], window, size, feather=edit.feather)
         keep = None if bool(hole.all()) else torch.from_numpy(~hole)[None, None]
         resampling = None if edit.resampling is None else Resampling(*edit.resampling)
+        strength = edit.strength
+        if strength is None and edit.extend is not None and not edit.invert:
+            strength = MARGIN_STRENGTH
         settings = EditSettings(
             mask=keep,
-            strength=edit.strength,
+            strength=strength,
             resampling=resampling,
             blind=edit.blind,
             invert=edit.invert,

@@ -18,6 +18,8 @@ from calotype.generation.canvas import Canvas, Colour, Hole, Pixels, extended, g
 
 MOST_PIXELS = 89_478_485
 """Of a source: what Pillow holds for no decompression bomb."""
+MARGIN_STRENGTH = 0.5
+"""Of margins, unless told otherwise: from nothing, things of the caption come in pieces there."""
 _MOST_MARGIN = 2**15
 _MOST_REFINED = 1000
 
@@ -27,7 +29,8 @@ class Edit:
     """What is asked of an edit, beside the canvas; all of it is in the recipe.
 
     Args:
-        strength: how much is made anew, in (0, 1]; None = the hole from nothing.
+        strength: how much is made anew, in (0, 1]; None = the hole from nothing, margins from the
+            nearest pixels (`MARGIN_STRENGTH`).
         vary: aug_level at which the source is enlarged again from its small version; None = not so.
         invert: start from the source's own noise (DDIM inversion), not from random noise.
         refine: corrections of each step of the inversion; 0 = plain.
