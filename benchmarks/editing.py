@@ -40,16 +40,18 @@ def main() -> None:
 
 def mask_channels(cascade: Cascade, stage: Stage, rounds: int) -> list[float]:
     """Time of a network's step with the channels of known pixels over one without, in turns."""
-    network = replace(stage.config.network, extra_channels=KNOWN_CHANNELS)
-    masked, side = Stage(replace(stage.config, network=network)).eval(), stage.config.resolution
+    config = stage.config
+    network = replace(config.network, extra_channels=KNOWN_CHANNELS)
+    stages = [Stage(one).eval() for one in (config, replace(config, network=network))]
+    side = config.resolution
     z, logsnr = torch.randn(1, 3, side, side), torch.zeros(1)
     plain = Conditioning(cascade.text_encoder([CAPTION]))
-    if stage.config.lowres_resolution is not None:
+    if config.lowres_resolution is not None:
         plain = Conditioning(plain.text, torch.zeros_like(z), torch.zeros(1))
     known = replace(plain, extra=torch.ones(1, KNOWN_CHANNELS, side, side))
     # Steps alone: what is computed once an image is in `in_painting`.
     with torch.no_grad():
-        calls = [one.denoiser(cond) for one, cond in ((stage, plain), (masked, known))]
+        calls = [one.denoiser(cond) for one, cond in zip(stages, (plain, known), strict=True)]
         return _ratios(lambda: calls[1](z, logsnr), lambda: calls[0](z, logsnr), rounds * 10)
 
 

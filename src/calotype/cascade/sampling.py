@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -102,6 +103,17 @@ def guided(
         return threshold(guiding)
     high, low = (-2 * torch.tensor(sampling.guidance_interval, dtype=torch.float64).log()).tolist()
     return threshold(within_interval(guiding, alone, logsnr_low=low, logsnr_high=high))
+
+
+def with_drafts(
+    make: Callable[[Conditioning], Conditioning], cond: Conditioning, uncond: Conditioning | None
+) -> tuple[Conditioning, Conditioning | None]:
+    """Both with drafts; what known pixels change of them costs as much for both as for one."""
+    if uncond is None or cond.extra is None or cond.draft is not None:
+        return make(cond), None if uncond is None else make(uncond)
+    draft = make(Conditioning.cat(cond, uncond)).draft
+    one, other = (None, None) if draft is None else draft.chunk(2)
+    return replace(cond, draft=one), replace(uncond, draft=other)
 
 
 def draft_start(cond: Conditioning, size: tuple[int, int]) -> Tensor:

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from calotype.cascade.finite import check_finite
 from calotype.cascade.preconditioning import Preconditioning, residual_preconditioning
-from calotype.cascade.sampling import batch_size, build_step, draft_start, grid_levels, guided
+from calotype.cascade.sampling import (
+    batch_size,
+    build_step,
+    draft_start,
+    grid_levels,
+    guided,
+    with_drafts,
+)
 from calotype.cascade.sizes import check_divisible
 from calotype.cascade.stage_edit import KNOWN_CHANNELS, StageEdit
 from calotype.cascade.tiles import OnTile, Tile, Tiling, in_bands, tiled
@@ -208,8 +215,9 @@ class Stage(nn.Module):
         self.config.check_start(sampling)
         # Drafts look at what is known, and networks that were trained to.
         extra = cond.extra if edit.extra is None else edit.extra
-        cond = self.with_draft(replace(cond, extra=extra))
-        uncond = None if uncond is None else self.with_draft(replace(uncond, extra=extra))
+        cond = replace(cond, extra=extra)
+        uncond = None if uncond is None else replace(uncond, extra=extra)
+        cond, uncond = with_drafts(self.with_draft, cond, uncond)
         levels = self.levels(sampling, edit)
         if sampling.start == "draft" and edit.start is None:
             edit = replace(edit, start=draft_start(cond, size))

@@ -50,14 +50,14 @@ class KnownPixels:
 
     def keep(self, denoise: Denoiser) -> Denoiser:
         """The denoiser that puts them into every estimate."""
+        near = _near(self.mask.float()) + _FAINT if self.seamless else None
 
         def keeping(z: Tensor, logsnr: Tensor) -> Estimate:
             estimate = denoise(z, logsnr)
             x_hat = estimate.x_hat
             image, mask = self.image.to(x_hat), self.mask.to(x_hat.device)
-            if self.seamless:
-                missed, weight = (image - x_hat) * mask, mask.to(x_hat)
-                x_hat = x_hat + _near(missed) / (_near(weight) + _FAINT)
+            if near is not None:
+                x_hat = x_hat + _near((image - x_hat) * mask) / near.to(x_hat)
             return replace(estimate, x_hat=torch.where(mask, image, x_hat))
 
         return keeping
@@ -88,8 +88,12 @@ class Inversion:
 
 
 def _near(x: Tensor) -> Tensor:
-    """Means of what lies within two pixels, nearer ones counting more."""
-    return F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1), 3, 1, 1)
+    """Means of what lies within two pixels, nearer ones counting more; (B, C, H, W)."""
+    x = F.pad(x, (2, 2, 2, 2))
+    for axis in (2, 2, 3, 3):  # sums of three, which are faster than pooling
+        length = x.shape[axis] - 2
+        x = x.narrow(axis, 0, length) + x.narrow(axis, 1, length) + x.narrow(axis, 2, length)
+    return x / 81
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ COLOUR = 3
 _LEVELS = 127  # of 8 bits
 _LEFT_OUT = 0.35  # of known pixels: how far they lie from what the basis can make, in [-1, 1]
 _GROUND_TOLERANCE = 0.1  # a known pixel so near to the ground's colour is ground, likewise
-_GROUND_CAUTION = 8.0  # pixels of ground count 1 / (1 + this): see `_due_to`
+_GROUND_CAUTION = 8.0  # pixels of ground count 1 / (1 + this): see `_weight`
 _ITERATIONS = 16
 
 
@@ -124,7 +124,8 @@ class Draft(nn.Module):
                 has these pixels, and if it has a spread, the others follow from them.
         """
         side, rank = self.config.resolution, self.config.rank
-        layers = self.mean + coefficients[:, :rank] @ self.components()
+        components = self.components()
+        layers = self.mean + coefficients[:, :rank] @ components
         layers = layers.reshape(-1, 4, side, side)
         on_white, transparency = layers[:, :3], layers[:, 3:].clamp(0, 1)
         ground = (coefficients[:, rank:] / side)[:, :, None, None]
@@ -138,36 +139,52 @@ class Draft(nn.Module):
             weight = 1 + (mask * transparency**2).sum((2, 3), keepdim=True)
             ground = ground + residual / weight
             image = on_white + transparency * ground
-            image = image + self._due_to(known, mask, image, 1 + ground)
+            weight = mask * self._weight(known, 1 + ground)
+            image = image + self._due_to(weight * (known - image), weight, components)
         return torch.lerp(image, known, mask)
 
-    def _due_to(self, known: Tensor, mask: Tensor, image: Tensor, ground: Tensor) -> Tensor:
-        """What known pixels change of drafts, (B, 3, side, side).
+    def _weight(self, known: Tensor, ground: Tensor) -> Tensor:
+        """How much known pixels count, (B, 1, side, side): one over their variance.
 
-        An image is its draft + u @ modes + what is left out, in which u and the rest are normal.
-        The mean of u, given the known pixels, solves the normal equations of a ridge regression;
-        with a matrix of its own for each mask, conjugate gradients are far cheaper than to factor
-        them (Hestenes & Stiefel 1952). Holes often lie round a thing as close as they can, and
-        ground about it does not mean that it is faint: so pixels of ground count less.
+        Holes often lie round a thing as close as they can, and ground about it does not mean that
+        it is faint: so pixels of ground count less.
         """
-        assert self.spread is not None
-        modes = self.components().view(len(self.spread), 4, -1)[:, :3].flatten(1)
-        modes = modes * self.spread.sqrt()[:, None]
         distance = (known - ground).square().mean(1, keepdim=True)
         is_ground = torch.exp(-distance / (2 * _GROUND_TOLERANCE**2))
-        weight = mask / (_LEFT_OUT**2 * (1 + _GROUND_CAUTION * is_ground))
+        return 1 / (_LEFT_OUT**2 * (1 + _GROUND_CAUTION * is_ground))
 
-        def weighed(change: Tensor) -> Tensor:
-            return (change * weight).flatten(1) @ modes.T
+    def _due_to(self, residual: Tensor, weight: Tensor, components: Tensor) -> Tensor:
+        """What known pixels change of drafts, (B, 3, side, side).
 
-        residual = weighed(known - image)
-        found, direction = torch.zeros_like(residual), residual
-        length = residual.square().sum(1, keepdim=True)
+        An image is its draft + u @ components + what is left out, in which u and the rest are
+        normal. The mean of u, given the known pixels, solves the normal equations of a ridge
+        regression; with a matrix of its own for each mask, conjugate gradients are far cheaper than
+        to factor them (Hestenes & Stiefel 1952).
+
+        Args:
+            residual: of known pixels, weighed, (B, 3, side, side); 0 where nothing is known.
+            weight: of known pixels, (B, 1, side, side); 0 where nothing is known.
+            components: the basis.
+        """
+        assert self.spread is not None
+        std = self.spread.sqrt()
+
+        def image(u: Tensor) -> Tensor:
+            side = self.config.resolution
+            return ((u * std) @ components).reshape(-1, 4, side, side)[:, :3]
+
+        def transposed(x: Tensor) -> Tensor:
+            with_transparency = F.pad(x, (0, 0, 0, 0, 0, 1))  # which is never known
+            return (with_transparency.flatten(1) @ components.T) * std
+
+        left = transposed(residual)
+        u, direction = torch.zeros_like(left), left
+        length = left.square().sum(1, keepdim=True)
         tiny = torch.finfo(length.dtype).tiny
         for _ in range(_ITERATIONS):
-            product = direction + weighed((direction @ modes).view_as(image))
+            product = direction + transposed(image(direction) * weight)
             step = length / (direction * product).sum(1, keepdim=True).clamp(min=tiny)
-            found, residual = found + step * direction, residual - step * product
-            before, length = length, residual.square().sum(1, keepdim=True)
-            direction = residual + length / before.clamp(min=tiny) * direction
-        return (found @ modes).view_as(image)
+            u, left = u + step * direction, left - step * product
+            before, length = length, left.square().sum(1, keepdim=True)
+            direction = left + length / before.clamp(min=tiny) * direction
+        return image(u)
