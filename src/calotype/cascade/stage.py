@@ -215,9 +215,8 @@ class Stage(nn.Module):
         self.config.check_start(sampling)
         # Drafts look at what is known, and networks that were trained to.
         extra = cond.extra if edit.extra is None else edit.extra
-        cond = replace(cond, extra=extra)
         uncond = None if uncond is None else replace(uncond, extra=extra)
-        cond, uncond = with_drafts(self.with_draft, cond, uncond)
+        cond, uncond = with_drafts(self.with_draft, replace(cond, extra=extra), uncond)
         levels = self.levels(sampling, edit)
         if sampling.start == "draft" and edit.start is None:
             edit = replace(edit, start=draft_start(cond, size))
