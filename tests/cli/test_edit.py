@@ -7,6 +7,10 @@ import pytest
 from PIL import Image
 
 from calotype.cascade.png import read_recipe
+from calotype.cascade.recipe import image_id
+from calotype.generation.edit import edit_image
+from calotype.generation.edit_source import Step
+from calotype.generation.request import Request
 
 SIDE = 32  # of the model's last stage
 NO_NOISE = ("--stage-option", "16:aug_level=0", "--stage-option", "32:aug_level=0")
@@ -46,6 +50,25 @@ def test_a_hole_is_filled_in_and_the_rest_is_kept(command, source):
     Image.fromarray(~hole).save("inverse.png")
     command("edit", "source.png", "a fox", "--mask", "inverse.png", "--invert-mask", "-o", "i.png")
     assert np.array_equal(pixels("i.png"), made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "step"),
+    [
+        (["--mask", "hole.png", "--grow", "1"], {"mask": "hole.png", "grow": 1}),
+        (["--extend", "8,0,8,0"], {"extend": (8, 0, 8, 0)}),
+        (["--strength", "0.4"], {"strength": 0.4}),
+        (["--vary", "0.2"], {"vary": 0.2}),
+    ],
+)
+def test_python_makes_what_the_command_makes(command, source, model, arguments, step):
+    code, out, err = command("edit", "source.png", "a fox", *arguments, "-n", "2", "-o", "x.png")
+    assert code == 0, err
+    request = Request(model=str(model), threads=1, dtype="float32")
+    made = edit_image("source.png", Step(caption="a fox", **step), count=2, request=request)
+    for one, name in zip(made, out.splitlines(), strict=True):
+        assert np.array_equal(one.pixels, pixels(name))
+        assert image_id(one.recipe) == image_id(read_recipe(Path(name)))
 
 
 def test_what_lies_under_the_hole_changes_no_byte(command, source):

@@ -296,7 +296,7 @@ def test_known_pixels_make_the_draft_the_mean_of_a_gaussian_given_them() -> None
         ground = ground + ridge(residual, clear[chosen])[:, None, None]
         plain, where = layers[row, :3] + clear * ground, chosen.expand(3, -1, -1).flatten()
         distance = (image[row] - 1 - ground).square().mean(0, keepdim=True)
-        noise = 0.35**2 * (1 + 8 * torch.exp(-distance / 0.02)).expand(3, -1, -1).flatten()[where]
+        noise = 0.35**2 * (1 + 5 * torch.exp(-distance / 0.02)).expand(3, -1, -1).flatten()[where]
         gain = torch.linalg.inv(covariance[where][:, where] + torch.diag(noise))
         change = covariance[:, where] @ gain @ (image[row] - plain).flatten()[where]
         expected = torch.where(chosen, image[row], plain + change.view(3, SIDE, SIDE))

@@ -14,6 +14,7 @@ from torch import Tensor
 from calotype.cascade.edit import EditSettings, Resampling, plan_edit
 from calotype.cascade.pixels import from_pixels
 from calotype.cascade.plan import SampleOptions, SamplePlan
+from calotype.cascade.results import drain
 from calotype.cascade.sizes import size_like
 from calotype.config.typed_json import to_dict
 from calotype.data.resize import area_resize
@@ -260,3 +261,27 @@ def open_editor(request: Request, source: Path, step: Step) -> ImageGenerator[An
                 )
     editor = EditGenerator(CascadeGenerator(settle(request)), canvas, step, digest)
     return best_of(editor, request.best_of, request.clip)
+
+
+def edit_image(
+    source: Path | str, step: Step, *, count: int = 1, request: Request | None = None
+) -> list[Made]:
+    """Edit an image as `calotype edit` does: any edit, in one function.
+
+    Args:
+        source: an image file.
+        step: what is changed and how, with its caption and the first seed.
+        count: images, with seeds s, s + 1, ...
+        request: the model and how it samples; None = the embedded cascade's own settings.
+
+    Returns:
+        Images, (H, W, 3 or 4) uint8, with their recipes; `write_png` writes both.
+
+    Raises:
+        UsageError: something does not fit; nothing has been computed then.
+        CalotypeError: files are missing or damaged.
+    """
+    request = Request() if request is None else request
+    editor = open_editor(request, Path(source), step)
+    seeds = [step.seed + number * request.seeds_each for number in range(count)]
+    return drain(editor.generate(editor.plan([step.caption] * count, seeds)))

@@ -30,7 +30,7 @@ COLOUR = 3
 _LEVELS = 127  # of 8 bits
 _LEFT_OUT = 0.35  # of known pixels: how far they lie from what the basis can make, in [-1, 1]
 _GROUND_TOLERANCE = 0.1  # a known pixel so near to the ground's colour is ground, likewise
-_GROUND_CAUTION = 8.0  # pixels of ground count 1 / (1 + this): see `_weight`
+_GROUND_CAUTION = 5.0  # pixels of ground count 1 / (1 + this): see `_weight`
 _ITERATIONS = 12
 
 
