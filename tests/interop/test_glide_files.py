@@ -5,6 +5,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from glide_reference import (
@@ -16,6 +17,7 @@ from glide_reference import (
     shapes,
     weights,
 )
+from PIL import Image
 
 from calotype import cli, interop
 from calotype.cascade import Cascade, KnownPixels, StageEdit, inpaint
@@ -23,6 +25,9 @@ from calotype.conditioning import Conditioning, TokenIds
 from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import PerSampleNoise
 from calotype.errors import CalotypeError, UsageError
+from calotype.generation.edit import edit_image
+from calotype.generation.edit_source import Step
+from calotype.generation.request import Request
 from calotype.interop import pickle_worker
 from calotype.interop.glide import convert_glide, is_glide, load, load_guide
 from calotype.interop.glide.noised_clip import (
@@ -244,6 +249,21 @@ def test_in_painting_models_make_a_cascade_of_their_own(tokenizer, tmp_path):
     cascade = Cascade.load(out)
     assert cascade.name == "glide-inpaint"
     assert cascade.stages[0].config.network.extra_channels == 4
+    source = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(source).save(tmp_path / "source.png")
+    side = cascade.stages[0].config.resolution
+    settings = (f"{side}:steps=2",)
+    request = Request(model=str(out), stage_options=settings, dtype="float32", threads=1)
+    box = Step(caption="fox", boxes=((8, 8, 40, 24),))
+    made, blind = (
+        edit_image(tmp_path / "source.png", step, request=request)[0].pixels
+        for step in (box, replace(box, blind=True))
+    )
+    hole = np.zeros((96, 96), bool)
+    hole[8:32, 8:48] = True
+    assert np.array_equal(made[~hole], source[~hole])
+    assert not np.array_equal(made[hole], source[hole])
+    assert not np.array_equal(made[hole], blind[hole])  # the network looks at what is kept
     with pytest.raises(UsageError, match="upsample"):
         convert_glide(
             tmp_path, tmp_path / "other", tokenizer=tokenizer, inpaint=False, head_dim=HEAD_DIM
