@@ -164,3 +164,18 @@ def test_drafts_of_training_rows_know_what_is_known(in_painting):
     task.losses(inputs)
     ((folds, given),) = asked
     assert torch.equal(folds >= 0, numbers.folded & numbers.keep) and torch.equal(given, known)
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_weights_may_have_a_spread_that_the_recipe_lacks_or_lack_its(in_painting, has):
+    config = in_painting(with_draft=True, draft=DraftTrainingConfig(folds=2)).stages[0]
+    network = config.stage.network
+    stages = []
+    for spread in (has, not has):
+        draft = dataclasses.replace(network.draft, spread=spread)
+        changed = dataclasses.replace(network, draft=draft)
+        stages.append(Stage(dataclasses.replace(config.stage, network=changed)))
+    given, wanted = stages
+    filled = with_extra_channels(given.state_dict(), wanted)
+    wanted.load_state_dict(filled)
+    assert has or not bool(wanted.network.draft.spread.any())

@@ -41,7 +41,9 @@ def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str
     In-painting begins from plain weights so: at first the network answers as they do, to the bit;
     ADM to rounding, whose extra channels stand in the first convolution, behind the noisy image.
     """
-    filled, own = dict(weights), stage.state_dict()
+    own = stage.state_dict()
+    # A recipe from before drafts had a spread can do without.
+    filled = {k: t for k, t in weights.items() if k in own or not k.endswith("draft.spread")}
     filled |= {
         name: torch.zeros(tensor.shape)
         for name, tensor in own.items()
