@@ -51,7 +51,7 @@ class EditSettings:
             image with noise added (SDEdit, Meng et al. 2021, arXiv:2108.01073); None and 1 = from
             noise, or from the draft.
         resampling: RePaint's repeated steps, for seams that fit better; None = off.
-        blind: withhold what is known from networks that were trained to see it.
+        blind: withhold what is known from the draft, and from networks trained to see it.
         invert: start every stage from the image's own noise, up to the time `strength`, which
             DDIM finds and samples with: the image's own caption gives it back, and another keeps
             what it does not speak of. Guidance away from the source's caption if no negative

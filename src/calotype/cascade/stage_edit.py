@@ -109,8 +109,8 @@ class StageEdit:
         transform: applied to the guided and thresholded denoiser; one that holds tensors of a
             batch has a method `rows(slice)`, the same for some of its images.
         known: pixels to keep; what they are has the last word in every estimate.
-        blind: withhold them from the network. One that was trained to see them may follow them
-            instead of the caption (Nichol et al. 2021, appendix E, arXiv:2112.10741).
+        blind: withhold them from the draft and the network, which may follow them instead of the
+            caption (Nichol et al. 2021, appendix E, arXiv:2112.10741).
         regrid: the levels to sample over, from those of the sampling settings (N+1,), e.g. to
             pass some of them again; None = as they are.
     """

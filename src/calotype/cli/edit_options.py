@@ -58,7 +58,9 @@ Crop = Annotated[
 Padding = Annotated[float, Option(help="Of that window on each side, as a fraction of the hole.")]
 Blind = Annotated[
     bool,
-    Option("--blind", help="Do not let the network see what is kept: it follows the caption."),
+    Option(
+        "--blind", help="Do not let draft and network see what is kept: they follow the caption."
+    ),
 ]
 Repaint = Annotated[
     str | None,

@@ -8,7 +8,6 @@ the model card prints with `--editing editing.json`, and a sheet a task.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,16 +20,20 @@ from calotype.cascade import Cascade
 from calotype.cascade.edit import EditSettings, Resampling, plan_edit
 from calotype.cascade.plan import SamplePlan, StagePlan
 from calotype.cascade.results import drain
-from calotype.config.typed_json import to_dict
 from calotype.data.resize import area_resize
 from calotype.emoji.editing_results import EditedWay, EditingResults, EditingTask, editing_tables
 from calotype.emoji.gallery import read_gallery
 from calotype.emoji.holes import Hole, Judge, another_thing, box_hidden, half_hidden
-from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
+from calotype.evaluation.command import (
+    add_machine_options,
+    load_cascade,
+    run_command,
+    say,
+    write_results,
+)
 from calotype.evaluation.retrieval import NEAREST
 from calotype.evaluation.seam import seam_ratio
 from calotype.evaluation.sheet import Cell, at_most, render_sheet, save_image
-from calotype.storage.files import write_file
 
 REPAINT = Resampling(jump=4, repeats=4)
 _CHUNK = 8
@@ -202,10 +205,7 @@ def _run(options: argparse.Namespace) -> None:
         results.append(replace(task, sheet=f"sheet-editing-{key}.jpg"))
         save_image(render_sheet(cells, columns=2, side=128), options.out / results[-1].sheet)
     found = EditingResults(model=cascade.name, tasks=tuple(results))
-    text = json.dumps(to_dict(found), indent=2) + "\n"
-    write_file(options.out / "editing.json", text.encode())
-    write_file(options.out / "editing.md", editing_tables(found).encode())
-    say(f"wrote {options.out / 'editing.md'}")
+    write_results(options.out, "editing", found, editing_tables(found))
 
 
 def _parser() -> argparse.ArgumentParser:

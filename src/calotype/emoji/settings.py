@@ -8,17 +8,20 @@ for the recipe, or for the cascade's own files.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from calotype.config.typed_json import to_dict
 from calotype.emoji.sweep import SweepSize, default_axes, parse_axis, sweep
 from calotype.emoji.sweep_results import sweep_tables
-from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
+from calotype.evaluation.command import (
+    add_machine_options,
+    load_cascade,
+    run_command,
+    say,
+    write_results,
+)
 from calotype.evaluation.features import load_features
-from calotype.storage.files import write_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,11 +41,7 @@ def _run(options: argparse.Namespace) -> None:
         size=SweepSize(captions=options.captions, reference=options.reference),
         say=say,
     )
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(to_dict(found), indent=2) + "\n"
-    write_file(options.out / "settings.json", text.encode())
-    write_file(options.out / "settings.md", sweep_tables(found).encode())
-    say(f"wrote {options.out / 'settings.md'}")
+    write_results(options.out, "settings", found, sweep_tables(found))
 
 
 def _parser() -> argparse.ArgumentParser:

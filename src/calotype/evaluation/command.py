@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from calotype.cascade import Cascade
+from calotype.config.typed_json import to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.runtime import Runtime, choose_runtime
+from calotype.storage.files import write_file
 
 
 def run_command(
@@ -44,6 +48,15 @@ def load_cascade(options: argparse.Namespace) -> tuple[Cascade, Runtime]:
         raise UsageError(f"{cascade.name!r} has no base; expected one that samples from captions")
     runtime.apply(cascade.stages, cascade.prior)
     return cascade, runtime
+
+
+def write_results(folder: Path, name: str, found: object, tables: str) -> None:
+    """Write what was found as NAME.json and, for people, as the tables NAME.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(to_dict(found), indent=2) + "\n"
+    write_file(folder / f"{name}.json", text.encode())
+    write_file(folder / f"{name}.md", tables.encode())
+    say(f"wrote {folder / name}.md")
 
 
 def say(text: str) -> None:

@@ -135,9 +135,8 @@ class Draft(nn.Module):
         known = F.adaptive_avg_pool2d(known.to(image), (side, side))
         known, mask = known[:, :3], (known[:, 3:] > 1 - 1e-4).to(image)  # all of a pixel is known
         if self.spread is not None:
-            residual = (mask * transparency * (known - image)).sum((2, 3), keepdim=True)
-            weight = 1 + (mask * transparency**2).sum((2, 3), keepdim=True)
-            ground = ground + residual / weight
+            missed = (mask * transparency * (known - image)).sum((2, 3), keepdim=True)
+            ground = ground + missed / (1 + (mask * transparency**2).sum((2, 3), keepdim=True))
             image = on_white + transparency * ground
             weight = mask * self._weight(known, 1 + ground)
             image = image + self._due_to(weight * (known - image), weight, components)
