@@ -33,6 +33,7 @@ def sample_list(prompts: PromptFile, request: Request, options: OutputOptions) -
     begin = time.perf_counter()
     from calotype.data.work import usable_cores
     from calotype.generation.cascade import expected_recipe, on_workers, settle
+    from calotype.generation.executors import Executor
     from calotype.generation.lists import ListJob, generate_list
 
     settings = settle(request)
@@ -43,8 +44,8 @@ def sample_list(prompts: PromptFile, request: Request, options: OutputOptions) -
     workers = options.workers
     if workers is None:
         workers = 1 if options.ray is None else usable_cores()
-    alone = workers == 1 and options.ray is None
-    if not alone:
+    executor = Executor(workers, options.ray, options.gpus)
+    if not executor.alone:
         settings = on_workers(settings, workers, threads=request.threads, gpus=options.gpus)
     job = ListJob(
         settings,
@@ -59,12 +60,10 @@ def sample_list(prompts: PromptFile, request: Request, options: OutputOptions) -
     skipped, common = 0, dict[str, Any]()
     quiet = options.as_json or launched_place().rank > 0
     with (
-        progress(total, quiet=quiet or not alone) as show,
-        Display("images", quiet=quiet or alone) as display,
+        progress(total, quiet=quiet or not executor.alone) as show,
+        Display("images", quiet=quiet or executor.alone) as display,
     ):
-        for shard in generate_list(
-            job, size=options.batch, workers=workers, ray=options.ray, show=show
-        ):
+        for shard in generate_list(job, size=options.batch, executor=executor, show=show):
             display.advance(shard.made + shard.skipped)
             skipped += shard.skipped
             common = shard.common

@@ -11,6 +11,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -135,6 +136,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return value
     if origin is tuple:
         return _convert_tuple(value, get_args(kind), where)
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise ConfigError(f"got {where}={shown(value)}; expected an object")
+        return {k: _convert(v, get_args(kind)[1], f"{where}[{k!r}]") for k, v in value.items()}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(value, where)
     if kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.cascade.results import drain
-from calotype.data.work import Work
 from calotype.generation.cascade import Job, open_generator
+from calotype.generation.executors import Executor
 from calotype.generation.generator import ImageGenerator
 from calotype.generation.outputs import Output, holds_image, numbered_name
 from calotype.generation.prompts import PromptFile, PromptShard, PromptShards, shard_captions
-from calotype.launch import LONGEST_WAIT, launched_place
 from calotype.storage.files import remove_leftovers
 
 if TYPE_CHECKING:
@@ -135,20 +134,14 @@ class ShardGenerator:
 
 
 def generate_list(
-    job: ListJob,
-    *,
-    size: int | None,
-    workers: int,
-    ray: str | None,
-    show: Callable[[Preview], None],
+    job: ListJob, *, size: int | None, executor: Executor, show: Callable[[Preview], None]
 ) -> Iterator[ShardReport]:
     """Sample what is not there of a list, shard by shard, in no fixed order.
 
     Args:
         job: the list.
         size: images of a shard; None = as many as are sampled together.
-        workers: local processes, 1 = this one; on Ray, the actors.
-        ray: address of a Ray cluster; see `ray_jobs.connected`.
+        executor: who samples.
         show: called with every preview, if this process samples.
 
     Raises:
@@ -159,41 +152,5 @@ def generate_list(
     own = re.compile(rf"{stem}(-[0-9]+)?({ending}|\.txt)")
     remove_leftovers(job.output.parent, own.fullmatch)
     shards = job.shards(size)
-    if ray is not None:
-        from calotype.data.ray_jobs import ray_actor_map
-
-        make = functools.partial(ShardGenerator, job)
-        return ray_actor_map(shards, make, address=ray, workers=workers, gpus=job.settings.gpus)
-    if launched_place().world_size > 1 and workers == 1:
-        return _share_out(shards, ShardGenerator(job, show))
-    if workers == 1 or len(shards) == 1:
-        return map(ShardGenerator(job, show), shards)
-    return Work(processes=workers).over(shards, functools.partial(generate_shard, job=job))
-
-
-def _share_out(
-    shards: PromptShards, task: Callable[[PromptShard], ShardReport]
-) -> Iterator[ShardReport]:
-    """Results of all shards in every process that torchrun started, when all are done."""
-    from torch import distributed
-
-    place = launched_place()
-    distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
-    try:
-        own = [task(shards[i]) for i in range(place.rank, len(shards), place.world_size)]
-        found: list[list[ShardReport] | None] = [None] * place.world_size
-        distributed.all_gather_object(found, own)
-    finally:
-        distributed.destroy_process_group()
-    for part in found:
-        yield from part or ()
-
-
-def generate_shard(shard: PromptShard, job: ListJob) -> ShardReport:
-    """Sample a shard by this process's own cascade, which is loaded once."""
-    if not _kept or _kept[0].job != job:
-        _kept[:] = [ShardGenerator(job)]
-    return _kept[0](shard)
-
-
-_kept: list[ShardGenerator] = []
+    here = functools.partial(ShardGenerator, show=show)
+    return executor.results(shards, ShardGenerator, job, here=here)

@@ -1,0 +1,275 @@
+"""Sample a suite's prompts into sample sets: one, or several that differ in their settings.
+
+The work list is cut into shards of a fixed number of images. A shard is written once, under its
+name, when it is whole, and is found there by the next run; whoever samples it, its images come out
+of the same batches. Settings that share their first stages share what those sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calotype.cascade.pixels import to_pixels
+from calotype.cascade.png import encode_png
+from calotype.cascade.recipe import image_id
+from calotype.cascade.results import drain
+from calotype.errors import CalotypeError, UsageError
+from calotype.evaluation.samples.manifest import Manifest, ShardNote, SuiteNote, write_manifest
+from calotype.evaluation.samples.shard import Sample, shard_note, shard_path, write_sample_shard
+from calotype.evaluation.suites.suite import Prompt, Suite
+from calotype.generation.cascade import CascadeGenerator, Job
+from calotype.generation.executors import Executor
+from calotype.generation.generator import ImageGenerator, Made
+from calotype.generation.lists import OWN
+from calotype.generation.variants import sample_variants
+from calotype.launch import launched_place
+from calotype.storage.files import make_folder, write_file
+from calotype.storage.json_lines import read_lines
+from calotype.storage.reading import file_sha256
+
+if TYPE_CHECKING:
+    from calotype.cascade.results import Preview
+
+SHARD_IMAGES = 64
+PROMPTS_FILE = "prompts.jsonl"
+
+
+@dataclass(frozen=True)
+class SetJob:
+    """One of the sets: its folder, absolute, what samples it, and the recipe that all images have.
+
+    Args:
+        folder: of the set.
+        settings: as `open` of the job takes them.
+        common: recipe of its images, but for what each has of its own.
+    """
+
+    folder: Path
+    settings: Any
+    common: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """What every process has to know.
+
+    Args:
+        sets: at least one; several are of one cascade, and differ in sampling settings alone.
+        open: loads what samples; a function of a module.
+        prompts: file of the prompts, absolute, as `write_prompts` wrote it.
+        total: of the images of a set.
+        each: images of a prompt.
+        seed: of which all seeds are made.
+        shard_images: of a shard.
+    """
+
+    sets: tuple[SetJob, ...]
+    open: Callable[[Any], ImageGenerator[Any]]
+    prompts: Path
+    total: int
+    each: int
+    seed: int
+    shard_images: int = SHARD_IMAGES
+
+    @property
+    def shards(self) -> range:
+        """Numbers of all shards."""
+        return range(-(-self.total // self.shard_images))
+
+    def made_of(self, own: SetJob) -> str:
+        """One hexadecimal name for all that decides the images of a set."""
+        parts = [
+            image_id({**own.common, "caption": "", "seed": 0}),
+            file_sha256(self.prompts),
+            [self.each, self.seed, self.shard_images],
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def seed_of(prompt: str, index: int, *, seed: int) -> int:
+    """The seed of image `index` of the prompt with this id.
+
+    It depends on nothing else, so that part of a suite, or more images of a prompt, have the images
+    of the whole.
+    """
+    digest = hashlib.sha256(f"{seed} {index} {prompt}".encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:7])
+
+
+def write_prompts(folder: Path, suite: Suite) -> Path:
+    """Write a suite's prompts where all processes read them; the file.
+
+    Raises:
+        UsageError: the folder holds samples of other prompts.
+    """
+    lines = [json.dumps(asdict(prompt)) for prompt in suite.prompts]
+    data = "".join(line + "\n" for line in lines).encode()
+    path = folder / PROMPTS_FILE
+    if path.is_file() and path.read_bytes() != data:
+        raise UsageError(f"{folder} holds samples of other prompts; choose another folder with -o")
+    make_folder(folder)
+    write_file(path, data)
+    return path
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts that `write_prompts` wrote."""
+    return [Prompt(**line) for line in read_lines(path)]
+
+
+class ShardSampler:
+    """Holds what samples, and samples shards of all sets."""
+
+    def __init__(self, job: SampleJob, show: Callable[[Preview], None] | None = None) -> None:
+        self.job = job
+        self._show = show or (lambda preview: None)
+        self._prompts = read_prompts(job.prompts)
+        self._made_of = [job.made_of(own) for own in job.sets]
+        self._generator: ImageGenerator[Any] | None = None  # a rerun may have nothing to sample
+
+    def __call__(self, number: int) -> int:
+        """Sample what is not there of a shard; how many images it has."""
+        job = self.job
+        paths = [shard_path(own.folder, number) for own in job.sets]
+        there = [
+            shard_note(path, made_of) is not None
+            for path, made_of in zip(paths, self._made_of, strict=True)
+        ]
+        first = number * job.shard_images
+        samples = [self._sample(n) for n in range(first, min(first + job.shard_images, job.total))]
+        if all(there):
+            return len(samples)
+        for path, done in zip(paths, there, strict=True):
+            if not done and path.exists():
+                raise UsageError(
+                    f"{path} holds samples of other settings, or is damaged; choose another folder "
+                    "with -o, or move it away"
+                )
+        missing = [place for place, done in enumerate(there) if not done]
+        made = self._sampled(samples, missing)
+        for place in missing:
+            own = job.sets[place]
+            images = [encode_png(one.pixels) for one in made[place]]
+            common = {k: v for k, v in made[place][0].recipe.items() if k not in OWN}
+            size = list(made[place][0].pixels.shape[:2])
+            note = {"made_of": self._made_of[place], "recipe": common, "size": size}
+            seeded = [
+                replace(sample, seed=one.recipe["seed"])  # of the best, where several were sampled
+                for sample, one in zip(samples, made[place], strict=True)
+            ]
+            write_sample_shard(shard_path(own.folder, number), seeded, images, note)
+        return len(samples)
+
+    def _sample(self, number: int) -> Sample:
+        """Row `number` of the set."""
+        prompt, index = self._prompts[number // self.job.each], number % self.job.each
+        seed = seed_of(prompt.id, index, seed=self.job.seed)
+        key = f"{number // self.job.each:06d}-{index}"
+        return Sample(key, prompt.caption, prompt.id, prompt.category, index, seed)
+
+    def _sampled(self, samples: Sequence[Sample], places: Sequence[int]) -> dict[int, list[Made]]:
+        """The images of a shard for the sets at `places`, group by group."""
+        job = self.job
+        if self._generator is None:
+            self._generator = job.open(job.sets[0].settings)
+        generator = self._generator
+        made: dict[int, list[Made]] = {place: [] for place in places}
+        for start in range(0, len(samples), generator.group):
+            group = samples[start : start + generator.group]
+            captions = [sample.caption for sample in group]
+            seeds = [sample.seed or 0 for sample in group]
+            if len(job.sets) == 1:
+                plan = generator.plan(captions, seeds)
+                made[0] += drain(generator.generate(plan), self._show)
+                continue
+            assert isinstance(generator, CascadeGenerator)
+            for place, found in zip(
+                places, _variants(generator, job, places, captions, seeds), strict=True
+            ):
+                made[place] += found
+        return made
+
+
+def _variants(
+    generator: CascadeGenerator,
+    job: SampleJob,
+    places: Sequence[int],
+    captions: Sequence[str],
+    seeds: Sequence[int],
+) -> Iterator[list[Made]]:
+    """The images of a group for each of several sets of one cascade."""
+    plans = []
+    for place in places:
+        settings: Job = job.sets[place].settings
+        options = settings.options(captions)
+        plans.append(generator.cascade.plan(captions, seeds=seeds, **options))
+    for plan, images in zip(plans, sample_variants(generator.cascade, plans), strict=True):
+        yield [
+            Made(pixels, generator.recipe(plan, row))
+            for row, pixels in enumerate(to_pixels(images))
+        ]
+
+
+def sample_sets(
+    job: SampleJob,
+    suite: Suite,
+    *,
+    executor: Executor,
+    show: Callable[[Preview], None],
+    on_shard: Callable[[int], None],
+) -> None:
+    """Sample what is not there of all sets, and write their manifests.
+
+    Args:
+        job: the work.
+        suite: whose prompts were written with `write_prompts`.
+        executor: who samples.
+        show: called with every preview, if this process samples.
+        on_shard: called with the number of images of each shard that is there.
+
+    Raises:
+        UsageError: a folder holds other samples.
+        CalotypeError: an image cannot be made or written, or a process died.
+    """
+    here = partial(ShardSampler, show=show)
+    for images in executor.results(list(job.shards), ShardSampler, job, here=here):
+        on_shard(images)
+    if launched_place().rank > 0:
+        return
+    for own in job.sets:
+        notes, made_of = [], job.made_of(own)
+        for number in job.shards:
+            path = shard_path(own.folder, number)
+            note = shard_note(path, made_of)
+            if note is None:
+                raise CalotypeError(f"{path} was written and is gone or damaged; sample it again")
+            notes.append(note)
+        files = [shard_path(own.folder, number) for number in job.shards]
+        shards = tuple(
+            ShardNote(file=file.name, rows=note["rows"], sha256=file_sha256(file))
+            for file, note in zip(files, notes, strict=True)
+        )
+        height, width = notes[0]["size"]
+        manifest = Manifest(
+            name=str(notes[0]["recipe"]["model"]["name"]),
+            suite=SuiteNote(
+                name=suite.name,
+                sha256=suite.sha256,
+                prompts=len(suite.prompts),
+                choices=suite.choices,
+            ),
+            count=job.total,
+            each=job.each,
+            seed=job.seed,
+            size=(height, width),
+            encoding="png",
+            shards=shards,
+            recipe=notes[0]["recipe"],
+        )
+        write_manifest(own.folder, manifest)
