@@ -5,6 +5,7 @@
 """
 
 from calotype.evaluation.samples.manifest import Manifest
-from calotype.evaluation.samples.sample_set import Sample, SampleSet, open_samples
+from calotype.evaluation.samples.sample_set import SampleSet, open_samples
+from calotype.evaluation.samples.shard import Sample
 
 __all__ = ["Manifest", "Sample", "SampleSet", "open_samples"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -44,8 +44,10 @@ _PARAMETERS_END = re.compile(r"\n(Negative prompt:|Steps: )")
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Which prompt each image is of: pairs (image's number, prompt's number), and how they were
-    found; `unknown` captions are of no prompt."""
+    """Pairs of an image's and its prompt's number, and how they were found.
+
+    `unknown` captions are of no prompt.
+    """
 
     way: str
     pairs: list[tuple[int, int]]
@@ -75,39 +77,20 @@ def import_samples(
             f"got {len(images)} images in {source}, none of a prompt of {suite.name!r}; expected "
             f"captions such as {suite.prompts[0].caption!r:.80}"
         )
-    say(f"{source}: {len(found.pairs)} images paired by {found.way}, for example")
-    for number, prompt in found.pairs[:_SHOWN]:
-        say(f"  {images.key(number)}: {suite.prompts[prompt].caption!r:.100}")
-    if found.unknown:
-        say(f"  passed over: {len(found.unknown)} captions of no prompt, as {found.unknown[0]!r}")
     having = {prompt for _, prompt in found.pairs}
     missing = tuple(p.id for place, p in enumerate(suite.prompts) if place not in having)
+    _tell(say, images, suite, found)
     if missing:
         say(f"  {len(missing)} prompts have no image, as {missing[0]!r}")
     text = json.dumps([images.fingerprint, suite.sha256, [p.id for p in suite.prompts], found.way])
-    made_of = sha256(text.encode()).hexdigest()
-    counts: dict[int, int] = defaultdict(int)
-    samples = []
-    for number, prompt in sorted(found.pairs, key=lambda pair: pair[1]):
-        chosen = suite.prompts[prompt]
-        key = f"{prompt:06d}-{counts[prompt]}"
-        samples.append(
-            (number, Sample(key, chosen.caption, chosen.id, chosen.category, counts[prompt], None))
-        )
-        counts[prompt] += 1
-    facts = _Facts()
-    shards = tuple(_shards(images, samples, out, made_of, facts))
-    each = set(counts.values())
+    samples, facts = _samples(found, suite), _Facts()
+    shards = tuple(_shards(images, samples, out, sha256(text.encode()).hexdigest(), facts))
+    each = Counter(prompt for _, prompt in found.pairs).values()
     manifest = Manifest(
         name=source.resolve().name,
-        suite=SuiteNote(
-            name=suite.name,
-            sha256=suite.sha256,
-            prompts=len(suite.prompts),
-            choices=suite.choices,
-        ),
+        suite=SuiteNote.of(suite),
         count=len(samples),
-        each=each.pop() if len(each) == 1 else None,
+        each=max(each) if len(set(each)) == 1 else None,
         seed=None,
         size=facts.size,
         encoding=facts.encoding,
@@ -117,6 +100,27 @@ def import_samples(
     )
     write_manifest(out, manifest)
     return manifest
+
+
+def _tell(say: Callable[[str], None], images: EncodedSource, suite: Suite, found: _Pairing) -> None:
+    say(f"{len(found.pairs)} images of {images.root} paired by {found.way}, for example")
+    for number, prompt in found.pairs[:_SHOWN]:
+        say(f"  {images.key(number)}: {suite.prompts[prompt].caption!r:.100}")
+    if found.unknown:
+        say(f"  passed over: {len(found.unknown)} captions of no prompt, as {found.unknown[0]!r}")
+
+
+def _samples(found: _Pairing, suite: Suite) -> list[tuple[int, Sample]]:
+    """The set's rows, in the prompts' order, each with the number of its image."""
+    counts: dict[int, int] = defaultdict(int)
+    samples = []
+    for number, place in sorted(found.pairs, key=lambda pair: pair[1]):
+        prompt, index = suite.prompts[place], counts[place]
+        key = f"{place:06d}-{index}"
+        sample = Sample(key, prompt.caption, prompt.id, prompt.category, index, None)
+        samples.append((number, sample))
+        counts[place] += 1
+    return samples
 
 
 class _Facts:
@@ -223,9 +227,7 @@ def _by_caption(way: str, captions: dict[int, str], suite: Suite) -> _Pairing:
     return _Pairing(way, pairs, unknown)
 
 
-def _geneval_captions(
-    images: EncodedSource, order: Sequence[int]
-) -> Callable[[int], str | None]:
+def _geneval_captions(images: EncodedSource, order: Sequence[int]) -> Callable[[int], str | None]:
     """Captions by `NAME/metadata.jsonl` of images NAME/samples/...; None where there is none."""
     prompts: dict[str, str | None] = {}
 

@@ -20,7 +20,12 @@ from calotype.cascade.png import encode_png
 from calotype.cascade.recipe import image_id
 from calotype.cascade.results import drain
 from calotype.errors import CalotypeError, UsageError
-from calotype.evaluation.samples.manifest import Manifest, ShardNote, SuiteNote, write_manifest
+from calotype.evaluation.samples.manifest import (
+    Manifest,
+    ShardNote,
+    SuiteNote,
+    write_manifest,
+)
 from calotype.evaluation.samples.shard import Sample, shard_note, shard_path, write_sample_shard
 from calotype.evaluation.suites.suite import Prompt, Suite
 from calotype.generation.cascade import CascadeGenerator, Job
@@ -243,33 +248,28 @@ def sample_sets(
     if launched_place().rank > 0:
         return
     for own in job.sets:
-        notes, made_of = [], job.made_of(own)
-        for number in job.shards:
-            path = shard_path(own.folder, number)
-            note = shard_note(path, made_of)
-            if note is None:
-                raise CalotypeError(f"{path} was written and is gone or damaged; sample it again")
-            notes.append(note)
-        files = [shard_path(own.folder, number) for number in job.shards]
-        shards = tuple(
-            ShardNote(file=file.name, rows=note["rows"], sha256=file_sha256(file))
-            for file, note in zip(files, notes, strict=True)
-        )
-        height, width = notes[0]["size"]
-        manifest = Manifest(
-            name=str(notes[0]["recipe"]["model"]["name"]),
-            suite=SuiteNote(
-                name=suite.name,
-                sha256=suite.sha256,
-                prompts=len(suite.prompts),
-                choices=suite.choices,
-            ),
-            count=job.total,
-            each=job.each,
-            seed=job.seed,
-            size=(height, width),
-            encoding="png",
-            shards=shards,
-            recipe=notes[0]["recipe"],
-        )
-        write_manifest(own.folder, manifest)
+        write_manifest(own.folder, _manifest(job, own, suite))
+
+
+def _manifest(job: SampleJob, own: SetJob, suite: Suite) -> Manifest:
+    """What is to be said of a set whose shards are all there."""
+    made_of, paths = job.made_of(own), [shard_path(own.folder, number) for number in job.shards]
+    notes, shards = [], []
+    for path in paths:
+        note = shard_note(path, made_of)
+        if note is None:
+            raise CalotypeError(f"{path} was written and is gone or damaged; sample it again")
+        notes.append(note)
+        shards.append(ShardNote(file=path.name, rows=note["rows"], sha256=file_sha256(path)))
+    recipe, (height, width) = notes[0]["recipe"], notes[0]["size"]
+    return Manifest(
+        name=str(recipe["model"]["name"]),
+        suite=SuiteNote.of(suite),
+        count=job.total,
+        each=job.each,
+        seed=job.seed,
+        size=(height, width),
+        encoding="png",
+        shards=tuple(shards),
+        recipe=recipe,
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from calotype.config.typed_json import load_config, to_dict
 from calotype.errors import UsageError
+from calotype.evaluation.suites.suite import Suite
 from calotype.storage.files import write_file
 
 MANIFEST_FILE = "manifest.json"
@@ -23,6 +24,16 @@ class SuiteNote:
     sha256: str
     prompts: int
     choices: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, suite: Suite) -> SuiteNote:
+        """What is noted of a suite."""
+        return cls(
+            name=suite.name,
+            sha256=suite.sha256,
+            prompts=len(suite.prompts),
+            choices=suite.choices,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
