@@ -29,6 +29,7 @@ ROOMS = (
     "cascade",
     "data",
     "generation",
+    "pages",
     "training",
     "tasks",
     "evaluation",

@@ -79,7 +79,8 @@ def test_colours_are_the_page_s():
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_a_package_that_is_missing_is_one_line(monkeypatch, write_run, capsys, package):
-    for name in [name for name in sys.modules if name.startswith("calotype.training.report")]:
+    rooms = ("calotype.training.report", "calotype.pages")
+    for name in [name for name in sys.modules if name.startswith(rooms)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)  # how Python marks what cannot be imported
     assert run(["report", str(write_run())]) == 1

@@ -6,21 +6,19 @@ script reads values back from the paths with the scales that are noted on the ch
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from calotype.diffusion.noise_marks import BINS, NOISE_RATIOS
+from calotype.pages.charts import PAGE, chart_style, page_svg, svg_text
 from calotype.training.record import RunRecord, number
 from calotype.training.report.curves import Curve, make_curve, smoothed
 
@@ -28,22 +26,6 @@ Bounds = Sequence[tuple[float, str]]
 _LOG_FROM = 20.0  # a chart whose values span more than this factor gets a logarithmic axis
 _SMALL = (3.2, 1.7)
 _MOST_MEASURES = 8
-_NAMES = ("soft", "line", "raw", "main", "other", *(f"l{i}" for i in range(len(BINS))))
-_COLOURS = {name: f"#0000{place:02x}" for place, name in enumerate(_NAMES, 1)}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # texts stay texts
-    "svg.hashsalt": "calotype",
-    "path.simplify_threshold": 1.0,  # to about a thousand points, however long the log is
-    "font.size": 8,
-    "font.sans-serif": [
-        "DejaVu Sans"
-    ],  # the one that matplotlib brings: all texts are measured alike
-    "xtick.labelcolor": _COLOURS["soft"],
-    "ytick.labelcolor": _COLOURS["soft"],
-    "axes.edgecolor": _COLOURS["soft"],
-    "grid.color": _COLOURS["line"],
-    "lines.solid_capstyle": "round",
-}
 
 
 def _percent(value: float) -> str:
@@ -87,27 +69,20 @@ class Chart:
 
 def plot(chart: Chart, bounds: Bounds = ()) -> Markup:
     """The chart as an `<svg>` element, with marks where stages begin."""
-    stream = io.StringIO()
-    with rc_context(_STYLE):
+    with chart_style():
         figure = Figure(figsize=chart.size, layout="constrained")
         axes = figure.subplots()
         for curve in chart.curves:
-            (line,) = axes.plot(curve.x, curve.y, color=_COLOURS[curve.colour], clip_on=False)
+            (line,) = axes.plot(curve.x, curve.y, color=PAGE[curve.colour], clip_on=False)
             line.set(linewidth=0.8 if curve.colour == "raw" else 1.4, gid=f"curve {curve.name}")
         _set_axes(axes, chart, bounds)
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    return _for_page(stream.getvalue(), chart, axes)
+        svg = svg_text(figure)
+    return _for_page(svg, chart, axes)
 
 
 def _for_page(svg: str, chart: Chart, axes: Axes) -> Markup:
-    """An SVG with the page's colours, its scales noted, and nothing that others have too."""
-    svg = re.sub(r' id="curve ([^"]*)"', r' data-name="\1"', svg[svg.index("<svg") :])
-    svg = re.sub(r' (id|xmlns|xmlns:xlink|version)="[^"]*"', "", svg)
-    # A hundredth of a point is fine enough for paths.
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
-    for name, colour in _COLOURS.items():
-        svg = svg.replace(colour, f"var(--{name})")
+    """The SVG with its scales and newest values noted."""
+    svg = page_svg(re.sub(r' id="curve ([^"]*)"', r' data-name="\1"', svg))
     left, bottom, right, top = axes.get_position().extents * 72 * np.tile(chart.size, 2)
     low, high = 72 * chart.size[1] - bottom, 72 * chart.size[1] - top  # y goes down in a page
     last = ", ".join(f"{c.name} {chart.show(c.last)}" for c in chart.curves if c.last is not None)
@@ -138,9 +113,9 @@ def _set_axes(axes: Axes, chart: Chart, bounds: Bounds) -> None:
     axes.grid(axis="y", clip_on=False)
     axes.spines[["left", "top", "right"]].set_visible(False)
     for x, name in bounds:
-        axes.axvline(x, color=_COLOURS["soft"], lw=0.8, ls=":", clip_on=False)
+        axes.axvline(x, color=PAGE["soft"], lw=0.8, ls=":", clip_on=False)
         axes.annotate(
-            name, (x, 1), (0, 3), ("data", "axes fraction"), "offset points", color=_COLOURS["soft"]
+            name, (x, 1), (0, 3), ("data", "axes fraction"), "offset points", color=PAGE["soft"]
         )
 
 

@@ -1,15 +1,13 @@
-"""Sheets of samples as data URIs, scaled down where they are large."""
+"""Sheets of samples, in the order of a run."""
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from calotype.pages.images import PageImage, page_image
 from calotype.storage.reading import read_regular
 from calotype.training.record import RunRecord
 
@@ -23,17 +21,15 @@ _SHOWN_WIDTH = 1100
 
 @dataclass(frozen=True)
 class Frame:
-    """A sheet of samples: images seen when it was made, the image itself, its size in pixels."""
+    """A sheet of samples, and how many images were seen when it was made."""
 
     images: int
-    uri: str
-    width: int
-    height: int
+    sheet: PageImage
 
     @property
     def scale(self) -> int:
         """How many times its size it is shown at: samples of a few pixels are hard to see."""
-        return max(1, min(8, _SHOWN_WIDTH // self.width))
+        return max(1, min(8, _SHOWN_WIDTH // self.sheet.width))
 
 
 @dataclass(frozen=True)
@@ -79,20 +75,9 @@ def _captions(run: RunRecord, size: int) -> list[str]:
 
 
 def _frame(images: int, path: Path) -> Frame | None:
-    """The sheet at its size where the file is small, else a smaller JPEG; None if unreadable."""
-    kind = "png"
     try:
         data = read_regular(path, most_bytes=_MOST_BYTES)
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            size = image.size
-            if len(data) <= _KEPT_BYTES:
-                image.verify()
-            else:
-                small = image.convert("RGB")
-                small.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
-                stream = io.BytesIO()
-                small.save(stream, "JPEG", quality=85)
-                kind, data, size = "jpeg", stream.getvalue(), small.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return None
-    return Frame(images, f"data:image/{kind};base64,{base64.b64encode(data).decode()}", *size)
+    image = page_image(data, kept_bytes=_KEPT_BYTES, side=_LARGEST_SIDE)
+    return None if image is None else Frame(images, image)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from calotype import __version__
-from calotype.storage.files import write_file
+from calotype.pages.page import render_page, write_page
 from calotype.training.record import RunRecord, number, read_run
 from calotype.training.report.charts import (
     bounds,
@@ -43,25 +40,16 @@ def write_report(run: Path, output: Path) -> int:
         UsageError: the folder holds no run that has taken a step.
         CalotypeError: the page cannot be written.
     """
-    # Captions may hold lone surrogates, which no encoding has.
-    page = render(read_run(run)).encode("utf-8", errors="replace")
-    write_file(output, page)
-    return len(page)
+    return write_page(output, render(read_run(run)))
 
 
 def render(run: RunRecord) -> str:
     """The page's HTML. All text from the run is escaped: names and captions are anybody's."""
-    environment = Environment(
-        loader=PackageLoader("calotype.training.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plot"] = plot
-    environment.filters["short"] = lambda value: f"{number(value):.4g}"
-    environment.filters["commas"] = lambda value: f"{value:,}"
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "calotype.training.report",
+        "report.html.j2",
+        plot=plot,
+        short=lambda value: f"{number(value):.4g}",
         title=str(run.recipe.get("name", run.folder.resolve().name)),
         note=str(run.recipe.get("note", "")),
         folder=run.folder.resolve().name,
@@ -80,8 +68,6 @@ def render(run: RunRecord) -> str:
         skip_count=len(run.skipped),
         facts=_facts(run),
         recipe=json.dumps(run.recipe, indent=1, ensure_ascii=False) if run.recipe else "",
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        version=__version__,
     )
 
 
