@@ -1,0 +1,202 @@
+"""Scores by other people's programs: HPSv2, ImageReward, PickScore, VQAScore, ...
+
+A scorer is a command with an environment of its own. It reads JSON lines, {"key", "image",
+"caption"} with the path of a PNG or JPEG file, and answers each with {"key", "score"}, in any
+order; it is started once, and ends when its input does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shlex
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from calotype.errors import CalotypeError, UsageError
+from calotype.evaluation.samples import Sample, SampleSet
+from calotype.evaluation.samples.shard import encoding_of
+from calotype.storage.files import make_folder, write_file
+from calotype.storage.reading import read_object
+
+_LONGEST_LINE = 65536
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A program that scores: its name, beside every number, and the words of its command."""
+
+    name: str
+    command: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what was run; what lies behind the command is its owner's to keep the same."""
+        return hashlib.sha256(json.dumps([self.name, *self.command]).encode()).hexdigest()
+
+
+def parse_scorer(text: str) -> Scorer:
+    """Read NAME=COMMAND.
+
+    Raises:
+        UsageError: it is none.
+    """
+    name, equals, command = text.partition("=")
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"got the scorer {text!r:.200}: {error}; check its quotes") from error
+    if not equals or not name.strip() or not words:
+        raise UsageError(
+            f"got the scorer {text!r:.200}; expected NAME=COMMAND, a name and a program"
+        )
+    return Scorer(name.strip(), tuple(words))
+
+
+def score_samples(
+    samples: SampleSet, scorer: Scorer, folder: Path, *, on_shard: Callable[[int], None]
+) -> list[float]:
+    """The scores of all images of a set, in its order.
+
+    Args:
+        samples: the set.
+        scorer: the program; it is started only if there is something to score.
+        folder: where the scores of each shard are kept, and found by the next run.
+        on_shard: called with the number of images of each shard that is scored.
+
+    Raises:
+        UsageError: the program cannot be started.
+        CalotypeError: it died, or its answers make no sense.
+    """
+    scores: list[float] = []
+    first, remaining = 0, list[tuple[Path, range]]()
+    known: dict[Path, list[float]] = {}
+    for shard in samples.manifest.shards:
+        name = hashlib.sha256(f"{scorer.fingerprint} {shard.sha256}".encode()).hexdigest()
+        path, numbers = folder / f"{name[:32]}.json", range(first, first + shard.rows)
+        first += shard.rows
+        kept = read_object(path).get("scores") if path.is_file() else None
+        if isinstance(kept, list) and len(kept) == shard.rows:
+            known[path] = [float(score) for score in kept]
+            on_shard(shard.rows)
+        remaining.append((path, numbers))
+    wanted = [(path, numbers) for path, numbers in remaining if path not in known]
+    if wanted:
+        make_folder(folder)
+        with _started(scorer) as ask:
+            for path, numbers in wanted:
+                known[path] = ask(samples, numbers)
+                text = json.dumps({"scorer": scorer.name, "scores": known[path]})
+                write_file(path, text.encode())
+                on_shard(len(numbers))
+    for path, _ in remaining:
+        scores += known[path]
+    return scores
+
+
+@contextmanager
+def _started(scorer: Scorer) -> Iterator[Callable[[SampleSet, range], list[float]]]:
+    """The program running; what asks it for the scores of some images."""
+    with tempfile.TemporaryDirectory(prefix="calotype-scores-") as place:
+        errors = Path(place, "errors.txt").open("w+b")
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                scorer.command, stdin=pipe, stdout=pipe, stderr=errors, start_new_session=True
+            )
+        except OSError as error:
+            command = shlex.join(scorer.command)
+            raise UsageError(
+                f"cannot start the scorer {scorer.name!r}, {command!r:.200}: {error.strerror}"
+            ) from error
+
+        def ask(samples: SampleSet, numbers: range) -> list[float]:
+            assert process.stdin is not None and process.stdout is not None
+            asked = _files(samples, numbers, Path(place))
+            writer = threading.Thread(target=_write, args=(process.stdin, asked), daemon=True)
+            writer.start()
+            found = _read(process.stdout, asked, scorer, lambda: _last_words(process, errors))
+            writer.join()
+            return found
+
+        try:
+            yield ask
+            with suppress(OSError):
+                process.stdin.close()  # type: ignore[union-attr]
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+        finally:
+            process.kill()
+            process.wait()
+            errors.close()
+
+
+def _files(samples: SampleSet, numbers: range, place: Path) -> list[dict[str, Any]]:
+    """The images as files, and what is asked about each."""
+    asked = []
+    for number in numbers:
+        sample: Sample = samples.samples[number]
+        data = samples.encoded(number)
+        path = place / f"{number - numbers.start}.{encoding_of(data)}"
+        path.write_bytes(data)
+        asked.append({"key": sample.key, "image": str(path), "caption": sample.caption})
+    return asked
+
+
+def _write(stream: IO[bytes], asked: Sequence[dict[str, Any]]) -> None:
+    with suppress(OSError):  # it has ended: the reader says so
+        for question in asked:
+            stream.write(json.dumps(question).encode() + b"\n")
+        stream.flush()
+
+
+def _read(
+    stream: IO[bytes],
+    asked: Sequence[dict[str, Any]],
+    scorer: Scorer,
+    last_words: Callable[[], str],
+) -> list[float]:
+    """One score for each question."""
+    found: dict[str, float] = {}
+    keys = {question["key"] for question in asked}
+    while len(found) < len(asked):
+        line = stream.readline(_LONGEST_LINE)
+        if not line:
+            raise CalotypeError(
+                f"the scorer {scorer.name!r} ended after {len(found)} of {len(asked)} images"
+                f"{last_words()}; mend it and run the command again: finished shards are kept"
+            )
+        if not line.strip():
+            continue
+        try:
+            answer = json.loads(line)
+            key, score = answer["key"], float(answer["score"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise CalotypeError(
+                f"the scorer {scorer.name!r} wrote {line[:80]!r}; expected lines such as "
+                '{"key": "000001-0", "score": 0.25}, and its messages on stderr'
+            ) from error
+        if key not in keys or not math.isfinite(score):
+            raise CalotypeError(
+                f"the scorer {scorer.name!r} gave {score} to {key!r:.80}; expected a finite number "
+                "for each image that was asked about"
+            )
+        found[key] = score
+    return [found[question["key"]] for question in asked]
+
+
+def _last_words(process: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
+    """How the program ended, and the last line that it wrote to stderr."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    errors.seek(0)
+    lines = errors.read()[-10_000:].decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f" (exit code {process.returncode})" + (f": {last:.200}" if last else "")
