@@ -23,7 +23,7 @@ from calotype.errors import UsageError
 from calotype.evaluation.retrieval import THUMBNAIL_SIDE, thumbnails
 
 Colour = tuple[int, int, int]
-_COLUMNS = ("key", "name", "style", "set", "license", "concept", "split", "keywords")
+_COLUMNS = ("key", "name", "style", "set", "license", "concept", "split", "keywords", "group")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class ImageRow:
     concept: str
     split: Split
     keywords: tuple[str, ...] = ()
+    group: str = ""
 
     @property
     def caption(self) -> str:
