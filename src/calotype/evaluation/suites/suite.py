@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ from calotype.errors import UsageError
 
 LONGEST_CAPTION = 100_000
 """Characters; longer ones are refused: no encoder reads more than some hundred words."""
+
+
+_LONGEST_NAME = 200
+_IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")  # NUL, and surrogates: no UTF-8 has them
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,11 @@ class Suite:
     choices: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        if not 1 <= len(self.name) <= _LONGEST_NAME or _CONTROL.search(self.name):
+            raise UsageError(
+                f"got a suite's name of {len(self.name)} characters, {self.name[:80]!r}; expected "
+                f"1 to {_LONGEST_NAME}, none of them a control character"
+            )
         if not self.prompts:
             raise UsageError(f"the suite {self.name!r} has no prompts; expected at least one")
         for prompt in self.prompts:
@@ -107,6 +118,11 @@ def first_by_hash(ids: Iterable[str], count: int) -> list[str]:
     return sorted(ids, key=lambda id_: (id_hash(id_), id_))[:count]
 
 
+def row_id(row: int) -> str:
+    """The id of a row that has none of its own, counted from 0; as GenEval's folders are named."""
+    return f"{row:05d}"
+
+
 def id_hash(text: str) -> str:
     """The SHA-256 of a text in hexadecimal; an even, lasting order of ids."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -127,10 +143,8 @@ def _check_prompt(name: str, prompt: Prompt) -> None:
                 f"{where}: got {len(text):,} characters as {what}; expected at most "
                 f"{LONGEST_CAPTION:,}: is this a file of prompts?"
             )
-        if "\0" in text:
-            raise UsageError(f"{where}: got a NUL in its {what}; expected text: remove it")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
+        if _IMPOSSIBLE.search(text):
             raise UsageError(
-                f"{where}: got half of a surrogate pair in its {what}, which no file can hold; "
-                "remove it"
+                f"{where}: got a NUL or half of a surrogate pair in its {what}, which no file can "
+                "hold; remove it"
             )
