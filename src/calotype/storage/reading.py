@@ -93,6 +93,31 @@ def file_sha256(path: Path, *, advice: str = AGAIN) -> str:
         raise CalotypeError(f"cannot read {path}: {error.strerror}; {advice}") from error
 
 
+def checked_bytes(
+    path: Path, sha256: str, *, advice: str = AGAIN, most_bytes: int | None = None
+) -> bytes:
+    """The bytes of a file whose SHA-256 begins as noted down, before anybody reads them as more.
+
+    Args:
+        path: of the file.
+        sha256: how the hash begins, in hexadecimal.
+        advice: ends the messages.
+        most_bytes: a larger file is refused unread.
+
+    Raises:
+        CalotypeError: it cannot be read, or has another hash.
+    """
+    try:
+        data = read_regular(path, most_bytes=most_bytes)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CalotypeError(f"cannot read {path}: {reason}; {advice}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if not found.startswith(sha256):
+        raise CalotypeError(f"{path} has SHA-256 {found[:16]}…, expected {sha256[:16]}…; {advice}")
+    return data
+
+
 def _refused(path: Path, mode: int) -> OSError:
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
     return OSError(errno.EINVAL, f"is {kind}; expected a regular file", str(path))

