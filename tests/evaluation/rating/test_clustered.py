@@ -133,7 +133,7 @@ def _coverage(studies, seed):
     raters, prompts = _crossed(25, 18)
     codes = np.repeat(np.arange(25), 18)
     generator = np.random.default_rng(seed)
-    spread = generator.normal(size=1_000_000) * math.hypot(0.5, 0.85)
+    spread = generator.normal(size=1_000_000) * math.hypot(0.45, 0.9)
     truth = (1 / (1 + np.exp(-0.4 - spread))).mean()
     held = np.zeros(3)
     for _ in range(studies):
