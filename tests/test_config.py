@@ -33,6 +33,35 @@ def test_round_trip_keeps_unions_and_tuples() -> None:
     assert from_dict(json.loads(json.dumps(to_dict(train))), DiffusionTraining) == train
 
 
+@pytest.mark.parametrize(
+    ("default", "name"),
+    [
+        (SamplingConfig(), "static_clip"),
+        (UNetConfig(levels=NETWORK.levels, text_dim=8), "text_tokens"),
+        (EfficientUNetConfig(levels=NETWORK.levels, text_dim=8), "text_tokens"),
+    ],
+)
+def test_fields_that_came_later_are_written_only_where_they_say_something(
+    default: SamplingConfig | UNetConfig | EfficientUNetConfig, name: str
+) -> None:
+    """So that hashes of recipes and of PNG files' settings stay what they were."""
+    before = {key: value for key, value in dataclasses.asdict(default).items() if key != name}
+    assert to_dict(default) == json.loads(json.dumps(before))
+    assert from_dict(before, type(default)) == default
+    other = dataclasses.replace(default, **{name: False})
+    assert to_dict(other) == {**to_dict(default), name: False}
+    assert from_dict(to_dict(other), type(default)) == other
+    assert override(default, [f"{name}=false"]) == other
+
+
+def test_text_that_nothing_could_attend_to_is_refused() -> None:
+    crossed = LevelConfig(channels=64, blocks=1, cross_attention=True)
+    with pytest.raises(ConfigError, match="cross_attention with text_tokens=false"):
+        UNetConfig(levels=(crossed,), text_dim=8, text_tokens=False)
+    with pytest.raises(ConfigError, match="text_tokens=false with text_dim=0"):
+        dataclasses.replace(NETWORK, text_tokens=False)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_load(name: str) -> None:
     recipe = load_config(Path(str(files("calotype") / "configs" / f"{name}.json")), Recipe)

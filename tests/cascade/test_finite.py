@@ -15,10 +15,11 @@ from calotype.errors import NotFiniteError
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf, 1e30])
 @pytest.mark.parametrize("percentile", [None, 0.9, 1.0])
-def test_12_an_estimate_that_is_no_number_stays_none(number, percentile):
+@pytest.mark.parametrize("static", [True, False])
+def test_12_an_estimate_that_is_no_number_stays_none(number, percentile, static):
     x = torch.linspace(-1, 1, 12).reshape(1, 3, 2, 2)
     x[0, 0, 0, 0] = number
-    denoise = thresholding(percentile)(lambda z, logsnr: Estimate(x, None))
+    denoise = thresholding(percentile, static=static)(lambda z, logsnr: Estimate(x, None))
     assert not denoise(x, torch.zeros(1)).x_hat.isfinite().all()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from calotype.cascade.sampling import guided
 from calotype.cascade.stage import Stage
 from calotype.cascade.stage_edit import StageEdit
 from calotype.conditioning import Conditioning, TextEmbedding
@@ -74,6 +75,47 @@ def test_samples_images_of_the_right_spread(parametrization: str, sampler: str) 
     # 64 ancestral steps still lose some of the spread; order 1 and 2 solvers lose little.
     assert sampled.std().item() == pytest.approx(STD, rel=0.1 if sampler == "ddpm" else 0.05)
     assert sampled.mean().item() == pytest.approx(0.0, abs=0.02)
+
+
+def test_without_a_threshold_estimates_go_beyond_1() -> None:
+    """x ~ N(0, 2^2): E[x|z] = 4 alpha z / (4 alpha^2 + sigma^2)."""
+    stage, cond = exact_stage(data_std=2.0), Conditioning(captions(4))
+    z, logsnr = 2 * torch.randn(4, 3, 16, 16), torch.tensor([-2.0, 0.0, 2.0, 6.0])
+    alpha, sigma = (v[:, None, None, None] for v in alpha_sigma(logsnr))
+    exact = 4 * alpha * z / (4 * alpha**2 + sigma**2)
+    for clip, expected in ((False, exact), (True, exact.clamp(-1, 1))):
+        sampling = SamplingConfig(threshold_percentile=None, static_clip=clip)
+        levels = torch.tensor([-2.0, torch.inf])
+        denoise = guided(stage.denoiser, cond, None, sampling=sampling, levels=levels)
+        found = denoise(z, logsnr).x_hat
+        torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
+    assert exact.abs().max() > 2
+
+
+def test_without_a_threshold_images_are_those_of_the_data_clipped_once() -> None:
+    stage = exact_stage(data_std=2.0)
+    sampling = SamplingConfig(
+        steps=64, sampler="ddim", grid="karras", threshold_percentile=None, static_clip=False
+    )
+    cond, noise = Conditioning(captions(8)), PerSampleNoise(range(8))
+    images = stage.sample(cond, None, noise, size=(16, 16), sampling=sampling)
+    generator = torch.Generator().manual_seed(0)
+    data = (2 * torch.randn(200_000, generator=generator)).clamp(-1, 1)
+    assert images.std().item() == pytest.approx(data.std().item(), rel=0.02)
+    whole = images.abs().eq(1).float().mean().item()
+    assert whole == pytest.approx(math.erfc(1 / math.sqrt(8)), rel=0.04)
+
+
+def test_a_percentile_decides_alone() -> None:
+    stage = exact_stage(data_std=2.0)
+    one, other = (
+        stage.sample(
+            Conditioning(captions(2)), None, PerSampleNoise(range(2)), size=(16, 16),
+            sampling=SamplingConfig(steps=4, threshold_percentile=0.9, static_clip=clip),
+        )
+        for clip in (True, False)
+    )  # fmt: skip
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("aug_level", [0.0, 0.3, 1.0])

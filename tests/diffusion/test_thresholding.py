@@ -61,6 +61,11 @@ def test_transform_thresholds_x_and_keeps_the_rest() -> None:
     assert denoise(z, logsnr).variance_fraction is fraction
     static = thresholding(None)(lambda z, logsnr: Estimate(x))
     close(static(z, logsnr).x_hat, x.sign())
+    plain = thresholding(None, static=False)(lambda z, logsnr: Estimate(x, fraction))
+    assert torch.equal(plain(z, logsnr).x_hat, x)
+    assert plain(z, logsnr).variance_fraction is fraction
+    dynamic = thresholding(1.0, static=False)(lambda z, logsnr: Estimate(x))
+    close(dynamic(z, logsnr).x_hat, x / 6)  # a percentile decides alone
     capped = thresholding(1.0, max_value=1.5)(lambda z, logsnr: Estimate(x))
     close(capped(z, logsnr).x_hat, x.sign())
 

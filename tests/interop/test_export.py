@@ -100,6 +100,16 @@ def test_pipelines_load_and_draw(tmp_path: Path, schedule: object) -> None:
     assert drawn.shape == (1, 3, 8, 8) and bool(drawn.isfinite().all())
 
 
+@pytest.mark.parametrize("clip", [True, False])
+def test_whether_estimates_are_clipped_comes_back(tmp_path: Path, clip: bool) -> None:
+    sampling = SamplingConfig(threshold_percentile=None, static_clip=clip)
+    (folder,) = export_to_diffusers(cascade_of(stage_of(sampling=sampling)), tmp_path / "out")
+    assert diffusers.DDPMScheduler.from_pretrained(folder / "scheduler").config.clip_sample is clip
+    (found,) = load(folder, text_encoder="bytes:16").stages
+    assert found.config.sampling.threshold_percentile is None
+    assert found.config.sampling.static_clip is clip
+
+
 def test_round_trip(tmp_path: Path) -> None:
     """What was written for diffusers is read back bit by bit, settings and weights."""
     stages = stage_of(), larger_stage()

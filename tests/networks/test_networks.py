@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from calotype.config.network import DraftConfig, EfficientUNetConfig, LevelConfi
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config
 from calotype.networks import UNet, build_network
+from calotype.networks.blocks import Attention
 from calotype.networks.text import WhitenedMeanPooling
 
 TEXT_DIM = 12
@@ -64,6 +66,8 @@ CASES = {
         fold=2,
         stem_channels=8,
     ),
+    "unet_pooled_text": small_unet(text_tokens=False),
+    "efficient_pooled_text": small_efficient(text_tokens=False),
     "efficient_recomputed": small_efficient(
         levels=(
             LevelConfig(channels=16, blocks=1, checkpoint=True),
@@ -167,6 +171,45 @@ def test_bound_text_is_encoded_once(name: str) -> None:
     assert len(calls) == 1
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     torch.testing.assert_close(first, network(z, logsnr, cond), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [small_unet, small_efficient])
+def test_without_text_tokens_the_pooled_text_alone_decides(
+    make: Callable[..., UNetConfig | EfficientUNetConfig],
+) -> None:
+    """Two captions of other tokens and the same mean: one caption to a network without tokens."""
+    results = {}
+    for tokens in (True, False):
+        config = make(text_tokens=tokens, text_pooling="whitened_mean")
+        network, (z, logsnr, cond) = awake(config), inputs(config)
+        assert cond.text is not None
+        away = torch.randn(2, 1, TEXT_DIM, dtype=torch.float64)
+        moved = torch.cat((away, -away, torch.zeros(2, 3, TEXT_DIM)), dim=1)
+        other = TextEmbedding(cond.text.tokens + moved, cond.text.mask)
+        first, second = network(z, logsnr, cond), network(z, logsnr, replace(cond, text=other))
+        results[tokens] = (first - second).abs().amax().item()
+    assert results[True] > 1e-4
+    assert results[False] < 1e-12
+
+
+@pytest.mark.parametrize("make", [small_unet, small_efficient])
+def test_without_text_tokens_there_are_no_parameters_for_them(
+    make: Callable[..., UNetConfig | EfficientUNetConfig],
+) -> None:
+    whole, pooled = (build_network(make(text_tokens=tokens)) for tokens in (True, False))
+    widths = [m.out.out_features for m in whole.modules() if isinstance(m, Attention)]
+    # A norm, a null token, and keys and values of each attending layer.
+    expected = 2 * TEXT_DIM + TEXT_DIM + sum(2 * width * (TEXT_DIM + 1) for width in widths)
+    numbers = [sum(p.numel() for p in network.parameters()) for network in (whole, pooled)]
+    assert widths and numbers[0] - numbers[1] == expected
+    own = pooled.state_dict()
+    assert {name for name in whole.state_dict() if name not in own} == {
+        name
+        for name in whole.state_dict()
+        if name.startswith(
+            ("condition.text.projections", "condition.text.norm", "condition.text.null")
+        )
+    }
 
 
 def test_images_that_lack_or_are_too_many_are_named() -> None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from calotype.config.typed_json import to_dict
+from calotype.config.typed_json import override, to_dict
 from calotype.errors import ConfigError, UsageError
 from calotype.training.recipes import load_recipe, recipe_names
 from calotype.training.resume import with_options
@@ -42,6 +42,12 @@ def test_a_run_of_any_recipe_can_be_resumed_with_it(name):
     longer = with_options(recipe, images=2 * recipe.stages[0].total_images, seed=None)
     assert difference(recipe, recipe) is None and difference(recipe, longer) is None
     assert "seed" in difference(recipe, with_options(recipe, images=None, seed=77))
+
+
+def test_what_differs_is_named_though_files_leave_it_out():
+    recipe = load_recipe("tiny")
+    other = override(recipe, ["stages.0.stage.network.text_tokens=false"])
+    assert difference(recipe, other) == ("stages.0.stage.network.text_tokens: was True, got False")
 
 
 def test_an_unknown_name_gets_a_hint():

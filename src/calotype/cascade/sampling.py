@@ -13,6 +13,7 @@ from calotype.conditioning import Conditioning
 from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import (
     Denoiser,
+    DenoiserTransform,
     DiscreteSchedule,
     NoiseSchedule,
     NoiseSource,
@@ -88,7 +89,7 @@ def guided(
         levels: the sampling grid, (N+1,).
         apart: denoise with and without captions one after the other, in less memory.
     """
-    threshold = thresholding(sampling.threshold_percentile, max_value=sampling.threshold_ceiling)
+    threshold = threshold_of(sampling)
     weight, rescale = sampling.guidance_weight, sampling.guidance_rescale
     if uncond is None or weight == 1:
         return threshold(bind(cond))
@@ -103,6 +104,15 @@ def guided(
         return threshold(guiding)
     high, low = (-2 * torch.tensor(sampling.guidance_interval, dtype=torch.float64).log()).tolist()
     return threshold(within_interval(guiding, alone, logsnr_low=low, logsnr_high=high))
+
+
+def threshold_of(sampling: SamplingConfig) -> DenoiserTransform:
+    """The thresholding that `sampling` asks for: dynamic, static or none."""
+    return thresholding(
+        sampling.threshold_percentile,
+        max_value=sampling.threshold_ceiling,
+        static=sampling.static_clip,
+    )
 
 
 def with_drafts(

@@ -92,6 +92,8 @@ class _UNetFields(Settings):
         extra_channels: further input channels (in-painting: known image and mask, 4).
         text_pooling: how the pooled text is made: "attention" (the paper), or "whitened_mean"
             (mean of the token states, whitened with statistics of the training captions).
+        text_tokens: attention sees the caption's tokens; false = the pooled text alone enters, as
+            in the paper's comparison of ways to condition on text (appendix D.1).
     """
 
     levels: tuple[LevelConfig, ...]
@@ -102,6 +104,9 @@ class _UNetFields(Settings):
     dropout: Dropout = 0.0
     extra_channels: Annotated[int, Range(0, 1024)] = 0
     text_pooling: Literal["attention", "whitened_mean"] = "attention"
+    text_tokens: bool = True
+
+    ADDED = ("text_tokens",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,6 +118,15 @@ class _UNetFields(Settings):
                 self.text_dim > 0 or not level.cross_attention,
                 "got cross_attention with text_dim=0; expected a text_dim",
             )
+            require(
+                self.text_tokens or not level.cross_attention,
+                "got cross_attention with text_tokens=false; expected levels without it: there are "
+                "no tokens to attend to",
+            )
+        require(
+            self.text_tokens or self.text_dim > 0,
+            "got text_tokens=false with text_dim=0; expected a text_dim: there is no text to pool",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

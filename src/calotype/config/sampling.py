@@ -51,6 +51,8 @@ class SamplingConfig(Settings):
         guidance_rescale: phi of Lin et al. 2023, section 3.4; 0 = off.
         oscillating_guidance: alternate guidance with weight 1 (Imagen Video, Ho et al. 2022).
         threshold_percentile: dynamic-threshold percentile in (0, 1]; None = static clip.
+        static_clip: what None means: estimates are clipped to [-1, 1], or (false) not thresholded
+            at all. With a percentile it changes nothing.
         threshold_ceiling: largest divisor of dynamic thresholding, at least 1; None = none.
         timesteps: of a discrete schedule, falling; they take the place of `steps`.
         aug_level: noise on the low-resolution image, in [0, 1].
@@ -72,10 +74,13 @@ class SamplingConfig(Settings):
     guidance_rescale: Fraction = 0.0
     oscillating_guidance: bool = False
     threshold_percentile: Annotated[float, Range(1e-6, 1.0)] | None = 0.995
+    static_clip: bool = True
     threshold_ceiling: Annotated[float, Range(1.0, 1e6)] | None = None
     timesteps: tuple[Annotated[int, Range(0, 99_999)], ...] | None = None
     aug_level: Fraction = 0.0
     ddpm_interpolation: Fraction = 0.3
+
+    ADDED = ("static_clip",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

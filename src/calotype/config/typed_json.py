@@ -41,8 +41,12 @@ class Retired:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON data; `from_dict` reads it back."""
-    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+    """A config as plain JSON data; `from_dict` reads it back.
+
+    Fields that a record lists in `ADDED` are left out at their defaults: they came after files were
+    written, and hashes and comparisons of those stay what they were.
+    """
+    return typing.cast(dict[str, Any], json.loads(json.dumps(_plain(config))))
 
 
 def load_config(path: Path, kind: type[T]) -> T:
@@ -95,6 +99,16 @@ def override(config: T, assignments: typing.Sequence[str]) -> T:
             value = text
         _assign(data, key.strip(), value)
     return from_dict(data, type(config))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        added = getattr(value, "ADDED", ())
+        held = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {f.name: _plain(v) for f, v in held if f.name not in added or v != f.default}
+    if isinstance(value, typing.Mapping):
+        return {key: _plain(held) for key, held in value.items()}
+    return [_plain(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 def _assign(data: dict[str, Any], key: str, value: Any) -> None:

@@ -54,8 +54,15 @@ def dynamic_threshold(x: Tensor, percentile: float, *, max_value: float | None =
     return x.clamp(-limit, limit) / limit
 
 
-def thresholding(percentile: float | None, *, max_value: float | None = None) -> DenoiserTransform:
-    """Return the transform that thresholds a denoiser's estimates; percentile None = static.
+def thresholding(
+    percentile: float | None, *, max_value: float | None = None, static: bool = True
+) -> DenoiserTransform:
+    """Return the transform that thresholds a denoiser's estimates.
+
+    Args:
+        percentile: of dynamic thresholding; None = static, or none at all.
+        max_value: as in `dynamic_threshold`.
+        static: without a percentile, clip to [-1, 1]; False = leave estimates as they are.
 
     Where an estimate is no number, as `only_numbers` says it, the result is NaN.
     """
@@ -68,7 +75,7 @@ def thresholding(percentile: float | None, *, max_value: float | None = None) ->
             x, variance = only_numbers(estimate.x_hat), estimate.variance_fraction
             del estimate  # images may be large
             if percentile is None:
-                return Estimate(static_threshold(x), variance)
+                return Estimate(static_threshold(x) if static else x, variance)
             return Estimate(dynamic_threshold(x, percentile, max_value=max_value), variance)
 
         return thresholded

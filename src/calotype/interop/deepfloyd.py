@@ -57,6 +57,7 @@ def load_stage(folder: Path) -> Stage:
             aug_level=_AUG_LEVEL if lowres else 0.0,
             threshold_percentile=scheduler.threshold_percentile,
             threshold_ceiling=scheduler.threshold_ceiling,
+            static_clip=scheduler.static_clip,
             ddpm_interpolation=scheduler.interpolation,
         ),
     )

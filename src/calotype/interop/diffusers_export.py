@@ -195,7 +195,7 @@ def _scheduler_settings(network: AdmConfig, stage: Stage) -> dict[str, Any]:
         "_diffusers_version": _VERSION,
         "prediction_type": _PREDICTIONS[config.parametrization],
         "variance_type": "learned_range" if network.learned_variance else "fixed_small",
-        "clip_sample": not thresholding,
+        "clip_sample": not thresholding and sampling.static_clip,
         "thresholding": thresholding,
         "dynamic_thresholding_ratio": sampling.threshold_percentile if thresholding else 0.995,
         "sample_max_value": 1e6 if ceiling is None else ceiling,

@@ -83,6 +83,7 @@ def read_stage_configs(folder: Path) -> tuple[StageConfig, StageConfig]:
             steps=_DECODER_STEPS,
             guidance_weight=_DECODER_WEIGHT,
             threshold_percentile=None,
+            static_clip=scheduler.static_clip,
             ddpm_interpolation=scheduler.interpolation,
         ),
     )
@@ -103,6 +104,7 @@ def read_stage_configs(folder: Path) -> tuple[StageConfig, StageConfig]:
         sampling=SamplingConfig(
             steps=_LARGER_STEPS,
             threshold_percentile=None,
+            static_clip=scheduler.static_clip,
             ddpm_interpolation=scheduler.interpolation,
         ),
     )

@@ -33,7 +33,8 @@ class SchedulerSettings:
     """What a scheduler says of a model and of sampling with it.
 
     The network predicts the variance of the reverse step, or `interpolation` is between its bounds.
-    Thresholding is dynamic, or clips to `clip_range` where `threshold_percentile` is None.
+    Thresholding is dynamic, or clips to `clip_range` where `threshold_percentile` is None, or there
+    is none where `static_clip` is False, too.
     """
 
     schedule: DiscreteScheduleConfig
@@ -42,6 +43,7 @@ class SchedulerSettings:
     interpolation: float
     threshold_percentile: float | None
     threshold_ceiling: float | None
+    static_clip: bool
     clip_range: float
 
 
@@ -57,11 +59,6 @@ def read_scheduler(path: Path) -> SchedulerSettings:
     default = "fixed_small_log" if unclip else "fixed_small"
     variance = data.one_of("variance_type", (default, *_INTERPOLATIONS))
     thresholding = bool(data.data.get("thresholding", False))
-    if not thresholding and not data.data.get("clip_sample", True):
-        raise data.wrong(
-            "got neither thresholding nor clip_sample; pixel-space stages here always keep their "
-            "estimates in range"
-        )
     ratio = data.number("dynamic_thresholding_ratio", 0.995)
     ceiling = data.number("sample_max_value", 1.0)
     return SchedulerSettings(
@@ -71,6 +68,7 @@ def read_scheduler(path: Path) -> SchedulerSettings:
         interpolation=_INTERPOLATIONS[variance],
         threshold_percentile=ratio if thresholding else None,
         threshold_ceiling=ceiling if thresholding else None,
+        static_clip=bool(data.data.get("clip_sample", True)),
         clip_range=data.number("clip_sample_range", 1.0),
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.conditioning import Conditioning, Text, token_states
-from calotype.config.stage import NetworkConfig
+from calotype.config.network import EfficientUNetConfig, UNetConfig
 from calotype.networks.blocks import Attention, ScalarEmbedding, number_text_layers
 from calotype.networks.text import TextConditioner, TextFeatures, WhitenedMeanPooling
 
@@ -53,14 +53,19 @@ class ConditionEmbedding(nn.Module):
     """
 
     def __init__(
-        self, config: NetworkConfig, embed_dim: int, *, blocks: Iterable[nn.Module]
+        self,
+        config: UNetConfig | EfficientUNetConfig,
+        embed_dim: int,
+        *,
+        blocks: Iterable[nn.Module],
     ) -> None:
         super().__init__()
         self.level = ScalarEmbedding(-25.0, 25.0, embed_dim)
         self.aug_level = ScalarEmbedding(0.0, 1.0, embed_dim) if config.lowres else None
         self.text: TextConditioner | None = None
         if config.text_dim > 0:
-            layers, pooling = number_text_layers(blocks, Attention), config.text_pooling
+            layers = number_text_layers(blocks, Attention) if config.text_tokens else None
+            pooling = config.text_pooling
             self.text = TextConditioner(config.text_dim, embed_dim, pooling=pooling, layers=layers)
 
     def set_text_statistics(self, mean: Tensor, covariance: Tensor) -> None:

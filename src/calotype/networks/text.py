@@ -134,7 +134,14 @@ class TextLayer(Protocol):
 
 
 class TextConditioner(nn.Module):
-    """Turns captions' token states into `TextFeatures`, once per image."""
+    """Turns captions' token states into `TextFeatures`, once per image.
+
+    Args:
+        text_dim: width D of the token states.
+        embed_dim: width E of the noise-level embedding.
+        pooling: how the pooled text is made.
+        layers: those that attend to the tokens; None = the pooled text alone is wanted.
+    """
 
     def __init__(
         self,
@@ -142,7 +149,7 @@ class TextConditioner(nn.Module):
         embed_dim: int,
         *,
         pooling: Literal["attention", "whitened_mean"],
-        layers: Sequence[TextLayer],
+        layers: Sequence[TextLayer] | None,
     ) -> None:
         super().__init__()
         self.pooling: AttentionPooling | WhitenedMeanPooling = (
@@ -151,21 +158,25 @@ class TextConditioner(nn.Module):
         self.to_embedding = nn.Sequential(
             nn.Linear(text_dim, embed_dim), nn.SiLU(), nn.Linear(embed_dim, embed_dim)
         )
-        self.norm = nn.LayerNorm(text_dim)
-        self.null = nn.Parameter(torch.zeros(1, 1, text_dim))
-        self.projections = nn.ModuleList(
-            TextProjection(text_dim, layer.out.out_features, layer.heads) for layer in layers
-        )
+        self.projections: nn.ModuleList | None = None
+        if layers is not None:
+            self.norm = nn.LayerNorm(text_dim)
+            self.null = nn.Parameter(torch.zeros(1, 1, text_dim))
+            self.projections = nn.ModuleList(
+                TextProjection(text_dim, layer.out.out_features, layer.heads) for layer in layers
+            )
 
     def forward(self, text: TextEmbedding) -> TextFeatures:
         """Everything the network wants of its captions."""
-        dtype = self.norm.weight.dtype
+        dtype = next(self.to_embedding.parameters()).dtype
         text = TextEmbedding(text.tokens.to(dtype), text.mask)
-        pooled = self.pooling(text)
+        pooled = self.to_embedding(self.pooling(text))
+        if self.projections is None:
+            return TextFeatures(pooled)
         tokens = with_null(self.norm(text.tokens), self.null)
         mask = F.pad(text.mask, (1, 0), value=True)
         return TextFeatures(
-            pooled=self.to_embedding(pooled),
+            pooled=pooled,
             keys_values=tuple(project(tokens, mask) for project in self.projections),
         )
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from calotype.cascade.find import find_cascade
 from calotype.cascade.io import STAGE_FILE, StageEntry, load_stage, read_cascade_file
+from calotype.cascade.sampling import threshold_of
 from calotype.cascade.stage import Stage
 from calotype.conditioning import Conditioning, Text
 from calotype.config.diffusion import DiffusionTraining, LowresEstimatesConfig
@@ -33,7 +34,6 @@ from calotype.diffusion import (
     alpha_sigma,
     broadcast_to_image,
     karras_levels,
-    thresholding,
 )
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.runtime import DTYPES, Runtime
@@ -116,10 +116,7 @@ class LowresEstimates:
             )
             for sigma in sigmas
         ]
-        threshold = thresholding(
-            sampling.threshold_percentile, max_value=sampling.threshold_ceiling
-        )
-        denoise = threshold(self.stage.denoiser(self._condition(x, text, eps)))
+        denoise = threshold_of(sampling)(self.stage.denoiser(self._condition(x, text, eps)))
         return denoised(denoise, x, eps, torch.stack(levels)).clamp(-1, 1)
 
     def _condition(self, x: Tensor, text: Text | None, noise: Tensor) -> Conditioning:

@@ -239,7 +239,7 @@ def difference(old: Recipe, new: Recipe) -> str | None:
 
 
 def _essence(recipe: Recipe) -> list[dict[str, Any]]:
-    stages = [to_dict(stage) for stage in recipe.stages]
+    stages = [dataclasses.asdict(stage) for stage in recipe.stages]  # defaults, too, by name
     for stage in stages:
         for name in _HARMLESS:
             stage.pop(name, None)  # not every kind has all of them
@@ -251,7 +251,7 @@ def _differs(old: Any, new: Any, where: str) -> str | None:
     """The first setting that differs, for people."""
     if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
         pairs = [(f"{where}.{key}", old[key], new[key]) for key in old]
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+    elif isinstance(old, list | tuple) and isinstance(new, type(old)) and len(old) == len(new):
         pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
     else:
         return None if old == new else f"stages{where}: was {old}, got {new}"
