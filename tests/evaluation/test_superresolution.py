@@ -1,4 +1,4 @@
-"""PSNR and sharpness in closed form; stages that must win, tie or lose against bicubic."""
+"""Sharpness in closed form; stages that must win, tie or lose against bicubic."""
 
 import math
 from itertools import pairwise
@@ -13,17 +13,7 @@ from calotype.evaluation.superresolution import (
     RealImage,
     compare_with_bicubic,
     edge_contrast,
-    psnr,
 )
-
-
-def test_psnr_closed_form():
-    x = torch.zeros(3, 3, 4, 4)
-    y = torch.stack([torch.full((3, 4, 4), v) for v in (2.0, 0.2, 0.0)])
-    assert psnr(x, y)[:2].tolist() == pytest.approx([0.0, 20.0], abs=1e-5)
-    assert psnr(x, y)[2] == math.inf
-    with pytest.raises(ValueError, match="equal shapes"):
-        psnr(x, y[:1])
 
 
 def test_edge_contrast_sees_blur():

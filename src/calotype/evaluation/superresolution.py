@@ -19,6 +19,7 @@ from calotype.cascade import Cascade, SampleOptions, Tiling
 from calotype.data.resize import area_resize
 from calotype.diffusion import upsample_lowres
 from calotype.errors import UsageError
+from calotype.evaluation.metrics.pixels import psnr
 
 _EDGE_FRACTION = 0.01
 _PIXELS_AT_ONCE = 1024 * 1024
@@ -53,14 +54,6 @@ class Comparison:
     images: int
     bicubic: float
     results: tuple[StepsResult, ...]
-
-
-def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, (B,) in dB, of images (B, C, H, W) in [-1, 1]; inf for equals."""
-    if x.shape != y.shape:
-        raise ValueError(f"got {tuple(x.shape)} and {tuple(y.shape)}; expected equal shapes")
-    error = (x.double() - y.double()).square().flatten(1).mean(1)
-    return 10 * torch.log10(4 / error)  # the range [-1, 1] has a peak of 2
 
 
 def edge_contrast(images: Tensor) -> float:
