@@ -137,10 +137,9 @@ def _coverage(studies, seed):
     truth = (1 / (1 + np.exp(-0.4 - spread))).mean()
     held = np.zeros(3)
     for _ in range(studies):
-        effect = 0.5 * generator.normal(size=(25, 1)) + 0.8 * generator.normal(size=(1, 18))
-        values = (
-            (generator.random((25, 18)) < 1 / (1 + np.exp(-0.4 - effect))).ravel().astype(float)
-        )
+        effect = 0.45 * generator.normal(size=(25, 1)) + 0.9 * generator.normal(size=(1, 18))
+        chance = 1 / (1 + np.exp(-0.4 - effect))
+        values = (generator.random((25, 18)) < chance).ravel().astype(float)
         fit = OLS(values, np.ones((len(values), 1))).fit()
         away = abs(values.mean() - truth)
         held[0] += away < t.ppf(0.975, len(values) - 1) * fit.bse[0]
