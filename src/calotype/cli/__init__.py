@@ -23,6 +23,7 @@ from calotype.cli.edit import edit
 from calotype.cli.ema import ema
 from calotype.cli.info import info
 from calotype.cli.options import OutCommand
+from calotype.cli.rate import app as rate_app
 from calotype.cli.report import report
 from calotype.cli.sample import sample
 from calotype.cli.score import score
@@ -68,6 +69,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in _COMMANDS:
     app.command(cls=OutCommand)(_command)
 app.add_typer(data_app, name="data")
+app.add_typer(rate_app, name="rate")
 
 
 def _print_version(wanted: bool) -> None:

@@ -29,7 +29,7 @@ _PEOPLE = (
     "man men woman women person people child adult adults boy boys girl girls guy lady ladies "
     "someone toddler player workers spectators"
 ).split()
-_NAMES_PEOPLE = re.compile(rf"\b({'|'.join(_PEOPLE)})\b", re.IGNORECASE)
+NAMES_PEOPLE = re.compile(rf"\b({'|'.join(_PEOPLE)})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def coco_suite(data: Any, contents: Contents, choices: CocoChoices) -> Coco:
     allowed = set(reference)
     kept = {one.id: one for one in chosen if one.id in allowed}
     if choices.without_people == "words":
-        kept = {id_: one for id_, one in kept.items() if not _NAMES_PEOPLE.search(one.caption)}
+        kept = {id_: one for id_, one in kept.items() if not NAMES_PEOPLE.search(one.caption)}
         people = "captions with one of Imagen's words for people (its table 2) are left out"
     prompts = _first(kept, choices, contents.path)
     made: dict[str, Any] = {

@@ -1,0 +1,138 @@
+"""Serving a study until Ctrl-C."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.evaluation.rating.raters import invite, new_token
+from calotype.evaluation.rating.store import Store
+from calotype.evaluation.rating.study import read_study, verify_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """How a study is served.
+
+    Args:
+        host: address to listen at.
+        port: 0 = any that is free.
+        public_url: that raters open, where it is not the address listened at.
+        needs_tokens: raters need links even on the loopback.
+        invite: raters to make links for, before.
+        is_common: print one link that anybody may take part by.
+        completion_code: of all raters; None = each has their own.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    public_url: str | None = None
+    needs_tokens: bool = False
+    invite: int = 0
+    is_common: bool = False
+    completion_code: str | None = None
+
+
+def serve(folder: Path, options: ServeOptions, say: Callable[[str], None]) -> None:
+    """Serve the study in `folder` until the process is told to end.
+
+    Args:
+        folder: of the study.
+        options: see `ServeOptions`.
+        say: is told the links.
+
+    Raises:
+        UsageError: there is no study, or the options do not fit.
+        CalotypeError: the study was changed, or the port is taken.
+    """
+    study = read_study(folder)
+    verify_images(study, folder)
+    is_loopback = _is_loopback(options.host)
+    public = None if options.public_url is None else _origin(options.public_url)
+    if public is None and not is_loopback and options.host in ("0.0.0.0", "::", ""):
+        raise UsageError(
+            f"got --host {options.host} alone; expected --public-url, the address raters open, "
+            "for requests by other names are refused"
+        )
+    try:
+        import uvicorn
+
+        from calotype.evaluation.rating.server.app import build_app
+        from calotype.evaluation.rating.server.context import Access, Context
+    except ImportError as error:
+        raise MissingExtra("rate", error.name or "starlette") from error
+    listening = _listen(options.host, options.port)
+    with listening:
+        port = listening.getsockname()[1]
+        access = Access(
+            origins=_origins(options.host, port, public, is_loopback=is_loopback),
+            is_open=is_loopback and public is None and not options.needs_tokens,
+            completion_code=options.completion_code,
+        )
+        store = Store(folder, study)
+        _say_links(store, access.origins[0], options, say, is_open=access.is_open)
+        app = build_app(Context(store, folder, access))
+        # The access log would keep addresses and links.
+        config = uvicorn.Config(
+            app, access_log=False, log_level="warning", server_header=False, proxy_headers=False
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _say_links(
+    store: Store, origin: str, options: ServeOptions, say: Callable[[str], None], *, is_open: bool
+) -> None:
+    if is_open:
+        say(f"raters: {origin}/")
+    if options.is_common:
+        say(f"raters, one link for all: {origin}/join/{new_token(store, 'join')}")
+    if options.invite:
+        for link in invite(store, options.invite):
+            say(f"rater {link.rater}: {origin}/r/{link.token}")
+    say(f"administrator: {origin}/admin/enter/{new_token(store, 'admin')}")
+
+
+def _origins(host: str, port: int, public: str | None, *, is_loopback: bool) -> tuple[str, ...]:
+    own = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    local = tuple(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+    names = ((public,) if public else ()) + (own,) + (local if is_loopback else ())
+    return tuple(dict.fromkeys(name.lower().removesuffix(":80") for name in names))
+
+
+def _origin(url: str) -> str:
+    """The origin of an address: scheme, name and port, without the scheme's own port."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise UsageError(f"got --public-url {url!r}; expected such as https://rate.example.org")
+    if parts.path not in ("", "/") or parts.query or parts.username:
+        raise UsageError(f"got --public-url {url!r}; expected no path: the pages begin at /")
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, default) else "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CalotypeError(
+            f"cannot listen at {host} port {port}: {reason}; choose another with --port"
+        ) from error

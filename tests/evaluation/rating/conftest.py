@@ -1,0 +1,121 @@
+"""Small sets of samples, and studies made of them."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from calotype.evaluation.rating.new import create_study
+from calotype.evaluation.rating.store import Store
+from calotype.evaluation.rating.wanted import Wanted
+from calotype.evaluation.samples.folders import import_samples
+from calotype.evaluation.suites.suite import Prompt, Suite
+
+WORDS = ("red apple", "blue boat", "green chair", "tall dog", "small engine", "old flag")
+
+
+def make_suite(count=6, categories=1):
+    prompts = [
+        Prompt(f"p{n}", f"a {WORDS[n % 6]} number {n}", f"category {n % categories}")
+        for n in range(count)
+    ]
+    return Suite("things", tuple(prompts), "0" * 64)
+
+
+def make_set(folder, suite, *, seed, each=2, size=16):
+    """A set whose images are noise around a colour of its own."""
+    random = np.random.default_rng(seed)
+    source = folder / f"in-{seed}"
+    for number, prompt in enumerate(suite.prompts):
+        place = source / f"{number:05d}"
+        (place / "samples").mkdir(parents=True)
+        (place / "metadata.jsonl").write_text(json.dumps({"prompt": prompt.caption}))
+        for index in range(each):
+            pixels = random.integers(40 * seed, 40 * seed + 40, (size, size, 3), np.uint8)
+            Image.fromarray(pixels).save(place / "samples" / f"{index:04d}.png")
+    out = folder / f"set-{seed}"
+    import_samples(source, suite, out)
+    return out
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """In memory where the system has it: every answer waits for the disk, which others use."""
+    if not Path("/dev/shm").is_dir():
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory):
+    """Three sets of two images of six prompts, in one category."""
+    folder = tmp_path_factory.mktemp("sets")
+    return {name: make_set(folder, make_suite(), seed=n) for n, name in enumerate("abc", 1)}
+
+
+@pytest.fixture(scope="session")
+def many_sets(tmp_path_factory):
+    """Two sets of one image of 27 prompts, in one category."""
+    folder = tmp_path_factory.mktemp("many")
+    suite = make_suite(27)
+    return {name: make_set(folder, suite, seed=n, each=1) for n, name in enumerate("ab", 1)}
+
+
+@pytest.fixture(scope="session")
+def category_sets(tmp_path_factory):
+    """Two sets of one image of 6 prompts, in two categories."""
+    folder = tmp_path_factory.mktemp("categories")
+    suite = make_suite(6, 2)
+    return {name: make_set(folder, suite, seed=n, each=1) for n, name in enumerate("ab", 1)}
+
+
+@pytest.fixture(scope="session")
+def odd_sets(tmp_path_factory):
+    """Two sets, of prompts and with names that a page could stumble over."""
+    captions = ("<script>alert(1)</script> $HOME", "\u05d0\u05d1 \u202e red", "a\x1bb {{ 7*7 }}")
+    suite = Suite("odd", tuple(Prompt(f"p{n}", text) for n, text in enumerate(captions)), "0" * 64)
+    folder = tmp_path_factory.mktemp("odd")
+    names = ("<i>$(x)</i>", "\u202e\u05d0")
+    return {name: make_set(folder, suite, seed=n, each=1) for n, name in enumerate(names, 1)}
+
+
+@pytest.fixture(scope="session")
+def people_sets(tmp_path_factory):
+    """Two sets, of a prompt with people and one without."""
+    captions = ("two Women and a dog", "a manhole")
+    suite = Suite("s", tuple(Prompt(f"p{n}", text) for n, text in enumerate(captions)), "0" * 64)
+    folder = tmp_path_factory.mktemp("people")
+    return {name: make_set(folder, suite, seed=n, each=1) for n, name in enumerate("ab", 1)}
+
+
+@pytest.fixture
+def make_study(tmp_path, sets):
+    """Make a study: `make_study("elo", "abc", raters=2)`; returns its folder and what it says."""
+
+    def make(protocol="elo", names="ab", **options):
+        folder = tmp_path / "study"
+        chosen = {name: sets[name] for name in names}
+        if protocol == "drawbench":
+            options.setdefault("images", 2)
+        study = create_study(folder, Wanted(protocol=protocol, sets=chosen, **options))
+        return folder, study
+
+    return make
+
+
+@pytest.fixture
+def make_store(make_study):
+    """Make a study and open its answers."""
+
+    def make(protocol="elo", names="ab", **options):
+        folder, study = make_study(protocol, names, **options)
+        return Store(folder, study)
+
+    return make
