@@ -1,18 +1,23 @@
 """Features that are kept: computed once, found again by content, never believed when damaged."""
 
 import hashlib
+import operator
+import os
 import pickle
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from calotype.data.work import Work
 from calotype.errors import CalotypeError, NotFiniteError, UsageError
 from calotype.evaluation.features import store
+from calotype.evaluation.features.extractor import ExtractorSpec, load_extractor
 from calotype.evaluation.features.store import (
     ImageChunk,
     StoredFeatures,
@@ -201,16 +206,12 @@ def test_leftovers_of_the_killed_go(tmp_path):
     folder = features_of([chunk(1)], Means(), tmp_path).paths[0].parent
     left = folder / f".{'a' * 64}.npy.123456789.tmp"
     left.write_bytes(b"half")
-    import os
-
     os.utime(left, (time.time() - 7200,) * 2)
     features_of([chunk(1)], Means(), tmp_path)
     assert not left.exists()
 
 
 def test_many_at_once_write_the_same(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(8) as threads:
         jobs = [threads.submit(compute_chunk, CHUNKS[0], Means(), tmp_path) for _ in range(16)]
         paths = {job.result() for job in jobs}
@@ -219,3 +220,28 @@ def test_many_at_once_write_the_same(tmp_path):
     assert [path.name for path in paths.pop().parent.iterdir()] == [
         f"{CHUNKS[0].key('f' * 64)}.npy"
     ]
+
+
+def test_processes_share_the_work(tmp_path):
+    """Tasks are sent to processes that load the extractor themselves; what they leave is one."""
+    images = load(range(6), range(6))
+    parts = [
+        ImageChunk(
+            names=["a", "b"], hashes=[str(i), str(i + 1)], side=None,
+            load=partial(operator.getitem, images[i : i + 2]),
+        )
+        for i in (0, 2, 4)
+    ]  # fmt: skip
+    task = partial(compute_chunk, extractor=ExtractorSpec("clip"), root=tmp_path)
+    paths = set(Work(processes=2).over(parts, task))
+    extractor = load_extractor("clip")
+    found = features_of(parts, extractor, tmp_path)
+    assert set(found.paths) == paths and len(paths) == 3
+    torch.testing.assert_close(found.tensor(), extractor(images), rtol=0, atol=1e-5)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CalotypeError, match="choose another folder") as raised:
+        features_of([chunk(1)], Means(), tmp_path / "file")
+    assert "\n" not in str(raised.value) and (tmp_path / "file").read_text() == "mine"
