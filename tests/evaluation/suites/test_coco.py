@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from calotype.errors import UsageError
-from calotype.evaluation.suites.coco import Coco, CocoChoices, read_coco
+from calotype.evaluation.suites.coco import Coco, CocoChoices, is_coco_30k, read_coco
 from calotype.evaluation.suites.coco_lists import save_list
 from calotype.evaluation.suites.reading import read_suite
 
@@ -100,9 +100,20 @@ def test_the_order_of_the_file_does_not_matter(captions: Path, tmp_path: Path) -
 
 
 def test_fewer_than_30000_images_are_all_taken_once(captions: Path) -> None:
+    assert read_suite(captions, name="mine").name == "mine"
     suite = read_suite(captions)
     assert suite.name == "coco-300"
     assert sorted(int(prompt.id) for prompt in suite.prompts) == list(range(IMAGES))
+
+
+def test_what_papers_call_coco_30k(captions: Path) -> None:
+    choices = read_suite(captions).choices
+    assert is_coco_30k(choices, 30_000)
+    assert not is_coco_30k(choices, 300)
+    fewer = read_coco(captions, CocoChoices(without_people="words")).suite.choices
+    assert not is_coco_30k(fewer, 30_000)
+    assert not is_coco_30k({**choices, "annotations": "captions_train2014.json"}, 30_000)
+    assert not is_coco_30k({"format": "table"}, 30_000)
 
 
 def test_without_people_by_instances(captions: Path, tmp_path: Path) -> None:

@@ -181,6 +181,8 @@ BAD: list[tuple[str, str | bytes, str]] = [
     ("nul.txt", "a\0b\n", "got a NUL"),
     ("nul.csv", "Prompt\na\0b\n", "got a NUL"),
     ("half.json", '["a\\ud800b"]', "surrogate"),
+    ("tag.json", '[{"prompt": "a", "tag": "b\\u0000"}]', "got a NUL"),
+    ("images.json", '{"images": [], "annotations": [3]}', "entry 'images': got list"),
     ("latin.txt", b"ein K\xe4se\n", "is not UTF-8 text"),
     ("broken.json", "{", "not valid JSON"),
     ("deep.json", "[" * 200_000, "nested too deeply"),

@@ -74,7 +74,19 @@ def is_coco(data: Any) -> bool:
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         return False
     found = data.get("annotations")
-    return isinstance(found, list) and (not found or "caption" in found[0])
+    return isinstance(found, list) and all(
+        isinstance(one, dict) and "caption" in one for one in found[:1]
+    )
+
+
+def is_coco_30k(choices: Mapping[str, Any], prompts: int) -> bool:
+    """Whether a suite of these choices and so many prompts is what papers call COCO-30K."""
+    return (
+        prompts == COCO_30K
+        and choices.get("format") == "COCO"
+        and choices.get("people") == "kept"
+        and "val2014" in str(choices.get("annotations"))
+    )
 
 
 def read_coco(path: Path, choices: CocoChoices | None = None) -> Coco:

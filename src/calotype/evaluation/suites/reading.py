@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,10 @@ def read_suite(path: Path, *, name: str | None = None) -> Suite:
     if path.is_dir():
         return _read_folder(path, name or path.resolve().name)
     contents = read_contents(path)
-    name = name or _NAMES.get(path.stem, path.stem)
     form = _form(contents)
     if form == "JSON":
         return _read_json(contents, name)
+    name = name or _NAMES.get(path.stem, path.stem)
     read = {"JSON lines": read_lines, "table": read_table, "text": read_text}[form]
     return Suite(name, read(contents), contents.sha256, {"format": form})
 
@@ -81,10 +82,12 @@ def _form(contents: Contents) -> str:
         return "JSON"
 
 
-def _read_json(contents: Contents, name: str) -> Suite:
+def _read_json(contents: Contents, name: str | None) -> Suite:
     data = contents.json()
     if is_coco(data):
-        return coco_suite(data, contents, CocoChoices()).suite
+        suite = coco_suite(data, contents, CocoChoices()).suite
+        return suite if name is None else replace(suite, name=name)
+    name = name or _NAMES.get(contents.path.stem, contents.path.stem)
     choices = {"format": "JSON"}
     if isinstance(data, list):
         return Suite(name, read_list(data, contents), contents.sha256, choices)

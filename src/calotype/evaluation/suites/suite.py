@@ -85,7 +85,7 @@ class Suite:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The captions; equal ones are prompts of their own, as in DrawBench."""
+        """The captions; equal ones are prompts of their own."""
         return tuple(prompt.caption for prompt in self.prompts)
 
 
@@ -137,7 +137,8 @@ def _check_prompt(name: str, prompt: Prompt) -> None:
     where = f"prompt {prompt.id[:80]!r} of the suite {name!r}"
     if not prompt.caption.strip():
         raise UsageError(f"{where} is empty; expected a caption, or no such line")
-    for what, text in (("id", prompt.id), ("caption", prompt.caption)):
+    category = prompt.category or ""
+    for what, text in (("id", prompt.id), ("caption", prompt.caption), ("category", category)):
         if len(text) > LONGEST_CAPTION:
             raise UsageError(
                 f"{where}: got {len(text):,} characters as {what}; expected at most "
