@@ -18,7 +18,7 @@ from calotype.errors import UsageError
 from calotype.evaluation.samples.manifest import Manifest, read_manifest
 from calotype.evaluation.samples.shard import Sample
 
-_EVERYTHING = Selection(split=None)
+EVERYTHING = Selection(split=None)
 
 
 class SampleSet:
@@ -60,7 +60,7 @@ class SampleSet:
     @cached_property
     def source(self) -> EncodedSource:
         """The images, as work over data takes them."""
-        return ParquetSource(self.folder, self.files, _EVERYTHING)
+        return ParquetSource(self.folder, self.files, EVERYTHING)
 
     def encoded(self, number: int) -> bytes:
         """The file of an image, as it was written."""

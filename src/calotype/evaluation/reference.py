@@ -1,0 +1,180 @@
+"""Images whose features are taken: samples, real images, training images, as pieces of work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from calotype.data.columns import Selection
+from calotype.data.images import BrokenImage
+from calotype.data.open import parquet_files, parts
+from calotype.data.work import DataPart, open_for_work, source_of, usable_cores
+from calotype.errors import UsageError
+from calotype.evaluation.features.extractor import Extractor, ExtractorSpec
+from calotype.evaluation.features.store import (
+    CHUNK,
+    ImageChunk,
+    StoredFeatures,
+    compute_chunk,
+    features_of,
+)
+from calotype.evaluation.samples import SampleSet
+from calotype.evaluation.samples.sample_set import EVERYTHING, square_pixels
+from calotype.evaluation.suites.suite import first_by_hash
+from calotype.generation.executors import Executor
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images of a data set, in order.
+
+    Args:
+        data: where they lie.
+        numbers: which of its examples they are.
+        names: of the images.
+        hashes: SHA-256 of each one's encoded bytes.
+    """
+
+    data: DataPart
+    numbers: tuple[int, ...]
+    names: tuple[str, ...]
+    hashes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the images' hashes."""
+        return sha256("".join(self.hashes).encode()).hexdigest()
+
+    def pixels(self, rows: Sequence[int], side: int | None) -> Tensor:
+        """Some of them, (n, 3, side, side) uint8."""
+        return _pixels(self.data, tuple(self.numbers[row] for row in rows), side)
+
+    def chunks(self, side: int) -> list[ImageChunk]:
+        """All of them as pieces of work."""
+        found = []
+        for start in range(0, len(self), CHUNK):
+            part = slice(start, start + CHUNK)
+            load = partial(_load, self.data, self.numbers[part], side)
+            names, hashes = self.names[part], self.hashes[part]
+            found.append(ImageChunk(names=names, hashes=hashes, side=side, load=load))
+        return found
+
+
+def sampled_images(samples: SampleSet) -> ImageList:
+    """The images of a sample set."""
+    return _listed(open_for_work(samples.folder, "", EVERYTHING), range(len(samples)))
+
+
+def real_images(
+    path: Path, *, side: int, split: str | None = None, most: int | None = None
+) -> ImageList:
+    """The images of a data set.
+
+    Args:
+        path: anything that training takes; of shards by size, the smallest that is large enough.
+        side: pixels that they are brought to.
+        split: that is taken, where there are splits; None = all.
+        most: images, chosen by hash of their names; None = all.
+
+    Raises:
+        UsageError: there are none, or one cannot be read.
+    """
+    if not path.exists():
+        raise UsageError(f"got the reference {path}, which does not exist; expected a data set")
+    files = parquet_files(path, side)
+    part = files[0].parent.name if len(parts(path)) > 1 or parts(path) != ("",) else ""
+    data = open_for_work(path, part, Selection(split=split, variants=1, grammar=_NO_CAPTIONS))
+    if data.length == 0:
+        raise UsageError(f"got no images of the split {split!r} in {path}; expected some")
+    if most is None or most >= data.length:
+        return _listed(data, range(data.length))
+    source = source_of(data)
+    places = {source.key(number): number for number in range(data.length)}
+    chosen = sorted(places[key] for key in first_by_hash(places, most))
+    return _listed(data, chosen)
+
+
+class _NoCaptions:
+    """In place of a grammar: tables whose captions are in parts have images all the same."""
+
+    version = 0
+
+    def make(self, *parts: object, **options: object) -> tuple[()]:
+        return ()
+
+
+_NO_CAPTIONS = _NoCaptions()
+
+
+def _listed(data: DataPart, numbers: Sequence[int]) -> ImageList:
+    source = source_of(data)
+    hashes = []
+    for number in numbers:
+        try:
+            hashes.append(sha256(source.image_bytes(number)).hexdigest())
+        except BrokenImage as error:
+            raise _unreadable(source.key(number), error) from error
+    names = tuple(source.key(number) for number in numbers)
+    return ImageList(data, tuple(numbers), names, tuple(hashes))
+
+
+def _load(data: DataPart, numbers: Sequence[int], side: int, rows: range) -> Tensor:
+    return _pixels(data, tuple(numbers[row] for row in rows), side)
+
+
+def _pixels(data: DataPart, numbers: Sequence[int], side: int | None) -> Tensor:
+    source, found = source_of(data), []
+    for number in numbers:
+        try:
+            found.append(square_pixels(source.image_bytes(number), side))
+        except BrokenImage as error:
+            raise _unreadable(source.key(number), error) from error
+    return torch.stack(found)
+
+
+def _unreadable(name: str, error: BrokenImage) -> UsageError:
+    return UsageError(f"cannot read the image {name}: {error}; mend it, or move it away")
+
+
+@dataclass(frozen=True)
+class _FeatureJob:
+    spec: ExtractorSpec
+    root: Path
+    processes: int
+
+
+class _FeatureWorker:
+    def __init__(self, job: _FeatureJob) -> None:
+        self.job = job
+        if job.processes > 1:  # each has its part of the cores
+            torch.set_num_threads(max(1, usable_cores() // job.processes))
+
+    def __call__(self, chunk: ImageChunk) -> int:
+        compute_chunk(chunk, self.job.spec, self.job.root)
+        return len(chunk.names)
+
+
+def image_features(
+    images: ImageList, extractor: Extractor, spec: ExtractorSpec, *, side: int, root: Path,
+    executor: Executor,
+) -> StoredFeatures:  # fmt: skip
+    """Features of images at a side, computed by whoever works, or found in `root`.
+
+    Raises:
+        UsageError: an image cannot be read.
+        CalotypeError: features cannot be computed or written.
+    """
+    chunks = images.chunks(side)
+    job = _FeatureJob(spec, root, executor.workers)
+    for _ in executor.results(chunks, _FeatureWorker, job):
+        pass
+    return features_of(chunks, extractor, root)
