@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from calotype.data.columns import Selection
+from calotype.data.example import Caption
+from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage
 from calotype.data.open import parquet_files, parts
 from calotype.data.work import DataPart, open_for_work, source_of, usable_cores
@@ -91,7 +93,7 @@ def real_images(
     if not path.exists():
         raise UsageError(f"got the reference {path}, which does not exist; expected a data set")
     files = parquet_files(path, side)
-    part = files[0].parent.name if len(parts(path)) > 1 or parts(path) != ("",) else ""
+    part = files[0].parent.name if parts(path) != ("",) else ""  # shards by size
     data = open_for_work(path, part, Selection(split=split, variants=1, grammar=_NO_CAPTIONS))
     if data.length == 0:
         raise UsageError(f"got no images of the split {split!r} in {path}; expected some")
@@ -103,16 +105,14 @@ def real_images(
     return _listed(data, chosen)
 
 
-class _NoCaptions:
-    """In place of a grammar: tables whose captions are in parts have images all the same."""
-
-    version = 0
-
-    def make(self, *parts: object, **options: object) -> tuple[()]:
-        return ()
+def _no_captions(
+    name: str, keywords: Sequence[str], style: str, *, key: str, count: int
+) -> tuple[Caption, ...]:
+    """Tables whose captions are in parts have images all the same."""
+    return ()
 
 
-_NO_CAPTIONS = _NoCaptions()
+_NO_CAPTIONS = CaptionGrammar(_no_captions, version=0)
 
 
 def _listed(data: DataPart, numbers: Sequence[int]) -> ImageList:

@@ -1,0 +1,119 @@
+"""What the features of one extractor say of samples, alone and beside real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.evaluation.metrics.copies import nearest_other_images, nearest_training_images
+from calotype.evaluation.metrics.diversity import vendi_score, within_prompt_distance
+from calotype.evaluation.metrics.frechet import Gaussian, fid, fid_infinity
+from calotype.evaluation.metrics.inception_score import inception_score
+from calotype.evaluation.metrics.intervals import Estimate, clustered_fraction
+from calotype.evaluation.metrics.kernels import cmmd, kid
+from calotype.evaluation.metrics.manifold import ReferenceBalls, manifold
+from calotype.evaluation.results import Number, number_of
+from calotype.evaluation.rows import Found, Rows
+
+_FEWEST_FOR_LINE = 100
+_SPLITS = 10
+COPY_QUANTILE = 0.01
+"""A sample counts as a copy if it is nearer, by ratio, than this fraction of training images are
+to each other."""
+
+
+@dataclass(frozen=True)
+class RealFeatures:
+    """Features of real images, (M, D), and what many sets are compared with."""
+
+    features: Tensor
+    gaussian: Gaussian
+    balls: ReferenceBalls
+
+
+def distance_numbers(
+    sampled: Tensor, real: RealFeatures, rows: Rows, facts: dict[str, Any]
+) -> Iterator[Number]:
+    """FID, FID∞, KID, precision, recall, density and coverage.
+
+    Args:
+        sampled: features, (N, D).
+        real: of the reference.
+        rows: of the samples.
+        facts: what every number says of itself: extractor and side.
+    """
+    yield _spread("FID", sampled, rows, lambda x, b: fid(real.gaussian, x, blocks=b), facts)
+    if len(sampled) >= _FEWEST_FOR_LINE:
+        line = fid_infinity(real.gaussian, sampled)
+        note = f"a line through FID at N = {line.counts[0]} to {line.counts[-1]}"
+        estimate = Estimate(line.value, len(sampled), note=note)
+        yield number_of(estimate, "FID∞", higher_is_better=False, **facts)
+    yield _spread("KID", sampled, rows, lambda x, b: kid(real.features, x, blocks=b), facts)
+    found = manifold(real.balls, sampled, blocks=rows.blocks)
+    for name in ("precision", "recall", "density", "coverage"):
+        yield number_of(getattr(found, name), name, higher_is_better=True, **facts)
+
+
+def cmmd_number(sampled: Tensor, real: Tensor, rows: Rows, facts: dict[str, Any]) -> Number:
+    """CMMD of CLIP embeddings."""
+    return _spread("CMMD", sampled, rows, lambda x, b: cmmd(real, x, blocks=b), facts)
+
+
+def _spread(
+    metric: str,
+    sampled: Tensor,
+    rows: Rows,
+    statistic: Callable[[Tensor, Tensor | None], Estimate],
+    facts: dict[str, Any],
+) -> Number:
+    """A distance of all samples, and of each of the prompts' images alone."""
+    seeds = tuple(statistic(part, None).value for part in rows.by_index(sampled))
+    found = number_of(statistic(sampled, rows.blocks), metric, higher_is_better=False, **facts)
+    return replace(found, seeds=seeds)
+
+
+def score_number(logits: Tensor, facts: dict[str, Any]) -> Number:
+    """The Inception Score, (N, classes) with N at least 2."""
+    score = inception_score(logits, splits=max(1, min(_SPLITS, len(logits) // 2)))
+    note = f"deviation over {score.splits} splits {score.deviation:.3g}"
+    estimate = Estimate(score.value, score.count, note=note)
+    return number_of(estimate, "IS", higher_is_better=True, **facts)
+
+
+def diversity_numbers(sampled: Tensor, rows: Rows, facts: dict[str, Any]) -> Iterator[Number]:
+    """How different samples are, of one prompt and all together."""
+    if len(set(rows.prompts)) < len(rows):
+        estimate = within_prompt_distance(sampled, rows.prompts)
+        yield number_of(estimate, "within-prompt distance", higher_is_better=True, **facts)
+    vendi = Estimate(vendi_score(sampled), len(sampled))
+    yield number_of(vendi, "Vendi score", higher_is_better=True, **facts)
+
+
+def add_copies(
+    found: Found, sampled: Tensor, training: Tensor, rows: Rows, facts: dict[str, Any]
+) -> None:
+    """Each sample's nearest training image, and the fraction of samples that are as near as copies.
+
+    Args:
+        found: what is added to.
+        sampled: features, (N, D).
+        training: features, (M, D).
+        rows: of the samples.
+        facts: as above.
+    """
+    nearest = nearest_training_images(training, sampled)
+    found.add_scores("nearest training image", nearest.index)
+    found.add_scores("distance to it", nearest.distance)
+    usual = nearest_other_images(training).ratio
+    limit = float(torch.quantile(usual[usual > 0], COPY_QUANTILE)) if bool((usual > 0).any()) else 0
+    estimate = clustered_fraction(nearest.ratio < limit, rows.prompts)
+    note = (
+        f"nearest over 50 nearest below {limit:.3f}, as of {COPY_QUANTILE:.0%} of training images "
+        "among themselves"
+    )
+    number = number_of(replace(estimate, note=note), "copies", higher_is_better=False, **facts)
+    found.numbers.append(number)
