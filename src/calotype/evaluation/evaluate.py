@@ -1,0 +1,165 @@
+"""One command's work: sample a suite or take what is there, measure it, write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calotype.errors import UsageError
+from calotype.evaluation.judging import Check
+from calotype.evaluation.measure import Measured, MeasureOptions, measure, open_reference
+from calotype.evaluation.report.set_page import write_set_page
+from calotype.evaluation.results import write_results
+from calotype.evaluation.samples import SampleSet, open_samples
+from calotype.evaluation.samples.folders import import_samples
+from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets, write_prompts
+from calotype.evaluation.suites.suite import Suite
+from calotype.generation.executors import Executor, joined
+from calotype.generation.generator import ImageGenerator
+from calotype.launch import launched_place
+from calotype.storage.files import make_folder
+
+if TYPE_CHECKING:
+    from calotype.cascade.results import Preview
+
+SAMPLES_FOLDER = "samples"
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What samples: a function of a module that loads it, its settings, and its images' recipe."""
+
+    open: Callable[[Any], ImageGenerator[Any]]
+    settings: Any
+    common: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who is told how far the work is.
+
+    Args:
+        say: a line of what is done now.
+        show: every preview, where this process samples.
+        begin: the number of images that are to be sampled.
+        advance: images that are there.
+    """
+
+    say: Callable[[str], None] = lambda text: None
+    show: Callable[[Preview], None] = lambda preview: None
+    begin: Callable[[int], None] = lambda total: None
+    advance: Callable[[int], None] = lambda images: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """How much is sampled: images of each prompt, and the seed that all theirs are made of."""
+
+    each: int = 1
+    seed: int = 0
+
+
+def evaluate(
+    source: Sampler | Path,
+    suite: Suite,
+    out: Path,
+    options: MeasureOptions,
+    *,
+    sampling: SampleOptions | None = None,
+    checks: Mapping[str, Check] | None = None,
+    executor: Executor | None = None,
+    watch: Watch | None = None,
+) -> Measured | None:
+    """Evaluate a model or images, and write `results.json`, `scores.parquet` and `index.html`.
+
+    Args:
+        source: a model, or the folder of a sample set, of another evaluation, or of images.
+        suite: whose prompts they are of.
+        out: folder; what is there of the same work is kept.
+        options: what is measured.
+        sampling: of a model.
+        checks: the suite's own rules, by category.
+        executor: who works; None = this process.
+        watch: who is told.
+
+    Returns:
+        What was found; None on torchrun's other ranks.
+
+    Raises:
+        UsageError: something does not fit; nothing was written over.
+        CalotypeError: an image, a feature or a file cannot be made.
+    """
+    executor, watch = executor or Executor(), watch or Watch()
+    make_folder(out)
+    with joined():
+        reference = open_reference(options, executor)
+        place = launched_place()
+        if isinstance(source, Path):
+            if place.rank == 0:
+                _taken(source, suite, out / SAMPLES_FOLDER, watch)
+        else:
+            sampling = sampling or SampleOptions()
+            _sample(source, suite, out, sampling, executor=executor, watch=watch)
+        _wait_for_all()
+        samples = _opened(source, suite, out)
+        measured = measure(
+            samples, suite, options, reference=reference, checks=checks, executor=executor,
+            say=watch.say,
+        )  # fmt: skip
+    if measured is not None:
+        write_results(out, measured.results, measured.scores)
+        write_set_page(out, measured.results, measured.scores, samples)
+    return measured
+
+
+def is_sample_set(path: Path) -> bool:
+    """Whether a folder holds a sample set, or an evaluation with one."""
+    return any((path / inside / "manifest.json").is_file() for inside in ("", SAMPLES_FOLDER))
+
+
+def _sample(
+    source: Sampler, suite: Suite, out: Path, options: SampleOptions, *, executor: Executor,
+    watch: Watch,
+) -> None:  # fmt: skip
+    folder = (out / SAMPLES_FOLDER).resolve()
+    total = len(suite.prompts) * options.each
+    job = SampleJob(
+        sets=(SetJob(folder, source.settings, source.common),),
+        open=source.open,
+        prompts=write_prompts(folder, suite),
+        total=total,
+        each=options.each,
+        seed=options.seed,
+    )
+    watch.say(f"sampling {total:,} images of {len(suite.prompts):,} prompts")
+    watch.begin(total)
+    sample_sets(job, suite, executor=executor, show=watch.show, on_shard=watch.advance)
+
+
+def _taken(source: Path, suite: Suite, folder: Path, watch: Watch) -> None:
+    """Images that are there: a sample set stays where it is, others are read into one."""
+    if not is_sample_set(source):
+        import_samples(source, suite, folder, say=watch.say)
+
+
+def _opened(source: Sampler | Path, suite: Suite, out: Path) -> SampleSet:
+    """The sample set, of the prompts that are asked for."""
+    there = isinstance(source, Path) and is_sample_set(source)
+    samples = open_samples(source if there and isinstance(source, Path) else out / SAMPLES_FOLDER)
+    known = {prompt.id for prompt in suite.prompts}
+    other = next((sample for sample in samples.samples if sample.prompt not in known), None)
+    if samples.manifest.suite.sha256 != suite.sha256 or other is not None:
+        raise UsageError(
+            f"{samples.folder} holds samples of the suite {samples.manifest.suite.name!r:.80}; got "
+            f"{suite.name!r:.80}: give --suite what they are of, or -o another folder"
+        )
+    return samples
+
+
+def _wait_for_all() -> None:
+    if launched_place().world_size > 1:
+        from torch import distributed
+
+        distributed.barrier()
