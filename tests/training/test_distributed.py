@@ -89,6 +89,18 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("two")
 
 
+def run_worker(place):
+    """Exit code, output and errors of the worker, from what one process has begun."""
+    kept = {"whole", "factors", "begun", "data", "recipe.json", "adafactor.json"}
+    for path in [path for path in place.iterdir() if path.name not in kept]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in ("mixed", "from-one"):
+        shutil.copytree(place / "begun", place / name, symlinks=True)
+    process = torchrun(WORKER, place)
+    output, errors = process.communicate(timeout=1500)
+    return process.returncode, output, errors
+
+
 @pytest.fixture
 def runs(place, uneven, train, images, stop_at):
     """The folder in which one process and two have trained; made once."""
@@ -104,24 +116,15 @@ def runs(place, uneven, train, images, stop_at):
     assert train(factored, place / "factors", data=place / "data") == 0
     assert train(uneven, place / "whole", data=place / "data") == 0
     stop_at(6)
-    assert train(uneven, place / "mixed", data=place / "data") == 0
+    assert train(uneven, place / "begun", data=place / "data") == 0
     stop_at(-1)
-    shutil.copytree(place / "mixed", place / "from-one", symlinks=True)
-    before = {path.name for path in place.iterdir()}
-    process = torchrun(WORKER, place)
-    output, errors = process.communicate(timeout=1500)
-    if process.returncode != 0 and "Signal 11" in errors:
-        # Seen once in a hundred runs, in a gather over gloo, and never again with a debugger near:
+    code, output, errors = run_worker(place)
+    if code != 0 and "Signal 11" in errors:
+        # Seen once in some hundred runs, in a gather over gloo, and not again when looked for:
         # Python alone cannot do that. A second run has to pass, and the first one is told.
         warnings.warn(f"a process crashed: {errors[-4000:]}", stacklevel=1)
-        for path in place.iterdir():
-            if path.name not in before:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.rmtree(place / "mixed")
-        shutil.copytree(place / "from-one", place / "mixed", symlinks=True)
-        process = torchrun(WORKER, place)
-        output, errors = process.communicate(timeout=1500)
-    assert process.returncode == 0, errors
+        code, output, errors = run_worker(place)
+    assert code == 0, errors
     (place / "output.txt").write_text(output)
     return place
 

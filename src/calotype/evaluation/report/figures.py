@@ -100,7 +100,9 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _samples(manifest: Manifest) -> str:
-    size = "of different sizes" if manifest.size is None else "x".join(map(str, manifest.size[::-1]))
+    size = (
+        "of different sizes" if manifest.size is None else "x".join(map(str, manifest.size[::-1]))
+    )
     each = "" if manifest.each is None else f", {manifest.each} a prompt"
     seed = "" if manifest.seed is None else f", seed {manifest.seed}"
     missing = f", {len(manifest.missing)} prompts without one" if manifest.missing else ""
