@@ -21,6 +21,7 @@ from calotype.cli.data import app as data_app
 from calotype.cli.data.ray import RayCommand
 from calotype.cli.edit import edit
 from calotype.cli.ema import ema
+from calotype.cli.evaluate import evaluate
 from calotype.cli.info import info
 from calotype.cli.options import OutCommand
 from calotype.cli.rate import app as rate_app
@@ -58,11 +59,12 @@ app = typer.Typer(
 )
 
 
-class _SampleCommand(RayCommand, OutCommand):
+class _RayOutCommand(RayCommand, OutCommand):
     """Both at once."""
 
 
-app.command(cls=_SampleCommand)(sample)
+app.command(cls=_RayOutCommand)(sample)
+app.command(cls=_RayOutCommand)(evaluate)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     edit, upscale, score, train, assemble, ema, report, info, convert, export,
 )  # fmt: skip

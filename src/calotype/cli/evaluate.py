@@ -108,7 +108,8 @@ def evaluate(
     what = on_workers(what, executor, threads=threads)
     check_room(out, what, len(asked.prompts) * each)
     checks = own.suite_checks(asked, reference)
-    from calotype.evaluation.evaluate import SampleOptions, evaluate as run
+    from calotype.evaluation.evaluate import SampleOptions
+    from calotype.evaluation.evaluate import evaluate as run
 
     with watching(quiet=as_json, shows=executor.alone) as watch:
         found = run(
@@ -122,17 +123,16 @@ def evaluate(
     _tell(found, out, as_json=as_json)
 
 
-def on_workers(
-    what: Sampler | Path, executor: Executor, *, threads: int | None
-) -> Sampler | Path:
+def on_workers(what: Sampler | Path, executor: Executor, *, threads: int | None) -> Sampler | Path:
     """The sampler for several processes, each with its part of the threads."""
     from calotype.generation import cascade
 
-    settings = getattr(what, "settings", None)
-    if executor.alone or not isinstance(settings, cascade.Job):
+    if executor.alone or isinstance(what, Path) or not isinstance(what.settings, cascade.Job):
         return what
-    workers = {"threads": threads, "gpus": executor.gpus}
-    return replace(what, settings=cascade.on_workers(settings, executor.workers, **workers))
+    settings = cascade.on_workers(
+        what.settings, executor.workers, threads=threads, gpus=executor.gpus
+    )
+    return replace(what, settings=settings)
 
 
 def check_room(folder: Path, what: Sampler | Path, images: int) -> None:
@@ -162,6 +162,7 @@ def watching(*, quiet: bool, shows: bool) -> Iterator[Watch]:
     quiet = quiet or launched_place().rank > 0
 
     def say(text: str) -> None:
+        stack.close()  # the bar of what is done
         if not quiet:
             print(f"calotype: {visible(text)}", file=sys.stderr, flush=True)
 
@@ -190,8 +191,9 @@ def _tell(found: Measured, out: Path, *, as_json: bool) -> None:
         return
     for number in results.numbers:
         if number.group is None:
-            notes = "; ".join((*([f"95 %: {interval(number)}"] * (number.low is not None)),
-                               *number.notes))
+            notes = "; ".join(
+                (*([f"95 %: {interval(number)}"] * (number.low is not None)), *number.notes)
+            )
             print(f"{number.label:44} {decimals(number.value):>10}  {notes}")
     for group, number in results.of_group(CHECKED).items():
         print(f"{visible(group):44} {number.value:>9.0%}  of {number.count} right")

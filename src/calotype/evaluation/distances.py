@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calotype.evaluation.metrics.copies import nearest_other_images, nearest_training_images
+from calotype.evaluation.metrics.copies import nearest_others, nearest_training
 from calotype.evaluation.metrics.diversity import vendi_score, within_prompt_distance
 from calotype.evaluation.metrics.frechet import Gaussian, fid, fid_infinity
 from calotype.evaluation.metrics.inception_score import inception_score
@@ -105,10 +105,10 @@ def add_copies(
         rows: of the samples.
         facts: as above.
     """
-    nearest = nearest_training_images(training, sampled)
+    nearest = nearest_training(training, sampled)
     found.add_scores("nearest training image", nearest.index)
     found.add_scores("distance to it", nearest.distance)
-    usual = nearest_other_images(training).ratio
+    usual = nearest_others(training).ratio
     limit = float(torch.quantile(usual[usual > 0], COPY_QUANTILE)) if bool((usual > 0).any()) else 0
     estimate = clustered_fraction(nearest.ratio < limit, rows.prompts)
     note = (
