@@ -1,0 +1,230 @@
+"""Several evaluations beside each other: only what was found in the same way is compared."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from calotype.errors import UsageError
+from calotype.evaluation.evaluate import SAMPLES_FOLDER
+from calotype.evaluation.features.extractor import ExtractorSpec
+from calotype.evaluation.measure import Measured, MeasureOptions, measure, open_reference
+from calotype.evaluation.metrics.intervals import Estimate, paired_difference
+from calotype.evaluation.results import Results, Scores, read_results, write_results
+from calotype.evaluation.samples import Manifest, Sample, SampleSet, open_samples
+from calotype.evaluation.samples.derive import derive
+from calotype.evaluation.samples.job import read_suite_of
+from calotype.evaluation.scorers import Scorer
+from calotype.generation.executors import Executor
+
+Recode = Literal["png", "jpeg"]
+Pair = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of the sets that are compared."""
+
+    name: str
+    results: Results
+    scores: Scores
+    samples: SampleSet
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A score of each sample: one set's mean minus the first one's, paired by prompt and image."""
+
+    score: str
+    name: str
+    estimate: Estimate
+
+
+def open_entries(folders: Sequence[Path]) -> list[Entry]:
+    """Evaluations by their folders, under names that tell them apart.
+
+    Raises:
+        UsageError: a folder holds none, or there are fewer than two.
+    """
+    if len(folders) < 2:
+        raise UsageError(f"got {len(folders)} evaluation; expected at least two to compare")
+    entries = []
+    for folder, name in zip(folders, _names(folders), strict=True):
+        results, scores = read_results(folder)
+        inside = folder / SAMPLES_FOLDER
+        samples = open_samples(inside if inside.is_dir() else Path(results.options["samples"]))
+        entries.append(Entry(name, results, scores, samples))
+    return entries
+
+
+def refuse_unequal(entries: Sequence[Entry]) -> None:
+    """Refuse sets whose numbers would differ by how they were found.
+
+    Raises:
+        UsageError: counts, sizes, encodings, extractors, references or suites differ.
+    """
+    first = entries[0]
+    for what, of, remedy in _MUST_BE_EQUAL:
+        for other in entries[1:]:
+            ours, theirs = of(first), of(other)
+            if ours != theirs:
+                raise UsageError(
+                    f"{first.name} and {other.name} have different {what}: {ours!s:.80} and "
+                    f"{theirs!s:.80}; {remedy}"
+                )
+
+
+def made_equal(
+    entries: Sequence[Entry], out: Path, *, common: bool, recode: Recode | None,
+    say: Callable[[str], None],
+) -> list[Entry]:  # fmt: skip
+    """The sets cut to the prompts and images that all have, and encoded alike; measured again.
+
+    Args:
+        entries: the sets.
+        out: folder for what is derived.
+        common: whether to keep what all have alone.
+        recode: how all images are to be encoded, at the smallest size; None = as they are.
+        say: told what is done.
+
+    Raises:
+        UsageError: nothing is left, or what they were measured with is gone.
+    """
+    keep = _common(entries) if common else None
+    sizes = [entry.samples.manifest.size for entry in entries]
+    known = [size for size in sizes if size is not None]
+    if recode is not None and len(known) < len(sizes):
+        raise UsageError("got sets with images of several sizes; expected one size a set")
+    side = min(min(size) for size in known) if recode is not None else None
+    made = []
+    for entry in entries:
+        say(f"making {entry.name} equal to the others")
+        folder = out / entry.name
+        derive(
+            entry.samples,
+            folder / SAMPLES_FOLDER,
+            keep=keep,
+            recode=None if side is None else _recoder(recode or "png", side),
+            note={"common": common, "recode": recode, "side": side},
+        )
+        samples = open_samples(folder / SAMPLES_FOLDER)
+        found = _measured_again(entry, samples, say)
+        write_results(folder, found.results, found.scores)
+        made.append(Entry(entry.name, found.results, found.scores, samples))
+    return made
+
+
+def differences(entries: Sequence[Entry]) -> list[Difference]:
+    """Every score that all sets have for each sample, against the first set's."""
+    first, found = entries[0], []
+    for score in first.scores.columns:
+        if not all(score in entry.scores.columns for entry in entries):
+            continue
+        ours = _by_pair(first, score)
+        for other in entries[1:]:
+            theirs = _by_pair(other, score)
+            if ours.keys() & theirs.keys():
+                estimate = paired_difference(theirs, ours, common=True)
+                found.append(Difference(score, other.name, estimate))
+    return found
+
+
+def _by_pair(entry: Entry, score: str) -> dict[Pair, float]:
+    values = entry.scores.columns[score]
+    pairs = zip(entry.scores.samples, values.tolist(), strict=True)
+    return {(s.prompt, s.index): value for s, value in pairs if np.isfinite(value)}
+
+
+def _common(entries: Sequence[Entry]) -> set[Pair]:
+    sets = [{(s.prompt, s.index) for s in entry.scores.samples} for entry in entries]
+    found = set.intersection(*sets)
+    if not found:
+        raise UsageError("got sets that have no prompt in common; expected samples of one suite")
+    return found
+
+
+def _recoder(kind: Recode, side: int) -> Callable[[Sample, bytes], bytes]:
+    """Encode an image of any size and format again: its centre square, area-averaged."""
+    from calotype.evaluation.samples.sample_set import square_pixels
+
+    def recode(sample: Sample, data: bytes) -> bytes:
+        pixels = square_pixels(data, side).permute(1, 2, 0).numpy()
+        stream = io.BytesIO()
+        options = {"quality": 90} if kind == "jpeg" else {}
+        Image.fromarray(pixels).save(stream, kind.upper(), **options)
+        return stream.getvalue()
+
+    return recode
+
+
+def _measured_again(entry: Entry, samples: SampleSet, say: Callable[[str], None]) -> Measured:
+    """With the options that the set was measured with."""
+    noted = entry.results.options
+    specs = tuple(_spec(pair) for pair in noted["extractors"])
+    options = MeasureOptions(
+        side=int(noted["side"]),
+        extractors=specs,
+        clip=None if noted["clip"] is None else _spec(noted["clip"]),
+        reference=None if noted["reference"] is None else Path(noted["reference"]),
+        reference_split=noted["reference_split"],
+        most_reference=noted["most_reference"],
+        scorers=tuple(Scorer(name, tuple(words)) for name, *words in noted["scorers"]),
+        root=Path(noted["root"]),
+    )
+    suite = read_suite_of(entry.samples)
+    reference = open_reference(options, Executor())
+    found = measure(samples, suite, options, reference=reference, say=say)
+    assert found is not None  # this is the only process
+    return found
+
+
+def _spec(noted: Sequence[str | None]) -> ExtractorSpec:
+    name, weights = noted
+    return ExtractorSpec(str(name), None if weights is None else Path(weights))
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as much of their paths as tells them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["-".join(part[-depth:]).replace("/", "") for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError("got one folder twice; expected different evaluations")
+
+
+def _suite(entry: Entry) -> str:
+    suite = entry.results.samples.suite
+    return f"{suite.name} {suite.sha256[:12]}"
+
+
+def _counts(entry: Entry) -> tuple[int, int | None]:
+    manifest: Manifest = entry.results.samples
+    return manifest.count, manifest.each
+
+
+def _extractors(entry: Entry) -> list[tuple[str, str]]:
+    return sorted((one.name, one.fingerprint[:12]) for one in entry.results.extractors)
+
+
+def _reference(entry: Entry) -> str:
+    real = entry.results.reference
+    return "none" if real is None else f"{real.name} {real.fingerprint[:12]}"
+
+
+_AGAIN = "evaluate them alike"
+_MUST_BE_EQUAL: tuple[tuple[str, Callable[[Entry], object], str], ...] = (
+    ("suites", _suite, _AGAIN),
+    ("numbers of images", _counts, "--common compares what all have"),
+    ("image sizes", lambda e: e.results.samples.size, "--recode png brings them to one"),
+    ("encodings", lambda e: e.results.samples.encoding, "--recode png or jpeg makes them one"),
+    ("sides before features", lambda e: e.results.side, f"{_AGAIN}, with --side"),
+    ("extractors", _extractors, f"{_AGAIN}, with --features and --clip"),
+    ("references", _reference, f"{_AGAIN}, with --reference"),
+)

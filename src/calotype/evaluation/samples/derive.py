@@ -1,0 +1,92 @@
+"""A sample set made of another: some of its samples, or all of them encoded in another way."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from calotype.data.images import decode_image
+from calotype.errors import UsageError
+from calotype.evaluation.samples.manifest import Manifest, ShardNote, write_manifest
+from calotype.evaluation.samples.sample_set import SampleSet
+from calotype.evaluation.samples.shard import (
+    Sample,
+    encoding_of,
+    shard_note,
+    shard_path,
+    write_sample_shard,
+)
+from calotype.storage.files import make_folder, write_file
+from calotype.storage.reading import file_sha256
+
+_SHARD_IMAGES = 64
+
+
+def derive(
+    samples: SampleSet,
+    folder: Path,
+    *,
+    keep: Collection[tuple[str, int]] | None,
+    recode: Callable[[Sample, bytes], bytes] | None,
+    note: Mapping[str, Any],
+) -> Manifest:
+    """Write the set; shards that are there already are kept.
+
+    Args:
+        samples: of which it is made.
+        folder: of the new set.
+        keep: prompt ids and numbers of images that are kept; None = all.
+        recode: a sample's file as it is to be; None = as it is.
+        note: in words, what was done; equal notes are equal work.
+
+    Raises:
+        UsageError: `folder` holds other samples, or nothing is left.
+    """
+    rows = [
+        (number, sample)
+        for number, sample in enumerate(samples.samples)
+        if keep is None or (sample.prompt, sample.index) in keep
+    ]
+    if not rows:
+        raise UsageError(f"nothing is left of {samples.folder}; expected samples to keep")
+    kept = [sample.key for _, sample in rows]
+    hashes = [shard.sha256 for shard in samples.manifest.shards]
+    made_of = sha256(json.dumps([hashes, kept, dict(note)]).encode()).hexdigest()
+    shards, sizes, encodings = [], set(), set()
+    make_folder(folder)
+    for first in range(0, len(rows), _SHARD_IMAGES):
+        path, part = shard_path(folder, first // _SHARD_IMAGES), rows[first : first + _SHARD_IMAGES]
+        known = shard_note(path, made_of)
+        if known is None:
+            if path.exists():
+                raise UsageError(f"{path} holds other samples; choose another output")
+            files = [samples.encoded(number) for number, _ in part]
+            if recode is not None:
+                pairs = zip(part, files, strict=True)
+                files = [recode(sample, data) for (_, sample), data in pairs]
+            known = {
+                "made_of": made_of,
+                "sizes": sorted({decode_image(data).shape[:2] for data in files}),
+                "encodings": sorted({encoding_of(data) for data in files}),
+            }
+            write_sample_shard(path, [sample for _, sample in part], files, known)
+        sizes |= {tuple(size) for size in known["sizes"]}
+        encodings |= set(known["encodings"])
+        shards.append(ShardNote(file=path.name, rows=len(part), sha256=file_sha256(path)))
+    each = set(Counter(sample.prompt for _, sample in rows).values())
+    manifest = replace(
+        samples.manifest,
+        count=len(rows),
+        each=each.pop() if len(each) == 1 else None,
+        size=sizes.pop() if len(sizes) == 1 else None,
+        encoding=encodings.pop() if len(encodings) == 1 else "mixed",
+        shards=tuple(shards),
+        origin={**(samples.manifest.origin or {}), "derived": dict(note)},
+    )
+    write_manifest(folder, manifest)
+    return manifest
