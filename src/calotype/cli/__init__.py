@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from calotype import __version__
+from calotype.cli.compare import compare
 from calotype.cli.convert import convert, export
 from calotype.cli.data import app as data_app
 from calotype.cli.data.ray import RayCommand
@@ -66,7 +67,7 @@ class _RayOutCommand(RayCommand, OutCommand):
 app.command(cls=_RayOutCommand)(sample)
 app.command(cls=_RayOutCommand)(evaluate)
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    edit, upscale, score, train, assemble, ema, report, info, convert, export,
+    edit, upscale, score, compare, train, assemble, ema, report, info, convert, export,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(cls=OutCommand)(_command)

@@ -19,7 +19,6 @@ from calotype.evaluation.metrics.intervals import Estimate, paired_difference
 from calotype.evaluation.results import Results, Scores, read_results, write_results
 from calotype.evaluation.samples import Manifest, Sample, SampleSet, open_samples
 from calotype.evaluation.samples.derive import derive
-from calotype.evaluation.samples.job import read_suite_of
 from calotype.evaluation.scorers import Scorer
 from calotype.generation.executors import Executor
 
@@ -177,9 +176,8 @@ def _measured_again(entry: Entry, samples: SampleSet, say: Callable[[str], None]
         scorers=tuple(Scorer(name, tuple(words)) for name, *words in noted["scorers"]),
         root=Path(noted["root"]),
     )
-    suite = read_suite_of(entry.samples)
     reference = open_reference(options, Executor())
-    found = measure(samples, suite, options, reference=reference, say=say)
+    found = measure(samples, samples.suite, options, reference=reference, say=say)
     assert found is not None  # this is the only process
     return found
 

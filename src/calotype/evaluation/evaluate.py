@@ -14,7 +14,8 @@ from calotype.evaluation.report.set_page import write_set_page
 from calotype.evaluation.results import write_results
 from calotype.evaluation.samples import SampleSet, open_samples
 from calotype.evaluation.samples.folders import import_samples
-from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets, write_prompts
+from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets
+from calotype.evaluation.samples.prompts import write_prompts
 from calotype.evaluation.suites.suite import Suite
 from calotype.generation.executors import Executor, joined
 from calotype.generation.generator import ImageGenerator
@@ -141,6 +142,7 @@ def _sample(
 def _taken(source: Path, suite: Suite, folder: Path, watch: Watch) -> None:
     """Images that are there: a sample set stays where it is, others are read into one."""
     if not is_sample_set(source):
+        write_prompts(folder, suite)
         import_samples(source, suite, folder, say=watch.say)
 
 

@@ -47,7 +47,7 @@ def add_alignment(
         among = Captions(tuple(captions), torch.stack(list(captions.values())))
         ranks = caption_ranks(images, own, among)
         facts["notes"] = (*facts["notes"], f"among {ranks.others} other captions")
-        add_mean(found, rows, "R-precision", ranks.first.double(), **facts)
+        add_mean(found, rows, "R-precision", ranks.first.double(), fraction=True, **facts)
 
 
 def caption_embeddings(

@@ -80,6 +80,7 @@ class MeasureOptions:
             "reference": None if self.reference is None else str(self.reference.resolve()),
             "reference_split": self.reference_split,
             "most_reference": self.most_reference,
+            "root": str(self.root),
             "scorers": [[scorer.name, *scorer.command] for scorer in self.scorers],
         }
 
@@ -273,7 +274,7 @@ class _Measuring:
                 for key, one in self.extractors.items()
             ),
             numbers=tuple(self.found.numbers),
-            options=options.noted(),
+            options={**options.noted(), "samples": str(self.set.folder.resolve())},
             version=__version__,
             left_to_people=left,
         )

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calotype.evaluation.metrics.intervals import blocks_by_prompt, clustered_mean
+from calotype.evaluation.metrics.intervals import (
+    blocks_by_prompt,
+    clustered_fraction,
+    clustered_mean,
+)
 from calotype.evaluation.results import Number, Scores, number_of
 from calotype.evaluation.samples import Sample
 
@@ -63,7 +67,9 @@ class Rows:
         return [self.prompts[row] for row in rows]
 
 
-def add_mean(found: Found, rows: Rows, metric: str, values: Tensor, **facts: Any) -> None:
+def add_mean(
+    found: Found, rows: Rows, metric: str, values: Tensor, *, fraction: bool = False, **facts: Any
+) -> None:
     """A score of each sample, its mean, and the mean of every category.
 
     Args:
@@ -71,20 +77,22 @@ def add_mean(found: Found, rows: Rows, metric: str, values: Tensor, **facts: Any
         rows: of the set.
         metric: name of the score.
         values: (N,); NaN = a sample has none.
+        fraction: whether they are 1 or 0, so that the interval lies between.
         **facts: those of `Number`.
     """
     facts = {"higher_is_better": True, **facts}
+    mean = clustered_fraction if fraction else clustered_mean
     features = facts.get("features")
     found.add_scores(metric if features is None else f"{metric} {features}", values)
     has = values.isfinite()
     taken = [row for row in range(len(rows)) if bool(has[row])]
-    whole = number_of(clustered_mean(values[taken], rows.prompts_of(taken)), metric, **facts)
+    whole = number_of(mean(values[taken], rows.prompts_of(taken)), metric, **facts)
     seeds = tuple(float(part.nanmean()) for part in rows.by_index(values))
     found.numbers.append(replace(whole, seeds=seeds))
     for category, members in rows.by_category():
         some = [row for row in members if bool(has[row])]
         if some:
-            estimate = clustered_mean(values[some], rows.prompts_of(some))
+            estimate = mean(values[some], rows.prompts_of(some))
             found.numbers.append(number_of(estimate, metric, group=category, **facts))
 
 

@@ -10,7 +10,8 @@ import torch
 
 from calotype.errors import UsageError
 from calotype.evaluation.samples import open_samples
-from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets, seed_of, write_prompts
+from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets, seed_of
+from calotype.evaluation.samples.prompts import write_prompts
 from calotype.evaluation.suites.suite import Prompt, Suite
 from calotype.generation.cascade import expected_recipe, open_generator, settle
 from calotype.generation.executors import Executor

@@ -13,6 +13,7 @@ from typing import Any
 from calotype.data.images import decode_image
 from calotype.errors import UsageError
 from calotype.evaluation.samples.manifest import Manifest, ShardNote, write_manifest
+from calotype.evaluation.samples.prompts import write_prompts
 from calotype.evaluation.samples.sample_set import SampleSet
 from calotype.evaluation.samples.shard import (
     Sample,
@@ -21,7 +22,6 @@ from calotype.evaluation.samples.shard import (
     shard_path,
     write_sample_shard,
 )
-from calotype.storage.files import make_folder, write_file
 from calotype.storage.reading import file_sha256
 
 _SHARD_IMAGES = 64
@@ -58,7 +58,7 @@ def derive(
     hashes = [shard.sha256 for shard in samples.manifest.shards]
     made_of = sha256(json.dumps([hashes, kept, dict(note)]).encode()).hexdigest()
     shards, sizes, encodings = [], set(), set()
-    make_folder(folder)
+    write_prompts(folder, samples.suite)
     for first in range(0, len(rows), _SHARD_IMAGES):
         path, part = shard_path(folder, first // _SHARD_IMAGES), rows[first : first + _SHARD_IMAGES]
         known = shard_note(path, made_of)

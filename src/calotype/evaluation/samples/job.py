@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,23 +26,21 @@ from calotype.evaluation.samples.manifest import (
     SuiteNote,
     write_manifest,
 )
+from calotype.evaluation.samples.prompts import read_prompts
 from calotype.evaluation.samples.shard import Sample, shard_note, shard_path, write_sample_shard
-from calotype.evaluation.suites.suite import Prompt, Suite
+from calotype.evaluation.suites.suite import Suite
 from calotype.generation.cascade import CascadeGenerator, Job
 from calotype.generation.executors import Executor
 from calotype.generation.generator import ImageGenerator, Made
 from calotype.generation.lists import OWN
 from calotype.generation.variants import sample_variants
 from calotype.launch import launched_place
-from calotype.storage.files import make_folder, write_file
-from calotype.storage.json_lines import read_lines
 from calotype.storage.reading import file_sha256
 
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
 
 SHARD_IMAGES = 64
-PROMPTS_FILE = "prompts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -105,27 +103,6 @@ def seed_of(prompt: str, index: int, *, seed: int) -> int:
     """
     digest = hashlib.sha256(f"{seed} {index} {prompt}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:7])
-
-
-def write_prompts(folder: Path, suite: Suite) -> Path:
-    """Write a suite's prompts where all processes read them; the file.
-
-    Raises:
-        UsageError: the folder holds samples of other prompts.
-    """
-    lines = [json.dumps(asdict(prompt)) for prompt in suite.prompts]
-    data = "".join(line + "\n" for line in lines).encode()
-    path = folder / PROMPTS_FILE
-    if path.is_file() and path.read_bytes() != data:
-        raise UsageError(f"{folder} holds samples of other prompts; choose another folder with -o")
-    make_folder(folder)
-    write_file(path, data)
-    return path
-
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts that `write_prompts` wrote."""
-    return [Prompt(**line) for line in read_lines(path)]
 
 
 class ShardSampler:

@@ -16,7 +16,9 @@ from calotype.data.resize import fit_image
 from calotype.data.source import EncodedSource
 from calotype.errors import UsageError
 from calotype.evaluation.samples.manifest import Manifest, read_manifest
+from calotype.evaluation.samples.prompts import PROMPTS_FILE, read_prompts
 from calotype.evaluation.samples.shard import Sample
+from calotype.evaluation.suites.suite import Suite
 
 EVERYTHING = Selection(split=None)
 
@@ -56,6 +58,12 @@ class SampleSet:
                 f"got {len(rows)} rows in {self.folder}; expected the {len(self)} of its manifest"
             )
         return rows
+
+    @cached_property
+    def suite(self) -> Suite:
+        """Whose prompts the samples are of, with all of its prompts."""
+        noted, prompts = self.manifest.suite, read_prompts(self.folder / PROMPTS_FILE)
+        return Suite(noted.name, tuple(prompts), noted.sha256, noted.choices)
 
     @cached_property
     def source(self) -> EncodedSource:

@@ -1,0 +1,58 @@
+"""`calotype compare`: evaluations side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from calotype.cli.options import Json
+from calotype.errors import UsageError
+
+
+def compare(
+    folders: Annotated[
+        list[Path], Argument(help="Folders of calotype evaluate, the first = base.")
+    ],
+    out: Annotated[Path, Option("-o", "--out", help="HTML file to write.")],
+    common: Annotated[
+        bool, Option("--common", help="Compare the prompts and images that all have.")
+    ] = False,
+    recode: Annotated[
+        str | None,
+        Option(help="png or jpeg: encode all images alike, at the smallest of their sizes."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare evaluations: one table, paired differences, images side by side by prompt.
+
+    What was not measured alike is refused, unless --common or --recode makes it equal.
+    """
+    from calotype.evaluation.compare import made_equal, open_entries, refuse_unequal
+    from calotype.evaluation.report.compare_page import write_compare_page
+    from calotype.evaluation.report.figures import need_pages
+    from calotype.storage.places import check_output
+
+    if recode not in (None, "png", "jpeg"):
+        raise UsageError(f"got --recode {recode!r:.80}; expected png or jpeg")
+    need_pages()
+    check_output(out)
+    entries = open_entries(folders)
+    if common or recode is not None:
+        parts = out.with_name(f"{out.stem}.parts")
+
+        def say(text: str) -> None:
+            print(f"calotype: {text}", file=sys.stderr, flush=True)
+
+        kind = "png" if recode == "png" else "jpeg" if recode == "jpeg" else None
+        entries = made_equal(entries, parts, common=common, recode=kind, say=say)
+    refuse_unequal(entries)
+    size = write_compare_page(out, entries)
+    if as_json:
+        import json
+
+        print(json.dumps({"page": str(out), "bytes": size}))
+    else:
+        print(f"{out}: {size / 1e6:.1f} MB; open it in a browser")
