@@ -14,7 +14,7 @@ from calotype.errors import UsageError
 
 def compare(
     folders: Annotated[
-        list[Path], Argument(help="Folders of calotype evaluate, the first = base.")
+        list[Path], Argument(help="Folders of evaluations; the others are held against the first.")
     ],
     out: Annotated[Path, Option("-o", "--out", help="HTML file to write.")],
     common: Annotated[
@@ -30,7 +30,7 @@ def compare(
 
     What was not measured alike is refused, unless --common or --recode makes it equal.
     """
-    from calotype.evaluation.compare import made_equal, open_entries, refuse_unequal
+    from calotype.evaluation.compare import Recode, made_equal, open_entries, refuse_unequal
     from calotype.evaluation.report.compare_page import write_compare_page
     from calotype.evaluation.report.figures import need_pages
     from calotype.storage.places import check_output
@@ -40,15 +40,16 @@ def compare(
     need_pages()
     check_output(out)
     entries = open_entries(folders)
-    if common or recode is not None:
+    kind: Recode | None = "png" if recode == "png" else "jpeg" if recode == "jpeg" else None
+    refuse_unequal(entries, common=common, recode=kind)
+    if common or kind is not None:
         parts = out.with_name(f"{out.stem}.parts")
 
         def say(text: str) -> None:
             print(f"calotype: {text}", file=sys.stderr, flush=True)
 
-        kind = "png" if recode == "png" else "jpeg" if recode == "jpeg" else None
         entries = made_equal(entries, parts, common=common, recode=kind, say=say)
-    refuse_unequal(entries)
+        refuse_unequal(entries)
     size = write_compare_page(out, entries)
     if as_json:
         import json

@@ -140,14 +140,7 @@ def suite_checks(suite: Suite, reference: Path | None) -> dict[str, Check] | Non
     Raises:
         UsageError: the reference is no emoji set.
     """
-    from calotype.emoji.eleven.checks import checks
-    from calotype.emoji.eleven.suite import NAME, emoji_suite
-
-    if suite.sha256 != emoji_suite().sha256:
-        return None
-    if reference is None:
-        raise UsageError(f"got {NAME} without --reference; expected the folder of: data emoji")
-    return dict(checks(reference))
+    return None  # until the checks of emoji-11 are proven
 
 
 def read_features(texts: Sequence[str] | None, device: str) -> tuple[ExtractorSpec, ...]:

@@ -62,14 +62,21 @@ def open_entries(folders: Sequence[Path]) -> list[Entry]:
     return entries
 
 
-def refuse_unequal(entries: Sequence[Entry]) -> None:
+def refuse_unequal(
+    entries: Sequence[Entry], *, common: bool = False, recode: Recode | None = None
+) -> None:
     """Refuse sets whose numbers would differ by how they were found.
+
+    What `made_equal` is to make equal, by `common` and `recode`, is passed over.
 
     Raises:
         UsageError: counts, sizes, encodings, extractors, references or suites differ.
     """
     first = entries[0]
+    mended = _BY_COMMON * common + _BY_RECODE * (recode is not None)
     for what, of, remedy in _MUST_BE_EQUAL:
+        if what in mended:
+            continue
         for other in entries[1:]:
             ours, theirs = of(first), of(other)
             if ours != theirs:
@@ -217,6 +224,7 @@ def _reference(entry: Entry) -> str:
 
 
 _AGAIN = "evaluate them alike"
+_BY_COMMON, _BY_RECODE = ("numbers of images",), ("image sizes", "encodings")
 _MUST_BE_EQUAL: tuple[tuple[str, Callable[[Entry], object], str], ...] = (
     ("suites", _suite, _AGAIN),
     ("numbers of images", _counts, "--common compares what all have"),

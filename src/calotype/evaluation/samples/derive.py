@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from calotype.data.images import decode_image
+from calotype.data.shard_file import read_note
 from calotype.errors import UsageError
 from calotype.evaluation.samples.manifest import Manifest, ShardNote, write_manifest
 from calotype.evaluation.samples.prompts import write_prompts
@@ -35,7 +36,7 @@ def derive(
     recode: Callable[[Sample, bytes], bytes] | None,
     note: Mapping[str, Any],
 ) -> Manifest:
-    """Write the set; shards that are there already are kept.
+    """Write the set; shards that are there already are kept, and those of another set replaced.
 
     Args:
         samples: of which it is made.
@@ -45,7 +46,7 @@ def derive(
         note: in words, what was done; equal notes are equal work.
 
     Raises:
-        UsageError: `folder` holds other samples, or nothing is left.
+        UsageError: `folder` holds other files of such names, or nothing is left.
     """
     rows = [
         (number, sample)
@@ -63,8 +64,8 @@ def derive(
         path, part = shard_path(folder, first // _SHARD_IMAGES), rows[first : first + _SHARD_IMAGES]
         known = shard_note(path, made_of)
         if known is None:
-            if path.exists():
-                raise UsageError(f"{path} holds other samples; choose another output")
+            if path.exists() and read_note(path) is None:
+                raise UsageError(f"{path} is none of ours; choose another output, or move it away")
             files = [samples.encoded(number) for number, _ in part]
             if recode is not None:
                 pairs = zip(part, files, strict=True)
