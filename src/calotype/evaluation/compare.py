@@ -184,7 +184,7 @@ def _measured_again(entry: Entry, samples: SampleSet, say: Callable[[str], None]
         root=Path(noted["root"]),
     )
     reference = open_reference(options, Executor())
-    found = measure(samples, samples.suite, options, reference=reference, say=say)
+    found = measure(samples, options, reference=reference, say=say)
     assert found is not None  # this is the only process
     return found
 

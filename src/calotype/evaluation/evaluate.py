@@ -106,8 +106,7 @@ def evaluate(
         _wait_for_all()
         samples = _opened(source, suite, out)
         measured = measure(
-            samples, suite, options, reference=reference, checks=checks, executor=executor,
-            say=watch.say,
+            samples, options, reference=reference, checks=checks, executor=executor, say=watch.say
         )  # fmt: skip
     if measured is not None:
         write_results(out, measured.results, measured.scores)

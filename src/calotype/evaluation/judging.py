@@ -72,7 +72,7 @@ def marks_of_judge(manifest: Manifest, spec: ExtractorSpec) -> tuple[str, ...]:
 
 
 def add_checks(
-    found: Found, samples: SampleSet, rows: Rows, suite: Suite, checks: Mapping[str, Check]
+    found: Found, samples: SampleSet, rows: Rows, checks: Mapping[str, Check]
 ) -> dict[str, str]:
     """What the suite's own rules say of each sample, by category.
 
@@ -80,13 +80,12 @@ def add_checks(
         found: what is added to.
         samples: the set.
         rows: of it.
-        suite: whose prompts they are of.
         checks: by category.
 
     Returns:
         Categories that are left to people, and why.
     """
-    prompts = {prompt.id: prompt for prompt in suite.prompts}
+    prompts = {prompt.id: prompt for prompt in samples.suite.prompts}
     said: list[float | None] = []
     for number, sample in enumerate(rows.samples):
         check = checks.get(sample.category or "")

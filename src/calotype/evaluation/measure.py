@@ -40,7 +40,6 @@ from calotype.evaluation.results import ExtractorNote, ReferenceNote, Results, S
 from calotype.evaluation.rows import Found, Rows, add_mean
 from calotype.evaluation.samples import SampleSet
 from calotype.evaluation.scorers import Scorer, score_samples
-from calotype.evaluation.suites.suite import Suite
 from calotype.generation.executors import Executor
 from calotype.launch import launched_place
 
@@ -136,7 +135,6 @@ def open_reference(options: MeasureOptions, executor: Executor) -> Reference | N
 
 def measure(
     samples: SampleSet,
-    suite: Suite,
     options: MeasureOptions,
     *,
     reference: Reference | None = None,
@@ -148,7 +146,6 @@ def measure(
 
     Args:
         samples: the set.
-        suite: whose prompts they are of.
         options: what is measured.
         reference: of `open_reference`.
         checks: the suite's own rules, by category.
@@ -159,7 +156,7 @@ def measure(
         UsageError: sets that cannot be compared, or images that cannot be read.
         CalotypeError: features or scores cannot be computed.
     """
-    measuring = _Measuring(samples, suite, options, reference, executor or Executor(), say)
+    measuring = _Measuring(samples, options, reference, executor or Executor(), say)
     measuring.compute_features()
     return None if launched_place().rank > 0 else measuring.measured(checks)
 
@@ -168,13 +165,12 @@ class _Measuring:
     def __init__(
         self,
         samples: SampleSet,
-        suite: Suite,
         options: MeasureOptions,
         reference: Reference | None,
         executor: Executor,
         say: Callable[[str], None],
     ) -> None:
-        self.set, self.suite, self.options = samples, suite, options
+        self.set, self.options = samples, options
         self.reference, self.executor, self.say = reference, executor, say
         self.images = sampled_images(samples)
         self.rows = Rows(samples.samples, samples.manifest.each)
@@ -211,7 +207,7 @@ class _Measuring:
             add_mean(self.found, self.rows, scorer.name, torch.tensor(scores, dtype=torch.float64))
         if checks is not None:
             self.say("checking samples by the suite's own rules")
-            left = add_checks(self.found, self.set, self.rows, self.suite, checks)
+            left = add_checks(self.found, self.set, self.rows, checks)
         return Measured(self._results(left), self.found.scores)
 
     def _sampled(self, spec: ExtractorSpec) -> Tensor:
@@ -251,7 +247,7 @@ class _Measuring:
         if not isinstance(extractor, CaptionExtractor):
             raise UsageError(f"got {spec.name} to score captions with; expected a CLIP")
         self.say(f"scoring captions by {extractor.name}")
-        captions = caption_embeddings(self.suite, extractor, root=self.options.root)
+        captions = caption_embeddings(self.set.suite, extractor, root=self.options.root)
         notes = marks_of_judge(self.set.manifest, spec)
         facts: dict[str, Any] = {"side": self.options.side, "notes": notes}
         add_alignment(self.found, self._sampled(spec), extractor, self.rows, captions, facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -58,24 +58,15 @@ def derive(
     kept = [sample.key for _, sample in rows]
     hashes = [shard.sha256 for shard in samples.manifest.shards]
     made_of = sha256(json.dumps([hashes, kept, dict(note)]).encode()).hexdigest()
-    shards, sizes, encodings = [], set(), set()
     write_prompts(folder, samples.suite)
+    shards, sizes, encodings = [], set(), set()
     for first in range(0, len(rows), _SHARD_IMAGES):
         path, part = shard_path(folder, first // _SHARD_IMAGES), rows[first : first + _SHARD_IMAGES]
         known = shard_note(path, made_of)
         if known is None:
             if path.exists() and read_note(path) is None:
                 raise UsageError(f"{path} is none of ours; choose another output, or move it away")
-            files = [samples.encoded(number) for number, _ in part]
-            if recode is not None:
-                pairs = zip(part, files, strict=True)
-                files = [recode(sample, data) for (_, sample), data in pairs]
-            known = {
-                "made_of": made_of,
-                "sizes": sorted({decode_image(data).shape[:2] for data in files}),
-                "encodings": sorted({encoding_of(data) for data in files}),
-            }
-            write_sample_shard(path, [sample for _, sample in part], files, known)
+            known = _write(path, samples, part, recode, made_of)
         sizes |= {tuple(size) for size in known["sizes"]}
         encodings |= set(known["encodings"])
         shards.append(ShardNote(file=path.name, rows=len(part), sha256=file_sha256(path)))
@@ -91,3 +82,23 @@ def derive(
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def _write(
+    path: Path,
+    samples: SampleSet,
+    rows: Sequence[tuple[int, Sample]],
+    recode: Callable[[Sample, bytes], bytes] | None,
+    made_of: str,
+) -> dict[str, Any]:
+    """Write one shard; its note."""
+    files = [samples.encoded(number) for number, _ in rows]
+    if recode is not None:
+        files = [recode(sample, data) for (_, sample), data in zip(rows, files, strict=True)]
+    note = {
+        "made_of": made_of,
+        "sizes": sorted({decode_image(data).shape[:2] for data in files}),
+        "encodings": sorted({encoding_of(data) for data in files}),
+    }
+    write_sample_shard(path, [sample for _, sample in rows], files, note)
+    return note
