@@ -99,28 +99,27 @@ def caption_ranks(
     if len(places) < 2:
         raise UsageError(f"got {len(places)} different captions to rank; expected at least 2")
     count = min(OTHERS, len(places) - 1)
-    texts = take_unit(captions.embeddings, torch.arange(len(captions.texts)))
+    names = sorted(places)
     chosen: dict[str, Tensor] = {}
     ranks = torch.zeros(len(images), dtype=torch.long)
     for row, caption in enumerate(map(_plain, own)):
         if caption not in places:
             raise UsageError(f"sample {row} has a caption that the suite lacks: {own[row]!r:.80}")
         if caption not in chosen:
-            chosen[caption] = _choose(caption, sorted(places), count, seed, places)
-        fits = texts[chosen[caption]] @ take_unit(images, torch.tensor([row]))[0]
+            others = _choose(caption, names, count, seed)
+            chosen[caption] = torch.tensor([places[name] for name in (caption, *others)])
+        texts = take_unit(captions.embeddings, chosen[caption])
+        fits = texts @ take_unit(images, torch.tensor([row]))[0]
         ranks[row] = (fits[1:] >= fits[0]).sum()
     return CaptionRanks(ranks, count)
 
 
-def _choose(
-    caption: str, names: list[str], count: int, seed: int, places: dict[str, int]
-) -> Tensor:
-    """The place of the caption and then of `count` others."""
+def _choose(caption: str, names: Sequence[str], count: int, seed: int) -> list[str]:
+    """As many others as `count`, each as likely."""
     digest = hashlib.sha256(f"{seed}\0{caption}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-    others = [name for name in names if name != caption]
-    order = generator.choice(len(others), count, replace=False)
-    return torch.tensor([places[caption], *(places[others[number]] for number in order)])
+    order = generator.choice(len(names), count + 1, replace=False)
+    return [names[number] for number in order if names[number] != caption][:count]
 
 
 def _plain(text: str) -> str:

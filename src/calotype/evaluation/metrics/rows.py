@@ -71,9 +71,8 @@ def tiles(count: int, blocks: Tensor | None = None) -> Iterator[tuple[int, Tenso
 
 def take(features: Tensor, rows: Tensor) -> Tensor:
     """Rows of features, as float64 in memory."""
-    first = int(rows[0])
-    if int(rows[-1]) - first == len(rows) - 1:  # rising, so a run: no copy of a mapped file
-        return features[first : first + len(rows)].double()
+    if bool((rows.diff() == 1).all()):  # a run: read at once from a mapped file
+        return features[int(rows[0]) : int(rows[-1]) + 1].double()
     return features[rows].double()
 
 
