@@ -143,6 +143,20 @@ def test_distances_within_rounding_are_searched_again_in_float64():
     assert torch.equal(found.squared[:, :3], expected.values)
 
 
+@pytest.mark.parametrize("at_once", [7, 50, 2048])
+def test_neighbours_in_tiles_of_any_size(at_once, monkeypatch):
+    from calotype.evaluation.metrics import rows
+
+    monkeypatch.setattr(rows, "AT_ONCE", at_once)
+    x, queries = normal(120, 5), normal(33, 5, seed=1)
+    within = (x.double()[:, None] - x.double()).square().sum(2).fill_diagonal_(math.inf)
+    across = (queries.double()[:, None] - x.double()).square().sum(2)
+    for found, exact in ((nearest(x, x, 4, same=True), within), (nearest(queries, x, 4), across)):
+        expected = exact.topk(4, largest=False)
+        assert torch.equal(found.index[:, :4], expected.indices)
+        assert torch.equal(found.squared[:, :4], expected.values)
+
+
 def test_pairs_at_the_very_limit_are_not_nearer():
     x = close_pairs()
     rows = torch.arange(len(x))

@@ -2,8 +2,8 @@
 
 The mathematics is torchmetrics': float64 sums, unbiased covariances, no offset. Only the trace of
 the root is taken otherwise: of R S R, for R the root of the reference's covariance, which has the
-eigenvalues of their product and is symmetric. That takes a ninth of the time at 1280 dimensions,
-and a jackknife has twenty of them; a test holds both to 1e-6 of each other.
+eigenvalues of their product and is symmetric. That takes a quarter of the time at 1280
+dimensions, and a jackknife has twenty of them; a test holds both to 1e-6 of each other.
 
 Reference: Heusel et al. 2017, arXiv:1706.08500 (FID); Chong and Forsyth 2020, arXiv:1911.07023
 (FID at infinity).

@@ -115,46 +115,67 @@ def nearest(queries: Tensor, pool: Tensor, k: int, *, same: bool = False) -> Nei
         k: how many, at most M, or M - 1 if `same`.
         same: the queries are the pool, and no row is its own neighbour.
     """
-    search = _Search(queries, pool, min(k + SPARE, len(pool) - same), same, centre_of(pool))
-    index, squared, beyond = search.run(torch.arange(len(queries)), torch.float32)
-    if search.kept < len(pool) - same:
+    kept = min(k + SPARE, len(pool) - same)
+    search = _Search(queries, pool, kept, same, centre_of(pool))
+    every = torch.arange(len(queries))
+    beyond = search.propose(every, torch.float32)
+    squared = search.settle(every)
+    if kept < len(pool) - same:
         kth = squared[:, k - 1]
         doubtful = ((kth > beyond) & (kth > 0)).nonzero()[:, 0]
         if len(doubtful):
-            index[doubtful], squared[doubtful], _ = search.run(doubtful, torch.float64)
-    return Neighbours(index, squared)
+            search.propose(doubtful, torch.float64)
+            squared[doubtful] = search.settle(doubtful)
+    return Neighbours(search.index, squared)
 
 
-@dataclass(frozen=True)
 class _Search:
-    queries: Tensor
-    pool: Tensor
-    kept: int
-    same: bool
-    centre: Tensor
+    """Nearest rows, as products propose them and differences settle them."""
 
-    def run(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Of some queries: neighbours, exact squared distances, what all others lie beyond."""
-        found = [self._of_tile(rows[places], dtype) for _, places in tiles(len(rows))]
-        index, beyond = (torch.cat(parts) for parts in zip(*found, strict=True))
-        squared = squared_distances(
-            self.queries, rows.repeat_interleave(self.kept), self.pool, index.flatten()
-        ).view(index.shape)
-        squared, order = squared.sort(dim=1, stable=True)
-        return index.gather(1, order), squared, beyond
+    def __init__(
+        self, queries: Tensor, pool: Tensor, kept: int, same: bool, centre: Tensor
+    ) -> None:
+        self._queries, self._pool, self._same, self._centre = queries, pool, same, centre
+        self.index = torch.zeros(len(queries), kept, dtype=torch.long)
+        self._squared = torch.zeros(len(queries), kept, dtype=torch.float64)
 
-    def _of_tile(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        queries = load_tile(self.queries, rows, self.centre, dtype)
-        best = torch.full((len(rows), self.kept), torch.inf, dtype=dtype)
-        index = torch.zeros(len(rows), self.kept, dtype=torch.long)
-        slack = 0.0
-        for _, others in tiles(len(self.pool)):
-            tile = load_tile(self.pool, others, self.centre, dtype)
-            slack = max(slack, queries.slack(tile))
-            products = queries.products(tile)
-            if self.same:
-                products[rows[:, None] == others] = torch.inf
-            near, places = products.topk(min(self.kept, len(others)), dim=1, largest=False)
-            best, order = torch.cat([best, near], 1).topk(self.kept, dim=1, largest=False)
-            index = torch.cat([index, others[places]], 1).gather(1, order)
-        return index, (best.max(1).values - slack).double()
+    def propose(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Look through the pool for these queries; returns what all others lie beyond, (n,)."""
+        self._squared[rows] = torch.inf
+        slack = torch.zeros(len(self.index), dtype=torch.float64)
+        # Of all rows with each other, a product serves both sides.
+        both = self._same and len(rows) == len(self._pool)
+        for _, some in tiles(len(rows)):
+            x = load_tile(self._queries, rows[some], self._centre, dtype)
+            for _, others in tiles(len(self._pool)):
+                if both and others[0] < some[0]:
+                    continue
+                y = load_tile(self._pool, others, self._centre, dtype)
+                products = x.products(y)
+                if self._same:
+                    products[x.rows[:, None] == others] = torch.inf
+                sides = [(x.rows, others, products)]
+                if both and others[0] > some[0]:
+                    sides.append((others, x.rows, products.T))
+                for those, found, distances in sides:
+                    self._keep(those, found, distances)
+                    slack[those] = slack[those].clamp(min=x.slack(y))
+        return self._squared[rows].max(1).values - slack[rows]
+
+    def settle(self, rows: Tensor) -> Tensor:
+        """Order these queries' neighbours by exact squared distances, which are returned."""
+        index = self.index[rows]
+        pairs = rows.repeat_interleave(index.shape[1]), index.flatten()
+        exact = squared_distances(self._queries, pairs[0], self._pool, pairs[1])
+        squared, order = exact.view(index.shape).sort(dim=1, stable=True)
+        self.index[rows] = index.gather(1, order)
+        return squared
+
+    def _keep(self, rows: Tensor, others: Tensor, products: Tensor) -> None:
+        """Of what is kept for these rows and what is found among others, the nearest."""
+        kept = self.index.shape[1]
+        near, places = products.topk(min(kept, len(others)), dim=1, largest=False)
+        near, found = near.double(), others[places]
+        best, order = torch.cat([self._squared[rows], near], 1).topk(kept, dim=1, largest=False)
+        self._squared[rows] = best
+        self.index[rows] = torch.cat([self.index[rows], found], 1).gather(1, order)
