@@ -91,7 +91,7 @@ def evaluate(
     asked = own.read_named_suite(
         suite, prompts=prompts, coco_list=coco_list, without_people=without_people
     )
-    what = own.sampler_of(source, request)
+    what = own.sampler_of(source, request, each=each, seed=seed)
     place = device or "cpu"
     options = own.measure_options(
         side=own.default_side(what) if side is None else side,
@@ -103,19 +103,15 @@ def evaluate(
         reference_split=reference_split,
         most_reference=reference_images,
         training=training,
+        checks=own.suite_checks(asked, reference),
     )
     executor = own.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
     what = on_workers(what, executor, threads=threads)
     check_room(out, what, len(asked.prompts) * each)
-    checks = own.suite_checks(asked, reference)
-    from calotype.evaluation.evaluate import SampleOptions
     from calotype.evaluation.evaluate import evaluate as run
 
-    with watching(quiet=as_json, shows=executor.alone) as watch:
-        found = run(
-            what, asked, out, options, sampling=SampleOptions(each=each, seed=seed), checks=checks,
-            executor=executor, watch=watch,
-        )  # fmt: skip
+    with watching(quiet=as_json) as watch:
+        found = run(what, asked, out, options, executor=executor, watch=watch)
     if found is None:
         return
     if card:
@@ -155,7 +151,7 @@ def check_room(folder: Path, what: Sampler | Path, images: int) -> None:
 
 
 @contextmanager
-def watching(*, quiet: bool, shows: bool) -> Iterator[Watch]:
+def watching(*, quiet: bool) -> Iterator[Watch]:
     """Progress on stderr: lines of what is done, and a bar of the images."""
     from calotype.evaluation.evaluate import Watch
 

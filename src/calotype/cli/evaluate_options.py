@@ -169,7 +169,7 @@ def clip_spec(clip: str | None, device: str) -> ExtractorSpec | None:
     return ExtractorSpec("clip", None if clip is None else Path(clip).resolve(), device)
 
 
-def sampler_of(source: str, request: Request) -> Sampler | Path:
+def sampler_of(source: str, request: Request, *, each: int, seed: int) -> Sampler | Path:
     """What samples, or where images lie.
 
     Raises:
@@ -199,10 +199,10 @@ def sampler_of(source: str, request: Request) -> Sampler | Path:
             dtype=request.dtype,
             threads=request.threads,
         )
-        return Sampler(DiffusersGenerator, job, pipeline_recipe(job))
+        return Sampler(DiffusersGenerator, job, pipeline_recipe(job), each, seed)
     if source == "default" or _is_model(path):
         settings = settle(request)
-        return Sampler(open_generator, settings, expected_recipe(settings, "", 0))
+        return Sampler(open_generator, settings, expected_recipe(settings, "", 0), each, seed)
     if is_sample_set(path) or path.exists():
         return path
     raise UsageError(f"got {source!r:.200}; expected a model or images")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import UsageError
-from calotype.evaluation.judging import Check
 from calotype.evaluation.measure import Measured, MeasureOptions, measure, open_reference
 from calotype.evaluation.report.set_page import write_set_page
 from calotype.evaluation.results import write_results
@@ -30,11 +29,21 @@ SAMPLES_FOLDER = "samples"
 
 @dataclass(frozen=True)
 class Sampler:
-    """What samples: a function of a module that loads it, its settings, and its images' recipe."""
+    """What samples, and how much.
+
+    Args:
+        open: loads it; a function of a module.
+        settings: as `open` takes them.
+        common: recipe of its images, but for what each has of its own.
+        each: images of each prompt.
+        seed: of which all theirs are made.
+    """
 
     open: Callable[[Any], ImageGenerator[Any]]
     settings: Any
     common: dict[str, Any]
+    each: int = 1
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +63,12 @@ class Watch:
     advance: Callable[[int], None] = lambda images: None
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """How much is sampled: images of each prompt, and the seed that all theirs are made of."""
-
-    each: int = 1
-    seed: int = 0
-
-
 def evaluate(
     source: Sampler | Path,
     suite: Suite,
     out: Path,
     options: MeasureOptions,
     *,
-    sampling: SampleOptions | None = None,
-    checks: Mapping[str, Check] | None = None,
     executor: Executor | None = None,
     watch: Watch | None = None,
 ) -> Measured | None:
@@ -80,8 +79,6 @@ def evaluate(
         suite: whose prompts they are of.
         out: folder; what is there of the same work is kept.
         options: what is measured.
-        sampling: of a model.
-        checks: the suite's own rules, by category.
         executor: who works; None = this process.
         watch: who is told.
 
@@ -101,12 +98,11 @@ def evaluate(
             if place.rank == 0:
                 _taken(source, suite, out / SAMPLES_FOLDER, watch)
         else:
-            sampling = sampling or SampleOptions()
-            _sample(source, suite, out, sampling, executor=executor, watch=watch)
+            _sample(source, suite, out, executor=executor, watch=watch)
         _wait_for_all()
         samples = _opened(source, suite, out)
         measured = measure(
-            samples, options, reference=reference, checks=checks, executor=executor, say=watch.say
+            samples, options, reference=reference, executor=executor, say=watch.say
         )  # fmt: skip
     if measured is not None:
         write_results(out, measured.results, measured.scores)
@@ -120,18 +116,17 @@ def is_sample_set(path: Path) -> bool:
 
 
 def _sample(
-    source: Sampler, suite: Suite, out: Path, options: SampleOptions, *, executor: Executor,
-    watch: Watch,
+    source: Sampler, suite: Suite, out: Path, *, executor: Executor, watch: Watch
 ) -> None:  # fmt: skip
     folder = (out / SAMPLES_FOLDER).resolve()
-    total = len(suite.prompts) * options.each
+    total = len(suite.prompts) * source.each
     job = SampleJob(
         sets=(SetJob(folder, source.settings, source.common),),
         open=source.open,
         prompts=write_prompts(folder, suite),
         total=total,
-        each=options.each,
-        seed=options.seed,
+        each=source.each,
+        seed=source.seed,
     )
     watch.say(f"sampling {total:,} images of {len(suite.prompts):,} prompts")
     watch.begin(total)

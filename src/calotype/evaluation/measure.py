@@ -58,6 +58,7 @@ class MeasureOptions:
         training: images that copies are looked for among; None = they are not.
         scorers: other people's programs.
         root: folder of features.
+        checks: the suite's own rules, by category; None = it has none.
     """
 
     side: int
@@ -69,6 +70,7 @@ class MeasureOptions:
     training: Path | None = None
     scorers: tuple[Scorer, ...] = ()
     root: Path = field(default_factory=Path)
+    checks: Mapping[str, Check] | None = field(default=None, hash=False)
 
     def noted(self) -> dict[str, Any]:
         """What decides the numbers, for the results."""
@@ -138,7 +140,6 @@ def measure(
     options: MeasureOptions,
     *,
     reference: Reference | None = None,
-    checks: Mapping[str, Check] | None = None,
     executor: Executor | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Measured | None:
@@ -148,7 +149,6 @@ def measure(
         samples: the set.
         options: what is measured.
         reference: of `open_reference`.
-        checks: the suite's own rules, by category.
         executor: who computes features; None = this process.
         say: told what is measured.
 
@@ -158,7 +158,7 @@ def measure(
     """
     measuring = _Measuring(samples, options, reference, executor or Executor(), say)
     measuring.compute_features()
-    return None if launched_place().rank > 0 else measuring.measured(checks)
+    return None if launched_place().rank > 0 else measuring.measured()
 
 
 class _Measuring:
@@ -193,8 +193,9 @@ class _Measuring:
                 self.say(f"features of the training images in {options.training}: {spec.name}")
                 self._training(spec, options.training)
 
-    def measured(self, checks: Mapping[str, Check] | None) -> Measured:
+    def measured(self) -> Measured:
         """What one process does with them."""
+        checks = self.options.checks
         left: dict[str, str] = {}
         for spec in self.options.extractors:
             self._compare(spec)

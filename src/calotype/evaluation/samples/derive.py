@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from calotype.data.images import decode_image
 from calotype.data.shard_file import read_note
@@ -25,6 +25,7 @@ from calotype.evaluation.samples.shard import (
 )
 from calotype.storage.reading import file_sha256
 
+T = TypeVar("T")
 _SHARD_IMAGES = 64
 
 
@@ -48,16 +49,14 @@ def derive(
     Raises:
         UsageError: `folder` holds other files of such names, or nothing is left.
     """
-    rows = [
-        (number, sample)
-        for number, sample in enumerate(samples.samples)
-        if keep is None or (sample.prompt, sample.index) in keep
-    ]
+    rows = list(enumerate(samples.samples))
+    if keep is not None:
+        rows = [(n, sample) for n, sample in rows if (sample.prompt, sample.index) in keep]
     if not rows:
         raise UsageError(f"nothing is left of {samples.folder}; expected samples to keep")
-    kept = [sample.key for _, sample in rows]
     hashes = [shard.sha256 for shard in samples.manifest.shards]
-    made_of = sha256(json.dumps([hashes, kept, dict(note)]).encode()).hexdigest()
+    parts = [hashes, [sample.key for _, sample in rows], dict(note)]
+    made_of = sha256(json.dumps(parts).encode()).hexdigest()
     write_prompts(folder, samples.suite)
     shards, sizes, encodings = [], set(), set()
     for first in range(0, len(rows), _SHARD_IMAGES):
@@ -70,13 +69,12 @@ def derive(
         sizes |= {tuple(size) for size in known["sizes"]}
         encodings |= set(known["encodings"])
         shards.append(ShardNote(file=path.name, rows=len(part), sha256=file_sha256(path)))
-    each = set(Counter(sample.prompt for _, sample in rows).values())
     manifest = replace(
         samples.manifest,
         count=len(rows),
-        each=each.pop() if len(each) == 1 else None,
-        size=sizes.pop() if len(sizes) == 1 else None,
-        encoding=encodings.pop() if len(encodings) == 1 else "mixed",
+        each=_only(set(Counter(sample.prompt for _, sample in rows).values())),
+        size=_only(sizes),
+        encoding=_only(encodings) or "mixed",
         shards=tuple(shards),
         origin={**(samples.manifest.origin or {}), "derived": dict(note)},
     )
@@ -102,3 +100,8 @@ def _write(
     }
     write_sample_shard(path, [sample for _, sample in rows], files, note)
     return note
+
+
+def _only(values: set[T]) -> T | None:
+    """The value, if there is but one."""
+    return next(iter(values)) if len(values) == 1 else None
