@@ -27,7 +27,7 @@ NEW = ("rate", "new", "s", "--set", "a=one", "--set", "b=two", "--suite", "promp
 def test_new_makes_a_study_of_plain_folders(command, folders, tmp_path):
     code, out, error = command(*NEW, "--protocol", "elo", "--raters", "3")
     assert (code, error) == (0, "")
-    assert "s: 2 trials and 1 control trials" in out
+    assert "s: 2 trials and 1 for control" in out
     assert "planned: 3 raters a trial, 6 judgements of each question" in out
     assert json.loads((tmp_path / "s" / "study.json").read_text())["protocol"] == "elo"
     code, out, error = command(*NEW, "--protocol", "elo", "--json")

@@ -151,22 +151,32 @@ def serve(
 
 
 def _say_made(folder: Path, made: Planned, *, as_json: bool) -> None:
+    from calotype.evaluation.rating.plan import needed
+
+    found = needed(made)
     facts = {
         "study": str(folder),
         "trials": len(made.real),
         "controls": len(made.trials) - len(made.real),
         "raters": made.raters,
         "planned": made.planned,
+        "needed": {f"{one.rate:.0%}": one.clustered for one in found},
         "sha256": made.sha256,
     }
     if as_json:
         print(json.dumps(facts))
         return
     print(
-        f"{visible(str(folder))}: {facts['trials']} trials and {facts['controls']} control trials, "
+        f"{visible(str(folder))}: {facts['trials']} trials and {facts['controls']} for control, "
         f"{len(made.images)} images of {made.side_pixels} px; {made.condition}"
     )
     print(f"planned: {made.raters} raters a trial, {made.planned:,} judgements of each question")
+    for one in found:
+        print(
+            f"  a preference of {one.rate:.0%} needs {one.independent:,} if independent, "
+            f"{one.clustered:,} of these raters and prompts"
+            + ("" if made.planned >= one.clustered else ": more than planned")
+        )
     print(f"plan {made.sha256:.12}; it is frozen with the first answer")
     print(f"next: calotype rate serve {visible(str(folder))}")
 

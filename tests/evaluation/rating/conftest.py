@@ -95,6 +95,14 @@ def people_sets(tmp_path_factory):
     return {name: make_set(folder, suite, seed=n, each=1) for n, name in enumerate("ab", 1)}
 
 
+@pytest.fixture(scope="session")
+def browser_sets(tmp_path_factory):
+    """Two sets of two images of 18 prompts, in one category."""
+    folder = tmp_path_factory.mktemp("browser")
+    suite = make_suite(18)
+    return {name: make_set(folder, suite, seed=n) for n, name in enumerate("ab", 1)}
+
+
 @pytest.fixture
 def make_study(tmp_path, sets):
     """Make a study: `make_study("elo", "abc", raters=2)`; returns its folder and what it says."""
