@@ -55,10 +55,9 @@ def derive(
     if not rows:
         raise UsageError(f"nothing is left of {samples.folder}; expected samples to keep")
     hashes = [shard.sha256 for shard in samples.manifest.shards]
-    parts = [hashes, [sample.key for _, sample in rows], dict(note)]
-    made_of = sha256(json.dumps(parts).encode()).hexdigest()
+    made_of = _digest([hashes, [sample.key for _, sample in rows], dict(note)])
     write_prompts(folder, samples.suite)
-    shards, sizes, encodings = [], set(), set()
+    shards, sizes, encodings = [], set(), set[str]()
     for first in range(0, len(rows), _SHARD_IMAGES):
         path, part = shard_path(folder, first // _SHARD_IMAGES), rows[first : first + _SHARD_IMAGES]
         known = shard_note(path, made_of)
@@ -66,8 +65,8 @@ def derive(
             if path.exists() and read_note(path) is None:
                 raise UsageError(f"{path} is none of ours; choose another output, or move it away")
             known = _write(path, samples, part, recode, made_of)
-        sizes |= {tuple(size) for size in known["sizes"]}
-        encodings |= set(known["encodings"])
+        sizes.update(map(tuple, known["sizes"]))
+        encodings.update(known["encodings"])
         shards.append(ShardNote(file=path.name, rows=len(part), sha256=file_sha256(path)))
     manifest = replace(
         samples.manifest,
@@ -100,6 +99,10 @@ def _write(
     }
     write_sample_shard(path, [sample for _, sample in rows], files, note)
     return note
+
+
+def _digest(parts: Sequence[Any]) -> str:
+    return sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _only(values: set[T]) -> T | None:
