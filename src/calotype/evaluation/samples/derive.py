@@ -57,7 +57,7 @@ def derive(
     hashes = [shard.sha256 for shard in samples.manifest.shards]
     made_of = _digest([hashes, [sample.key for _, sample in rows], dict(note)])
     write_prompts(folder, samples.suite)
-    shards, sizes, encodings = [], set(), set[str]()
+    shards, sizes, encodings = [], set[tuple[int, int]](), set[str]()
     for first in range(0, len(rows), _SHARD_IMAGES):
         path, part = shard_path(folder, first // _SHARD_IMAGES), rows[first : first + _SHARD_IMAGES]
         known = shard_note(path, made_of)
@@ -65,7 +65,7 @@ def derive(
             if path.exists() and read_note(path) is None:
                 raise UsageError(f"{path} is none of ours; choose another output, or move it away")
             known = _write(path, samples, part, recode, made_of)
-        sizes.update(map(tuple, known["sizes"]))
+        sizes.update((height, width) for height, width in known["sizes"])
         encodings.update(known["encodings"])
         shards.append(ShardNote(file=path.name, rows=len(part), sha256=file_sha256(path)))
     manifest = replace(
