@@ -89,7 +89,7 @@ def test_what_a_chart_refers_to_is_in_it():
 
 
 def test_hostile_titles_are_text():
-    svg = _svg(label_text(HOSTILE))
+    svg = _svg(label_text(HOSTILE), name=HOSTILE)
     assert "<script" not in svg and "$x^2$" in svg
 
 

@@ -55,7 +55,7 @@ def chart_style(colours: Mapping[str, str] = PAGE, *, name: str = "calotype") ->
     soft = colours["soft"]
     style = {
         "svg.fonttype": "none",  # texts stay texts
-        "svg.hashsalt": name,
+        "svg.hashsalt": name.encode("ascii", "backslashreplace").decode(),
         "text.parse_math": False,  # a dollar sign in a prompt is a dollar sign
         "path.simplify_threshold": 1.0,  # to about a thousand points, however long a log is
         "font.size": 8,

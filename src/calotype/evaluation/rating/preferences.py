@@ -66,8 +66,8 @@ def corrected(rows: Iterable[Preference]) -> list[Preference]:
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's correction; None stays None, and counts as a test that found nothing."""
-    if not p_values:
-        return []
+    if len(p_values) < 2:  # statsmodels collects garbage in each call, which takes long
+        return list(p_values)
     counted = [1.0 if p is None else p for p in p_values]
     adjusted = multipletests(counted, method="holm")[1]
     return [None if p is None else float(q) for p, q in zip(p_values, adjusted, strict=True)]
