@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from calotype.emoji.eleven.proof import proof_table, prove
+from calotype.emoji.eleven.references import References
 from calotype.emoji.eleven.suite import write_suite
+from calotype.errors import UsageError
 from calotype.evaluation.command import run_command, say
 
 
@@ -17,18 +20,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    write_suite(options.data, options.out)
-    say(f"wrote {options.out}")
+    if options.measure is not None:
+        print(proof_table(prove(References.read(options.measure), options.rows, say)))
+    elif options.data is None or options.out is None:
+        raise UsageError(
+            "got neither --measure DIR nor both --data DIR and --out FILE; expected one"
+        )
+    else:
+        write_suite(options.data, options.out)
+        say(f"wrote {options.out}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m calotype.emoji.eleven",
-        description="Choose the prompts of emoji-11.",
+        description="Choose the prompts of emoji-11, or prove its checks on real images.",
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder made by: calotype data emoji")
-    add("--out", type=Path, required=True, help="file for the prompts")
+    add("--data", type=Path, help="folder made by: calotype data emoji, to choose from")
+    add("--out", type=Path, help="file for the prompts")
+    add("--measure", type=Path, metavar="DIR", help="the same folder, to prove the checks on")
+    add("--rows", type=int, default=200, help="images that each check is tried on, at least")
     return parser
 
 
