@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calotype.evaluation.judging import Check
     from calotype.evaluation.measure import MeasureOptions
     from calotype.evaluation.suites.suite import Suite
+    from calotype.evaluation.sweep.axes import Axis
     from calotype.generation.executors import Executor
     from calotype.generation.request import Request
 
@@ -140,7 +141,14 @@ def suite_checks(suite: Suite, reference: Path | None) -> dict[str, Check] | Non
     Raises:
         UsageError: the reference is no emoji set.
     """
-    return None  # until the checks of emoji-11 are proven
+    from calotype.emoji.eleven.checks import checks
+    from calotype.emoji.eleven.suite import NAME, emoji_suite
+
+    if suite.sha256 != emoji_suite().sha256:
+        return None
+    if reference is None:
+        raise UsageError(f"got {NAME} without --reference; expected the folder of: data emoji")
+    return dict(checks(reference))
 
 
 def read_features(texts: Sequence[str] | None, device: str) -> tuple[ExtractorSpec, ...]:
@@ -206,6 +214,24 @@ def sampler_of(source: str, request: Request, *, each: int, seed: int) -> Sample
     if is_sample_set(path) or path.exists():
         return path
     raise UsageError(f"got {source!r:.200}; expected a model or images")
+
+
+def read_axes(
+    preset: str | None, texts: Sequence[str] | None, request: Request
+) -> tuple[Axis, ...]:
+    """The axes of a preset, or those of `--axis`.
+
+    Raises:
+        UsageError: both or neither are given, or they do not fit the model.
+    """
+    from calotype.evaluation.sweep.axes import parse_axis, preset_axes
+    from calotype.generation.cascade import settle
+
+    if (preset is None) == (not texts):
+        raise UsageError("expected either --preset NAME or --axis RESOLUTION:SETTING=VALUES")
+    if preset is None:
+        return tuple(parse_axis(text) for text in texts or ())
+    return preset_axes(preset, list(settle(request).sampling))
 
 
 def _is_model(path: Path) -> bool:

@@ -1,0 +1,141 @@
+"""Figures of a sweep: alignment against distance, precision against recall, IS against FID.
+
+Every cell is a point with the value of the last axis beside it and crosses of 95 %; cells that
+differ in it alone are a line. The cells that no other beats in both numbers, the Pareto front,
+are ringed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from calotype.evaluation.results import Number
+from calotype.evaluation.sweep.found import SweepCell, SweepResults
+from calotype.pages.charts import (
+    PAGE,
+    PAPER,
+    SERIES,
+    chart_style,
+    inline_svg,
+    label_text,
+    write_chart,
+)
+
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_SIZE = (5.2, 3.9)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Two numbers against each other: metrics, by name, and the file's name."""
+
+    name: str
+    across: str
+    up: str
+
+
+PLOTS = (
+    Plot("fid-alignment", "FID", "CLIP score"),
+    Plot("kid-alignment", "KID", "CLIP score"),
+    Plot("kid-r-precision", "KID", "R-precision"),
+    Plot("recall-precision", "recall", "precision"),
+    Plot("fid-is", "FID", "IS"),
+)
+
+
+def write_plots(folder: Path, found: SweepResults) -> None:
+    """Write each figure that there are numbers for, as SVG and as PNG."""
+    for plot in _possible(found):
+        with chart_style(PAPER, name=plot.name):
+            figure = Figure(figsize=_SIZE, layout="constrained")
+            _draw(figure.subplots(), found, plot, PAPER.__getitem__)
+            for ending in ("svg", "png"):
+                write_chart(figure, folder / f"{plot.name}.{ending}")
+
+
+def page_plots(found: SweepResults) -> list[Markup]:
+    """The same figures as parts of a page."""
+    charts = []
+    for plot in _possible(found):
+        with chart_style(name=plot.name):
+            figure = Figure(figsize=_SIZE, layout="constrained")
+            _draw(figure.subplots(), found, plot, PAGE.__getitem__)
+            charts.append(inline_svg(figure, f"{plot.up} against {plot.across}"))
+    return charts
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indexes of points (across, up) that none beats in both, where higher is better in both."""
+    return [
+        place
+        for place, (x, y) in enumerate(points)
+        if not any((a >= x and b >= y) and (a > x or b > y) for a, b in points)
+    ]
+
+
+def _possible(found: SweepResults) -> Iterator[Plot]:
+    for plot in PLOTS:
+        if all(cell.number(plot.across) and cell.number(plot.up) for cell in found.cells):
+            yield plot
+
+
+def _draw(axes: Axes, found: SweepResults, plot: Plot, colour: Callable[[str], str]) -> None:
+    points = [(_number(cell, plot.across), _number(cell, plot.up)) for cell in found.cells]
+    signs = [-1 if one.higher_is_better is False else 1 for one in points[0]]
+    front = pareto([(signs[0] * x.value, signs[1] * y.value) for x, y in points])
+    for place, (name, members) in enumerate(_lines(found)):
+        own, marker = colour(SERIES[place % len(SERIES)]), _MARKERS[place % len(_MARKERS)]
+        xs, ys = [points[n][0].value for n in members], [points[n][1].value for n in members]
+        axes.plot(xs, ys, color=own, marker=marker, markersize=4, linewidth=1, label=name or None)
+        for n in members:
+            x, y = points[n]
+            _cross(axes, x, y, own)
+            text = label_text(found.cells[n].values[-1])
+            axes.annotate(
+                text, (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7
+            )
+    ringed = [points[n] for n in front]
+    axes.scatter(
+        [x.value for x, _ in ringed], [y.value for _, y in ringed], s=90, facecolors="none",
+        edgecolors=colour("ink"), linewidths=0.8, label="beaten by none in both",
+    )  # fmt: skip
+    axes.set_xlabel(_label(points[0][0]))
+    axes.set_ylabel(_label(points[0][1]))
+    axes.grid(linewidth=0.5)
+    axes.legend(fontsize=7)
+
+
+def _cross(axes: Axes, x: Number, y: Number, colour: str) -> None:
+    """The 95 % intervals of both numbers."""
+    if x.low is not None and x.high is not None:
+        axes.plot([x.low, x.high], [y.value] * 2, color=colour, linewidth=0.6, alpha=0.6)
+    if y.low is not None and y.high is not None:
+        axes.plot([x.value] * 2, [y.low, y.high], color=colour, linewidth=0.6, alpha=0.6)
+
+
+def _label(number: Number) -> str:
+    better = {True: "higher is better", False: "lower is better", None: ""}
+    return f"{number.label}, {better[number.higher_is_better]}"
+
+
+def _lines(found: SweepResults) -> Iterator[tuple[str, list[int]]]:
+    """Cells that differ in the last axis alone, under the values of the others."""
+    order = sorted(range(len(found.cells)), key=lambda n: (found.cells[n].values[:-1], n))
+    names = [f"{axis.resolution}: {axis.setting}" for axis in found.axes[:-1]]
+    groups = itertools.groupby(order, key=lambda n: found.cells[n].values[:-1])
+    for values, members in groups:
+        pairs = (f"{name} {value}" for name, value in zip(names, values, strict=True))
+        yield label_text(", ".join(pairs)) if values else "", list(members)
+
+
+def _number(cell: SweepCell, metric: str) -> Number:
+    number = cell.number(metric)
+    assert number is not None
+    return number
