@@ -9,7 +9,7 @@ from pathlib import Path
 from calotype.errors import UsageError
 from calotype.evaluation.evaluate import SAMPLES_FOLDER, Watch
 from calotype.evaluation.measure import MeasureOptions, measure, open_reference
-from calotype.evaluation.results import Number, write_results
+from calotype.evaluation.results import Results, write_results
 from calotype.evaluation.samples import open_samples
 from calotype.evaluation.samples.job import SHARD_IMAGES, SampleJob, SetJob, sample_sets
 from calotype.evaluation.samples.prompts import write_prompts
@@ -46,9 +46,7 @@ class Sweep:
         self, request: Request, axes: Sequence[Axis], suite: Suite, *, each: int = 1, seed: int = 0
     ) -> None:
         if request.best_of is not None:
-            raise UsageError(
-                "got --best-of for a sweep, whose cells share images; leave it out"
-            )
+            raise UsageError("got --best-of for a sweep, whose cells share images; leave it out")
         last = max((axis.resolution for axis in axes), default=None)
         if request.size is None and last is not None:  # no finer than what is tried
             request = replace(request, size=last)
@@ -97,34 +95,32 @@ class Sweep:
         with joined():
             reference = open_reference(options, executor)
             folders = self._sample(out, executor, watch)
-            cells, first = [], None
+            measured = []
             for number, folder in enumerate(folders):
                 watch.say(f"cell {number + 1} of {len(folders)}: {folder.name}")
                 samples = open_samples(folder / SAMPLES_FOLDER)
                 found = measure(samples, options, reference=reference, executor=executor)
-                if found is None:
-                    continue
-                write_results(folder, found.results, found.scores)
-                first = found.results if first is None else first
-                cells.append(self._cell(number, found.results.numbers))
-        if first is None:
+                if found is not None:
+                    write_results(folder, found.results, found.scores)
+                    measured.append(found.results)
+        if not measured:
             return None
-        job = self.jobs[0]
+        job, cells = self.jobs[0], tuple(map(self._cell, range(len(measured)), measured))
         results = SweepResults(
-            first=first,
+            first=measured[0],
             axes=self.axes,
             resolutions=tuple(r for r in job.sampling if r <= job.stop_at),
-            cells=tuple(cells),
+            cells=cells,
             chosen=choose(cells),
         )
         write_sweep(out, results)
         write_plots(out, results)
         return results
 
-    def _cell(self, number: int, numbers: tuple[Number, ...]) -> SweepCell:
+    def _cell(self, number: int, found: Results) -> SweepCell:
         job = self.jobs[number]
         stages = tuple(s for r, s in job.sampling.items() if r <= job.stop_at)
-        return SweepCell(values=self.cells[number].values, stages=stages, numbers=numbers)
+        return SweepCell(values=self.cells[number].values, stages=stages, numbers=found.numbers)
 
     def _sample(self, out: Path, executor: Executor, watch: Watch) -> list[Path]:
         """Sample all cells; their folders."""
