@@ -34,6 +34,15 @@ def test_new_makes_a_study_of_plain_folders(command, folders, tmp_path):
     assert code == 2 and error.count("\n") == 1 and "exists and is not empty" in error
 
 
+def test_report_says_that_there_is_too_little(command, folders, tmp_path):
+    assert command(*NEW, "--protocol", "elo")[0] == 0
+    code, out, error = command("rate", "report", "s")
+    assert (code, error) == (0, "") and "report/report.html: open it" in out
+    assert (tmp_path / "s" / "report" / "report.json").is_file()
+    code, _, error = command("rate", "report", "none")
+    assert code == 2 and error.count("\n") == 1 and "calotype rate new made" in error
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -24,6 +24,7 @@ PAGES = sorted(
 # Everything that is not run, and why.
 REASONS = {
     "hours",
+    "serves until Ctrl-C",
     "installs packages",
     "needs a cascade of IF's architecture",
     "needs published weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -179,6 +180,32 @@ def _say_made(folder: Path, made: Planned, *, as_json: bool) -> None:
         )
     print(f"plan {made.sha256:.12}; it is frozen with the first answer")
     print(f"next: calotype rate serve {visible(str(folder))}")
+
+
+@app.command()
+def report(
+    study: Study,
+    out: Annotated[
+        Path | None, Option("-o", "--out", help="Folder of the report; STUDY/report if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a study's raters prefer, and how sure that is, as a page and as JSON."""
+    from calotype.evaluation.rating.records import read_results
+    from calotype.evaluation.rating.report import write_report
+
+    folder = study / "report" if out is None else out
+    found = write_report(read_results(study), folder)
+    page = folder / "report.html"
+    if as_json:
+        verdicts = [dataclasses.asdict(one) for one in found.kept.verdicts]
+        print(json.dumps({"file": str(page), "verdicts": verdicts, "left_out": found.left_out}))
+        return
+    for verdict in found.kept.verdicts:
+        print(visible(verdict.sentence))
+    if found.left_out:
+        print(f"left out for their control trials: {len(found.left_out)} of {len(found.controls)}")
+    print(f"{visible(str(page))}: open it in a browser")
 
 
 def _named(texts: list[str] | None, expected: str) -> dict[str, str]:

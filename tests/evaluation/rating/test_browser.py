@@ -16,6 +16,7 @@ from calotype.evaluation.rating.answering import Given, current_turn, give
 from calotype.evaluation.rating.new import create_study
 from calotype.evaluation.rating.raters import consent, join, rater_of
 from calotype.evaluation.rating.records import answers, read_results
+from calotype.evaluation.rating.report import write_report
 from calotype.evaluation.rating.store import Store
 from calotype.evaluation.rating.wanted import Wanted
 
@@ -168,6 +169,17 @@ def test_a_whole_study_by_keyboard_on_a_phone(tmp_path, browser_sets, chromium):
         key = (row.rater, row.trial, row.question)
         counts[key] = counts.get(key, 0) + 1
     assert set(counts.values()) == {1}  # the kill lost nothing and doubled nothing
+    report = write_report(results, tmp_path / "report")
+    failing = {row.rater for row in answers(store) if row.passed is False}
+    assert len(failing) == 2 and set(report.left_out) == failing
+    assert report.kept.raters == 10 and report.everyone.raters == 12
+    for row in report.kept.preferences:
+        if row.category is None:
+            assert row.rate.low < PREFERENCE < row.rate.high
+    assert [verdict.winner for verdict in report.kept.verdicts] == ["a", "a"]
+    page = chromium.new_page()
+    page.goto((tmp_path / "report" / "report.html").as_uri())
+    assert "2 left out" in page.inner_text("body")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
