@@ -68,13 +68,16 @@ def test_covariances_that_do_not_commute():
     assert found == pytest.approx(float(a.trace() + b.trace()) - 2 * trace, abs=1e-12)
 
 
-@pytest.mark.parametrize(("count", "others"), [(400, 400), (150, 700)])
-def test_it_is_the_librarys(count, others):
+@pytest.mark.parametrize(
+    ("count", "others", "within"), [(400, 400, 1e-9), (150, 700, 1e-9), (20, 300, 1e-6)]
+)
+def test_it_is_the_librarys(count, others, within):
+    # Of fewer rows than dimensions, either way of taking roots magnifies the rounding of zeros.
     mix = normal(24, 24, seed=3)
     reference, sampled = normal(count, 24).abs() @ mix, normal(others, 24, seed=1) @ mix + 0.2
     expected = float(torchmetrics_fid(reference, sampled))
     found = fid(fit_gaussian(reference), sampled)
-    assert found.value == pytest.approx(expected, rel=1e-9)
+    assert found.value == pytest.approx(expected, rel=within)
     assert found.count == others
 
 
