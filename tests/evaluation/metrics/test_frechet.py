@@ -136,6 +136,17 @@ def test_of_two_samples_there_is_a_number_and_no_interval():
     assert found.standard_error is found.low is found.high is None
 
 
+def test_in_one_block_there_is_a_number_and_one_solution(monkeypatch):
+    from calotype.evaluation.metrics import frechet
+
+    reference, x = fit_gaussian(normal(100, 3)), normal(60, 3, seed=1)
+    whole, calls = fid(reference, x), []
+    solve = frechet.frechet_distance
+    monkeypatch.setattr(frechet, "frechet_distance", lambda *both: calls.append(1) or solve(*both))
+    found = fid(reference, x, blocks=torch.zeros(60, dtype=torch.long))
+    assert (found.value, found.low, len(calls)) == (whole.value, None, 1)
+
+
 def test_constant_images():
     flat = torch.ones(50, 4)
     reference = fit_gaussian(flat)

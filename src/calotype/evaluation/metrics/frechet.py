@@ -104,7 +104,8 @@ def fid(reference: Gaussian, sampled: Tensor, *, blocks: Tensor | None = None) -
     Args:
         reference: of `fit_gaussian`.
         sampled: features, (N, D).
-        blocks: the block of each sample, (N,); None = `blocks_in_order`.
+        blocks: the block of each sample, (N,); None = `blocks_in_order`; all in one = no interval,
+            in a twentieth of the time.
 
     Returns:
         Marked by a note if there are fewer than 5 D samples, or reference images.
