@@ -115,10 +115,12 @@ def _intervals(
     if raters < 2 or not resamples:
         return [(None, None)] * sets, 0
     times = np.random.default_rng(seed).multinomial(raters, np.ones(raters) / raters, resamples)
+    times, again = np.unique(times, axis=0, return_inverse=True)  # few raters: the same samples
     sampled = np.einsum("sr,rij->sij", times, wins)
-    found = np.stack([_elo(sample) for sample in sampled])
+    found = np.stack([_elo(sample) for sample in sampled])[again]
+    regularised = np.array([not _connected(sample) for sample in sampled])[again]
     low, high = np.quantile(found, (0.025, 0.975), axis=0).tolist()
-    return list(zip(low, high, strict=True)), sum(not _connected(sample) for sample in sampled)
+    return list(zip(low, high, strict=True)), int(regularised.sum())
 
 
 def _record(judgements: Sequence[Judgement], name: str) -> tuple[int, int, int]:

@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-from markupsafe import Markup
 
 from calotype.evaluation.rating.clustered import Clustered
 from calotype.evaluation.rating.judgements import CONTROL_LIMIT, StudyResults
 from calotype.evaluation.rating.power import judgements_needed
-from calotype.evaluation.rating.preferences import Preference
-from calotype.evaluation.rating.report.analysis import Analysis, Report, analyse
-from calotype.evaluation.rating.report.charts import (
-    Point,
-    fraction_chart,
-    interval_chart,
-    point,
-)
-from calotype.evaluation.rating.report.verdicts import percent, signed
+from calotype.evaluation.rating.report.analysis import Report, analyse
+from calotype.evaluation.rating.report.cards import other_charts, pair_cards
+from calotype.evaluation.rating.report.verdicts import Verdict, percent, signed
 from calotype.pages.page import render_page, write_page
 from calotype.storage.files import write_error, write_file
 
@@ -67,8 +58,9 @@ def render(report: Report) -> str:
         study=report.study,
         report=report,
         tiles=_tiles(report),
-        pairs=_pairs(report),
-        charts=_charts(report),
+        verdicts=_verdicts(report),
+        cards=pair_cards(report),
+        charts=other_charts(report),
         limit=f"{CONTROL_LIMIT:.0%}".replace("%", " %"),
         known={rate: judgements_needed(rate) for rate in (0.6, 0.55)},
         unit=_unit(report.study),
@@ -97,94 +89,19 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _unit(study: StudyResults) -> str:
-    """What the planned number is of."""
-    return "of each set" if study.protocol == "caption" else "of each question and pair"
-
-
-def _pairs(report: Report) -> list[dict[str, Any]]:
-    """For each question and pair: rows of the kept raters' answers, of all raters', and charts."""
-    groups: dict[tuple[str, str, str], list[Preference]] = {}
-    for row in report.kept.preferences:
-        groups.setdefault((row.question, row.first, row.second), []).append(row)
-    everyone = {(*_key(row), row.category): row for row in report.everyone.preferences}
-    return [
-        {
-            "question": question,
-            "first": first,
-            "second": second,
-            "rows": rows,
-            "everyone": [everyone[*_key(row), row.category] for row in rows],
-            "rates": _rate_chart(rows, everyone if report.left_out else {}),
-            "fractions": _fraction_chart(rows),
-        }
-        for (question, first, second), rows in groups.items()
-    ]
-
-
-def _key(row: Preference) -> tuple[str, str, str]:
-    return row.question, row.first, row.second
-
-
-def _label(category: str | None) -> str:
-    return "all prompts" if category is None else category
-
-
-def _rate_chart(rows: list[Preference], everyone: dict[Any, Preference]) -> Markup:
-    points = []
-    for row in rows:
-        other = everyone.get((*_key(row), row.category))
-        behind = point("", other.rate, 100) if other else None
-        points.append(point(_label(row.category), row.rate, 100, behind))
-    first = rows[0]
-    title = f"{first.question}: {first.first} preferred to {first.second}"
-    return interval_chart(points, title, "preference rate, %", line=50, ends=(0, 100))
-
-
-def _fraction_chart(rows: list[Preference]) -> Markup:
-    first = rows[0]
-    title = f"{first.question}: answers for {first.first}, indifferent, for {first.second}"
-    return fraction_chart(
-        [(_label(row.category), [part.value for part in row.fractions]) for row in rows], title
-    )
-
-
-def _charts(report: Report) -> dict[str, Markup]:
-    """Of Elo ratings by question, and of caption ratings."""
-    found = {}
-    for question, table in report.kept.elo.items():
-        points = [Point(one.set, one.elo, one.low, one.high) for one in table.ratings]
-        found[f"elo {question}"] = interval_chart(points, f"Elo, {question}", "Elo")
-    if report.kept.means:
-        found["captions"] = interval_chart(
-            _mean_points(report), "Caption ratings", "mean rating", ends=(0, 100)
-        )
-    if report.kept.differences:
-        points = [
-            point(_joined(f"{one.set} − {one.reference}", one.category), one.difference)
-            for one in report.kept.differences
-        ]
-        found["differences"] = interval_chart(
-            points, "Differences of caption ratings", "difference of the means", line=0
-        )
+def _verdicts(report: Report) -> list[tuple[Verdict, str]]:
+    """Each with the sentence of all raters where they name another winner, or none; else ""."""
+    everyone = {(one.question, one.first, one.second): one for one in report.everyone.verdicts}
+    found = []
+    for verdict in report.kept.verdicts:
+        other = everyone[verdict.question, verdict.first, verdict.second]
+        found.append((verdict, "" if other.winner == verdict.winner else other.sentence))
     return found
 
 
-def _mean_points(report: Report) -> list[Point]:
-    everyone = _means(report.everyone) if report.left_out else {}
-    points = []
-    for key, found in _means(report.kept).items():
-        behind = point("", everyone[key]) if key in everyone else None
-        points.append(point(_joined(*key), found, other=behind))
-    return points
-
-
-def _joined(name: str, category: str | None) -> str:
-    return name if category is None else f"{name}, {category}"
-
-
-def _means(analysis: Analysis) -> dict[tuple[str, str | None], Clustered]:
-    return {(one.set, one.category): one.mean for one in analysis.means}
+def _unit(study: StudyResults) -> str:
+    """What the planned number is of."""
+    return "of each set" if study.protocol == "caption" else "of each question and pair"
 
 
 def _interval(found: Clustered, scale: float = 100.0) -> str:
