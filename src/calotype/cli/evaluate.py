@@ -17,6 +17,7 @@ from calotype.cli import evaluate_options as own
 from calotype.cli import options as shared
 from calotype.cli import sample_options
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpus_of_worker
+from calotype.cli.evaluate_card import card_parts, renew
 from calotype.cli.options import check_seed
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
@@ -50,7 +51,17 @@ def evaluate(
     side: own.Side = None,
     scorer: own.Scorers = None,
     cache: own.FeaturesRoot = None,
-    card: Annotated[bool, Option("--card", help="Renew the model card of the emoji set.")] = False,
+    card: Annotated[
+        bool, Option("--card", help="Write the model card of a cascade of the emoji set, too.")
+    ] = False,
+    card_part: Annotated[
+        list[Path] | None,
+        Option(
+            "--card-part",
+            help="Made before, and shown on the card: a run, a folder of scored naming sheets, or "
+            "editing.json. Can be repeated.",
+        ),
+    ] = None,
     size: own.Size = None,
     steps: sample_options.Steps = None,
     sampler: sample_options.Sampler = None,
@@ -91,6 +102,7 @@ def evaluate(
     asked = own.read_named_suite(
         suite, prompts=prompts, coco_list=coco_list, without_people=without_people
     )
+    made = card_parts(card_part, suite) if card else None
     what = own.sampler_of(source, request, each=each, seed=seed)
     place = device or "cpu"
     options = own.measure_options(
@@ -112,11 +124,10 @@ def evaluate(
 
     with watching(quiet=as_json) as watch:
         found = run(what, asked, out, options, executor=executor, watch=watch)
-    if found is None:
-        return
-    if card:
-        _renew_card(out, reference, request)
-    _tell(found, out, as_json=as_json)
+        if found is not None and made is not None:
+            renew(found, out, request, options, made, watch)
+    if found is not None:
+        _tell(found, out, as_json=as_json)
 
 
 def on_workers(what: Sampler | Path, executor: Executor, *, threads: int | None) -> Sampler | Path:
@@ -196,7 +207,3 @@ def _tell(found: Measured, out: Path, *, as_json: bool) -> None:
     for group, why in results.left_to_people.items():
         print(f"{visible(group):44} {'–':>10}  {why}")
     print(out / "index.html")
-
-
-def _renew_card(out: Path, reference: Path | None, request: Request) -> None:
-    raise UsageError("not yet")

@@ -1,15 +1,13 @@
-"""Write a cascade's model card: `python -m calotype.emoji.card --model FOLDER --data DIR`.
+"""Write a cascade's model card: `calotype evaluate --card`.
 
-Everything the card prints is measured here and now, or read from the runs that trained the
-cascade; what is not there is said to be not available.
+Everything the card prints is measured here and now, or read from what was made before: the runs
+that trained the cascade, naming sheets, edits. What is not there is said to be not available.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -19,30 +17,98 @@ from calotype.cascade import Cascade
 from calotype.config.typed_json import load_config
 from calotype.emoji.editing_results import EditingResults
 from calotype.emoji.measure import Effort, Measurements, measure
-from calotype.emoji.naming import read_naming
-from calotype.emoji.report import PROMPT_GROUPS, model_card, quick_report
+from calotype.emoji.naming import Naming, read_naming
+from calotype.emoji.report import PROMPT_GROUPS, model_card
 from calotype.emoji.suite import SampledSuite
-from calotype.emoji.sweep_results import Sweep
 from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
-from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
+from calotype.evaluation.results import Results
 from calotype.evaluation.retrieval import NEAREST
 from calotype.evaluation.sheet import Cell, at_most, render_sheet, save_image
+from calotype.evaluation.sweep.found import SWEEP_FILE, SweepResults
 from calotype.runtime import Runtime, cpu_model
 from calotype.storage.files import write_file
 from calotype.storage.reading import read_object
 
 _CROPS = 16
+_CHARTS = {
+    "kid-alignment": "CLIP score against KID",
+    "kid-r-precision": "R-precision against KID",
+    "recall-precision": "precision against recall",
+}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run_command(_parser(), _run, arguments)
+@dataclass(frozen=True)
+class CardParts:
+    """What is printed on a card, and was made before: runs, scored naming sheets, edits."""
+
+    runs: tuple[Path, ...] = ()
+    naming: tuple[Naming, ...] = ()
+    editing: EditingResults | None = None
 
 
-def write_card(
-    cascade: Cascade, found: Measurements, out: Path, *, data: Path, machine: str
+@dataclass(frozen=True, kw_only=True)
+class CardOptions:
+    """Of what a card is made, beside the cascade.
+
+    Args:
+        data: folder of the emoji set.
+        machine: in words.
+        parts: what was made before.
+        sweep: folder of the sweep whose curves it shows; None = there are none.
+        effort: how much is measured.
+    """
+
+    data: Path
+    machine: str
+    parts: CardParts = field(default_factory=CardParts)
+    sweep: Path | None = None
+    effort: Effort = field(default_factory=Effort)
+
+
+def read_parts(paths: Sequence[Path]) -> CardParts:
+    """Runs that trained stages, folders that naming scored, and `editing.json`, by what they hold.
+
+    Raises:
+        UsageError: a path holds none of these, or sheets are of several models.
+    """
+    runs, naming, editing = [], [], None
+    for path in paths:
+        if (path / "key.json").is_file():
+            naming.append(read_naming(path))
+        elif (path / "recipe.json").is_file():
+            runs.append(path)
+        elif path.suffix == ".json":
+            editing = load_config(path, EditingResults)
+        else:
+            raise UsageError(
+                f"got {path} for the card; expected the folder of a run, a folder of scored naming "
+                "sheets, or the editing.json of calotype.emoji.editing"
+            )
+    models = sorted({one.key.model for one in naming} - {"real"})
+    if len(models) > 1:
+        raise UsageError(f"got naming sheets of the models {models}; expected those of one")
+    return CardParts(tuple(runs), tuple(naming), editing)
+
+
+def renew_card(
+    out: Path,
+    cascade: Cascade,
+    evaluation: Results,
+    options: CardOptions,
+    *,
+    say: Callable[[str], None] = print,
 ) -> Path:
+    """Measure what a card has beside an evaluation of a cascade, and write it; its path."""
+    parts = options.parts
+    found = measure(cascade, options.data, parts.runs, effort=options.effort, say=say)
+    found = replace(found, evaluation=evaluation, naming=parts.naming, editing=parts.editing)
+    if options.sweep is not None:
+        found = replace(found, sweep=load_config(options.sweep / SWEEP_FILE, SweepResults))
+    return write_card(cascade, found, out, options)
+
+
+def write_card(cascade: Cascade, found: Measurements, out: Path, options: CardOptions) -> Path:
     """Write README.md, ATTRIBUTION.md and the sheets into `out`; returns the card's path."""
     out.mkdir(parents=True, exist_ok=True)
     about = About(
@@ -56,16 +122,28 @@ def write_card(
             )
             for stage in cascade.stages
         ),
-        machine=machine,
+        machine=options.machine,
         version=calotype.__version__,
         sheets=write_sheets(found.sampled, out),
-        data_recipe=read_object(data / "recipe.json"),
+        data_recipe=read_object(options.data / "recipe.json"),
+        charts={} if options.sweep is None else _copy_charts(options.sweep, out),
     )
-    attribution = data / "ATTRIBUTION.md"
+    attribution = options.data / "ATTRIBUTION.md"
     if attribution.is_file():
         write_file(out / "ATTRIBUTION.md", attribution.read_bytes())
     write_file(out / "README.md", model_card(about, found).encode())
     return out / "README.md"
+
+
+def _copy_charts(sweep: Path, out: Path) -> dict[str, str]:
+    """The card's charts, copied beside it: file names by what they show."""
+    charts = {}
+    for name, title in _CHARTS.items():
+        chart = sweep / f"{name}.png"
+        if chart.is_file():
+            write_file(out / f"chart-{name}.png", chart.read_bytes())
+            charts[title] = f"chart-{name}.png"
+    return charts
 
 
 def write_sheets(suite: SampledSuite, out: Path) -> dict[str, str]:
@@ -111,72 +189,7 @@ def _crop_sheet(suite: SampledSuite) -> Image.Image:
     return render_sheet(cells, columns=2, side=side)
 
 
-def _run(options: argparse.Namespace) -> None:
-    effort = _effort(options)
-    settings = None if options.settings is None else load_config(options.settings, Sweep)
-    editing = None if options.editing is None else load_config(options.editing, EditingResults)
-    naming = tuple(read_naming(folder) for folder in options.naming)
-    models = sorted({one.key.model for one in naming} - {"real"})
-    if len(models) > 1:
-        raise UsageError(f"got --naming of the models {models}; expected those of one")
-    cascade, runtime = load_cascade(options)
-    found = measure(cascade, options.data, options.runs, effort=effort, say=say)
-    found = replace(found, settings=settings, naming=naming, editing=editing)
-    if effort.quick:
-        options.out.mkdir(parents=True, exist_ok=True)
-        report = quick_report(found)
-        write_sheets(found.sampled, options.out)
-        write_file(options.out / "quick.md", report.encode())
-        print(report)
-        return
-    path = write_card(cascade, found, options.out, data=options.data, machine=_machine(runtime))
-    say(f"wrote {path}")
-
-
-def _effort(options: argparse.Namespace) -> Effort:
-    for name in ("captions", "images", "sweep_captions"):
-        if getattr(options, name) < 1:
-            flag = name.replace("_", "-")
-            raise UsageError(f"got --{flag} {getattr(options, name)}; expected at least 1")
-    return Effort(
-        captions=options.captions,
-        weights=tuple(options.guidance),
-        sweep_captions=options.sweep_captions,
-        images=options.images,
-        steps=tuple(options.steps),
-        quick=options.quick,
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    defaults = Effort()
-    parser = argparse.ArgumentParser(
-        prog="python -m calotype.emoji.card",
-        description="Measure a cascade on the emoji set and write its model card.",
-    )
-    add = parser.add_argument
-    add("--model", help="cascade or run folder; default: the embedded cascade")
-    add("--data", type=Path, required=True, help="folder made by: calotype data emoji")
-    add("--runs", type=Path, nargs="*", default=[], help="run folders that trained the stages")
-    add("--out", type=Path, required=True, help="folder for README.md and the sheets")
-    add("--quick", action="store_true", help="the base alone: retrieval and its sheets")
-    add("--captions", type=int, default=defaults.captions, help="random captions a group")
-    add("--guidance", type=float, nargs="*", default=defaults.weights, help="weights to compare")
-    add("--sweep-captions", type=int, default=defaults.sweep_captions, help="a group and weight")
-    enlarged = "held-out images to enlarge"
-    add("--images", "--pictures", type=int, default=defaults.images, help=enlarged)
-    add("--steps", type=int, nargs="*", default=defaults.steps, help="of super-resolution, to try")
-    add("--naming", type=Path, nargs="*", default=[], help="folders of scored naming sheets")
-    add("--settings", type=Path, help="settings.json of calotype.emoji.settings, to print")
-    add("--editing", type=Path, help="editing.json of calotype.emoji.editing, to print")
-    add_machine_options(parser)
-    return parser
-
-
-def _machine(runtime: Runtime) -> str:
+def machine_of(runtime: Runtime) -> str:
+    """The machine, in words."""
     where = cpu_model() if runtime.device == "cpu" else runtime.device
     return f"{where}, {runtime.threads} threads, {runtime.dtype} super-resolution"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,6 @@ from pathlib import Path
 from torch import Tensor
 
 from calotype.cascade import Cascade
-from calotype.config.sampling import SamplingConfig
 from calotype.emoji.editing_results import EditingResults
 from calotype.emoji.gallery import (
     Gallery,
@@ -24,9 +23,10 @@ from calotype.emoji.gallery import (
 from calotype.emoji.naming import Naming
 from calotype.emoji.prompts import EvaluationPrompt, ImageRow
 from calotype.emoji.suite import GroupResult, SampledSuite, measure_group, sample_suite
-from calotype.emoji.sweep_results import Sweep
+from calotype.evaluation.results import Results
 from calotype.evaluation.runs import StageRun, read_runs
 from calotype.evaluation.superresolution import Comparison, RealImage, compare_with_bicubic
+from calotype.evaluation.sweep.found import SweepResults
 
 GROUPS = {
     "train": "trained pairs",
@@ -43,28 +43,13 @@ class Effort:
 
     Args:
         captions: random captions a group.
-        weights: guidance weights to compare; empty = no comparison.
-        sweep_captions: random captions a group for each weight.
         images: held-out images a super-resolution stage enlarges.
         steps: numbers of steps it is tried with, beside its own default.
-        quick: the base alone.
     """
 
     captions: int = 96
-    weights: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
-    sweep_captions: int = 48
     images: int = 24
     steps: tuple[int, ...] = (1, 2, 4, 8, 16)
-    quick: bool = False
-
-
-@dataclass(frozen=True)
-class GuidanceResult:
-    """Groups sampled with one guidance weight and way of thresholding."""
-
-    weight: float
-    threshold_percentile: float | None
-    groups: tuple[GroupResult, ...]
 
 
 @dataclass(frozen=True)
@@ -75,10 +60,10 @@ class Measurements:
     suite: PromptSuite
     sampled: SampledSuite
     groups: tuple[GroupResult, ...]
-    guidance: tuple[GuidanceResult, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     runs: tuple[StageRun, ...] = ()
-    settings: Sweep | None = None
+    evaluation: Results | None = None
+    sweep: SweepResults | None = None
     naming: tuple[Naming, ...] = ()
     editing: EditingResults | None = None
 
@@ -97,42 +82,23 @@ def measure(
     say(f"sampling {effort.captions} random captions a group")
     groups = _measure_groups(cascade, gallery, effort.captions)
     say(f"sampling {len(suite.prompts)} prompts")
-    last = resolution if effort.quick else cascade.stages[-1].config.resolution
-    reals = None if effort.quick else partial(_finer, data, last)
+    last = cascade.stages[-1].config.resolution
+    reals = partial(_finer, data, last)
     sampled = sample_suite(cascade, gallery, suite.prompts, stop_at=last, reals=reals)
     found = Measurements(gallery.rows, suite, sampled, groups)
-    if effort.quick:
-        return found
-    say("comparing guidance weights")
-    guidance = tuple(_sweep(cascade, gallery, effort))
     comparisons = []
     for stage in cascade.stages[1:]:
         say(f"comparing the {stage.config.resolution} stage with bicubic enlargement")
         compared = _compare(cascade, data, gallery, stage.config.resolution, effort=effort)
         comparisons += [] if compared is None else [compared]
-    return replace(found, guidance=guidance, comparisons=tuple(comparisons), runs=read_runs(runs))
+    return replace(found, comparisons=tuple(comparisons), runs=read_runs(runs))
 
 
-def _measure_groups(
-    cascade: Cascade, gallery: Gallery, count: int, sampling: SamplingConfig | None = None
-) -> tuple[GroupResult, ...]:
+def _measure_groups(cascade: Cascade, gallery: Gallery, count: int) -> tuple[GroupResult, ...]:
     chosen = {name: gallery.sample(split, count) for split, name in GROUPS.items()}
     return tuple(
-        measure_group(cascade, gallery, rows, name=name, sampling=sampling)
-        for name, rows in chosen.items()
-        if rows
+        measure_group(cascade, gallery, rows, name=name) for name, rows in chosen.items() if rows
     )
-
-
-def _sweep(cascade: Cascade, gallery: Gallery, effort: Effort) -> Iterator[GuidanceResult]:
-    default = cascade.stages[0].config.sampling
-    for weight in effort.weights:
-        # Without guidance thresholds hardly matter.
-        percentiles = (None,) if weight == 1 else (None, 0.995)
-        for percentile in percentiles:
-            sampling = replace(default, guidance_weight=weight, threshold_percentile=percentile)
-            groups = _measure_groups(cascade, gallery, effort.sweep_captions, sampling)
-            yield GuidanceResult(weight, percentile, groups)
 
 
 def _compare(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from calotype.emoji.editing_results import editing_tables
-from calotype.emoji.measure import GuidanceResult, Measurements
+from calotype.emoji.measure import Measurements
 from calotype.emoji.naming import Naming
 from calotype.emoji.provenance import (
     data_section,
@@ -15,7 +15,7 @@ from calotype.emoji.provenance import (
     training_section,
 )
 from calotype.emoji.suite import GroupResult
-from calotype.emoji.sweep_results import sweep_tables
+from calotype.emoji.suite_section import evaluation_section, sweep_section
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
 from calotype.evaluation.retrieval import NEAREST, THUMBNAIL_SIDE
 from calotype.evaluation.superresolution import Comparison
@@ -41,8 +41,8 @@ def model_card(about: About, found: Measurements) -> str:
         _prompts(found),
         _naming(found.naming),
         _random_captions(found.groups),
-        _guidance(found.guidance),
-        "" if found.settings is None else "## Settings\n\n" + sweep_tables(found.settings),
+        "" if found.evaluation is None else evaluation_section(found.evaluation),
+        "" if found.sweep is None else sweep_section(found.sweep, about.charts),
         "## Enlargement\n",
         _enlargement(about, found),
         "" if found.editing is None else "## Editing\n\n" + editing_tables(found.editing),
@@ -54,16 +54,6 @@ def model_card(about: About, found: Measurements) -> str:
         f"Figures measured with calotype {about.version} on {about.machine}.\n",
     ]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
-
-
-def quick_report(found: Measurements) -> str:
-    """What to look at while a base is still being trained."""
-    resolution, suite = _resolutions(found)[0], found.sampled
-    lines = [
-        f"- {title}: {suite.found(group, resolution)} of {len(suite.of(group))} prompts"
-        for group, title in PROMPT_GROUPS.items()
-    ]
-    return "\n".join([_groups_table(found.groups), "", *lines, ""])
 
 
 def _head(about: About) -> str:
@@ -80,7 +70,7 @@ pipeline_tag: text-to-image
 
 A cascade of pixel-space diffusion models ({sides}, text encoder `{about.text_encoder}`) for
 emoji-like images from English captions. All figures here were measured by
-`python -m calotype.emoji.card` on these weights, sampled with their default settings.
+`calotype evaluate --card` on these weights, sampled with their default settings.
 """
 
 
@@ -211,20 +201,6 @@ def _groups_table(groups: Sequence[GroupResult]) -> str:
         found = f"{group.found} of {count}"
         rows.append([group.name, found, target, f"{group.chance:.1f}", f"{group.error:.4f}"])
     return table([*head, "mean squared error to the real image"], rows)
-
-
-def _guidance(results: Sequence[GuidanceResult]) -> str:
-    if not results:
-        return ""
-    names = [group.name for group in results[0].groups]
-    rows = []
-    for result in results:
-        percentile = result.threshold_percentile
-        threshold = "static clip" if percentile is None else f"dynamic, {percentile:g}"
-        cells = [f"{g.found} of {len(g.findings)}, {g.error:.4f}" for g in result.groups]
-        rows.append([f"{result.weight:g}", threshold, *cells])
-    lines = ["Guidance weights (1 = off): found, and mean squared error to the real image:", ""]
-    return "\n".join([*lines, table(["weight", "threshold", *names], rows), ""])
 
 
 def _enlargement(about: About, found: Measurements) -> str:

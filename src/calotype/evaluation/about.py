@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from calotype.config.stage import StageConfig
@@ -24,7 +24,8 @@ class StageFile:
 class About:
     """What a card is about: a cascade, its stages coarse to fine, and the machine, in words.
 
-    `sheets` are file names by what they show, in order; `data_recipe` is empty if there was none.
+    `sheets` and `charts` are file names by what they show, in order; `data_recipe` is empty if
+    there was none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class About:
     version: str
     sheets: Mapping[str, str]
     data_recipe: Mapping[str, Any]
+    charts: Mapping[str, str] = field(default_factory=dict)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -4,8 +4,3 @@
 once, chunk by chunk, and reads them again. Every network stands in a file of its own and says how
 it resizes: no two papers' numbers compare where that differs.
 """
-
-from calotype.evaluation.features.kernel import kernel_distance
-from calotype.evaluation.features.lite0 import Features, load_features
-
-__all__ = ["Features", "kernel_distance", "load_features"]

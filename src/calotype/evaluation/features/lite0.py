@@ -8,7 +8,6 @@ Reference: Tan and Le 2019, arXiv:1905.11946 (EfficientNet; Lite0 has no squeeze
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,8 @@ from calotype.evaluation.features.batches import in_batches
 from calotype.storage.reading import checked_bytes
 from calotype.text.encoder import digest
 
-Features = Callable[[Tensor], Tensor]
 _WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _SIDE = 224
-_AT_ONCE = 16
 # The norm behind each convolution, of the network's ends and of its blocks.
 _NORMS = {
     "_conv_stem": "_bn0",
@@ -77,27 +74,6 @@ class Lite0:
         """Of ImageNet's 1000 classes, (N, 1000), from features, (N, 1280)."""
         found: Tensor = self._network._fc(features.to(self.device))
         return found.cpu()
-
-
-def load_features() -> Features:
-    """EfficientNet-Lite0, pooled: images, (N, 3, H, W) in [-1, 1], to features, (N, 1280).
-
-    Raises:
-        MissingExtra: a package is not installed.
-        CalotypeError: the weights are not the published ones.
-    """
-    try:
-        import torchmetrics  # noqa: F401  (said now, and not after an hour of sampling)
-    except ImportError as error:
-        raise MissingExtra("evaluate", "torchmetrics") from error
-    extractor = Lite0()
-
-    @torch.no_grad()
-    def features(images: Tensor) -> Tensor:
-        parts = torch.split(images, _AT_ONCE)
-        return torch.cat([extractor.embed((part.float() + 1) * 127.5) for part in parts])
-
-    return features
 
 
 def _network() -> Any:
