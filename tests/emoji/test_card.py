@@ -10,25 +10,24 @@ from PIL import Image
 from calotype.config.network import DraftConfig
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import to_dict
-from calotype.emoji.card import main
+from calotype.emoji.card import CardOptions, read_parts, renew_card
 from calotype.emoji.editing_results import EditedWay, EditingResults, EditingTask
 from calotype.emoji.gallery import read_gallery
+from calotype.emoji.measure import Effort
 from calotype.emoji.naming import Key
 from calotype.emoji.report import stages_section
 from calotype.emoji.suite import measure_group, sample_suite
-from calotype.emoji.sweep_results import AxisResult, Cell, Sweep, choose
+from calotype.errors import UsageError
 from calotype.evaluation.about import About, StageFile
+from calotype.evaluation.results import CHECKED, Number, ReferenceNote, Results
+from calotype.evaluation.samples import Manifest
+from calotype.evaluation.samples.manifest import SuiteNote
+from calotype.evaluation.sweep.axes import Axis
+from calotype.evaluation.sweep.found import SweepCell, SweepResults, choose, write_sweep
+from calotype.evaluation.sweep.plots import write_plots
 from calotype.training.recipes import load_recipe
 
-FAST = ["--captions", "3", "--sweep-captions", "2", "--guidance", "1", "2", "--images", "2"]
-FAST += ["--steps", "1", "3"]
-
-
-@pytest.fixture(scope="module")
-def model(cascade, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    cascade.save(folder)
-    return folder
+FAST = Effort(captions=3, images=2, steps=(1, 3))
 
 
 @pytest.fixture(scope="module")
@@ -47,24 +46,52 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def number(metric, value, **facts):
+    facts = {"count": 33, "higher_is_better": metric != "KID", "low": value / 2, "high": 1, **facts}
+    return Number(metric=metric, value=value, **facts)
+
+
 @pytest.fixture()
-def sweep_file(tmp_path):
-    cells = [
-        Cell(sampling=SamplingConfig(steps=steps), trained=0.01, unseen=steps / 100, kid=1 / steps)
-        for steps in (4, 8)
-    ]
-    axis = AxisResult(
-        resolution=8,
-        setting="steps",
-        trained=48,
-        unseen=48,
-        reference=1056,
-        chosen=choose(cells),
-        cells=tuple(cells),
+def evaluation():
+    suite = SuiteNote(name="emoji-11", sha256="0" * 64, prompts=11)
+    manifest = Manifest(
+        name="tiny bars", suite=suite, count=33, each=3, seed=0, size=(32, 32), encoding="png",
+        shards=(),
+    )  # fmt: skip
+    numbers = (
+        number("KID", 0.25, features="lite0", side=32, seeds=(0.2, 0.25, 0.3)),
+        number(CHECKED, 0.5, group="counting"),
     )
-    path = tmp_path / "settings.json"
-    path.write_text(json.dumps(to_dict(Sweep(model="tiny bars", axes=(axis,)))))
-    return path
+    return Results(
+        samples=manifest, side=32, extractors=(), numbers=numbers, options={}, version="0",
+        reference=ReferenceNote(name="emoji", fingerprint="", count=17),
+        left_to_people={"misspellings": "people have to say"},
+    )  # fmt: skip
+
+
+@pytest.fixture()
+def sweep(tmp_path, evaluation):
+    """The folder of a sweep of two guidance weights, the second of which is better."""
+    cells = tuple(
+        SweepCell(
+            values=("static", weight),
+            stages=(SamplingConfig(),),
+            numbers=(
+                number("KID", kid, features="lite0"), number("CLIP score", 30, features="clip"),
+                number("precision", 0.5), number("recall", 0.5),
+            ),
+        )
+        for weight, kid in (("1", 0.5), ("2", 0.25))
+    )  # fmt: skip
+    axes = (Axis(8, "thresholding", ("static",)), Axis(8, "guidance_weight", ("1", "2")))
+    found = SweepResults(
+        first=evaluation, axes=axes, resolutions=(8,), cells=cells, chosen=choose(cells)
+    )
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    write_sweep(folder, found)
+    write_plots(folder, found)
+    return folder
 
 
 @pytest.fixture()
@@ -87,25 +114,31 @@ def scored(folder, model, named):
     key = Key(model=model, group="unseen_pair", resolution=16, seed=0, images=())
     (folder / "key.json").write_text(json.dumps(to_dict(key)))
     (folder / "score.json").write_text(json.dumps({"named": named, "images": 32, "answers": []}))
-    return str(folder)
+    return folder
 
 
-def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_file, editing_file):
+def test_writes_a_card_with_everything_in_it(
+    cascade, data, run, tmp_path, evaluation, sweep, editing_file
+):
     out = tmp_path / "card"
     named = [scored(tmp_path / "own", "tiny bars", 20), scored(tmp_path / "real", "real", 31)]
-    arguments = ["--model", str(model), "--data", str(data), "--out", str(out), "--threads", "1"]
-    arguments += ["--settings", str(sweep_file), "--naming", *named]
-    arguments += ["--editing", str(editing_file)]
-    assert main([*arguments, "--runs", str(run), str(tmp_path / "none"), *FAST]) == 0
+    parts = read_parts([run, *named, editing_file])
+    options = CardOptions(data=data, machine="a machine", parts=parts, sweep=sweep, effort=FAST)
+    assert renew_card(out, cascade, evaluation, options) == out / "README.md"
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0") and "# tiny bars" in card
     # Training: one stage's figures, the others said to be missing.
     assert "| 8² | `tiny` | 600 | 0.00 | 100.0 | 0.1234 | 0 |" in card
     assert card.count("| not available | not available |") >= 2
     assert "## Learning curves" in card and "0.1250 / 0.2500" in card
-    # Settings: the tables of the sweep.
-    assert "| **4** | 0.0100 | 0.0400 | 0.2500 |\n| 8 | 0.0100 | 0.0800 | 0.1250 |" in card
-    assert "8²: N = 48 trained + 48 unseen pairs; KID to 1056 real images." in card
+    # The suite: categories with a rule, and those that are left to people; each seed's number.
+    assert "| counting | 50% | 25% – 100% | 33 |" in card
+    assert "| misspellings | – |  |  | people have to say |" in card
+    assert "| KID[lite0, N=33, 32px] | 0.2500 | 0.1250 – 1.000 | 0.2000, 0.2500, 0.3000 |" in card
+    # Guidance: a chart, and the chosen cell in bold.
+    assert "| **static** | **2** | 0.2500 | 0.5000 | 0.5000 | 30.000 |" in card
+    assert "![CLIP score against KID](chart-kid-alignment.png)" in card
+    Image.open(out / "chart-kid-alignment.png").verify()
     # Editing: before, beside.
     assert "| before | 24 | 19.50 dB | 3 of 4 | 1.25 | 4 of 4 |" in card
     # Naming: the model's beside the ceiling.
@@ -127,32 +160,19 @@ def test_writes_a_card_with_everything_in_it(model, data, run, tmp_path, sweep_f
     assert "nan" not in card and str(tmp_path) not in card
 
 
-def test_quick_looks_at_the_base_alone(model, data, tmp_path, capsys):
-    out = tmp_path / "quick"
-    arguments = ["--model", str(model), "--data", str(data), "--out", str(out), "--quick"]
-    assert main([*arguments, *FAST, "--threads", "1"]) == 0
-    assert not (out / "README.md").exists()
-    assert sorted(path.name for path in out.glob("*.jpg")) == [
-        "sheet-8-trained-pair.jpg",
-        "sheet-8-unseen-pair.jpg",
-    ]
-    printed = capsys.readouterr().out
-    assert printed.strip() == (out / "quick.md").read_text().strip()
-    assert re.search(r"unseen concepts \| \d of 2 \|", printed)
-
-
-def test_errors_are_one_line(model, data, tmp_path, capsys):
-    common = ["--out", str(tmp_path / "out")]
-    assert main(["--model", str(model), "--data", str(tmp_path / "none"), *common]) == 2
-    assert main(["--model", str(model), "--data", str(data), *common, "--captions", "0"]) == 2
-    assert capsys.readouterr().err.count("error: got") == 2
-    missing = ["--settings", str(tmp_path / "none.json")]
-    assert main(["--model", str(model), "--data", str(data), *common, *missing]) == 2
-    assert "cannot read" in capsys.readouterr().err
-    folder = scored(tmp_path / "named", "real", 3)
-    (tmp_path / "named" / "score.json").unlink()
-    assert main(["--model", str(model), "--data", str(data), *common, "--naming", folder]) == 2
-    assert "without a readable score.json" in capsys.readouterr().err
+def test_parts_of_a_card_are_known_by_what_they_hold(tmp_path, run):
+    assert read_parts([]).runs == () and read_parts([run]).runs == (run,)
+    with pytest.raises(UsageError, match="for the card; expected the folder of a run"):
+        read_parts([tmp_path])
+    two = [scored(tmp_path / name, name, 3) for name in ("one", "two")]
+    with pytest.raises(UsageError, match="naming sheets of the models"):
+        read_parts(two)
+    (tmp_path / "one" / "score.json").unlink()
+    with pytest.raises(UsageError, match=r"without a readable score\.json"):
+        read_parts(two[:1])
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(UsageError, match="missing"):
+        read_parts([tmp_path / "other.json"])
 
 
 def test_says_how_a_base_with_a_draft_works(cascade):

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from typer import Option
-
+from calotype.cli import evaluate_inputs as inputs
 from calotype.cli import evaluate_options as own
 from calotype.cli import options as shared
 from calotype.cli import sample_options
@@ -51,17 +50,8 @@ def evaluate(
     side: own.Side = None,
     scorer: own.Scorers = None,
     cache: own.FeaturesRoot = None,
-    card: Annotated[
-        bool, Option("--card", help="Write the model card of a cascade of the emoji set, too.")
-    ] = False,
-    card_part: Annotated[
-        list[Path] | None,
-        Option(
-            "--card-part",
-            help="Made before, and shown on the card: a run, a folder of scored naming sheets, or "
-            "editing.json. Can be repeated.",
-        ),
-    ] = None,
+    card: own.Card = False,
+    card_part: own.CardPart = None,
     size: own.Size = None,
     steps: sample_options.Steps = None,
     sampler: sample_options.Sampler = None,
@@ -99,25 +89,25 @@ def evaluate(
         dtype=dtype,
         threads=threads,
     )
-    asked = own.read_named_suite(
+    asked = inputs.read_named_suite(
         suite, prompts=prompts, coco_list=coco_list, without_people=without_people
     )
     made = card_parts(card_part, suite) if card else None
-    what = own.sampler_of(source, request, each=each, seed=seed)
+    what = inputs.sampler_of(source, request, each=each, seed=seed)
     place = device or "cpu"
-    options = own.measure_options(
-        side=own.default_side(what) if side is None else side,
-        specs=own.read_features(features, place),
-        clip=own.clip_spec(clip, place),
+    options = inputs.measure_options(
+        side=inputs.default_side(what) if side is None else side,
+        specs=inputs.read_features(features, place),
+        clip=inputs.clip_spec(clip, place),
         cache=cache,
         scorers=scorer,
         reference=reference,
         reference_split=reference_split,
         most_reference=reference_images,
         training=training,
-        checks=own.suite_checks(asked, reference),
+        checks=inputs.suite_checks(asked, reference),
     )
-    executor = own.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
+    executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
     what = on_workers(what, executor, threads=threads)
     check_room(out, what, len(asked.prompts) * each)
     from calotype.evaluation.evaluate import evaluate as run

@@ -1,25 +1,11 @@
-"""Options of the commands that evaluate, and how their text is read."""
+"""Options of the commands that evaluate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
-
-from calotype.errors import UsageError
-from calotype.launch import launched_place
-
-if TYPE_CHECKING:
-    from calotype.evaluation.evaluate import Sampler
-    from calotype.evaluation.features.extractor import ExtractorSpec
-    from calotype.evaluation.judging import Check
-    from calotype.evaluation.measure import MeasureOptions
-    from calotype.evaluation.suites.suite import Suite
-    from calotype.evaluation.sweep.axes import Axis
-    from calotype.generation.executors import Executor
-    from calotype.generation.request import Request
 
 Source = Annotated[
     str,
@@ -92,206 +78,20 @@ Scorers = Annotated[
 FeaturesRoot = Annotated[
     Path | None, Option("--cache", help="Folder of features; in the user's cache if not given.")
 ]
+Card = Annotated[
+    bool, Option("--card", help="Write the model card of a cascade of the emoji set, too.")
+]
+CardPart = Annotated[
+    list[Path] | None,
+    Option(
+        "--card-part",
+        help="Made before, and shown on the card: a run, a folder of scored naming sheets, or "
+        "editing.json. Can be repeated.",
+    ),
+]
 Each = Annotated[int, Option("-n", help="Images of each prompt.")]
 OutFolder = Annotated[Path, Option("-o", "--out", help="Folder to write into.")]
 Workers = Annotated[
     int | None, Option(help="Processes; this one if not given, on Ray as many as there are cores.")
 ]
 Size = Annotated[str | None, Option(help="Resolution of the last stage, or WIDTHxHEIGHT.")]
-
-LARGEST_SIDE = 256
-
-
-def read_named_suite(
-    name: str,
-    *,
-    prompts: int | None,
-    coco_list: Path | None = None,
-    without_people: str | None = None,
-) -> Suite:
-    """The suite of a name or file.
-
-    Raises:
-        UsageError: there is none, or the options are not for it.
-    """
-    from calotype.emoji.eleven.suite import NAME, emoji_suite
-    from calotype.evaluation.suites.coco import CocoChoices, read_coco
-    from calotype.evaluation.suites.reading import read_suite
-    from calotype.evaluation.suites.suite import subset
-
-    of_coco = coco_list is not None or without_people is not None
-    if name == NAME:
-        suite = emoji_suite()
-    elif of_coco:
-        people: Any = without_people
-        if without_people not in (None, "words"):
-            people = Path(str(without_people))
-        choices = CocoChoices(without_people=people, listed=coco_list)
-        suite = read_coco(Path(name), choices).suite
-    else:
-        suite = read_suite(Path(name))
-    if of_coco and name == NAME:
-        raise UsageError(f"got --coco-list or --without-people for {name}; they are of COCO")
-    return subset(suite, prompts)
-
-
-def suite_checks(suite: Suite, reference: Path | None) -> dict[str, Check] | None:
-    """The suite's own rules, if it has any; those of emoji-11 need the emoji set.
-
-    Raises:
-        UsageError: the reference is no emoji set.
-    """
-    from calotype.emoji.eleven.checks import checks
-    from calotype.emoji.eleven.suite import NAME, emoji_suite
-
-    if suite.sha256 != emoji_suite().sha256:
-        return None
-    if reference is None:
-        raise UsageError(f"got {NAME} without --reference; expected the folder of: data emoji")
-    return dict(checks(reference))
-
-
-def read_features(texts: Sequence[str] | None, device: str) -> tuple[ExtractorSpec, ...]:
-    """Extractors of NAME or NAME=PATH.
-
-    Raises:
-        UsageError: there is no such extractor.
-    """
-    from calotype.evaluation.features.extractor import NAMES, ExtractorSpec
-
-    specs = []
-    for text in texts or ("lite0",):
-        name, _, path = text.partition("=")
-        if name not in NAMES:
-            raise UsageError(f"got --features {text!r:.80}; expected one of {', '.join(NAMES)}")
-        specs.append(ExtractorSpec(name, Path(path).resolve() if path else None, device))
-    return tuple(dict.fromkeys(specs))
-
-
-def clip_spec(clip: str | None, device: str) -> ExtractorSpec | None:
-    """The CLIP that scores captions; None where there is to be none."""
-    from calotype.evaluation.features.extractor import ExtractorSpec
-
-    if clip == "none":
-        return None
-    return ExtractorSpec("clip", None if clip is None else Path(clip).resolve(), device)
-
-
-def sampler_of(source: str, request: Request, *, each: int, seed: int) -> Sampler | Path:
-    """What samples, or where images lie.
-
-    Raises:
-        UsageError: there is nothing there, or options do not fit what is.
-    """
-    from calotype.evaluation.evaluate import Sampler, is_sample_set
-    from calotype.generation.cascade import expected_recipe, open_generator, settle
-    from calotype.interop.diffusers_pipeline import (
-        DiffusersGenerator,
-        DiffusersJob,
-        is_diffusers,
-        pipeline_recipe,
-    )
-
-    path = Path(source)
-    if source != "default" and not path.exists():
-        raise UsageError(f"got {source!r:.200}, where nothing is; expected a model or images")
-    if source != "default" and path.is_dir() and is_diffusers(path):
-        size = (request.size,) * 2 if isinstance(request.size, int) else request.size
-        job = DiffusersJob(
-            folder=path.resolve(),
-            steps=request.steps,
-            guidance=request.guidance,
-            size=size,
-            negative=request.negative,
-            device=request.device,
-            dtype=request.dtype,
-            threads=request.threads,
-        )
-        return Sampler(DiffusersGenerator, job, pipeline_recipe(job), each, seed)
-    if source == "default" or _is_model(path):
-        settings = settle(request)
-        return Sampler(open_generator, settings, expected_recipe(settings, "", 0), each, seed)
-    if is_sample_set(path) or path.exists():
-        return path
-    raise UsageError(f"got {source!r:.200}; expected a model or images")
-
-
-def read_axes(
-    preset: str | None, texts: Sequence[str] | None, request: Request
-) -> tuple[Axis, ...]:
-    """The axes of a preset, or those of `--axis`.
-
-    Raises:
-        UsageError: both or neither are given, or they do not fit the model.
-    """
-    from calotype.evaluation.sweep.axes import parse_axis, preset_axes
-    from calotype.generation.cascade import settle
-
-    if (preset is None) == (not texts):
-        raise UsageError("expected either --preset NAME or --axis RESOLUTION:SETTING=VALUES")
-    if preset is None:
-        return tuple(parse_axis(text) for text in texts or ())
-    return preset_axes(preset, list(settle(request).sampling))
-
-
-def _is_model(path: Path) -> bool:
-    """Whether a folder is a cascade, or a run that trained one."""
-    return any((path / name).exists() for name in ("cascade.json", "checkpoints", "recipe.json"))
-
-
-def default_side(what: Sampler | Path) -> int:
-    """The images' own side, at most 256 pixels."""
-    from calotype.evaluation.evaluate import is_sample_set
-    from calotype.evaluation.samples import open_samples
-
-    size = None
-    if isinstance(what, Path):
-        size = open_samples(what).manifest.size if is_sample_set(what) else None
-    else:
-        last = what.common["stages"][-1]
-        size = (last["height"], last["width"]) if "height" in last else None
-    return LARGEST_SIDE if size is None else min(LARGEST_SIDE, *size)
-
-
-def executor_of(workers: int | None, ray: str | None, gpus: float) -> Executor:
-    """Who works.
-
-    Raises:
-        UsageError: out of range, or workers under torchrun.
-    """
-    from calotype.data.work import usable_cores
-    from calotype.generation.executors import Executor
-
-    if workers is not None and not 1 <= workers <= 4096:
-        raise UsageError(f"got --workers {workers}; expected 1 to 4096")
-    if launched_place().world_size > 1 and (ray is not None or (workers or 1) > 1):
-        raise UsageError("got --workers or --ray under torchrun, which starts the processes")
-    if workers is None:
-        workers = 1 if ray is None else usable_cores()
-    return Executor(workers, ray, gpus)
-
-
-def measure_options(
-    *,
-    side: int | None,
-    specs: tuple[ExtractorSpec, ...],
-    clip: ExtractorSpec | None,
-    cache: Path | None,
-    scorers: Sequence[str] | None,
-    **others: Any,
-) -> MeasureOptions:
-    """What is measured; `others` are fields of `MeasureOptions` as they are."""
-    from calotype.evaluation.features.store import default_root
-    from calotype.evaluation.measure import MeasureOptions
-    from calotype.evaluation.scorers import parse_scorer
-
-    if side is not None and not 8 <= side <= 4096:
-        raise UsageError(f"got --side {side}; expected 8 to 4096 pixels")
-    return MeasureOptions(
-        side=LARGEST_SIDE if side is None else side,
-        extractors=specs,
-        clip=clip,
-        scorers=tuple(parse_scorer(text) for text in scorers or ()),
-        root=default_root() if cache is None else cache.resolve(),
-        **others,
-    )

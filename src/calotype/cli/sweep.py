@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from calotype.cli import evaluate_inputs as inputs
 from calotype.cli import evaluate_options as own
 from calotype.cli import options as shared
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpus_of_worker
@@ -78,7 +79,7 @@ def sweep(
         raise UsageError(
             f"got --write-defaults for {source!r:.200}; expected a cascade folder of your own"
         )
-    asked = own.read_named_suite(suite, prompts=prompts)
+    asked = inputs.read_named_suite(suite, prompts=prompts)
     request = Request(
         model=None if source == "default" else source,
         size=None if size is None else parse_size(size),
@@ -89,22 +90,22 @@ def sweep(
         dtype=dtype,
         threads=threads,
     )
-    axes = own.read_axes(preset, axis, request)
+    axes = inputs.read_axes(preset, axis, request)
     from calotype.evaluation.sweep.run import Sweep
 
     planned, place = Sweep(request, axes, asked, each=each, seed=seed), device or "cpu"
-    options = own.measure_options(
-        side=min(own.LARGEST_SIDE, planned.side) if side is None else side,
-        specs=own.read_features(features, place),
-        clip=own.clip_spec(clip, place),
+    options = inputs.measure_options(
+        side=min(inputs.LARGEST_SIDE, planned.side) if side is None else side,
+        specs=inputs.read_features(features, place),
+        clip=inputs.clip_spec(clip, place),
         cache=cache,
         scorers=scorer,
         reference=reference,
         reference_split=reference_split,
         most_reference=reference_images,
-        checks=own.suite_checks(asked, reference),
+        checks=inputs.suite_checks(asked, reference),
     )
-    executor = own.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
+    executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
     with watching(quiet=as_json) as watch:
         found = planned.run(out, options, executor=executor, watch=watch)
     if found is not None:
