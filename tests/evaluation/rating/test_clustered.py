@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import t
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.sandwich_covariance import cov_cluster
@@ -126,6 +128,36 @@ def test_a_difference_of_constants_is_exact():
         ([f"r{i // 2}" for i in range(12)], [f"p{i // 2}" for i in range(12)]), POINTS)  # fmt: skip
     assert found.value == 100 and found.high == 100 and 0 < found.low < 100
     assert found.p_value == pytest.approx(2 * 0.5**6)
+
+
+_ANSWERS = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.5, 1.0]),
+        st.sampled_from(["r", "s", "t", "<script>", ""]),
+        st.sampled_from(["p", "q", "$x$", "\ud800"]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=24,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_ANSWERS)
+def test_whatever_was_answered_the_interval_holds_the_mean(answers):
+    values, raters, prompts, of_first = zip(*answers, strict=True)
+    found = [clustered_mean(values, raters, prompts, RATE)]
+    assert found[0].value == pytest.approx(np.mean(values))
+    if len(set(of_first)) == 2:
+        clusters = (raters, prompts)
+        found.append(clustered_difference(values, of_first, clusters, Scale(-1.0, 1.0, null=0.0)))
+    for one in found:
+        if one.low is None:
+            assert one.high is None and one.p_value is None and one.note
+            assert len(set(raters)) == len(set(prompts)) == 1
+        else:
+            assert one.low <= one.value + 1e-9 and one.value <= one.high + 1e-9
+            assert one.low < one.high and 0 <= one.p_value <= 1
 
 
 def _coverage(studies, seed):
