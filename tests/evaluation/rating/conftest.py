@@ -76,23 +76,31 @@ def category_sets(tmp_path_factory):
     return {name: make_set(folder, suite, seed=n, each=1) for n, name in enumerate("ab", 1)}
 
 
-@pytest.fixture(scope="session")
-def odd_sets(tmp_path_factory):
-    """Two sets, of prompts and with names that a page could stumble over."""
-    captions = ("<script>alert(1)</script> $HOME", "\u05d0\u05d1 \u202e red", "a\x1bb {{ 7*7 }}")
-    suite = Suite("odd", tuple(Prompt(f"p{n}", text) for n, text in enumerate(captions)), "0" * 64)
-    folder = tmp_path_factory.mktemp("odd")
-    names = ("<i>$(x)</i>", "\u202e\u05d0")
+def _pair_of(folder, captions, names="ab"):
+    """Two sets of one image of each caption."""
+    prompts = tuple(Prompt(f"p{n}", text) for n, text in enumerate(captions))
+    suite = Suite("few", prompts, "0" * 64)
     return {name: make_set(folder, suite, seed=n, each=1) for n, name in enumerate(names, 1)}
 
 
 @pytest.fixture(scope="session")
+def odd_sets(tmp_path_factory):
+    """Prompts and names that a page could stumble over."""
+    captions = ("<script>alert(1)</script> $HOME", "\u05d0\u05d1 \u202e red", "a\x1bb {{ 7*7 }}")
+    names = ("<i>$(x)</i>", "\u202e\u05d0")
+    return _pair_of(tmp_path_factory.mktemp("odd"), captions, names)
+
+
+@pytest.fixture(scope="session")
+def long_sets(tmp_path_factory):
+    """A prompt that nobody would read."""
+    return _pair_of(tmp_path_factory.mktemp("long"), ("x" * 10_001, "short"))
+
+
+@pytest.fixture(scope="session")
 def people_sets(tmp_path_factory):
-    """Two sets, of a prompt with people and one without."""
-    captions = ("two Women and a dog", "a manhole")
-    suite = Suite("s", tuple(Prompt(f"p{n}", text) for n, text in enumerate(captions)), "0" * 64)
-    folder = tmp_path_factory.mktemp("people")
-    return {name: make_set(folder, suite, seed=n, each=1) for n, name in enumerate("ab", 1)}
+    """A prompt with people and one without."""
+    return _pair_of(tmp_path_factory.mktemp("people"), ("two Women and a dog", "a manhole"))
 
 
 @pytest.fixture(scope="session")

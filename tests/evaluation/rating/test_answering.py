@@ -332,6 +332,10 @@ def test_tokens_are_kept_as_hashes_and_links_can_be_renewed(make_store):
     assert renew(store, "nobody") is None
 
 
+def test_answers_are_the_owners_alone(make_store):
+    assert make_store().path.stat().st_mode & 0o077 == 0
+
+
 def test_a_participant_comes_once(make_store):
     store = make_store()
     assert join(store, "P-1") is not None

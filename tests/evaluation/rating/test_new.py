@@ -153,6 +153,12 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_left(options, message, set
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_nobody_is_asked_to_read_a_book(tmp_path, long_sets):
+    with pytest.raises(UsageError, match="got a caption of 10,001 characters"):
+        create_study(tmp_path / "study", Wanted(protocol="elo", sets=long_sets))
+    assert not (tmp_path / "study").exists()
+
+
 @pytest.mark.parametrize("name", ["", " ", "a\0b", "x" * 101])
 def test_names_of_sets_can_be_shown(name, sets, tmp_path):
     wanted = Wanted(protocol="elo", sets={"a": sets["a"], name: sets["b"]})

@@ -39,6 +39,7 @@ class Source:
 
     name: str
     samples: SampleSet
+    folder: Path  # as the user named it; the samples may have been read from it
     best_of: BestOf | None = None
     transform: str | None = None
     is_reference: bool = False
@@ -80,7 +81,7 @@ class Gallery:
         self._scores = {} if best is None else read_scores(best.path)
         self.facts = StudySet(
             name=source.name,
-            folder=str(source.samples.folder),
+            folder=str(source.folder),
             sha256=file_sha256(source.samples.folder / "manifest.json"),
             is_reference=source.is_reference,
             best_of=None

@@ -35,13 +35,18 @@ def opened_sources(wanted: Wanted) -> Iterator[list[Source]]:
 
         sources = [
             Source(
-                name, opened(number, path), wanted.best_of.get(name), wanted.transforms.get(name)
+                name=name,
+                samples=opened(number, path),
+                folder=path,
+                best_of=wanted.best_of.get(name),
+                transform=wanted.transforms.get(name),
             )
             for number, (name, path) in enumerate(wanted.sets.items())
         ]
         if wanted.reference is not None:
-            samples = opened(len(sources), wanted.reference)
-            sources.append(Source("reference", samples, is_reference=True))
+            path = wanted.reference
+            samples = opened(len(sources), path)
+            sources.append(Source("reference", samples, path, is_reference=True))
         yield sources
 
 

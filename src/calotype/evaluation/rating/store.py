@@ -18,6 +18,7 @@ from pathlib import Path
 
 from calotype.errors import CalotypeError
 from calotype.evaluation.rating.study import Study
+from calotype.storage.files import write_error
 
 FILE = "answers.sqlite"
 _BUSY_SECONDS = 5.0
@@ -85,6 +86,10 @@ class Store:
         self.path = folder / FILE
         self.study = study
         self._busy_seconds = busy_seconds
+        try:
+            self.path.touch(mode=0o600)  # it holds what signs the pages
+        except OSError as error:
+            raise write_error(self.path, error) from error
         with self._errors(), closing(self._connect()) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)

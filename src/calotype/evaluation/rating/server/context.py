@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from calotype.evaluation.rating.raters import completion_code, is_token, rater_o
 from calotype.evaluation.rating.store import Rater, Store
 from calotype.evaluation.rating.study import Study
 
-RATER, JOIN, ADMIN = "calotype_rater", "calotype_join", "calotype_admin"  # cookies
+RATER, JOIN, ADMIN = "rater", "join", "admin"  # whose token a cookie holds
 _COOKIE_SECONDS = 60 * 60 * 24 * 60
 # What no page can show: C0 and C1 controls but tab and newline, and lone surrogates.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -81,27 +82,27 @@ class Context:
 
     def rater(self, request: Request) -> Rater | None:
         """Who asks."""
-        token = request.cookies.get(RATER)
+        token = self._token(request, RATER)
         return None if token is None else rater_of(self.store, token)
 
     def may_join(self, request: Request) -> bool:
         """Whether somebody unknown may take part."""
-        token = request.cookies.get(JOIN)
+        token = self._token(request, JOIN)
         return self.access.is_open or (token is not None and is_token(self.store, "join", token))
 
     def is_admin(self, request: Request) -> bool:
         """Whether the administrator asks."""
-        token = request.cookies.get(ADMIN)
+        token = self._token(request, ADMIN)
         return token is not None and is_token(self.store, "admin", token)
 
     def code(self, rater: Rater) -> str:
         """What a rater hands in elsewhere once all is done."""
         return self.access.completion_code or completion_code(self.store, rater.id)
 
-    def let_in(self, response: Response, cookie: str, token: str) -> None:
+    def let_in(self, response: Response, role: str, token: str) -> None:
         """Give a browser a token that no script and no other site can use."""
         response.set_cookie(
-            cookie,
+            self._cookie(role),
             token,
             max_age=_COOKIE_SECONDS,
             path="/",
@@ -109,6 +110,17 @@ class Context:
             httponly=True,
             samesite="lax",
         )
+
+    def forget(self, response: Response) -> None:
+        """Take a rater's token from their browser."""
+        response.delete_cookie(self._cookie(RATER), path="/")
+
+    def _token(self, request: Request, role: str) -> str | None:
+        return request.cookies.get(self._cookie(role))
+
+    def _cookie(self, role: str) -> str:
+        """Studies at other ports of a host share its cookies, but not their names."""
+        return f"calotype_{role}_{hashlib.sha256(self.store.key).hexdigest()[:8]}"
 
 
 def see_other(path: str) -> RedirectResponse:

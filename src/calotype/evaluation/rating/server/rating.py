@@ -135,7 +135,7 @@ def leave(context: Context, request: Request, form: Form) -> Response:
     response = context.message(
         "Your answers are deleted", "Nothing of you is left in this study.", status=200
     )
-    response.delete_cookie(RATER, path="/")
+    context.forget(response)
     return response
 
 
