@@ -116,7 +116,8 @@ class Context:
         response.delete_cookie(self._cookie(RATER), path="/")
 
     def _token(self, request: Request, role: str) -> str | None:
-        return request.cookies.get(self._cookie(role))
+        token = request.cookies.get(self._cookie(role))
+        return None if token is None else str(token)
 
     def _cookie(self, role: str) -> str:
         """Studies at other ports of a host share its cookies, but not their names."""
