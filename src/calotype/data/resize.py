@@ -6,6 +6,7 @@ alpha, so an image may be shrunk before its background is chosen.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -34,9 +35,14 @@ def area_resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
         kernel = (rows // height, columns // width)
         return x if kernel == (1, 1) else functional.avg_pool2d(x, kernel)
     if height < rows:
-        x = torch.matmul(_area_weights(rows, height).to(x), x)
+        # 256 to 224 is 32 times 8 to 7: blocks of the image that need no others.
+        blocks = math.gcd(rows, height)
+        weights = _area_weights(rows // blocks, height // blocks).to(x)
+        x = torch.matmul(weights, x.unflatten(-2, (blocks, -1))).flatten(-3, -2)
     if width < columns:
-        x = torch.matmul(x, _area_weights(columns, width).to(x).T)
+        blocks = math.gcd(columns, width)
+        weights = _area_weights(columns // blocks, width // blocks).to(x)
+        x = torch.matmul(x.unflatten(-1, (blocks, -1)), weights.T).flatten(-2)
     if x.shape[-2:] != (height, width):
         x = functional.interpolate(x, (height, width), mode="bicubic", align_corners=False)
     return x

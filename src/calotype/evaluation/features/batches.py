@@ -37,7 +37,9 @@ def in_batches(images: Tensor, network: Callable[[Tensor], Tensor], device: torc
         )
     with torch.no_grad(), torch.autocast(device.type, enabled=False), _full_precision():
         parts = torch.split(images, images_at_once(device))
-        return torch.cat([network(part.to(device).float()).float().cpu() for part in parts])
+        return torch.cat(
+            [network(part.to(device).contiguous().float()).float().cpu() for part in parts]
+        )
 
 
 @contextmanager
