@@ -16,7 +16,7 @@ from calotype.evaluation.metrics.rows import take, tiles
 
 SPARE = 8
 """Neighbours kept beyond those asked for, among which rounding cannot hide one of them."""
-_NUMBERS_AT_ONCE = 4_000_000
+_NUMBERS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
