@@ -12,7 +12,7 @@ def brute_force_area(row, new_length):
     return fine.reshape(new_length, len(row)).mean(axis=1)
 
 
-@pytest.mark.parametrize(("old", "new"), [(8, 4), (7, 3), (10, 7), (256, 64), (5, 5)])
+@pytest.mark.parametrize(("old", "new"), [(8, 4), (7, 3), (10, 7), (256, 64), (256, 224), (5, 5)])
 def test_shrinking_averages_exact_areas(old, new):
     rows = np.random.default_rng(0).random((3, old))
     expected = np.stack([brute_force_area(row, new) for row in rows])
