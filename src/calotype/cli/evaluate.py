@@ -45,6 +45,7 @@ def evaluate(
     reference_split: own.ReferenceSplit = None,
     reference_images: own.ReferenceImages = None,
     training: own.TrainingImages = None,
+    losses: own.Losses = 0,
     features: own.Features = None,
     clip: own.ClipScore = None,
     side: own.Side = None,
@@ -109,6 +110,7 @@ def evaluate(
     )
     executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
     what = on_workers(what, executor, threads=threads)
+    what = inputs.with_losses(what, request, reference, losses)
     check_room(out, what, len(asked.prompts) * each)
     from calotype.evaluation.evaluate import evaluate as run
 

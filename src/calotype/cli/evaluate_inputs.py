@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from calotype.evaluation.features.extractor import ExtractorSpec
     from calotype.evaluation.judging import Check
     from calotype.evaluation.measure import MeasureOptions
+    from calotype.evaluation.results import Number
     from calotype.evaluation.suites.suite import Suite
     from calotype.evaluation.sweep.axes import Axis
     from calotype.generation.executors import Executor
@@ -157,6 +159,34 @@ def read_axes(
 def _is_model(path: Path) -> bool:
     """Whether a folder is a cascade, or a run that trained one."""
     return any((path / name).exists() for name in ("cascade.json", "checkpoints", "recipe.json"))
+
+
+def with_losses(
+    what: Sampler | Path, request: Request, reference: Path | None, images: int
+) -> Sampler | Path:
+    """What samples, with the losses of its stages by noise level.
+
+    Raises:
+        UsageError: it is no cascade, or there are no real images.
+    """
+    from calotype.generation.cascade import Job
+
+    if images == 0:
+        return what
+    if isinstance(what, Path) or not isinstance(what.settings, Job) or reference is None:
+        raise UsageError("got --losses; expected a cascade to measure, and --reference")
+    job, data = what.settings, reference
+
+    def numbers() -> list[Number]:
+        from calotype.cascade import Cascade
+        from calotype.emoji.captions import GRAMMAR
+        from calotype.evaluation.level_losses import level_losses
+
+        cascade = Cascade.load(request.model, stop_at=job.stop_at)
+        job.runtime.apply(cascade.stages, cascade.prior)
+        return level_losses(cascade, data, images=images, grammar=GRAMMAR)
+
+    return replace(what, numbers=numbers)
 
 
 def default_side(what: Sampler | Path) -> int:

@@ -48,6 +48,14 @@ TrainingImages = Annotated[
     Path | None,
     Option("--training", help="Training images: look for samples that copy one of them."),
 ]
+Losses = Annotated[
+    int,
+    Option(
+        "--losses",
+        help="Images of the reference that each stage's loss is measured on, by noise level; 0 = "
+        "it is not.",
+    ),
+]
 Features = Annotated[
     list[str] | None,
     Option(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import UsageError
 from calotype.evaluation.measure import Measured, MeasureOptions, measure, open_reference
 from calotype.evaluation.report.set_page import write_set_page
-from calotype.evaluation.results import write_results
+from calotype.evaluation.results import Number, write_results
 from calotype.evaluation.samples import SampleSet, open_samples
 from calotype.evaluation.samples.folders import import_samples
 from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets
@@ -37,6 +37,7 @@ class Sampler:
         common: recipe of its images, but for what each has of its own.
         each: images of each prompt.
         seed: of which all theirs are made.
+        numbers: of the model itself, computed when they are asked for; None = there are none.
     """
 
     open: Callable[[Any], ImageGenerator[Any]]
@@ -44,6 +45,7 @@ class Sampler:
     common: dict[str, Any]
     each: int = 1
     seed: int = 0
+    numbers: Callable[[], Sequence[Number]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,10 @@ def evaluate(
             samples, options, reference=reference, executor=executor, say=watch.say
         )  # fmt: skip
     if measured is not None:
+        if isinstance(source, Sampler) and source.numbers is not None:
+            watch.say("measuring the model's losses by noise level")
+            numbers = (*measured.results.numbers, *source.numbers())
+            measured = replace(measured, results=replace(measured.results, numbers=numbers))
         write_results(out, measured.results, measured.scores)
         write_set_page(out, measured.results, measured.scores, samples)
     return measured

@@ -41,12 +41,19 @@ def write_set_page(folder: Path, results: Results, scores: Scores, samples: Samp
         title=f"{results.samples.name} on {results.samples.suite.name}",
         numbers=[number for number in results.numbers if number.group is None],
         groups=_groups(results, scores, samples),
+        others=_others(results, scores),
         checked=CHECKED,
         facts=facts(results),
         decimals=decimals,
         interval=interval,
     )
     return write_page(folder / PAGE_FILE, html)
+
+
+def _others(results: Results, scores: Scores) -> list[Number]:
+    """Numbers of parts that are no categories: losses of stages."""
+    categories = {sample.category for sample in scores.samples} | {None}
+    return [number for number in results.numbers if number.group not in categories]
 
 
 def _groups(results: Results, scores: Scores, samples: SampleSet) -> list[_Group]:
