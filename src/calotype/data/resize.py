@@ -38,11 +38,13 @@ def area_resize(x: Tensor, size: int | tuple[int, int]) -> Tensor:
         # 256 to 224 is 32 times 8 to 7: blocks of the image that need no others.
         blocks = math.gcd(rows, height)
         weights = _area_weights(rows // blocks, height // blocks).to(x)
-        x = torch.matmul(weights, x.unflatten(-2, (blocks, -1))).flatten(-3, -2)
+        x = x.reshape(*x.shape[:-2], blocks, rows // blocks, columns)
+        x = torch.matmul(weights, x).flatten(-3, -2)
     if width < columns:
         blocks = math.gcd(columns, width)
         weights = _area_weights(columns // blocks, width // blocks).to(x)
-        x = torch.matmul(x.unflatten(-1, (blocks, -1)), weights.T).flatten(-2)
+        x = x.reshape(*x.shape[:-1], blocks, columns // blocks)
+        x = torch.matmul(x, weights.T).flatten(-2)
     if x.shape[-2:] != (height, width):
         x = functional.interpolate(x, (height, width), mode="bicubic", align_corners=False)
     return x
