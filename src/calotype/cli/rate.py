@@ -91,7 +91,10 @@ def new(
 ) -> None:  # fmt: skip
     """Make a study: blind images, and which trials are asked until when."""
     from calotype.evaluation.rating.new import create_study
+    from calotype.evaluation.rating.power import judgements_needed
     from calotype.evaluation.rating.wanted import Wanted
+
+    judgements_needed(0.6)  # a missing package is told before anything is made
 
     wanted = Wanted(
         protocol=protocol,

@@ -14,7 +14,7 @@ from calotype.evaluation.rating.new import create_study
 from calotype.evaluation.rating.sides import BestOf
 from calotype.evaluation.rating.study import image_path, read_study, verify_images
 from calotype.evaluation.rating.wanted import Wanted
-from calotype.evaluation.samples import open_samples
+from calotype.evaluation.samples import SampleSet, open_samples
 
 
 def test_every_pair_of_every_prompt_meets_once(make_study):
@@ -166,6 +166,20 @@ def test_names_of_sets_can_be_shown(name, sets, tmp_path):
         create_study(tmp_path / "study", wanted)
 
 
+def test_a_broken_image_is_named(sets, tmp_path, monkeypatch):
+    first = open_samples(sets["b"]).samples[0].key
+    encoded = SampleSet.encoded
+
+    def broken(self, number):
+        data = encoded(self, number)
+        return data[:40] if self.folder == sets["b"] and number == 0 else data
+
+    monkeypatch.setattr(SampleSet, "encoded", broken)
+    with pytest.raises(UsageError, match=f"the image '{first}' of the set 'b' cannot be read"):
+        create_study(tmp_path / "study", _wanted(sets))
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_folder_in_use_is_not_touched(tmp_path, sets):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists and is not empty"):
@@ -181,7 +195,7 @@ def test_a_changed_study_is_refused(make_study):
     with pytest.raises(CalotypeError, match="has changed; put it back"):
         verify_images(study, folder)
     path.unlink()
-    with pytest.raises(CalotypeError, match="put the study's images back"):
+    with pytest.raises(CalotypeError, match=r"cannot read .*; put it back"):
         verify_images(study, folder)
     text = (folder / "study.json").read_text()
     for broken in (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from calotype.data.images import BrokenImage
 from calotype.errors import UsageError
 from calotype.evaluation.rating.blind import BlindImages, Pixels, read_transform, ruined
 from calotype.evaluation.rating.study import Ranking, Side, StudyImage, StudySet
@@ -111,7 +112,14 @@ class Gallery:
         return Side(self.source.name, tuple(names))
 
     def _pixels(self, number: int, seed: int | None) -> Pixels:
-        pixels = self.source.samples.pixels(range(number, number + 1), self._side)
+        try:
+            pixels = self.source.samples.pixels([number], self._side)
+        except BrokenImage as error:
+            key = self.source.samples.samples[number].key
+            raise UsageError(
+                f"the image {key!r} of the set {self.source.name!r} cannot be read: {error}; "
+                "sample it again"
+            ) from error
         shown = self._transform(np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy()))
         return shown if seed is None else ruined(shown, seed + number)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from calotype.config.typed_json import from_dict
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.evaluation.rating.protocols import PROTOCOLS, Protocol
-from calotype.storage.reading import file_sha256, read_regular
+from calotype.storage.reading import read_regular
 
 FILE = "study.json"
 IMAGES = "images"
@@ -183,11 +183,23 @@ def verify_images(study: Study, folder: Path) -> None:
         CalotypeError: one is missing or differs.
     """
     for image in study.images:
-        path = image_path(folder, image.name)
-        if file_sha256(path, advice="put the study's images back") != image.sha256:
-            raise CalotypeError(
-                f"the image {path} of the study has changed; put it back, or make a new study"
-            )
+        image_bytes(study, folder, image.name)
+
+
+def image_bytes(study: Study, folder: Path, name: str) -> bytes:
+    """An image of a study, as it was when the study was made.
+
+    Raises:
+        CalotypeError: it is missing or differs.
+    """
+    path, way_out = image_path(folder, name), "put it back, or make a new study"
+    try:
+        data = read_regular(path, most_bytes=_MAX_BYTES)
+    except OSError as error:
+        raise CalotypeError(f"cannot read {path}: {error.strerror}; {way_out}") from error
+    if hashlib.sha256(data).hexdigest() != study.hashes[name]:
+        raise CalotypeError(f"the image {path} of the study has changed; {way_out}")
+    return data
 
 
 def image_path(folder: Path, name: str) -> Path:

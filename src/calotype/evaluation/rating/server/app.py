@@ -74,8 +74,9 @@ def _explain(context: Context, request: Request, error: Any) -> Response:
         response = context.message("The study cannot be reached", text, status=503)
         response.headers["retry-after"] = "5"
         return response
+    text = str(error).replace(f"{context.folder}/", "")  # raters need not know where it lies
     status = 403 if isinstance(error, Refused) else 400 if isinstance(error, UsageError) else 409
-    return context.message("That did not work", str(error), status=status)
+    return context.message("That did not work", text, status=status)
 
 
 def _http(context: Context, request: Request, error: Any) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
@@ -21,8 +20,7 @@ from calotype.evaluation.rating.raters import (
 )
 from calotype.evaluation.rating.server.context import JOIN, RATER, Context, see_other
 from calotype.evaluation.rating.store import Rater
-from calotype.evaluation.rating.study import image_path
-from calotype.storage.reading import read_regular
+from calotype.evaluation.rating.study import image_bytes
 
 Form = Mapping[str, str]
 
@@ -63,6 +61,9 @@ def start(context: Context, request: Request) -> Response:
         return _done(context, rater, is_closed=True)
     if turn is None:
         return _done(context, rater, is_closed=False)
+    for side in turn.sides:  # nobody is asked about what cannot be shown
+        for name in side.images:
+            image_bytes(context.study, context.folder, name)
     return context.page("trial", turn=turn)
 
 
@@ -110,15 +111,10 @@ def answer(context: Context, request: Request, form: Form) -> Response:
 def image(context: Context, request: Request) -> Response:
     """An image, unless it has changed; nothing tells when it was made."""
     name = request.path_params["name"]
-    expected = context.study.hashes.get(name)
-    if expected is None or (context.rater(request) is None and not context.is_admin(request)):
+    is_known = context.rater(request) is not None or context.is_admin(request)
+    if name not in context.study.hashes or not is_known:
         return Response(status_code=404)
-    try:
-        data = read_regular(image_path(context.folder, name))
-    except OSError:
-        return Response(status_code=410)
-    if hashlib.sha256(data).hexdigest() != expected:
-        return Response(status_code=410)
+    data = image_bytes(context.study, context.folder, name)
     headers = {"cache-control": "private, max-age=86400, immutable"}
     return Response(data, media_type="image/png", headers=headers)
 

@@ -60,6 +60,7 @@ def serve(folder: Path, options: ServeOptions, say: Callable[[str], None]) -> No
             "for requests by other names are refused"
         )
     try:
+        import python_multipart  # noqa: F401  # starlette reads forms with it
         import uvicorn
 
         from calotype.evaluation.rating.server.app import build_app
