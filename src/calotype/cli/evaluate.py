@@ -90,6 +90,9 @@ def evaluate(
         dtype=dtype,
         threads=threads,
     )
+    from calotype.evaluation.evaluate import evaluate as run
+    from calotype.evaluation.reference import Which
+
     asked = inputs.read_named_suite(
         suite, prompts=prompts, coco_list=coco_list, without_people=without_people
     )
@@ -103,19 +106,17 @@ def evaluate(
         cache=cache,
         scorers=scorer,
         reference=reference,
-        reference_split=reference_split,
-        most_reference=reference_images,
+        which=Which(reference_split, reference_images, asked.names),
         training=training,
-        checks=inputs.suite_checks(asked, reference),
+        checks=inputs.suite_checks(asked.suite, reference),
     )
     executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
     what = on_workers(what, executor, threads=threads)
     what = inputs.with_losses(what, request, reference, losses)
-    check_room(out, what, len(asked.prompts) * each)
-    from calotype.evaluation.evaluate import evaluate as run
+    check_room(out, what, len(asked.suite.prompts) * each)
 
     with watching(quiet=as_json) as watch:
-        found = run(what, asked, out, options, executor=executor, watch=watch)
+        found = run(what, asked.suite, out, options, executor=executor, watch=watch)
         if found is not None and made is not None:
             renew(found, out, request, options, made, watch)
     if found is not None:

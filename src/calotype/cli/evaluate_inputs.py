@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,21 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 256
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A suite, and the file names of the real images that go with it; None = all there are."""
+
+    suite: Suite
+    names: frozenset[str] | None = None
+
+
 def read_named_suite(
     name: str,
     *,
     prompts: int | None,
     coco_list: Path | None = None,
     without_people: str | None = None,
-) -> Suite:
+) -> Asked:
     """The suite of a name or file.
 
     Raises:
@@ -42,6 +50,7 @@ def read_named_suite(
     from calotype.evaluation.suites.suite import subset
 
     of_coco = coco_list is not None or without_people is not None
+    names = None
     if name == NAME:
         suite = emoji_suite()
     elif of_coco:
@@ -49,12 +58,13 @@ def read_named_suite(
         if without_people not in (None, "words"):
             people = Path(str(without_people))
         choices = CocoChoices(without_people=people, listed=coco_list)
-        suite = read_coco(Path(name), choices).suite
+        coco = read_coco(Path(name), choices)
+        suite, names = coco.suite, frozenset(coco.reference)
     else:
         suite = read_suite(Path(name))
     if of_coco and name == NAME:
         raise UsageError(f"got --coco-list or --without-people for {name}; they are of COCO")
-    return subset(suite, prompts)
+    return Asked(subset(suite, prompts), names)
 
 
 def suite_checks(suite: Suite, reference: Path | None) -> dict[str, Check] | None:

@@ -91,9 +91,10 @@ def sweep(
         threads=threads,
     )
     axes = inputs.read_axes(preset, axis, request)
+    from calotype.evaluation.reference import Which
     from calotype.evaluation.sweep.run import Sweep
 
-    planned, place = Sweep(request, axes, asked, each=each, seed=seed), device or "cpu"
+    planned, place = Sweep(request, axes, asked.suite, each=each, seed=seed), device or "cpu"
     options = inputs.measure_options(
         side=min(inputs.LARGEST_SIDE, planned.side) if side is None else side,
         specs=inputs.read_features(features, place),
@@ -101,9 +102,8 @@ def sweep(
         cache=cache,
         scorers=scorer,
         reference=reference,
-        reference_split=reference_split,
-        most_reference=reference_images,
-        checks=inputs.suite_checks(asked, reference),
+        which=Which(reference_split, reference_images, asked.names),
+        checks=inputs.suite_checks(asked.suite, reference),
     )
     executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
     with watching(quiet=as_json) as watch:

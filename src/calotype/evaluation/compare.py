@@ -16,6 +16,7 @@ from calotype.evaluation.evaluate import SAMPLES_FOLDER
 from calotype.evaluation.features.extractor import ExtractorSpec
 from calotype.evaluation.measure import Measured, MeasureOptions, measure, open_reference
 from calotype.evaluation.metrics.intervals import Estimate, paired_difference
+from calotype.evaluation.reference import Which
 from calotype.evaluation.results import Results, Scores, read_results, write_results
 from calotype.evaluation.samples import Manifest, Sample, SampleSet, open_samples
 from calotype.evaluation.samples.derive import derive
@@ -178,8 +179,11 @@ def _measured_again(entry: Entry, samples: SampleSet, say: Callable[[str], None]
         extractors=specs,
         clip=None if noted["clip"] is None else _spec(noted["clip"]),
         reference=None if noted["reference"] is None else Path(noted["reference"]),
-        reference_split=noted["reference_split"],
-        most_reference=noted["most_reference"],
+        which=Which(
+            noted["reference_split"],
+            noted["most_reference"],
+            None if noted["reference_names"] is None else frozenset(noted["reference_names"]),
+        ),
         scorers=tuple(Scorer(name, tuple(words)) for name, *words in noted["scorers"]),
         root=Path(noted["root"]),
     )

@@ -18,6 +18,9 @@ from calotype.evaluation.metrics.kernels import cmmd, kid
 from calotype.evaluation.metrics.manifold import ReferenceBalls, manifold
 from calotype.evaluation.results import Number, number_of
 from calotype.evaluation.rows import Found, Rows
+from calotype.evaluation.samples import Manifest
+from calotype.evaluation.suites.coco import SIDE as COCO_SIDE
+from calotype.evaluation.suites.coco import is_coco_30k
 
 _FEWEST_FOR_LINE = 100
 _SPLITS = 10
@@ -36,7 +39,7 @@ class RealFeatures:
 
 
 def distance_numbers(
-    sampled: Tensor, real: RealFeatures, rows: Rows, facts: dict[str, Any]
+    sampled: Tensor, real: RealFeatures, rows: Rows, facts: dict[str, Any], *, name: str = "FID"
 ) -> Iterator[Number]:
     """FID, FID∞, KID, precision, recall, density and coverage.
 
@@ -45,8 +48,9 @@ def distance_numbers(
         real: of the reference.
         rows: of the samples.
         facts: what every number says of itself: extractor and side.
+        name: of FID; see `fid_name`.
     """
-    yield _spread("FID", sampled, rows, lambda x, b: fid(real.gaussian, x, blocks=b), facts)
+    yield _spread(name, sampled, rows, lambda x, b: fid(real.gaussian, x, blocks=b), facts)
     if len(sampled) >= _FEWEST_FOR_LINE:
         line = fid_infinity(real.gaussian, sampled)
         note = f"a line through FID at N = {line.counts[0]} to {line.counts[-1]}"
@@ -56,6 +60,13 @@ def distance_numbers(
     found = manifold(real.balls, sampled, blocks=rows.blocks)
     for name in ("precision", "recall", "density", "coverage"):
         yield number_of(getattr(found, name), name, higher_is_better=True, **facts)
+
+
+def fid_name(manifest: Manifest, extractor: str, side: int) -> str:
+    """Say "FID-30K" where it is the papers': the reference network, its resize, and COCO-30K."""
+    suite = manifest.suite
+    of_coco = is_coco_30k(suite.choices, suite.prompts) and manifest.each == 1
+    return "FID-30K" if of_coco and (extractor, side) == ("inception", COCO_SIDE) else "FID"
 
 
 def cmmd_number(sampled: Tensor, real: Tensor, rows: Rows, facts: dict[str, Any]) -> Number:

@@ -18,6 +18,7 @@ from calotype.evaluation.distances import (
     cmmd_number,
     distance_numbers,
     diversity_numbers,
+    fid_name,
     score_number,
 )
 from calotype.evaluation.features.extractor import (
@@ -35,7 +36,13 @@ from calotype.evaluation.judging import (
 )
 from calotype.evaluation.metrics.frechet import fit_gaussian
 from calotype.evaluation.metrics.manifold import reference_balls
-from calotype.evaluation.reference import ImageList, image_features, real_images, sampled_images
+from calotype.evaluation.reference import (
+    ImageList,
+    Which,
+    image_features,
+    real_images,
+    sampled_images,
+)
 from calotype.evaluation.results import ExtractorNote, ReferenceNote, Results, Scores
 from calotype.evaluation.rows import Found, Rows, add_mean
 from calotype.evaluation.samples import SampleSet
@@ -53,8 +60,7 @@ class MeasureOptions:
         extractors: whose features the sets are compared by.
         clip: extractor of CLIP score and R-precision; None = neither.
         reference: real images; None = nothing that needs them.
-        reference_split: of them; None = all.
-        most_reference: of them, chosen by hash; None = all.
+        which: of them.
         training: images that copies are looked for among; None = they are not.
         scorers: other people's programs.
         root: folder of features.
@@ -65,8 +71,7 @@ class MeasureOptions:
     extractors: tuple[ExtractorSpec, ...]
     clip: ExtractorSpec | None = None
     reference: Path | None = None
-    reference_split: str | None = None
-    most_reference: int | None = None
+    which: Which = field(default_factory=Which)
     training: Path | None = None
     scorers: tuple[Scorer, ...] = ()
     root: Path = field(default_factory=Path)
@@ -79,8 +84,9 @@ class MeasureOptions:
             "extractors": [_noted(spec) for spec in self.extractors],
             "clip": None if self.clip is None else _noted(self.clip),
             "reference": None if self.reference is None else str(self.reference.resolve()),
-            "reference_split": self.reference_split,
-            "most_reference": self.most_reference,
+            "reference_split": self.which.split,
+            "most_reference": self.which.most,
+            "reference_names": sorted(self.which.names) if self.which.names else None,
             "root": str(self.root),
             "scorers": [[scorer.name, *scorer.command] for scorer in self.scorers],
         }
@@ -130,9 +136,8 @@ def open_reference(options: MeasureOptions, executor: Executor) -> Reference | N
     """
     if options.reference is None:
         return None
-    path, side = options.reference, options.side
-    most, split = options.most_reference, options.reference_split
-    return Reference(real_images(path, side=side, split=split, most=most), options, executor)
+    images = real_images(options.reference, side=options.side, which=options.which)
+    return Reference(images, options, executor)
 
 
 def measure(
@@ -215,7 +220,7 @@ class _Measuring:
         return _features(self.images, spec, self.options, self.executor)
 
     def _training(self, spec: ExtractorSpec, path: Path) -> Tensor:
-        images = real_images(path, side=self.options.side, split="train")
+        images = real_images(path, side=self.options.side, which=Which(split="train"))
         return _features(images, spec, self.options, self.executor)
 
     def _loaded(self, spec: ExtractorSpec) -> tuple[Extractor, dict[str, Any]]:
@@ -235,7 +240,9 @@ class _Measuring:
                 numbers.append(cmmd_number(sampled, real, self.rows, facts))
             return
         if self.reference is not None:
-            numbers += distance_numbers(sampled, self.reference.real(spec), self.rows, facts)
+            name = fid_name(self.set.manifest, extractor.name, self.options.side)
+            found = self.reference.real(spec)
+            numbers += distance_numbers(sampled, found, self.rows, facts, name=name)
         if isinstance(extractor, Classifier):
             numbers.append(score_number(extractor.logits(sampled), facts))
         numbers += diversity_numbers(sampled, self.rows, facts)
@@ -260,7 +267,7 @@ class _Measuring:
                 name=options.reference.resolve().name,
                 fingerprint=self.reference.images.fingerprint,
                 count=len(self.reference.images),
-                split=options.reference_split,
+                split=options.which.split,
             )
         return Results(
             samples=self.set.manifest,

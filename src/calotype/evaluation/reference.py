@@ -76,33 +76,50 @@ def sampled_images(samples: SampleSet) -> ImageList:
     return _listed(open_for_work(samples.folder, "", EVERYTHING), range(len(samples)))
 
 
-def real_images(
-    path: Path, *, side: int, split: str | None = None, most: int | None = None
-) -> ImageList:
+@dataclass(frozen=True)
+class Which:
+    """Which images of a data set are taken.
+
+    Args:
+        split: where there are splits; None = all.
+        most: images at most, chosen by hash of their names; None = all.
+        names: file names of those that are taken; None = all.
+    """
+
+    split: str | None = None
+    most: int | None = None
+    names: frozenset[str] | None = None
+
+
+def real_images(path: Path, *, side: int, which: Which | None = None) -> ImageList:
     """The images of a data set.
 
     Args:
         path: anything that training takes; of shards by size, the smallest that is large enough.
         side: pixels that they are brought to.
-        split: that is taken, where there are splits; None = all.
-        most: images, chosen by hash of their names; None = all.
+        which: of them; None = all.
 
     Raises:
         UsageError: there are none, or one cannot be read.
     """
+    which = which or Which()
     if not path.exists():
         raise UsageError(f"got the reference {path}, which does not exist; expected a data set")
     files = parquet_files(path, side)
     part = files[0].parent.name if parts(path) != ("",) else ""  # shards by size
-    data = open_for_work(path, part, Selection(split=split, variants=1, grammar=_NO_CAPTIONS))
-    if data.length == 0:
-        raise UsageError(f"got no images of the split {split!r} in {path}; expected some")
-    if most is None or most >= data.length:
-        return _listed(data, range(data.length))
-    source = source_of(data)
-    places = {source.key(number): number for number in range(data.length)}
-    chosen = sorted(places[key] for key in first_by_hash(places, most))
-    return _listed(data, chosen)
+    selection = Selection(split=which.split, variants=1, grammar=_NO_CAPTIONS)
+    data = open_for_work(path, part, selection)
+    numbers: Sequence[int] = range(data.length)
+    if which.names is not None or which.most is not None:
+        source = source_of(data)
+        places = {source.key(number): number for number in numbers}
+        keys = [key for key in places if which.names is None or Path(key).name in which.names]
+        most = len(keys) if which.most is None else min(which.most, len(keys))
+        numbers = sorted(places[key] for key in first_by_hash(keys, most))
+    if not numbers:
+        of = "" if which.split is None else f" of the split {which.split!r}"
+        raise UsageError(f"got no images{of} in {path} that are asked for; expected some")
+    return _listed(data, numbers)
 
 
 def _no_captions(
