@@ -45,6 +45,7 @@ def evaluate(
     reference_split: own.ReferenceSplit = None,
     reference_images: own.ReferenceImages = None,
     training: own.TrainingImages = None,
+    alexnet: own.AlexNet = None,
     losses: own.Losses = 0,
     features: own.Features = None,
     clip: own.ClipScore = None,
@@ -108,6 +109,7 @@ def evaluate(
         reference=reference,
         which=Which(reference_split, reference_images, asked.names),
         training=training,
+        alexnet=alexnet,
         checks=inputs.suite_checks(asked.suite, reference),
     )
     executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))

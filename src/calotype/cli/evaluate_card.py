@@ -12,7 +12,8 @@ from calotype.errors import UsageError
 if TYPE_CHECKING:
     from calotype.emoji.card import CardParts
     from calotype.evaluation.evaluate import Watch
-    from calotype.evaluation.measure import Measured, MeasureOptions
+    from calotype.evaluation.measure import Measured
+    from calotype.evaluation.options import MeasureOptions
     from calotype.generation.request import Request
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from calotype.evaluation.evaluate import Sampler
     from calotype.evaluation.features.extractor import ExtractorSpec
     from calotype.evaluation.judging import Check
-    from calotype.evaluation.measure import MeasureOptions
+    from calotype.evaluation.options import MeasureOptions
     from calotype.evaluation.results import Number
     from calotype.evaluation.suites.suite import Suite
     from calotype.evaluation.sweep.axes import Axis
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from calotype.generation.request import Request
 
 LARGEST_SIDE = 256
+LEAST_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -200,17 +201,31 @@ def with_losses(
 
 
 def default_side(what: Sampler | Path) -> int:
-    """The images' own side, at most 256 pixels."""
+    """The images' own side, of a folder of images the first one's, at most 256 pixels."""
     from calotype.evaluation.evaluate import is_sample_set
     from calotype.evaluation.samples import open_samples
 
     size = None
     if isinstance(what, Path):
-        size = open_samples(what).manifest.size if is_sample_set(what) else None
+        size = open_samples(what).manifest.size if is_sample_set(what) else _first_size(what)
     else:
         last = what.common["stages"][-1]
         size = (last["height"], last["width"]) if "height" in last else None
-    return LARGEST_SIDE if size is None else min(LARGEST_SIDE, *size)
+    return LARGEST_SIDE if size is None else max(LEAST_SIDE, min(LARGEST_SIDE, *size))
+
+
+def _first_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the first of other people's images; None where it cannot be read."""
+    from calotype.data.columns import Selection
+    from calotype.data.images import BrokenImage, decode_image
+    from calotype.data.open import open_part, parts
+
+    images = open_part(path.resolve(), parts(path)[-1], Selection(split=None, variants=1))
+    try:
+        height, width = decode_image(images.image_bytes(0)).shape[:2]
+    except BrokenImage:  # whoever reads all of them will say so
+        return None
+    return height, width
 
 
 def executor_of(workers: int | None, ray: str | None, gpus: float) -> Executor:
@@ -242,16 +257,19 @@ def measure_options(
 ) -> MeasureOptions:
     """What is measured; `others` are fields of `MeasureOptions` as they are."""
     from calotype.evaluation.features.store import default_root
-    from calotype.evaluation.measure import MeasureOptions
+    from calotype.evaluation.options import MeasureOptions
     from calotype.evaluation.scorers import parse_scorer
 
-    if side is not None and not 8 <= side <= 4096:
-        raise UsageError(f"got --side {side}; expected 8 to 4096 pixels")
+    if side is not None and not LEAST_SIDE <= side <= 4096:
+        raise UsageError(f"got --side {side}; expected {LEAST_SIDE} to 4096 pixels")
+    programs = [parse_scorer(text) for text in scorers or ()]
+    if len({program.name for program in programs}) < len(programs):
+        raise UsageError(f"got {len(programs)} scorers, two of one name; expected different names")
     return MeasureOptions(
         side=LARGEST_SIDE if side is None else side,
         extractors=specs,
         clip=clip,
-        scorers=tuple(parse_scorer(text) for text in scorers or ()),
+        scorers=tuple(programs),
         root=default_root() if cache is None else cache.resolve(),
         **others,
     )

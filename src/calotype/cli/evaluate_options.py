@@ -56,6 +56,10 @@ Losses = Annotated[
         "it is not.",
     ),
 ]
+AlexNet = Annotated[
+    Path | None,
+    Option("--alexnet", help="AlexNet's weights (alexnet-owt-7be5be79.pth): measure LPIPS, too."),
+]
 Features = Annotated[
     list[str] | None,
     Option(

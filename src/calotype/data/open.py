@@ -61,7 +61,7 @@ class TrainingData:
             )
         if len(self._source) == 0:
             styles = "" if data.styles is None else f" of styles {list(data.styles)}"
-            raise UsageError(f"got no examples{styles} to train on in {path}; check --data")
+            raise UsageError(f"got no examples{styles} to train on in {path}; check the path")
 
     @cached_property
     def training(self) -> ExampleSource:
@@ -145,7 +145,7 @@ def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:
     folder = FolderSource(path, listing)
     if len(folder) == 0:
         found = ", ".join(findings(folder.report)) or "nothing"
-        raise UsageError(f"got no images and no Parquet shards in {path}: {found}; check --data")
+        raise UsageError(f"got no images and no Parquet shards in {path}: {found}; check the path")
     return folder
 
 

@@ -12,10 +12,12 @@ import numpy as np
 from PIL import Image
 
 from calotype.errors import UsageError
+from calotype.evaluation.distances import NEAREST
 from calotype.evaluation.evaluate import SAMPLES_FOLDER
 from calotype.evaluation.features.extractor import ExtractorSpec
-from calotype.evaluation.measure import Measured, MeasureOptions, measure, open_reference
+from calotype.evaluation.measure import Measured, measure, open_reference
 from calotype.evaluation.metrics.intervals import Estimate, paired_difference
+from calotype.evaluation.options import MeasureOptions
 from calotype.evaluation.reference import Which
 from calotype.evaluation.results import Results, Scores, read_results, write_results
 from calotype.evaluation.samples import Manifest, Sample, SampleSet, open_samples
@@ -131,7 +133,8 @@ def differences(entries: Sequence[Entry]) -> list[Difference]:
     """Every score that all sets have for each sample, against the first set's."""
     first, found = entries[0], []
     for score in first.scores.columns:
-        if not all(score in entry.scores.columns for entry in entries):
+        known = all(score in entry.scores.columns for entry in entries)
+        if not known or score.startswith(NEAREST):
             continue
         ours = _by_pair(first, score)
         for other in entries[1:]:
@@ -184,6 +187,8 @@ def _measured_again(entry: Entry, samples: SampleSet, say: Callable[[str], None]
             noted["most_reference"],
             None if noted["reference_names"] is None else frozenset(noted["reference_names"]),
         ),
+        training=None if noted.get("training") is None else Path(noted["training"]),
+        alexnet=None if noted.get("alexnet") is None else Path(noted["alexnet"]),
         scorers=tuple(Scorer(name, tuple(words)) for name, *words in noted["scorers"]),
         root=Path(noted["root"]),
     )

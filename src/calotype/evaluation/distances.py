@@ -24,6 +24,8 @@ from calotype.evaluation.suites.coco import is_coco_30k
 
 _FEWEST_FOR_LINE = 100
 _SPLITS = 10
+NEAREST = "nearest training image"
+"""Begins the name of a column of scores: the row of an image, which is no score to be compared."""
 COPY_QUANTILE = 0.01
 """A sample counts as a copy if it is nearer, by ratio, than this fraction of training images are
 to each other."""
@@ -119,8 +121,8 @@ def add_copies(
         facts: as above.
     """
     nearest = nearest_training(training, sampled)
-    found.add_scores("nearest training image", nearest.index)
-    found.add_scores("distance to it", nearest.distance)
+    found.add_scores(f"{NEAREST} {facts['features']}", nearest.index)
+    found.add_scores(f"distance to it {facts['features']}", nearest.distance)
     usual = nearest_others(training).ratio
     limit = float(torch.quantile(usual[usual > 0], COPY_QUANTILE)) if bool((usual > 0).any()) else 0
     estimate = clustered_fraction(nearest.ratio < limit, rows.prompts)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import UsageError
-from calotype.evaluation.measure import Measured, MeasureOptions, measure, open_reference
+from calotype.evaluation.beforehand import check_count, check_measurable
+from calotype.evaluation.measure import Measured, measure, open_reference
+from calotype.evaluation.options import MeasureOptions
 from calotype.evaluation.report.set_page import write_set_page
 from calotype.evaluation.results import Number, write_results
 from calotype.evaluation.samples import SampleSet, open_samples
@@ -92,9 +94,13 @@ def evaluate(
         CalotypeError: an image, a feature or a file cannot be made.
     """
     executor, watch = executor or Executor(), watch or Watch()
+    if isinstance(source, Sampler):
+        check_count(len(suite.prompts) * source.each, options)
+    check_measurable(options)
     make_folder(out)
     with joined():
-        reference = open_reference(options, executor)
+        if (reference := open_reference(options, executor)) is not None:
+            reference.prepare(watch.say)
         place = launched_place()
         if isinstance(source, Path):
             if place.rank == 0:
@@ -103,9 +109,10 @@ def evaluate(
             _sample(source, suite, out, executor=executor, watch=watch)
         _wait_for_all()
         samples = _opened(source, suite, out)
+        check_count(len(samples), options)
         measured = measure(
-            samples, options, reference=reference, executor=executor, say=watch.say
-        )  # fmt: skip
+            samples, options, reference=reference, executor=executor, say=watch.say, folder=out
+        )
     if measured is not None:
         if isinstance(source, Sampler) and source.numbers is not None:
             watch.say("measuring the model's losses by noise level")
@@ -142,8 +149,8 @@ def _sample(
 def _taken(source: Path, suite: Suite, folder: Path, watch: Watch) -> None:
     """Images that are there: a sample set stays where it is, others are read into one."""
     if not is_sample_set(source):
-        write_prompts(folder, suite)
         import_samples(source, suite, folder, say=watch.say)
+        write_prompts(folder, suite)
 
 
 def _opened(source: Sampler | Path, suite: Suite, out: Path) -> SampleSet:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,29 @@ from calotype.evaluation.distances import (
     score_number,
 )
 from calotype.evaluation.features.extractor import (
+    COLOURS,
     CaptionExtractor,
     Classifier,
     Extractor,
     ExtractorSpec,
 )
 from calotype.evaluation.judging import (
-    Check,
     add_alignment,
     add_checks,
     caption_embeddings,
     marks_of_judge,
 )
 from calotype.evaluation.metrics.frechet import fit_gaussian
+from calotype.evaluation.metrics.lpips import load_lpips
 from calotype.evaluation.metrics.manifold import reference_balls
+from calotype.evaluation.options import MeasureOptions
+from calotype.evaluation.pixel_numbers import (
+    add_equal_looks,
+    add_paired,
+    colour_number,
+    grid_numbers,
+    lpips_number,
+)
 from calotype.evaluation.reference import (
     ImageList,
     Which,
@@ -46,54 +56,9 @@ from calotype.evaluation.reference import (
 from calotype.evaluation.results import ExtractorNote, ReferenceNote, Results, Scores
 from calotype.evaluation.rows import Found, Rows, add_mean
 from calotype.evaluation.samples import SampleSet
-from calotype.evaluation.scorers import Scorer, score_samples
+from calotype.evaluation.scorers import score_samples
 from calotype.generation.executors import Executor
 from calotype.launch import launched_place
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureOptions:
-    """What is measured, and with what.
-
-    Args:
-        side: pixels that images are brought to before features.
-        extractors: whose features the sets are compared by.
-        clip: extractor of CLIP score and R-precision; None = neither.
-        reference: real images; None = nothing that needs them.
-        which: of them.
-        training: images that copies are looked for among; None = they are not.
-        scorers: other people's programs.
-        root: folder of features.
-        checks: the suite's own rules, by category; None = it has none.
-    """
-
-    side: int
-    extractors: tuple[ExtractorSpec, ...]
-    clip: ExtractorSpec | None = None
-    reference: Path | None = None
-    which: Which = field(default_factory=Which)
-    training: Path | None = None
-    scorers: tuple[Scorer, ...] = ()
-    root: Path = field(default_factory=Path)
-    checks: Mapping[str, Check] | None = field(default=None, hash=False)
-
-    def noted(self) -> dict[str, Any]:
-        """What decides the numbers, for the results."""
-        return {
-            "side": self.side,
-            "extractors": [_noted(spec) for spec in self.extractors],
-            "clip": None if self.clip is None else _noted(self.clip),
-            "reference": None if self.reference is None else str(self.reference.resolve()),
-            "reference_split": self.which.split,
-            "most_reference": self.which.most,
-            "reference_names": sorted(self.which.names) if self.which.names else None,
-            "root": str(self.root),
-            "scorers": [[scorer.name, *scorer.command] for scorer in self.scorers],
-        }
-
-
-def _noted(spec: ExtractorSpec) -> list[str | None]:
-    return [spec.name, None if spec.weights is None else str(spec.weights)]
 
 
 @dataclass(frozen=True)
@@ -118,6 +83,13 @@ class Reference:
         if spec not in self._features:
             self._features[spec] = _features(self.images, spec, self._options, self._executor)
         return self._features[spec]
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Compute all features: what is wrong with an image is known before samples are made."""
+        for spec in (*self._options.extractors, _COLOURS):
+            if spec is not _COLOURS:
+                say(f"features of {len(self.images):,} real images: {spec.name}")
+            self.features(spec)
 
     def real(self, spec: ExtractorSpec) -> RealFeatures:
         """Of one extractor."""
@@ -147,6 +119,7 @@ def measure(
     reference: Reference | None = None,
     executor: Executor | None = None,
     say: Callable[[str], None] = lambda text: None,
+    folder: Path | None = None,
 ) -> Measured | None:
     """Measure a sample set; under torchrun all ranks compute features, and rank 0 has the numbers.
 
@@ -156,6 +129,8 @@ def measure(
         reference: of `open_reference`.
         executor: who computes features; None = this process.
         say: told what is measured.
+        folder: of the evaluation, where the scores of programs are kept; None = the one around the
+            set's.
 
     Raises:
         UsageError: sets that cannot be compared, or images that cannot be read.
@@ -163,7 +138,9 @@ def measure(
     """
     measuring = _Measuring(samples, options, reference, executor or Executor(), say)
     measuring.compute_features()
-    return None if launched_place().rank > 0 else measuring.measured()
+    if launched_place().rank > 0:
+        return None
+    return measuring.measured(samples.folder.parent if folder is None else folder)
 
 
 class _Measuring:
@@ -189,27 +166,26 @@ class _Measuring:
         for spec in specs:
             self.say(f"features of {len(self.set):,} samples: {spec.name}")
             self._sampled(spec)
-            if spec not in options.extractors:
-                continue
-            if self.reference is not None:
-                self.say(f"features of {len(self.reference.images):,} real images: {spec.name}")
-                self.reference.features(spec)
-            if options.training is not None:
-                self.say(f"features of the training images in {options.training}: {spec.name}")
-                self._training(spec, options.training)
+            if spec in options.extractors and self.training is not None:
+                self.say(f"features of {len(self.training):,} training images: {spec.name}")
+                _features(self.training, spec, options, self.executor)
+        if self.reference is not None:
+            self.reference.prepare(lambda text: None)
+            self._sampled(_COLOURS)
 
-    def measured(self) -> Measured:
-        """What one process does with them."""
+    def measured(self, folder: Path) -> Measured:
+        """What one process does with them; scores of programs are kept in `folder`."""
         checks = self.options.checks
         left: dict[str, str] = {}
         for spec in self.options.extractors:
             self._compare(spec)
+        self._add_pixels()
         if self.options.clip is not None:
             self._align(self.options.clip)
         for scorer in self.options.scorers:
             self.say(f"scoring by {scorer.name}")
-            folder = self.set.folder.parent / "scores"
-            scores = score_samples(self.set, scorer, folder, on_shard=lambda images: None)
+            place = folder / "scores"
+            scores = score_samples(self.set, scorer, place, on_shard=lambda images: None)
             add_mean(self.found, self.rows, scorer.name, torch.tensor(scores, dtype=torch.float64))
         if checks is not None:
             self.say("checking samples by the suite's own rules")
@@ -219,9 +195,15 @@ class _Measuring:
     def _sampled(self, spec: ExtractorSpec) -> Tensor:
         return _features(self.images, spec, self.options, self.executor)
 
-    def _training(self, spec: ExtractorSpec, path: Path) -> Tensor:
-        images = real_images(path, side=self.options.side, which=Which(split="train"))
-        return _features(images, spec, self.options, self.executor)
+    @cached_property
+    def training(self) -> ImageList | None:
+        """The images that may have been copied."""
+        path = self.options.training
+        return (
+            None
+            if path is None
+            else real_images(path, side=self.options.side, which=Which("train"))
+        )
 
     def _loaded(self, spec: ExtractorSpec) -> tuple[Extractor, dict[str, Any]]:
         """An extractor, and what the numbers of it say of themselves."""
@@ -246,9 +228,24 @@ class _Measuring:
         if isinstance(extractor, Classifier):
             numbers.append(score_number(extractor.logits(sampled), facts))
         numbers += diversity_numbers(sampled, self.rows, facts)
-        if self.options.training is not None:
-            training = self._training(spec, self.options.training)
+        if self.training is not None:
+            training = _features(self.training, spec, self.options, self.executor)
             add_copies(self.found, sampled, training, self.rows, facts)
+
+    def _add_pixels(self) -> None:
+        """What needs no network, and LPIPS."""
+        found, rows, side = self.found, self.rows, self.options.side
+        self.say("comparing pixels")
+        found.numbers += grid_numbers(self.set)
+        if self.reference is not None:
+            real = self.reference.features(_COLOURS)
+            found.numbers.append(colour_number(self._sampled(_COLOURS), real, {"side": side}))
+            add_paired(found, self.set, rows, self.reference.images, side=side)
+        if self.training is not None:
+            add_equal_looks(found, self.set, rows, self.training, side=side)
+        if self.options.alexnet is not None and len(set(rows.prompts)) < len(rows):
+            lpips = load_lpips(self.options.alexnet)
+            found.numbers.append(lpips_number(self.set, rows, lpips, side=side))
 
     def _align(self, spec: ExtractorSpec) -> None:
         extractor, _ = self._loaded(spec)
@@ -282,6 +279,9 @@ class _Measuring:
             version=__version__,
             left_to_people=left,
         )
+
+
+_COLOURS = ExtractorSpec(COLOURS)
 
 
 def _features(

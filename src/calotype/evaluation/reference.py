@@ -102,11 +102,39 @@ def real_images(path: Path, *, side: int, which: Which | None = None) -> ImageLi
     Raises:
         UsageError: there are none, or one cannot be read.
     """
+    return _listed(*_chosen(path, side, which or Which()))
+
+
+def check_images(path: Path, *, least: int, side: int, which: Which | None = None) -> None:
+    """Refuse a data set, or so many of its images, that there would be too few; none is read.
+
+    Args:
+        path: as above.
+        least: how many it takes.
+        side: as above.
+        which: as above; a split is refused where there are no splits.
+
+    Raises:
+        UsageError: there are too few, or there is no such split.
+    """
     which = which or Which()
+    data, numbers = _chosen(path, side, which)
+    if which.split is not None and not getattr(source_of(data), "has_splits", False):
+        raise UsageError(
+            f"got the split {which.split!r:.80} of {path}, which has no splits; leave it out"
+        )
+    if len(numbers) < least:
+        raise UsageError(
+            f"got {len(numbers)} images of {path}; expected at least {least}: take more"
+        )
+
+
+def _chosen(path: Path, side: int, which: Which) -> tuple[DataPart, Sequence[int]]:
+    """A data set and numbers of its images; of shards by size, the smallest that is large enough."""
     if not path.exists():
         raise UsageError(f"got the reference {path}, which does not exist; expected a data set")
     files = parquet_files(path, side)
-    part = files[0].parent.name if parts(path) != ("",) else ""  # shards by size
+    part = files[0].parent.name if parts(path) != ("",) else ""
     selection = Selection(split=which.split, variants=1, grammar=_NO_CAPTIONS)
     data = open_for_work(path, part, selection)
     numbers: Sequence[int] = range(data.length)
@@ -117,9 +145,9 @@ def real_images(path: Path, *, side: int, which: Which | None = None) -> ImageLi
         most = len(keys) if which.most is None else min(which.most, len(keys))
         numbers = sorted(places[key] for key in first_by_hash(keys, most))
     if not numbers:
-        of = "" if which.split is None else f" of the split {which.split!r}"
+        of = "" if which.split is None else f" of the split {which.split!r:.80}"
         raise UsageError(f"got no images{of} in {path} that are asked for; expected some")
-    return _listed(data, numbers)
+    return data, numbers
 
 
 def _no_captions(

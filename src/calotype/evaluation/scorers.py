@@ -11,22 +11,27 @@ import hashlib
 import json
 import math
 import shlex
+import shutil
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
 from calotype.errors import CalotypeError, UsageError
+from calotype.evaluation.results import CHECKED
 from calotype.evaluation.samples import Sample, SampleSet
 from calotype.evaluation.samples.shard import encoding_of
 from calotype.storage.files import make_folder, write_file
 from calotype.storage.reading import read_object
 
 _LONGEST_LINE = 65536
+_LONGEST_NAME = 60
+TAKEN_NAMES = (*(one.name for one in fields(Sample)), CHECKED)
+"""Columns that scores have beside those of programs."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,26 @@ def parse_scorer(text: str) -> Scorer:
         raise UsageError(
             f"got the scorer {text!r:.200}; expected NAME=COMMAND, a name and a program"
         )
-    return Scorer(name.strip(), tuple(words))
+    name = name.strip()
+    if not name.isprintable() or len(name) > _LONGEST_NAME or name in TAKEN_NAMES:
+        raise UsageError(
+            f"got a scorer named {name!r:.80}; expected a name of its own, at most {_LONGEST_NAME} "
+            f"printable characters, and none of {', '.join(TAKEN_NAMES)}"
+        )
+    return Scorer(name, tuple(words))
+
+
+def check_program(scorer: Scorer) -> None:
+    """Refuse a scorer whose program is not there.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if shutil.which(scorer.command[0]) is None:
+        raise UsageError(
+            f"cannot start the scorer {scorer.name!r}: got {scorer.command[0]!r:.200}, which is no "
+            "program here; expected NAME=COMMAND"
+        )
 
 
 def score_samples(

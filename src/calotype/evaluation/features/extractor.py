@@ -16,6 +16,9 @@ from calotype.errors import UsageError
 NAMES = ("lite0", "inception", "clip", "clip-cmmd", "dinov2")
 """What `load_extractor` takes; a CLIP of other towers than L/14-336 calls itself by them."""
 
+COLOURS = "colours"
+"""Mean colours, which are no features to compare sets by, and kept as those are."""
+
 
 class Extractor(Protocol):
     """Maps images to features."""
@@ -104,6 +107,10 @@ def load_extractor(
         CalotypeError: the weights are damaged.
     """
     # Imported where needed: each brings packages of its own.
+    if name == COLOURS:
+        from calotype.evaluation.features.colours import MeanColour
+
+        return MeanColour()
     if name == "lite0":
         from calotype.evaluation.features.lite0 import Lite0
 

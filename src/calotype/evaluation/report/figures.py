@@ -31,8 +31,8 @@ class Shown:
 
 def decimals(value: float) -> str:
     """A number in few digits, none of them an exponent where that can be."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
+    if abs(value) < 1e-9 or not math.isfinite(value):  # rounding: a distance of 0 is 0
+        return f"{0 if math.isfinite(value) else value:g}"
     if abs(value) >= 100:
         return f"{value:,.1f}"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:.3f}"

@@ -23,7 +23,8 @@ def write_prompts(folder: Path, suite: Suite) -> Path:
     lines = [json.dumps(asdict(prompt)) for prompt in suite.prompts]
     data = "".join(line + "\n" for line in lines).encode()
     path = folder / PROMPTS_FILE
-    if path.is_file() and path.read_bytes() != data:
+    there = path.is_file() and path.read_bytes() != data
+    if there and any(other.name != PROMPTS_FILE for other in folder.iterdir()):
         raise UsageError(f"{folder} holds samples of other prompts; choose another folder with -o")
     make_folder(folder)
     write_file(path, data)

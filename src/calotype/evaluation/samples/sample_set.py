@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,7 +89,8 @@ def square_pixels(data: bytes, side: int | None = None) -> Tensor:
         BrokenImage: it cannot be decoded.
     """
     rgba = decode_image(data)
-    fitted = torch.from_numpy(fit_image(rgba, side or min(rgba.shape[:2]))).permute(2, 0, 1)
+    square = fit_image(rgba, side or min(rgba.shape[:2]))
+    fitted = torch.from_numpy(np.require(square, requirements="W")).permute(2, 0, 1)
     if bool((fitted[3] == 255).all()):
         return fitted[:3].contiguous()
     alpha = fitted[3:].float() / 255

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from calotype.errors import UsageError
 from calotype.evaluation.evaluate import SAMPLES_FOLDER, Watch
-from calotype.evaluation.measure import MeasureOptions, measure, open_reference
+from calotype.evaluation.measure import measure, open_reference
+from calotype.evaluation.options import MeasureOptions
 from calotype.evaluation.results import Results, write_results
 from calotype.evaluation.samples import open_samples
 from calotype.evaluation.samples.job import SHARD_IMAGES, SampleJob, SetJob, sample_sets

@@ -1,0 +1,66 @@
+"""What an evaluation measures, and with what: small, and noted in its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calotype.evaluation.features.extractor import ExtractorSpec
+from calotype.evaluation.judging import Check
+from calotype.evaluation.reference import Which
+from calotype.evaluation.scorers import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """What is measured, and with what.
+
+    Args:
+        side: pixels that images are brought to before features.
+        extractors: whose features the sets are compared by.
+        clip: extractor of CLIP score and R-precision; None = neither.
+        reference: real images; None = nothing that needs them.
+        which: of them.
+        training: images that copies are looked for among; None = they are not.
+        alexnet: weights for LPIPS; None = no LPIPS.
+        scorers: other people's programs.
+        root: folder of features.
+        checks: the suite's own rules, by category; None = it has none.
+    """
+
+    side: int
+    extractors: tuple[ExtractorSpec, ...]
+    clip: ExtractorSpec | None = None
+    reference: Path | None = None
+    which: Which = field(default_factory=Which)
+    training: Path | None = None
+    alexnet: Path | None = None
+    scorers: tuple[Scorer, ...] = ()
+    root: Path = field(default_factory=Path)
+    checks: Mapping[str, Check] | None = field(default=None, hash=False)
+
+    def noted(self) -> dict[str, Any]:
+        """What decides the numbers, for the results."""
+        return {
+            "side": self.side,
+            "extractors": [_noted(spec) for spec in self.extractors],
+            "clip": None if self.clip is None else _noted(self.clip),
+            "reference": _path(self.reference),
+            "reference_split": self.which.split,
+            "most_reference": self.which.most,
+            "reference_names": sorted(self.which.names) if self.which.names else None,
+            "training": _path(self.training),
+            "alexnet": _path(self.alexnet),
+            "root": str(self.root),
+            "scorers": [[scorer.name, *scorer.command] for scorer in self.scorers],
+        }
+
+
+def _noted(spec: ExtractorSpec) -> list[str | None]:
+    return [spec.name, _path(spec.weights)]
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
