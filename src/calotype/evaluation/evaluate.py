@@ -101,14 +101,7 @@ def evaluate(
     with joined():
         if (reference := open_reference(options, executor)) is not None:
             reference.prepare(watch.say)
-        place = launched_place()
-        if isinstance(source, Path):
-            if place.rank == 0:
-                _taken(source, suite, out / SAMPLES_FOLDER, watch)
-        else:
-            _sample(source, suite, out, executor=executor, watch=watch)
-        _wait_for_all()
-        samples = _opened(source, suite, out)
+        samples = _samples(source, suite, out, executor=executor, watch=watch)
         check_count(len(samples), options)
         measured = measure(
             samples, options, reference=reference, executor=executor, say=watch.say, folder=out
@@ -126,6 +119,18 @@ def evaluate(
 def is_sample_set(path: Path) -> bool:
     """Whether a folder holds a sample set, or an evaluation with one."""
     return any((path / inside / "manifest.json").is_file() for inside in ("", SAMPLES_FOLDER))
+
+
+def _samples(
+    source: Sampler | Path, suite: Suite, out: Path, *, executor: Executor, watch: Watch
+) -> SampleSet:
+    """What is there, or what is sampled."""
+    if isinstance(source, Sampler):
+        _sample(source, suite, out, executor=executor, watch=watch)
+    elif launched_place().rank == 0:
+        _taken(source, suite, out / SAMPLES_FOLDER, watch)
+    _wait_for_all()
+    return _opened(source, suite, out)
 
 
 def _sample(
