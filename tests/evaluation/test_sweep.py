@@ -10,8 +10,9 @@ import torch
 
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
+from calotype.evaluation.features.colours import MeanColour
 from calotype.evaluation.features.extractor import ExtractorSpec
-from calotype.evaluation.measure import MeasureOptions
+from calotype.evaluation.options import MeasureOptions
 from calotype.evaluation.report.sweep_page import write_sweep_page
 from calotype.evaluation.results import Number
 from calotype.evaluation.samples import open_samples
@@ -97,7 +98,8 @@ class Brightness:
 
 @pytest.fixture
 def options(tmp_path, monkeypatch):
-    monkeypatch.setattr(ExtractorSpec, "load", lambda self: Brightness())
+    found = {"colours": MeanColour()}
+    monkeypatch.setattr(ExtractorSpec, "load", lambda self: found.get(self.name, Brightness()))
     from PIL import Image
 
     folder = tmp_path / "real"

@@ -113,10 +113,9 @@ def evaluate(
         checks=inputs.suite_checks(asked.suite, reference),
     )
     executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
-    what = on_workers(what, executor, threads=threads)
-    what = inputs.with_losses(what, request, reference, losses)
+    sampling = on_workers(what, executor, threads=threads)
+    what = inputs.with_losses(sampling, request, reference, losses)
     check_room(out, what, len(asked.suite.prompts) * each)
-
     with watching(quiet=as_json) as watch:
         found = run(what, asked.suite, out, options, executor=executor, watch=watch)
         if found is not None and made is not None:

@@ -198,12 +198,8 @@ class _Measuring:
     @cached_property
     def training(self) -> ImageList | None:
         """The images that may have been copied."""
-        path = self.options.training
-        return (
-            None
-            if path is None
-            else real_images(path, side=self.options.side, which=Which("train"))
-        )
+        path, side = self.options.training, self.options.side
+        return None if path is None else real_images(path, side=side, which=Which("train"))
 
     def _loaded(self, spec: ExtractorSpec) -> tuple[Extractor, dict[str, Any]]:
         """An extractor, and what the numbers of it say of themselves."""

@@ -130,7 +130,7 @@ def check_images(path: Path, *, least: int, side: int, which: Which | None = Non
 
 
 def _chosen(path: Path, side: int, which: Which) -> tuple[DataPart, Sequence[int]]:
-    """A data set and numbers of its images; of shards by size, the smallest that is large enough."""
+    """A data set, of shards by size the smallest that is large enough, and which are chosen."""
     if not path.exists():
         raise UsageError(f"got the reference {path}, which does not exist; expected a data set")
     files = parquet_files(path, side)
