@@ -62,8 +62,10 @@ def clip_scores(images: Tensor, texts: Tensor) -> Tensor:
             f"got embeddings of images {tuple(images.shape)} and captions {tuple(texts.shape)}; "
             "expected one of each, of one model"
         )
-    parts = [rows for _, rows in tiles(len(images))]
-    return torch.cat([100 * (take_unit(images, r) * take_unit(texts, r)).sum(1) for r in parts])
+    scores = torch.empty(len(images), dtype=torch.float64)
+    for _, rows in tiles(len(images)):
+        scores[rows] = 100 * (take_unit(images, rows) * take_unit(texts, rows)).sum(1)
+    return scores
 
 
 def caption_ranks(

@@ -98,12 +98,12 @@ def load_tile(
 
 def squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
     """Of rows i of x from rows j of y, (n,) float64, from their differences: exactly 0 if equal."""
-    at_once = max(1, _NUMBERS_AT_ONCE // x.shape[1])
-    parts = [
-        (x[some].double() - y[others].double()).square().sum(1)
-        for some, others in zip(torch.split(i, at_once), torch.split(j, at_once), strict=True)
-    ]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+    found = torch.empty(len(i), dtype=torch.float64)
+    for rows in torch.split(torch.arange(len(i)), max(1, _NUMBERS_AT_ONCE // x.shape[1])):
+        # In place, and into one result: pieces kept between large blocks would hold on to the heap.
+        difference = x[i[rows]].double()
+        found[rows] = difference.sub_(y[j[rows]]).square_().sum(1)
+    return found
 
 
 def nearest(queries: Tensor, pool: Tensor, k: int, *, same: bool = False) -> Neighbours:
