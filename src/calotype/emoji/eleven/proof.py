@@ -253,7 +253,7 @@ def _together(world: _World) -> Iterator[Trial]:
 _OF_THINGS = {"object colour", "counting", "position", "two things and conflicts"}
 _TRIALS: dict[str, tuple[str, Callable[[_World], Iterator[Trial]]]] = {
     "retrieval": ("unseen concepts", _retrieval),
-    "retrieval and style": ("styles", _style),
+    "style": ("styles", _style),
     "background colour": ("background colour", _background),
     "object colour, named": ("object colour", _named_colour),
     "object colour, given": ("object colour", _given_colour),
