@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from calotype.errors import UsageError
+from calotype.evaluation.beforehand import check_count, check_measurable
 from calotype.evaluation.evaluate import SAMPLES_FOLDER, Watch
 from calotype.evaluation.measure import measure, open_reference
 from calotype.evaluation.options import MeasureOptions
@@ -92,6 +93,7 @@ class Sweep:
             CalotypeError: something cannot be computed or written.
         """
         executor, watch = executor or Executor(), watch or Watch()
+        self._check(options)
         make_folder(out)
         with joined():
             reference = open_reference(options, executor)
@@ -117,6 +119,11 @@ class Sweep:
         write_sweep(out, results)
         write_plots(out, results)
         return results
+
+    def _check(self, options: MeasureOptions) -> None:
+        """Refuse what could not be measured before it is sampled."""
+        check_count(len(self.suite.prompts) * self.each, options)
+        check_measurable(options)
 
     def _cell(self, number: int, found: Results) -> SweepCell:
         job = self.jobs[number]
