@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 
 from calotype.errors import UsageError
+from calotype.evaluation.beforehand import check_measurable
 from calotype.evaluation.distances import NEAREST
 from calotype.evaluation.evaluate import SAMPLES_FOLDER
-from calotype.evaluation.features.extractor import ExtractorSpec
 from calotype.evaluation.measure import Measured, measure, open_reference
 from calotype.evaluation.metrics.intervals import Estimate, paired_difference
-from calotype.evaluation.options import MeasureOptions
-from calotype.evaluation.reference import Which
-from calotype.evaluation.results import Results, Scores, read_results, write_results
+from calotype.evaluation.options import options_of
+from calotype.evaluation.results import CHECKED, Results, Scores, read_results, write_results
+from calotype.evaluation.rows import Found, Rows, add_mean
 from calotype.evaluation.samples import Manifest, Sample, SampleSet, open_samples
 from calotype.evaluation.samples.derive import derive
-from calotype.evaluation.scorers import Scorer
 from calotype.generation.executors import Executor
 
 Recode = Literal["png", "jpeg"]
@@ -60,9 +60,22 @@ def open_entries(folders: Sequence[Path]) -> list[Entry]:
     for folder, name in zip(folders, _names(folders), strict=True):
         results, scores = read_results(folder)
         inside = folder / SAMPLES_FOLDER
-        samples = open_samples(inside if inside.is_dir() else Path(results.options["samples"]))
+        samples = open_samples(inside if inside.is_dir() else _elsewhere(folder, results))
+        if tuple(samples.samples) != scores.samples:
+            raise UsageError(
+                f"{folder} has scores of other samples than those in {samples.folder}; evaluate "
+                "them again"
+            )
         entries.append(Entry(name, results, scores, samples))
     return entries
+
+
+def _elsewhere(folder: Path, results: Results) -> Path:
+    """Where the samples of an evaluation lie that has none in its own folder."""
+    place = results.options.get("samples")
+    if not isinstance(place, str):
+        raise UsageError(f"{folder} does not say where its samples are; evaluate them again")
+    return Path(place)
 
 
 def refuse_unequal(
@@ -111,6 +124,8 @@ def made_equal(
     if recode is not None and len(known) < len(sizes):
         raise UsageError("got sets with images of several sizes; expected one size a set")
     side = min(min(size) for size in known) if recode is not None else None
+    for entry in entries:  # before anything is written
+        check_measurable(options_of(entry.results.options))
     made = []
     for entry in entries:
         say(f"making {entry.name} equal to the others")
@@ -123,7 +138,7 @@ def made_equal(
             note={"common": common, "recode": recode, "side": side},
         )
         samples = open_samples(folder / SAMPLES_FOLDER)
-        found = _measured_again(entry, samples, say)
+        found = _measured_again(entry, samples, images_are_kept=side is None, say=say)
         write_results(folder, found.results, found.scores)
         made.append(Entry(entry.name, found.results, found.scores, samples))
     return made
@@ -173,34 +188,31 @@ def _recoder(kind: Recode, side: int) -> Callable[[Sample, bytes], bytes]:
     return recode
 
 
-def _measured_again(entry: Entry, samples: SampleSet, say: Callable[[str], None]) -> Measured:
-    """With the options that the set was measured with."""
-    noted = entry.results.options
-    specs = tuple(_spec(pair) for pair in noted["extractors"])
-    options = MeasureOptions(
-        side=int(noted["side"]),
-        extractors=specs,
-        clip=None if noted["clip"] is None else _spec(noted["clip"]),
-        reference=None if noted["reference"] is None else Path(noted["reference"]),
-        which=Which(
-            noted["reference_split"],
-            noted["most_reference"],
-            None if noted["reference_names"] is None else frozenset(noted["reference_names"]),
-        ),
-        training=None if noted.get("training") is None else Path(noted["training"]),
-        alexnet=None if noted.get("alexnet") is None else Path(noted["alexnet"]),
-        scorers=tuple(Scorer(name, tuple(words)) for name, *words in noted["scorers"]),
-        root=Path(noted["root"]),
-    )
+def _measured_again(
+    entry: Entry, samples: SampleSet, *, images_are_kept: bool, say: Callable[[str], None]
+) -> Measured:
+    """With the options that the set was measured with.
+
+    Scores by programs and by a suite's own rules are those of before, where images are.
+    """
+    options = options_of(entry.results.options)
     reference = open_reference(options, Executor())
-    found = measure(samples, options, reference=reference, say=say)
-    assert found is not None  # this is the only process
-    return found
-
-
-def _spec(noted: Sequence[str | None]) -> ExtractorSpec:
-    name, weights = noted
-    return ExtractorSpec(str(name), None if weights is None else Path(weights))
+    measured = measure(samples, options, reference=reference, say=say)
+    assert measured is not None  # this is the only process
+    lost = [name for name in entry.scores.columns if name not in measured.scores.columns]
+    if not lost:
+        return measured
+    if not images_are_kept:
+        say(f"scores of images as they were are left out: {', '.join(lost)}")
+        return measured
+    kept = {sample.key: row for row, sample in enumerate(entry.scores.samples)}
+    rows = Rows(samples.samples, samples.manifest.each)
+    found = Found(measured.scores, list(measured.results.numbers))
+    for name in lost:
+        column = entry.scores.columns[name][[kept[sample.key] for sample in rows.samples]]
+        if np.isfinite(column).any():
+            add_mean(found, rows, name, torch.from_numpy(column), fraction=name == CHECKED)
+    return Measured(replace(measured.results, numbers=tuple(found.numbers)), found.scores)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calotype.errors import UsageError
 from calotype.evaluation.features.extractor import ExtractorSpec
 from calotype.evaluation.judging import Check
 from calotype.evaluation.reference import Which
@@ -56,6 +57,44 @@ class MeasureOptions:
             "root": str(self.root),
             "scorers": [[scorer.name, *scorer.command] for scorer in self.scorers],
         }
+
+
+def options_of(noted: Mapping[str, Any]) -> MeasureOptions:
+    """What `noted` gave, of a file: without programs, which nobody's file may have run.
+
+    Raises:
+        UsageError: it is damaged, or of another version.
+    """
+    try:
+        names = noted["reference_names"]
+        return MeasureOptions(
+            side=int(noted["side"]),
+            extractors=tuple(_spec(pair) for pair in noted["extractors"]),
+            clip=None if noted["clip"] is None else _spec(noted["clip"]),
+            reference=_path_of(noted["reference"]),
+            which=Which(
+                noted["reference_split"],
+                noted["most_reference"],
+                None if names is None else frozenset(names),
+            ),
+            training=_path_of(noted["training"]),
+            alexnet=_path_of(noted["alexnet"]),
+            root=Path(noted["root"]),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"results do not say how to measure the same again ({reason:.100}); evaluate again"
+        ) from error
+
+
+def _spec(noted: Sequence[str | None]) -> ExtractorSpec:
+    name, weights = noted
+    return ExtractorSpec(str(name), _path_of(weights))
+
+
+def _path_of(noted: str | None) -> Path | None:
+    return None if noted is None else Path(noted)
 
 
 def _noted(spec: ExtractorSpec) -> list[str | None]:

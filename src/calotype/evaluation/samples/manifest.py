@@ -44,6 +44,10 @@ class ShardNote:
     rows: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        if Path(self.file).name != self.file:
+            raise UsageError(f"got the shard {self.file!r:.80}; expected a file of the same folder")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

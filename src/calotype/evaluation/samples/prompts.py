@@ -32,5 +32,12 @@ def write_prompts(folder: Path, suite: Suite) -> Path:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts that `write_prompts` wrote."""
-    return [Prompt(**line) for line in read_lines(path)]
+    """The prompts that `write_prompts` wrote.
+
+    Raises:
+        UsageError: they are gone or damaged.
+    """
+    try:
+        return [Prompt(**line) for line in read_lines(path)]
+    except (OSError, TypeError) as error:
+        raise UsageError(f"cannot read the prompts {path}; sample the set again") from error
