@@ -114,3 +114,26 @@ def test_folders_that_are_no_text_to_image_pipeline(folder, tmp_path):
         path.unlink()
     with pytest.raises(UsageError, match="no weights in safetensors"):
         pipeline_recipe(DiffusersJob(place))
+
+
+def test_a_pipeline_and_a_folder_of_jpegs_stand_in_one_comparison(
+    command, folder, model, eyes, colours, noisy, tmp_path
+):
+    jpegs = noisy(tmp_path / "jpegs", seed=1, size=32, kind="jpg")
+    words = ("--suite", str(colours / "suite.txt"), "--reference", str(colours / "real"))
+    words = (*words, "--side", "16", "--threads", "1")
+    for name, source, own in (
+        ("pipeline", folder, ("--steps", "2")),
+        ("cascade", model, ("--dtype", "float32", "--size", "16")),
+        ("others", jpegs, ()),
+    ):
+        code, _, err = command("evaluate", str(source), *words, *own, "-o", name)
+        assert code == 0, err
+    code, _, err = command("compare", "pipeline", "cascade", "others", "-o", "page.html")
+    assert code == 2 and "--recode" in err
+    sets = ("pipeline", "cascade", "others")
+    code, _, err = command("compare", *sets, "-o", "page.html", "--recode", "jpeg")
+    assert code == 0, err
+    html = (tmp_path / "page.html").read_text()
+    assert all(f'<th scope="col">{name}</th>' in html for name in sets)
+    assert "StableDiffusionPipeline" in (tmp_path / "pipeline" / "results.json").read_text()

@@ -32,7 +32,6 @@ from calotype.evaluation.suites.suite import Suite
 from calotype.generation.cascade import CascadeGenerator, Job
 from calotype.generation.executors import Executor
 from calotype.generation.generator import ImageGenerator, Made
-from calotype.generation.lists import OWN
 from calotype.generation.variants import sample_variants
 from calotype.launch import launched_place
 from calotype.storage.reading import file_sha256
@@ -138,7 +137,7 @@ class ShardSampler:
         for place in missing:
             own = job.sets[place]
             images = [encode_png(one.pixels) for one in made[place]]
-            common = {k: v for k, v in made[place][0].recipe.items() if k not in OWN}
+            common = _common(made[place][0].recipe)
             size = list(made[place][0].pixels.shape[:2])
             note = {"made_of": self._made_of[place], "recipe": common, "size": size}
             seeded = [
@@ -176,6 +175,15 @@ class ShardSampler:
             ):
                 made[place] += found
         return made
+
+
+def _common(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without what each image has of its own; whether the best were chosen stays."""
+    common = {key: value for key, value in recipe.items() if key not in ("caption", "seed")}
+    if "best_of" in common:
+        own = ("seed", "scores")
+        common["best_of"] = {k: v for k, v in common["best_of"].items() if k not in own}
+    return common
 
 
 def _variants(
