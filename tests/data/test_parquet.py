@@ -150,3 +150,16 @@ def test_random_access_over_files_and_groups(tmp_path):
     assert all((source[int(i)].image[0, 0, 0] == i % 10) for i in order)
     with pytest.raises(IndexError):
         source[30]
+
+
+def test_what_is_read_in_order_is_not_all_kept(tmp_path):
+    for number in range(2):
+        write(tmp_path / f"{number}.parquet", emoji_columns(8, name=f"set{number}"), 2)
+    files = sorted(tmp_path.glob("*.parquet"))
+    kept = {}
+    for limit in (1, 1_000_000):
+        source = ParquetSource(tmp_path, files, Selection(grammar=GRAMMAR), cache_bytes=limit)
+        found = [source.image_bytes(number) for number in range(16)]
+        assert found == [png((i % 8, 2 * (i % 8), 3 * (i % 8), 255)) for i in range(16)]
+        kept[limit] = source._images.weight
+    assert kept[1] < kept[1_000_000] / 4

@@ -13,7 +13,7 @@ from calotype.data.folder import FolderSource
 from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import SUFFIXES
 from calotype.data.listing import list_folder
-from calotype.data.parquet import ParquetSource
+from calotype.data.parquet import IN_ORDER_CACHE_BYTES, ParquetSource
 from calotype.data.source import (
     EncodedSource,
     ExampleSource,
@@ -123,12 +123,12 @@ def open_source(
     return TrainingData(path, resolution=resolution, data=data, grammar=grammar).training
 
 
-def _open(path: Path, resolution: int, selection: Selection) -> EncodedSource:
+def _open(path: Path, resolution: int, selection: Selection, **options: int) -> EncodedSource:
     if not path.exists():
         raise UsageError(f"got data {path}, which does not exist; expected a folder of images")
     files = parquet_files(path, resolution)
     if files:
-        source = ParquetSource(path if path.is_dir() else path.parent, files, selection)
+        source = ParquetSource(path if path.is_dir() else path.parent, files, selection, **options)
         _tell_images(path, source.report)
         return source
     if path.suffix == ".tar" and not path.is_dir():
@@ -165,8 +165,8 @@ def parts(path: Path) -> tuple[str, ...]:
 
 
 def open_part(path: Path, part: str, selection: Selection) -> EncodedSource:
-    """All examples of a part that are selected."""
-    return _open(path / part, 1, selection)
+    """All examples of a part that are selected, to be read in order."""
+    return _open(path / part, 1, selection, cache_bytes=IN_ORDER_CACHE_BYTES)
 
 
 def parquet_files(path: Path, resolution: int) -> list[Path]:

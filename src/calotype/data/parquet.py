@@ -48,6 +48,8 @@ MOST_GROUP_BYTES = 8_000_000_000
 
 _BATCH_ROWS = 256
 _IMAGE_CACHE_BYTES = 256_000_000
+IN_ORDER_CACHE_BYTES = 16_000_000
+"""Enough where examples are read one after the other."""
 _ROW_CACHE_BYTES = 128_000_000
 _OPEN_FILES = 32
 
@@ -57,8 +59,21 @@ V = TypeVar("V")
 class ParquetSource(TableSource):
     """Rows of Parquet files as examples, in the order of the files' names."""
 
-    def __init__(self, root: Path, files: Sequence[Path], selection: Selection) -> None:
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[Path],
+        selection: Selection,
+        *,
+        cache_bytes: int = _IMAGE_CACHE_BYTES,
+    ) -> None:
         """Read the footers and the columns that decide the selection.
+
+        Args:
+            root: folder of the files.
+            files: of all rows.
+            selection: of them.
+            cache_bytes: of encoded images, kept for examples that are asked for in any order.
 
         Raises:
             MissingExtra: pyarrow is not installed.
@@ -70,7 +85,7 @@ class ParquetSource(TableSource):
         self.report = SourceReport()
         self._lock = threading.Lock()
         self._readers: _Recent[Any] = _Recent(_OPEN_FILES)
-        self._images: _Recent[Any] = _Recent(_IMAGE_CACHE_BYTES)
+        self._images: _Recent[Any] = _Recent(cache_bytes)
         self._rows: _Recent[_Rows] = _Recent(_ROW_CACHE_BYTES)
         groups: list[tuple[int, int]] = []
         counts: list[int] = []

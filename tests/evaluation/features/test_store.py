@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,7 @@ def chunk(*seeds, side=8):
     return ImageChunk(names=names, hashes=hashes, side=side, load=partial(load, seeds))
 
 
+MAPS = Path("/proc/self/maps")
 CHUNKS = [chunk(*range(40)), chunk(40), chunk(41, 42)]
 
 
@@ -76,6 +78,21 @@ def test_what_is_kept_is_not_computed_again(tmp_path):
     assert [len(block) for block in again] == [40, 1, 2]
     features_of([*CHUNKS, chunk(43)], extractor, tmp_path)
     assert extractor.seen == 44
+
+
+def test_all_features_are_mapped_from_a_file_that_nobody_sees(tmp_path):
+    stored = features_of(CHUNKS, Means(), tmp_path)
+    before = {path: path.read_bytes() for path in stored.paths}
+    found = stored.tensor()
+    found[:] = 0  # in memory alone
+    assert {path: path.read_bytes() for path in stored.paths[0].parent.iterdir()} == before
+    assert torch.equal(stored.tensor(), Means()(load(range(43), range(43))))
+    if MAPS.exists():  # Linux says what lies at an address
+        place = found.data_ptr()
+        lines = (line.split(None, 5) for line in MAPS.read_text().splitlines())
+        ends = {tuple(int(end, 16) for end in line[0].split("-")): line[5:] for line in lines}
+        (file,) = [name for (start, end), name in ends.items() if start <= place < end]
+        assert file[0].endswith("(deleted)")
 
 
 def test_other_images_sides_and_weights_have_features_of_their_own(tmp_path):

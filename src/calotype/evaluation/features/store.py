@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from calotype.data.prefetch import prefetched
 from calotype.errors import CalotypeError, NotFiniteError, UsageError
 from calotype.evaluation.features.batches import images_at_once
 from calotype.evaluation.features.extractor import CaptionExtractor, Extractor, ExtractorSpec
-from calotype.storage.files import make_folder, remove_leftovers, write_file
+from calotype.storage.files import make_folder, remove_leftovers, write_error, write_file
 from calotype.storage.places import cache_folder
 from calotype.storage.reading import open_regular
 from calotype.text.encoder import digest
@@ -89,8 +91,27 @@ class StoredFeatures:
             yield torch.from_numpy(found)
 
     def tensor(self) -> Tensor:
-        """All of them, (N, D), float32, in memory."""
-        return torch.cat(list(self))
+        """All of them, (N, D), float32; changes to them stay in memory.
+
+        They are mapped from a file without a name: the system reads what is looked at, and drops
+        it when memory is needed, so that any number of them fits.
+
+        Raises:
+            CalotypeError: a file is missing or damaged, or the disk is full.
+        """
+        folder = self.paths[0].parent
+        place = folder if os.access(folder, os.W_OK) else None
+        try:
+            with tempfile.TemporaryFile(dir=place) as file:
+                rows = 0
+                for part in self:
+                    file.write(part.numpy().data)
+                    rows += len(part)
+                file.flush()
+                found = np.memmap(file, np.float32, "c", shape=(rows, self.dimension))
+        except OSError as error:
+            raise write_error(folder, error) from error
+        return torch.from_numpy(found)
 
 
 def features_of(

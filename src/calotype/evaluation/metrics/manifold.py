@@ -19,7 +19,7 @@ from torch import Tensor
 from calotype.errors import UsageError
 from calotype.evaluation.metrics.intervals import Estimate, blocks_in_order, jackknife
 from calotype.evaluation.metrics.neighbours import Pairs, centre_of, load_tile, nearest
-from calotype.evaluation.metrics.rows import check_rows, check_sets, tiles
+from calotype.evaluation.metrics.rows import AT_ONCE, check_rows, check_sets, tiles
 
 PRECISION_K = 3
 COVERAGE_K = 5
@@ -192,9 +192,9 @@ def _without(
     larger = balls.without[others] > balls.all[others, None]
     larger[:, block] = False
     columns, blocks = larger.nonzero(as_tuple=True)
-    if len(columns):
-        limits = balls.without[others][columns, blocks]
-        inside = pairs.nearer(limits[None], columns).float()
-        found |= torch.zeros(found.shape).index_add_(1, blocks, inside) > 0
+    limits = balls.without[others][columns, blocks]
+    for part in torch.split(torch.arange(len(columns)), AT_ONCE):
+        inside = pairs.nearer(limits[None, part], columns[part]).float()
+        found |= torch.zeros(found.shape).index_add_(1, blocks[part], inside) > 0
     found[:, block] = False  # these samples are the block
     return found

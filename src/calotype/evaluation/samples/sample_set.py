@@ -12,7 +12,7 @@ from torch import Tensor
 
 from calotype.data.columns import READ_ERRORS, Selection, pyarrow, reason_of
 from calotype.data.images import decode_image
-from calotype.data.parquet import ParquetSource
+from calotype.data.parquet import IN_ORDER_CACHE_BYTES, ParquetSource
 from calotype.data.resize import fit_image
 from calotype.data.source import EncodedSource
 from calotype.errors import UsageError
@@ -69,7 +69,7 @@ class SampleSet:
     @cached_property
     def source(self) -> EncodedSource:
         """The images, as work over data takes them."""
-        return ParquetSource(self.folder, self.files, EVERYTHING)
+        return ParquetSource(self.folder, self.files, EVERYTHING, cache_bytes=IN_ORDER_CACHE_BYTES)
 
     def encoded(self, number: int) -> bytes:
         """The file of an image, as it was written."""
