@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from calotype.cascade.results import Preview
 
 SHARD_IMAGES = 64
+_ENCODERS = 4
+"""Threads that encode images, which holds no lock."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,19 @@ def seed_of(prompt: str, index: int, *, seed: int) -> int:
     return int.from_bytes(digest[:7])
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """An image whose pixels are let go of once they are encoded."""
+
+    recipe: dict[str, Any]
+    size: tuple[int, ...]
+    png: Future[bytes]
+
+    @classmethod
+    def of(cls, made: Made, encoders: ThreadPoolExecutor) -> _Encoded:
+        return cls(made.recipe, made.pixels.shape[:2], encoders.submit(encode_png, made.pixels))
+
+
 class ShardSampler:
     """Holds what samples, and samples shards of all sets."""
 
@@ -133,18 +149,17 @@ class ShardSampler:
                     "with -o, or move it away"
                 )
         missing = [place for place, done in enumerate(there) if not done]
-        made = self._sampled(samples, missing)
+        with ThreadPoolExecutor(_ENCODERS, thread_name_prefix="calotype-png") as encoders:
+            made = self._sampled(samples, missing, encoders)
         for place in missing:
-            own = job.sets[place]
-            images = [encode_png(one.pixels) for one in made[place]]
-            common = _common(made[place][0].recipe)
-            size = list(made[place][0].pixels.shape[:2])
+            images = [one.png.result() for one in made[place]]
+            common, size = _common(made[place][0].recipe), list(made[place][0].size)
             note = {"made_of": self._made_of[place], "recipe": common, "size": size}
             seeded = [
                 replace(sample, seed=one.recipe["seed"])  # of the best, where several were sampled
                 for sample, one in zip(samples, made[place], strict=True)
             ]
-            write_sample_shard(shard_path(own.folder, number), seeded, images, note)
+            write_sample_shard(paths[place], seeded, images, note)
         return len(samples)
 
     def _sample(self, number: int) -> Sample:
@@ -154,26 +169,31 @@ class ShardSampler:
         key = f"{number // self.job.each:06d}-{index}"
         return Sample(key, prompt.caption, prompt.id, prompt.category, index, seed)
 
-    def _sampled(self, samples: Sequence[Sample], places: Sequence[int]) -> dict[int, list[Made]]:
-        """The images of a shard for the sets at `places`, group by group."""
+    def _sampled(
+        self, samples: Sequence[Sample], places: Sequence[int], encoders: ThreadPoolExecutor
+    ) -> dict[int, list[_Encoded]]:
+        """The images of a shard for the sets at `places`, group by group.
+
+        A group is encoded while the next one is sampled.
+        """
         job = self.job
         if self._generator is None:
             self._generator = job.open(job.sets[0].settings)
         generator = self._generator
-        made: dict[int, list[Made]] = {place: [] for place in places}
+        made: dict[int, list[_Encoded]] = {place: [] for place in places}
         for start in range(0, len(samples), generator.group):
             group = samples[start : start + generator.group]
             captions = [sample.caption for sample in group]
             seeds = [sample.seed or 0 for sample in group]
+            found: Iterable[list[Made]]
             if len(job.sets) == 1:
                 plan = generator.plan(captions, seeds)
-                made[0] += drain(generator.generate(plan), self._show)
-                continue
-            assert isinstance(generator, CascadeGenerator)
-            for place, found in zip(
-                places, _variants(generator, job, places, captions, seeds), strict=True
-            ):
-                made[place] += found
+                found = [drain(generator.generate(plan), self._show)]
+            else:
+                assert isinstance(generator, CascadeGenerator)
+                found = _variants(generator, job, places, captions, seeds)
+            for place, images in zip(places, found, strict=True):
+                made[place] += [_Encoded.of(one, encoders) for one in images]
         return made
 
 
