@@ -46,7 +46,18 @@ def feature_ratios(extractor: Extractor, rounds: int, *, count: int = COUNT) -> 
     They are those of the network at its own size, so that nothing of the resize is among them, and
     carried out on made-up numbers with nothing in between; both in turns.
     """
-    chunk = _chunk(count)
+    chunk, alone = _chunk(count), convolutions(extractor, count)
+
+    def whole() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            compute_chunk(chunk, extractor, Path(folder))
+
+    whole(), alone()  # kernels are chosen and buffers made
+    return [_seconds(whole) / _seconds(alone) for _ in range(rounds)]
+
+
+def convolutions(extractor: Extractor, count: int) -> Callable[[], None]:
+    """The convolutions of the features of `count` images, to be carried out alone."""
     at_once = min(count, images_at_once(extractor.device))
     side = NETWORK_SIDES.get(extractor.name, SIDE)
     images = torch.zeros(at_once, 3, side, side, dtype=torch.uint8)
@@ -59,12 +70,7 @@ def feature_ratios(extractor: Extractor, rounds: int, *, count: int = COUNT) -> 
                 for index in recording.order:
                     recording.distinct[index]()
 
-    def whole() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            compute_chunk(chunk, extractor, Path(folder))
-
-    whole(), alone()  # kernels are chosen and buffers made
-    return [_seconds(whole) / _seconds(alone) for _ in range(rounds)]
+    return alone
 
 
 def _seconds(work: Callable[[], None]) -> float:
