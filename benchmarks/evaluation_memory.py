@@ -114,7 +114,7 @@ def _squares(seed: int) -> np.ndarray:
 
 
 def _suite(name: str, count: int) -> Suite:
-    prompts = tuple(Prompt(f"{name}-{n:05d}", f"square number {n} of many") for n in range(count))
+    prompts = tuple(Prompt(f"{name}-{n:05d}", f"{name}, number {n} of many") for n in range(count))
     return Suite(name, prompts, "0" * 64, {})
 
 

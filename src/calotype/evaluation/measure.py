@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +68,41 @@ class Measured:
     scores: Scores
 
 
+class FeaturesOf:
+    """Features of images by any extractor, computed when first asked for, by all who work.
+
+    All of torchrun's ranks must ask for the same; what was asked for, one may ask for again.
+    """
+
+    def __init__(self, images: ImageList, options: MeasureOptions, executor: Executor) -> None:
+        self.images = images
+        self._options, self._executor = options, executor
+        self._found: dict[ExtractorSpec, Tensor] = {}
+
+    def __call__(self, spec: ExtractorSpec) -> Tensor:
+        """Of all images, (N, D) float32."""
+        if spec not in self._found:
+            options, extractor = self._options, spec.load()
+            stored = image_features(
+                self.images, extractor, spec, side=options.side, root=options.root,
+                executor=self._executor,
+            )  # fmt: skip
+            self._found[spec] = stored.tensor()
+        return self._found[spec]
+
+
 class Reference:
     """Real images, and what many sample sets are compared with, each made when first asked for."""
 
     def __init__(self, images: ImageList, options: MeasureOptions, executor: Executor) -> None:
         self.images = images
-        self._options, self._executor = options, executor
-        self._features: dict[ExtractorSpec, Tensor] = {}
+        self.features = FeaturesOf(images, options, executor)
+        self._specs = (*options.extractors, _COLOURS)
         self._real: dict[ExtractorSpec, RealFeatures] = {}
-
-    def features(self, spec: ExtractorSpec) -> Tensor:
-        """Of all images, (M, D)."""
-        if spec not in self._features:
-            self._features[spec] = _features(self.images, spec, self._options, self._executor)
-        return self._features[spec]
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Compute all features: what is wrong with an image is known before samples are made."""
-        for spec in (*self._options.extractors, _COLOURS):
+        for spec in self._specs:
             if spec is not _COLOURS:
                 say(f"features of {len(self.images):,} real images: {spec.name}")
             self.features(spec)
@@ -153,8 +169,12 @@ class _Measuring:
         say: Callable[[str], None],
     ) -> None:
         self.set, self.options = samples, options
-        self.reference, self.executor, self.say = reference, executor, say
-        self.images = sampled_images(samples)
+        self.reference, self.say = reference, say
+        self._sampled = FeaturesOf(sampled_images(samples), options, executor)
+        self._training: FeaturesOf | None = None
+        if options.training is not None:
+            real = real_images(options.training, side=options.side, which=Which("train"))
+            self._training = FeaturesOf(real, options, executor)
         self.rows = Rows(samples.samples, samples.manifest.each)
         self.found = Found(Scores(self.rows.samples, {}))
         self.extractors: dict[str, Extractor] = {}
@@ -166,9 +186,10 @@ class _Measuring:
         for spec in specs:
             self.say(f"features of {len(self.set):,} samples: {spec.name}")
             self._sampled(spec)
-            if spec in options.extractors and self.training is not None:
-                self.say(f"features of {len(self.training):,} training images: {spec.name}")
-                _features(self.training, spec, options, self.executor)
+            if spec in options.extractors and self._training is not None:
+                images = self._training.images
+                self.say(f"features of {len(images):,} training images: {spec.name}")
+                self._training(spec)
         if self.reference is not None:
             self.reference.prepare(lambda text: None)
             self._sampled(_COLOURS)
@@ -191,15 +212,6 @@ class _Measuring:
             self.say("checking samples by the suite's own rules")
             left = add_checks(self.found, self.set, self.rows, checks)
         return Measured(self._results(left), self.found.scores)
-
-    def _sampled(self, spec: ExtractorSpec) -> Tensor:
-        return _features(self.images, spec, self.options, self.executor)
-
-    @cached_property
-    def training(self) -> ImageList | None:
-        """The images that may have been copied."""
-        path, side = self.options.training, self.options.side
-        return None if path is None else real_images(path, side=side, which=Which("train"))
 
     def _loaded(self, spec: ExtractorSpec) -> tuple[Extractor, dict[str, Any]]:
         """An extractor, and what the numbers of it say of themselves."""
@@ -224,9 +236,8 @@ class _Measuring:
         if isinstance(extractor, Classifier):
             numbers.append(score_number(extractor.logits(sampled), facts))
         numbers += diversity_numbers(sampled, self.rows, facts)
-        if self.training is not None:
-            training = _features(self.training, spec, self.options, self.executor)
-            add_copies(self.found, sampled, training, self.rows, facts)
+        if self._training is not None:
+            add_copies(self.found, sampled, self._training(spec), self.rows, facts)
 
     def _add_pixels(self) -> None:
         """What needs no network, and LPIPS."""
@@ -237,8 +248,8 @@ class _Measuring:
             real = self.reference.features(_COLOURS)
             found.numbers.append(colour_number(self._sampled(_COLOURS), real, {"side": side}))
             add_paired(found, self.set, rows, self.reference.images, side=side)
-        if self.training is not None:
-            add_equal_looks(found, self.set, rows, self.training, side=side)
+        if self._training is not None:
+            add_equal_looks(found, self.set, rows, self._training.images, side=side)
         if self.options.alexnet is not None and len(set(rows.prompts)) < len(rows):
             lpips = load_lpips(self.options.alexnet)
             found.numbers.append(lpips_number(self.set, rows, lpips, side=side))
@@ -278,14 +289,3 @@ class _Measuring:
 
 
 _COLOURS = ExtractorSpec(COLOURS)
-
-
-def _features(
-    images: ImageList, spec: ExtractorSpec, options: MeasureOptions, executor: Executor
-) -> Tensor:
-    """Of all images, (N, D) float32."""
-    extractor = spec.load()
-    stored = image_features(
-        images, extractor, spec, side=options.side, root=options.root, executor=executor
-    )
-    return stored.tensor()
