@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what these tests share
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
 
 from apart import in_child, preload
+from eyes import colours, eyes
+
+__all__ = ["colours", "eyes"]
 
 MODULES = "modules.txt"
 _RECIPE = {

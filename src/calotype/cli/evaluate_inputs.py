@@ -126,7 +126,7 @@ def sampler_of(source: str, request: Request, *, each: int, seed: int) -> Sample
     )
 
     path = Path(source)
-    if source != "default" and not path.exists():
+    if source != "default" and not (source and path.exists()):
         raise UsageError(f"got {source!r:.200}, where nothing is; expected a model or images")
     if source != "default" and path.is_dir() and is_diffusers(path):
         size = (request.size,) * 2 if isinstance(request.size, int) else request.size

@@ -18,7 +18,7 @@ from calotype.evaluation.samples.folders import import_samples
 from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets
 from calotype.evaluation.samples.prompts import write_prompts
 from calotype.evaluation.suites.suite import Suite
-from calotype.generation.executors import Executor, joined
+from calotype.generation.executors import Executor
 from calotype.generation.generator import ImageGenerator
 from calotype.launch import launched_place
 from calotype.storage.files import make_folder
@@ -98,7 +98,7 @@ def evaluate(
         check_count(len(suite.prompts) * source.each, options)
     check_measurable(options)
     make_folder(out)
-    with joined():
+    with executor.joined():
         if (reference := open_reference(options, executor)) is not None:
             reference.prepare(watch.say)
         samples = _samples(source, suite, out, executor=executor, watch=watch)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from calotype.errors import CalotypeError, UsageError
 from calotype.evaluation.results import CHECKED
@@ -116,7 +116,7 @@ def score_samples(
         make_folder(folder)
         with _started(scorer) as ask:
             for path, numbers in wanted:
-                known[path] = ask(samples, numbers)
+                known[path] = ask(samples, numbers, last=path == wanted[-1][0])
                 text = json.dumps({"scorer": scorer.name, "scores": known[path]})
                 write_file(path, text.encode())
                 on_shard(len(numbers))
@@ -125,8 +125,13 @@ def score_samples(
     return scores
 
 
+class _Ask(Protocol):
+    def __call__(self, samples: SampleSet, numbers: range, *, last: bool) -> list[float]:
+        """The scores of some images; after the last ones there are no more questions."""
+
+
 @contextmanager
-def _started(scorer: Scorer) -> Iterator[Callable[[SampleSet, range], list[float]]]:
+def _started(scorer: Scorer) -> Iterator[_Ask]:
     """The program running; what asks it for the scores of some images."""
     with tempfile.TemporaryDirectory(prefix="calotype-scores-") as place:
         errors = Path(place, "errors.txt").open("w+b")
@@ -141,10 +146,11 @@ def _started(scorer: Scorer) -> Iterator[Callable[[SampleSet, range], list[float
                 f"cannot start the scorer {scorer.name!r}, {command!r:.200}: {error.strerror}"
             ) from error
 
-        def ask(samples: SampleSet, numbers: range) -> list[float]:
+        def ask(samples: SampleSet, numbers: range, *, last: bool) -> list[float]:
             assert process.stdin is not None and process.stdout is not None
             asked = _files(samples, numbers, Path(place))
-            writer = threading.Thread(target=_write, args=(process.stdin, asked), daemon=True)
+            given = (process.stdin, asked, last)
+            writer = threading.Thread(target=_write, args=given, daemon=True)
             writer.start()
             found = _read(process.stdout, asked, scorer, lambda: _last_words(process, errors))
             writer.join()
@@ -174,11 +180,13 @@ def _files(samples: SampleSet, numbers: range, place: Path) -> list[dict[str, An
     return asked
 
 
-def _write(stream: IO[bytes], asked: Sequence[dict[str, Any]]) -> None:
+def _write(stream: IO[bytes], asked: Sequence[dict[str, Any]], last: bool) -> None:
     with suppress(OSError):  # it has ended: the reader says so
         for question in asked:
             stream.write(json.dumps(question).encode() + b"\n")
         stream.flush()
+        if last:  # a program that answers when all is read answers now; one that has not, ends
+            stream.close()
 
 
 def _read(

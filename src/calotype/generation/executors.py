@@ -39,6 +39,18 @@ class Executor:
         """Whether this process works, which may show what it does."""
         return self.workers == 1 and self.ray is None
 
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """One Ray for several lists, or torchrun's ranks joined, for a `with` block."""
+        if self.ray is None:
+            with joined():
+                yield
+            return
+        from calotype.data.ray_jobs import connected
+
+        with connected(self.ray, self.workers):
+            yield
+
     def results(
         self,
         shards: Sequence[S],

@@ -20,7 +20,7 @@ from calotype.evaluation.sweep.axes import Axis, Cell, cells_of
 from calotype.evaluation.sweep.found import SweepCell, SweepResults, choose, write_sweep
 from calotype.evaluation.sweep.plots import write_plots
 from calotype.generation.cascade import Job, expected_recipe, on_workers, open_generator, settle
-from calotype.generation.executors import Executor, joined
+from calotype.generation.executors import Executor
 from calotype.generation.request import Request
 from calotype.launch import launched_place
 from calotype.storage.files import make_folder
@@ -95,7 +95,7 @@ class Sweep:
         executor, watch = executor or Executor(), watch or Watch()
         self._check(options)
         make_folder(out)
-        with joined():
+        with executor.joined():
             reference = open_reference(options, executor)
             folders = self._sample(out, executor, watch)
             measured = []
