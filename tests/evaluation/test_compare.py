@@ -232,3 +232,16 @@ def test_programs_named_in_results_are_not_run_and_their_scores_kept(
     made = made_equal(entries, tmp_path / "r", common=True, recode="png", say=said.append)
     assert made[0].results.number("two") is None and not ran.exists()
     assert any("left out: two, right" in line for line in said)
+
+
+def test_images_of_several_sizes_are_brought_to_the_smallest(evaluated, noisy, tmp_path):
+    mixed = noisy(tmp_path / "in", seed=1)
+    Image.new("RGB", (40, 20), "red").save(mixed / "red-0.png")
+    Image.new("RGB", (30, 12), "green").save(mixed / "green-0.png")
+    folders = [evaluated(mixed, "mixed"), evaluated(noisy(tmp_path / "in2", seed=2), "plain")]
+    entries = open_entries(folders)
+    with pytest.raises(UsageError, match=r"different image sizes: None and .*--recode"):
+        refuse_unequal(entries)
+    made = made_equal(entries, tmp_path / "p", common=False, recode="png", say=lambda t: None)
+    refuse_unequal(made)
+    assert {entry.samples.manifest.size for entry in made} == {(12, 12)}

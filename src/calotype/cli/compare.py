@@ -9,6 +9,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from calotype.cli.options import Json
+from calotype.cli.visible import visible
 from calotype.errors import UsageError
 
 
@@ -46,7 +47,7 @@ def compare(
         parts = out.with_name(f"{out.stem}.parts")
 
         def say(text: str) -> None:
-            print(f"calotype: {text}", file=sys.stderr, flush=True)
+            print(f"calotype: {visible(text)}", file=sys.stderr, flush=True)
 
         entries = made_equal(entries, parts, common=common, recode=kind, say=say)
         refuse_unequal(entries)

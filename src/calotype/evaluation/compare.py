@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from calotype.data.shard_file import read_note
 from calotype.errors import UsageError
 from calotype.evaluation.beforehand import check_measurable
 from calotype.evaluation.distances import NEAREST
@@ -119,11 +120,7 @@ def made_equal(
         UsageError: nothing is left, or what they were measured with is gone.
     """
     keep = _common(entries) if common else None
-    sizes = [entry.samples.manifest.size for entry in entries]
-    known = [size for size in sizes if size is not None]
-    if recode is not None and len(known) < len(sizes):
-        raise UsageError("got sets with images of several sizes; expected one size a set")
-    side = min(min(size) for size in known) if recode is not None else None
+    side = None if recode is None else min(_smallest_side(entry.samples) for entry in entries)
     for entry in entries:  # before anything is written
         check_measurable(options_of(entry.results.options))
     made = []
@@ -164,6 +161,20 @@ def _by_pair(entry: Entry, score: str) -> dict[Pair, float]:
     values = entry.scores.columns[score]
     pairs = zip(entry.scores.samples, values.tolist(), strict=True)
     return {(s.prompt, s.index): value for s, value in pairs if np.isfinite(value)}
+
+
+def _smallest_side(samples: SampleSet) -> int:
+    """Of all images of a set, in pixels; where they differ, shards note it.
+
+    Raises:
+        UsageError: one does not.
+    """
+    if samples.manifest.size is not None:
+        return min(samples.manifest.size)
+    try:
+        return min(min(size) for file in samples.files for size in (read_note(file) or {})["sizes"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise UsageError(f"{samples.folder} does not note its images' sizes") from error
 
 
 def _common(entries: Sequence[Entry]) -> set[Pair]:
