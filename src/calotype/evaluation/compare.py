@@ -172,7 +172,8 @@ def _smallest_side(samples: SampleSet) -> int:
     if samples.manifest.size is not None:
         return min(samples.manifest.size)
     try:
-        return min(min(size) for file in samples.files for size in (read_note(file) or {})["sizes"])
+        noted = [size for file in samples.files for size in (read_note(file) or {})["sizes"]]
+        return int(min(min(size) for size in noted))
     except (LookupError, TypeError, ValueError) as error:
         raise UsageError(f"{samples.folder} does not note its images' sizes") from error
 
