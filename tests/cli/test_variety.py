@@ -1,6 +1,5 @@
 """`sample --variety`: of a base that samples from its draft, and refused for others."""
 
-import dataclasses
 import shutil
 
 import numpy as np
@@ -13,6 +12,7 @@ from calotype.cascade.png import read_recipe, write_png
 from calotype.config.network import DraftConfig, LevelConfig, UNetConfig
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
+from calotype.config.typed_json import to_dict
 
 
 def random_cascade(folder, seed):
@@ -148,7 +148,7 @@ def test_like_of_an_older_default_says_that_the_weights_are_others(command, defa
     old, new = read_recipe(tmp_path / "old.png"), read_recipe(tmp_path / "b.png")
     assert (old["stages"], old["seed"]) == (new["stages"], new["seed"])
     assert old["model"]["weights"] != new["model"]["weights"]
-    assert new["stages"][0]["sampling"] == dataclasses.asdict(
+    assert new["stages"][0]["sampling"] == to_dict(
         SamplingConfig(steps=5, sampler="dpmpp_2m", grid="karras")
     )
     assert command("sample", "fox", *options, "--stage-option", noise, "-o", "c.png")[0] == 0

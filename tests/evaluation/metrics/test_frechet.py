@@ -162,8 +162,9 @@ def test_fid_at_infinity_takes_the_samples_bias_away():
     assert fid(reference, sampled).value > 0.1  # of equal distributions: bias alone
     assert abs(found.value) < 0.25 * fid(reference, sampled).value
     assert found.slope > 0
-    assert found == fid_infinity(reference, sampled, seed=1)
-    assert found != fid_infinity(reference, sampled, seed=2)
+    # The same subsets, to the rounding of the library that solves for the line.
+    assert found.fids == pytest.approx(fid_infinity(reference, sampled, seed=1).fids, rel=1e-9)
+    assert found.fids != pytest.approx(fid_infinity(reference, sampled, seed=2).fids, rel=1e-3)
 
 
 def test_a_line_over_one_over_n_is_found_exactly(monkeypatch):
