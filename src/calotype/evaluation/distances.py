@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calotype.evaluation.features.extractor import Classifier
 from calotype.evaluation.metrics.copies import nearest_others, nearest_training
 from calotype.evaluation.metrics.diversity import vendi_score, within_prompt_distance
 from calotype.evaluation.metrics.frechet import Gaussian, fid, fid_infinity
@@ -91,9 +92,10 @@ def _spread(
     return replace(found, seeds=seeds)
 
 
-def score_number(logits: Tensor, facts: dict[str, Any]) -> Number:
-    """The Inception Score, (N, classes) with N at least 2."""
-    score = inception_score(logits, splits=max(1, min(_SPLITS, len(logits) // 2)))
+def score_number(sampled: Tensor, extractor: Classifier, facts: dict[str, Any]) -> Number:
+    """The Inception Score of features, (N, D) with N at least 2, by an extractor's classes."""
+    splits = max(1, min(_SPLITS, len(sampled) // 2))
+    score = inception_score(sampled, splits=splits, classify=extractor.logits)
     note = f"deviation over {score.splits} splits {score.deviation:.3g}"
     estimate = Estimate(score.value, score.count, note=note)
     return number_of(estimate, "IS", higher_is_better=True, **facts)

@@ -234,7 +234,7 @@ class _Measuring:
             found = self.reference.real(spec)
             numbers += distance_numbers(sampled, found, self.rows, facts, name=name)
         if isinstance(extractor, Classifier):
-            numbers.append(score_number(extractor.logits(sampled), facts))
+            numbers.append(score_number(sampled, extractor, facts))
         numbers += diversity_numbers(sampled, self.rows, facts)
         if self._training is not None:
             add_copies(self.found, sampled, self._training(spec), self.rows, facts)
