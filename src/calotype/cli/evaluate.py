@@ -99,7 +99,7 @@ def evaluate(
     )
     made = card_parts(card_part, suite) if card else None
     what = inputs.sampler_of(source, request, each=each, seed=seed)
-    place = device or "cpu"
+    place = inputs.device_of(device)
     options = inputs.measure_options(
         side=inputs.default_side(what) if side is None else side,
         specs=inputs.read_features(features, place),

@@ -84,6 +84,13 @@ def suite_checks(suite: Suite, reference: Path | None) -> dict[str, Check] | Non
     return dict(checks(reference))
 
 
+def device_of(device: str | None) -> str:
+    """Where features are computed: where sampling is, a GPU if there is one."""
+    from calotype.runtime import choose_runtime
+
+    return launched_place().device(choose_runtime(device, "float32").device)
+
+
 def read_features(texts: Sequence[str] | None, device: str) -> tuple[ExtractorSpec, ...]:
     """Extractors of NAME or NAME=PATH.
 

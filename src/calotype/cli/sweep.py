@@ -94,7 +94,8 @@ def sweep(
     from calotype.evaluation.reference import Which
     from calotype.evaluation.sweep.run import Sweep
 
-    planned, place = Sweep(request, axes, asked.suite, each=each, seed=seed), device or "cpu"
+    planned = Sweep(request, axes, asked.suite, each=each, seed=seed)
+    place = inputs.device_of(device)
     options = inputs.measure_options(
         side=min(inputs.LARGEST_SIDE, planned.side) if side is None else side,
         specs=inputs.read_features(features, place),
