@@ -63,5 +63,6 @@ def test_the_worse_the_images_the_larger_the_distance(features, made_worse):
     sets.insert(0, features(others))
     distances = [kid(real, found).value for found in sets]
     assert distances == sorted(distances) and distances[-1] > distances[0] + 0.01
-    frechet = [fid(gaussian, found).value for found in sets]
+    one = torch.zeros(len(others), dtype=torch.long)  # a single block: the value alone
+    frechet = [fid(gaussian, found, blocks=one).value for found in sets]
     assert frechet == sorted(frechet)
