@@ -18,7 +18,7 @@ from calotype.evaluation.samples.folders import import_samples
 from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets
 from calotype.evaluation.samples.prompts import write_prompts
 from calotype.evaluation.suites.suite import Suite
-from calotype.generation.executors import Executor
+from calotype.generation.executors import Executor, wait_for_all
 from calotype.generation.generator import ImageGenerator
 from calotype.launch import launched_place
 from calotype.storage.files import make_folder
@@ -129,7 +129,7 @@ def _samples(
         _sample(source, suite, out, executor=executor, watch=watch)
     elif launched_place().rank == 0:
         _taken(source, suite, out / SAMPLES_FOLDER, watch)
-    _wait_for_all()
+    wait_for_all()
     return _opened(source, suite, out)
 
 
@@ -170,10 +170,3 @@ def _opened(source: Sampler | Path, suite: Suite, out: Path) -> SampleSet:
             f"{suite.name!r:.80}: give --suite what they are of, or -o another folder"
         )
     return samples
-
-
-def _wait_for_all() -> None:
-    if launched_place().world_size > 1:
-        from torch import distributed
-
-        distributed.barrier()

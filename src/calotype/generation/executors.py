@@ -120,6 +120,14 @@ def joined() -> Iterator[None]:
         distributed.destroy_process_group()
 
 
+def wait_for_all() -> None:
+    """Wait for torchrun's other ranks, within `joined`; nothing to do for one process."""
+    if launched_place().world_size > 1:
+        from torch import distributed
+
+        distributed.barrier()
+
+
 def _by_own(shard: S, make: Callable[[J], Callable[[S], R]], job: J) -> R:
     """A shard's result by what this process has made of the job."""
     if not _kept or _kept[0] != (make, job):

@@ -16,10 +16,9 @@ from calotype.emoji.eleven.colours import ground_fraction, main_colour
 from calotype.emoji.eleven.parts import Part, find_parts, small, whole
 from calotype.emoji.eleven.references import References
 from calotype.emoji.prompts import ImageRow
+from calotype.evaluation.judging import Check
 from calotype.evaluation.suites.suite import Prompt
 
-Check = Callable[[Tensor, Prompt], bool | None]
-"""`(uint8 image (3, H, W), prompt)` -> whether it is right; None = cannot be judged here."""
 _Rule = Callable[[References, Tensor, Prompt], bool | None]
 _MOST = 0.5
 _OFF_CENTRE = 0.06

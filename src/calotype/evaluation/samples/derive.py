@@ -17,6 +17,7 @@ from calotype.evaluation.samples.manifest import Manifest, ShardNote, write_mani
 from calotype.evaluation.samples.prompts import write_prompts
 from calotype.evaluation.samples.sample_set import SampleSet
 from calotype.evaluation.samples.shard import (
+    SHARD_IMAGES,
     Sample,
     encoding_of,
     shard_note,
@@ -26,7 +27,6 @@ from calotype.evaluation.samples.shard import (
 from calotype.storage.reading import file_sha256
 
 T = TypeVar("T")
-_SHARD_IMAGES = 64
 
 
 def derive(
@@ -58,8 +58,8 @@ def derive(
     made_of = _digest([hashes, [sample.key for _, sample in rows], dict(note)])
     write_prompts(folder, samples.suite)
     shards, sizes, encodings = [], set[tuple[int, int]](), set[str]()
-    for first in range(0, len(rows), _SHARD_IMAGES):
-        path, part = shard_path(folder, first // _SHARD_IMAGES), rows[first : first + _SHARD_IMAGES]
+    for first in range(0, len(rows), SHARD_IMAGES):
+        path, part = shard_path(folder, first // SHARD_IMAGES), rows[first : first + SHARD_IMAGES]
         known = shard_note(path, made_of)
         if known is None:
             if path.exists() and read_note(path) is None:

@@ -27,6 +27,7 @@ from calotype.data.source import EncodedSource
 from calotype.errors import UsageError
 from calotype.evaluation.samples.manifest import Manifest, ShardNote, SuiteNote, write_manifest
 from calotype.evaluation.samples.shard import (
+    SHARD_IMAGES,
     Sample,
     encoding_of,
     shard_note,
@@ -37,7 +38,6 @@ from calotype.evaluation.suites.suite import Suite
 from calotype.storage.json_lines import read_lines
 from calotype.storage.reading import file_sha256
 
-_SHARD_IMAGES = 64
 _SHOWN = 3
 _PARAMETERS_END = re.compile(r"\n(Negative prompt:|Steps: )")
 
@@ -146,9 +146,9 @@ def _shards(
     made_of: str,
     facts: _Facts,
 ) -> Iterator[ShardNote]:
-    for first in range(0, len(samples), _SHARD_IMAGES):
-        path = shard_path(out, first // _SHARD_IMAGES)
-        part = samples[first : first + _SHARD_IMAGES]
+    for first in range(0, len(samples), SHARD_IMAGES):
+        path = shard_path(out, first // SHARD_IMAGES)
+        part = samples[first : first + SHARD_IMAGES]
         note: dict[str, Any] | None = shard_note(path, made_of)
         if note is None:
             if path.exists():

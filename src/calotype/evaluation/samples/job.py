@@ -28,7 +28,13 @@ from calotype.evaluation.samples.manifest import (
     write_manifest,
 )
 from calotype.evaluation.samples.prompts import read_prompts
-from calotype.evaluation.samples.shard import Sample, shard_note, shard_path, write_sample_shard
+from calotype.evaluation.samples.shard import (
+    SHARD_IMAGES,
+    Sample,
+    shard_note,
+    shard_path,
+    write_sample_shard,
+)
 from calotype.evaluation.suites.suite import Suite
 from calotype.generation.cascade import CascadeGenerator, Job
 from calotype.generation.executors import Executor
@@ -40,7 +46,6 @@ from calotype.storage.reading import file_sha256
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
 
-SHARD_IMAGES = 64
 _ENCODERS = 4
 """Threads that encode images, which holds no lock."""
 

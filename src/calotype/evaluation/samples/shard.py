@@ -11,6 +11,9 @@ from typing import Any
 from calotype.data.columns import pyarrow
 from calotype.data.shard_file import NOTE_KEY, read_note, write_shard_file
 
+SHARD_IMAGES = 64
+"""Of a shard: what is lost of work that is killed."""
+
 _GROUP_BYTES = 4_000_000
 """Of images in a row group, about: what is read for one image."""
 

@@ -13,16 +13,16 @@ from calotype.evaluation.measure import measure, open_reference
 from calotype.evaluation.options import MeasureOptions
 from calotype.evaluation.results import Results, write_results
 from calotype.evaluation.samples import open_samples
-from calotype.evaluation.samples.job import SHARD_IMAGES, SampleJob, SetJob, sample_sets
+from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets
 from calotype.evaluation.samples.prompts import write_prompts
+from calotype.evaluation.samples.shard import SHARD_IMAGES
 from calotype.evaluation.suites.suite import Suite
 from calotype.evaluation.sweep.axes import Axis, Cell, cells_of
 from calotype.evaluation.sweep.found import SweepCell, SweepResults, choose, write_sweep
 from calotype.evaluation.sweep.plots import write_plots
 from calotype.generation.cascade import Job, expected_recipe, on_workers, open_generator, settle
-from calotype.generation.executors import Executor
+from calotype.generation.executors import Executor, wait_for_all
 from calotype.generation.request import Request
-from calotype.launch import launched_place
 from calotype.storage.files import make_folder
 
 CELLS_FOLDER = "cells"
@@ -53,7 +53,7 @@ class Sweep:
         if request.size is None and last is not None:  # no finer than what is tried
             request = replace(request, size=last)
         self.axes, self.suite = tuple(axes), suite
-        self.each, self.seed = each, seed
+        self.each, self.seed, self.threads = each, seed, request.threads
         base = settle(request)
         known = {r: s for r, s in base.sampling.items() if r <= base.stop_at}
         self.cells = cells_of(self.axes, known)
@@ -135,9 +135,8 @@ class Sweep:
         folders = [(out / CELLS_FOLDER / cell.folder(self.axes)).resolve() for cell in self.cells]
         jobs = self.jobs
         if not executor.alone:
-            threads = None  # each worker has its part
             workers, gpus = executor.workers, executor.gpus
-            jobs = [on_workers(job, workers, threads=threads, gpus=gpus) for job in jobs]
+            jobs = [on_workers(job, workers, threads=self.threads, gpus=gpus) for job in jobs]
         sets, prompts = [], out / CELLS_FOLDER / "prompts.jsonl"
         for folder, job in zip(folders, jobs, strict=True):
             prompts = write_prompts(folder / SAMPLES_FOLDER, self.suite)
@@ -158,8 +157,5 @@ class Sweep:
         sample_sets(
             job_of_all, self.suite, executor=executor, show=watch.show, on_shard=watch.advance
         )
-        if launched_place().world_size > 1:
-            from torch import distributed
-
-            distributed.barrier()
+        wait_for_all()
         return folders
