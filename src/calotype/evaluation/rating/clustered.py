@@ -5,7 +5,8 @@ give intervals that are far too narrow. The variance is clustered in both ways, 
 V_intersection (Cameron, Gelbach and Miller 2011, "Robust Inference with Multiway Clustering",
 equation 2.11), by statsmodels, with the t distribution of min(raters, prompts) - 1 degrees of
 freedom. The sum may come out negative, or below one of its parts; the largest of it and its parts
-is taken, so that an interval is never narrower than with one clustering or none.
+is taken, so that an interval is never narrower than with one clustering. Where all of them are zero
+though answers differ, or one rater or prompt holds all answers, answers are their own clusters.
 """
 
 from __future__ import annotations
@@ -124,12 +125,15 @@ def _variance(fit: Any, codes: list[NDArray[np.int64]]) -> float | None:
     several = [code for code in codes if code.max() > 0]
     if not several:
         return None
-    if len(several) == 2:
-        both, *single = cov_cluster_2groups(fit, *several)
-        found = [both, *single, single[0] + single[1] - both]
-    else:
-        found = [cov_cluster(fit, several[0]), cov_cluster(fit, np.arange(fit.nobs, dtype=int))]
-    return max(float(matrix[0, 0]) for matrix in found)
+    alone = float(cov_cluster(fit, np.arange(fit.nobs, dtype=int))[0, 0])
+    if len(several) == 1:
+        return max(float(cov_cluster(fit, several[0])[0, 0]), alone)
+    both, *single = cov_cluster_2groups(fit, *several)
+    found = [both, *single, single[0] + single[1] - both]
+    largest = max(float(matrix[0, 0]) for matrix in found)
+    # Within a few clusters answers can cancel (0 and 1 of one rater, 0.5 of another), and nothing
+    # is left to tell the spread between clusters from.
+    return largest if largest > 1e-9 * alone else alone
 
 
 def _all_alike(value: float, clusters: int, scale: Scale) -> tuple[float, float, float | None]:
