@@ -17,6 +17,7 @@ from calotype.evaluation.metrics.inception_score import inception_score
 from calotype.evaluation.metrics.intervals import Estimate, clustered_fraction
 from calotype.evaluation.metrics.kernels import cmmd, kid
 from calotype.evaluation.metrics.manifold import ReferenceBalls, manifold
+from calotype.evaluation.metrics.rows import Features
 from calotype.evaluation.results import Number, number_of
 from calotype.evaluation.rows import Found, Rows
 from calotype.evaluation.samples import Manifest
@@ -36,13 +37,13 @@ to each other."""
 class RealFeatures:
     """Features of real images, (M, D), and what many sets are compared with."""
 
-    features: Tensor
+    features: Features
     gaussian: Gaussian
     balls: ReferenceBalls
 
 
 def distance_numbers(
-    sampled: Tensor, real: RealFeatures, rows: Rows, facts: dict[str, Any], *, name: str = "FID"
+    sampled: Features, real: RealFeatures, rows: Rows, facts: dict[str, Any], *, name: str = "FID"
 ) -> Iterator[Number]:
     """FID, FID∞, KID, precision, recall, density and coverage.
 
@@ -72,16 +73,16 @@ def fid_name(manifest: Manifest, extractor: str, side: int) -> str:
     return "FID-30K" if of_coco and (extractor, side) == ("inception", COCO_SIDE) else "FID"
 
 
-def cmmd_number(sampled: Tensor, real: Tensor, rows: Rows, facts: dict[str, Any]) -> Number:
+def cmmd_number(sampled: Features, real: Features, rows: Rows, facts: dict[str, Any]) -> Number:
     """CMMD of CLIP embeddings."""
     return _spread("CMMD", sampled, rows, lambda x, b: cmmd(real, x, blocks=b), facts)
 
 
 def _spread(
     metric: str,
-    sampled: Tensor,
+    sampled: Features,
     rows: Rows,
-    statistic: Callable[[Tensor, Tensor], Estimate],
+    statistic: Callable[[Features, Tensor], Estimate],
     facts: dict[str, Any],
 ) -> Number:
     """A distance of all samples, and of each of the prompts' images alone."""
@@ -92,7 +93,7 @@ def _spread(
     return replace(found, seeds=seeds)
 
 
-def score_number(sampled: Tensor, extractor: Classifier, facts: dict[str, Any]) -> Number:
+def score_number(sampled: Features, extractor: Classifier, facts: dict[str, Any]) -> Number:
     """The Inception Score of features, (N, D) with N at least 2, by an extractor's classes."""
     splits = max(1, min(_SPLITS, len(sampled) // 2))
     score = inception_score(sampled, splits=splits, classify=extractor.logits)
@@ -101,7 +102,7 @@ def score_number(sampled: Tensor, extractor: Classifier, facts: dict[str, Any]) 
     return number_of(estimate, "IS", higher_is_better=True, **facts)
 
 
-def diversity_numbers(sampled: Tensor, rows: Rows, facts: dict[str, Any]) -> Iterator[Number]:
+def diversity_numbers(sampled: Features, rows: Rows, facts: dict[str, Any]) -> Iterator[Number]:
     """How different samples are, of one prompt and all together."""
     if len(set(rows.prompts)) < len(rows):
         estimate = within_prompt_distance(sampled, rows.prompts)
@@ -111,7 +112,7 @@ def diversity_numbers(sampled: Tensor, rows: Rows, facts: dict[str, Any]) -> Ite
 
 
 def add_copies(
-    found: Found, sampled: Tensor, training: Tensor, rows: Rows, facts: dict[str, Any]
+    found: Found, sampled: Features, training: Features, rows: Rows, facts: dict[str, Any]
 ) -> None:
     """Each sample's nearest training image, and the fraction of samples that are as near as copies.
 

@@ -12,6 +12,7 @@ from calotype.evaluation.features.extractor import CaptionExtractor, ExtractorSp
 from calotype.evaluation.features.store import caption_features
 from calotype.evaluation.metrics.alignment import Captions, caption_ranks, clip_scores
 from calotype.evaluation.metrics.intervals import clustered_fraction
+from calotype.evaluation.metrics.rows import Features
 from calotype.evaluation.results import CHECKED, number_of
 from calotype.evaluation.rows import Found, Rows, add_mean, as_floats
 from calotype.evaluation.samples import Manifest, SampleSet
@@ -23,7 +24,7 @@ Check = Callable[[Tensor, Prompt], bool | None]
 
 def add_alignment(
     found: Found,
-    images: Tensor,
+    images: Features,
     extractor: CaptionExtractor,
     rows: Rows,
     captions: Mapping[str, Tensor],
@@ -55,7 +56,7 @@ def caption_embeddings(
 ) -> dict[str, Tensor]:
     """The embedding of every caption of a suite; `options` are those of `caption_features`."""
     texts = list(dict.fromkeys(suite.captions))
-    embeddings = caption_features(texts, extractor, **options).tensor()
+    embeddings = torch.cat(list(caption_features(texts, extractor, **options)))
     return dict(zip(texts, embeddings, strict=True))
 
 

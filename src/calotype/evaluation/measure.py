@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from calotype import __version__
 from calotype.errors import UsageError
@@ -28,6 +27,7 @@ from calotype.evaluation.features.extractor import (
     Extractor,
     ExtractorSpec,
 )
+from calotype.evaluation.features.mapped import MappedRows
 from calotype.evaluation.judging import (
     add_alignment,
     add_checks,
@@ -77,9 +77,9 @@ class FeaturesOf:
     def __init__(self, images: ImageList, options: MeasureOptions, executor: Executor) -> None:
         self.images = images
         self._options, self._executor = options, executor
-        self._found: dict[ExtractorSpec, Tensor] = {}
+        self._found: dict[ExtractorSpec, MappedRows] = {}
 
-    def __call__(self, spec: ExtractorSpec) -> Tensor:
+    def __call__(self, spec: ExtractorSpec) -> MappedRows:
         """Of all images, (N, D) float32."""
         if spec not in self._found:
             options, extractor = self._options, spec.load()
@@ -87,7 +87,7 @@ class FeaturesOf:
                 self.images, extractor, spec, side=options.side, root=options.root,
                 executor=self._executor,
             )  # fmt: skip
-            self._found[spec] = stored.tensor()
+            self._found[spec] = stored.rows()
         return self._found[spec]
 
 

@@ -23,7 +23,9 @@ from calotype.evaluation.metrics.copies import Look, equal_looks
 from calotype.evaluation.metrics.diversity import over_prompts
 from calotype.evaluation.metrics.intervals import Estimate, clustered_fraction
 from calotype.evaluation.metrics.lpips import LEAST_SIDE, Lpips
+from calotype.evaluation.metrics.neighbours import centre_of
 from calotype.evaluation.metrics.pixels import grid_artefacts, psnr, ssim
+from calotype.evaluation.metrics.rows import Features
 from calotype.evaluation.reference import ImageList
 from calotype.evaluation.results import Number, number_of
 from calotype.evaluation.rows import Found, Rows, add_mean
@@ -36,7 +38,7 @@ _MOST_PSNR = 100  # dB: more only equal images have, of which it is infinite
 _LEAST_PERIODS = 6  # of a grid on each side, for `grid_artefacts`
 
 
-def colour_number(sampled: Tensor, real: Tensor, facts: dict[str, Any]) -> Number:
+def colour_number(sampled: Features, real: Features, facts: dict[str, Any]) -> Number:
     """How far the mean colour of the samples is from that of the real images, in levels of 255.
 
     Args:
@@ -44,7 +46,7 @@ def colour_number(sampled: Tensor, real: Tensor, facts: dict[str, Any]) -> Numbe
         real: likewise, (M, 3).
         facts: those of `Number`.
     """
-    shift = sampled.double().mean(0) - real.double().mean(0)
+    shift = centre_of(sampled) - centre_of(real)
     names = ("red", "green", "blue")
     said = ", ".join(
         f"{name} {part:+.1f}" for name, part in zip(names, shift.tolist(), strict=True)

@@ -15,6 +15,7 @@ from calotype.evaluation.metrics.intervals import (
     clustered_fraction,
     clustered_mean,
 )
+from calotype.evaluation.metrics.rows import Features
 from calotype.evaluation.results import Number, Scores, number_of
 from calotype.evaluation.samples import Sample
 
@@ -49,7 +50,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def by_index(self, values: Tensor) -> Iterator[Tensor]:
+    def by_index(self, values: Features) -> Iterator[Tensor]:
         """The first image of every prompt, the second, ...; nothing where each has one."""
         if self.each is not None and self.each > 1 and len(self) >= 2 * self.each:
             yield from (values[self._index == number] for number in range(self.each))

@@ -25,6 +25,7 @@ from calotype.data.prefetch import prefetched
 from calotype.errors import CalotypeError, NotFiniteError, UsageError
 from calotype.evaluation.features.batches import images_at_once
 from calotype.evaluation.features.extractor import CaptionExtractor, Extractor, ExtractorSpec
+from calotype.evaluation.features.mapped import MappedRows
 from calotype.storage.files import make_folder, remove_leftovers, write_error, write_file
 from calotype.storage.places import cache_folder
 from calotype.storage.reading import open_regular
@@ -90,11 +91,8 @@ class StoredFeatures:
                 raise CalotypeError(f"{path} is missing or damaged; run the command again")
             yield torch.from_numpy(found)
 
-    def tensor(self) -> Tensor:
-        """All of them, (N, D), float32; changes to them stay in memory.
-
-        They are mapped from a file without a name: the system reads what is looked at, and drops
-        it when memory is needed, so that any number of them fits.
+    def rows(self) -> MappedRows:
+        """All of them, (N, D), float32, in a file without a name: any number of them fits.
 
         Raises:
             CalotypeError: a file is missing or damaged, or the disk is full.
@@ -103,15 +101,11 @@ class StoredFeatures:
         place = folder if os.access(folder, os.W_OK) else None
         try:
             with tempfile.TemporaryFile(dir=place) as file:
-                rows = 0
                 for part in self:
                     file.write(part.numpy().data)
-                    rows += len(part)
-                file.flush()
-                found = np.memmap(file, np.float32, "c", shape=(rows, self.dimension))
+                return MappedRows(file, self.dimension)
         except OSError as error:
             raise write_error(folder, error) from error
-        return torch.from_numpy(found)
 
 
 def features_of(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from calotype.errors import UsageError
-from calotype.evaluation.metrics.rows import check_rows, take_unit, tiles
+from calotype.evaluation.metrics.rows import Features, check_rows, take_unit, tiles
 
 OTHERS = 99
 
@@ -42,7 +42,7 @@ class CaptionRanks:
         return self.ranks == 0
 
 
-def clip_scores(images: Tensor, texts: Tensor) -> Tensor:
+def clip_scores(images: Features, texts: Tensor) -> Tensor:
     """100 times the cosine of each image's embedding with its own caption's.
 
     Args:
@@ -69,7 +69,7 @@ def clip_scores(images: Tensor, texts: Tensor) -> Tensor:
 
 
 def caption_ranks(
-    images: Tensor, own: Sequence[str], captions: Captions, *, seed: int = 0
+    images: Features, own: Sequence[str], captions: Captions, *, seed: int = 0
 ) -> CaptionRanks:
     """The rank of each sample's own caption among 99 others of the suite.
 

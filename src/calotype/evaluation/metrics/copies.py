@@ -14,7 +14,7 @@ from torch import Tensor
 
 from calotype.errors import UsageError
 from calotype.evaluation.metrics.neighbours import nearest
-from calotype.evaluation.metrics.rows import check_rows, check_sets
+from calotype.evaluation.metrics.rows import Features, check_rows, check_sets
 
 TYPICAL = 50
 Look = tuple[int, int]
@@ -37,7 +37,7 @@ class Nearest:
     ratio: Tensor
 
 
-def nearest_training(training: Tensor, sampled: Tensor, *, typical: int = TYPICAL) -> Nearest:
+def nearest_training(training: Features, sampled: Features, *, typical: int = TYPICAL) -> Nearest:
     """Find each sample's nearest training image.
 
     Args:
@@ -52,7 +52,7 @@ def nearest_training(training: Tensor, sampled: Tensor, *, typical: int = TYPICA
     return _nearest(sampled, training, min(typical, len(training)), same=False)
 
 
-def nearest_others(training: Tensor, *, typical: int = TYPICAL) -> Nearest:
+def nearest_others(training: Features, *, typical: int = TYPICAL) -> Nearest:
     """Each training image's nearest other one: what the samples' distances are held against.
 
     Args:
@@ -82,7 +82,7 @@ def equal_looks(training: Sequence[Look], sampled: Sequence[Look]) -> list[int |
     return [first.get(look) for look in sampled]
 
 
-def _nearest(queries: Tensor, pool: Tensor, count: int, *, same: bool) -> Nearest:
+def _nearest(queries: Features, pool: Features, count: int, *, same: bool) -> Nearest:
     if count < 1:
         raise UsageError(f"got {count} typical neighbours; expected at least 1")
     found = nearest(queries, pool, count, same=same)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from calotype.errors import UsageError
 from calotype.evaluation.metrics.intervals import Estimate, clustered_mean
-from calotype.evaluation.metrics.rows import check_rows, take, take_unit, tiles
+from calotype.evaluation.metrics.rows import Features, check_rows, take, take_unit, tiles
 
 Distances = Callable[[Tensor], Tensor]
 """Of the rows of one prompt, given by number: the distances of their pairs, (n (n - 1) / 2,)."""
 
 
-def within_prompt_distance(features: Tensor, prompts: Sequence[str]) -> Estimate:
+def within_prompt_distance(features: Features, prompts: Sequence[str]) -> Estimate:
     """The mean distance of features of samples of one prompt, averaged over prompts.
 
     Args:
@@ -57,7 +57,7 @@ def over_prompts(distances: Distances, prompts: Sequence[str]) -> Estimate:
     return clustered_mean(means, list(several))
 
 
-def vendi_score(features: Tensor) -> float:
+def vendi_score(features: Features) -> float:
     """The effective number of different images: exp of the entropy of K/N, K of cosines.
 
     The eigenvalues are those of the (D, D) matrix of products, which is streamed, where that is

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from calotype.errors import UsageError
 from calotype.evaluation.metrics.intervals import Estimate, blocks_in_order, jackknife
-from calotype.evaluation.metrics.rows import AT_ONCE, check_rows, take, tiles
+from calotype.evaluation.metrics.rows import AT_ONCE, Features, check_rows, take, tiles
 
 ENOUGH = 5
 """FID of fewer samples than this many times the dimension is marked: it is mostly their bias."""
@@ -70,7 +70,7 @@ class FidInfinity:
     fids: tuple[float, ...]
 
 
-def fit_gaussian(features: Tensor, *, name: str = "reference") -> Gaussian:
+def fit_gaussian(features: Features, *, name: str = "reference") -> Gaussian:
     """The Gaussian of features, (N, D) with N at least 2; keep the reference's for many sets.
 
     Raises:
@@ -98,7 +98,7 @@ def frechet_distance(reference: Gaussian, sampled: Gaussian) -> float:
     return float(between + traces - 2 * roots)
 
 
-def fid(reference: Gaussian, sampled: Tensor, *, blocks: Tensor | None = None) -> Estimate:
+def fid(reference: Gaussian, sampled: Features, *, blocks: Tensor | None = None) -> Estimate:
     """FID with its jackknife interval, which is about its expectation at this number of samples.
 
     Args:
@@ -133,7 +133,7 @@ def fid(reference: Gaussian, sampled: Tensor, *, blocks: Tensor | None = None) -
 
 
 def fid_infinity(
-    reference: Gaussian, sampled: Tensor, *, seed: int = 0, points: int = 15
+    reference: Gaussian, sampled: Features, *, seed: int = 0, points: int = 15
 ) -> FidInfinity:
     """FID at infinitely many samples: a line through FID over 1/N, from N/10 to N in equal steps.
 
@@ -161,12 +161,12 @@ def fid_infinity(
     return FidInfinity(value, slope, tuple(counts.tolist()), tuple(fids))
 
 
-def _shift(features: Tensor) -> Tensor:
+def _shift(features: Features) -> Tensor:
     """About the mean: of the first rows."""
     return features[:AT_ONCE].double().mean(0)
 
 
-def _sums(features: Tensor, shift: Tensor, rows: Tensor) -> _Sums:
+def _sums(features: Features, shift: Tensor, rows: Tensor) -> _Sums:
     dimension = features.shape[1]
     linear = torch.zeros(dimension, dtype=torch.float64)
     square = torch.zeros(dimension, dimension, dtype=torch.float64)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from calotype.errors import UsageError
-from calotype.evaluation.metrics.rows import check_rows, take, tiles
+from calotype.evaluation.metrics.rows import Features, check_rows, take, tiles
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class InceptionScore:
 
 
 def inception_score(
-    logits: Tensor,
+    logits: Features,
     *,
     splits: int = 10,
     seed: int | None = 0,
@@ -57,7 +57,7 @@ def inception_score(
     return InceptionScore(float(found.mean()), deviation, len(found), len(logits))
 
 
-def _score(logits: Tensor, rows: Tensor, classify: Callable[[Tensor], Tensor] | None) -> float:
+def _score(logits: Features, rows: Tensor, classify: Callable[[Tensor], Tensor] | None) -> float:
     """Of the mean divergence of p(class | image) from its mean: H(mean p) less the mean of H(p)."""
     classes, entropy = torch.zeros(1, dtype=torch.float64), 0.0
     for _, places in tiles(len(rows)):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from calotype.errors import MissingExtra, UsageError
 from calotype.evaluation.metrics.intervals import Estimate, blocks_in_order, jackknife
-from calotype.evaluation.metrics.rows import check_sets, take, take_unit, tiles
+from calotype.evaluation.metrics.rows import Features, check_sets, take, take_unit, tiles
 
 CMMD_SIGMA = 10
 CMMD_SCALE = 1000
@@ -35,7 +35,7 @@ class KidSubsets:
     size: int
 
 
-def kid(reference: Tensor, sampled: Tensor, *, blocks: Tensor | None = None) -> Estimate:
+def kid(reference: Features, sampled: Features, *, blocks: Tensor | None = None) -> Estimate:
     """KID of all pairs, which any number of subsets tends to, with its jackknife interval.
 
     It is unbiased: about 0 for equal distributions, on either side of it.
@@ -53,7 +53,7 @@ def kid(reference: Tensor, sampled: Tensor, *, blocks: Tensor | None = None) -> 
 
 
 def kid_by_subsets(
-    reference: Tensor, sampled: Tensor, *, subsets: int = 100, size: int = 1000, seed: int = 0
+    reference: Features, sampled: Features, *, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> KidSubsets:
     """KID by torchmetrics' estimate, of subsets chosen by the seed; for comparison with papers.
 
@@ -84,7 +84,7 @@ def kid_by_subsets(
     return KidSubsets(float(found.mean()), float(found.std(correction=0)), subsets, size)
 
 
-def cmmd(reference: Tensor, sampled: Tensor, *, blocks: Tensor | None = None) -> Estimate:
+def cmmd(reference: Features, sampled: Features, *, blocks: Tensor | None = None) -> Estimate:
     """CMMD: 1000 times the *biased* discrepancy, pairs of a row with itself included, as published.
 
     Args:
@@ -103,17 +103,17 @@ def cmmd(reference: Tensor, sampled: Tensor, *, blocks: Tensor | None = None) ->
 
 @dataclass(frozen=True)
 class _Sets:
-    reference: Tensor
-    sampled: Tensor
-    load: Callable[[Tensor, Tensor], Tensor]
+    reference: Features
+    sampled: Features
+    load: Callable[[Features, Tensor], Tensor]
 
 
-def _features(reference: Tensor, sampled: Tensor) -> _Sets:
+def _features(reference: Features, sampled: Features) -> _Sets:
     check_sets(reference, sampled)
     return _Sets(reference, sampled, take)
 
 
-def _embeddings(reference: Tensor, sampled: Tensor) -> _Sets:
+def _embeddings(reference: Features, sampled: Features) -> _Sets:
     check_sets(reference, sampled)
     return _Sets(reference, sampled, take_unit)
 
@@ -166,7 +166,7 @@ def _discrepancy(
     return jackknife(value(), replicates, count)
 
 
-def _within(sets: _Sets, features: Tensor, blocks: Tensor, kernel: _Kernel) -> _Within:
+def _within(sets: _Sets, features: Features, blocks: Tensor, kernel: _Kernel) -> _Within:
     counts = torch.bincount(blocks)
     sums = torch.zeros(len(counts), len(counts), dtype=torch.float64)
     diagonal = torch.zeros(len(counts), dtype=torch.float64)

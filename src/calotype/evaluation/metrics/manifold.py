@@ -19,7 +19,7 @@ from torch import Tensor
 from calotype.errors import UsageError
 from calotype.evaluation.metrics.intervals import Estimate, blocks_in_order, jackknife
 from calotype.evaluation.metrics.neighbours import Pairs, centre_of, load_tile, nearest
-from calotype.evaluation.metrics.rows import AT_ONCE, check_rows, check_sets, tiles
+from calotype.evaluation.metrics.rows import AT_ONCE, Features, check_rows, check_sets, tiles
 
 PRECISION_K = 3
 COVERAGE_K = 5
@@ -32,7 +32,7 @@ class ReferenceBalls:
     `near` is for precision, `far` for density and coverage; recall's k is that of precision.
     """
 
-    features: Tensor
+    features: Features
     near: Tensor
     far: Tensor
     precision_k: int
@@ -50,7 +50,7 @@ class Manifold:
 
 
 def reference_balls(
-    reference: Tensor, *, precision_k: int = PRECISION_K, coverage_k: int = COVERAGE_K
+    reference: Features, *, precision_k: int = PRECISION_K, coverage_k: int = COVERAGE_K
 ) -> ReferenceBalls:
     """The balls of the reference: what many sampled sets are compared with.
 
@@ -72,7 +72,7 @@ def reference_balls(
 
 
 def manifold(
-    reference: ReferenceBalls, sampled: Tensor, *, blocks: Tensor | None = None
+    reference: ReferenceBalls, sampled: Features, *, blocks: Tensor | None = None
 ) -> Manifold:
     """Precision, recall, density and coverage of sampled images, with jackknife intervals.
 
@@ -145,7 +145,7 @@ class _Hits:
     recalled_without: Tensor
 
 
-def _sampled_balls(sampled: Tensor, blocks: Tensor, k: int) -> _SampledBalls:
+def _sampled_balls(sampled: Features, blocks: Tensor, k: int) -> _SampledBalls:
     found = nearest(sampled, sampled, k, same=True)
     radii = found.squared[:, k - 1].clone()
     without = radii[:, None].repeat(1, int(blocks.max()) + 1)
@@ -159,7 +159,7 @@ def _sampled_balls(sampled: Tensor, blocks: Tensor, k: int) -> _SampledBalls:
 
 
 def _count(
-    reference: ReferenceBalls, sampled: Tensor, blocks: Tensor, balls: _SampledBalls
+    reference: ReferenceBalls, sampled: Features, blocks: Tensor, balls: _SampledBalls
 ) -> _Hits:
     counts = (len(reference.features), int(blocks.max()) + 1)
     hits = _Hits(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calotype.evaluation.metrics.rows import take, tiles
+from calotype.evaluation.metrics.rows import Features, take, tiles
 
 SPARE = 8
 """Neighbours kept beyond those asked for, among which rounding cannot hide one of them."""
@@ -34,7 +34,7 @@ class Neighbours:
 class Tile:
     """Rows of a set less the common centre, `x`, (n, D), with squared lengths, (n,)."""
 
-    features: Tensor
+    features: Features
     rows: Tensor
     x: Tensor
     squares: Tensor
@@ -80,7 +80,7 @@ class Pairs:
         return inside
 
 
-def centre_of(features: Tensor) -> Tensor:
+def centre_of(features: Features) -> Tensor:
     """The mean row, (D,) float64; distances from it are as short as can be."""
     total = torch.zeros(features.shape[1], dtype=torch.float64)
     for _, rows in tiles(len(features)):
@@ -89,14 +89,14 @@ def centre_of(features: Tensor) -> Tensor:
 
 
 def load_tile(
-    features: Tensor, rows: Tensor, centre: Tensor, dtype: torch.dtype = torch.float32
+    features: Features, rows: Tensor, centre: Tensor, dtype: torch.dtype = torch.float32
 ) -> Tile:
     """Rows as a tile of the type that products are taken in."""
     x = (take(features, rows) - centre).to(dtype)
     return Tile(features, rows, x, x.double().square().sum(1).to(dtype))
 
 
-def squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
+def squared_distances(x: Features, i: Tensor, y: Features, j: Tensor) -> Tensor:
     """Of rows i of x from rows j of y, (n,) float64, from their differences: exactly 0 if equal."""
     found = torch.empty(len(i), dtype=torch.float64)
     for rows in torch.split(torch.arange(len(i)), max(1, _NUMBERS_AT_ONCE // x.shape[1])):
@@ -106,7 +106,7 @@ def squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
     return found
 
 
-def nearest(queries: Tensor, pool: Tensor, k: int, *, same: bool = False) -> Neighbours:
+def nearest(queries: Features, pool: Features, k: int, *, same: bool = False) -> Neighbours:
     """The k nearest rows of the pool for each query, and a few spare ones.
 
     Args:
@@ -133,7 +133,7 @@ class _Search:
     """Nearest rows, as products propose them and differences settle them."""
 
     def __init__(
-        self, queries: Tensor, pool: Tensor, kept: int, same: bool, centre: Tensor
+        self, queries: Features, pool: Features, kept: int, same: bool, centre: Tensor
     ) -> None:
         self._queries, self._pool, self._same, self._centre = queries, pool, same, centre
         self.index = torch.zeros(len(queries), kept, dtype=torch.long)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +14,25 @@ AT_ONCE = 1024
 """Rows of a tile; two tiles and their kernel take 42 MB at 2048 dimensions in float64."""
 
 
-def check_rows(features: Tensor, name: str, *, least: int = 2) -> None:
+class Features(Protocol):
+    """Rows of numbers, (N, D), an image each: a tensor, or what reads them from a file."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    @property
+    def ndim(self) -> int:
+        """2."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """N and D."""
+
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor:
+        """Some of the rows, (n, D), by numbers or by a mask."""
+
+
+def check_rows(features: Features, name: str, *, least: int = 2) -> None:
     """Refuse features that no metric can take.
 
     Args:
@@ -30,17 +49,17 @@ def check_rows(features: Tensor, name: str, *, least: int = 2) -> None:
         )
     if len(features) < least:
         raise UsageError(f"got {len(features)} {name} images; expected at least {least}")
-    for start, part in enumerate(torch.split(features, AT_ONCE)):
-        bad = (~part.isfinite().all(1)).nonzero()
+    for start in range(0, len(features), AT_ONCE):
+        bad = (~features[start : start + AT_ONCE].isfinite().all(1)).nonzero()
         if len(bad):
-            row = start * AT_ONCE + int(bad[0])
+            row = start + int(bad[0])
             raise UsageError(
                 f"row {row} of the {name} features holds NaN or infinity; expected finite numbers: "
                 f"look at image {row} and at the extractor"
             )
 
 
-def check_sets(reference: Tensor, sampled: Tensor, *, least: int = 2) -> None:
+def check_sets(reference: Features, sampled: Features, *, least: int = 2) -> None:
     """Refuse two sets of features, (M, D) and (N, D), that cannot be compared.
 
     Raises:
@@ -69,14 +88,14 @@ def tiles(count: int, blocks: Tensor | None = None) -> Iterator[tuple[int, Tenso
             yield block, rows
 
 
-def take(features: Tensor, rows: Tensor) -> Tensor:
+def take(features: Features, rows: Tensor) -> Tensor:
     """Rows of features, as float64 in memory."""
-    if bool((rows.diff() == 1).all()):  # a run: read at once from a mapped file
+    if bool((rows.diff() == 1).all()):  # a run: read at once, and of a tensor not copied
         return features[int(rows[0]) : int(rows[-1]) + 1].double()
     return features[rows].double()
 
 
-def take_unit(features: Tensor, rows: Tensor) -> Tensor:
+def take_unit(features: Features, rows: Tensor) -> Tensor:
     """Rows of features scaled to length 1, as float64 in memory.
 
     Raises:
