@@ -1,0 +1,103 @@
+"""The application: which API is mounted where, what starts and ends with it, and errors' shapes.
+
+An API is a `router` that is listed in `build_app`. Its routes get the hub by `hub_of` and whom
+they answer by `owner_of`; an API with errors of its own shape has an entry in `SHAPES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from calotype.serving.front.context import hub_of
+from calotype.serving.front.errors import ApiError
+from calotype.serving.front.settings import ServeSettings
+from calotype.serving.front.start import running_hub
+
+SHAPES: dict[str, Callable[[ApiError], dict[str, Any]]] = {}
+"""By the beginning of a path: the JSON of an error, where it is not OpenAI's."""
+
+health = APIRouter()
+
+
+@health.get("/healthz")
+async def healthz() -> Response:
+    """Whether the front answers."""
+    return PlainTextResponse("ok\n")
+
+
+@health.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Whether an engine can take work."""
+    hub = hub_of(request)
+    is_ready = not hub.is_draining and any(one.state == "ready" for one in hub.work.engines)
+    return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
+
+
+def build_app(settings: ServeSettings) -> FastAPI:
+    """The application of a server, whose engine starts with its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running_hub(settings) as hub:
+            app.state.hub = hub
+            yield
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.settings = settings
+    for router in (health,):
+        app.include_router(router)
+    for kind, handler in (
+        (ApiError, _api_error),
+        (HTTPException, _http_error),
+        (RequestValidationError, _validation_error),
+        (Exception, _defect),
+    ):
+        app.add_exception_handler(kind, handler)
+    return app
+
+
+def answer(request: Request, error: ApiError) -> Response:
+    """An error in the shape of the API that was asked."""
+    path = request.url.path
+    shape = next((SHAPES[start] for start in SHAPES if path.startswith(start)), ApiError.body)
+    return JSONResponse(shape(error), error.status, error.headers())
+
+
+async def _api_error(request: Request, error: Any) -> Response:
+    return answer(request, error)
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    texts = {404: "there is no such address", 405: "got a method that this address has not"}
+    text = texts.get(error.status_code, str(error.detail))
+    code = "not_found" if error.status_code == 404 else "invalid_request"
+    response = answer(request, ApiError(error.status_code, text, code=code))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _validation_error(request: Request, error: Any) -> Response:
+    first = error.errors()[0]
+    return answer(request, invalid(first["loc"], first["msg"]))
+
+
+def invalid(where: Sequence[int | str], message: str) -> ApiError:
+    """What pydantic says of a request, in a sentence; `where` begins with body, query or path."""
+    names = [str(name) for name in where if name not in ("body", "query", "path")]
+    param = ".".join(names) or None
+    text = message.removeprefix("Value error, ")
+    return ApiError(
+        400, text if param is None else f"{param}: {text}", code="invalid_value", param=param
+    )
+
+
+async def _defect(request: Request, error: Any) -> Response:
+    return answer(request, ApiError(500, "the server failed; its log says why", code="internal"))

@@ -1,0 +1,264 @@
+"""The link to an engine in a child process: started, listened to, killed when it hangs, restarted.
+
+The hub talks to anything that is an `Engine`; this is the one on pipes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, Protocol
+
+from calotype.errors import CalotypeError
+from calotype.serving import wire
+from calotype.serving.front.errors import ApiError, engine_gone
+
+LAST_WORDS = ("image", "failed", "cancelled")
+_NO_SIGN_OF_LIFE = ("stats", "checked", "refused")  # a thread may send them while a step hangs
+_LEAST_BACKOFF, _MOST_BACKOFF = 0.5, 30.0
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_ARENA_MAX": "2"}
+_READ_BYTES = 2**20
+_LEAVE_SECONDS = 5.0
+
+EngineState = Literal["starting", "ready", "restarting", "stopped"]
+
+
+class Engine(Protocol):
+    """What images are computed by: a child process, or a replica far away.
+
+    Attributes:
+        name: for messages and metrics.
+        state: whether it can be given work.
+        pid: of the process; None = there is none now.
+        restarts: since the server began.
+        about: its `ready` message; empty before the first.
+    """
+
+    name: str
+    state: EngineState
+    pid: int | None
+    restarts: int
+    about: dict[str, Any]
+
+    async def check(self, head: Mapping[str, Any]) -> dict[str, Any]:
+        """The plan of a request; waits for an engine that is not ready.
+
+        Raises:
+            ApiError: the request is refused, or the engine ended over it.
+        """
+
+    def send(self, head: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Send `start`, `cancel`, `interrupt` or `unload`; lost where the engine has just ended."""
+
+
+class Listener(Protocol):
+    """Who is told what engines say."""
+
+    def on_ready(self, engine: Engine) -> None:
+        """It can be given work."""
+
+    def on_message(self, engine: Engine, message: wire.Message) -> None:
+        """It said something about an image or its speed."""
+
+    def on_death(self, engine: Engine, reason: str) -> None:
+        """It has ended, and all that it held with it."""
+
+
+class EngineProcess:
+    """An engine as a child process, restarted as often as it ends.
+
+    Args:
+        command: that starts it; it speaks `wire` on its standard input and output.
+        listener: told what it says.
+        step_timeout: seconds without a word, while it has work, after which it is killed.
+        name: for messages and metrics.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        listener: Listener,
+        *,
+        step_timeout: float = 120.0,
+        name: str = "engine",
+    ) -> None:
+        self.name = name
+        self.state: EngineState = "starting"
+        self.pid: int | None = None
+        self.restarts = 0
+        self.about: dict[str, Any] = {}
+        self.refusal: int | None = None  # exit code of one that would not even start
+        self._command = tuple(command)
+        self._listener = listener
+        self._step_timeout = step_timeout
+        self._ready = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._checks: dict[str, asyncio.Future[wire.Message | None]] = {}
+        self._held: set[str] = set()
+        self._loading = 0
+        self._heard = 0.0
+        self._backoff = _LEAST_BACKOFF
+        self._reason = ""
+
+    async def run(self) -> None:
+        """Keep an engine alive until cancelled; returns early where it would not start at all."""
+        try:
+            while True:
+                code = await self._live()
+                if not self.about and code > 0:  # it said why on stderr; it would again
+                    self.refusal = code
+                    return
+                self.restarts += 1
+                await asyncio.sleep(self._backoff)
+                self._backoff = min(2 * self._backoff, _MOST_BACKOFF)
+        finally:
+            self.state = "stopped"
+            self._ready.set()  # who waits is told
+
+    async def check(self, head: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Engine.check`; a check that an engine ended over is tried once more."""
+        for _ in range(2):
+            await self._ready.wait()
+            if self.state == "stopped":
+                break
+            number = secrets.token_hex(8)
+            answer: asyncio.Future[wire.Message | None] = asyncio.get_running_loop().create_future()
+            self._checks[number] = answer
+            try:
+                self.send({"op": "check", **head, "id": number})
+                message = await asyncio.wait_for(answer, self._step_timeout)
+            except TimeoutError:
+                self.kill("it did not answer and was ended")
+                message = None
+            finally:
+                self._checks.pop(number, None)
+            if message is not None:
+                return _plan(message)
+        raise engine_gone("the engine ended while it looked at this request; try another")
+
+    def send(self, head: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """As `Engine.send`."""
+        if head["op"] == "start":
+            self._touch()
+            self._held.add(head["id"])
+        process = self._process
+        if process is None or process.stdin is None or process.stdin.is_closing():
+            return  # on_death is on its way
+        for piece in wire.encode(head, blobs):
+            process.stdin.write(piece)
+
+    def kill(self, reason: str) -> None:
+        """End it now; the next starts after a while."""
+        self._reason = reason
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _live(self) -> int:
+        """One life, from start to end; the exit code, negative for a signal."""
+        self._reason = ""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, **_ENVIRONMENT},
+                limit=_READ_BYTES,
+                start_new_session=True,  # Ctrl-C is for the front, which lets work finish
+            )
+        except OSError as error:
+            self._died(f"it cannot be started: {error.strerror}")
+            return -1
+        self._process, self.pid = process, process.pid
+        watching = asyncio.create_task(self._watch())
+        try:
+            assert process.stdout is not None
+            with suppress(CalotypeError):  # what comes is no frame: as good as dead
+                while (message := await wire.read_async(process.stdout)) is not None:
+                    self._received(message)
+        finally:
+            watching.cancel()
+            code = await _leave(process)
+        self._died(self._reason or _told(code))
+        return code
+
+    def _died(self, reason: str) -> None:
+        self._process = self.pid = None
+        self.state = "restarting"
+        self._ready.clear()
+        self._held.clear()
+        self._loading = 0
+        for answer in self._checks.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._listener.on_death(self, reason)
+
+    def _received(self, message: wire.Message) -> None:
+        if message.op not in _NO_SIGN_OF_LIFE:
+            self._heard = time.monotonic()
+        number = str(message.head.get("id", ""))
+        match message.op:
+            case "ready":
+                self.about = message.head
+                self.state = "ready"
+                self._ready.set()
+                self._listener.on_ready(self)
+                return
+            case "checked" | "refused":
+                answer = self._checks.get(number)
+                if answer is not None and not answer.done():
+                    answer.set_result(message)
+                return
+            case "loading":
+                self._loading += 1
+            case "loaded":
+                self._loading = max(self._loading - 1, 0)
+            case "image":
+                self._backoff = _LEAST_BACKOFF  # it works
+        if message.op in LAST_WORDS:
+            self._held.discard(number)
+        self._listener.on_message(self, message)
+
+    def _touch(self) -> None:
+        """What was idle until now has its time from now on."""
+        if not self._is_working:
+            self._heard = time.monotonic()
+
+    @property
+    def _is_working(self) -> bool:
+        return bool(self._held or self._loading)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._step_timeout / 4, 5.0))
+            silent = time.monotonic() - self._heard
+            if self._is_working and silent > self._step_timeout:
+                self.kill(f"it said nothing for {silent:.0f} s and was ended")
+                return
+
+
+async def _leave(process: asyncio.subprocess.Process) -> int:
+    """See a process off: it ends by itself when nobody writes to it any more; its exit code."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        return await asyncio.wait_for(process.wait(), _LEAVE_SECONDS)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        return await process.wait()
+
+
+def _plan(message: wire.Message) -> dict[str, Any]:
+    head = message.head
+    if message.op == "checked":
+        return dict(head["plan"])
+    raise ApiError(400, str(head["message"]), code="invalid_value", param=head.get("param"))
+
+
+def _told(code: int) -> str:
+    return f"it was killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"

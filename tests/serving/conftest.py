@@ -1,0 +1,117 @@
+"""Servers with the fake engine: in this process, and on a port."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
+
+
+def fake_settings(**changes):
+    """Settings of a server whose engine is `fake_engine.py`."""
+    from calotype.serving.front.settings import ServeSettings
+
+    return ServeSettings(**{"engine_command": FAKE, "step_timeout": 5.0, "drain": 2.0, **changes})
+
+
+def wait_until(condition, seconds=10.0):
+    """Look until it holds, or fail."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.005)
+
+
+@contextmanager
+def served_at(settings):
+    """A real server on a free port, in a thread; its address and its application."""
+    import uvicorn
+
+    from calotype.serving.front.app import build_app
+
+    app = build_app(settings)
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        wait_until(lambda: app.state.hub.work.engines[0].state == "ready")
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", app
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+
+
+@pytest.fixture
+def client():
+    """A client of an application in this process; streams come whole, when they have ended."""
+    from starlette.testclient import TestClient
+
+    from calotype.serving.front.app import build_app
+
+    app = build_app(fake_settings())
+    address = "http://127.0.0.1:8000"
+    with TestClient(app, base_url=address, client=("127.0.0.1", 50000)) as found:
+        wait_until(lambda: found.get("/readyz").status_code == 200)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def served():
+    """The address of a real server with the fake engine, one a module."""
+    with served_at(fake_settings()) as (address, _):
+        yield address
+
+
+@pytest.fixture
+def fake():
+    """Make settings of a server with the fake engine: `fake(active=1)`."""
+    return fake_settings
+
+
+@pytest.fixture
+def serve_at():
+    """A real server of given settings: `with serve_at(fake(drain=1)) as (address, app)`."""
+    return served_at
+
+
+@pytest.fixture
+def with_hub():
+    """Run a coroutine function on a hub with the fake engine: `with_hub(test, active=1)`."""
+    import asyncio
+
+    from calotype.serving.front.start import running_hub
+
+    def run(test, **changes):
+        async def inside():
+            async with asyncio.timeout(30), running_hub(fake_settings(**changes)) as hub:
+                return await test(hub)
+
+        return asyncio.run(inside())
+
+    return run
+
+
+@pytest.fixture
+def submission():
+    """Make what an API submits: `submission("a fox", request={"n": 2}, outlives=True)`."""
+    from calotype.serving.front.jobs import Owner, Submission
+    from calotype.serving.job import JobRequest
+
+    def make(prompt="a fox", *, client="10.0.0.1", request=None, **rest):
+        wanted = JobRequest(**{"prompt": prompt, "seed": 1, **(request or {})})
+        return Submission(
+            **{"request": wanted, "owner": Owner(None, client), "api": "native", **rest}
+        )
+
+    return make
