@@ -10,12 +10,12 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -25,18 +25,11 @@ from calotype.data.images import BrokenImage, decode_image
 from calotype.data.open import open_part, parts
 from calotype.data.source import EncodedSource
 from calotype.errors import UsageError
-from calotype.evaluation.samples.manifest import Manifest, ShardNote, SuiteNote, write_manifest
-from calotype.evaluation.samples.shard import (
-    SHARD_IMAGES,
-    Sample,
-    encoding_of,
-    shard_note,
-    shard_path,
-    write_sample_shard,
-)
+from calotype.evaluation.samples.encoded import Encoded, write_encoded
+from calotype.evaluation.samples.manifest import Manifest, SuiteNote, write_manifest
+from calotype.evaluation.samples.shard import Sample, encoding_of
 from calotype.evaluation.suites.suite import Suite
 from calotype.storage.json_lines import read_lines
-from calotype.storage.reading import file_sha256
 
 _SHOWN = 3
 _PARAMETERS_END = re.compile(r"\n(Negative prompt:|Steps: )")
@@ -83,20 +76,15 @@ def import_samples(
     if missing:
         say(f"  {len(missing)} prompts have no image, as {missing[0]!r}")
     text = json.dumps([images.fingerprint, suite.sha256, [p.id for p in suite.prompts], found.way])
-    samples, facts = _samples(found, suite), _Facts()
-    shards = tuple(_shards(images, samples, out, sha256(text.encode()).hexdigest(), facts))
-    each = Counter(prompt for _, prompt in found.pairs).values()
+    made_of = sha256(text.encode()).hexdigest()
+    facts = write_encoded(out, _samples(found, suite), partial(_checked, images), made_of)
     manifest = Manifest(
         name=source.resolve().name,
         suite=SuiteNote.of(suite),
-        count=len(samples),
-        each=max(each) if len(set(each)) == 1 else None,
         seed=None,
-        size=facts.size,
-        encoding=facts.encoding,
-        shards=shards,
         origin={"paired_by": found.way, "unknown_captions": len(found.unknown)},
         missing=missing,
+        **facts,
     )
     write_manifest(out, manifest)
     return manifest
@@ -123,48 +111,7 @@ def _samples(found: _Pairing, suite: Suite) -> list[tuple[int, Sample]]:
     return samples
 
 
-class _Facts:
-    """Sizes and encodings met."""
-
-    def __init__(self) -> None:
-        self.sizes: set[tuple[int, int]] = set()
-        self.encodings: set[str] = set()
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        return next(iter(self.sizes)) if len(self.sizes) == 1 else None
-
-    @property
-    def encoding(self) -> str:
-        return next(iter(self.encodings)) if len(self.encodings) == 1 else "mixed"
-
-
-def _shards(
-    images: EncodedSource,
-    samples: Sequence[tuple[int, Sample]],
-    out: Path,
-    made_of: str,
-    facts: _Facts,
-) -> Iterator[ShardNote]:
-    for first in range(0, len(samples), SHARD_IMAGES):
-        path = shard_path(out, first // SHARD_IMAGES)
-        part = samples[first : first + SHARD_IMAGES]
-        note: dict[str, Any] | None = shard_note(path, made_of)
-        if note is None:
-            if path.exists():
-                raise UsageError(f"{path} holds other samples; choose another folder with -o")
-            encoded = [_checked(images, number) for number, _ in part]
-            sizes = sorted({size for _, size in encoded})
-            encodings = sorted({encoding_of(data) for data, _ in encoded})
-            note = {"made_of": made_of, "sizes": sizes, "encodings": encodings}
-            rows = [sample for _, sample in part]
-            write_sample_shard(path, rows, [data for data, _ in encoded], note)
-        facts.sizes |= {(height, width) for height, width in note["sizes"]}
-        facts.encodings |= set(note["encodings"])
-        yield ShardNote(file=path.name, rows=len(part), sha256=file_sha256(path))
-
-
-def _checked(images: EncodedSource, number: int) -> tuple[bytes, tuple[int, int]]:
+def _checked(images: EncodedSource, number: int, sample: Sample) -> Encoded:
     """An image's file, and its height and width; broken and animated ones are refused."""
     try:
         data = images.image_bytes(number)
