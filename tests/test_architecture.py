@@ -30,6 +30,7 @@ ROOMS = (
     "data",
     "generation",
     "pages",
+    "web",
     "training",
     "tasks",
     "evaluation",

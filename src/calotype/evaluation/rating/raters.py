@@ -8,7 +8,9 @@ import sqlite3
 from dataclasses import dataclass
 
 from calotype.errors import UsageError
-from calotype.evaluation.rating.store import Rater, Store, fact, now, set_fact, token_hash
+from calotype.evaluation.rating.store import Rater, Store, fact, now, set_fact
+from calotype.web.tokens import new_token as random_token
+from calotype.web.tokens import token_hash
 
 _MOST_PARTICIPANT = 128
 _COLUMNS = "number, id, participant, pool, consented_at IS NOT NULL"
@@ -71,7 +73,7 @@ def remove(store: Store, rater: str) -> bool:
 
 def renew(store: Store, rater: str) -> Link | None:
     """A new link for a rater who lost theirs, which no longer works; None = there is no such."""
-    token = secrets.token_hex(16)
+    token = random_token()
     with store.write() as connection:
         changed = connection.execute(
             "UPDATE raters SET token_hash = ? WHERE id = ?", (token_hash(token), rater)
@@ -87,7 +89,7 @@ def completion_code(store: Store, rater: str) -> str:
 
 def new_token(store: Store, role: str) -> str:
     """A new token of the administrator or of the common link; the one before no longer works."""
-    token = secrets.token_hex(16)
+    token = random_token()
     with store.write() as connection:
         set_fact(connection, f"{role}_hash", token_hash(token))
     return token
@@ -123,7 +125,7 @@ def checked_participant(text: str | None) -> str | None:
 
 
 def _make(connection: sqlite3.Connection, participant: str | None) -> Link:
-    link = Link(f"r{secrets.token_hex(5)}", secrets.token_hex(16))
+    link = Link(f"r{secrets.token_hex(5)}", random_token())
     connection.execute(
         "INSERT INTO raters (id, token_hash, participant) VALUES (?, ?, ?)",
         (link.rater, token_hash(link.token), participant),

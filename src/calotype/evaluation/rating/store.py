@@ -7,7 +7,6 @@ participant id they came with, and their answers with the time.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -165,11 +164,6 @@ def freeze(connection: sqlite3.Connection, study: Study) -> None:
             f"the study was changed after its first answer: got the hash {study.sha256:.12}, "
             f"expected {frozen:.12}; put study.json back, or make a new study"
         )
-
-
-def token_hash(token: str) -> str:
-    """What is kept of a token: it has 128 random bits, so that a plain hash cannot be undone."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def now() -> str:

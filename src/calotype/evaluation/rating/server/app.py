@@ -18,8 +18,9 @@ from calotype.errors import CalotypeError, UsageError
 from calotype.evaluation.rating.answering import Refused
 from calotype.evaluation.rating.server import admin, rating
 from calotype.evaluation.rating.server.context import Context
-from calotype.evaluation.rating.server.guard import App, Guard
+from calotype.evaluation.rating.server.guard import Guard
 from calotype.evaluation.rating.store import Unavailable
+from calotype.web.asgi import App
 
 _PACKAGE = "calotype.evaluation.rating.server"
 _MOST_FIELDS = 16

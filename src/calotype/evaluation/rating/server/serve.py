@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from calotype.errors import CalotypeError, MissingExtra, UsageError
+from calotype.errors import MissingExtra, UsageError
 from calotype.evaluation.rating.raters import invite, new_token
 from calotype.evaluation.rating.store import Store
 from calotype.evaluation.rating.study import read_study, verify_images
+from calotype.web.addresses import WILDCARDS, is_loopback, listen, origin_of, own_origins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +50,9 @@ def serve(folder: Path, options: ServeOptions, say: Callable[[str], None]) -> No
     """
     study = read_study(folder)
     verify_images(study, folder)
-    is_loopback = _is_loopback(options.host)
-    public = None if options.public_url is None else _origin(options.public_url)
-    if public is None and not is_loopback and options.host in ("0.0.0.0", "::", ""):
+    local = is_loopback(options.host)
+    public = None if options.public_url is None else _public(options.public_url)
+    if public is None and options.host in WILDCARDS:
         raise UsageError(
             f"got --host {options.host} alone; expected --public-url, the address raters open, "
             "for requests by other names are refused"
@@ -67,12 +65,12 @@ def serve(folder: Path, options: ServeOptions, say: Callable[[str], None]) -> No
         from calotype.evaluation.rating.server.context import Access, Context
     except ImportError as error:
         raise MissingExtra("rate", error.name or "starlette") from error
-    listening = _listen(options.host, options.port)
+    listening = listen(options.host, options.port)
     with listening:
         port = listening.getsockname()[1]
         access = Access(
-            origins=_origins(options.host, port, public, is_loopback=is_loopback),
-            is_open=is_loopback and public is None and not options.needs_tokens,
+            origins=own_origins(options.host, port, public, local=local),
+            is_open=local and public is None and not options.needs_tokens,
             completion_code=options.completion_code,
         )
         store = Store(folder, study)
@@ -98,42 +96,5 @@ def _say_links(
     say(f"administrator: {origin}/admin/enter/{new_token(store, 'admin')}")
 
 
-def _origins(host: str, port: int, public: str | None, *, is_loopback: bool) -> tuple[str, ...]:
-    own = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    local = tuple(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
-    names = ((public,) if public else ()) + (own,) + (local if is_loopback else ())
-    return tuple(dict.fromkeys(name.lower().removesuffix(":80") for name in names))
-
-
-def _origin(url: str) -> str:
-    """The origin of an address: scheme, name and port, without the scheme's own port."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-        raise UsageError(f"got --public-url {url!r}; expected such as https://rate.example.org")
-    if parts.path not in ("", "/") or parts.query or parts.username:
-        raise UsageError(f"got --public-url {url!r}; expected no path: the pages begin at /")
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    default = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, default) else "")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CalotypeError(
-            f"cannot listen at {host} port {port}: {reason}; choose another with --port"
-        ) from error
+def _public(url: str) -> str:
+    return origin_of(url, option="--public-url", example="https://rate.example.org")
