@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calotype.cascade.png import encode_png, parameters_text, read_recipe, write_png
+from calotype.cascade.png import encode_png, read_recipe, write_png
+from calotype.cascade.provenance import parameters_text
 from calotype.errors import CalotypeError, UsageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)

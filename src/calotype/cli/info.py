@@ -39,7 +39,7 @@ _EXTRAS = {
 def info(
     name_or_path: Annotated[
         str | None,
-        Argument(help="A recipe, 'default', a cascade folder, a run or a PNG; none: this machine."),
+        Argument(help="A recipe, 'default', a cascade folder, run or image; none: this machine."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -89,7 +89,7 @@ def _describe(name: str) -> dict[str, Any]:
     close = difflib.get_close_matches(name[:200], (*recipe_names(), "default"), 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise UsageError(
-        f"got {name!r:.200}; expected a PNG, a cascade folder, a run, 'default' or one of the "
+        f"got {name!r:.200}; expected an image, a cascade folder, a run, 'default' or one of the "
         f"recipes {', '.join(recipe_names())}{hint}"
     )
 

@@ -40,7 +40,7 @@ Width = Annotated[
 Height = Annotated[int | None, Option(help="Height in pixels.")]
 FromFile = Annotated[Path | None, Option(help="Text file with one caption a line; - is the input.")]
 Grid = Annotated[bool, Option("--grid", help="Write one sheet of all images.")]
-Like = Annotated[Path | None, Option(help="PNG to sample again; other options change its recipe.")]
+Like = Annotated[Path | None, Option(help="Image to sample again; other options change it.")]
 WriteCaptions = Annotated[
     bool, Option("--write-captions", help="Write NAME.txt with its caption beside NAME.png.")
 ]
