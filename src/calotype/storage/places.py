@@ -79,10 +79,19 @@ def refuse_device(path: Path) -> None:
 
 def cache_folder() -> Path | None:
     """Calotype's folder in the user's cache; None where the user has no home at all."""
-    root = os.environ.get("XDG_CACHE_HOME")
+    return _users("XDG_CACHE_HOME", ".cache")
+
+
+def data_folder() -> Path | None:
+    """Calotype's folder among what programs keep for the user; None as for `cache_folder`."""
+    return _users("XDG_DATA_HOME", ".local/share")
+
+
+def _users(variable: str, place: str) -> Path | None:
+    root = os.environ.get(variable)
     if root:
         return Path(root) / "calotype"
     try:
-        return Path.home() / ".cache" / "calotype"
+        return Path.home() / place / "calotype"
     except RuntimeError:  # no HOME, and a user number that nobody has a name for: a container
         return None

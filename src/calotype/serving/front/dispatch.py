@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from calotype.serving.front.engine import LAST_WORDS, Engine
 from calotype.serving.front.jobs import Job, JobImage
@@ -36,27 +36,30 @@ class Unit:
     engine: Engine | None = None
 
 
+class Progress(Protocol):
+    """Who is told how images fare."""
+
+    def on_start(self, image: JobImage) -> None:
+        """An engine gets it."""
+
+    def on_end(self, job: Job, image: JobImage, data: bytes | None) -> None:
+        """It is over: with its file, or with a state that says why there is none."""
+
+
 class Dispatcher:
     """The queue, the engines and what is in them.
 
     Args:
         settings: how much at once.
-        on_end: told of an image that is over: its file, or None where there is none.
-        on_call: told of a network call: model, resolution, rows, seconds.
+        progress: told of images that start and end.
     """
 
-    def __init__(
-        self,
-        settings: ServeSettings,
-        on_end: Callable[[Job, JobImage, bytes | None], None],
-        on_call: Callable[[str, int, int, float], None] = lambda *_: None,
-    ) -> None:
+    def __init__(self, settings: ServeSettings, progress: Progress) -> None:
         self.engines: list[Engine] = []
         self.speed = Speed()
         self.is_paused = False  # nothing new is started: the server goes down
         self._settings = settings
-        self._on_end = on_end
-        self._on_call = on_call
+        self._progress = progress
         self._queue: FairQueue[Unit] = FairQueue()
         self._suspects: deque[Unit] = deque()
         self._held: dict[str, Unit] = {}
@@ -81,6 +84,11 @@ class Dispatcher:
         """When so many of the images that are here now will be gone, clamped for Retry-After."""
         costs = [self._cost(unit) for unit in (*self._held.values(), *self._queue.in_order())]
         return retry_seconds(sum(costs) / len(costs) * images if costs else 0.0)
+
+    async def check(self, head: Mapping[str, Any]) -> dict[str, Any]:
+        """The plan of a request; as `Engine.check`."""
+        ready = [one for one in self.engines if one.state == "ready"] or self.engines
+        return await ready[0].check(head)
 
     def add(self, job: Job) -> None:
         """Queue the images of a job that are open."""
@@ -145,9 +153,7 @@ class Dispatcher:
         """As `Listener.on_message`."""
         head = message.head
         if message.op == "call":
-            call = head["model"], head["resolution"], head["rows"], head["seconds"]
-            self.speed.observe(*call)
-            self._on_call(*call)
+            self.speed.observe(head["model"], head["resolution"], head["rows"], head["seconds"])
         unit = self._held.get(str(head.get("id", "")))
         if unit is None or unit.engine is not engine:
             return
@@ -183,7 +189,7 @@ class Dispatcher:
             image.recipe = head["recipe"]
             image.width, image.height = head["width"], head["height"]
             image.fraction = 1.0
-            self._on_end(unit.job, image, message.blobs[0])
+            self._progress.on_end(unit.job, image, message.blobs[0])
         elif message.op == "failed":
             self._end(unit, (str(head["message"]), str(head["kind"])))
         else:
@@ -194,7 +200,7 @@ class Dispatcher:
             return
         unit.image.error = reason
         unit.image.state = "cancelled" if reason is None else "failed"
-        self._on_end(unit.job, unit.image, None)
+        self._progress.on_end(unit.job, unit.image, None)
 
     def _dispatch(self) -> None:
         """Give engines what they have room for, then tell who waits where they are."""
@@ -236,6 +242,7 @@ class Dispatcher:
         unit.engine = engine
         self._held[image.id] = unit
         image.starts += 1
+        self._progress.on_start(image)
         if job.started is None:
             job.started = time.monotonic()
             seconds = self._settings.deadline

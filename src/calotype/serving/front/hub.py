@@ -6,17 +6,14 @@ All on one event loop, so there are no locks; what waits for the disk or an engi
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import secrets
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
+from calotype.serving.front.admission import GOING, Admission
 from calotype.serving.front.dispatch import Dispatcher
-from calotype.serving.front.errors import ApiError, not_found
+from calotype.serving.front.errors import not_found
 from calotype.serving.front.jobs import (
     LAST_EVENTS,
     Event,
@@ -24,13 +21,22 @@ from calotype.serving.front.jobs import (
     JobImage,
     Owner,
     Submission,
+    fingerprint,
 )
+from calotype.serving.front.joining import Joining
+from calotype.serving.front.memory import REMEMBERED_SECONDS, Memory
 from calotype.serving.front.settings import ServeSettings
-from calotype.serving.job import MOST_RANDOM_SEED
+from calotype.serving.front.store import UNDO_SECONDS, Store
 
-_REMEMBERED_SECONDS = 3600.0
-_RESTART_SECONDS = 10.0
-_GOING = "the server is going down; ask again in a moment"
+_CLEAN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class File:
+    """An image's file, and what it is: "png", "jpeg" or "webp"."""
+
+    format: str
+    data: bytes = field(repr=False)
 
 
 class Hub:
@@ -38,15 +44,22 @@ class Hub:
 
     Args:
         settings: how much at once, and for how long.
+        store: where images are kept and jobs noted down; None = in memory alone.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, store: Store | None = None) -> None:
         self.settings = settings
-        self.is_draining = False
-        self.work = Dispatcher(settings, self._image_over)
-        self._jobs: dict[str, Job] = {}  # oldest first
-        self._keys: dict[tuple[str, ...], tuple[str, asyncio.Future[Job]]] = {}
-        self._reserved: Counter[str] = Counter()  # images of clients whose check goes on
+        self.store = store
+        self.work = Dispatcher(settings, self)
+        self._admission = Admission(settings, self.work, store)
+        self._memory = Memory()
+        self._joining = Joining()
+        self._writing: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new work is refused, because the server goes down."""
+        return self._admission.is_closed
 
     async def submit(self, submission: Submission) -> Job:
         """Check and queue a job; or join the one that has its key.
@@ -61,15 +74,19 @@ class Hub:
             job = self._same(submission) if submission.is_retry else None
             job = job or await self._new(submission)
         else:
-            job = await self._keyed(submission)
+            job = await self._joining.job(submission, self._new)
         job.holders += 1
         return job
 
     def release(self, job: Job) -> None:
         """A connection that held a job has closed: the last one cancels what outlives none."""
         job.holders -= 1
-        if job.holders <= 0 and not job.outlives and not job.is_over:
+        if job.holders > 0 or job.outlives:
+            return
+        if not job.is_over:
             self.cancel(job)
+        if not job.submission.fetched_later:
+            self._memory.forget(job)
 
     def get(self, job_id: str, owner: Owner) -> Job:
         """A job of this owner.
@@ -77,15 +94,33 @@ class Hub:
         Raises:
             ApiError: 404, also where it is another key's.
         """
-        job = self._jobs.get(job_id)
+        job = self._memory.get(job_id)
         if job is None or job.owner.key_name != owner.key_name:
             raise not_found("job")
         return job
 
     def jobs(self, owner: Owner) -> list[Job]:
         """Jobs of this owner, newest first."""
-        mine = [job for job in self._jobs.values() if job.owner.key_name == owner.key_name]
+        mine = [job for job in self._memory.jobs() if job.owner.key_name == owner.key_name]
         return mine[::-1]
+
+    async def file(self, image_id: str, owner: Owner) -> File:
+        """The file of a finished image, from memory or from the store.
+
+        Raises:
+            ApiError: 404, also where it is another key's, or was deleted.
+        """
+        found = self._memory.image(image_id)
+        if found is not None and found[0].owner.key_name == owner.key_name:
+            image = found[1]
+            if image.data is not None and not image.kept:  # what is kept may be deleted since
+                return File(image.format, image.data)
+        if self.store is not None:
+            kept = await self.store.find(image_id, owner.key_name)
+            data = None if kept is None else await self.store.read(kept)
+            if kept is not None and data is not None:
+                return File(kept.format, data)
+        raise not_found("image")
 
     def cancel(self, job: Job, *, interrupt: bool = False) -> None:
         """End a job: what waits at once, what is computed within a step.
@@ -121,119 +156,82 @@ class Hub:
         finally:
             job.changed.discard(news)
 
+    async def revive(self) -> None:
+        """Take up the jobs of earlier servers."""
+        if self.store is None:
+            return
+        for job in await self.store.revive(time.time()):
+            self._memory.add(job)
+            self._joining.revive(job)
+            for image in job.images:
+                if image.state == "done":
+                    job.tell("image", _told(image))
+            if job.is_over:
+                self._tell_end(job)
+            else:
+                self.work.add(job)
+
+    async def clean(self) -> None:
+        """Forget what is over, and remove what was deleted; for ever, now and then."""
+        while True:
+            self._joining.forget(self._memory.forget_old())
+            if self.store is not None:
+                now = time.time()
+                await self.store.clean(now - REMEMBERED_SECONDS, hidden_before=now - UNDO_SECONDS)
+            await asyncio.sleep(_CLEAN_SECONDS)
+
     async def drain(self) -> None:
-        """Take no more work, let what runs end in its time, then end every stream."""
-        self.is_draining = True
+        """Take no more work, let what runs end in its time, then end every stream.
+
+        What was not finished and outlives its client goes on when the store is opened again.
+        """
+        self._admission.is_closed = True
         self.work.is_paused = True
         until = time.monotonic() + self.settings.drain
         while self.work.active and time.monotonic() < until:
-            await asyncio.sleep(0.05)
-        for job in self._jobs.values():
+            await asyncio.sleep(0.02)
+        await self.written()
+        for job in self._memory.jobs():
             if not job.is_over:
                 job.ended = time.time()
-                job.tell("failed", {"message": _GOING, "kind": "shutdown", "errors": []})
+                job.tell("failed", {"message": GOING, "kind": "shutdown", "errors": []})
 
-    async def _keyed(self, submission: Submission) -> Job:
-        owner = submission.owner.key_name or submission.owner.client
-        key = (owner, submission.api, submission.idempotency_key or "")
-        body = _fingerprint(submission)
-        while key in self._keys:
-            known, making = self._keys[key]
-            if known != body:
-                message = "got an Idempotency-Key of before with another body; use a new key"
-                raise ApiError(422, message, code="idempotency_error", param="Idempotency-Key")
-            with suppress(ApiError):  # the first with this key failed: this one may not
-                return await asyncio.shield(making)
-            await asyncio.sleep(0)
-        made: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        made.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen
-        self._keys[key] = body, made
-        try:
-            job = await self._new(submission)
-        except BaseException as error:
-            del self._keys[key]
-            known_error = error if isinstance(error, ApiError) else _gone()
-            made.set_exception(known_error)
-            raise
-        made.set_result(job)
-        return job
+    async def written(self) -> None:
+        """Wait for the disk to have all that it was given."""
+        while self._writing:
+            await asyncio.wait(self._writing)
 
-    def _same(self, submission: Submission) -> Job | None:
-        """The job of an identical request that is not over."""
-        body = _fingerprint(submission)
-        return next(
-            (
-                job
-                for job in self.jobs(submission.owner)
-                if not job.is_over
-                and job.owner.client == submission.owner.client
-                and _fingerprint(job.submission) == body
-            ),
-            None,
-        )
+    def on_start(self, image: JobImage) -> None:
+        """As `Progress.on_start`."""
+        if self.store is not None:
+            self._write(self.store.starts(image))
 
-    async def _new(self, submission: Submission) -> Job:
-        if self.is_draining:
-            raise ApiError(503, _GOING, code="draining", retry_after=_RESTART_SECONDS)
-        request, client = submission.request, submission.owner.client
-        self._check_room(client, request.n)
-        self._reserved[client] += request.n
-        try:
-            source = submission.source
-            plan = await self._engine_check(
-                {
-                    "request": request.model_dump(mode="json"),
-                    "source": None if source is None else [source.width, source.height],
-                    "mask": submission.mask is not None,
-                }
-            )
-            if self.is_draining:
-                raise ApiError(503, _GOING, code="draining", retry_after=_RESTART_SECONDS)
-            job = Job(_token(), submission, _images(submission), plan)
-        finally:
-            self._reserved[client] -= request.n
-        self._forget_old()
-        self._jobs[job.id] = job
-        self.work.add(job)
-        return job
+    def on_end(self, job: Job, image: JobImage, data: bytes | None) -> None:
+        """As `Progress.on_end`: with a file it is done, else its state says what it is."""
+        keep = {"all": True, "none": False, "page": job.api == "native"}[self.settings.keep]
+        if data is not None and self.store is not None and keep:
+            self._write(self._keep(self.store, job, image, data))
+        else:
+            self._over(job, image, data)
 
-    async def _engine_check(self, head: dict[str, Any]) -> dict[str, Any]:
-        engines = self.work.engines
-        ready = [one for one in engines if one.state == "ready"] or engines
-        return await ready[0].check(head)
+    async def _keep(self, store: Store, job: Job, image: JobImage, data: bytes) -> None:
+        image.kept = await store.keep(image, data)
+        self._over(job, image, data)
 
-    def _check_room(self, client: str, images: int) -> None:
-        """Refuse what the queue has no room for."""
-        limits = self.settings
-        of_client = self.work.waiting_of(client) + self._reserved[client] + images
-        of_all = self.work.waiting + self._reserved.total() + images
-        over = max(of_client - limits.most_of_client, of_all - limits.most_waiting)
-        if over > 0:
-            whose = "yours" if of_client > limits.most_of_client else "all clients together"
-            most = min(limits.most_of_client, limits.most_waiting)
-            raise ApiError(
-                429,
-                f"the queue is full: {most if whose == 'yours' else limits.most_waiting} images "
-                f"of {whose} may wait; ask again later",
-                code="queue_full",
-                retry_after=self.work.seconds_until(over),
-            )
-
-    def _image_over(self, job: Job, image: JobImage, data: bytes | None) -> None:
-        """An image came to its end: with a file it is done, else its state says what it is."""
+    def _over(self, job: Job, image: JobImage, data: bytes | None) -> None:
         if data is not None:
             image.data = data
             image.state = "done"
-            told = {"image": image.index, "id": image.id, "seed": image.seed}
-            told |= {"width": image.width, "height": image.height, "format": image.format}
-            job.tell("image", told, data)
-        self._end_if_over(job)
-
-    def _end_if_over(self, job: Job) -> None:
-        if job.is_over or any(image.is_open for image in job.images):
+            job.tell("image", _told(image), data)
+        if job.is_over or any(one.is_open for one in job.images):
             return
         job.ended = time.time()
         self.work.forget(job)
+        self._tell_end(job)
+        if self.store is not None:
+            self._write(self.store.end(job))
+
+    def _tell_end(self, job: Job) -> None:
         errors = [
             {"image": image.index, "message": image.error[0], "kind": image.error[1]}
             for image in job.images
@@ -245,46 +243,31 @@ class Hub:
         else:
             job.tell("cancelled" if job.state == "cancelled" else "done", {})
 
-    def _forget_old(self) -> None:
-        """Jobs that were over long ago."""
-        before = time.time() - _REMEMBERED_SECONDS
-        gone = [job for job in self._jobs.values() if job.ended and job.ended < before]
-        for job in gone:
-            del self._jobs[job.id]
-        lost = {job.id for job in gone}
-        self._keys = {
-            key: (body, made)
-            for key, (body, made) in self._keys.items()
-            if not (made.done() and made.exception() is None and made.result().id in lost)
-        }
+    def _write(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    def _same(self, submission: Submission) -> Job | None:
+        """The job of an identical request of the same client that is not over."""
+        body, client = fingerprint(submission), submission.owner.client
+        return next(
+            (
+                job
+                for job in self.jobs(submission.owner)
+                if not job.is_over and job.body == body and job.owner.client == client
+            ),
+            None,
+        )
+
+    async def _new(self, submission: Submission) -> Job:
+        job = await self._admission.job(submission)
+        self._memory.add(job)
+        self.work.add(job)
+        return job
 
 
-def _images(submission: Submission) -> list[JobImage]:
-    request = submission.request
-    seed = request.seed
-    if seed is None:
-        seed = secrets.randbelow(MOST_RANDOM_SEED + 2 - request.n)
-    return [JobImage(_token(), index, seed + index, request.format) for index in range(request.n)]
-
-
-def _fingerprint(submission: Submission) -> str:
-    """What two requests have in common that are the same."""
-    source, mask = submission.source, submission.mask
-    parts = [
-        submission.api,
-        submission.request.model_dump(mode="json"),
-        None if source is None else source.sha256,
-        None if mask is None else mask.sha256,
-        submission.previews,
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _token() -> str:
-    return secrets.token_urlsafe(16)
-
-
-def _gone() -> ApiError:
-    return ApiError(
-        503, "the request that this one waited for was given up", code="gone", retry=True
-    )
+def _told(image: JobImage) -> dict[str, Any]:
+    """What an event says of a finished image."""
+    told = {"image": image.index, "id": image.id, "seed": image.seed, "format": image.format}
+    return {**told, "width": image.width, "height": image.height}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from calotype.serving.job import Format, JobRequest
@@ -88,6 +90,7 @@ class Submission:
         preview_format: of their files.
         idempotency_key: the same key again joins the job instead of making another.
         outlives: the job goes on when nobody listens any more; with a key it always does.
+        fetched_later: its images are asked for by id, when its connection has closed.
         is_retry: a client asks again by itself: join its identical job, if that is not over.
     """
 
@@ -103,7 +106,21 @@ class Submission:
     preview_format: Format = "webp"
     idempotency_key: str | None = None
     outlives: bool = False
+    fetched_later: bool = False
     is_retry: bool = False
+
+
+def fingerprint(submission: Submission) -> str:
+    """What two requests have in common that are the same."""
+    source, mask = submission.source, submission.mask
+    parts = [
+        submission.api,
+        submission.request.model_dump(mode="json"),
+        None if source is None else source.sha256,
+        None if mask is None else mask.sha256,
+        submission.previews,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -180,6 +197,7 @@ class Job:
         position: images before its next one; None = none waits.
         eta_seconds: until all its images are there; None = not known yet.
         holders: connections that listen to it.
+        body: hash of all that was asked: the same again is the same job.
     """
 
     id: str
@@ -192,6 +210,7 @@ class Job:
     position: int | None = None
     eta_seconds: float | None = None
     holders: int = 0
+    body: str = ""
     events: dict[tuple[Any, ...], Event] = field(default_factory=dict, repr=False)
     changed: set[asyncio.Event] = field(default_factory=set, repr=False)
     last_number: int = 0
@@ -238,6 +257,21 @@ class Job:
         self.events[key] = Event(self.last_number, kind, data, blob)
         for waiting in self.changed:
             waiting.set()
+
+    @property
+    def size(self) -> int:
+        """Bytes of files that it holds in memory."""
+        return sum(len(event.blob or b"") for event in self.events.values())
+
+    def shed(self) -> None:
+        """Let go of all files: previews, and images, which the store has or nobody has."""
+        for image in self.images:
+            image.data = None
+        for key, event in list(self.events.items()):
+            if event.kind == "preview":
+                del self.events[key]
+            elif event.blob is not None:
+                self.events[key] = replace(event, blob=None)
 
     def _key(self, kind: str, data: dict[str, Any]) -> tuple[Any, ...]:
         if kind == "preview" and self.submission.previews == "partial":

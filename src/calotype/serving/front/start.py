@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -10,23 +11,35 @@ from contextlib import asynccontextmanager, suppress
 from calotype.serving.front.engine import EngineProcess
 from calotype.serving.front.hub import Hub
 from calotype.serving.front.settings import ServeSettings
+from calotype.serving.front.store import Store
 
 
 @asynccontextmanager
 async def running_hub(settings: ServeSettings) -> AsyncIterator[Hub]:
     """A hub whose engine lives as long as the block."""
-    hub = Hub(settings)
+    store = None if settings.data is None else Store(settings.data, keep_bytes=settings.keep_bytes)
+    hub = Hub(settings, store)
     command = settings.engine_command or _command(settings)
     engine = EngineProcess(command, hub.work, step_timeout=settings.step_timeout)
     hub.work.engines.append(engine)
-    running = asyncio.create_task(engine.run())
+    tasks = [asyncio.create_task(engine.run())]
     try:
+        await hub.revive()
+        tasks.append(asyncio.create_task(hub.clean()))
         yield hub
     finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await hub.written()
+        if store is not None:
+            await store.close()
 
 
 def _command(settings: ServeSettings) -> tuple[str, ...]:
-    return sys.executable, "-m", "calotype.serving.engine"
+    """What is run as the engine; its settings are JSON, None = its own."""
+    names = ("models", "max_batch", "memory", "idle_unload", "device", "dtype", "threads",
+             "metadata", "c2pa_cert", "c2pa_key")  # fmt: skip
+    told = json.dumps({name: getattr(settings, name) for name in names}, default=str)
+    return sys.executable, "-m", "calotype.serving.engine", "--settings", told
