@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calotype.cli.sample import is_imagen_pytorch
 from calotype.errors import UsageError
 from calotype.launch import launched_place
 
@@ -135,6 +136,11 @@ def sampler_of(source: str, request: Request, *, each: int, seed: int) -> Sample
     path = Path(source)
     if source != "default" and not (source and path.exists()):
         raise UsageError(f"got {source!r:.200}, where nothing is; expected a model or images")
+    if source != "default" and is_imagen_pytorch(source):
+        from calotype.interop.imagen_pytorch.generator import imagen_recipe, open_imagen
+
+        request = replace(request, model=str(path.resolve()))
+        return Sampler(open_imagen, request, imagen_recipe(request), each, seed)
     if source != "default" and path.is_dir() and is_diffusers(path):
         size = (request.size,) * 2 if isinstance(request.size, int) else request.size
         job = DiffusersJob(

@@ -10,8 +10,9 @@ from typer import Argument, Option
 Source = Annotated[
     str,
     Argument(
-        help="'default', a cascade or run folder, a local text-to-image folder of diffusers, a "
-        "folder of samples or an evaluation, or images of any program."
+        help="'default', a cascade or run folder, a converted one of imagen-pytorch, a local "
+        "text-to-image folder of diffusers, a folder of samples or an evaluation, or images of any "
+        "program."
     ),
 ]
 SuiteName = Annotated[

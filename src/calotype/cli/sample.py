@@ -112,7 +112,7 @@ def sample(
     # Where all machines see it.
     folder = None if ray is None else (out or Path("x")).resolve().parent
     with open_prompts(from_file, shared=folder) as prompts:
-        if grid or _is_imagen_pytorch(model):
+        if grid or is_imagen_pytorch(model):
             options.check(is_list=False, is_file=True)
             _check_sheet(prompts.captions * count if grid else 0)
             _sample_few(list(prompts.read()), request, options)
@@ -144,18 +144,16 @@ def _check_sheet(total: int) -> None:
         raise UsageError(f"got --grid with {total} images; expected at most {_MAX_SHEET}")
 
 
-def _is_imagen_pytorch(model: str | None) -> bool:
+def is_imagen_pytorch(model: str | None) -> bool:
     """Whether a model is a folder that `calotype convert` wrote from a file of imagen-pytorch."""
     return model is not None and (Path(model) / IMAGEN_PYTORCH_FILE).is_file()
 
 
 def _load_generator(request: Request, *, quiet: bool) -> ImageGenerator[Any]:
-    if _is_imagen_pytorch(request.model):
-        from calotype.generation.best_of import best_of
-        from calotype.interop.imagen_pytorch.generator import ImagenGenerator
+    if is_imagen_pytorch(request.model):
+        from calotype.interop.imagen_pytorch.generator import open_imagen
 
-        generator = ImagenGenerator(request, quiet=quiet)
-        return best_of(generator, request.best_of, request.clip)
+        return open_imagen(request, quiet=quiet)
     from calotype.generation.cascade import open_generator, settle
 
     return open_generator(settle(request))

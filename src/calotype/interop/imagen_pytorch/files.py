@@ -122,12 +122,25 @@ def load(folder: str | Path, *, text_encoder: TextEncoder | str | None = None) -
     Raises:
         CalotypeError: files are missing or damaged, or do not fit each other.
     """
+    model = outline(folder, text_encoder=text_encoder)
+    return fill(model, read_tensors(Path(folder) / WEIGHTS_FILE)[0])
+
+
+def outline(folder: str | Path, *, text_encoder: TextEncoder | str | None = None) -> nn.Module:
+    """What `load` reads, on the meta device: of the weights, names and shapes alone are read.
+
+    Raises:
+        CalotypeError: files are missing or damaged, or do not fit each other.
+    """
     folder = Path(folder)
     data = read_json(folder / SETTINGS_FILE)
     if data.get("format") != FORMAT:
         raise ConfigError(f"{folder}: got format {data.get('format')!r}; expected {FORMAT}")
     model = build(data, text_encoder=text_encoder)
-    return fill(model, read_tensors(folder / WEIGHTS_FILE, model)[0])
+    with _opened(folder / WEIGHTS_FILE) as file:
+        names = file.keys()
+        check_shapes(model, {name: file.get_slice(name).get_shape() for name in names})
+    return model
 
 
 def save_unet(unet: Unet, path: Path) -> None:
@@ -152,14 +165,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     write_with(path, lambda place: save_file(owned, place, metadata=dict(metadata)))
 
 
-def read_tensors(
-    path: Path, model: nn.Module | None = None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file, whose header must fit a model if one is given."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file."""
     with _opened(path) as file:
         names = file.keys()
-        if model is not None:
-            check_shapes(model, {name: file.get_slice(name).get_shape() for name in names})
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 

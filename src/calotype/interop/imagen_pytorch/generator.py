@@ -1,4 +1,4 @@
-"""Images by converted cascades of imagen-pytorch, for `calotype sample`."""
+"""Images by converted cascades of imagen-pytorch, for `calotype sample` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from torch import Tensor
 from calotype import __version__
 from calotype.cascade.pixels import from_pixels
 from calotype.errors import UsageError
-from calotype.generation.generator import Made
-from calotype.interop.imagen_pytorch.files import WEIGHTS_FILE, load
+from calotype.generation.best_of import BestOf, best_of, with_best_of
+from calotype.generation.generator import Made, StagedGenerator
+from calotype.interop.imagen_pytorch.files import WEIGHTS_FILE, load, outline
 from calotype.interop.imagen_pytorch.imagen import ElucidatedImagen, Imagen, change_steps
+from calotype.launch import launched_place
 from calotype.runtime import choose_runtime
 from calotype.storage.reading import file_sha256
+from calotype.vision.clip import find_clip, read_clip_file
 
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
@@ -43,6 +46,11 @@ class ImagenPlan:
 class ImagenGenerator:
     """A converted cascade that makes one image a seed; an `ImageGenerator`.
 
+    Args:
+        request: what is asked of it.
+        quiet: whether it shows no progress.
+        with_weights: whether it can sample; without, nothing but their names and shapes is read.
+
     Raises:
         UsageError: an option means nothing to such a cascade.
         CalotypeError: files are missing or damaged.
@@ -50,9 +58,9 @@ class ImagenGenerator:
 
     group = 1
 
-    def __init__(self, request: Request, *, quiet: bool) -> None:
+    def __init__(self, request: Request, *, quiet: bool, with_weights: bool = True) -> None:
         _refuse(request)
-        model = load(str(request.model))
+        model = load(str(request.model)) if with_weights else outline(str(request.model))
         if not isinstance(model, Imagen | ElucidatedImagen):
             raise UsageError(f"{request.model} holds a single U-Net; expected a cascade")
         sizes = model.image_sizes
@@ -60,9 +68,11 @@ class ImagenGenerator:
             raise UsageError(f"got --size {request.size}; expected one of {list(sizes)}")
         if request.steps is not None:
             change_steps(model, request.steps)
-        runtime = choose_runtime(request.device, "float32", request.threads)
-        runtime.apply(())
-        self.model = model.to(runtime.device)
+        self.model = model
+        if with_weights:
+            runtime = choose_runtime(request.device, "float32", request.threads)
+            runtime.apply(())
+            self.model = model.to(launched_place().device(runtime.device))
         last = len(sizes) if request.size is None else sizes.index(request.size) + 1
         self._side = sizes[last - 1]
         guidance = _GUIDANCE if request.guidance is None else request.guidance
@@ -134,6 +144,25 @@ class ImagenGenerator:
                 for side, count in zip(self.model.image_sizes, steps, strict=True)
             ][: self._options["stop_at_unet_number"]],
         }
+
+
+def open_imagen(request: Request, *, quiet: bool = True) -> StagedGenerator[Any] | BestOf:
+    """Load what makes the images of a request; arguments and errors as of `ImagenGenerator`."""
+    return best_of(ImagenGenerator(request, quiet=quiet), request.best_of, request.clip)
+
+
+def imagen_recipe(request: Request) -> dict[str, Any]:
+    """The recipe of its images, but for caption and seed; no weights are loaded.
+
+    Raises:
+        UsageError: an option means nothing to such a cascade.
+        CalotypeError: files are missing or do not fit each other.
+    """
+    generator = ImagenGenerator(request, quiet=True, with_weights=False)
+    recipe = generator.recipe(generator.plan([""], [0]), 0)
+    if request.best_of is None:
+        return recipe
+    return with_best_of(recipe, request.best_of, read_clip_file(find_clip(request.clip)))
 
 
 def _refuse(request: Request) -> None:
