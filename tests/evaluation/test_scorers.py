@@ -1,6 +1,9 @@
 """Other people's programs score images; they may also die or talk nonsense."""
 
 import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -62,6 +65,76 @@ def test_programs_that_die_or_talk_nonsense(samples, tmp_path, program, message)
     with pytest.raises(CalotypeError, match=message) as caught:
         score_samples(samples, scorer(program), tmp_path / "kept", on_shard=lambda n: None)
     assert "\n" not in str(caught.value)
+
+
+SILENT = {
+    "never answers": "import time; time.sleep(600)",
+    "reads and never answers": "import sys, time\nfor line in sys.stdin: pass\ntime.sleep(600)",
+    "empty lines": "import time\nwhile True: print(flush=True); time.sleep(0.01)",
+    "one answer again and again": (
+        "import time\nwhile True:\n"
+        ' print(\'{"key": "000000-0", "score": 1}\', flush=True); time.sleep(0.01)'
+    ),
+    "half a line": "import sys, time; print('{\"key\"', end='', flush=True); time.sleep(600)",
+    "a child that holds its output": (
+        "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time;"
+        " time.sleep(600)'])"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SILENT)
+@pytest.mark.timeout(60)
+def test_programs_that_do_not_answer_are_ended_in_time(samples, tmp_path, kind):
+    waits = replace(scorer(SILENT[kind]), timeout_seconds=0.5)
+    with pytest.raises(
+        CalotypeError, match=r"answered no more after [01] of 64.*0\.5 sec"
+    ) as caught:
+        score_samples(samples, waits, tmp_path / "kept", on_shard=lambda n: None)
+    assert "\n" not in str(caught.value) and "--scorer-timeout" in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+def test_whatever_the_program_started_ends_with_it(samples, tmp_path):
+    note = tmp_path / "pid"
+    child = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    program = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
+    waits = replace(scorer(program), timeout_seconds=2.0)
+    with pytest.raises(CalotypeError, match="answered no more"):
+        score_samples(samples, waits, tmp_path / "kept", on_shard=lambda n: None)
+    number = int(note.read_text())
+    for _ in range(200):  # its new parent may not have noticed yet
+        state = Path(f"/proc/{number}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"process {number} goes on")
+
+
+def test_the_limit_is_for_each_answer_and_changes_no_score(samples, tmp_path):
+    slow = GOOD.replace("import json, sys", "import json, sys, time").replace(
+        "    print", "    time.sleep(0.03)\n    print"
+    )
+    one = replace(scorer(slow), timeout_seconds=1.5)  # 70 answers take longer
+    found = score_samples(samples, one, tmp_path / "kept", on_shard=lambda n: None)
+    assert len(found) == 70
+    other = replace(one, timeout_seconds=0.001)  # scores are found that were made with another
+    assert score_samples(samples, other, tmp_path / "kept", on_shard=lambda n: None) == found
+
+
+@pytest.mark.timeout(60)
+def test_answers_to_questions_that_were_not_read(samples, tmp_path):
+    """A program that knows the keys, and leaves the questions in the pipe."""
+    folder = tmp_path / "in2"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "0.png")
+    import_samples(folder, Suite("s", (Prompt("p", "x" * 100_000),), "0" * 64), tmp_path / "set2")
+    program = 'import time; print(\'{"key": "000000-0", "score": 1}\', flush=True); time.sleep(99)'
+    waits = replace(scorer(program), timeout_seconds=0.5)
+    with pytest.raises(CalotypeError, match="read nothing more after 1 answers"):
+        score_samples(
+            open_samples(tmp_path / "set2"), waits, tmp_path / "k", on_shard=lambda n: None
+        )
 
 
 def test_commands_that_are_none(samples, tmp_path):

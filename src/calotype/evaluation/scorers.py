@@ -2,7 +2,8 @@
 
 A scorer is a command with an environment of its own. It reads JSON lines, {"key", "image",
 "caption"} with the path of a PNG or JPEG file, and answers each with {"key", "score"}, in any
-order; it is started once, and ends when its input does.
+order; it is started once, and ends when its input does. One that does not answer in time is killed,
+with all processes that it has started.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import selectors
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,16 +35,23 @@ from calotype.storage.reading import read_object
 
 _LONGEST_LINE = 65536
 _LONGEST_NAME = 60
+_READ_BYTES = 65536
+TIMEOUT_SECONDS = 600.0
+"""For each answer, loading of a model included."""
 TAKEN_NAMES = (*(one.name for one in fields(Sample)), CHECKED)
 """Columns that scores have beside those of programs."""
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A program that scores: its name, beside every number, and the words of its command."""
+    """A program that scores: its name, beside every number, and the words of its command.
+
+    `timeout_seconds` is how long it may take for its next answer.
+    """
 
     name: str
     command: tuple[str, ...]
+    timeout_seconds: float = TIMEOUT_SECONDS
 
     @property
     def fingerprint(self) -> str:
@@ -47,7 +59,7 @@ class Scorer:
         return hashlib.sha256(json.dumps([self.name, *self.command]).encode()).hexdigest()
 
 
-def parse_scorer(text: str) -> Scorer:
+def parse_scorer(text: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Scorer:
     """Read NAME=COMMAND.
 
     Raises:
@@ -68,7 +80,7 @@ def parse_scorer(text: str) -> Scorer:
             f"got a scorer named {name!r:.80}; expected a name of its own, at most {_LONGEST_NAME} "
             f"printable characters, and none of {', '.join(TAKEN_NAMES)}"
         )
-    return Scorer(name, tuple(words))
+    return Scorer(name, tuple(words), timeout_seconds)
 
 
 def check_program(scorer: Scorer) -> None:
@@ -97,7 +109,7 @@ def score_samples(
 
     Raises:
         UsageError: the program cannot be started.
-        CalotypeError: it died, or its answers make no sense.
+        CalotypeError: it died, did not answer in time, or its answers make no sense.
     """
     scores: list[float] = []
     first, remaining = 0, list[tuple[Path, range]]()
@@ -146,25 +158,31 @@ def _started(scorer: Scorer) -> Iterator[_Ask]:
                 f"cannot start the scorer {scorer.name!r}, {command!r:.200}: {error.strerror}"
             ) from error
 
+        assert process.stdin is not None and process.stdout is not None
+        stdin, lines = process.stdin, _Lines(process.stdout)
+
         def ask(samples: SampleSet, numbers: range, *, last: bool) -> list[float]:
-            assert process.stdin is not None and process.stdout is not None
             asked = _files(samples, numbers, Path(place))
-            given = (process.stdin, asked, last)
-            writer = threading.Thread(target=_write, args=given, daemon=True)
+            writer = threading.Thread(target=_write, args=(stdin, asked, last), daemon=True)
             writer.start()
-            found = _read(process.stdout, asked, scorer, lambda: _last_words(process, errors))
-            writer.join()
+            found = _read(lines, asked, scorer, lambda: _last_words(process, errors))
+            writer.join(scorer.timeout_seconds)  # it has answered what it may not have read
+            if writer.is_alive():
+                raise _too_late(scorer, f"read nothing more after {len(asked)} answers")
             return found
 
         try:
             yield ask
             with suppress(OSError):
-                process.stdin.close()  # type: ignore[union-attr]
+                stdin.close()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
         finally:
-            process.kill()
+            if process.returncode is None:  # else its number may be another's by now
+                with suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            process.stdout.close()
             errors.close()
 
 
@@ -189,8 +207,30 @@ def _write(stream: IO[bytes], asked: Sequence[dict[str, Any]], last: bool) -> No
             stream.close()
 
 
+class _Lines:
+    """What a program writes, line by line, waited for no longer than until a time."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._rest = stream, b""
+
+    def next(self, end: float) -> bytes | None:
+        """The next line, cut where it is too long; empty at the end; None: not before `end`."""
+        while b"\n" not in self._rest and len(self._rest) < _LONGEST_LINE:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._stream, selectors.EVENT_READ)
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    return None
+            data = os.read(self._stream.fileno(), _READ_BYTES)
+            if not data:
+                break
+            self._rest += data
+        cut = min(self._rest.find(b"\n") + 1 or len(self._rest), _LONGEST_LINE)
+        line, self._rest = self._rest[:cut], self._rest[cut:]
+        return line
+
+
 def _read(
-    stream: IO[bytes],
+    lines: _Lines,
     asked: Sequence[dict[str, Any]],
     scorer: Scorer,
     last_words: Callable[[], str],
@@ -198,30 +238,49 @@ def _read(
     """One score for each question."""
     found: dict[str, float] = {}
     keys = {question["key"] for question in asked}
+    end = time.monotonic() + scorer.timeout_seconds
     while len(found) < len(asked):
-        line = stream.readline(_LONGEST_LINE)
-        if not line:
+        line = lines.next(end)
+        if line == b"":
             raise CalotypeError(
                 f"the scorer {scorer.name!r} ended after {len(found)} of {len(asked)} images"
                 f"{last_words()}; mend it and run the command again: finished shards are kept"
             )
-        if not line.strip():
-            continue
-        try:
-            answer = json.loads(line)
-            key, score = answer["key"], float(answer["score"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise CalotypeError(
-                f"the scorer {scorer.name!r} wrote {line[:80]!r}; expected lines such as "
-                '{"key": "000001-0", "score": 0.25}, and its messages on stderr'
-            ) from error
-        if key not in keys or not math.isfinite(score):
-            raise CalotypeError(
-                f"the scorer {scorer.name!r} gave {score} to {key!r:.80}; expected a finite number "
-                "for each image that was asked about"
-            )
-        found[key] = score
+        if line is not None and line.strip():
+            key, score = _answer(line, keys, scorer)
+            if key not in found:  # the same again is no progress
+                end = time.monotonic() + scorer.timeout_seconds
+            found[key] = score
+        if line is None or time.monotonic() > end:
+            raise _too_late(scorer, f"answered no more after {len(found)} of {len(asked)} images")
     return [found[question["key"]] for question in asked]
+
+
+def _answer(line: bytes, keys: Container[str], scorer: Scorer) -> tuple[str, float]:
+    """The key and the score of an image that was asked about."""
+    try:
+        answer = json.loads(line)
+        key, score = answer["key"], float(answer["score"])
+        is_asked = key in keys
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CalotypeError(
+            f"the scorer {scorer.name!r} wrote {line[:80]!r}; expected lines such as "
+            '{"key": "000001-0", "score": 0.25}, and its messages on stderr'
+        ) from error
+    if not is_asked or not math.isfinite(score):
+        raise CalotypeError(
+            f"the scorer {scorer.name!r} gave {score} to {key!r:.80}; expected a finite number "
+            "for each image that was asked about"
+        )
+    return key, score
+
+
+def _too_late(scorer: Scorer, what: str) -> CalotypeError:
+    return CalotypeError(
+        f"the scorer {scorer.name!r} {what} for {scorer.timeout_seconds:g} seconds, and was ended; "
+        "mend it, or give it longer with --scorer-timeout, and run the command again: finished "
+        "shards are kept"
+    )
 
 
 def _last_words(process: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
