@@ -166,6 +166,20 @@ def test_other_settings_need_another_folder(evaluate, tmp_path):
     assert all(p.read_bytes() == data for p, data in kept.items())
 
 
+def test_width_and_height_are_kept_as_other_settings_are(evaluate, tmp_path):
+    quick = ("--threads", "1", "--dtype", "float32", "--clip", "none")
+    code, _, err = evaluate(*quick, "--width", "16", "--height", "8")
+    assert code == 0, err
+    manifest = open_samples(tmp_path / "e").manifest
+    last = manifest.recipe["stages"][-1]
+    assert manifest.size == (8, 16) == (last["height"], last["width"])
+    assert evaluate(*quick, "--size", "16x8")[0] == 0  # the same
+    code, _, err = evaluate(*quick, "--width", "8", "--height", "16")
+    assert code == 2 and "choose another folder" in err
+    code, _, err = evaluate(*quick, "--size", "8", "--width", "8", out="other")
+    assert code == 2 and "got --size and --width" in err and not (tmp_path / "other").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_evaluation_costs_the_shard_in_hand(evaluate, colours, model, suite, tmp_path):
     """A process of its own is killed when its first shard of three is there."""

@@ -1,5 +1,6 @@
-"""`sample --variety`: of a base that samples from its draft, and refused for others."""
+"""`--variety`: of a base that samples from its draft, and refused for others."""
 
+import json
 import shutil
 
 import numpy as np
@@ -88,6 +89,31 @@ def test_variety_changes_the_image(command, drafted):
         assert command("sample", "fox", *options)[0] == 0
     images = [pixels(f"{variety}.png") for variety in ("0", "0.5", "1")]
     assert (images[0] != images[1]).any() and (images[1] != images[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("evaluate", ()), ("sweep", ("--axis", "8:guidance_weight=1,2"))]
+)
+def test_variety_of_evaluations_stays_in_their_manifests(
+    command, eyes, drafted, tmp_path, name, own
+):
+    (tmp_path / "suite.txt").write_text("a red fox\ntwo dogs\n")
+
+    def run(*words):
+        given = (name, str(drafted), "--suite", "suite.txt", "--clip", "none", "-o", "e", *own)
+        return command(*given, "--threads", "1", "--dtype", "float32", *words)
+
+    code, _, err = run("--variety", "0.75")
+    assert code == 0, err
+    manifests = list((tmp_path / "e").rglob("manifest.json"))
+    assert len(manifests) == (2 if own else 1)
+    for path in manifests:
+        (stage,) = json.loads(path.read_text())["recipe"]["stages"]
+        assert stage["sampling"]["variety"] == 0.75
+    assert run("--variety", "0.75")[0] == 0
+    for other in ((), ("--variety", "0.5")):
+        code, _, err = run(*other)
+        assert code == 2 and "choose another folder" in err, err
 
 
 @pytest.mark.parametrize("variety", ["0", "0.5"])

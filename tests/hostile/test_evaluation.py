@@ -272,6 +272,21 @@ def test_programs(evaluate, place, kind):
     assert evaluate("--clip", "none")[0] == 0  # without it the evaluation goes on
 
 
+@pytest.mark.timeout(60)
+def test_a_program_that_never_answers(evaluate, place):
+    (place / "score.py").write_text("import time; time.sleep(600)")
+    words = ("--scorer", f"bad={sys.executable} score.py", "--scorer-timeout", "1")
+    code, err = evaluate(*words)
+    assert code == 1 and "the scorer 'bad' answered no more after 0 of 8" in err, err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9", "x", ""])
+def test_limits_that_are_none(evaluate, place, seconds):
+    code, err = evaluate("--scorer", "a=true", f"--scorer-timeout={seconds}")
+    assert code == 2 and "scorer-timeout" in err, err
+    assert not (place / "e").exists()
+
+
 def test_a_full_disk(evaluate, place, monkeypatch):
     """Each write in turn finds the disk full; what is whole is kept, and the next run ends well."""
     flush, count = os.fsync, [0]

@@ -8,6 +8,7 @@ import torch
 
 from calotype.cascade.results import drain
 from calotype.errors import UsageError
+from calotype.generation.request import Request
 from calotype.interop.diffusers_pipeline import (
     DiffusersGenerator,
     DiffusersJob,
@@ -114,6 +115,21 @@ def test_folders_that_are_no_text_to_image_pipeline(folder, tmp_path):
         path.unlink()
     with pytest.raises(UsageError, match="no weights in safetensors"):
         pipeline_recipe(DiffusersJob(place))
+
+
+def test_what_is_asked_of_a_pipeline(folder):
+    job = DiffusersJob.of(folder, Request(width=24, height=16, steps=2, negative="dull"))
+    assert (job.size, job.steps, job.negative) == ((16, 24), 2, "dull")
+    assert DiffusersJob.of(folder, Request(size=16)).size == (16, 16)
+    for request, message in (
+        (Request(variety=0.5), "got --variety for a pipeline of diffusers"),
+        (Request(sampler="ddim"), "got --sampler"),
+        (Request(best_of=2), "got --best-of"),
+        (Request(width=16), "expected --width with --height"),
+        (Request(size=16, width=16), "got --size and --width"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            DiffusersJob.of(folder, request)
 
 
 def test_a_pipeline_and_a_folder_of_jpegs_stand_in_one_comparison(

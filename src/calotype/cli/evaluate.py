@@ -17,6 +17,7 @@ from calotype.cli import options as shared
 from calotype.cli import sample_options
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpus_of_worker
 from calotype.cli.evaluate_card import card_parts, renew
+from calotype.cli.evaluate_measures import measure_options
 from calotype.cli.options import check_seed
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
@@ -51,13 +52,17 @@ def evaluate(
     clip: own.ClipScore = None,
     side: own.Side = None,
     scorer: own.Scorers = None,
+    scorer_timeout: own.ScorerTimeout = None,
     cache: own.FeaturesRoot = None,
     card: own.Card = False,
     card_part: own.CardPart = None,
     size: own.Size = None,
+    width: sample_options.Width = None,
+    height: sample_options.Height = None,
     steps: sample_options.Steps = None,
     sampler: sample_options.Sampler = None,
     guidance: sample_options.Guidance = None,
+    variety: sample_options.Variety = None,
     stage_option: shared.StageOptions = None,
     negative: shared.Negative = None,
     lora: shared.Loras = None,
@@ -80,9 +85,12 @@ def evaluate(
     request = Request(
         model=None if source == "default" else source,
         size=None if size is None else parse_size(size),
+        width=width,
+        height=height,
         steps=steps,
         sampler=sampler,
         guidance=guidance,
+        variety=variety,
         stage_options=stage_option,
         negative=negative,
         loras=lora,
@@ -92,26 +100,18 @@ def evaluate(
         threads=threads,
     )
     from calotype.evaluation.evaluate import evaluate as run
-    from calotype.evaluation.reference import Which
 
     asked = inputs.read_named_suite(
         suite, prompts=prompts, coco_list=coco_list, without_people=without_people
     )
     made = card_parts(card_part, suite) if card else None
     what = inputs.sampler_of(source, request, each=each, seed=seed)
-    place = inputs.device_of(device)
-    options = inputs.measure_options(
-        side=inputs.default_side(what) if side is None else side,
-        specs=inputs.read_features(features, place),
-        clip=inputs.clip_spec(clip, place),
-        cache=cache,
-        scorers=scorer,
-        reference=reference,
-        which=Which(reference_split, reference_images, asked.names),
-        training=training,
-        alexnet=alexnet,
-        checks=inputs.suite_checks(asked.suite, reference),
-    )
+    options = measure_options(
+        asked, side=inputs.default_side(what) if side is None else side, device=device,
+        features=features, clip=clip, cache=cache, scorers=scorer, scorer_timeout=scorer_timeout,
+        reference=reference, reference_split=reference_split, reference_images=reference_images,
+        training=training, alexnet=alexnet,
+    )  # fmt: skip
     executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
     sampling = on_workers(what, executor, threads=threads)
     what = inputs.with_losses(sampling, request, reference, losses)

@@ -1,4 +1,4 @@
-"""How the options of the commands that evaluate are read: suites, models, extractors, workers."""
+"""How the options of the commands that evaluate are read: suites, models, workers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from calotype.launch import launched_place
 
 if TYPE_CHECKING:
     from calotype.evaluation.evaluate import Sampler
-    from calotype.evaluation.features.extractor import ExtractorSpec
-    from calotype.evaluation.judging import Check
-    from calotype.evaluation.options import MeasureOptions
     from calotype.evaluation.results import Number
     from calotype.evaluation.suites.suite import Suite
     from calotype.evaluation.sweep.axes import Axis
@@ -69,55 +66,6 @@ def read_named_suite(
     return Asked(subset(suite, prompts), names)
 
 
-def suite_checks(suite: Suite, reference: Path | None) -> dict[str, Check] | None:
-    """The suite's own rules, if it has any; those of emoji-11 need the emoji set.
-
-    Raises:
-        UsageError: the reference is no emoji set.
-    """
-    from calotype.emoji.eleven.checks import checks
-    from calotype.emoji.eleven.suite import NAME, emoji_suite
-
-    if suite.sha256 != emoji_suite().sha256:
-        return None
-    if reference is None:
-        raise UsageError(f"got {NAME} without --reference; expected the folder of: data emoji")
-    return dict(checks(reference))
-
-
-def device_of(device: str | None) -> str:
-    """Where features are computed: where sampling is, a GPU if there is one."""
-    from calotype.runtime import choose_runtime
-
-    return launched_place().device(choose_runtime(device, "float32").device)
-
-
-def read_features(texts: Sequence[str] | None, device: str) -> tuple[ExtractorSpec, ...]:
-    """Extractors of NAME or NAME=PATH.
-
-    Raises:
-        UsageError: there is no such extractor.
-    """
-    from calotype.evaluation.features.extractor import NAMES, ExtractorSpec
-
-    specs = []
-    for text in texts or ("lite0",):
-        name, _, path = text.partition("=")
-        if name not in NAMES:
-            raise UsageError(f"got --features {text!r:.80}; expected one of {', '.join(NAMES)}")
-        specs.append(ExtractorSpec(name, Path(path).resolve() if path else None, device))
-    return tuple(dict.fromkeys(specs))
-
-
-def clip_spec(clip: str | None, device: str) -> ExtractorSpec | None:
-    """The CLIP that scores captions; None where there is to be none."""
-    from calotype.evaluation.features.extractor import ExtractorSpec
-
-    if clip == "none":
-        return None
-    return ExtractorSpec("clip", None if clip is None else Path(clip).resolve(), device)
-
-
 def sampler_of(source: str, request: Request, *, each: int, seed: int) -> Sampler | Path:
     """What samples, or where images lie.
 
@@ -142,17 +90,7 @@ def sampler_of(source: str, request: Request, *, each: int, seed: int) -> Sample
         request = replace(request, model=str(path.resolve()))
         return Sampler(open_imagen, request, imagen_recipe(request), each, seed)
     if source != "default" and path.is_dir() and is_diffusers(path):
-        size = (request.size,) * 2 if isinstance(request.size, int) else request.size
-        job = DiffusersJob(
-            folder=path.resolve(),
-            steps=request.steps,
-            guidance=request.guidance,
-            size=size,
-            negative=request.negative,
-            device=request.device,
-            dtype=request.dtype,
-            threads=request.threads,
-        )
+        job = DiffusersJob.of(path.resolve(), request)
         return Sampler(DiffusersGenerator, job, pipeline_recipe(job), each, seed)
     if source == "default" or _is_model(path):
         settings = settle(request)
@@ -257,32 +195,3 @@ def executor_of(workers: int | None, ray: str | None, gpus: float) -> Executor:
     if workers is None:
         workers = 1 if ray is None else usable_cores()
     return Executor(workers, ray, gpus)
-
-
-def measure_options(
-    *,
-    side: int | None,
-    specs: tuple[ExtractorSpec, ...],
-    clip: ExtractorSpec | None,
-    cache: Path | None,
-    scorers: Sequence[str] | None,
-    **others: Any,
-) -> MeasureOptions:
-    """What is measured; `others` are fields of `MeasureOptions` as they are."""
-    from calotype.evaluation.features.store import default_root
-    from calotype.evaluation.options import MeasureOptions
-    from calotype.evaluation.scorers import parse_scorer
-
-    if side is not None and not LEAST_SIDE <= side <= 4096:
-        raise UsageError(f"got --side {side}; expected {LEAST_SIDE} to 4096 pixels")
-    programs = [parse_scorer(text) for text in scorers or ()]
-    if len({program.name for program in programs}) < len(programs):
-        raise UsageError(f"got {len(programs)} scorers, two of one name; expected different names")
-    return MeasureOptions(
-        side=LARGEST_SIDE if side is None else side,
-        extractors=specs,
-        clip=clip,
-        scorers=tuple(programs),
-        root=default_root() if cache is None else cache.resolve(),
-        **others,
-    )

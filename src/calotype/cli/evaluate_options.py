@@ -88,6 +88,14 @@ Scorers = Annotated[
         "be repeated.",
     ),
 ]
+ScorerTimeout = Annotated[
+    float | None,
+    Option(
+        "--scorer-timeout",
+        help="Seconds that a scorer may take for its next answer, the first one's loading "
+        "included; 600 if not given.",
+    ),
+]
 FeaturesRoot = Annotated[
     Path | None, Option("--cache", help="Folder of features; in the user's cache if not given.")
 ]

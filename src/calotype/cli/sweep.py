@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Argument, Option
 
 from calotype.cli import evaluate_inputs as inputs
 from calotype.cli import evaluate_options as own
 from calotype.cli import options as shared
+from calotype.cli import sample_options
 from calotype.cli.data.ray import GpusPerWorker, Ray, gpus_of_worker
 from calotype.cli.evaluate import watching
+from calotype.cli.evaluate_measures import measure_options
 from calotype.cli.options import check_seed
 from calotype.errors import UsageError
 from calotype.generation.request import Request, parse_size
@@ -21,44 +23,58 @@ if TYPE_CHECKING:
     from calotype.evaluation.sweep.found import SweepResults
 
 
+Source = Annotated[
+    str, Argument(help="'default', a cascade folder or the folder of a training run.")
+]
+Preset = Annotated[
+    str | None,
+    Option(
+        help="guidance, guidance-super-resolution, thresholding, aug_level, steps or sampler: the "
+        "papers' grids."
+    ),
+]
+Axes = Annotated[
+    list[str] | None,
+    Option(
+        "--axis",
+        help="RESOLUTION:SETTING=VALUE,..., e.g. 64:guidance_weight=1,1.5,2; 'thresholding' is "
+        "none, static or dynamic. Again for more: every value with every other.",
+    ),
+]
+WriteDefaults = Annotated[
+    bool,
+    Option(
+        "--write-defaults",
+        help="Make the chosen cell's settings the cascade folder's own, by a fixed rule.",
+    ),
+]
+
+
 def sweep(
-    source: own.Source,
+    source: Source,
     suite: own.SuiteName,
     out: own.OutFolder,
-    preset: Annotated[
-        str | None,
-        Option(
-            help="guidance, guidance-super-resolution, thresholding, aug_level, steps or sampler: "
-            "the papers' grids."
-        ),
-    ] = None,
-    axis: Annotated[
-        list[str] | None,
-        Option(
-            "--axis",
-            help="RESOLUTION:SETTING=VALUE,..., e.g. 64:guidance_weight=1,1.5,2; 'thresholding' is "
-            "none, static or dynamic. Again for more: every value with every other.",
-        ),
-    ] = None,
-    write_defaults: Annotated[
-        bool,
-        Option(
-            "--write-defaults",
-            help="Make the chosen cell's settings the cascade folder's own, by a fixed rule.",
-        ),
-    ] = False,
+    preset: Preset = None,
+    axis: Axes = None,
+    write_defaults: WriteDefaults = False,
     reference: own.Reference = None,
     each: own.Each = 1,
     seed: shared.Seed = 0,
     prompts: own.Prompts = None,
+    coco_list: own.CocoList = None,
+    without_people: own.WithoutPeople = None,
     reference_split: own.ReferenceSplit = None,
     reference_images: own.ReferenceImages = None,
     features: own.Features = None,
     clip: own.ClipScore = None,
     side: own.Side = None,
     scorer: own.Scorers = None,
+    scorer_timeout: own.ScorerTimeout = None,
     cache: own.FeaturesRoot = None,
     size: own.Size = None,
+    width: sample_options.Width = None,
+    height: sample_options.Height = None,
+    variety: sample_options.Variety = None,
     stage_option: shared.StageOptions = None,
     negative: shared.Negative = None,
     lora: shared.Loras = None,
@@ -79,10 +95,15 @@ def sweep(
         raise UsageError(
             f"got --write-defaults for {source!r:.200}; expected a cascade folder of your own"
         )
-    asked = inputs.read_named_suite(suite, prompts=prompts)
+    asked = inputs.read_named_suite(
+        suite, prompts=prompts, coco_list=coco_list, without_people=without_people
+    )
     request = Request(
         model=None if source == "default" else source,
         size=None if size is None else parse_size(size),
+        width=width,
+        height=height,
+        variety=variety,
         stage_options=stage_option,
         negative=negative,
         loras=lora,
@@ -91,21 +112,14 @@ def sweep(
         threads=threads,
     )
     axes = inputs.read_axes(preset, axis, request)
-    from calotype.evaluation.reference import Which
     from calotype.evaluation.sweep.run import Sweep
 
     planned = Sweep(request, axes, asked.suite, each=each, seed=seed)
-    place = inputs.device_of(device)
-    options = inputs.measure_options(
-        side=min(inputs.LARGEST_SIDE, planned.side) if side is None else side,
-        specs=inputs.read_features(features, place),
-        clip=inputs.clip_spec(clip, place),
-        cache=cache,
-        scorers=scorer,
-        reference=reference,
-        which=Which(reference_split, reference_images, asked.names),
-        checks=inputs.suite_checks(asked.suite, reference),
-    )
+    options = measure_options(
+        asked, side=min(inputs.LARGEST_SIDE, planned.side) if side is None else side, device=device,
+        features=features, clip=clip, cache=cache, scorers=scorer, scorer_timeout=scorer_timeout,
+        reference=reference, reference_split=reference_split, reference_images=reference_images,
+    )  # fmt: skip
     executor = inputs.executor_of(workers, ray, gpus_of_worker(gpus_per_worker, ray))
     with watching(quiet=as_json) as watch:
         found = planned.run(out, options, executor=executor, watch=watch)

@@ -26,6 +26,7 @@ from calotype.storage.reading import file_sha256
 
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
+    from calotype.generation.request import Request
 
 INDEX_FILE = "model_index.json"
 _LIBRARIES = ("diffusers", "transformers")
@@ -55,6 +56,28 @@ class DiffusersJob:
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
+
+    @classmethod
+    def of(cls, folder: Path, request: Request) -> DiffusersJob:
+        """What is asked of a pipeline.
+
+        Raises:
+            UsageError: an option means nothing to it.
+        """
+        _refuse(request)
+        size = (request.size,) * 2 if isinstance(request.size, int) else request.size
+        if request.width is not None and request.height is not None:
+            size = (request.height, request.width)
+        return cls(
+            folder=folder,
+            steps=request.steps,
+            guidance=request.guidance,
+            size=size,
+            negative=request.negative,
+            device=request.device,
+            dtype=request.dtype,
+            threads=request.threads,
+        )
 
 
 def is_diffusers(folder: Path) -> bool:
@@ -167,6 +190,27 @@ class DiffusersGenerator:
     def recipe(self, plan: DiffusersPlan, row: int) -> dict[str, Any]:
         """The recipe of an image."""
         return {**self._recipe, "caption": plan.captions[row], "seed": plan.seeds[row]}
+
+
+def _refuse(request: Request) -> None:
+    given = {
+        "--sampler": request.sampler is not None,
+        "--variety": request.variety is not None,
+        "--stage-option": bool(request.stage_options),
+        "--lora": bool(request.loras),
+        "--best-of": request.best_of is not None,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                f"got {option} for a pipeline of diffusers; expected --steps, --guidance, --size, "
+                "--width with --height, --negative, --device, --dtype or --threads"
+            )
+    sides = (request.width, request.height)
+    if request.size is not None and sides != (None, None):
+        raise UsageError("got --size and --width or --height; expected one of them")
+    if sides != (None, None) and None in sides:
+        raise UsageError("got one side for a pipeline of diffusers; expected --width with --height")
 
 
 def _checked_index(folder: Path) -> dict[str, Any]:

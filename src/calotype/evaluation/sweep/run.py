@@ -50,7 +50,8 @@ class Sweep:
         if request.best_of is not None:
             raise UsageError("got --best-of for a sweep, whose cells share images; leave it out")
         last = max((axis.resolution for axis in axes), default=None)
-        if request.size is None and last is not None:  # no finer than what is tried
+        sides = (request.size, request.width, request.height)
+        if sides == (None,) * 3 and last is not None:  # no finer than what is tried
             request = replace(request, size=last)
         self.axes, self.suite = tuple(axes), suite
         self.each, self.seed, self.threads = each, seed, request.threads
