@@ -245,3 +245,40 @@ def test_images_of_several_sizes_are_brought_to_the_smallest(evaluated, noisy, t
     made = made_equal(entries, tmp_path / "p", common=False, recode="png", say=lambda t: None)
     refuse_unequal(made)
     assert {entry.samples.manifest.size for entry in made} == {(12, 12)}
+
+
+def test_a_suites_own_rules_judge_images_that_are_encoded_again(
+    evaluated, colours, noisy, tmp_path
+):
+    checks = {"a": lambda image, prompt: prompt.id != "p4"}
+    folders = [
+        evaluated(colours / "real", "one", checks=checks),
+        evaluated(noisy(tmp_path / "in", seed=1, size=24), "two", checks=checks),
+    ]
+    seen, said = [], []
+
+    def rules(suite, reference):
+        assert (suite.sha256, reference) == (SUITE.sha256, colours / "real")
+        return {"a": lambda image, prompt: seen.append(tuple(image.shape)) or prompt.id == "p4"}
+
+    how = {"common": False, "recode": "png", "say": said.append, "rules": rules}
+    made = made_equal(open_entries(folders), tmp_path / "r", **how)
+    for entry in made:
+        assert entry.results.number("right", group="a").value == 0.25  # not that of before
+        assert list(entry.results.left_to_people) == ["b"]
+        assert np.nansum(entry.scores.columns["right"]) == 1
+    assert seen == [(3, 16, 16)] * 8 and not any("left out" in line for line in said)
+    plain = [evaluated(colours / "real", "three"), evaluated(colours / "real", "four")]
+    made = made_equal(open_entries(plain), tmp_path / "p", **how)
+    assert made[0].results.number("right", group="a") is None and len(seen) == 8
+
+
+def test_what_is_left_to_people_stays_where_images_do(evaluated, colours, noisy, tmp_path):
+    checks = {"a": lambda image, prompt: True}
+    folders = [
+        evaluated(colours / "real", "one", checks=checks),
+        evaluated(noisy(tmp_path / "in", seed=1, each=2), "two", checks=checks),
+    ]
+    how = {"common": True, "recode": None, "say": lambda text: None}
+    for entry in made_equal(open_entries(folders), tmp_path / "r", **how):
+        assert list(entry.results.left_to_people) == ["b"]

@@ -31,6 +31,7 @@ def compare(
 
     What was not measured alike is refused, unless --common or --recode makes it equal.
     """
+    from calotype.cli.evaluate_measures import suite_checks
     from calotype.evaluation.compare import Recode, made_equal, open_entries, refuse_unequal
     from calotype.evaluation.report.compare_page import write_compare_page
     from calotype.evaluation.report.figures import need_pages
@@ -49,7 +50,9 @@ def compare(
         def say(text: str) -> None:
             print(f"calotype: {visible(text)}", file=sys.stderr, flush=True)
 
-        entries = made_equal(entries, parts, common=common, recode=kind, say=say)
+        entries = made_equal(
+            entries, parts, common=common, recode=kind, say=say, rules=suite_checks
+        )
         refuse_unequal(entries)
     size = write_compare_page(out, entries)
     if as_json:

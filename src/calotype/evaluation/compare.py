@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,17 +17,21 @@ from calotype.errors import UsageError
 from calotype.evaluation.beforehand import check_measurable
 from calotype.evaluation.distances import NEAREST
 from calotype.evaluation.evaluate import SAMPLES_FOLDER
+from calotype.evaluation.judging import Check
 from calotype.evaluation.measure import Measured, measure, open_reference
 from calotype.evaluation.metrics.intervals import Estimate, paired_difference
-from calotype.evaluation.options import options_of
+from calotype.evaluation.options import MeasureOptions, options_of
 from calotype.evaluation.results import CHECKED, Results, Scores, read_results, write_results
 from calotype.evaluation.rows import Found, Rows, add_mean
 from calotype.evaluation.samples import Manifest, Sample, SampleSet, open_samples
 from calotype.evaluation.samples.derive import derive
+from calotype.evaluation.suites.suite import Suite
 from calotype.generation.executors import Executor
 
 Recode = Literal["png", "jpeg"]
 Pair = tuple[str, int]
+Rules = Callable[[Suite, Path | None], Mapping[str, Check] | None]
+"""The rules of a suite by category, which may need its reference; None = it has none."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def refuse_unequal(
 
 def made_equal(
     entries: Sequence[Entry], out: Path, *, common: bool, recode: Recode | None,
-    say: Callable[[str], None],
+    say: Callable[[str], None], rules: Rules = lambda suite, reference: None,
 ) -> list[Entry]:  # fmt: skip
     """The sets cut to the prompts and images that all have, and encoded alike; measured again.
 
@@ -115,16 +119,21 @@ def made_equal(
         common: whether to keep what all have alone.
         recode: how all images are to be encoded, at the smallest size; None = as they are.
         say: told what is done.
+        rules: what judges images that are encoded again, of a suite that has rules of its own.
 
     Raises:
         UsageError: nothing is left, or what they were measured with is gone.
     """
     keep = _common(entries) if common else None
     side = None if recode is None else min(_smallest_side(entry.samples) for entry in entries)
-    for entry in entries:  # before anything is written
-        check_measurable(options_of(entry.results.options))
+    settings = [options_of(entry.results.options) for entry in entries]
+    for options in settings:  # before anything is written
+        check_measurable(options)
+    checks = None
+    if recode is not None and any(CHECKED in entry.scores.columns for entry in entries):
+        checks = rules(entries[0].samples.suite, settings[0].reference)  # those of all
     made = []
-    for entry in entries:
+    for entry, options in zip(entries, settings, strict=True):
         say(f"making {entry.name} equal to the others")
         folder = out / entry.name
         derive(
@@ -135,7 +144,8 @@ def made_equal(
             note={"common": common, "recode": recode, "side": side},
         )
         samples = open_samples(folder / SAMPLES_FOLDER)
-        found = _measured_again(entry, samples, images_are_kept=side is None, say=say)
+        options = replace(options, checks=checks)
+        found = _measured_again(entry, samples, options, images_are_kept=side is None, say=say)
         write_results(folder, found.results, found.scores)
         made.append(Entry(entry.name, found.results, found.scores, samples))
     return made
@@ -201,13 +211,17 @@ def _recoder(kind: Recode, side: int) -> Callable[[Sample, bytes], bytes]:
 
 
 def _measured_again(
-    entry: Entry, samples: SampleSet, *, images_are_kept: bool, say: Callable[[str], None]
+    entry: Entry,
+    samples: SampleSet,
+    options: MeasureOptions,
+    *,
+    images_are_kept: bool,
+    say: Callable[[str], None],
 ) -> Measured:
     """With the options that the set was measured with.
 
     Scores by programs and by a suite's own rules are those of before, where images are.
     """
-    options = options_of(entry.results.options)
     reference = open_reference(options, Executor())
     measured = measure(samples, options, reference=reference, say=say)
     assert measured is not None  # this is the only process
@@ -224,7 +238,10 @@ def _measured_again(
         column = entry.scores.columns[name][[kept[sample.key] for sample in rows.samples]]
         if np.isfinite(column).any():
             add_mean(found, rows, name, torch.from_numpy(column), fraction=name == CHECKED)
-    return Measured(replace(measured.results, numbers=tuple(found.numbers)), found.scores)
+    categories = {sample.category for sample in rows.samples}
+    left = {name: why for name, why in entry.results.left_to_people.items() if name in categories}
+    results = replace(measured.results, numbers=tuple(found.numbers), left_to_people=left)
+    return Measured(results, found.scores)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
