@@ -103,6 +103,12 @@ def test_damaged_folders_are_refused_beforehand(evaluate, folder, tmp_path):
         assert not (tmp_path / "e").exists()
 
 
+def test_a_card_is_of_cascades_alone(evaluate, tmp_path):
+    code, out, err = evaluate("--suite", "emoji-11", "--card", "-o", "e")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "a cascade of imagen-pytorch" in err
+    assert not (tmp_path / "e").exists()
+
+
 def test_a_sweep_says_that_it_is_none_of_its_models(command, folder, colours):
     words = ("--suite", str(colours / "suite.txt"), "--axis", "8:steps=1,2", "-o", "s")
     code, _, err = command("sweep", str(folder), *words)

@@ -104,7 +104,7 @@ def evaluate(
     asked = inputs.read_named_suite(
         suite, prompts=prompts, coco_list=coco_list, without_people=without_people
     )
-    made = card_parts(card_part, suite) if card else None
+    made = card_parts(card_part, suite, request.model) if card else None
     what = inputs.sampler_of(source, request, each=each, seed=seed)
     options = measure_options(
         asked, side=inputs.default_side(what) if side is None else side, device=device,

@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from calotype.generation.request import Request
 
 
-def card_parts(paths: Sequence[Path] | None, suite: str) -> CardParts:
+def card_parts(paths: Sequence[Path] | None, suite: str, model: str | None) -> CardParts:
     """What the card shows beside what is measured now.
 
     Raises:
-        UsageError: a path holds nothing for a card, or the suite is not the emoji set's.
+        UsageError: a path holds nothing for a card, the suite is not the emoji set's, or the model
+            is no cascade.
     """
+    from calotype.cascade.find import open_cascade
     from calotype.emoji.card import read_parts
     from calotype.emoji.eleven.suite import NAME
 
     if suite != NAME:
         raise UsageError(f"got --card with --suite {suite!r:.80}; expected --suite {NAME}")
+    open_cascade(model)
     return read_parts(paths or ())
 
 
