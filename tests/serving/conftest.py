@@ -90,11 +90,13 @@ def with_hub():
     """Run a coroutine function on a hub with the fake engine: `with_hub(test, active=1)`."""
     import asyncio
 
-    from calotype.serving.front.start import running_hub
+    from calotype.serving.front.start import open_store, running_hub
 
     def run(test, **changes):
+        settings = fake_settings(**changes)
+
         async def inside():
-            async with asyncio.timeout(30), running_hub(fake_settings(**changes)) as hub:
+            async with asyncio.timeout(30), running_hub(settings, open_store(settings)) as hub:
                 return await test(hub)
 
         return asyncio.run(inside())

@@ -29,6 +29,7 @@ from calotype.cli.rate import app as rate_app
 from calotype.cli.report import report
 from calotype.cli.sample import sample
 from calotype.cli.score import score
+from calotype.cli.serve import serve
 from calotype.cli.sweep import sweep
 from calotype.cli.train import assemble, train
 from calotype.cli.upscale import upscale
@@ -69,7 +70,7 @@ app.command(cls=_RayOutCommand)(sample)
 app.command(cls=_RayOutCommand)(evaluate)
 app.command(cls=_RayOutCommand)(sweep)
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    edit, upscale, score, compare, train, assemble, ema, report, info, convert, export,
+    edit, upscale, serve, score, compare, train, assemble, ema, report, info, convert, export,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(cls=OutCommand)(_command)

@@ -19,7 +19,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from calotype.serving.front.context import hub_of
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.settings import ServeSettings
-from calotype.serving.front.start import running_hub
+from calotype.serving.front.start import open_store, running_hub
+from calotype.serving.front.store import Store
 
 SHAPES: dict[str, Callable[[ApiError], dict[str, Any]]] = {}
 """By the beginning of a path: the JSON of an error, where it is not OpenAI's."""
@@ -41,12 +42,17 @@ async def readyz(request: Request) -> Response:
     return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
 
 
-def build_app(settings: ServeSettings) -> FastAPI:
-    """The application of a server, whose engine starts with its lifespan."""
+def build_app(settings: ServeSettings, store: Store | None = None) -> FastAPI:
+    """The application of a server, whose engine starts with its lifespan.
+
+    Args:
+        settings: of the server; its port is the one listened at.
+        store: where images are kept; None = opened by the settings, when the lifespan begins.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_hub(settings) as hub:
+        async with running_hub(settings, store or open_store(settings)) as hub:
             app.state.hub = hub
             yield
 

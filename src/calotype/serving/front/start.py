@@ -14,10 +14,21 @@ from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.store import Store
 
 
+def open_store(settings: ServeSettings) -> Store | None:
+    """The store of a server; None = it has no folder.
+
+    Raises:
+        Busy: another server has the folder.
+        CalotypeError: it cannot be used.
+    """
+    if settings.data is None:
+        return None
+    return Store(settings.data, keep_bytes=settings.keep_bytes)
+
+
 @asynccontextmanager
-async def running_hub(settings: ServeSettings) -> AsyncIterator[Hub]:
-    """A hub whose engine lives as long as the block."""
-    store = None if settings.data is None else Store(settings.data, keep_bytes=settings.keep_bytes)
+async def running_hub(settings: ServeSettings, store: Store | None) -> AsyncIterator[Hub]:
+    """A hub whose engine lives as long as the block; the store is closed at its end."""
     hub = Hub(settings, store)
     command = settings.engine_command or _command(settings)
     engine = EngineProcess(command, hub.work, step_timeout=settings.step_timeout)

@@ -1,0 +1,120 @@
+"""Serving until SIGTERM or Ctrl-C: the first lets work end in its time, the second ends at once."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI
+
+from calotype.errors import CalotypeError
+from calotype.serving.front.app import build_app
+from calotype.serving.front.hub import Hub
+from calotype.serving.front.settings import ServeSettings
+from calotype.serving.front.start import open_store
+from calotype.web.addresses import listen
+
+_CLOSE_SECONDS = 3  # that connections have after the last stream has ended
+_LOOK_SECONDS = 0.02
+
+
+def serve(settings: ServeSettings, on_ready: Callable[[str], None]) -> None:
+    """Serve until the process is told to end.
+
+    Args:
+        settings: see `ServeSettings`; port 0 takes a free one.
+        on_ready: told the server's address once it answers and its engine can work.
+
+    Raises:
+        UsageError: another server has the data folder.
+        CalotypeError: the port is taken, the folder cannot be used, or the engine does not start.
+    """
+    store = open_store(settings)
+    try:
+        listening = listen(settings.host, settings.port)
+    except BaseException:
+        if store is not None:
+            asyncio.run(store.close())
+        raise
+    with listening:
+        port = listening.getsockname()[1]
+        app = build_app(dataclasses.replace(settings, port=port), store)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        _Server(app, lambda: on_ready(f"http://{host}:{port}")).run_on(listening)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, but signals drain the hub before the server stops to listen."""
+
+    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            access_log=False,  # there is a log of our own
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="on",
+            timeout_graceful_shutdown=_CLOSE_SECONDS,
+        )
+        super().__init__(config)
+        self._app = app
+        self._on_ready = on_ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_told = False
+        self._failure: str | None = None
+
+    def run_on(self, listening: socket.socket) -> None:
+        """Serve; ends when all is drained.
+
+        Raises:
+            CalotypeError: the engine does not start.
+        """
+        asyncio.run(self.serve([listening]))
+        if self._failure is not None:
+            raise CalotypeError(self._failure)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so once the engine can work."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self._begin(self._announce())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or Ctrl-C; runs between any two instructions of the loop's thread."""
+        if self._is_told:
+            os.write(2, b"calotype: interrupted\n")
+            os._exit(128 + sig)  # the engine ends with its pipe, and the store bears it
+        self._is_told = True
+        if self._loop is None:
+            self.should_exit = True
+        else:
+            self._loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _announce(self) -> None:
+        hub = cast(Hub, self._app.state.hub)
+        while not self._is_told:
+            engines = hub.work.engines
+            if any(one.state == "ready" for one in engines):
+                self._on_ready()
+                return
+            if engines and all(one.state == "stopped" for one in engines):
+                self._failure = "the engine does not start; the lines above say why"
+                self.should_exit = True
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _drain(self) -> None:
+        await cast(Hub, self._app.state.hub).drain()
+        self.should_exit = True

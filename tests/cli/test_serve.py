@@ -1,0 +1,98 @@
+"""`calotype serve`: what its options become, and that it loads no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Settings that the server would have run with."""
+    from calotype.serving.front import serve
+
+    found = []
+
+    def run(settings, on_ready):
+        found.append(settings)
+        on_ready("http://127.0.0.1:8000")
+
+    monkeypatch.setattr(serve, "serve", run)
+    return found
+
+
+def test_options_become_settings(command, served, tmp_path) -> None:
+    folder = tmp_path / "images"
+    code, out, err = command(
+        *("serve", "--data", str(folder), "--model", "a=x+l.safetensors:0.8", "--model", "b=y"),
+        *("--keep-bytes", "1.5G", "--memory", "100 MiB", "--replicas", "1:4", "--no-metadata"),
+        *("--cors-origin", "https://a.example", "--keep", "all", "--cfg", "exact"),
+    )
+    assert (code, out, err) == (0, "serving on http://127.0.0.1:8000\n", "")
+    found = asdict(served[0])
+    assert (
+        found
+        | {
+            "models": ("a=x+l.safetensors:0.8", "b=y"),
+            "data": folder,
+            "keep": "all",
+            "keep_bytes": 3 * 2**29,
+            "memory": 100 * 2**20,
+            "replicas": (1, 4),
+            "metadata": False,
+            "cors_origins": ("https://a.example",),
+            "cfg": "exact",
+        }
+        == found
+    )
+
+
+def test_images_lie_in_the_users_data_folder(command, served, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert command("serve")[0] == 0
+    assert served[0].data == tmp_path / "calotype" / "serve"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--keep", "some"),
+        ("--keep-bytes", "-1"),
+        ("--memory", "much"),
+        ("--replicas", "4:1"),
+        ("--replicas", "0"),
+        ("--cfg", "other"),
+        ("--drain", "-1"),
+        ("--deadline", "nan"),
+    ],
+)
+def test_wrong_options_are_one_line(command, served, options) -> None:
+    code, out, err = command("serve", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1) and options[0] in err
+
+
+def test_a_taken_port_is_one_line(command, tmp_path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, _, err = command("serve", "--data", str(tmp_path), "--port", port)
+    assert code == 1 and err.count("\n") == 1 and "--port" in err
+
+
+def test_it_loads_no_torch() -> None:
+    code = "import sys, calotype.cli, calotype.serving.front.serve; print('torch' in sys.modules)"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.split() == ["False"]
+
+
+def test_a_missing_extra_is_named(command, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "calotype.serving.front.serve", raising=False)
+    code, _, err = command("serve")
+    assert code == 1 and "pip install 'calotype[serve]'" in err and err.count("\n") == 1

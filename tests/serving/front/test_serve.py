@@ -1,0 +1,185 @@
+"""Servers as processes: killed at every point, told to end, and two on one folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[1] / "fake_server.py"
+
+
+class Server:
+    """A server that has been started."""
+
+    def __init__(self, **options):
+        options["data"] = str(options["data"])
+        command = [sys.executable, str(SCRIPT), json.dumps(options)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+        line = self.process.stdout.readline()
+        self.url = line.removeprefix("serving on ").strip()
+
+    def add(self, prompt, *, n=1, outlives=True):
+        body = {"request": {"prompt": prompt, "n": n, "seed": 1}, "outlives": outlives}
+        return httpx.post(f"{self.url}/test/jobs", json=body, timeout=20)
+
+    def get(self, path):
+        return httpx.get(f"{self.url}/test/{path}", timeout=20).json()
+
+    def states(self):
+        return {job["id"]: job["state"] for job in self.get("jobs")}
+
+    def until(self, condition, seconds=20):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it never came"
+            time.sleep(0.01)
+
+    def ended(self):
+        """Exit code and the lines on stderr."""
+        code = self.process.wait(20)
+        return code, self.process.stderr.read().splitlines()
+
+
+@contextmanager
+def server(**options):
+    found = Server(**options)
+    try:
+        yield found
+    finally:
+        found.process.kill()
+        found.process.communicate()
+
+
+def files(folder):
+    found = sorted(folder.glob("images/*/*"))
+    for path in found:
+        Image.open(io.BytesIO(path.read_bytes())).load()  # whole
+    return {path.stem for path in found}
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("point", "at"),
+    [("note", 1), ("file", 1), ("between", 1), ("between", 2), ("row", 3), ("end", 1)],
+)
+def test_nothing_is_lost_when_the_front_is_killed(tmp_path, point, at) -> None:
+    with server(data=tmp_path, kill=[point, at], active=2) as killed:
+        with pytest.raises(httpx.HTTPError):
+            killed.add("a fox", n=3)
+            while True:
+                killed.get("jobs")
+        assert killed.process.wait(20) == -signal.SIGKILL
+    whole = files(tmp_path)
+    with server(data=tmp_path) as after:
+        after.until(lambda: set(after.states().values()) == {"done"})
+        listed = after.get("images")
+        (job,) = after.get("jobs")
+    assert sorted(seed for _, _, seed in listed) == [1, 2, 3]
+    assert {image_id for image_id, _, _ in listed} == files(tmp_path) == set(job["ids"])
+    assert whole <= files(tmp_path)
+
+
+def test_jobs_whose_client_is_gone_read_interrupted(tmp_path) -> None:
+    with server(data=tmp_path) as killed:
+        bound = killed.add("wait", outlives=False).json()["id"]
+        free = killed.add("slow", outlives=True).json()["id"]
+        engine = killed.get("status")["pid"]
+    with server(data=tmp_path) as after:
+        after.until(lambda: after.states() == {bound: "interrupted", free: "done"})
+    assert not is_running(engine)  # it ended with its front
+
+
+def test_what_kills_servers_is_not_started_for_ever(tmp_path) -> None:
+    for _ in range(3):
+        with server(data=tmp_path) as killed:
+            if not killed.get("jobs"):
+                killed.add("wait")
+            killed.until(lambda: killed.get("status")["active"] == 1)
+            time.sleep(0.1)
+    with server(data=tmp_path) as after:
+        assert [*after.states().values()] == ["failed"]
+
+
+def test_a_second_server_on_a_folder_is_one_line(tmp_path) -> None:
+    with server(data=tmp_path), server(data=tmp_path) as second:
+        code, lines = second.ended()
+    assert code == 1 and len(lines) == 1 and "another process works in" in lines[0]
+
+
+def test_an_engine_that_does_not_start_ends_the_server(tmp_path) -> None:
+    with server(data=tmp_path, engine=["--refuse-start"]) as refused:
+        code, lines = refused.ended()
+    assert code == 1 and len(lines) == 2
+    assert "no such model" in lines[0] and "does not start" in lines[1]
+
+
+def listen(url, job, found):
+    with httpx.stream("GET", f"{url}/test/jobs/{job}/events", timeout=30) as stream:
+        found += [json.loads(line) for line in stream.iter_lines()]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_running_work_ends_before_the_server_does(tmp_path, sent) -> None:
+    with server(data=tmp_path, drain=10.0, active=1) as told:
+        running = told.add("slow").json()["id"]
+        waiting = told.add("a cat").json()["id"]
+        heard, other = [], []
+        threads = [
+            threading.Thread(target=listen, args=(told.url, running, heard)),
+            threading.Thread(target=listen, args=(told.url, waiting, other)),
+        ]
+        for thread in threads:
+            thread.start()
+        told.until(lambda: heard or told.get("status")["active"])
+        told.process.send_signal(sent)
+        refused = told.add("a dog")
+        for thread in threads:
+            thread.join(20)
+        assert told.ended() == (0, [])
+    assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
+    assert heard[-1][0] == "done" and other[-1] == ["failed", other[-1][1]]
+    assert other[-1][1]["kind"] == "shutdown"
+    with server(data=tmp_path) as after:  # what waited goes on
+        after.until(lambda: after.states() == {running: "done", waiting: "done"})
+
+
+def test_open_streams_end_when_time_is_up(tmp_path) -> None:
+    with server(data=tmp_path, drain=0.3) as told:
+        job = told.add("wait").json()["id"]
+        heard = []
+        thread = threading.Thread(target=listen, args=(told.url, job, heard))
+        thread.start()
+        told.until(lambda: told.get("status")["active"])
+        told.process.send_signal(signal.SIGTERM)
+        thread.join(20)
+        assert told.ended()[0] == 0
+    assert heard[-1][0] == "failed"
+
+
+def test_ctrl_c_twice_ends_at_once(tmp_path) -> None:
+    with server(data=tmp_path, drain=60.0) as told:
+        told.add("wait")
+        told.until(lambda: told.get("status")["active"])
+        told.process.send_signal(signal.SIGINT)
+        told.until(lambda: told.add("x").status_code == 503)
+        told.process.send_signal(signal.SIGINT)
+        code, lines = told.ended()
+    assert code == 130 and lines == ["calotype: interrupted"]
