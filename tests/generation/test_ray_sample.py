@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from calotype.cascade import png
-from calotype.generation.cascade import on_workers, settle
+from calotype.generation.cascade import settle
+from calotype.generation.executors import on_workers
 from calotype.generation.lists import ListJob, ShardGenerator
 from calotype.generation.prompts import open_prompts
 from calotype.generation.request import Request

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from calotype.cascade.finite import check_finite
+from calotype.cascade.network_call import Answer, NetworkCall, bound_network
 from calotype.cascade.preconditioning import Preconditioning, residual_preconditioning
 from calotype.cascade.sampling import (
     batch_size,
@@ -31,12 +31,9 @@ from calotype.cascade.stage_edit import KNOWN_CHANNELS, StageEdit
 from calotype.cascade.tiles import OnTile, Tile, Tiling, in_bands, tiled
 from calotype.cascade.timesteps import (
     PARAMETRIZATIONS,
-    NetworkOutput,
     build_schedule,
     enlarge_lowres,
-    network_level,
     noise_lowres,
-    split_variance,
 )
 from calotype.conditioning import Conditioning, Text
 from calotype.config.sampling import SamplingConfig
@@ -54,7 +51,7 @@ from calotype.diffusion import (
     denoising_steps,
 )
 from calotype.errors import UsageError
-from calotype.networks import DenoisingNetwork, UNet, build_network
+from calotype.networks import UNet, build_network
 
 
 class Stage(nn.Module):
@@ -69,6 +66,7 @@ class Stage(nn.Module):
         self.compute_dtype = torch.float32  # other than float32: the network call is autocast
         self.tiling: Tiling | None = None
         self.on_tile: OnTile | None = None
+        self.answer: Answer | None = None
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +85,12 @@ class Stage(nn.Module):
             return self
         stage = copy.copy(self)
         stage.tiling, stage.on_tile = tiling, on_tile
+        return stage
+
+    def answered(self, answer: Answer) -> Stage:
+        """The same stage, whose network calls are answered by somebody else; see `Answer`."""
+        stage = copy.copy(self)
+        stage.answer = answer
         return stage
 
     def loss(
@@ -260,21 +264,12 @@ class Stage(nn.Module):
         (end,) = deque(states, maxlen=1)
         return check_finite(end.z, f"the {self.config.resolution} stage sampled", self).clamp(-1, 1)
 
-    def _bound(self, cond: Conditioning) -> Callable[[Tensor, Tensor], NetworkOutput]:
-        """The network with its conditioning, autocast where asked, float32 outside."""
-        config, device, dtype = self.config.network, self.device.type, self.compute_dtype
-        autocast = partial(torch.autocast, device, dtype=dtype, enabled=dtype != torch.float32)
+    def _bound(self, cond: Conditioning) -> NetworkCall:
+        """The network with its conditioning, which is completed here."""
         cond = self._with_known(self.with_draft(cond))
-        with autocast():
-            bound = cast(DenoisingNetwork, self.network).bind(cond)
-
-        def call(z: Tensor, logsnr: Tensor) -> NetworkOutput:
-            with autocast():
-                level = network_level(config, self.schedule, logsnr)
-                output = bound(z.to(memory_format=torch.channels_last), level)
-            return split_variance(output.to(z.dtype), config)
-
-        return call
+        if self.answer is not None:
+            return partial(self.answer, self, cond)
+        return bound_network(self, cond)
 
     def _with_known(self, cond: Conditioning) -> Conditioning:
         """Known pixels as the network would see them without noise."""

@@ -126,11 +126,11 @@ def evaluate(
 
 def on_workers(what: Sampler | Path, executor: Executor, *, threads: int | None) -> Sampler | Path:
     """The sampler for several processes, each with its part of the threads."""
-    from calotype.generation import cascade
+    from calotype.generation import cascade, executors
 
     if executor.alone or isinstance(what, Path) or not isinstance(what.settings, cascade.Job):
         return what
-    settings = cascade.on_workers(
+    settings = executors.on_workers(
         what.settings, executor.workers, threads=threads, gpus=executor.gpus
     )
     return replace(what, settings=settings)

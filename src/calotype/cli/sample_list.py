@@ -32,8 +32,8 @@ def sample_list(prompts: PromptFile, request: Request, options: OutputOptions) -
     check_output_name(options.output)
     begin = time.perf_counter()
     from calotype.data.work import usable_cores
-    from calotype.generation.cascade import expected_recipe, on_workers, settle
-    from calotype.generation.executors import Executor
+    from calotype.generation.cascade import expected_recipe, settle
+    from calotype.generation.executors import Executor, on_workers
     from calotype.generation.lists import ListJob, generate_list
 
     settings = settle(request)

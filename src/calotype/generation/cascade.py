@@ -22,7 +22,8 @@ from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 from calotype.generation.best_of import best_of, with_best_of
 from calotype.generation.generator import ImageGenerator, Made
-from calotype.generation.loras import apply_loras, check_like, lora_notes
+from calotype.generation.loaded import Loaded, load, outline
+from calotype.generation.loras import check_like
 from calotype.generation.request import Request, requested_sampling, requested_size
 from calotype.launch import launched_place
 from calotype.runtime import DTYPES, Runtime, choose_runtime, usable_threads
@@ -88,13 +89,20 @@ class Job:
         return options
 
 
-def settle(request: Request) -> Job:
+def settle(
+    request: Request, *, model: CascadeFolder | None = None, runtime: Runtime | None = None
+) -> Job:
     """Fill in what the user left open; no weights are read.
+
+    Args:
+        request: what is asked for.
+        model: what `open_cascade` read of its model already.
+        runtime: how to compute, chosen already.
 
     Raises:
         UsageError: something does not fit the model.
     """
-    model, tiling = open_cascade(request.model), None
+    model, tiling = open_cascade(request.model) if model is None else model, None
     if request.tiled:
         last = model.config.stages[-1]
         tiling, model = Tiling.of_stage(last), model.repeated(MAX_TILED_SIDE)
@@ -108,7 +116,9 @@ def settle(request: Request) -> Job:
     negative = request.negative
     if negative is None and like is not None:
         negative = like.get("negative_caption")
-    runtime, stage_dtypes = _runtime(request)
+    stage_dtypes: Mapping[int, str] = {}
+    if runtime is None:
+        runtime, stage_dtypes = _runtime(request)
     job = Job(
         model=model,
         stop_at=stop_at,
@@ -174,23 +184,18 @@ def _runtime(request: Request) -> tuple[Runtime, dict[int, str]]:
 
 
 class CascadeGenerator:
-    """A loaded cascade that makes what a job says; an `ImageGenerator`."""
+    """A loaded cascade that makes what a job says; an `ImageGenerator`.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        job: what is to be made.
+        loaded: of the job's model, with its LoRAs, up to its last stage; None = read now.
+    """
+
+    def __init__(self, job: Job, loaded: Loaded | None = None) -> None:
+        loaded = load(job) if loaded is None else loaded
         self.job = job
         self.group = job.group
-        self.cascade = Cascade.load(job.model, stop_at=job.stop_at)
-        known, merged = list(job.sampling), job.merge_lora
-        self.loras = apply_loras(self.cascade, job.loras, known=known, merged=merged)
-        self.runtime = job.runtime
-        if job.gpus > 0:
-            dtype = job.runtime.dtype if job.runtime.forced else None
-            self.runtime = choose_runtime("cuda", dtype, job.runtime.threads)
-        self.runtime.apply(self.cascade.stages, self.cascade.prior)
-        for stage in self.cascade.stages:
-            name = job.stage_dtypes.get(stage.config.resolution)
-            if name is not None:
-                stage.compute_dtype = DTYPES[name]
+        self.cascade, self.runtime, self.loras = loaded.cascade, loaded.runtime, loaded.loras
 
     def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> SamplePlan:
         """What is to be made; nothing is computed."""
@@ -241,7 +246,8 @@ class CascadeGenerator:
 
     def recipe(self, plan: SamplePlan, row: int) -> dict[str, Any]:
         """The recipe of an image of a plan."""
-        return _recipe(image_recipe(self.cascade, plan, row, self.runtime), self.loras)
+        recipe = image_recipe(self.cascade, plan, row, self.runtime)
+        return {**recipe, "loras": self.loras} if self.loras else recipe
 
 
 def open_generator(job: Job) -> ImageGenerator[Any]:
@@ -260,26 +266,8 @@ def expected_recipe(job: Job, caption: str, seed: int) -> dict[str, Any]:
     Raises:
         UsageError: sizes or settings that do not fit, or a LoRA that is none.
     """
-    cascade = Cascade.outline(job.model, stop_at=job.stop_at)
-    plan = cascade.plan([caption], seeds=[seed], **job.options([caption]))
-    recipe = _recipe(image_recipe(cascade, plan, 0, job.runtime), lora_notes(job.loras))
+    generator = CascadeGenerator(job, outline(job))
+    recipe = generator.recipe(generator.plan([caption], [seed]), 0)
     if job.best_of is None or job.clip is None:
         return recipe
     return with_best_of(recipe, job.best_of, read_clip_file(job.clip))
-
-
-def _recipe(recipe: dict[str, Any], loras: list[dict[str, Any]]) -> dict[str, Any]:
-    return {**recipe, "loras": loras} if loras else recipe
-
-
-def on_workers(job: Job, workers: int, *, threads: int | None, gpus: float) -> Job:
-    """The job for several processes: each with its part of the threads, all with one number type.
-
-    Args:
-        job: as settled for this process.
-        workers: processes.
-        threads: of each, if the user said so.
-        gpus: of each.
-    """
-    own = job.runtime.threads if threads is not None else max(1, job.runtime.threads // workers)
-    return replace(job, runtime=replace(job.runtime, threads=own), gpus=gpus)

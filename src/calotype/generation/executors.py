@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from calotype.data.work import Work
 from calotype.launch import LONGEST_WAIT, launched_place
+
+if TYPE_CHECKING:
+    from calotype.generation.cascade import Job
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -137,3 +140,16 @@ def _by_own(shard: S, make: Callable[[J], Callable[[S], R]], job: J) -> R:
 
 
 _kept: list[Any] = []
+
+
+def on_workers(job: Job, workers: int, *, threads: int | None, gpus: float) -> Job:
+    """The job for several processes: each with its part of the threads, all with one number type.
+
+    Args:
+        job: as settled for this process.
+        workers: processes.
+        threads: of each, if the user said so.
+        gpus: of each.
+    """
+    own = job.runtime.threads if threads is not None else max(1, job.runtime.threads // workers)
+    return replace(job, runtime=replace(job.runtime, threads=own), gpus=gpus)

@@ -20,8 +20,8 @@ from calotype.evaluation.suites.suite import Suite
 from calotype.evaluation.sweep.axes import Axis, Cell, cells_of
 from calotype.evaluation.sweep.found import SweepCell, SweepResults, choose, write_sweep
 from calotype.evaluation.sweep.plots import write_plots
-from calotype.generation.cascade import Job, expected_recipe, on_workers, open_generator, settle
-from calotype.generation.executors import Executor, wait_for_all
+from calotype.generation.cascade import Job, expected_recipe, open_generator, settle
+from calotype.generation.executors import Executor, on_workers, wait_for_all
 from calotype.generation.request import Request
 from calotype.storage.files import make_folder
 
