@@ -17,7 +17,7 @@ def padded_lowres_size(size: tuple[int, int], configs: Sequence[StageConfig]) ->
     """The smallest size not below `size` whose enlargements all fit their networks."""
     source = configs[0].lowres_resolution
     assert source is not None
-    unit = _unit(source, configs)
+    unit = size_unit(source, configs)
     # At least two units: networks cannot normalise a single value.
     height, width = (max(2, -(-side // unit)) * unit for side in size)
     return height, width
@@ -26,7 +26,7 @@ def padded_lowres_size(size: tuple[int, int], configs: Sequence[StageConfig]) ->
 def stage_sizes(size: tuple[int, int], configs: Sequence[StageConfig]) -> list[tuple[int, int]]:
     """The size that each stage samples when the last one samples `size`, height and width."""
     last = configs[-1].resolution
-    unit = _unit(last, configs)
+    unit = size_unit(last, configs)
     if any(type(side) is not int or side < 1 or side % unit for side in size):
         height, width = _nearest_legal(size, unit)
         raise UsageError(
@@ -43,7 +43,7 @@ def size_like(height: int, width: int, configs: Sequence[StageConfig]) -> tuple[
     Sides differ from that by a factor of two at most, whatever the image.
     """
     last = configs[-1].resolution
-    unit = _unit(last, configs)
+    unit = size_unit(last, configs)
     if height % unit == 0 == width % unit and 0.5 <= height * width / last**2 <= 1.5:
         return height, width
     scale = last / math.sqrt(height * width)
@@ -51,7 +51,7 @@ def size_like(height: int, width: int, configs: Sequence[StageConfig]) -> tuple[
     return max(1, round(tall / unit)) * unit, max(1, round(wide / unit)) * unit
 
 
-def _unit(resolution: int, configs: Sequence[StageConfig]) -> int:
+def size_unit(resolution: int, configs: Sequence[StageConfig]) -> int:
     """Sides of images of about `resolution` must be multiples of this to fit all networks."""
     wholes = ((resolution * config.network.divisor, config.resolution) for config in configs)
     return math.lcm(*(whole // math.gcd(whole, side) for whole, side in wholes))

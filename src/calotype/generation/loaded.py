@@ -29,10 +29,18 @@ class Loaded:
     runtime: Runtime
     loras: list[dict[str, Any]]
 
-    def part(self, stop_at: int, change: Callable[[Stage], Stage] = lambda stage: stage) -> Loaded:
-        """The same weights up to a stage, each stage changed as said, e.g. by `Stage.answered`."""
+    def part(
+        self, stop_at: int, change: Callable[[Stage], Stage] = lambda stage: stage, begin: int = 0
+    ) -> Loaded:
+        """The same weights, in part.
+
+        Args:
+            stop_at: resolution of the last stage.
+            change: what is done to every stage, e.g. `Stage.answered`.
+            begin: resolution from which on there are stages.
+        """
         part = copy.copy(self.cascade)
-        stages = (one for one in self.cascade.stages if one.config.resolution <= stop_at)
+        stages = (one for one in part.stages if begin <= one.config.resolution <= stop_at)
         part.stages = tuple(map(change, stages))
         part.config = replace(part.config, stages=tuple(one.config for one in part.stages))
         return replace(self, cascade=part)
