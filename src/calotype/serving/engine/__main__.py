@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from calotype.serving.engine.process import Engine, EngineSettings, die_first, t
 
 
 def parse(arguments: Sequence[str]) -> EngineSettings:
-    """Read the command line.
+    """Read the command line; `--settings` is what the front says, the others are for people.
 
     Raises:
         UsageError: something on it does not fit.
@@ -20,22 +21,25 @@ def parse(arguments: Sequence[str]) -> EngineSettings:
     from calotype.serving.engine.shelf import parse_entry
 
     parser = argparse.ArgumentParser("calotype-engine", description=__doc__)
-    parser.add_argument("--model", action="append", metavar="NAME=FOLDER[+LORA:WEIGHT]")
-    parser.add_argument("--max-batch", type=int, help="images of a network call")
-    parser.add_argument("--memory", type=int, help="bytes of all weights")
-    parser.add_argument("--idle-unload", type=float, help="seconds")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--device")
-    parser.add_argument("--dtype")
-    parser.add_argument("--no-metadata", action="store_true")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--settings", type=json.loads, default={}, help="all of it, as JSON")
+    add = parser.add_argument
+    add("--model", action="append", dest="models", metavar="NAME=FOLDER[+LORA.safetensors:WEIGHT]")
+    add("--max-batch", type=int, help="images of a network call")
+    add("--memory", type=int, help="bytes of all weights")
+    add("--idle-unload", type=float, help="seconds")
+    add("--threads", type=int)
+    add("--device")
+    add("--dtype")
+    add("--no-metadata", action="store_false", dest="metadata")
+    given = vars(parser.parse_args(arguments))
+    given |= {name: value for name, value in given.pop("settings").items() if value is not None}
     return EngineSettings(
-        models=tuple(map(parse_entry, given.model or ("default",))),
-        runtime=choose_runtime(given.device, given.dtype, given.threads),
-        max_batch=given.max_batch,
-        memory=given.memory,
-        idle_unload=given.idle_unload,
-        metadata=not given.no_metadata,
+        models=tuple(map(parse_entry, given["models"] or ("default",))),
+        runtime=choose_runtime(given["device"], given["dtype"], given["threads"]),
+        max_batch=given["max_batch"],
+        memory=given["memory"],
+        idle_unload=given["idle_unload"],
+        metadata=given["metadata"],
     )
 
 

@@ -155,9 +155,7 @@ class Loop:
                     self._evict(other)
                 self.sink.tell({"op": "loading", "model": model.entry.name})
                 future = self.shelf.load(model)
-                future.add_done_callback(
-                    lambda _, model=model: self.post(lambda: self._have(model))
-                )
+                future.add_done_callback(partial(self._loaded, model))
             if model.loaded is not None:
                 self.waiting.remove(image)
                 self._begin(image)
