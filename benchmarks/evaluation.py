@@ -97,9 +97,8 @@ class Evaluation:
         with tempfile.TemporaryDirectory() as root:
             images = sampled_images(open_samples(self.job.sets[0].folder))
             image_features(
-                images, self.extractor, self.spec, side=self.size, root=Path(root),
-                executor=Executor(),
-            )  # fmt: skip
+                images, [self.spec], side=self.size, root=Path(root), executor=Executor()
+            )
 
 
 def _compare(evaluation: Evaluation, options: argparse.Namespace, clock: Work) -> None:

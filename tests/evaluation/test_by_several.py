@@ -40,7 +40,7 @@ def evaluate(model, colours, tmp_path_factory):
             sys.executable, *launch, str(place / "small.py"), "evaluate", str(model),
             "--suite", str(colours / "suite.txt"), "--reference", str(colours / "real"),
             "-n", "2", "-o", str(out), "--cache", str(place / f"cache-{out.name}"),
-            "--clip", "none", "--threads", "1", "--dtype", "float32", "--size", "16", *words,
+            "--threads", "1", "--dtype", "float32", "--size", "16", *words,
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
         done = subprocess.run(
@@ -63,9 +63,11 @@ def alone(evaluate):
 def test_alone_there_is_work_for_several(alone):
     numbers, samples, shards, features, _ = alone
     assert len(shards) == 4 and samples["count"] == 16
-    # By lite0, and of colours: three chunks of samples, two of real images.
-    assert len(features) == 2 * 5
-    assert {number["metric"] for number in numbers} >= {"FID", "KID", "precision", "colour shift"}
+    # By lite0, and of colours: three chunks of samples, two of real images. By CLIP: those of
+    # samples, and the captions.
+    assert len(features) == 2 * 5 + 3 + 1
+    metrics = {number["metric"] for number in numbers}
+    assert metrics >= {"FID", "KID", "precision", "colour shift", "CLIP score", "R-precision"}
 
 
 @pytest.mark.parametrize("way", WAYS)

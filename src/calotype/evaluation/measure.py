@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,23 @@ class FeaturesOf:
         self._options, self._executor = options, executor
         self._found: dict[ExtractorSpec, MappedRows] = {}
 
-    def __call__(self, spec: ExtractorSpec) -> MappedRows:
-        """Of all images, (N, D) float32."""
-        if spec not in self._found:
-            options, extractor = self._options, spec.load()
+    def compute(
+        self, specs: Iterable[ExtractorSpec], say: Callable[[str], None], what: str = "images"
+    ) -> None:
+        """By several extractors, in one go; `say` is told, if there is anything to do."""
+        missing = [spec for spec in dict.fromkeys(specs) if spec not in self._found]
+        if missing:
+            names = ", ".join(spec.name for spec in missing)
+            say(f"features of {len(self.images):,} {what}: {names}")
             stored = image_features(
-                self.images, extractor, spec, side=options.side, root=options.root,
+                self.images, missing, side=self._options.side, root=self._options.root,
                 executor=self._executor,
             )  # fmt: skip
-            self._found[spec] = stored.rows()
+            self._found |= {spec: features.rows() for spec, features in stored.items()}
+
+    def __call__(self, spec: ExtractorSpec) -> MappedRows:
+        """Of all images, (N, D) float32."""
+        self.compute([spec], lambda text: None)
         return self._found[spec]
 
 
@@ -102,10 +110,7 @@ class Reference:
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Compute all features: what is wrong with an image is known before samples are made."""
-        for spec in self._specs:
-            if spec is not _COLOURS:
-                say(f"features of {len(self.images):,} real images: {spec.name}")
-            self.features(spec)
+        self.features.compute(self._specs, say, "real images")
 
     def real(self, spec: ExtractorSpec) -> RealFeatures:
         """Of one extractor."""
@@ -182,17 +187,13 @@ class _Measuring:
     def compute_features(self) -> None:
         """What all processes do together."""
         options = self.options
-        specs = dict.fromkeys([*options.extractors, *filter(None, [options.clip])])
-        for spec in specs:
-            self.say(f"features of {len(self.set):,} samples: {spec.name}")
-            self._sampled(spec)
-            if spec in options.extractors and self._training is not None:
-                images = self._training.images
-                self.say(f"features of {len(images):,} training images: {spec.name}")
-                self._training(spec)
+        colours = () if self.reference is None else (_COLOURS,)
+        specs = (*options.extractors, *filter(None, [options.clip]), *colours)
+        self._sampled.compute(specs, self.say, "samples")
+        if self._training is not None:
+            self._training.compute(options.extractors, self.say, "training images")
         if self.reference is not None:
-            self.reference.prepare(lambda text: None)
-            self._sampled(_COLOURS)
+            self.reference.prepare(self.say)
 
     def measured(self, folder: Path) -> Measured:
         """What one process does with them; scores of programs are kept in `folder`."""

@@ -18,7 +18,7 @@ from calotype.data.images import BrokenImage
 from calotype.data.open import parquet_files, parts
 from calotype.data.work import DataPart, open_for_work, source_of, usable_cores
 from calotype.errors import UsageError
-from calotype.evaluation.features.extractor import Extractor, ExtractorSpec
+from calotype.evaluation.features.extractor import ExtractorSpec
 from calotype.evaluation.features.store import (
     CHUNK,
     ImageChunk,
@@ -192,7 +192,6 @@ def _unreadable(name: str, error: BrokenImage) -> UsageError:
 
 @dataclass(frozen=True)
 class _FeatureJob:
-    spec: ExtractorSpec
     root: Path
     processes: int
 
@@ -203,23 +202,24 @@ class _FeatureWorker:
         if job.processes > 1:  # each has its part of the cores
             torch.set_num_threads(max(1, usable_cores() // job.processes))
 
-    def __call__(self, chunk: ImageChunk) -> int:
-        compute_chunk(chunk, self.job.spec, self.job.root)
+    def __call__(self, work: tuple[ExtractorSpec, ImageChunk]) -> int:
+        spec, chunk = work
+        compute_chunk(chunk, spec, self.job.root)
         return len(chunk.names)
 
 
 def image_features(
-    images: ImageList, extractor: Extractor, spec: ExtractorSpec, *, side: int, root: Path,
-    executor: Executor,
-) -> StoredFeatures:  # fmt: skip
-    """Features of images at a side, computed by whoever works, or found in `root`.
+    images: ImageList, specs: Sequence[ExtractorSpec], *, side: int, root: Path, executor: Executor
+) -> dict[ExtractorSpec, StoredFeatures]:
+    """Features of images at a side, by each extractor: computed by whoever works, or in `root`.
 
     Raises:
         UsageError: an image cannot be read.
         CalotypeError: features cannot be computed or written.
     """
-    chunks = images.chunks(side)
-    job = _FeatureJob(spec, root, executor.workers)
-    for _ in executor.results(chunks, _FeatureWorker, job):
+    chunks, job = images.chunks(side), _FeatureJob(root, executor.workers)
+    # One list of all: workers that have to be started, as on Ray, are started once.
+    work = [(spec, chunk) for spec in specs for chunk in chunks]
+    for _ in executor.results(work, _FeatureWorker, job):
         pass
-    return features_of(chunks, extractor, root)
+    return {spec: features_of(chunks, spec.load(), root) for spec in specs}
