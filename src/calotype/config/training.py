@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ MOST_BATCH_PIXELS = 2**31  # 2048 images of 1024 pixels a side: 26 GB, and as mu
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Settings):
+class TrainConfig(Settings, ABC):
     """How long, on what and how fast; `DiffusionTraining` and `ClipTraining` say what is trained.
 
     Args:
@@ -56,9 +57,9 @@ class TrainConfig(Settings):
         )
 
     @property
+    @abstractmethod
     def resolution(self) -> int:
         """Side in pixels of the images that are trained on."""
-        raise NotImplementedError
 
     @property
     def preserved_weight(self) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -45,7 +46,7 @@ Numbers = float | tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeSettings(Settings):
+class CascadeSettings(Settings, ABC):
     """What both cascades take."""
 
     image_sizes: int | tuple[int, ...]
@@ -81,9 +82,9 @@ class CascadeSettings(Settings):
         sizes = self.image_sizes
         return sizes if isinstance(sizes, tuple) else (sizes,)
 
+    @abstractmethod
     def formulations(self) -> tuple[Formulation, ...]:
         """The diffusion of each stage."""
-        raise NotImplementedError
 
     def crops(self) -> tuple[int | None, ...]:
         """Side of each stage's training crops; None = whole images."""
