@@ -47,9 +47,11 @@ class Server:
             time.sleep(0.01)
 
     def ended(self):
-        """Exit code and the lines on stderr."""
+        """Exit code, and the lines on stderr that are no log."""
         code = self.process.wait(20)
-        return code, self.process.stderr.read().splitlines()
+        lines = self.process.stderr.read().splitlines()
+        self.log = [json.loads(line) for line in lines if line.startswith("{")]
+        return code, [line for line in lines if not line.startswith("{")]
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from calotype.serving.front.context import hub_of
+from calotype.serving.front.context import hub_of, request_id_of
 from calotype.serving.front.errors import ApiError
+from calotype.serving.front.observer import Observer
+from calotype.serving.front.observing import Observing, metrics
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.start import open_store, running_hub
 from calotype.serving.front.store import Store
@@ -26,6 +28,7 @@ SHAPES: dict[str, Callable[[ApiError], dict[str, Any]]] = {}
 """By the beginning of a path: the JSON of an error, where it is not OpenAI's."""
 
 health = APIRouter()
+health.add_api_route("/metrics", metrics, methods=["GET"])
 
 
 @health.get("/healthz")
@@ -42,17 +45,21 @@ async def readyz(request: Request) -> Response:
     return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
 
 
-def build_app(settings: ServeSettings, store: Store | None = None) -> FastAPI:
+def build_app(
+    settings: ServeSettings, store: Store | None = None, observer: Observer | None = None
+) -> FastAPI:
     """The application of a server, whose engine starts with its lifespan.
 
     Args:
         settings: of the server; its port is the one listened at.
         store: where images are kept; None = opened by the settings, when the lifespan begins.
+        observer: told what happens; None = one without a log.
     """
+    watching = Observer() if observer is None else observer
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_hub(settings, store or open_store(settings)) as hub:
+        async with running_hub(settings, store or open_store(settings), watching) as hub:
             app.state.hub = hub
             yield
 
@@ -67,6 +74,7 @@ def build_app(settings: ServeSettings, store: Store | None = None) -> FastAPI:
         (Exception, _defect),
     ):
         app.add_exception_handler(kind, handler)
+    app.add_middleware(Observing, observer=watching)  # the last added is the outermost
     return app
 
 
@@ -106,4 +114,8 @@ def invalid(where: Sequence[int | str], message: str) -> ApiError:
 
 
 async def _defect(request: Request, error: Any) -> Response:
-    return answer(request, ApiError(500, "the server failed; its log says why", code="internal"))
+    response = answer(
+        request, ApiError(500, "the server failed; its log says why", code="internal")
+    )
+    response.headers["x-request-id"] = request_id_of(request)  # it is made outside of all layers
+    return response

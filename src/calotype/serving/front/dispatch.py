@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from calotype.serving.front.engine import LAST_WORDS, Engine
 from calotype.serving.front.jobs import Job, JobImage
+from calotype.serving.front.observer import Observer
 from calotype.serving.front.queue import FairQueue
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.speed import Speed, retry_seconds
@@ -39,7 +40,7 @@ class Unit:
 class Progress(Protocol):
     """Who is told how images fare."""
 
-    def on_start(self, image: JobImage) -> None:
+    def on_start(self, job: Job, image: JobImage) -> None:
         """An engine gets it."""
 
     def on_end(self, job: Job, image: JobImage, data: bytes | None) -> None:
@@ -52,14 +53,16 @@ class Dispatcher:
     Args:
         settings: how much at once.
         progress: told of images that start and end.
+        observer: told of engines and their calls.
     """
 
-    def __init__(self, settings: ServeSettings, progress: Progress) -> None:
+    def __init__(self, settings: ServeSettings, progress: Progress, observer: Observer) -> None:
         self.engines: list[Engine] = []
         self.speed = Speed()
         self.is_paused = False  # nothing new is started: the server goes down
         self._settings = settings
         self._progress = progress
+        self._observer = observer
         self._queue: FairQueue[Unit] = FairQueue()
         self._suspects: deque[Unit] = deque()
         self._held: dict[str, Unit] = {}
@@ -128,11 +131,13 @@ class Dispatcher:
 
     def on_ready(self, engine: Engine) -> None:
         """As `Listener.on_ready`."""
+        self._observer.engine_ready(engine)
         self._dispatch()
 
     def on_death(self, engine: Engine, reason: str) -> None:
         """As `Listener.on_death`."""
         lost = [unit for unit in self._held.values() if unit.engine is engine]
+        self._observer.engine_died(engine, reason, len(lost))
         for unit in lost:
             del self._held[unit.image.id]
             unit.engine = None
@@ -154,6 +159,9 @@ class Dispatcher:
         head = message.head
         if message.op == "call":
             self.speed.observe(head["model"], head["resolution"], head["rows"], head["seconds"])
+            self._observer.call(head)
+        elif message.op == "stats":
+            self._observer.stats(engine, head)
         unit = self._held.get(str(head.get("id", "")))
         if unit is None or unit.engine is not engine:
             return
@@ -207,6 +215,7 @@ class Dispatcher:
         while not self.is_paused and self._start_one():
             pass
         self._say_positions()
+        self._observer.load(self.waiting, self.active)
 
     def _start_one(self) -> bool:
         load = Counter(id(unit.engine) for unit in self._held.values())
@@ -242,7 +251,7 @@ class Dispatcher:
         unit.engine = engine
         self._held[image.id] = unit
         image.starts += 1
-        self._progress.on_start(image)
+        self._progress.on_start(job, image)
         if job.started is None:
             job.started = time.monotonic()
             seconds = self._settings.deadline

@@ -25,6 +25,7 @@ from calotype.serving.front.jobs import (
 )
 from calotype.serving.front.joining import Joining
 from calotype.serving.front.memory import REMEMBERED_SECONDS, Memory
+from calotype.serving.front.observer import Observer
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.store import UNDO_SECONDS, Store
 
@@ -45,12 +46,21 @@ class Hub:
     Args:
         settings: how much at once, and for how long.
         store: where images are kept and jobs noted down; None = in memory alone.
+        observer: told what happens; None = one that nobody asks.
     """
 
-    def __init__(self, settings: ServeSettings, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        store: Store | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self.settings = settings
         self.store = store
-        self.work = Dispatcher(settings, self)
+        self.observer = Observer() if observer is None else observer
+        self.work = Dispatcher(settings, self, self.observer)
+        if store is not None:
+            store.on_change = self.observer.keeping
         self._admission = Admission(settings, self.work, store)
         self._memory = Memory()
         self._joining = Joining()
@@ -201,8 +211,9 @@ class Hub:
         while self._writing:
             await asyncio.wait(self._writing)
 
-    def on_start(self, image: JobImage) -> None:
+    def on_start(self, job: Job, image: JobImage) -> None:
         """As `Progress.on_start`."""
+        self.observer.started(job, image)
         if self.store is not None:
             self._write(self.store.starts(image))
 
@@ -223,10 +234,12 @@ class Hub:
             image.data = data
             image.state = "done"
             job.tell("image", _told(image), data)
+        self.observer.image_over(job, image)
         if job.is_over or any(one.is_open for one in job.images):
             return
         job.ended = time.time()
         self.work.forget(job)
+        self.observer.job_over(job)
         self._tell_end(job)
         if self.store is not None:
             self._write(self.store.end(job))
@@ -262,6 +275,7 @@ class Hub:
 
     async def _new(self, submission: Submission) -> Job:
         job = await self._admission.job(submission)
+        self.observer.queued(job)
         self._memory.add(job)
         self.work.add(job)
         return job

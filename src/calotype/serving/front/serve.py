@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, cast
@@ -16,6 +17,8 @@ from fastapi import FastAPI
 from calotype.errors import CalotypeError
 from calotype.serving.front.app import build_app
 from calotype.serving.front.hub import Hub
+from calotype.serving.front.logs import log_libraries, make_log
+from calotype.serving.front.observer import Observer
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.start import open_store
 from calotype.web.addresses import listen
@@ -44,7 +47,9 @@ def serve(settings: ServeSettings, on_ready: Callable[[str], None]) -> None:
         raise
     with listening:
         port = listening.getsockname()[1]
-        app = build_app(dataclasses.replace(settings, port=port), store)
+        log_libraries(sys.stderr)
+        observer = Observer(make_log(sys.stderr), log_prompts=settings.log_prompts)
+        app = build_app(dataclasses.replace(settings, port=port), store, observer)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         _Server(app, lambda: on_ready(f"http://{host}:{port}")).run_on(listening)
 

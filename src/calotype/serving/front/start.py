@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from calotype.serving.front.engine import EngineProcess
 from calotype.serving.front.hub import Hub
+from calotype.serving.front.observer import Observer
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.store import Store
 
@@ -27,9 +28,11 @@ def open_store(settings: ServeSettings) -> Store | None:
 
 
 @asynccontextmanager
-async def running_hub(settings: ServeSettings, store: Store | None) -> AsyncIterator[Hub]:
+async def running_hub(
+    settings: ServeSettings, store: Store | None, observer: Observer | None = None
+) -> AsyncIterator[Hub]:
     """A hub whose engine lives as long as the block; the store is closed at its end."""
-    hub = Hub(settings, store)
+    hub = Hub(settings, store, observer)
     command = settings.engine_command or _command(settings)
     engine = EngineProcess(command, hub.work, step_timeout=settings.step_timeout)
     hub.work.engines.append(engine)

@@ -52,6 +52,7 @@ class Store:
     Attributes:
         is_keeping: whether the last image or job could be written.
         why_not: what the disk said, else.
+        on_change: told of both when they change.
 
     Raises:
         Busy: another server has the folder.
@@ -62,6 +63,7 @@ class Store:
         self.folder = folder
         self.is_keeping = True
         self.why_not = ""
+        self.on_change: Callable[[bool, str], None] = lambda *_: None
         self._keep_bytes = keep_bytes
         self._open = ExitStack()
         make_folder(folder)
@@ -226,10 +228,15 @@ class Store:
         try:
             await self._do(write)
         except (CalotypeError, OSError, sqlite3.Error) as error:
-            self.is_keeping, self.why_not = False, str(error)
+            self._say(str(error))
             return False
-        self.is_keeping, self.why_not = True, ""
+        self._say("")
         return True
+
+    def _say(self, why_not: str) -> None:
+        was_keeping, self.is_keeping, self.why_not = self.is_keeping, not why_not, why_not
+        if was_keeping != self.is_keeping:
+            self.on_change(self.is_keeping, why_not)
 
 
 def _cursor(image: KeptImage) -> str:
