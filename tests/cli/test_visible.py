@@ -3,6 +3,7 @@ from calotype.cli.visible import visible
 
 def test_control_characters_are_escaped_and_nothing_else_is():
     assert visible("\x1b[31mred\x07\n\x85\u2028\0") == r"\x1b[31mred\x07\n\x85\u2028\x00"
+    assert visible("a\u202eb\u2066c") == r"a\u202eb\u2066c"
     text = "狐狸 – a “fox” 🏴‍☠️ \\x1b"
     assert visible(text) == text
 

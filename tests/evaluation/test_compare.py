@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import shlex
 import shutil
 import sys
@@ -178,8 +179,6 @@ def test_names_tell_folders_apart(evaluated, colours, tmp_path):
 
 
 def test_the_page_shows_failures_first_and_loads_nothing(evaluated, colours, noisy, tmp_path):
-    import re
-
     captions = ["a red <script>alert(1)</script> square", *SUITE.captions[1:]]
     suite = suite_of(captions)
     source = noisy(tmp_path / "in", seed=1)
@@ -193,9 +192,36 @@ def test_the_page_shows_failures_first_and_loads_nothing(evaluated, colours, noi
     assert "<script>alert" not in html and "&lt;script&gt;alert(1)" in html
     assert "t&amp;w&lt;o&gt;" in html and "<o>" not in html
     assert not re.search(r"https?://|@import|url\(|<script", html)
-    places = [html.index(f"<h3>a {name}") for name in ("cyan", "red", "green")]
+    places = [html.index(f"<h3><bdi>a {name}") for name in ("cyan", "red", "green")]
     assert places[0] == min(places)  # p4, which the check found wrong
     assert html.count("<b>wrong</b>") == 2 and "no difference is shown" in html
+
+
+def test_a_clip_that_chose_the_images_is_not_said_to_prefer_them(
+    evaluated, colours, noisy, tmp_path
+):
+    exact = evaluated(colours / "real", "exact")
+    worse = evaluated(noisy(tmp_path / "in", seed=1, noise=120), "worse")
+    first, second = open_entries([exact, worse])
+    write_compare_page(tmp_path / "fair.html", [first, second])
+    fair = (tmp_path / "fair.html").read_text()
+
+    def chosen(number):
+        is_its = number.metric == "CLIP score"
+        return dataclasses.replace(
+            number, notes=("no judge: it chose each image among 8",) * is_its
+        )
+
+    numbers = tuple(map(chosen, first.results.numbers))
+    first = dataclasses.replace(first, results=dataclasses.replace(first.results, numbers=numbers))
+    write_compare_page(tmp_path / "page.html", [first, second])
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("no judge: it chose images of a set") == 1
+
+    def line(html):
+        return re.search(r'<th scope="row">CLIP score\[.*', html)[0]
+
+    assert 'class="best"' in line(fair) and 'class="best"' not in line(page)
 
 
 def test_programs_named_in_results_are_not_run_and_their_scores_kept(

@@ -37,16 +37,24 @@ def test_all_some_by_hash_and_those_that_are_named(folder):
 
 
 def test_only_the_papers_fid_is_called_fid_30k():
-    choices = {"format": "COCO", "people": "kept", "annotations": "captions_val2014.json"}
+    annotations = "captions_val2014.json"
+    choices = {"format": "COCO", "people": "kept", "annotations": annotations}
+    choices["reference"] = f"40504 images of {annotations}"
 
-    def manifest(prompts=COCO_30K, each=1, **changes):
+    def manifest(prompts=COCO_30K, each=1, count=None, **changes):
         suite = SuiteNote(name="", sha256="", prompts=prompts, choices={**choices, **changes})
         return Manifest(
-            name="", suite=suite, count=prompts, each=each, seed=0, size=None, encoding="png",
-            shards=(),
+            name="", suite=suite, count=prompts if count is None else count, each=each, seed=0,
+            size=None, encoding="png", shards=(),
         )  # fmt: skip
 
-    assert fid_name(manifest(), "inception", 256) == "FID-30K"
-    for other in (manifest(prompts=10_000), manifest(each=2), manifest(people="left out")):
-        assert fid_name(other, "inception", 256) == "FID"
-    assert fid_name(manifest(), "lite0", 256) == fid_name(manifest(), "inception", 64) == "FID"
+    assert fid_name(manifest(), "inception", 256, real=40_504) == "FID-30K"
+    others = (
+        manifest(prompts=10_000), manifest(each=2), manifest(people="left out"),
+        manifest(count=29_999),
+    )  # fmt: skip
+    for other in others:
+        assert fid_name(other, "inception", 256, real=40_504) == "FID"
+    assert fid_name(manifest(), "lite0", 256, real=40_504) == "FID"
+    assert fid_name(manifest(), "inception", 64, real=40_504) == "FID"
+    assert fid_name(manifest(), "inception", 256, real=1_000) == "FID"  # of other real images

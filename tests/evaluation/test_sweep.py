@@ -1,5 +1,6 @@
 """Sweeps: what is tried, what cells share, the rule that chooses, figures that do not change."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -81,6 +82,11 @@ def test_the_rule():
     assert choose([SweepCell(values=("1",), stages=(), numbers=())]) is None
 
 
+def test_fid_of_coco_30k_is_an_fid():
+    own = Number(metric="FID-30K", value=1.0, count=30_000, higher_is_better=False)
+    assert SweepCell(values=("1",), stages=(), numbers=(own,)).number("FID") is own
+
+
 def test_pareto():
     assert pareto([(0, 0), (1, 0), (0, 1), (0.5, 0.5), (0.4, 0.4)]) == [1, 2, 3]
     assert pareto([(1, 1), (1, 1)]) == [0, 1]
@@ -144,6 +150,11 @@ def test_cells_share_prompts_and_seeds_and_come_out_as_numbers_and_figures(
     write_sweep_page(out, found)
     page = (out / "index.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert "<figure" in page and "of --reference" not in page
+    bare = [dataclasses.replace(cell, numbers=()) for cell in found.cells]
+    write_sweep_page(tmp_path, dataclasses.replace(found, cells=tuple(bare)))
+    page = (tmp_path / "index.html").read_text()
+    assert "<figure" not in page and "of --reference" in page
     # Everything again, to the byte.
     files = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".html"]
     before = {path: path.read_bytes() for path in files}

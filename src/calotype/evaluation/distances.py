@@ -66,10 +66,18 @@ def distance_numbers(
         yield number_of(getattr(found, name), name, higher_is_better=True, **facts)
 
 
-def fid_name(manifest: Manifest, extractor: str, side: int) -> str:
-    """Say "FID-30K" where it is the papers': the reference network, its resize, and COCO-30K."""
+def fid_name(manifest: Manifest, extractor: str, side: int, *, real: int) -> str:
+    """Say "FID-30K" where it is the papers': the reference network, its resize, and COCO-30K.
+
+    Args:
+        manifest: of the samples.
+        extractor: name of it.
+        side: pixels that images were brought to.
+        real: images of the reference, which have to be all that the suite's file names.
+    """
     suite = manifest.suite
-    of_coco = is_coco_30k(suite.choices, suite.prompts) and manifest.each == 1
+    is_whole = manifest.each == 1 and manifest.count == suite.prompts
+    of_coco = is_whole and is_coco_30k(suite.choices, suite.prompts, real=real)
     return "FID-30K" if of_coco and (extractor, side) == ("inception", COCO_SIDE) else "FID"
 
 

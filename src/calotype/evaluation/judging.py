@@ -13,7 +13,7 @@ from calotype.evaluation.features.store import caption_features
 from calotype.evaluation.metrics.alignment import Captions, caption_ranks, clip_scores
 from calotype.evaluation.metrics.intervals import clustered_fraction
 from calotype.evaluation.metrics.rows import Features
-from calotype.evaluation.results import CHECKED, number_of
+from calotype.evaluation.results import CHECKED, NO_JUDGE, number_of
 from calotype.evaluation.rows import Found, Rows, add_mean, as_floats
 from calotype.evaluation.samples import Manifest, SampleSet
 from calotype.evaluation.suites.suite import Prompt, Suite
@@ -69,7 +69,7 @@ def marks_of_judge(manifest: Manifest, spec: ExtractorSpec) -> tuple[str, ...]:
         return ()
     if best.get("clip_sha256") != load_clip(spec.weights).fingerprint:
         return ()
-    return (f"no judge: it chose each image among {best.get('count')}",)
+    return (f"{NO_JUDGE}: it chose each image among {best.get('count')}",)
 
 
 def add_checks(

@@ -231,8 +231,8 @@ class _Measuring:
                 numbers.append(cmmd_number(sampled, real, self.rows, facts))
             return
         if self.reference is not None:
-            name = fid_name(self.set.manifest, extractor.name, self.options.side)
-            found = self.reference.real(spec)
+            found, count = self.reference.real(spec), len(self.reference.images)
+            name = fid_name(self.set.manifest, extractor.name, self.options.side, real=count)
             numbers += distance_numbers(sampled, found, self.rows, facts, name=name)
         if isinstance(extractor, Classifier):
             numbers.append(score_number(sampled, extractor, facts))

@@ -24,6 +24,9 @@ from calotype.evaluation.samples import Manifest, Sample
 from calotype.storage.files import write_file
 
 RESULTS_FILE, SCORES_FILE = "results.json", "scores.parquet"
+NO_JUDGE = "no judge"
+"""Begins the note of a number that chose the images it is of."""
+
 CHECKED = "right"
 """Of the column of scores that the suite's own checks give: 1, 0, or nothing for people to say."""
 
@@ -71,6 +74,11 @@ class Number:
     def spread(self) -> float | None:
         """The standard deviation over the prompts' images, at least two; None = there is none."""
         return float(np.std(self.seeds, ddof=1)) if len(self.seeds) > 1 else None
+
+    @property
+    def is_judge(self) -> bool:
+        """Whether it says anything of the images: not where it chose or guided them."""
+        return not any(note.startswith(NO_JUDGE) for note in self.notes)
 
     @property
     def key(self) -> tuple[str, str | None, str | None]:

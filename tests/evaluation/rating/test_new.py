@@ -159,7 +159,7 @@ def test_nobody_is_asked_to_read_a_book(tmp_path, long_sets):
     assert not (tmp_path / "study").exists()
 
 
-@pytest.mark.parametrize("name", ["", " ", "a\0b", "x" * 101])
+@pytest.mark.parametrize("name", ["", " ", "a\0b", "x" * 101, "a\u202eb", "a\nb", "\ud800"])
 def test_names_of_sets_can_be_shown(name, sets, tmp_path):
     wanted = Wanted(protocol="elo", sets={"a": sets["a"], name: sets["b"]})
     with pytest.raises(UsageError, match="expected 1 to 100 characters"):

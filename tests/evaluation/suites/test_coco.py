@@ -108,12 +108,14 @@ def test_fewer_than_30000_images_are_all_taken_once(captions: Path) -> None:
 
 def test_what_papers_call_coco_30k(captions: Path) -> None:
     choices = read_suite(captions).choices
-    assert is_coco_30k(choices, 30_000)
-    assert not is_coco_30k(choices, 300)
+    assert is_coco_30k(choices, 30_000, real=IMAGES)
+    assert not is_coco_30k(choices, 300, real=IMAGES)
+    assert not is_coco_30k(choices, 30_000, real=IMAGES - 1)
     fewer = read_coco(captions, CocoChoices(without_people="words")).suite.choices
-    assert not is_coco_30k(fewer, 30_000)
-    assert not is_coco_30k({**choices, "annotations": "captions_train2014.json"}, 30_000)
-    assert not is_coco_30k({"format": "table"}, 30_000)
+    assert not is_coco_30k(fewer, 30_000, real=IMAGES)
+    train = {name: str(text).replace("val2014", "train2014") for name, text in choices.items()}
+    assert not is_coco_30k(train, 30_000, real=IMAGES)
+    assert not is_coco_30k({"format": "table"}, 30_000, real=IMAGES)
 
 
 def test_without_people_by_instances(captions: Path, tmp_path: Path) -> None:

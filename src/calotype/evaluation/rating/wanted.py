@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from calotype.evaluation.rating.protocols import PROTOCOLS, Protocol
 from calotype.evaluation.rating.sides import BestOf
 
 _MOST_NAME = 100
+# Controls, lone surrogates, and what turns the direction of the sentences that names stand in.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 CONSENT = (
     "You take part in a study that compares images. Your answers are kept with a random name and "
     "the participant id you give, if any; your network address is not. Taking part is voluntary: "
@@ -79,9 +82,10 @@ def check_wanted(wanted: Wanted) -> Protocol:
     if not count:
         raise UsageError("got no set; expected --set NAME=DIR")
     for name in (*wanted.sets, *(["reference"] if has_reference else [])):
-        if not name.strip() or len(name) > _MOST_NAME or "\0" in name:
+        if not name.strip() or len(name) > _MOST_NAME or _UNSEEN.search(name):
             raise UsageError(
-                f"got a set named {name[:_MOST_NAME]!r}; expected 1 to {_MOST_NAME} characters"
+                f"got a set named {name[:_MOST_NAME]!r}; expected 1 to {_MOST_NAME} characters, "
+                "none of which controls how others are shown"
             )
     if has_reference and "reference" in wanted.sets:
         raise UsageError("got a set named 'reference' beside --reference; give it another name")

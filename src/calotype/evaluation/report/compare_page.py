@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from calotype.evaluation.compare import Difference, Entry, differences
 from calotype.evaluation.report.figures import Shown, decimals, facts, interval, shown
-from calotype.evaluation.results import CHECKED, Number
+from calotype.evaluation.results import CHECKED, NO_JUDGE, Number
 from calotype.pages.page import render_page, write_page
 
 _MOST_PROMPTS = 60
@@ -45,7 +46,7 @@ def write_compare_page(path: Path, entries: Sequence[Entry]) -> int:
         lines=_lines(entries, grouped=False),
         group_lines=_lines(entries, grouped=True),
         differences=differences(entries),
-        verdict=_verdict,
+        verdict=partial(_verdict, choosers=_choosers(entries)),
         prompts=_prompts(entries),
         count=len(entries[0].samples.suite.prompts),
         facts=[(entry.name, facts(entry.results)) for entry in entries],
@@ -79,12 +80,22 @@ def _best(numbers: Sequence[Number | None]) -> list[int]:
     first = next(iter(known.values()), None)
     if first is None or first.higher_is_better is None or len(known) < 2:
         return []
+    if not all(one.is_judge for one in known.values()):
+        return []
     best = (max if first.higher_is_better else min)(one.value for one in known.values())
     return [place for place, one in known.items() if one.value == best]
 
 
-def _verdict(difference: Difference) -> str:
+def _choosers(entries: Sequence[Entry]) -> set[str]:
+    """Scores that chose the images of a set, which they are no judges of."""
+    numbers = (number for entry in entries for number in entry.results.numbers)
+    return {f"{one.metric} {one.features}" for one in numbers if not one.is_judge}
+
+
+def _verdict(difference: Difference, *, choosers: Collection[str]) -> str:
     """What a paired difference says, in words."""
+    if difference.score in choosers:
+        return f"{NO_JUDGE}: it chose images of a set"
     low, high = difference.estimate.low, difference.estimate.high
     if low is None or high is None:
         return "too few prompts to say"

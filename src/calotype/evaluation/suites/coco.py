@@ -79,10 +79,17 @@ def is_coco(data: Any) -> bool:
     )
 
 
-def is_coco_30k(choices: Mapping[str, Any], prompts: int) -> bool:
-    """Whether a suite of these choices and so many prompts is what papers call COCO-30K."""
+def is_coco_30k(choices: Mapping[str, Any], prompts: int, *, real: int) -> bool:
+    """Whether this is what papers call COCO-30K.
+
+    Args:
+        choices: of the suite.
+        prompts: how many it has.
+        real: images that samples are compared with.
+    """
     return (
         prompts == COCO_30K
+        and choices.get("reference") == _reference_text(real, choices.get("annotations"))
         and choices.get("format") == "COCO"
         and choices.get("people") == "kept"
         and "val2014" in str(choices.get("annotations"))
@@ -126,12 +133,16 @@ def coco_suite(data: Any, contents: Contents, choices: CocoChoices) -> Coco:
         "captions": "one an image, "
         + ("first by SHA-256 of its id" if listed is None or not listed.captions else listed.how),
         "people": people,
-        "reference": f"{len(reference)} images of {contents.path.name}",
+        "reference": _reference_text(len(reference), contents.path.name),
         "crop": "centre square",
         "resize": f"area average to {SIDE} x {SIDE}",
     }
     suite = Suite(_name(len(prompts), choices), prompts, contents.sha256, made)
     return Coco(suite, tuple(images.files[image] for image in reference))
+
+
+def _reference_text(count: int, annotations: Any) -> str:
+    return f"{count} images of {annotations}"
 
 
 def _name(count: int, choices: CocoChoices) -> str:

@@ -37,9 +37,9 @@ class SweepCell:
     numbers: tuple[Number, ...]
 
     def number(self, metric: str) -> Number | None:
-        """The first of a metric, whichever features it is of."""
+        """The first of a metric, whichever features it is of; FID-30K is an FID."""
         whole = (one for one in self.numbers if one.group is None)
-        return next((one for one in whole if one.metric == metric), None)
+        return next((one for one in whole if one.metric.removesuffix("-30K") == metric), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def choose(cells: Sequence[SweepCell]) -> int | None:
 
 def _judged(cell: SweepCell, metric: str) -> bool:
     number = cell.number(metric)
-    return number is not None and not any(note.startswith("no judge") for note in number.notes)
+    return number is not None and number.is_judge
 
 
 def _value(cell: SweepCell, metric: str) -> float:
