@@ -20,6 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 such as PostScript, to programs that run what is in them."""
 
 _MAX_BYTES = 2**30
+_ROWS = 64
 
 
 def read_image(path: Path, *, most_pixels: int, still: bool = False) -> NDArray[np.uint8]:
@@ -46,38 +47,58 @@ def read_rgba(
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read {path}: {reason}; name an image") from error
 
+    return rgba_of(data, str(path), most_pixels=most_pixels, still=still, to_srgb=to_srgb)
+
+
+def rgba_of(
+    data: bytes,
+    name: str,
+    *,
+    most_pixels: int,
+    still: bool = False,
+    to_srgb: bool = False,
+    formats: tuple[str, ...] = FORMATS,
+) -> NDArray[np.uint8]:
+    """As `read_rgba`, of a file's bytes, which messages call `name`.
+
+    Of a JPEG with further images behind it, such as a camera's preview, the first is the image.
+    """
+
     def opened() -> Image.Image:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        frames = getattr(image, "n_frames", 1)
+        image = Image.open(io.BytesIO(data), formats=formats)
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if still and frames > 1:
-            raise UsageError(f"got {path}, which holds {frames} images; expected one: save one")
-        return _in_srgb(image, path) if to_srgb and image.info.get("icc_profile") else image
+            raise UsageError(f"got {name}, which holds {frames} images; expected one: save one")
+        return image
 
-    return _decoded(opened, str(path), most_pixels)
+    return _decoded(opened, name, most_pixels, to_srgb=to_srgb)
 
 
-def _in_srgb(image: Image.Image, path: Path) -> Image.Image:
+def _in_srgb(image: Image.Image, name: str) -> Image.Image:
     """The image with its colour profile applied, told if that changes it; opacity is kept."""
     from PIL import ImageCms
 
+    if not image.info.get("icc_profile") or image.mode.startswith(("I", "F")):
+        return image  # of grey of 16 bits, which lcms does not take, profiles say little
+    image = ImageOps.exif_transpose(image)  # what lcms makes is another image, without EXIF
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         srgb = ImageCms.createProfile("sRGB")
         mode = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
-        if image.mode not in ("RGB", "RGBA", "CMYK", "L"):
-            image = image.convert(mode)
-        converted = ImageCms.profileToProfile(image, profile, srgb, outputMode=mode)
-        name = ImageCms.getProfileDescription(profile).strip()
+        known = image.mode in ("RGB", "RGBA", "CMYK", "L")
+        given = image if known else image.convert(mode)
+        converted = ImageCms.profileToProfile(given, profile, srgb, outputMode=mode)
+        told = ImageCms.getProfileDescription(profile).strip()
     except (ImageCms.PyCMSError, OSError) as error:
         print(
-            f"calotype: {path} has a colour profile that cannot be applied: {error}",
+            f"calotype: {name} has a colour profile that cannot be applied: {error}",
             file=sys.stderr,
         )
         return image
     assert converted is not None
     converted.info.pop("icc_profile", None)
-    if "sRGB" not in name:
-        print(f"calotype: the colours of {path} ({name}) are converted to sRGB", file=sys.stderr)
+    if "sRGB" not in told:
+        print(f"calotype: the colours of {name} ({told}) are converted to sRGB", file=sys.stderr)
     return converted
 
 
@@ -98,7 +119,9 @@ def over_colour(rgba: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArra
     return np.asarray(Image.alpha_composite(ground, image).convert("RGB"))
 
 
-def _decoded(opened: Callable[[], Image.Image], name: str, most_pixels: int) -> NDArray[np.uint8]:
+def _decoded(
+    opened: Callable[[], Image.Image], name: str, most_pixels: int, *, to_srgb: bool = False
+) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():  # what is wrong is an error of ours, and one line
             warnings.simplefilter("ignore")
@@ -109,13 +132,13 @@ def _decoded(opened: Callable[[], Image.Image], name: str, most_pixels: int) -> 
                     f"got an image of {width}x{height}; expected at most {most_pixels:,} pixels: "
                     "shrink it"
                 )
-            return to_rgba(image)
+            return to_rgba(_in_srgb(image, name) if to_srgb else image)
     except UsageError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UsageError(f"{name} is no image that can be read; name another") from error
     except Exception as error:  # decoders raise nearly anything on hostile bytes
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UsageError(f"cannot read {name}: {reason}; name an image") from error
 
 
@@ -135,13 +158,14 @@ def to_rgba(image: Image.Image) -> NDArray[np.uint8]:
 
 def _from_deep_grey(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Grey of 16 bits, or float, to RGBA: Pillow's own conversion would clip instead of scale."""
-    values = grey.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it has pixels that are not finite")
     if grey.dtype.kind == "f":
-        top = 1.0 if values.max() <= 1 else 255.0
+        if not np.isfinite(grey).all():
+            raise ValueError("it has pixels that are not finite")
+        top = 1.0 if grey.max() <= 1 else 255.0
     else:
-        top = 65535.0 if values.max() <= 65535 else float(2**31 - 1)
+        top = 65535.0 if grey.max() <= 65535 else float(2**31 - 1)
     rgba = np.full((*grey.shape, 4), 255, np.uint8)
-    rgba[..., :3] = np.rint(np.clip(values / top, 0, 1) * 255)[..., None]
+    for start in range(0, len(grey), _ROWS):  # in float64 all of it would be eight times as large
+        values = grey[start : start + _ROWS].astype(np.float64)
+        rgba[start : start + _ROWS, :, :3] = np.rint(np.clip(values / top, 0, 1) * 255)[..., None]
     return rgba

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
-from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from PIL.Image import Exif, Image
@@ -111,7 +111,7 @@ def xmp_packet(recipe: Mapping[str, Any], noted: str = "") -> bytes:
 
 
 def _plain(text: str) -> str:
-    return escape("".join(letter for letter in text[:200] if letter.isprintable()))
+    return escape("".join(letter for letter in text[:200] if letter.isprintable()), quote=False)
 
 
 def exif_parameters(recipe: Mapping[str, Any]) -> Exif:
