@@ -1,4 +1,4 @@
-"""A small world of what a user has: images, a run, a cascade, an image of it, captions, a LoRA."""
+"""A small world of what a user has: images, a run, a cascade, an image of it, captions, a study."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def _build(folder: Path) -> int:
         (folder / "images" / f"{name}.txt").write_text(f"it is {name}")
     (folder / "micro.json").write_text(json.dumps(_RECIPE))
     (folder / "captions.txt").write_text("left\nright\n")
+    (folder / "captions-all.txt").write_text("it is left\nit is right\nit is up\nit is down\n")
     os.chdir(folder)
     for line in (
         "train micro.json --data images --out run --quiet --device cpu --dtype float32 --threads 1",
@@ -68,6 +69,7 @@ def _build(folder: Path) -> int:
         "data verify images --processes 1",
         "data embed images --encoder bytes:8 --out embedded --processes 1",
         "report run -o report.html",
+        "rate new study --protocol caption --set a=images --suite captions-all.txt --raters 1",
         "info cascade",
     ):
         code = run(line.split())

@@ -23,6 +23,7 @@ TRAIN = "--out out/run --quiet --device cpu --dtype float32 --threads 1 --images
 SAMPLE = "--dtype float32 --device cpu --threads 1"
 DRAW = f"sample left --model cascade -o out/a.png {SAMPLE}"
 FIT = f"train micro.json --data images {TRAIN}"
+NEW = "--protocol caption --suite captions-all.txt"
 
 # The name of the thing, and the commands that read it; {} stands for its path.
 COMMANDS = {
@@ -67,6 +68,15 @@ COMMANDS = {
         "data shard images --out {} --processes 1",
         "data embed {} --encoder bytes:8 --out out/e --processes 1",
     ),
+    "study-x": (
+        f"rate new {{}} --set a=images {NEW}",
+        f"rate new out/s --set a={{}} {NEW}",
+        f"rate new out/s --set a=images {NEW.replace('captions-all.txt', '{}')}",
+        f"rate new out/s --set a=images --consent {{}} {NEW}",
+        f"rate new out/s --set a=images --best-of a=2:clip:{{}} {NEW}",
+        "rate report {} -o out/r",
+        "rate serve {} --port 0",
+    ),
     "x.tar": (f"train micro.json --data {{}} {TRAIN}", "data verify {} --processes 1"),
     "x.parquet": (
         f"train micro.json --data {{}} {TRAIN}",
@@ -102,6 +112,9 @@ WITHIN = {
         f"train micro.json --init cascade --data images {TRAIN}",
     ),
     ("cascade", "README.md"): (DRAW,),
+    ("study", "study.json"): ("rate report study -o out/r", "rate serve study --port 0"),
+    ("study", "images/*.png"): ("rate report study -o out/r", "rate serve study --port 0"),
+    ("out/study", "answers.sqlite"): ("rate report out/study -o out/r",),
     ("run", "recipe.json"): (
         "train micro.json --data images --out run --quiet",
         "report run -o out/r",
@@ -135,6 +148,15 @@ def check(outcome: Outcome, words: Sequence[str]) -> None:
         assert outcome.err.count("\n") <= 3 and outcome.err.strip(), f"{line}: {outcome}"
 
 
+def check_whole(outcome: Outcome, line: str, folder: Path) -> None:
+    """A study or a report is there as a whole, or not at all."""
+    if line.startswith("rate"):
+        for name, last in (("s", "study.json"), ("r", "report.html")):
+            made = folder / "out" / name
+            assert made.exists() == (made / last).exists(), f"{line}: {outcome}"
+            assert outcome.code == 0 or not made.exists(), f"{line}: {outcome}"
+
+
 def outside(folder: Path) -> dict[str, str]:
     """The tree without what commands were told to write."""
     return {name: what for name, what in tree(folder).items() if not name.startswith("out/")}
@@ -157,6 +179,7 @@ def test_a_thing_by_its_name(place: Path, name: str, thing: str) -> None:
         words = [word.replace("{}", name) for word in line.split()]
         outcome = command(words, place)
         check(outcome, words)
+        check_whole(outcome, line, place)
         after = outside(place)
         # An empty folder is a fair target.
         changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
@@ -181,7 +204,7 @@ def test_a_thing_in_the_place_of_a_file(place: Path, where: tuple[str, str], thi
         if _is_work(thing, line):
             continue
         if folder.startswith("out"):
-            shutil.copytree(place / "run", place / folder, symlinks=True)
+            shutil.copytree(place / Path(folder).name, place / folder, symlinks=True)
         # `latest` is a link to one of them.
         found = sorted({os.path.realpath(path) for path in (place / folder).glob(name)})
         for path in [Path(one) for one in found] or [place / folder / name]:
@@ -192,6 +215,7 @@ def test_a_thing_in_the_place_of_a_file(place: Path, where: tuple[str, str], thi
         words = line.split()
         outcome = command(words, place)
         check(outcome, words)
+        check_whole(outcome, line, place)
         assert outside(place) == before, line
         assert not (place / CANARY).exists()
         shutil.rmtree(place / "out")
@@ -262,6 +286,10 @@ NUMBER_COMMANDS = (
     "data shard images --out out/s --processes 1 --rows={}",
     "data embed images --out out/e --processes 1 --encoder bytes:{}",
     "ema run --length={} -o out/ema.safetensors",
+    *(
+        f"rate new out/s --set a=images {NEW} --{name}={{}}"
+        for name in ("seed", "raters", "per-rater", "images", "size")
+    ),
 )
 
 
@@ -292,6 +320,8 @@ NAME_COMMANDS = (
     "info {}",
     "train micro.json --data images --quiet --device cpu --dtype float32 --out {}",
     "train {} --data images --out out/run",
+    f"rate new {{}} --set a=images {NEW}",
+    "rate report {} -o out/r",
 )
 
 

@@ -85,6 +85,10 @@ class Store:
         self.path = folder / FILE
         self.study = study
         self._busy_seconds = busy_seconds
+        if self.path.exists() and not self.path.is_file():  # SQLite would write to a device
+            raise CalotypeError(
+                f"{self.path} is no regular file; move it away, or put the study's answers back"
+            )
         try:
             self.path.touch(mode=0o600)  # it holds what signs the pages
         except OSError as error:
