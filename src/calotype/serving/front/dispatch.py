@@ -222,15 +222,13 @@ class Dispatcher:
         alone = {id(u.engine) for u in self._held.values() if u.image.deaths}
         ready = [e for e in self.engines if e.state == "ready" and id(e) not in alone]
         engine = min(ready, key=lambda one: load[id(one)], default=None)
-        if engine is None:
-            return False
-        if self._suspects:
-            if load[id(engine)]:  # its images end first; others are not kept from theirs
-                ready.remove(engine)
-                engine = min(ready, key=lambda one: load[id(one)], default=None)
-            else:
+        if self._suspects and not alone and engine is not None:
+            if not load[id(engine)]:
                 self._start(self._suspects.popleft(), engine)
                 return True
+            if len(ready) == len(self.engines):  # none is about to come back empty: empty this one
+                ready.remove(engine)
+                engine = min(ready, key=lambda one: load[id(one)], default=None)
         if engine is None or load[id(engine)] >= self._settings.active:
             return False
         unit = self._queue.pop(unless=self._satisfied())
