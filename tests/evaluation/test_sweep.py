@@ -63,6 +63,13 @@ def test_cells_are_checked_before_anything_is_sampled():
     ):
         with pytest.raises(UsageError, match=message):
             cells_of([axis], known)
+    twice = (
+        [Axis(8, "steps", ("2", "2"))],
+        [Axis(8, "steps", ("2", "3")), Axis(8, "steps", ("4",))],
+    )
+    for axes in twice:
+        with pytest.raises(UsageError, match=r"'8:steps=.* the same settings"):
+            cells_of(axes, known)
 
 
 def cell(alignment, kid, *notes):

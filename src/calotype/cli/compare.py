@@ -60,4 +60,4 @@ def compare(
 
         print(json.dumps({"page": str(out), "bytes": size}))
     else:
-        print(f"{out}: {size / 1e6:.1f} MB; open it in a browser")
+        print(f"{visible(str(out))}: open it in a browser")

@@ -318,7 +318,7 @@ def test_a_locked_or_full_database_is_one_line_and_half_writes_nothing(make_stud
 def test_no_database_but_a_broken_file(make_study):
     folder, study = make_study("elo")
     (folder / FILE).write_bytes(b"nonsense" * 200)
-    with pytest.raises(Unavailable, match="not a database"):
+    with pytest.raises(Unavailable, match="not a database; it is damaged: put a copy of it back"):
         Store(folder, study)
 
 

@@ -139,7 +139,9 @@ class Store:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
-            advice = "make room, or end what locks it; no answer was half written"
+            advice = "it is damaged: put a copy of it back"
+            if isinstance(error, sqlite3.OperationalError):
+                advice = "make room, or end what locks it; no answer was half written"
             raise Unavailable(f"cannot use {self.path}: {error}; {advice}") from error
 
 

@@ -114,7 +114,7 @@ def cells_of(axes: Sequence[Axis], defaults: Mapping[int, SamplingConfig]) -> li
     """Every value of every axis with every other, each checked.
 
     Raises:
-        UsageError: there is no such stage, setting or value, or too many cells.
+        UsageError: there is no such stage, setting or value, too many cells, or two of one kind.
     """
     if not axes:
         raise UsageError("got nothing to sweep; expected --preset NAME, or --axis")
@@ -129,12 +129,21 @@ def cells_of(axes: Sequence[Axis], defaults: Mapping[int, SamplingConfig]) -> li
     if count > MOST_CELLS:
         raise UsageError(f"got {count} cells; expected at most {MOST_CELLS}: take fewer values")
     cells = [Cell(values) for values in itertools.product(*(axis.values for axis in axes))]
+    known: dict[tuple[SamplingConfig, ...], Cell] = {}
     for cell in cells:
+        settings = dict(defaults)
         for resolution, changes in _changes(axes, cell):
             try:
-                override(defaults[resolution], changes)
+                settings[resolution] = override(defaults[resolution], changes)
             except ConfigError as error:
                 raise UsageError(f"got {resolution}:{','.join(changes)}: {error}") from error
+        same = known.setdefault(tuple(settings.values()), cell)
+        if same is not cell:
+            raise UsageError(
+                f"got {' '.join(same.options(axes))!r:.200} and "
+                f"{' '.join(cell.options(axes))!r:.200}, which are the same settings; expected "
+                "each value once, and each setting on one axis"
+            )
     return cells
 
 
