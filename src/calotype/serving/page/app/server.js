@@ -1,0 +1,78 @@
+// What the server is and can do: capabilities, and its status every few seconds.
+import { signal, announce } from "./ui.js";
+import { api } from "./api.js";
+
+const SECONDS = { visible: 4, hidden: 30, offline: 2 };
+
+export const capabilities = signal(null);
+/** state: opening, ready, starting, restarting or offline; queue, keeping, kept, version. */
+export const server = signal({ state: "opening", keeping: true, kept: "page", queue: null, restarts: 0 });
+
+export const modelNamed = (name) => {
+  const models = capabilities.value?.models ?? [];
+  return models.find((model) => model.name === name) ?? models[0] ?? null;
+};
+
+export const limits = () => ({
+  prompt: 32000, n: 32, steps: 256, side: [16, 2048], upload_bytes: 20 * 2 ** 20,
+  upload_pixels: 16e6, ...capabilities.value?.limits,
+});
+
+/** Sizes that are offered, as [width, height]. */
+export function offeredSizes(model) {
+  const sizes = capabilities.value?.sizes ?? model?.stages.map((stage) => stage.resolution) ?? [];
+  return sizes.map((size) => (Array.isArray(size) ? size : [size, size]));
+}
+
+export const smallest = (model) => model?.stages[0]?.resolution ?? 64;
+export const largest = (model) => model?.stages.at(-1)?.resolution ?? 1024;
+
+/** The sampling settings of a stage, whatever a server leaves out. */
+export const settingsOf = (stage) => ({
+  steps: stage.steps, sampler: stage.sampler, guidance_weight: stage.guidance_weight, ...stage.settings,
+});
+
+let timer = null;
+let seenPid = null;
+
+async function loadCapabilities() {
+  try {
+    const got = await api.capabilities();
+    if (got?.models?.length) capabilities.set(got);
+  } catch { /* the next look tries again */ }
+}
+
+async function look() {
+  clearTimeout(timer);
+  const before = server.value.state;
+  const abort = new AbortController();
+  const tooLong = setTimeout(() => abort.abort(), 10_000);
+  try {
+    const { engine = {}, queue = null, kept = "page", keeping = true, version } = await api.status(abort.signal);
+    const state = engine.state ?? "ready";
+    const restarts = engine.restarts ?? 0;
+    server.patch({ state, queue, kept, keeping, version, device: engine.device, restarts });
+    if (capabilities.value === null || (state === "ready" && engine.pid !== seenPid)) {
+      seenPid = engine.pid;
+      await loadCapabilities();
+    }
+  } catch {
+    server.patch({ state: "offline" });
+  } finally {
+    clearTimeout(tooLong);
+  }
+  const { state } = server.value;
+  if (state !== before && before !== "opening") {
+    if (state === "offline") announce("The server cannot be reached.", { urgent: true });
+    else if (state === "restarting") announce("The engine is restarting.");
+    else if (state === "ready") announce("The server is ready.");
+  }
+  const pace = state === "offline" || state === "restarting" || state === "starting"
+    ? SECONDS.offline : document.hidden ? SECONDS.hidden : SECONDS.visible;
+  timer = setTimeout(look, pace * 1000);
+}
+
+/** Look now, and from now on. */
+export const watchServer = look;
+document.addEventListener("visibilitychange", () => { if (!document.hidden && timer !== null) look(); });
+addEventListener("online", () => timer !== null && look());
