@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from things import CANARY, Bomb
+from things import CANARY, THINGS, Bomb
 
 pytestmark = pytest.mark.slow
 
@@ -343,3 +343,26 @@ def test_sources(evaluate, place, source):
     code, err = evaluate(source=source)
     assert code in (1, 2), err
     assert not (Path(place) / "e" / "samples").exists()
+
+
+@pytest.mark.parametrize("thing", ["empty", "garbage", "deep json", "json null", "fifo", "device",
+                                   "loop", "dangling", "folder", "odd columns", None])  # fmt: skip
+@pytest.mark.timeout(60)
+def test_studies_of_broken_sets(evaluate, command, place, thing):
+    """What takes the place of a file of a sample set, or its absence, and `rate new` of the set."""
+    assert evaluate("--clip", "none")[0] == 0
+    for name in ("manifest.json", "00000.parquet"):  # captions are in shards, too
+        path = place / "e" / "samples" / name
+        path.rename(place / "away")
+        if thing is not None:
+            THINGS[thing](path)
+        code, out, err = command(
+            "rate", "new", "s", "--protocol", "caption", "--set", "a=e", "--raters", "1"
+        )
+        assert code in (1, 2) and out == "" and err.count("\n") == 1, (path.name, err)
+        assert "defect" not in err and path.name in err, (path.name, err)
+        assert not (place / "s").exists()
+        if thing is not None:
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        (place / "away").rename(path)
+    assert command("rate", "new", "s", "--protocol", "caption", "--set", "a=e")[0] == 0
