@@ -98,3 +98,9 @@ def test_user_comments_of_others(comment, text):
     Image.new("RGB", (2, 2)).save(file, "WEBP", exif=exif)
     with Image.open(file) as image:
         assert parameters_in(image) == text
+
+
+def test_the_size_is_the_finished_image_s():
+    stages = [{"width": 64, "height": 48}]
+    assert "Size: 64x48," in parameters_text({"stages": stages})
+    assert "Size: 32x24," in parameters_text({"stages": stages, "size": [32, 24]})

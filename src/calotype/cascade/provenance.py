@@ -65,17 +65,19 @@ def parameters_text(
 ) -> str:
     """The recipe of one image as `parameters` text: prompt, negative prompt, settings.
 
-    Steps, sampler and guidance are those of the first stage. Longer prompts are cut.
+    Steps, sampler and guidance are those of the first stage; the size is the finished image's,
+    which a recipe says where it is not that of the last stage. Longer prompts are cut.
     """
     stages = recipe.get("stages") or [{}]
     sampling = stages[0].get("sampling", {})
     model = recipe.get("model", {})
+    width, height = recipe.get("size") or (stages[-1].get("width"), stages[-1].get("height"))
     settings = {
         "Steps": sampling.get("steps"),
         "Sampler": sampling.get("sampler"),
         "CFG scale": sampling.get("guidance_weight"),
         "Seed": recipe.get("seed"),
-        "Size": f"{stages[-1].get('width')}x{stages[-1].get('height')}",
+        "Size": f"{width}x{height}",
         "Model hash": str(model.get("weights", ""))[:10],
         "Model": model.get("name"),
         "Version": f"calotype {recipe.get('version')}",

@@ -355,7 +355,7 @@ def test_texts_that_are_files():
     data = saved(SMOOTH)
     bare = base64.b64encode(data).decode()
     for text in (bare, f"data:image/png;base64,{bare}", f"DATA:;BASE64,{bare}"):
-        assert uploads.file_of(text, role="image") == data
+        assert uploads.bytes_of(text, role="image") == data
 
 
 @pytest.mark.parametrize(
@@ -377,12 +377,12 @@ def test_texts_that_are_files():
 )
 def test_texts_that_are_none(text, message):
     with pytest.raises(ApiError, match=message) as caught:
-        uploads.file_of(text, role="mask")
+        uploads.bytes_of(text, role="mask")
     assert caught.value.param == "mask"
 
 
 def test_a_text_at_the_limit():
-    assert len(uploads.file_of(base64.b64encode(bytes(MOST)).decode(), role="image")) == MOST
+    assert len(uploads.bytes_of(base64.b64encode(bytes(MOST)).decode(), role="image")) == MOST
 
 
 def upload(pixels):

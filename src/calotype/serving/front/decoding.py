@@ -46,7 +46,7 @@ def limit() -> None:
 def decoded(data: bytes, role: str) -> tuple[dict[str, Any], bytes]:
     """A file's size, recipe and `parameters` text, and its pixels as RGBA, upright.
 
-    Colours of an image become sRGB; a mask's are numbers.
+    Colours become sRGB, but those of a mask, which are numbers.
 
     Raises:
         UsageError: it is no such image, or has too many pixels.
@@ -57,7 +57,7 @@ def decoded(data: bytes, role: str) -> tuple[dict[str, Any], bytes]:
         name,
         most_pixels=MOST_PIXELS,
         still=True,
-        to_srgb=role == "image",
+        to_srgb=role != "mask",
         formats=FORMATS,
     )
     height, width = pixels.shape[:2]

@@ -28,7 +28,8 @@ from calotype.serving import wire
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Mask
 
-Role = Literal["image", "mask"]
+Role = Literal["image", "source", "mask"]
+"""What a client calls it; colours of all but masks become sRGB."""
 Fit = Literal["stretch", "crop", "fill"]
 MOST_BYTES = 20 * 2**20
 MOST_SECONDS = 30.0
@@ -38,7 +39,7 @@ _COMMAND = (sys.executable, "-P", "-m", "calotype.serving.front.decoding")
 _PASSED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")  # of the environment
 _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.\-]{0,20}:", re.IGNORECASE)
-_A: dict[Role, str] = {"image": "an image", "mask": "a mask"}
+_A: dict[Role, str] = {"image": "an image", "source": "a source", "mask": "a mask"}
 _SIMPLER = "expected an ordinary one: save it again as PNG"
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -94,7 +95,7 @@ async def decode(data: bytes, *, role: Role) -> Upload:
     return _checked(answer, role, hashlib.sha256(data).hexdigest())
 
 
-def file_of(text: str, *, role: Role) -> bytes:
+def bytes_of(text: str, *, role: Role) -> bytes:
     """The file in a data URL or in bare base64.
 
     Raises:
