@@ -86,11 +86,14 @@ def serve_at():
 
 
 @pytest.fixture
-def with_hub():
+def with_hub(monkeypatch):
     """Run a coroutine function on a hub with the fake engine: `with_hub(test, active=1)`."""
     import asyncio
 
+    from calotype.serving.front import engine
     from calotype.serving.front.start import open_store, running_hub
+
+    monkeypatch.setattr(engine, "_LEAST_BACKOFF", 0.05)  # a test does not wait for good manners
 
     def run(test, **changes):
         settings = fake_settings(**changes)

@@ -71,7 +71,7 @@ def finish(work, engine, image_id):
 def die(work, engine):
     engine.held.clear()
     engine.state = "restarting"
-    work.on_death(engine, "killed")
+    work.on_death(engine, "killed", is_check=False)
     engine.state = "ready"
     work.on_ready(engine)
 
@@ -214,7 +214,7 @@ def test_an_engine_is_emptied_for_a_suspect() -> None:
         work.add(job_of("a", 2, 0))
         one.state = "restarting"
         one.held.clear()
-        work.on_death(one, "killed")
+        work.on_death(one, "killed", is_check=False)
         work.add(job_of("b", 3, 0))
         assert len(other.held) == 3 and not one.held  # `one` will come back empty
         one.state = "ready"

@@ -204,6 +204,17 @@ def test_an_engine_that_dies_is_replaced(with_hub, submission, when) -> None:
         assert bad.state == "failed" and "ended twice" in bad.images[0].error[0] and restarts == 2
 
 
+def test_a_request_that_ends_engines_when_checked_harms_no_image(with_hub, submission) -> None:
+    async def test(hub):
+        good = await hub.submit(submission("slow"))
+        with pytest.raises(ApiError) as found:
+            await hub.submit(submission("die in check", client="10.0.0.2"))
+        await told(hub, good)
+        return found.value.status, good.state, hub.work.engines[0].restarts
+
+    assert with_hub(test) == (500, "done", 2)
+
+
 def test_a_hanging_step_is_ended(with_hub, submission) -> None:
     async def test(hub):
         job = await hub.submit(submission("hang once"))

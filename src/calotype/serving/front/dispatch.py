@@ -134,7 +134,7 @@ class Dispatcher:
         self._observer.engine_ready(engine)
         self._dispatch()
 
-    def on_death(self, engine: Engine, reason: str) -> None:
+    def on_death(self, engine: Engine, reason: str, *, is_check: bool) -> None:
         """As `Listener.on_death`."""
         lost = [unit for unit in self._held.values() if unit.engine is engine]
         self._observer.engine_died(engine, reason, len(lost))
@@ -144,7 +144,7 @@ class Dispatcher:
             image = unit.image
             if not image.is_open:
                 continue
-            image.deaths += 1
+            image.deaths = max(image.deaths, 1) if is_check else image.deaths + 1
             if image.deaths >= MOST_DEATHS:
                 message = f"the engine ended twice over this image ({reason}); change its settings"
                 self._end(unit, (message, "internal"))
@@ -185,6 +185,7 @@ class Dispatcher:
         if message.op == "step":
             image.fraction = head["done"] / max(head["calls"], 1)
             data["progress"] = image.fraction
+            self._observer.tracing.step(job, image, head["stage"], head["resolution"])
             job.tell("step", data)
         else:
             job.tell("preview", data, message.blobs[0])

@@ -23,6 +23,7 @@ _LEAST_BACKOFF, _MOST_BACKOFF = 0.5, 30.0
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_ARENA_MAX": "2"}
 _READ_BYTES = 2**20
 _LEAVE_SECONDS = 5.0
+_PATIENCE_SECONDS = 60.0  # of requests that come while there is no engine
 
 EngineState = Literal["starting", "ready", "restarting", "stopped"]
 
@@ -64,8 +65,8 @@ class Listener(Protocol):
     def on_message(self, engine: Engine, message: wire.Message) -> None:
         """It said something about an image or its speed."""
 
-    def on_death(self, engine: Engine, reason: str) -> None:
-        """It has ended, and all that it held with it."""
+    def on_death(self, engine: Engine, reason: str, *, is_check: bool) -> None:
+        """It has ended, and all that it held with it; maybe over a request that it checked."""
 
 
 class EngineProcess:
@@ -97,7 +98,8 @@ class EngineProcess:
         self._step_timeout = step_timeout
         self._ready = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
-        self._checks: dict[str, asyncio.Future[wire.Message | None]] = {}
+        self._turn = asyncio.Lock()  # of requests to be checked
+        self._check: tuple[str, asyncio.Future[wire.Message | None]] | None = None
         self._held: set[str] = set()
         self._loading = 0
         self._heard = 0.0
@@ -117,28 +119,46 @@ class EngineProcess:
                 self._backoff = min(2 * self._backoff, _MOST_BACKOFF)
         finally:
             self.state = "stopped"
+            self.pid = self._process = None
             self._ready.set()  # who waits is told
 
     async def check(self, head: Mapping[str, Any]) -> dict[str, Any]:
-        """As `Engine.check`; a check that an engine ended over is tried once more."""
-        for _ in range(2):
-            await self._ready.wait()
-            if self.state == "stopped":
-                break
-            number = secrets.token_hex(8)
-            answer: asyncio.Future[wire.Message | None] = asyncio.get_running_loop().create_future()
-            self._checks[number] = answer
-            try:
-                self.send({"op": "check", **head, "id": number})
-                message = await asyncio.wait_for(answer, self._step_timeout)
-            except TimeoutError:
-                self.kill("it did not answer and was ended")
-                message = None
-            finally:
-                self._checks.pop(number, None)
-            if message is not None:
-                return _plan(message)
+        """As `Engine.check`; a check that an engine ended over is tried once more.
+
+        One at a time, as the engine answers them: so no other is suspected.
+        """
+        async with self._turn:
+            for _ in range(2):
+                await self._until_ready()
+                if self.state == "stopped":
+                    break
+                message = await self._answer(head)
+                if message is not None:
+                    return _plan(message)
         raise engine_gone("the engine ended while it looked at this request; try another")
+
+    async def _answer(self, head: Mapping[str, Any]) -> wire.Message | None:
+        """None = the engine ended over it."""
+        number = secrets.token_hex(8)
+        answer: asyncio.Future[wire.Message | None] = asyncio.get_running_loop().create_future()
+        self._check = number, answer
+        try:
+            self.send({"op": "check", **head, "id": number})
+            return await asyncio.wait_for(answer, self._step_timeout)
+        except TimeoutError:
+            self.kill("it did not answer and was ended")
+            return None
+        finally:
+            self._check = None
+
+    async def _until_ready(self) -> None:
+        try:
+            await asyncio.wait_for(self._ready.wait(), _PATIENCE_SECONDS)
+        except TimeoutError:
+            message = "the engine is being started again; ask again in a moment"
+            raise ApiError(
+                503, message, code="engine_restarting", retry_after=self._backoff
+            ) from None
 
     def send(self, head: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
         """As `Engine.send`."""
@@ -192,10 +212,10 @@ class EngineProcess:
         self._ready.clear()
         self._held.clear()
         self._loading = 0
-        for answer in self._checks.values():
-            if not answer.done():
-                answer.set_result(None)
-        self._listener.on_death(self, reason)
+        check = self._check
+        if check is not None and not check[1].done():
+            check[1].set_result(None)
+        self._listener.on_death(self, reason, is_check=check is not None)
 
     def _received(self, message: wire.Message) -> None:
         if message.op not in _NO_SIGN_OF_LIFE:
@@ -209,9 +229,9 @@ class EngineProcess:
                 self._listener.on_ready(self)
                 return
             case "checked" | "refused":
-                answer = self._checks.get(number)
-                if answer is not None and not answer.done():
-                    answer.set_result(message)
+                check = self._check
+                if check is not None and check[0] == number and not check[1].done():
+                    check[1].set_result(message)
                 return
             case "loading":
                 self._loading += 1

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from calotype.serving.front.engine import Engine
 from calotype.serving.front.jobs import Job, JobImage
 from calotype.serving.front.logs import make_log
+from calotype.serving.front.tracing import Tracing
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,15 +23,20 @@ class Observer:
     Args:
         log: of structlog; None = nobody reads it.
         log_prompts: captions may be in the log.
+        tracing: of requests and images; None = for the process's own provider.
 
     Attributes:
         registry: what `/metrics` shows; each server has its own.
         log: where events are told.
+        tracing: told of the same events.
     """
 
-    def __init__(self, log: Any = None, *, log_prompts: bool = False) -> None:
+    def __init__(
+        self, log: Any = None, *, log_prompts: bool = False, tracing: Tracing | None = None
+    ) -> None:
         self.registry = CollectorRegistry()
         self.log = make_log(None) if log is None else log
+        self.tracing = Tracing() if tracing is None else tracing
         self._log_prompts = log_prompts
         self._define_numbers()
         ProcessCollector(namespace="calotype_front", registry=self.registry)
@@ -71,6 +77,7 @@ class Observer:
 
     def queued(self, job: Job) -> None:
         """A job was taken."""
+        self.tracing.queued(job)
         asked = job.request
         told = {"kind": asked.kind, "n": asked.n, "model": job.plan.get("model"), "api": job.api}
         if self._log_prompts:
@@ -79,11 +86,13 @@ class Observer:
 
     def started(self, job: Job, image: JobImage) -> None:
         """An engine got an image."""
+        self.tracing.started(job, image)
         if image.starts == 1:
             self._wait_seconds.observe(max(time.time() - job.created, 0.0))
 
     def image_over(self, job: Job, image: JobImage) -> None:
         """An image is done, failed, cancelled or interrupted."""
+        self.tracing.image_over(job, image)
         self._images.labels(job.api, image.state).inc()
         if image.error is not None:
             message, kind = image.error
@@ -91,6 +100,7 @@ class Observer:
 
     def job_over(self, job: Job) -> None:
         """All images of a job are over."""
+        self.tracing.job_over(job)
         seconds = (job.ended or time.time()) - job.created
         self._tell("over", job, state=job.state, seconds=round(seconds, 3))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from typing import Any
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -47,23 +48,30 @@ class Observing:
                 status[0] = message["status"]
             await send(message)
 
-        began = time.monotonic()
-        try:
-            with structlog.contextvars.bound_contextvars(request_id=number):
-                await self._app(scope, receive, with_headers(noting, {"x-request-id": number}))
-        except Exception:
-            status[0] = 500  # what the framework is about to answer
-            raise
-        finally:
-            self._tell(scope, number, status[0], time.monotonic() - began)
-
-    def _tell(self, scope: Scope, number: str, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")  # paths themselves hold ids
-        if route in _QUIET:
+        naming = with_headers(noting, {"x-request-id": number})
+        if scope["path"] in _QUIET:
+            await self._app(scope, receive, naming)
             return
-        facts = {"request_id": number, "key": scope.get(KEY_NAME)}
-        with structlog.contextvars.bound_contextvars(**facts):
-            self._observer.request(scope["method"], route, status, seconds)
+        theirs = {"traceparent": header(scope, "traceparent") or ""}
+        began = time.monotonic()
+        with (
+            structlog.contextvars.bound_contextvars(request_id=number),
+            self._observer.tracing.request(scope["method"], theirs) as span,
+        ):
+            try:
+                await self._app(scope, receive, naming)
+            except Exception:
+                status[0] = 500  # what the framework is about to answer
+                raise
+            finally:
+                self._tell(scope, status[0], time.monotonic() - began, span)
+
+    def _tell(self, scope: Scope, status: int, seconds: float, span: Any) -> None:
+        route = getattr(scope.get("route"), "path", "other")  # paths themselves hold ids
+        method = scope["method"]
+        self._observer.tracing.answered(span, method, route, status)
+        with structlog.contextvars.bound_contextvars(key=scope.get(KEY_NAME)):
+            self._observer.request(method, route, status, seconds)
 
 
 async def metrics(request: Request) -> Response:

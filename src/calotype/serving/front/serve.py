@@ -21,6 +21,7 @@ from calotype.serving.front.logs import log_libraries, make_log
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.start import open_store
+from calotype.serving.front.tracing import export_traces
 from calotype.web.addresses import listen
 
 _CLOSE_SECONDS = 3  # that connections have after the last stream has ended
@@ -38,6 +39,7 @@ def serve(settings: ServeSettings, on_ready: Callable[[str], None]) -> None:
         UsageError: another server has the data folder.
         CalotypeError: the port is taken, the folder cannot be used, or the engine does not start.
     """
+    export_traces()
     store = open_store(settings)
     try:
         listening = listen(settings.host, settings.port)
