@@ -219,6 +219,12 @@ def filled(canvas: Canvas, window: Window, made: Pixels, *, feather: int) -> Can
     return replace(canvas, pixels=pixels, hole=left)
 
 
+def without_alpha(pixels: Pixels) -> Pixels:
+    """(H, W, 3) of pixels that are all opaque; others as they are."""
+    opaque = bool((pixels[..., 3] == 255).all())
+    return np.ascontiguousarray(pixels[..., :3] if opaque else pixels)
+
+
 def _feathered(hole: Hole, width: int) -> NDArray[np.float64]:
     """1 in the hole, falling to 0 over `width` pixels outside it."""
     weight, ring = hole.astype(float), Image.fromarray(hole.astype(np.uint8) * 255)

@@ -28,6 +28,7 @@ from calotype.generation.canvas import (
     view,
     window_round,
     windows_outward,
+    without_alpha,
 )
 from calotype.generation.cascade import CascadeGenerator, settle
 from calotype.generation.edit_source import (
@@ -128,9 +129,7 @@ class EditGenerator:
                 canvases = self._filled(canvases, window, made)
         finished = []
         for row, canvas in enumerate(canvases):
-            opaque = bool((canvas.pixels[..., 3] == 255).all())
-            pixels = canvas.pixels[..., :3] if opaque else canvas.pixels
-            finished.append(Made(np.ascontiguousarray(pixels), self.recipe(plan, row)))
+            finished.append(Made(without_alpha(canvas.pixels), self.recipe(plan, row)))
         return finished
 
     def recipe(self, plan: EditPlan, row: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from calotype.cascade.plan import SamplePlan
 from calotype.cascade.sizes import size_like
 from calotype.cascade.stage_edit import StageEdit
 from calotype.errors import UsageError
-from calotype.generation.canvas import Canvas, Window, filled, masked, window_round
+from calotype.generation.canvas import Canvas, Window, filled, masked, window_round, without_alpha
 from calotype.generation.edit import EditGenerator
 from calotype.generation.edit_source import Step
 from calotype.generation.generator import Made
@@ -130,10 +130,12 @@ class Edited:
         window = self.generator.windows[0]
         if whole:
             feather = self.generator.edit.feather
-            return filled(self.generator.canvas, window, made, feather=feather).pixels
+            return without_alpha(
+                filled(self.generator.canvas, window, made, feather=feather).pixels
+            )
         if self._small is None:
             self._small = _shrunk(self.generator.canvas, window)
-        return filled(*self._small, made, feather=0).pixels
+        return without_alpha(filled(*self._small, made, feather=0).pixels)
 
     def recipe(self) -> dict[str, Any]:
         """See `Task`."""
