@@ -10,13 +10,12 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
-
-from pydantic import ValidationError
 
 from calotype.errors import CalotypeError
 from calotype.runtime import Runtime
@@ -161,19 +160,21 @@ class Engine:
 def checked(shelf: Shelf, message: Message) -> dict[str, Any]:
     """The answer to a `check`: a plan, or why there is none."""
     head = message.head
+    told = {"op": "refused", "id": head.get("id"), "param": None}
     try:
         request = JobRequest.model_validate(head["request"])
         given, size = None, head.get("source")
         if size is not None:
             given = Given((int(size[1]), int(size[0])), masked=bool(head.get("mask")))
-        plan = plan_request(shelf, request, given)
-    except CalotypeError as error:
-        return {"op": "refused", "id": head.get("id"), **refusal(str(error))}
-    except (ValidationError, ValueError, TypeError, KeyError, IndexError) as error:
-        return {"op": "refused", "id": head.get("id"), "message": str(error), "param": None}
+        try:
+            plan = plan_request(shelf, request, given)
+        except CalotypeError as error:
+            return {**told, **refusal(shelf, request, given, error)}
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        return {**told, "message": f"got a request that is none: {error}"}
     except Exception as error:  # the front waits for an answer, whatever it is
-        message_ = f"the engine could not plan it: {type(error).__name__}: {error}"
-        return {"op": "refused", "id": head.get("id"), "message": message_, "param": None}
+        traceback.print_exc(file=sys.stderr)
+        return {**told, "message": f"the engine cannot plan it: {type(error).__name__}"}
     return {"op": "checked", "id": head.get("id"), "plan": plan.to_dict()}
 
 

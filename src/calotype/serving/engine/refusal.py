@@ -1,39 +1,30 @@
-"""Errors of the command line's library in the words of requests: which field, and what is wrong."""
+"""Why a request is refused: what the library says, in the words of requests, and of which field."""
 
 from __future__ import annotations
 
 import re
 
+from calotype.errors import CalotypeError
+from calotype.serving.engine.open import plan_request
+from calotype.serving.engine.shelf import Shelf
+from calotype.serving.engine.tasks import Given
+from calotype.serving.job import JobRequest
+
 _OPTION = re.compile(r"--([a-z][a-z-]*)")
-_FIELDS = {
-    "size": "size",
-    "sampler": "sampler",
-    "steps": "steps",
-    "guidance": "guidance",
-    "guidance_weight": "guidance",
-    "variety": "variety",
-    "strength": "strength",
-    "vary": "vary",
-    "padding": "padding",
-    "feather": "mask_blur",
-    "model": "model",
-    "seed": "seed",
-    "mask": "mask",
-    "stage option": "stages",
-    "aug_level": "stages",
-    "unconditional": "prompt",
-    "source": "source",
-    "start": "stages",
-    "timesteps": "stages",
-    "inpaint": "mask",
-}
-_WORD = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in sorted(_FIELDS, key=len)[::-1]))
+_SAID = ("kind", "n", "seed", "format", "compression", "exact")  # no plan depends on them alone
 
 
-def refusal(message: str) -> dict[str, str | None]:
-    """What is wrong, and the field of the request that it is first said of, if any."""
-    said = _OPTION.sub(lambda found: found[1].replace("-", "_"), message)
-    if "stage option" in said:
-        return {"message": said, "param": "stages"}
-    found = _WORD.search(said)
-    return {"message": said, "param": None if found is None else _FIELDS[found[0]]}
+def refusal(
+    shelf: Shelf, request: JobRequest, given: Given | None, error: CalotypeError
+) -> dict[str, str | None]:
+    """What is wrong with a request, and the field without which it would be right, if one is."""
+    message = _OPTION.sub(lambda found: found[1].replace("-", "_"), str(error))
+    for name in sorted(request.model_fields_set - set(_SAID)):
+        default = JobRequest.model_fields[name].get_default(call_default_factory=True)
+        try:
+            plan_request(shelf, request.model_copy(update={name: default}), given)
+        except CalotypeError:
+            continue
+        return {"message": message, "param": name}
+    wanting = "mask" if request.kind == "inpaint" and given is not None else "source"
+    return {"message": message, "param": wanting if request.needs_source else None}
