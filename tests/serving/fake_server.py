@@ -80,7 +80,7 @@ def kill_at(point, at):
     owner, name, before = {
         "file": (store, "write_file", True),
         "between": (store, "write_file", False),
-        "row": (Rows, "change_image", False),
+        "row": (Rows, "put_image", False),
         "note": (Rows, "add_job", False),
         "end": (Rows, "end_job", True),
     }[point]

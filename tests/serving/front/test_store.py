@@ -60,7 +60,7 @@ async def fill(store, made, data=None):
     for image in made.images:
         image.width, image.height, image.state = 5, 3, "done"
         image.recipe = {"prompt": made.request.prompt, "model": "default"}
-        assert await store.keep(image, data or png())
+        assert await store.keep(made, image, data or png())
     made.ended = 1.0
     await store.end(made)
 
@@ -167,9 +167,9 @@ def test_a_full_disk_keeps_nothing_and_says_so(tmp_path, job, monkeypatch) -> No
         made = job(1)
         await store.add(made)
         monkeypatch.setattr(module, "write_file", full)
-        assert not await store.keep(made.images[0], png()) and not store.is_keeping
+        assert not await store.keep(made, made.images[0], png()) and not store.is_keeping
         monkeypatch.setattr(module, "write_file", real)
-        return await store.keep(made.images[0], png()), store.is_keeping
+        return await store.keep(made, made.images[0], png()), store.is_keeping
 
     assert opened(tmp_path, test) == (True, True)
 

@@ -226,7 +226,7 @@ class Hub:
             self._over(job, image, data)
 
     async def _keep(self, store: Store, job: Job, image: JobImage, data: bytes) -> None:
-        image.kept = await store.keep(image, data)
+        image.kept = await store.keep(job, image, data)
         self._over(job, image, data)
 
     def _over(self, job: Job, image: JobImage, data: bytes | None) -> None:

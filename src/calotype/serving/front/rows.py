@@ -126,6 +126,12 @@ class Rows:
         with self.writing() as db:
             _update(db, "images", image_id, values)
 
+    def put_image(self, row: dict[str, Any], values: dict[str, Any]) -> None:
+        """Set columns of an image; its whole row where it is missing."""
+        with self.writing() as db:
+            if not _update(db, "images", row["id"], values):
+                _insert(db, "images", {**row, **values})
+
     def end_job(self, job_id: str, ended: float, images: dict[str, dict[str, Any]]) -> None:
         """A job is over; columns to be set by image."""
         with self.writing() as db:
@@ -225,9 +231,11 @@ def _insert(db: sqlite3.Connection, table: str, values: dict[str, Any]) -> None:
     db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
 
 
-def _update(db: sqlite3.Connection, table: str, row_id: str, values: dict[str, Any]) -> None:
+def _update(db: sqlite3.Connection, table: str, row_id: str, values: dict[str, Any]) -> bool:
+    """Whether there is such a row."""
     names = ", ".join(f"{name} = ?" for name in values)
-    db.execute(f"UPDATE {table} SET {names} WHERE id = ?", (*values.values(), row_id))
+    done = db.execute(f"UPDATE {table} SET {names} WHERE id = ?", (*values.values(), row_id))
+    return done.rowcount > 0
 
 
 def _kept(row: sqlite3.Row) -> KeptImage:

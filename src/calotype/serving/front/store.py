@@ -50,7 +50,7 @@ class Store:
         keep_bytes: of all files at most; the oldest that are no favourites go. None = no limit.
 
     Attributes:
-        is_keeping: whether the last image or job could be written.
+        is_keeping: whether the disk took the last image, and all that came since.
         why_not: what the disk said, else.
         on_change: told of both when they change.
 
@@ -101,8 +101,9 @@ class Store:
         starts = image.starts
         await self._try(lambda: self._rows.change_image(image.id, state="running", starts=starts))
 
-    async def keep(self, image: JobImage, data: bytes) -> bool:
+    async def keep(self, job: Job, image: JobImage, data: bytes) -> bool:
         """Keep a finished image; False = the disk does not take it."""
+        row = job_rows(job)[1][image.index]  # the disk may have been full when the job came
         values = {"state": "done", "width": image.width, "height": image.height}
         values |= {"bytes": len(data), "created": time.time(), "starts": image.starts}
         recipe = json.dumps(image.recipe)
@@ -114,10 +115,13 @@ class Store:
             path = file_of(self.folder, image.id, image.format)
             make_folder(path.parent)
             write_file(path, data)
-            self._rows.change_image(image.id, **values, recipe=recipe)
+            self._rows.put_image(row, {**values, "recipe": recipe})
             self._make_room()
 
-        return await self._try(write)
+        if not await self._try(write):
+            return False
+        self._say("")
+        return True
 
     async def end(self, job: Job) -> None:
         """A job is over."""
@@ -230,7 +234,6 @@ class Store:
         except (CalotypeError, OSError, sqlite3.Error) as error:
             self._say(str(error))
             return False
-        self._say("")
         return True
 
     def _say(self, why_not: str) -> None:
