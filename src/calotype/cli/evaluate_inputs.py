@@ -72,7 +72,8 @@ def sampler_of(source: str, request: Request, *, each: int, seed: int) -> Sample
     Raises:
         UsageError: there is nothing there, or options do not fit what is.
     """
-    from calotype.evaluation.evaluate import Sampler, is_sample_set
+    from calotype.evaluation.evaluate import Sampler
+    from calotype.evaluation.samples import is_sample_set
     from calotype.generation.cascade import expected_recipe, open_generator, settle
     from calotype.interop.diffusers_pipeline import (
         DiffusersGenerator,
@@ -153,8 +154,7 @@ def with_losses(
 
 def default_side(what: Sampler | Path) -> int:
     """The images' own side, of a folder of images the first one's, at most 256 pixels."""
-    from calotype.evaluation.evaluate import is_sample_set
-    from calotype.evaluation.samples import open_samples
+    from calotype.evaluation.samples import is_sample_set, open_samples
 
     size = None
     if isinstance(what, Path):

@@ -13,7 +13,7 @@ from calotype.evaluation.measure import Measured, measure, open_reference
 from calotype.evaluation.options import MeasureOptions
 from calotype.evaluation.report.set_page import write_set_page
 from calotype.evaluation.results import Number, write_results
-from calotype.evaluation.samples import SampleSet, open_samples
+from calotype.evaluation.samples import SampleSet, is_sample_set, open_samples
 from calotype.evaluation.samples.folders import import_samples
 from calotype.evaluation.samples.job import SampleJob, SetJob, sample_sets
 from calotype.evaluation.samples.prompts import write_prompts
@@ -114,11 +114,6 @@ def evaluate(
         write_results(out, measured.results, measured.scores)
         write_set_page(out, measured.results, measured.scores, samples)
     return measured
-
-
-def is_sample_set(path: Path) -> bool:
-    """Whether a folder holds a sample set, or an evaluation with one."""
-    return any((path / inside / "manifest.json").is_file() for inside in ("", SAMPLES_FOLDER))
 
 
 def _samples(

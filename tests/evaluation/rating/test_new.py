@@ -153,6 +153,27 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_left(options, message, set
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_an_evaluation_and_a_folder_of_images_are_sets(sets, tmp_path):
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "samples").symlink_to(sets["a"].resolve())
+    (tmp_path / "images").mkdir()
+    first = open_samples(sets["a"])
+    for number, sample in enumerate(first.samples):
+        (tmp_path / "images" / f"{number:03d}.png").write_bytes(first.encoded(number))
+        (tmp_path / "images" / f"{number:03d}.txt").write_text(sample.caption)
+    captions = dict.fromkeys(sample.caption for sample in first.samples)
+    ids = {sample.caption: sample.prompt for sample in first.samples}
+    lines = [json.dumps({"id": ids[caption], "prompt": caption}) for caption in captions]
+    (tmp_path / "suite.jsonl").write_text("\n".join(lines))
+    folders = {"a": tmp_path / "e", "b": tmp_path / "images"}
+    wanted = Wanted(protocol="elo", sets=folders, suite=tmp_path / "suite.jsonl")
+    assert len(create_study(tmp_path / "study", wanted).real) == len(captions)
+    for wrong in (tmp_path / "images", tmp_path / "none"):
+        with pytest.raises(UsageError, match="is no sample set; expected one, or a folder"):
+            wanted = Wanted(protocol="elo", sets={"a": sets["a"], "b": wrong})
+            create_study(tmp_path / "other", wanted)
+
+
 def test_nobody_is_asked_to_read_a_book(tmp_path, long_sets):
     with pytest.raises(UsageError, match="got a caption of 10,001 characters"):
         create_study(tmp_path / "study", Wanted(protocol="elo", sets=long_sets))

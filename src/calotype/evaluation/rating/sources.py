@@ -12,9 +12,8 @@ from calotype.errors import UsageError
 from calotype.evaluation.rating.sides import Source
 from calotype.evaluation.rating.trials import Asked
 from calotype.evaluation.rating.wanted import Wanted
-from calotype.evaluation.samples import SampleSet, open_samples
+from calotype.evaluation.samples import SampleSet, is_sample_set, open_samples
 from calotype.evaluation.samples.folders import import_samples
-from calotype.evaluation.samples.manifest import MANIFEST_FILE
 from calotype.evaluation.suites.coco import NAMES_PEOPLE
 from calotype.evaluation.suites.reading import read_suite
 
@@ -28,8 +27,13 @@ def opened_sources(wanted: Wanted) -> Iterator[list[Source]]:
     with tempfile.TemporaryDirectory() as temporary:
 
         def opened(number: int, path: Path) -> SampleSet:
-            if wanted.suite is None or (path / MANIFEST_FILE).exists() or not path.is_dir():
+            if is_sample_set(path):
                 return open_samples(path)
+            if wanted.suite is None or not path.is_dir():
+                raise UsageError(
+                    f"got {path}, which is no sample set; expected one, or a folder of images and "
+                    "--suite, which says the prompts they are of"
+                )
             import_samples(path, read_suite(wanted.suite), out := Path(temporary) / str(number))
             return open_samples(out)
 

@@ -5,7 +5,7 @@
 """
 
 from calotype.evaluation.samples.manifest import Manifest
-from calotype.evaluation.samples.sample_set import SampleSet, open_samples
+from calotype.evaluation.samples.sample_set import SampleSet, is_sample_set, open_samples
 from calotype.evaluation.samples.shard import Sample
 
-__all__ = ["Manifest", "Sample", "SampleSet", "open_samples"]
+__all__ = ["Manifest", "Sample", "SampleSet", "is_sample_set", "open_samples"]

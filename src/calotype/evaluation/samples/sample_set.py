@@ -16,7 +16,7 @@ from calotype.data.parquet import IN_ORDER_CACHE_BYTES, ParquetSource
 from calotype.data.resize import fit_image
 from calotype.data.source import EncodedSource
 from calotype.errors import UsageError
-from calotype.evaluation.samples.manifest import Manifest, read_manifest
+from calotype.evaluation.samples.manifest import MANIFEST_FILE, Manifest, read_manifest
 from calotype.evaluation.samples.prompts import PROMPTS_FILE, read_prompts
 from calotype.evaluation.samples.shard import Sample
 from calotype.evaluation.suites.suite import Suite
@@ -95,6 +95,11 @@ def square_pixels(data: bytes, side: int | None = None) -> Tensor:
         return fitted[:3].contiguous()
     alpha = fitted[3:].float() / 255
     return (fitted[:3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
+
+
+def is_sample_set(path: Path) -> bool:
+    """Whether a folder holds a sample set, or an evaluation with one."""
+    return any((path / inside / MANIFEST_FILE).is_file() for inside in ("", "samples"))
 
 
 def open_samples(folder: Path) -> SampleSet:
