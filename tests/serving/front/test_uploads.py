@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 
 from calotype.cascade.png import encode_png
 from calotype.cascade.provenance import parameters_text
+from calotype.errors import UsageError
 from calotype.serving.engine.files import encode_file
 from calotype.serving.front import decoding, uploads
 from calotype.serving.front.errors import ApiError
@@ -456,3 +457,25 @@ def test_holes_of_transparent_images():
     pixels[0, 1, 3], pixels[1, 1, 3] = 0, 1
     found = hole_from_alpha(upload(pixels))
     assert found.values == b"\0\xff\0\0" and found.sha256
+
+
+WHOLE = [
+    encode_file(ROUGH, RECIPE, format=format, compression=90, metadata=True)
+    for format in ("png", "jpeg", "webp")
+] + [saved(SMOOTH, "JPEG", exif=TURNED, icc_profile=SRGB, progressive=True)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(WHOLE), st.data())
+def test_changed_files_decode_or_are_refused(data, drawn):
+    changed = bytearray(data)
+    for _ in range(drawn.draw(st.integers(1, 6))):
+        at = drawn.draw(st.integers(0, len(changed) - 1))
+        changed[at] = drawn.draw(st.integers(0, 255))
+    cut = drawn.draw(st.sampled_from([None, None, len(data) // 2, 20]))
+    try:
+        head, pixels = decoding.decoded(bytes(changed[:cut]), "image")
+    except UsageError as error:
+        assert "\n" not in str(error)
+    else:
+        assert len(pixels) == head["width"] * head["height"] * 4
