@@ -29,6 +29,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 _NOTHING = "nothing was left behind"
+_MODE = 0o666
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.(tmp|old)", re.DOTALL)  # as `_beside` makes them
 _STALE_SECONDS = 3600.0
@@ -54,7 +55,14 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def write_file(path: Path, data: bytes, *, replace: bool = True, state: str = _NOTHING) -> None:
+def write_file(
+    path: Path,
+    data: bytes,
+    *,
+    replace: bool = True,
+    state: str = _NOTHING,
+    mode: int = _MODE,
+) -> None:
     """Write `data` to `path`, all or nothing.
 
     Args:
@@ -62,17 +70,29 @@ def write_file(path: Path, data: bytes, *, replace: bool = True, state: str = _N
         data: all of it.
         replace: whether it may take the place of a file; no two processes write the same new one.
         state: what is there where it fails, for the message.
+        mode: of the file, less what the user's umask takes away; 0o600 is read by its owner alone.
 
     Raises:
         UsageError: it is a device or a FIFO.
         CalotypeError: the disk is full, or the folder cannot be written to.
         FileExistsError: something is there and is not to be replaced.
     """
-    write_with(path, lambda temporary: temporary.write_bytes(data), replace=replace, state=state)
+    write_with(
+        path,
+        lambda temporary: temporary.write_bytes(data),
+        replace=replace,
+        state=state,
+        mode=mode,
+    )
 
 
 def write_with(
-    path: Path, write: Callable[[Path], object], *, replace: bool = True, state: str = _NOTHING
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    replace: bool = True,
+    state: str = _NOTHING,
+    mode: int = _MODE,
 ) -> None:
     """Let `write` make a temporary file of the name it is given, then rename that to `path`.
 
@@ -81,7 +101,7 @@ def write_with(
     refuse_device(path)
     temporary = _beside(path, "tmp")
     try:
-        temporary.touch()
+        temporary.touch(mode)
         mode = temporary.stat().st_mode  # as the user's umask has it; writers may be stricter
         write(temporary)
         temporary.chmod(mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -53,13 +54,23 @@ def origin_of(url: str, *, option: str, example: str) -> str:
         port, name = parts.port, parts.hostname
     except ValueError:
         parts, port, name = urlsplit(""), None, None
-    if parts.scheme not in ("http", "https") or not name:
+    if parts.scheme not in ("http", "https") or not _is_host(name or ""):
         raise UsageError(f"got {option} {url!r}; expected such as {example}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
         raise UsageError(f"got {option} {url!r}; expected no path: the pages begin at /")
     default = {"http": 80, "https": 443}[parts.scheme]
     shown = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{shown}" + (f":{port}" if port not in (None, default) else "")
+
+
+def _is_host(name: str) -> bool:
+    """Whether it is a name as browsers send it, with punycode for other letters, or an address."""
+    if re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        return True
+    try:
+        return ipaddress.ip_address(name).version == 6
+    except ValueError:
+        return False
 
 
 def own_origins(host: str, port: int, public: str | None, *, local: bool) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from calotype.serving.front.context import hub_of, request_id_of
 from calotype.serving.front.errors import ApiError
+from calotype.serving.front.links import Links
+from calotype.serving.front.links import router as links
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.observing import Observing, metrics
 from calotype.serving.front.settings import ServeSettings
@@ -65,8 +67,16 @@ def build_app(
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.settings = settings
-    for router in (health,):
+    app.state.links = Links()
+    for router in (health, links):
         app.include_router(router)
+    add_error_shapes(app)
+    app.add_middleware(Observing, observer=watching)  # the last added is the outermost
+    return app
+
+
+def add_error_shapes(app: FastAPI) -> None:
+    """Let every error, the framework's own too, be answered in the shape of the API asked."""
     for kind, handler in (
         (ApiError, _api_error),
         (HTTPException, _http_error),
@@ -74,8 +84,6 @@ def build_app(
         (Exception, _defect),
     ):
         app.add_exception_handler(kind, handler)
-    app.add_middleware(Observing, observer=watching)  # the last added is the outermost
-    return app
 
 
 def answer(request: Request, error: ApiError) -> Response:

@@ -1,0 +1,51 @@
+"""What a request may have at most, in one table; `serving.job` has the limits of jobs.
+
+Each has a test at, just above and far above it: `tests/serving/front/test_limits.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+MIB = 2**20
+
+MOST_BODY = 48 * MIB  # two images of 20 MiB, or one as base64, and all else
+MOST_READING = 8 * MOST_BODY
+"""Bytes of all bodies that are being read at the same time."""
+BODY_SECONDS = 30.0
+MOST_LOGIN = 4096  # bytes
+
+MOST_DEPTH = 32  # of JSON
+MOST_VALUES = 100_000  # of JSON: a value takes up to thirty times its bytes once it is parsed
+
+MOST_FILES = 2  # an image and a mask
+MOST_FIELDS = 64
+MOST_FIELD = MIB  # bytes; a prompt of 32,000 characters has at most 128 KB
+
+MOST_HEADERS = 100
+MOST_HEADER_BYTES = 32 * 1024  # of all together, with the address
+
+WRONG_KEY_SECONDS = 1.0
+MOST_WRONG_KEYS = 32  # that wait for their answer at the same time; the next is told to come back
+MOST_SESSIONS = 1000
+SESSION_SECONDS = 30 * 24 * 3600
+
+LINK_SECONDS = 3600.0
+MOST_LINKS = 10_000
+MOST_LINKED = 256 * MIB  # bytes of images behind links that are not kept on the disk
+
+FORM_LIMITS: dict[str, Any] = {
+    "max_files": MOST_FILES,
+    "max_fields": MOST_FIELDS,
+    "max_part_size": MOST_FIELD,
+}
+"""Of `request.form(**FORM_LIMITS)`; python-multipart bounds the headers of a part."""
+
+UVICORN: dict[str, Any] = {
+    "http": "h11",  # which bounds headers
+    "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
+    "ws": "none",
+    "server_header": False,
+    "access_log": False,  # it would keep addresses
+}
+"""Settings of the HTTP server."""

@@ -1,0 +1,124 @@
+"""The page's way in: a form for a key, and the cookie that stands for it afterwards.
+
+The guard answers these addresses, before all others; the form needs no file of the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import html
+
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from calotype.serving.front.access import Access
+from calotype.serving.front.authentication import Authentication
+from calotype.serving.front.bodies import Bodies, check_body, check_type
+from calotype.serving.front.errors import ApiError
+from calotype.serving.front.limits import MOST_LOGIN, SESSION_SECONDS
+from calotype.web.asgi import Receive, Scope, replayed
+
+LOGIN, LOGOUT = "/login", "/logout"
+
+_STYLE = (
+    ":root{color-scheme:light dark;font:1rem/1.5 system-ui,sans-serif}"
+    "body{max-width:24rem;margin:15vh auto;padding:0 1rem}"
+    "label,input,button{display:block;width:100%;box-sizing:border-box;font:inherit}"
+    "input,button{min-height:2.75rem;margin:.25rem 0 1rem;padding:.25rem .75rem}"
+)
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>calotype: log in</title>
+<style>{style}</style>
+<main>
+<h1>calotype</h1>
+{message}<form method="post" action="/login" enctype="multipart/form-data">
+<label for="key">Key</label>
+<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>
+<button>Log in</button>
+</form>
+<p>Whoever runs this server makes keys with <code>calotype serve --new-key NAME</code>.</p>
+</main>
+</html>
+"""
+
+
+class Login:
+    """Answers `/login` and `/logout`.
+
+    Args:
+        access: the server's origins, for its cookie.
+        authentication: which knows keys and keeps sessions.
+        bodies: reads the form.
+    """
+
+    def __init__(self, access: Access, authentication: Authentication, bodies: Bodies) -> None:
+        self._access = access
+        self._authentication = authentication
+        self._bodies = bodies
+
+    async def answer(self, scope: Scope, receive: Receive) -> Response:
+        """A request to one of the two addresses.
+
+        Raises:
+            ApiError: the method or the body is wrong.
+        """
+        if scope["path"] == LOGIN and scope["method"] in ("GET", "HEAD"):
+            return self.page() if self._authentication.needed else _see_other("/")
+        if scope["method"] != "POST":
+            raise ApiError(405, "got a method that this address has not", code="invalid_request")
+        if scope["path"] == LOGOUT:
+            session = self._authentication.cookie_of(scope)
+            await asyncio.to_thread(self._authentication.sessions.end, session)
+            return self._with_cookie(_see_other(LOGIN), "", seconds=0)
+        return await self._enter(scope, receive)
+
+    def page(self, *, status: int = 200, message: str = "") -> Response:
+        """The form."""
+        shown = f'<p role="alert">{html.escape(message)}</p>\n' if message else ""
+        text = _PAGE.format(style=_STYLE, message=shown)
+        headers = {"content-security-policy": _POLICY, "cache-control": "no-store"}
+        return HTMLResponse(text, status, headers)
+
+    async def _enter(self, scope: Scope, receive: Receive) -> Response:
+        check_type(scope)
+        body = await self._bodies.read(scope, receive, most=MOST_LOGIN)
+        check_body(scope, body)
+        request = Request(scope, replayed(body, receive))
+        try:
+            async with request.form(max_files=0, max_fields=4) as form:
+                key = str(form.get("key", ""))
+        except MultiPartException as error:
+            raise ApiError(400, error.message, code="invalid_form") from None
+        try:
+            name = await self._authentication.check(key)
+        except ApiError as error:
+            return self.page(status=error.status, message=error.message)
+        session = await asyncio.to_thread(self._authentication.sessions.begin, name)
+        return self._with_cookie(_see_other("/"), session, seconds=SESSION_SECONDS)
+
+    def _with_cookie(self, response: Response, value: str, *, seconds: int) -> Response:
+        response.set_cookie(
+            self._access.cookie,
+            value,
+            max_age=seconds,
+            path="/",
+            secure=self._access.is_secure,
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+
+def _see_other(path: str) -> Response:
+    return RedirectResponse(path, 303, {"cache-control": "no-store"})
