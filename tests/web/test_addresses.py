@@ -36,7 +36,8 @@ def test_origin(url, expected):
 @pytest.mark.parametrize(
     "url",
     ["", "a.example", "ftp://a.example", "http://", "http://a:b", "http://a:99999", "http://[::1",
-     "https://a.example/x", "https://a.example?x", "https://u@a.example", "http://a b", "http://*.a", "http://é.a", "https://a.example/#x"],
+     "https://a.example/x", "https://a.example?x", "https://u@a.example",
+     "http://a b", "http://*.a", "http://é.a", "https://a.example/#x"],
 )  # fmt: skip
 def test_no_origin(url):
     with pytest.raises(UsageError, match="--public-url"):

@@ -47,3 +47,17 @@ def test_a_replayed_body_comes_once_and_then_what_else_comes():
     first, second = asyncio.run(act())
     assert first == {"type": "http.request", "body": b"body", "more_body": False}
     assert second == {"type": "http.disconnect"}
+
+
+def test_a_body_in_pieces_is_the_same():
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def act():
+        receive = replayed(b"0123456789", gone, piece=4)
+        return [await receive() for _ in range(4)]
+
+    *parts, last = asyncio.run(act())
+    assert [one["body"] for one in parts] == [b"0123", b"4567", b"89"]
+    assert [one["more_body"] for one in parts] == [True, True, False]
+    assert last == {"type": "http.disconnect"}

@@ -51,10 +51,10 @@ def origin_of(url: str, *, option: str, example: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        port, name = parts.port, parts.hostname
+        port, name = parts.port, parts.hostname or ""
     except ValueError:
-        parts, port, name = urlsplit(""), None, None
-    if parts.scheme not in ("http", "https") or not _is_host(name or ""):
+        parts, port, name = urlsplit(""), None, ""
+    if parts.scheme not in ("http", "https") or not _is_host(name):
         raise UsageError(f"got {option} {url!r}; expected such as {example}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
         raise UsageError(f"got {option} {url!r}; expected no path: the pages begin at /")

@@ -5,6 +5,7 @@ Reference: OWASP cheat sheets on DNS rebinding, CSRF (verifying the origin) and 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -60,13 +61,27 @@ async def answer(send: Send, status: int, body: bytes, headers: Mapping[str, str
     await send({"type": "http.response.body", "body": body})
 
 
-def replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` for what has been read: the whole body once, then what else comes."""
+def replayed(body: bytes, receive: Receive, *, piece: int | None = None) -> Receive:
+    """A `receive` for what has been read: the body, then what else comes.
+
+    Args:
+        body: all of it.
+        receive: for afterwards.
+        piece: bytes at once, with others' turns between; None = all, which is not copied.
+    """
     waiting = [body]  # taken out when given, so that nothing holds on to it
+    given = [0]
 
     async def again() -> Message:
-        if waiting:
-            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
-        return await receive()
+        if not waiting:
+            return await receive()
+        end = len(waiting[0]) if piece is None else given[0] + piece
+        part = waiting[0][given[0] : end]  # the whole is no copy
+        given[0] = end
+        if end >= len(waiting[0]):
+            waiting.clear()
+        else:
+            await asyncio.sleep(0)
+        return {"type": "http.request", "body": part, "more_body": bool(waiting)}
 
     return again

@@ -12,7 +12,11 @@ async def _echo(request):
     from starlette.responses import JSONResponse
 
     from calotype.serving.front.context import owner_of, request_id_of
+    from calotype.serving.front.limits import FORM_LIMITS
 
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        async with request.form(**FORM_LIMITS) as form:
+            return JSONResponse({"fields": len(form.multi_items())})
     body = await request.body()
     if request.query_params.get("fail"):
         raise RuntimeError("/secret/path of Machinery")
@@ -67,3 +71,26 @@ def quick(monkeypatch):
     from calotype.serving.front import authentication
 
     monkeypatch.setattr(authentication, "WRONG_KEY_SECONDS", 0.001)
+
+
+@pytest.fixture
+def guarded_port(small_app, tmp_path):
+    """The port of a real server of the small application behind its guard."""
+    import socket
+    import threading
+
+    import uvicorn
+
+    from calotype.serving.front.guarded import guarded
+    from calotype.serving.front.limits import UVICORN
+    from calotype.serving.front.settings import ServeSettings
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        app = guarded(small_app, ServeSettings(), port=port, folder=tmp_path)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **UVICORN))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield port
+        server.should_exit = True
+        thread.join(20)

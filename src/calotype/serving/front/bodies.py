@@ -14,8 +14,10 @@ from python_multipart.multipart import parse_options_header
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.limits import (
     BODY_SECONDS,
+    MOST_BACKSLASHES,
     MOST_BODY,
     MOST_DEPTH,
+    MOST_ESCAPED,
     MOST_FIELDS,
     MOST_FILES,
     MOST_READING,
@@ -25,6 +27,7 @@ from calotype.web.asgi import Receive, Scope, header
 
 _FORM = "multipart/form-data"
 _RAW = ("image/png", "image/jpeg", "image/webp")
+_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _EVERYTHING_BUT_MARKS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -119,22 +122,56 @@ def check_json(body: bytes) -> None:
     """
     if b"\0" in body:  # UTF-16, which parsers would guess
         raise ApiError(400, "got JSON that is not UTF-8", code="invalid_json")
-    too_many = ApiError(
-        400, f"got more than {MOST_VALUES:,} values of JSON; send fewer", code="invalid_json"
-    )
-    if body.count(b'"') > 4 * MOST_VALUES:
-        raise too_many
-    # Escaped quotes go, then what stands between quotes.
-    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside = b" ".join(plain.split(b'"')[::2])
-    marks = outside.translate(None, _EVERYTHING_BUT_MARKS)
+    outside = _outside_strings(body)
+    marks = outside.translate(_AS_BRACKETS, _EVERYTHING_BUT_MARKS)
     if outside.count(b",") + len(marks) > MOST_VALUES:
-        raise too_many
-    for _ in range(MOST_DEPTH):  # each round takes at least the innermost pairs
-        marks = marks.replace(b"[]", b"").replace(b"{}", b"")
+        raise _too_many()
+    for _ in range(MOST_DEPTH):  # each round takes the innermost pairs: one level
+        marks = marks.replace(b"[]", b"")
     if marks:
         text = f"got JSON that does not end, or is nested more than {MOST_DEPTH} deep"
         raise ApiError(400, text, code="invalid_json")
+
+
+def _outside_strings(body: bytes) -> bytes:
+    """JSON without its strings, which are found, not copied: they may be images.
+
+    Raises:
+        ApiError: 400.
+    """
+    pieces: list[bytes] = []
+    size = at = 0
+    while at < len(body):
+        start = body.find(b'"', at)
+        until = len(body) if start < 0 else start
+        size += until - at
+        if size > 16 * MOST_VALUES or len(pieces) > 2 * MOST_VALUES:
+            raise _too_many()
+        pieces.append(body[at:until])
+        at = len(body) if start < 0 else _end_of_string(body, start) + 1
+    return b" ".join(pieces)
+
+
+def _end_of_string(body: bytes, start: int) -> int:
+    """Where the quote is that ends a string; the end of all where there is none."""
+    end = start
+    for _ in range(MOST_ESCAPED):
+        end = body.find(b'"', end + 1)
+        if end < 0:
+            return len(body)
+        before = body[max(start + 1, end - MOST_BACKSLASHES) : end]
+        backslashes = len(before) - len(before.rstrip(b"\\"))
+        if backslashes == MOST_BACKSLASHES:
+            text = f"got a string with {MOST_BACKSLASHES} backslashes in a row"
+            raise ApiError(400, text, code="invalid_json")
+        if backslashes % 2 == 0:  # each escapes the next; an odd one the quote
+            return end
+    raise _too_many()
+
+
+def _too_many() -> ApiError:
+    text = f"got JSON with more than {MOST_VALUES:,} values, or as long without its strings"
+    return ApiError(400, text, code="invalid_json")
 
 
 def _check_form(scope: Scope, body: bytes) -> None:
@@ -146,6 +183,11 @@ def _check_form(scope: Scope, body: bytes) -> None:
     if body.count(b"--" + boundary) > MOST_FILES + MOST_FIELDS + 1:
         text = f"got too many parts of a form; expected {MOST_FILES} files, {MOST_FIELDS} fields"
         raise ApiError(400, f"{text} at most", code="invalid_form")
+
+
+def is_form(scope: Scope) -> bool:
+    """Whether a body is multipart/form-data."""
+    return _kind(scope) == _FORM
 
 
 def _kind(scope: Scope) -> str:

@@ -15,10 +15,10 @@ from starlette.responses import Response
 
 from calotype.serving.front.access import Access
 from calotype.serving.front.authentication import Authentication
-from calotype.serving.front.bodies import Bodies, Gone, check_body, check_type
+from calotype.serving.front.bodies import Bodies, Gone, check_body, check_type, is_form
 from calotype.serving.front.context import KEY_NAME, REQUEST_ID
 from calotype.serving.front.errors import ApiError, not_found
-from calotype.serving.front.limits import MOST_HEADERS
+from calotype.serving.front.limits import FORM_PIECE, MOST_HEADER_BYTES, MOST_HEADERS
 from calotype.serving.front.login import LOGIN, LOGOUT, Login
 from calotype.web.asgi import (
     SAFE_HEADERS,
@@ -109,8 +109,10 @@ class Guard:
 
     def _check_address(self, scope: Scope) -> None:
         """Refuse what does not mean this server, or comes from another site's page."""
-        if len(scope["headers"]) > MOST_HEADERS:
-            text = f"got more than {MOST_HEADERS} headers"
+        headers = scope["headers"]
+        size = sum(len(name) + len(value) for name, value in headers)
+        if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+            text = f"got more than {MOST_HEADERS} headers, or {MOST_HEADER_BYTES:,} bytes of them"
             raise ApiError(431, text, code="too_many_headers")
         path = scope["path"]
         if "\0" in path or "\\" in path or {".", ".."} & set(path.split("/")):
@@ -152,7 +154,8 @@ class Guard:
         check_type(scope)
         body = await self._bodies.read(scope, receive)
         check_body(scope, body)
-        return replayed(body, receive)
+        # Parsing a form of 40 MB takes long; JSON is one piece, for its parser takes no less.
+        return replayed(body, receive, piece=FORM_PIECE if is_form(scope) else None)
 
     def _refusal(self, scope: Scope, error: ApiError) -> Response:
         wants_page = "text/html" in (header(scope, "accept") or "")

@@ -16,10 +16,13 @@ BODY_SECONDS = 30.0
 MOST_LOGIN = 4096  # bytes
 
 MOST_DEPTH = 32  # of JSON
-MOST_VALUES = 100_000  # of JSON: a value takes up to thirty times its bytes once it is parsed
+MOST_VALUES = 20_000  # of JSON: a value takes up to thirty times its bytes once it is parsed
+MOST_ESCAPED = 100_000  # quotes within a string of JSON
+MOST_BACKSLASHES = 1000  # in a row, within a string of JSON
 
 MOST_FILES = 2  # an image and a mask
 MOST_FIELDS = 64
+FORM_PIECE = 2**18  # bytes that are parsed at once
 MOST_FIELD = MIB  # bytes; a prompt of 32,000 characters has at most 128 KB
 
 MOST_HEADERS = 100
