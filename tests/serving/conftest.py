@@ -73,7 +73,7 @@ def served():
         yield address
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fake():
     """Make settings of a server with the fake engine: `fake(active=1)`."""
     return fake_settings

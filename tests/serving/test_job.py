@@ -3,7 +3,15 @@
 import pytest
 from pydantic import ValidationError
 
-from calotype.serving.job import MOST_SEED, JobRequest
+from calotype.serving.job import (
+    LEAST_SIDE,
+    MOST_IMAGES,
+    MOST_PROMPT,
+    MOST_SEED,
+    MOST_SIDE,
+    MOST_STEPS,
+    JobRequest,
+)
 
 
 def test_json_is_read_with_resolutions_and_sizes():
@@ -26,3 +34,25 @@ def test_json_is_read_with_resolutions_and_sizes():
 def test_what_does_not_fit_is_refused(wrong):
     with pytest.raises(ValidationError):
         JobRequest(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "at", "above", "far"),
+    [
+        ("prompt", "a" * MOST_PROMPT, "a" * (MOST_PROMPT + 1), "a" * 10**7),
+        ("negative_prompt", "é" * MOST_PROMPT, "é" * (MOST_PROMPT + 1), "é" * 10**7),
+        ("n", MOST_IMAGES, MOST_IMAGES + 1, 10**9),
+        ("steps", MOST_STEPS, MOST_STEPS + 1, 10**30),
+        ("seed", MOST_SEED, MOST_SEED + 1, 10**1000),
+        ("size", (MOST_SIDE, MOST_SIDE), (MOST_SIDE, MOST_SIDE + 1), (10**9, 10**9)),
+        ("size", (LEAST_SIDE, LEAST_SIDE), (LEAST_SIDE - 1, LEAST_SIDE), (-(10**9), 0)),
+        ("mask_blur", 4096, 4097, 10**9),
+        ("padding", 100, 101, 1e300),
+        ("guidance", 1000, 1001, float("inf")),
+    ],
+)
+def test_each_limit_at_above_and_far_above_it(field, at, above, far):
+    assert getattr(JobRequest(**{field: at}), field) == at
+    for wrong in (above, far):
+        with pytest.raises(ValidationError):
+            JobRequest(**{field: wrong})

@@ -1,6 +1,7 @@
 """Findings 5 and 6: new names are taken by one alone, temporary files are known by their names."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,16 @@ def test_a_link_is_replaced_in_one_step(tmp_path: Path) -> None:
         write_link(tmp_path / "latest", target)
         assert os.readlink(tmp_path / "latest") == target
     assert os.listdir(tmp_path) == ["latest"]
+
+
+def test_a_private_file_is_its_owners_alone_also_while_it_is_written(tmp_path, monkeypatch):
+    seen = []
+    path = tmp_path / "secret"
+
+    def look(temporary):
+        seen.append(stat.S_IMODE(temporary.stat().st_mode))
+        temporary.write_bytes(b"x")
+
+    write_with(path, look, mode=0o600)
+    write_file(path, b"y", mode=0o600)
+    assert seen == [0o600] and stat.S_IMODE(path.stat().st_mode) == 0o600
