@@ -96,3 +96,25 @@ def test_a_missing_extra_is_named(command, monkeypatch) -> None:
     monkeypatch.delitem(sys.modules, "calotype.serving.front.serve", raising=False)
     code, _, err = command("serve")
     assert code == 1 and "pip install 'calotype[serve]'" in err and err.count("\n") == 1
+
+
+def test_keys_are_made_listed_and_deleted(command, served, tmp_path) -> None:
+    data = ("serve", "--data", str(tmp_path / "d"))
+    code, key, err = command(*data, "--new-key", "laptop")
+    assert (code, err) == (0, "") and key.startswith("ct-") and key.count("\n") == 1
+    assert command(*data, "--list-keys") == (0, "laptop\n", "")
+    code, out, err = command(*data, "--new-key", "laptop")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "--delete-key laptop" in err
+    assert command(*data, "--delete-key", "laptop") == (0, "", "")
+    code, out, err = command(*data, "--delete-key", "laptop")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert command(*data, "--list-keys") == (0, "", "")
+    assert not served
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "images.example.org"])
+def test_without_a_key_others_cannot_reach_it(command, tmp_path, host) -> None:
+    data = tmp_path / "d"
+    code, out, err = command("serve", "--data", str(data), "--host", host, "--port", "0")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "--new-key" in err
+    assert not data.exists()

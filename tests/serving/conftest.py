@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import sys
 import threading
@@ -35,10 +36,16 @@ def served_at(settings):
     import uvicorn
 
     from calotype.serving.front.app import build_app
+    from calotype.serving.front.guarded import guarded
+    from calotype.serving.front.limits import UVICORN
+    from calotype.serving.front.observer import Observer
 
-    app = build_app(settings)
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="on")
+    settings = dataclasses.replace(settings, port=listening.getsockname()[1])
+    observer = Observer()
+    app = build_app(settings, observer=observer)
+    site = guarded(app, settings, observer, folder=settings.data)
+    config = uvicorn.Config(site, log_level="warning", lifespan="on", **UVICORN)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -33,6 +33,9 @@ def serve(
     drain: given.Drain = 30.0,
     step_timeout: given.StepTimeout = 120.0,
     deadline: given.Deadline = 300.0,
+    new_key: given.NewKey = None,
+    delete_key: given.DeleteKey = None,
+    list_keys: given.ListKeys = False,
     cors_origin: given.CorsOrigin = None,
     allowed_host: given.AllowedHost = None,
     public_url: given.PublicUrl = None,
@@ -45,6 +48,9 @@ def serve(
     replicas: given.Replicas = "1:1",
 ) -> None:
     """Serve models to OpenAI's and AUTOMATIC1111's clients, and on a page, until Ctrl-C."""
+    if new_key is not None or delete_key is not None or list_keys:
+        _change_keys(_folder(data), new_key, delete_key, as_list=list_keys)
+        return
     _check_seconds("--drain", drain)
     _check_seconds("--step-timeout", step_timeout)
     _check_seconds("--deadline", deadline)
@@ -81,6 +87,18 @@ def serve(
         replicas=_replicas(replicas),
     )
     run(settings, lambda address: _say_ready(address, open_page=open_page))
+
+
+def _change_keys(folder: Path, new: str | None, old: str | None, *, as_list: bool) -> None:
+    from calotype.serving.front import keys
+
+    if old is not None:
+        keys.delete_key(folder, old)
+    if new is not None:
+        print(keys.new_key(folder, new))
+    if as_list:
+        for name in keys.list_keys(folder):
+            print(name)
 
 
 def _one_of(option: str, text: str, allowed: tuple[str, ...]) -> Any:

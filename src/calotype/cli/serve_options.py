@@ -37,6 +37,11 @@ StepTimeout = Annotated[
     float, Option(help="Seconds without a sign of a working engine until it is restarted.")
 ]
 Deadline = Annotated[float, Option(help="Seconds that a job may run.")]
+NewKey = Annotated[
+    str | None, Option(metavar="NAME", help="Print a new key of that name, this once, and end.")
+]
+DeleteKey = Annotated[str | None, Option(metavar="NAME", help="Forget that key, and end.")]
+ListKeys = Annotated[bool, Option("--list-keys", help="Print the names of the keys, and end.")]
 CorsOrigin = Annotated[
     list[str] | None, Option(help="Site whose pages may use the APIs. Repeat it.")
 ]

@@ -46,10 +46,11 @@ def guard(small_app, tmp_path):
     from starlette.testclient import TestClient
 
     from calotype.serving.front.guarded import guarded
+    from calotype.serving.front.observer import Observer
     from calotype.serving.front.settings import ServeSettings
 
     def make(**settings):
-        app = guarded(small_app, ServeSettings(**settings), port=8000, folder=tmp_path)
+        app = guarded(small_app, ServeSettings(**settings), Observer(), folder=tmp_path)
         return TestClient(
             app, base_url=ORIGIN, raise_server_exceptions=False, follow_redirects=False
         )
@@ -83,11 +84,12 @@ def guarded_port(small_app, tmp_path):
 
     from calotype.serving.front.guarded import guarded
     from calotype.serving.front.limits import UVICORN
+    from calotype.serving.front.observer import Observer
     from calotype.serving.front.settings import ServeSettings
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        app = guarded(small_app, ServeSettings(), port=port, folder=tmp_path)
+        app = guarded(small_app, ServeSettings(port=port), Observer(), folder=tmp_path)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **UVICORN))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

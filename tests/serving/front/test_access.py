@@ -28,11 +28,11 @@ def test_every_address_needs_a_name():
 
 
 def test_names():
-    access = access_of(ServeSettings(), 8000)
+    access = access_of(ServeSettings())
     assert access.hosts == {"127.0.0.1:8000", "localhost:8000", "[::1]:8000"}
     assert access.origins[0] == "http://127.0.0.1:8000" and not access.is_secure
     assert access.cookie.startswith("calotype_")
-    assert access.cookie != access_of(ServeSettings(), 8001).cookie
+    assert access.cookie != access_of(ServeSettings(port=8001)).cookie
 
 
 def test_further_names_and_a_proxy():
@@ -42,7 +42,7 @@ def test_further_names_and_a_proxy():
         allowed_hosts=("box", "box2:99", "[fd00::1]"),
         cors_origins=("https://app.example.org",),
     )
-    access = access_of(settings, 8000)
+    access = access_of(settings)
     assert access.origins[0] == "https://images.example.org"
     assert access.is_secure and access.cookie.startswith("__Host-")
     names = {"images.example.org", "box", "box:8000", "box2:99", "[fd00::1]", "[fd00::1]:8000"}
@@ -55,4 +55,4 @@ def test_further_names_and_a_proxy():
 @pytest.mark.parametrize("option", ["allowed_hosts", "cors_origins"])
 def test_what_is_no_name(option, bad):
     with pytest.raises(UsageError, match=f"--{option[:-1]}".replace("_", "-")):
-        access_of(ServeSettings(**{option: (bad,)}), 8000)
+        access_of(ServeSettings(**{option: (bad,)}))

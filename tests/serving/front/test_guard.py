@@ -291,7 +291,7 @@ def test_headers_of_every_answer(guard, key, quick):
         assert one.headers["cross-origin-resource-policy"] == "same-origin"
         assert one.headers["referrer-policy"] == "same-origin"
         assert "camera=()" in one.headers["permissions-policy"]
-        assert re.fullmatch("[0-9a-f]{32}", one.headers["x-request-id"])
+        assert re.fullmatch(r"[\w-]{16}", one.headers["x-request-id"])
         assert len(one.headers.get_list("content-security-policy")) == 1
     assert len({one.headers["x-request-id"] for one in answers}) == len(answers)
 
@@ -300,9 +300,9 @@ def test_a_request_id_is_taken_over_if_it_is_one(guard):
     client = guard()
     found = client.get("/x", headers={"x-request-id": "trace-1.2_3"})
     assert found.headers["x-request-id"] == found.json()["id"] == "trace-1.2_3"
-    for bad in ("a b", "x" * 65, 'a"b', "<a>", ""):
+    for bad in ("a b", "x" * 101, 'a"b', "<a>", ""):
         found = client.get("/x", headers={"x-request-id": bad})
-        assert re.fullmatch("[0-9a-f]{32}", found.headers["x-request-id"])
+        assert re.fullmatch(r"[\w-]{16}", found.headers["x-request-id"])
 
 
 @pytest.mark.parametrize(

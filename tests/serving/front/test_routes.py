@@ -13,6 +13,7 @@ from calotype.serving.front.app import build_app
 from calotype.serving.front.guard import OPEN
 from calotype.serving.front.guarded import guarded
 from calotype.serving.front.keys import Keys, Sessions, new_key
+from calotype.serving.front.observer import Observer
 
 ORIGIN = "http://127.0.0.1:8000"
 ODD = ("..", "../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e", "..\\..\\x", "C:\\x", "a%00",
@@ -38,7 +39,7 @@ def key(data):
 @pytest.fixture(scope="module")
 def client(app, data, key, fake):
     """Of the whole application with the fake engine, behind its guard."""
-    whole = guarded(app, fake(data=data), port=8000, folder=data)
+    whole = guarded(app, fake(data=data), Observer(), folder=data)
     with TestClient(whole, base_url=ORIGIN, raise_server_exceptions=False) as found:
         found.follow_redirects = False
         yield found

@@ -55,8 +55,8 @@ def check_exposure(settings: ServeSettings, *, has_keys: bool) -> None:
         )
 
 
-def access_of(settings: ServeSettings, port: int) -> Access:
-    """The names of a server that listens at a port.
+def access_of(settings: ServeSettings) -> Access:
+    """The names of a server; its port is the one listened at.
 
     Raises:
         UsageError: an option is no name or no address.
@@ -65,8 +65,8 @@ def access_of(settings: ServeSettings, port: int) -> Access:
     if settings.public_url is not None:
         public = _origin(settings.public_url, "--public-url", "https://images.example.org")
     local = is_loopback(settings.host) or settings.host in WILDCARDS
-    own = own_origins(settings.host, port, public, local=local)
-    named = _named(settings.allowed_hosts, port)
+    own = own_origins(settings.host, settings.port, public, local=local)
+    named = _named(settings.allowed_hosts, settings.port)
     origins = (*own, *(f"{scheme}://{name}" for name in named for scheme in ("http", "https")))
     example = "https://app.example.org"
     cors = (_origin(one, "--cors-origin", example).lower() for one in settings.cors_origins)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from calotype.serving.front.access import Access
 from calotype.serving.front.authentication import Authentication
 from calotype.serving.front.bodies import Bodies, Gone, check_body, check_type, is_form
-from calotype.serving.front.context import KEY_NAME, REQUEST_ID
+from calotype.serving.front.context import KEY_NAME
 from calotype.serving.front.errors import ApiError, not_found
 from calotype.serving.front.limits import FORM_PIECE, MOST_HEADER_BYTES, MOST_HEADERS
 from calotype.serving.front.login import LOGIN, LOGOUT, Login
@@ -30,7 +30,6 @@ from calotype.web.asgi import (
     replayed,
     with_headers,
 )
-from calotype.web.tokens import new_token
 
 OPEN = ("/healthz", "/readyz")
 """The routes that need no key and look at no header."""
@@ -43,7 +42,6 @@ HEADERS = {
 }
 _METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 _EXPOSED = "x-request-id, x-seeds, x-ignored-params, x-should-retry, retry-after, location"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_, -]{0,4096}")
 
 Render = Callable[[Request, ApiError], Response]
@@ -81,10 +79,8 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            given = header(scope, "x-request-id") or ""
-            scope[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else new_token()
-            more = {"x-request-id": scope[REQUEST_ID], **self._cors(scope)}
-            await self._http(scope, receive, with_headers(send, {**HEADERS, **more}))
+            headers = {**HEADERS, **self._cors(scope)}
+            await self._http(scope, receive, with_headers(send, headers))
         else:  # there are no web sockets
             await send({"type": "websocket.close", "code": 1008})
 

@@ -79,14 +79,17 @@ def list_keys(folder: Path) -> list[str]:
 class Keys:
     """The keys of a data folder, as they are now: the file is read again when it has changed.
 
+    Args:
+        folder: of the data; None = there are no keys.
+
     Raises:
         CalotypeError: the file of keys is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Path | None) -> None:
+        self._path = None if folder is None else folder / FILE
         self._stamp = self._stamp_now()
-        self._hashes = _read(self._path)
+        self._hashes = {} if self._path is None else _read(self._path)
         self._needed = bool(self._hashes)
 
     @property
@@ -114,7 +117,7 @@ class Keys:
 
     def _refresh(self) -> None:
         stamp = self._stamp_now()
-        if stamp == self._stamp:
+        if stamp == self._stamp or self._path is None:
             return
         self._stamp = stamp
         with suppress(CalotypeError):  # damaged while we run: those known before go on
@@ -123,8 +126,10 @@ class Keys:
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
         try:
-            found = self._path.stat()
+            found = None if self._path is None else self._path.stat()
         except OSError:
+            found = None
+        if found is None:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -139,16 +144,17 @@ class Sessions:
     """Who is logged in to the page: random ids, kept as hashes, for thirty days.
 
     Args:
-        folder: where they are kept; a disk that is full keeps them until the server ends.
+        folder: where they are kept; None, or a full disk = until the server ends.
         keys: that they stand for.
     """
 
-    def __init__(self, folder: Path, keys: Keys) -> None:
-        self._path = folder / SESSIONS_FILE
+    def __init__(self, folder: Path | None, keys: Keys) -> None:
+        self._path = None if folder is None else folder / SESSIONS_FILE
         self._keys = keys
         self._sessions: dict[str, _Session] = {}
         self._changing = threading.Lock()  # logins are written to the disk in threads
-        for digest, one in read_object(self._path, most_bytes=_MOST_BYTES).items():
+        kept = {} if self._path is None else read_object(self._path, most_bytes=_MOST_BYTES)
+        for digest, one in kept.items():
             with suppress(TypeError, ValueError, KeyError):
                 self._sessions[digest] = _Session(str(one["key"]), float(one["until"]))
 
@@ -181,6 +187,8 @@ class Sessions:
                 self._keep()
 
     def _keep(self) -> None:
+        if self._path is None:
+            return
         kept = {d: {"key": one.key_hash, "until": one.until} for d, one in self._sessions.items()}
         with suppress(CalotypeError):
             _write(self._path, kept)

@@ -49,6 +49,6 @@ UVICORN: dict[str, Any] = {
     "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
     "ws": "none",
     "server_header": False,
-    "access_log": False,  # it would keep addresses
+    "access_log": False,  # there is a log of our own
 }
 """Settings of the HTTP server."""

@@ -35,7 +35,7 @@ class Observing:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or REQUEST_ID in scope:  # there is one before the guard
             await self._app(scope, receive, send)
             return
         asked = header(scope, "x-request-id") or ""

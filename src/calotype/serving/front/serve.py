@@ -15,14 +15,19 @@ import uvicorn
 from fastapi import FastAPI
 
 from calotype.errors import CalotypeError
+from calotype.serving.front.access import access_of, check_exposure
 from calotype.serving.front.app import build_app
+from calotype.serving.front.guarded import guarded
 from calotype.serving.front.hub import Hub
+from calotype.serving.front.keys import Keys
+from calotype.serving.front.limits import UVICORN
 from calotype.serving.front.logs import log_libraries, make_log
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.start import open_store
 from calotype.serving.front.tracing import export_traces
 from calotype.web.addresses import listen
+from calotype.web.asgi import App
 
 _CLOSE_SECONDS = 3  # that connections have after the last stream has ended
 _LOOK_SECONDS = 0.02
@@ -36,9 +41,10 @@ def serve(settings: ServeSettings, on_ready: Callable[[str], None]) -> None:
         on_ready: told the server's address once it answers and its engine can work.
 
     Raises:
-        UsageError: another server has the data folder.
+        UsageError: another server has the data folder, or others could reach it without a key.
         CalotypeError: the port is taken, the folder cannot be used, or the engine does not start.
     """
+    check_exposure(settings, has_keys=Keys(settings.data).needed)
     export_traces()
     store = open_store(settings)
     try:
@@ -51,20 +57,21 @@ def serve(settings: ServeSettings, on_ready: Callable[[str], None]) -> None:
         port = listening.getsockname()[1]
         log_libraries(sys.stderr)
         observer = Observer(make_log(sys.stderr), log_prompts=settings.log_prompts)
-        app = build_app(dataclasses.replace(settings, port=port), store, observer)
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        _Server(app, lambda: on_ready(f"http://{host}:{port}")).run_on(listening)
+        settings = dataclasses.replace(settings, port=port)
+        app = build_app(settings, store, observer)
+        site = guarded(app, settings, observer, folder=settings.data)
+        address = access_of(settings).origins[0]
+        _Server(site, app, lambda: on_ready(address)).run_on(listening)
 
 
 class _Server(uvicorn.Server):
     """Uvicorn, but signals drain the hub before the server stops to listen."""
 
-    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
+    def __init__(self, site: App, app: FastAPI, on_ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
-            app,
-            access_log=False,  # there is a log of our own
+            site,
+            **UVICORN,
             log_config=None,
-            server_header=False,
             proxy_headers=False,
             lifespan="on",
             timeout_graceful_shutdown=_CLOSE_SECONDS,
