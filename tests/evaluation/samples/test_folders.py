@@ -47,6 +47,18 @@ def test_captions_beside_images(tmp_path):
     assert first == (folder / "1.jpg").read_bytes()  # as they were encoded
 
 
+def test_prompts_of_one_caption_share_its_images(tmp_path):
+    suite = Suite("s", tuple(Prompt(f"p{n}", "a fox") for n in range(3)), "0" * 64)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(image(10 * number))
+        (folder / f"{number}.txt").write_text("a fox")
+    samples, _ = taken(folder, tmp_path / "out", suite)
+    counts = [len(shades(samples, prompt.id)) for prompt in suite.prompts]
+    assert sorted(counts) == [1, 1, 2]
+
+
 def test_geneval(tmp_path):
     folder = tmp_path / "in"
     for number, word in enumerate("ab"):

@@ -167,9 +167,9 @@ def _by_caption(way: str, captions: dict[int, str], suite: Suite) -> _Pairing:
     pairs = []
     for caption, numbers in members.items():
         places = prompts.get(caption, [])
-        if places:  # prompts of one caption share its images, as many each
-            each = -(-len(numbers) // len(places))
-            pairs += [(number, places[i // each]) for i, number in enumerate(numbers)]
+        if places:  # prompts of one caption share its images, as evenly as they go
+            shared = (i * len(places) // len(numbers) for i in range(len(numbers)))
+            pairs += [(number, places[i]) for number, i in zip(numbers, shared, strict=True)]
     unknown = tuple(caption for caption in members if caption not in prompts)
     return _Pairing(way, pairs, unknown)
 
