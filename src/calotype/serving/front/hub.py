@@ -276,6 +276,8 @@ class Hub:
     async def _new(self, submission: Submission) -> Job:
         job = await self._admission.job(submission)
         self.observer.queued(job)
+        if self._memory.is_crowded:
+            self._joining.forget(self._memory.forget_old())
         self._memory.add(job)
         self.work.add(job)
         return job

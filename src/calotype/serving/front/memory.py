@@ -25,6 +25,11 @@ class Memory:
         for image in job.images:
             self._images[image.id] = job, image
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether `forget_old` cannot wait."""
+        return len(self._jobs) > 1.2 * _MOST_OVER
+
     def get(self, job_id: str) -> Job | None:
         """A job, whoever's it is."""
         return self._jobs.get(job_id)
