@@ -41,6 +41,9 @@ class Sink:
         self.heads.append({"op": "image", "id": image.order.id})
         self.made[image.order.id] = image.made
 
+    def end(self, image, head):
+        self.heads.append(head)
+
     def said(self, op, **values):
         return [
             h for h in self.heads if h["op"] == op and all(h.get(k) == v for k, v in values.items())

@@ -13,7 +13,7 @@ from calotype.serving.engine.limits import Limits
 
 _FREE_PIXELS = 512 * 512
 
-Key = tuple[int, tuple[int, int]]
+Size = tuple[int, int]
 
 
 class Gates:
@@ -26,7 +26,7 @@ class Gates:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._waiting: dict[int, tuple[Image, int]] = {}
-        self._inside: dict[int, Key] = {}
+        self._inside: dict[int, tuple[int, Size]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -45,28 +45,30 @@ class Gates:
         """The oldest image that may enter its stage, which it has then."""
         for age in sorted(self._waiting):
             image, place = self._waiting[age]
-            key = (id(image.model), image.ahead[place].size)
-            if self._has_room(image, place, key):
+            size = image.ahead[place].size
+            large = size[0] * size[1] > _FREE_PIXELS
+            if large and self._inside and not self._holds(size):
+                return None  # younger ones wait, too, or it would never enter
+            if not large or self._is_wanted(image, place):
                 del self._waiting[age]
-                self._inside[age] = key
+                if large:
+                    self._inside[age] = (id(image.model), size)
                 return image
         return None
 
-    def _has_room(self, image: Image, place: int, key: Key) -> bool:
-        height, width = image.ahead[place].size
-        inside = sum(other == key for other in self._inside.values())
-        if height * width <= _FREE_PIXELS or inside == 0:
-            return True
-        loaded = image.model.loaded
+    def _holds(self, size: Size) -> bool:
+        """Whether there is memory for one more image."""
+        pixels = sum(height * width for _, (height, width) in self._inside.values())
+        return pixels + size[0] * size[1] <= self.limits.inside_pixels
+
+    def _is_wanted(self, image: Image, place: int) -> bool:
+        """Whether the images inside an image's stage would leave room in a call for it."""
+        ahead, loaded = image.ahead[place], image.model.loaded
         assert loaded is not None
-        resolution = image.ahead[place].resolution
-        network = next(
-            stage.network
-            for stage in loaded.cascade.stages
-            if stage.config.resolution == resolution
-        )
-        rows = self.limits.rows((id(network), torch.Size((3, height, width))))
-        most = rows // image.ahead[place].rows
+        inside = sum(other == (id(image.model), ahead.size) for other in self._inside.values())
+        stages = (one for one in loaded.cascade.stages if one.config.resolution == ahead.resolution)
+        kind = (id(next(stages).network), torch.Size((3, *ahead.size)))
+        most = self.limits.rows(kind) // ahead.rows
         if self.limits.most_images is not None:
             most = min(most, self.limits.most_images)
         return inside < max(1, most)

@@ -48,6 +48,9 @@ class Sink(Protocol):
     def finish(self, image: Image) -> None:
         """A finished image, to be encoded: the last word on it."""
 
+    def end(self, image: Image, head: dict[str, Any]) -> None:
+        """The last word on an image that is not finished."""
+
 
 @dataclass(eq=False)
 class Image:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from calotype.serving.engine.strand import Call
 
 STEP_SECONDS = 0.3
-_CPU_PIXELS = 2 * 1024 * 1024
+_PIXELS = {"cpu": 2 * 1024 * 1024}  # of a call
 _GPU_PIXELS = 16 * 1024 * 1024
+_INSIDE = 4  # calls' worth of pixels are held by large stages together
+_RECOVERY = 1.02  # a call that held is made so much larger after one that did not
 _MOST_ROWS = 256
 _FASTER, _SLOWER = 0.5, 0.2  # weights of a new measurement: a first call is slow and says little
 
@@ -22,11 +26,15 @@ class Limits:
     Args:
         most_images: of a call; None = as many as hold.
         device: of the networks: a GPU has room for more to begin with.
+
+    Attributes:
+        inside_pixels: of images inside large stages, all together.
     """
 
     def __init__(self, most_images: int | None = None, device: str = "cpu") -> None:
         self.most_images = most_images
-        self._pixels = _CPU_PIXELS if device.startswith("cpu") else _GPU_PIXELS
+        self._pixels = _PIXELS.get(device, _GPU_PIXELS)
+        self.inside_pixels = _INSIDE * self._pixels
         self._smaller: dict[int, int] = {}
         self._seconds: dict[Kind, float] = {}
 
@@ -45,6 +53,8 @@ class Limits:
 
     def learn(self, kind: Kind, rows: int, seconds: float) -> None:
         """A call took so long."""
+        if (smaller := self._smaller.get(kind[0])) is not None:
+            self._smaller[kind[0]] = min(self._pixels, math.ceil(smaller * _RECOVERY))
         each, known = seconds / rows, self._seconds.get(kind)
         if known is not None:
             weight = _FASTER if each < known else _SLOWER

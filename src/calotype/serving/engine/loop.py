@@ -19,6 +19,7 @@ import torch
 from calotype.cascade.stage import Stage
 from calotype.errors import CalotypeError
 from calotype.serving.engine.batching import Batcher, Waiting
+from calotype.serving.engine.failures import explained, is_out_of_memory
 from calotype.serving.engine.faults import inject
 from calotype.serving.engine.gates import Gates
 from calotype.serving.engine.image import Finish, Image, Sink
@@ -84,7 +85,8 @@ class Loop:
         try:
             model = self.shelf.find(order.request.model)
         except CalotypeError as error:
-            self._failed(order.id, error)
+            kind, message = explained(error)
+            self.sink.tell({"op": "failed", "id": order.id, "message": message, "kind": kind})
             return
         self._count += 1
         self.waiting.append(Image(order, model, self._count, self.sink))
@@ -93,7 +95,7 @@ class Loop:
         """An image is wanted no more: its rows are free at once."""
         for image in self._named(id):
             self._leave(image)
-            self.sink.tell({"op": "cancelled", "id": id})
+            self.sink.end(image, {"op": "cancelled", "id": id})
 
     def interrupt(self, id: Any) -> None:
         """An image is to be finished with its present estimate: now, or with its first one."""
@@ -176,7 +178,7 @@ class Loop:
         except Exception as error:  # whatever it is: the images that wait for it fail, no others
             for image in [one for one in self.waiting if one.model is model]:
                 self.waiting.remove(image)
-                self._failed(image.order.id, error)
+                self._failed(image, error)
             return
         self.sink.tell({"op": "loaded", "model": model.entry.name, "seconds": round(seconds, 3)})
 
@@ -216,13 +218,14 @@ class Loop:
     def _fail(self, image: Image, error: Exception) -> None:
         self._forget_wait(image)
         self._ended(image)
-        self._failed(image.order.id, error)
+        self._failed(image, error)
 
-    def _failed(self, id: Any, error: BaseException) -> None:
+    def _failed(self, image: Image, error: BaseException) -> None:
         kind, message = explained(error)
         if kind != "usage":
             traceback.print_exception(error, file=sys.stderr)
-        self.sink.tell({"op": "failed", "id": id, "message": message, "kind": kind})
+        head = {"op": "failed", "id": image.order.id, "message": message, "kind": kind}
+        self.sink.end(image, head)
 
     def _compute(self, calls: Sequence[Waiting]) -> None:
         """One network call for all; after an error each on its own, so that one fails alone."""
@@ -278,19 +281,3 @@ def _open(image: Image, strand: Strand) -> Task:
         given = Given((height, width), order.source, order.mask, masked, order.source_sha256)
     source = Source(image.model.folder, loaded, answered)
     return open_task(source, order.request, order.seed, given)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is too little memory, of this process or of a GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def explained(error: BaseException) -> tuple[str, str]:
-    """The kind of an error, and what a client is told of it."""
-    if is_out_of_memory(error):
-        return "memory", "there is too little memory for this image; make it smaller"
-    if isinstance(error, CalotypeError):
-        return "usage", str(error)
-    return "internal", f"the engine failed with {type(error).__name__}; its log says more"

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -59,14 +59,15 @@ class Outgoing:
             self._finishing[0][1].done()
             or sum(each for each, _ in self._finishing) + pixels > _MOST_PIXELS
         ):
-            self._finishing.popleft()[1].result()
+            wait([self._finishing.popleft()[1]])
         before = self._looks.pop(image.age, None)
         future = self._files.submit(self._encode_image, image, before)
         self._finishing.append((pixels, future))
 
-    def forget(self, image: Image) -> None:
-        """Nothing more comes of an image."""
+    def end(self, image: Image, head: dict[str, Any]) -> None:
+        """The last word on an image that is not finished: after previews that are on their way."""
         self._looks.pop(image.age, None)
+        self._previews.submit(self._send, head)
 
     def close(self) -> None:
         """Write all that is on its way."""
@@ -84,7 +85,7 @@ class Outgoing:
 
     def _encode_image(self, image: Image, before: Future[None] | None) -> None:
         if before is not None:
-            before.result()  # the image is the last word
+            wait([before])  # the image is the last word
         made, order = image.made, image.order
         assert made is not None
         height, width = made.pixels.shape[:2]

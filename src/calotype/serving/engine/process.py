@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+import torch
+
 from calotype.errors import CalotypeError
 from calotype.runtime import Runtime
 from calotype.serving.engine.limits import Limits
@@ -86,6 +88,7 @@ class Engine:
     def __init__(self, settings: EngineSettings, incoming: BinaryIO, outgoing: BinaryIO) -> None:
         self.incoming = incoming
         runtime = settings.runtime
+        self.threads = runtime.threads
         models = [open_model(entry, runtime) for entry in settings.models]
         self.shelf = Shelf(models, settings.memory, settings.idle_unload)
         self.out = Outgoing(outgoing, metadata=settings.metadata)
@@ -101,6 +104,7 @@ class Engine:
 
     def run(self) -> None:
         """Work until the front says `stop`, or has gone, which ends the process."""
+        torch.set_num_threads(self.threads)  # for this thread; where models are loaded has its own
         self.out.tell(self._ready)
         for work in (self._read, self._check, self._tell_stats):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
