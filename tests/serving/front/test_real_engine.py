@@ -1,0 +1,96 @@
+"""The hub with the real engine and a tiny cascade."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+
+import pytest
+from PIL import Image, ImageChops
+
+from calotype.serving.front.errors import ApiError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def with_model(with_hub, model):
+    """Run a coroutine function on a hub whose engine serves the tiny cascade as "tiny"."""
+
+    def run(test, **changes):
+        options = {"models": (f"tiny={model}",), "dtype": "float32", "threads": 1}
+        return with_hub(test, engine_command=None, step_timeout=60.0, **options, **changes)
+
+    return run
+
+
+async def heard(hub, job):
+    return [event async for event in hub.events(job)]
+
+
+def test_images_steps_and_previews_come(with_model, submission) -> None:
+    async def test(hub):
+        asked = submission("red left", request={"n": 2}, previews="steps", preview_side=8)
+        job = await hub.submit(asked)
+        return job, await heard(hub, job)
+
+    job, events = with_model(test)
+    kinds = [event.kind for event in events]
+    assert kinds[-1] == "done" and kinds.count("image") == 2
+    assert {"started", "step", "preview"} <= set(kinds)
+    for image in job.images:
+        assert Image.open(io.BytesIO(image.data)).size == (image.width, image.height)
+        assert image.recipe["seed"] == image.seed and image.fraction == 1
+    assert job.plan["model"] == "tiny" and job.plan["calls"] > 0
+
+
+def test_wrong_requests_name_their_field(with_model, submission) -> None:
+    async def test(hub):
+        found = []
+        for request in ({"model": "other"}, {"sampler": "nothing"}):
+            with pytest.raises(ApiError) as error:
+                await hub.submit(submission(request=request))
+            found.append((error.value.status, error.value.param))
+        return found
+
+    assert with_model(test) == [(400, "model"), (400, "sampler")]
+
+
+def test_a_killed_engine_costs_no_image(with_model, submission) -> None:
+    async def test(hub):
+        engine = hub.work.engines[0]
+        asked = submission("red left", request={"n": 4, "steps": 100})
+        alone = await hub.submit(asked)
+        await heard(hub, alone)
+        job = await hub.submit(asked)
+        async for event in hub.events(job):
+            if event.kind == "step" and engine.restarts == 0 and engine.pid is not None:
+                os.kill(engine.pid, signal.SIGKILL)
+        assert engine.restarts == 1 and job.state == "done"
+        pixels = [
+            [Image.open(io.BytesIO(image.data)).convert("RGB") for image in one.images]
+            for one in (alone, job)
+        ]
+        return [
+            max(high for _, high in ImageChops.difference(one, other).getextrema())
+            for one, other in zip(*pixels, strict=True)
+        ]
+
+    assert max(with_model(test)) <= 1  # neighbours change pixels by rounding only
+
+
+def test_cancelling_frees_the_rows_within_a_step(with_model, submission) -> None:
+    async def test(hub):
+        job = await hub.submit(submission("red left", request={"steps": 256}))
+        async for event in hub.events(job):
+            if event.kind == "step":
+                assert event.data["step"] < 250
+                hub.cancel(job)
+        async with asyncio.timeout(5):
+            while hub.work.active:
+                await asyncio.sleep(0.01)
+        return job.state
+
+    assert with_model(test) == "cancelled"
