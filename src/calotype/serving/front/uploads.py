@@ -137,7 +137,9 @@ def fitted(upload: Upload, width: int, height: int, fit: Fit) -> Upload:
     if fit == "crop":
         scale = min(wide / width, high / height)
         left, top = (wide - width * scale) / 2, (high - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
+        right, bottom = left + width * scale, top + height * scale
+        # Rounding may put it outside by a little, which Pillow refuses.
+        box = (max(left, 0.0), max(top, 0.0), min(right, wide), min(bottom, high))
     elif fit == "fill":
         scale = min(width / wide, height / high)
         size = max(1, round(wide * scale)), max(1, round(high * scale))
