@@ -246,6 +246,20 @@ def test_another_site_cannot_log_anybody_in_or_out(guard, key):
         assert client.post("/logout", headers={"origin": origin}).status_code == 403
 
 
+def test_an_open_page_logs_in_by_json(guard, key, quick):
+    client = guard()
+    wrong = client.post("/api/v1/login", json={"key": "wrong"})
+    assert wrong.status_code == 401 and wrong.json()["error"]["code"] == "invalid_api_key"
+    for bad in (b"", b"[]", b'{"key": 1}', b"{", b"\xff", b"9" * 4090):
+        headers = {"content-type": "application/json"}
+        refused = client.post("/api/v1/login", content=bad, headers=headers)
+        assert refused.status_code == 400 and not client.cookies
+    assert client.get("/api/v1/login").status_code == 405
+    entered = client.post("/api/v1/login", json={"key": key})
+    assert entered.status_code == 200 and entered.json() == {}
+    assert client.get("/api/v1/jobs").json()["key"] == "laptop"
+
+
 @pytest.mark.parametrize(
     ("data", "type_", "status"),
     [

@@ -19,7 +19,7 @@ from calotype.serving.front.bodies import Bodies, Gone, check_body, check_type, 
 from calotype.serving.front.context import KEY_NAME
 from calotype.serving.front.errors import ApiError, not_found
 from calotype.serving.front.limits import FORM_PIECE, MOST_HEADER_BYTES, MOST_HEADERS
-from calotype.serving.front.login import LOGIN, LOGOUT, Login
+from calotype.serving.front.login import PATHS, Login
 from calotype.web.asgi import (
     SAFE_HEADERS,
     App,
@@ -135,7 +135,7 @@ class Guard:
                 "access-control-max-age": "600",
             }
             return Response(status_code=204, headers=headers)
-        if scope["path"] in (LOGIN, LOGOUT):
+        if scope["path"] in PATHS:
             return await self._login.answer(scope, receive)
         return None
 

@@ -1,4 +1,4 @@
-"""The page's way in: a form for a key, and the cookie that stands for it afterwards.
+"""The page's way in: a form for a key, or JSON, and the cookie that stands for it afterwards.
 
 The guard answers these addresses, before all others; the form needs no file of the page.
 """
@@ -9,19 +9,23 @@ import asyncio
 import base64
 import hashlib
 import html
+import json
 
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from calotype.serving.front.access import Access
 from calotype.serving.front.authentication import Authentication
 from calotype.serving.front.bodies import Bodies, check_body, check_type
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.limits import MOST_LOGIN, SESSION_SECONDS
-from calotype.web.asgi import Receive, Scope, replayed
+from calotype.web.asgi import Message, Receive, Scope, replayed
 
 LOGIN, LOGOUT = "/login", "/logout"
+API_LOGIN = "/api/v1/login"
+"""For a page that is open already: `{"key": KEY}`."""
+PATHS = (LOGIN, LOGOUT, API_LOGIN)
 
 _STYLE = (
     ":root{color-scheme:light dark;font:1rem/1.5 system-ui,sans-serif}"
@@ -54,7 +58,7 @@ _PAGE = """<!doctype html>
 
 
 class Login:
-    """Answers `/login` and `/logout`.
+    """Answers those addresses.
 
     Args:
         access: the server's origins, for its cookie.
@@ -68,7 +72,7 @@ class Login:
         self._bodies = bodies
 
     async def answer(self, scope: Scope, receive: Receive) -> Response:
-        """A request to one of the two addresses.
+        """A request to one of them.
 
         Raises:
             ApiError: the method or the body is wrong.
@@ -81,7 +85,16 @@ class Login:
             session = self._authentication.cookie_of(scope)
             await asyncio.to_thread(self._authentication.sessions.end, session)
             return self._with_cookie(_see_other(LOGIN), "", seconds=0)
-        return await self._enter(scope, receive)
+        check_type(scope)
+        body = await self._bodies.read(scope, receive, most=MOST_LOGIN)
+        check_body(scope, body)
+        if scope["path"] == API_LOGIN:
+            return await self._enter(_key_in_json(body), JSONResponse({}))
+        key = await _key_in_form(scope, body)
+        try:
+            return await self._enter(key, _see_other("/"))
+        except ApiError as error:
+            return self.page(status=error.status, message=error.message)
 
     def page(self, *, status: int = 200, message: str = "") -> Response:
         """The form."""
@@ -90,22 +103,10 @@ class Login:
         headers = {"content-security-policy": _POLICY, "cache-control": "no-store"}
         return HTMLResponse(text, status, headers)
 
-    async def _enter(self, scope: Scope, receive: Receive) -> Response:
-        check_type(scope)
-        body = await self._bodies.read(scope, receive, most=MOST_LOGIN)
-        check_body(scope, body)
-        request = Request(scope, replayed(body, receive))
-        try:
-            async with request.form(max_files=0, max_fields=4) as form:
-                key = str(form.get("key", ""))
-        except MultiPartException as error:
-            raise ApiError(400, error.message, code="invalid_form") from None
-        try:
-            name = await self._authentication.check(key)
-        except ApiError as error:
-            return self.page(status=error.status, message=error.message)
+    async def _enter(self, key: str, response: Response) -> Response:
+        name = await self._authentication.check(key)
         session = await asyncio.to_thread(self._authentication.sessions.begin, name)
-        return self._with_cookie(_see_other("/"), session, seconds=SESSION_SECONDS)
+        return self._with_cookie(response, session, seconds=SESSION_SECONDS)
 
     def _with_cookie(self, response: Response, value: str, *, seconds: int) -> Response:
         response.set_cookie(
@@ -122,3 +123,26 @@ class Login:
 
 def _see_other(path: str) -> Response:
     return RedirectResponse(path, 303, {"cache-control": "no-store"})
+
+
+async def _key_in_form(scope: Scope, body: bytes) -> str:
+    request = Request(scope, replayed(body, _nothing))
+    try:
+        async with request.form(max_files=0, max_fields=4) as form:
+            return str(form.get("key", ""))
+    except MultiPartException as error:
+        raise ApiError(400, error.message, code="invalid_form") from None
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _key_in_json(body: bytes) -> str:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("key"), str):
+        raise ApiError(400, 'expected JSON: {"key": KEY}', code="invalid_json", param="key")
+    return str(found["key"])
