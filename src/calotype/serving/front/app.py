@@ -6,7 +6,7 @@ they answer by `owner_of`; an API with errors of its own shape has an entry in `
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from calotype.serving.front.context import hub_of, request_id_of
-from calotype.serving.front.errors import ApiError
+from calotype.serving.front.errors import ApiError, invalid
 from calotype.serving.front.links import Links
 from calotype.serving.front.links import router as links
 from calotype.serving.front.observer import Observer
@@ -25,6 +25,7 @@ from calotype.serving.front.observing import Observing, metrics
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.start import open_store, running_hub
 from calotype.serving.front.store import Store
+from calotype.serving.openai.routes import router as openai
 
 SHAPES: dict[str, Callable[[ApiError], dict[str, Any]]] = {}
 """By the beginning of a path: the JSON of an error, where it is not OpenAI's."""
@@ -68,7 +69,7 @@ def build_app(
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.settings = settings
     app.state.links = Links()
-    for router in (health, links):
+    for router in (health, links, openai):
         app.include_router(router)
     add_error_shapes(app)
     app.add_middleware(Observing, observer=watching)  # the last added is the outermost
@@ -109,16 +110,6 @@ async def _http_error(request: Request, error: Any) -> Response:
 async def _validation_error(request: Request, error: Any) -> Response:
     first = error.errors()[0]
     return answer(request, invalid(first["loc"], first["msg"]))
-
-
-def invalid(where: Sequence[int | str], message: str) -> ApiError:
-    """What pydantic says of a request, in a sentence; `where` begins with body, query or path."""
-    names = [str(name) for name in where if name not in ("body", "query", "path")]
-    param = ".".join(names) or None
-    text = message.removeprefix("Value error, ")
-    return ApiError(
-        400, text if param is None else f"{param}: {text}", code="invalid_value", param=param
-    )
 
 
 async def _defect(request: Request, error: Any) -> Response:

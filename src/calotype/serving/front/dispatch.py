@@ -259,6 +259,9 @@ class Dispatcher:
                 seconds, lambda: self.stop(job, reason=reason)
             )
         source, mask = asked.source, asked.mask
+        size = asked.preview_size
+        if size is None and asked.previews == "partial":
+            size = job.plan.get("size")
         blobs = [] if source is None else [source.rgba]
         blobs += [] if mask is None else [mask.values]
         head = {
@@ -271,7 +274,7 @@ class Dispatcher:
             "source_sha256": None if source is None else source.sha256,
             "mask_sha256": None if mask is None else mask.sha256,
             "previews": asked.previews,
-            "preview_size": asked.preview_size,
+            "preview_size": size,
             "preview_side": asked.preview_side,
             "preview_format": asked.preview_format,
             "alone": bool(image.deaths) or asked.request.exact,

@@ -6,6 +6,7 @@ Each API renders it in its own shape; the shape here is OpenAI's, which is ours,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 _TYPES = {
@@ -72,3 +73,27 @@ def not_found(what: str) -> ApiError:
 def engine_gone(message: str) -> ApiError:
     """What was asked could not be computed, through no fault of the request."""
     return ApiError(500, message, code="engine_failed", retry=True)
+
+
+def invalid(where: Sequence[int | str], message: str) -> ApiError:
+    """What pydantic says of a request, in a sentence; `where` begins with body, query or path."""
+    names = [str(name) for name in where if name not in ("body", "query", "path")]
+    param = ".".join(names) or None
+    text = message.removeprefix("Value error, ")
+    return ApiError(
+        400, text if param is None else f"{param}: {text}", code="invalid_value", param=param
+    )
+
+
+def job_failed(kind: str, message: str) -> ApiError:
+    """What became of a job that was taken on: by the kind that its last event says."""
+    if kind == "usage":
+        return ApiError(400, message, code="invalid_value")
+    if kind == "shutdown":
+        return ApiError(503, message, code="draining", retry_after=10)
+    return ApiError(500, message, code="out_of_memory" if kind == "memory" else "engine_failed")
+
+
+def job_cancelled() -> ApiError:
+    """Somebody else ended the job that was waited for."""
+    return ApiError(409, "the job was cancelled", code="cancelled")

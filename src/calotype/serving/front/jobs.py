@@ -85,7 +85,7 @@ class Submission:
         source: the image to be edited.
         mask: where it is to change.
         previews: none, at every step, or at OpenAI's three moments.
-        preview_size: width and height of "partial" previews.
+        preview_size: width and height of "partial" previews; None = the image's.
         preview_side: longer side of "steps" previews at most.
         preview_format: of their files.
         idempotency_key: the same key again joins the job instead of making another.
