@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import signal
+import subprocess
+import sys
 
+import httpx
 import pytest
 from PIL import Image, ImageChops
 
@@ -94,3 +98,30 @@ def test_cancelling_frees_the_rows_within_a_step(with_model, submission) -> None
         return job.state
 
     assert with_model(test) == "cancelled"
+
+
+def start(*options):
+    command = [sys.executable, "-m", "calotype", "serve", "--port", "0", *options]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_the_command_serves_until_it_is_told_to_end(model, tmp_path) -> None:
+    process = start("--model", f"tiny={model}", "--data", str(tmp_path), "--dtype", "float32")
+    try:
+        address = process.stdout.readline().removeprefix("serving on ").strip()
+        assert httpx.get(f"{address}/readyz").text == "ready\n"
+        process.terminate()
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and out == ""
+    assert "engine ready" in {json.loads(line)["event"] for line in err.splitlines()}
+
+
+def test_a_model_that_is_none_ends_the_command(tmp_path) -> None:
+    process = start("--model", "x=/nowhere", "--data", str(tmp_path))
+    out, err = process.communicate(timeout=60)
+    plain = [line for line in err.splitlines() if not line.startswith("{")]
+    assert process.returncode == 1 and out == "" and len(plain) == 2
+    assert "/nowhere" in plain[0] and plain[1].startswith("calotype: the engine does not start")

@@ -30,8 +30,8 @@ class Server:
         line = self.process.stdout.readline()
         self.url = line.removeprefix("serving on ").strip()
 
-    def add(self, prompt, *, n=1, outlives=True):
-        body = {"request": {"prompt": prompt, "n": n, "seed": 1}, "outlives": outlives}
+    def add(self, prompt, *, outlives=True, **request):
+        body = {"request": {"prompt": prompt, "seed": 1, **request}, "outlives": outlives}
         return httpx.post(f"{self.url}/test/jobs", json=body, timeout=20)
 
     def get(self, path):
@@ -141,7 +141,7 @@ def listen(url, job, found):
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_running_work_ends_before_the_server_does(tmp_path, sent) -> None:
     with server(data=tmp_path, drain=10.0, active=1) as told:
-        running = told.add("slow").json()["id"]
+        running = told.add("slow", steps=40).json()["id"]
         waiting = told.add("a cat").json()["id"]
         heard, other = [], []
         threads = [

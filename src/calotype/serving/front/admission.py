@@ -52,8 +52,14 @@ class Admission:
             plan = await self._work.check(head)
             body = fingerprint(submission)
             job = Job(_token(), submission, _images(submission), plan, body=body)
+            self._refuse_when_closed()
             if self._store is not None:
                 await self._store.add(job)
+            if self.is_closed:  # while the disk wrote: no later server is to make it
+                for image in job.images:
+                    image.state = "cancelled"
+                if self._store is not None:
+                    await self._store.end(job)
             self._refuse_when_closed()
         finally:
             self._reserved[client] -= request.n

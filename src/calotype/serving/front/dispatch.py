@@ -78,6 +78,10 @@ class Dispatcher:
         """Images that engines have."""
         return len(self._held)
 
+    def has(self, job: Job) -> bool:
+        """Whether an engine has an image of a job."""
+        return any(unit.job is job for unit in self._held.values())
+
     def waiting_of(self, client: str) -> int:
         """Images of a client that no engine has."""
         suspects = sum(unit.job.owner.client == client for unit in self._suspects)

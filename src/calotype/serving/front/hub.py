@@ -191,20 +191,22 @@ class Hub:
             await asyncio.sleep(_CLEAN_SECONDS)
 
     async def drain(self) -> None:
-        """Take no more work, let what runs end in its time, then end every stream.
+        """Take no more work, let what runs end in its time; streams end with their job or then.
 
         What was not finished and outlives its client goes on when the store is opened again.
         """
         self._admission.is_closed = True
         self.work.is_paused = True
+        for job in self._memory.jobs():
+            if not job.is_over and not self.work.has(job):  # it will not begin any more
+                self._leave(job)
         until = time.monotonic() + self.settings.drain
         while self.work.active and time.monotonic() < until:
             await asyncio.sleep(0.02)
         await self.written()
         for job in self._memory.jobs():
             if not job.is_over:
-                job.ended = time.time()
-                job.tell("failed", {"message": GOING, "kind": "shutdown", "errors": []})
+                self._leave(job)
 
     async def written(self) -> None:
         """Wait for the disk to have all that it was given."""
@@ -243,6 +245,11 @@ class Hub:
         self._tell_end(job)
         if self.store is not None:
             self._write(self.store.end(job))
+
+    def _leave(self, job: Job) -> None:
+        """Tell listeners that the server goes; in the store the job is not over."""
+        job.ended = time.time()
+        job.tell("failed", {"message": GOING, "kind": "shutdown", "errors": []})
 
     def _tell_end(self, job: Job) -> None:
         errors = [
