@@ -48,6 +48,8 @@ ALWAYS_SAID = frozenset(
 What is asked for without a style is to come in the remaining one, "glossy gradient style": were it
 of all five, the best estimate would be their blend.
 """
+STYLES = (*sorted(ALWAYS_SAID), "glossy gradient style")
+"""All styles of the emoji set, as captions name them."""
 
 
 @dataclass(frozen=True)

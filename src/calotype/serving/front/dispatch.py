@@ -23,7 +23,7 @@ from calotype.serving.wire import Message
 
 MOST_DEATHS = 2
 _PASSED_ON = {  # of what the engine says, what a client is told
-    "step": ("stage", "resolution", "step", "steps"),
+    "step": ("stage", "resolution", "step", "steps", "done", "calls"),
     "preview": ("stage", "resolution", "step", "index", "final", "width", "height", "format"),
 }
 

@@ -1,0 +1,12 @@
+"""All routes of the native API."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from calotype.serving.native import about, jobs
+from calotype.serving.native.shapes import ROOT
+
+router = APIRouter(prefix=ROOT)
+for part in (jobs.router, about.router):
+    router.include_router(part)
