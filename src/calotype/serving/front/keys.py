@@ -174,7 +174,7 @@ class Sessions:
     def name_of(self, session: str) -> str | None:
         """Whose session it is, None where it is nobody's, over, or its key is gone."""
         found = self._sessions.get(token_hash(session))  # by hash: no time of a comparison tells it
-        if found is None or found.until <= time.time():
+        if found is None or not found.until > time.time():  # NaN is over
             return None
         return self._keys.name_of_hash(found.key_hash)
 

@@ -1,0 +1,32 @@
+"""The bounds of requests in docs/limits.md are those of the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from calotype.serving import job
+from calotype.serving.front import limits
+
+TEXT = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
+ROWS = {
+    line.split(" | ")[0].strip("| "): line.split(" | ")[1]
+    for line in TEXT.partition("## Bounds of requests")[2].splitlines()
+    if line.startswith("| ")
+}
+
+
+def test_bounds_of_requests_are_those_of_the_code() -> None:
+    assert ROWS["body"] == f"{limits.MOST_BODY:,} bytes, within {limits.BODY_SECONDS:g} seconds"
+    assert ROWS["bodies being read at once"] == f"{limits.MOST_READING:,} bytes"
+    assert ROWS["JSON"] == f"{limits.MOST_DEPTH} deep, {limits.MOST_VALUES:,} values"
+    fields = f"{limits.MOST_FIELDS} fields of {limits.MOST_FIELD:,} bytes"
+    assert ROWS["form"] == f"{limits.MOST_FILES} files, {fields}"
+    headers = f"{limits.MOST_HEADERS}, and {limits.MOST_HEADER_BYTES:,} bytes of them"
+    assert ROWS["headers"] == f"{headers}; one range"
+    assert ROWS["prompt"] == f"{job.MOST_PROMPT:,} characters"
+    assert ROWS["steps of the base"] == f"{job.MOST_STEPS}"
+    assert ROWS["side of an image"] == f"{job.LEAST_SIDE} to {job.MOST_SIDE:,} pixels"
+    assert ROWS["images of a job"] == f"{job.MOST_IMAGES}"
+    assert limits.WRONG_KEY_SECONDS == 1 and limits.LINK_SECONDS == 3600
+    assert ROWS["wrong keys"] == f"one second each, {limits.MOST_WRONG_KEYS} at once"
+    assert ROWS["links without a key"] == f"one hour, {limits.MOST_LINKS:,}"
