@@ -15,6 +15,7 @@ from calotype.serving.front.context import hub_of
 from calotype.serving.front.errors import ApiError, job_cancelled, job_failed
 from calotype.serving.front.hub import Hub
 from calotype.serving.front.jobs import LAST_EVENTS, Event, Job, JobImage
+from calotype.serving.front.links import links_of
 from calotype.serving.openai.shapes import DONE, Shape, error_event, text_of
 
 _QUIET_SECONDS = 10.0
@@ -36,7 +37,7 @@ async def whole(request: Request, job: Job, shape: Shape, headers: dict[str, str
         done = [image for image in job.images if image.state == "done"]
         if not done:
             raise _why(last)
-        data = [{"b64_json": text_of(await _file(hub, job, image))} for image in done]
+        data = [await _datum(request, job, image, shape) for image in done]
         body = shape.body(done, data)
         if last.kind != "done":
             body["errors"] = last.data.get("errors", [])
@@ -139,6 +140,15 @@ async def _unless_gone(work: Awaitable[Event], request: Request) -> Event | None
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _datum(request: Request, job: Job, image: JobImage, shape: Shape) -> dict[str, str]:
+    """An image in an answer: its file, or a link to it."""
+    data = await _file(hub_of(request), job, image)
+    if not shape.as_links:
+        return {"b64_json": text_of(data)}
+    start = hub_of(request).settings.public_url or str(request.base_url)
+    return {"url": start.rstrip("/") + links_of(request).add(job, image)}
 
 
 async def _file(hub: Hub, job: Job, image: JobImage) -> bytes:

@@ -80,6 +80,7 @@ class Generation(Fields):
         "frame_count",
         "frame_duration_ms",
         "svg",
+        "prompt_rewriter",
     }
 
     prompt: Prompt
@@ -93,12 +94,16 @@ class Generation(Fields):
     frame_count: JsonValue = None
     frame_duration_ms: JsonValue = None
     svg: JsonValue = None
+    prompt_rewriter: JsonValue = None
 
 
 class Edit(Generation):
     """An image changed: within a hole, or begun again."""
 
+    WITHOUT_EFFECT = Generation.WITHOUT_EFFECT | {"markup"}
+
     input_fidelity: Literal["high", "low"] | None = None
+    markup: JsonValue = None
 
 
 class Variation(Fields):

@@ -70,7 +70,6 @@ def meaning(
     fields: Fields,
     models: Sequence[Mapping[str, Any]],
     *,
-    size: tuple[int, int] | None = None,
     masked: bool = False,
 ) -> Meaning:
     """What a request means.
@@ -78,7 +77,6 @@ def meaning(
     Args:
         fields: of the request.
         models: that are served, the default first.
-        size: of the source, where there is one.
         masked: a hole is to be filled, and not all to change.
 
     Raises:
@@ -92,7 +90,7 @@ def meaning(
         "negative_prompt": fields.negative_prompt,
         "n": fields.n,
         "seed": fields.seed,
-        "size": fields.sides if size is None else size,
+        "size": fields.sides,
         "steps": fields.num_inference_steps,
         "guidance": fields.guidance_scale,
         "stages": fields.stages,

@@ -14,11 +14,13 @@ from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Mask, Submission
 from calotype.serving.front.uploads import Upload
 from calotype.serving.openai.answering import streamed, whole
-from calotype.serving.openai.fields import Fields, Generation, read
+from calotype.serving.openai.fields import Edit, Fields, Generation, Variation, read
+from calotype.serving.openai.forms import read_form, source_of
 from calotype.serving.openai.meaning import Meaning, find_model, is_others, meaning, renamed
+from calotype.serving.openai.schema import FAILURES, form_body, json_body
 from calotype.serving.openai.shapes import Shape
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", responses=FAILURES)
 _START_SECONDS = 2.0
 
 
@@ -35,11 +37,35 @@ async def model(request: Request, model_id: str) -> dict[str, Any]:
     return _model(model_id if is_others(model_id) else found["name"])
 
 
-@router.post("/images/generations")
+@router.post("/images/generations", openapi_extra=json_body(Generation))
 async def generations(request: Request) -> Response:
     """Images of a caption."""
     fields = read(Generation, _object(await request.body()))
     return await _answer(request, fields, meaning(fields, _models(request)))
+
+
+@router.post("/images/edits", openapi_extra=form_body(Edit))
+async def edits(request: Request) -> Response:
+    """An image changed: within its hole, or begun again."""
+    return await _edited(request, Edit)
+
+
+@router.post("/images/variations", openapi_extra=form_body(Variation))
+async def variations(request: Request) -> Response:
+    """An image in other strokes."""
+    return await _edited(request, Variation)
+
+
+async def _edited(request: Request, kind: type[Fields]) -> Response:
+    form = await read_form(request)
+    fields = read(kind, form.texts, texts=True)
+    served = _models(request)
+    find_model(fields.model, served)  # before the work on its files
+    source, mask = await source_of(form, fields.sides)
+    if kind is Variation:
+        mask = None  # all is made anew, whatever is transparent
+    meant = meaning(fields, served, masked=mask is not None)
+    return await _answer(request, fields, meant, source=source, mask=mask)
 
 
 async def _answer(
@@ -52,9 +78,7 @@ async def _answer(
 ) -> Response:
     """Make a job of a request and answer it."""
     is_streamed = isinstance(fields, Generation) and bool(fields.stream)
-    partial = 0
-    if is_streamed and isinstance(fields, Generation):
-        partial = fields.partial_images or 0
+    partial = (fields.partial_images or 0) if isinstance(fields, Generation) else 0
     headers = {"x-ignored-params": ",".join(meant.ignored)} if meant.ignored else {}
     submission = Submission(
         request=meant.request,
@@ -63,7 +87,7 @@ async def _answer(
         request_id=request_id_of(request),
         source=source,
         mask=mask,
-        previews="partial" if partial else "none",
+        previews="partial" if partial and is_streamed else "none",
         preview_size=meant.request.size,
         preview_format=meant.request.format,
         idempotency_key=request.headers.get("idempotency-key") or None,
@@ -73,7 +97,11 @@ async def _answer(
         job = await hub_of(request).submit(submission)
     except ApiError as error:
         raise renamed(error) from None
-    shape = Shape(meant, "image_generation" if source is None else "image_edit")
+    shape = Shape(
+        meant,
+        "image_generation" if source is None else "image_edit",
+        as_links=fields.response_format == "url",
+    )
     if is_streamed:
         return streamed(request, job, shape, partial=partial, headers=headers)
     return await whole(request, job, shape, headers)

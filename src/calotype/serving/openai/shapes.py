@@ -32,10 +32,12 @@ class Shape:
     Attributes:
         meaning: of the request.
         event: what its events begin with: "image_generation" or "image_edit".
+        as_links: links to the images, not their files.
     """
 
     meaning: Meaning
     event: str = "image_generation"
+    as_links: bool = False
 
     @property
     def _about(self) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""What the routes say of themselves to programs that read OpenAPI; the tests let one loose on them.
+
+The server publishes none: whoever has no key learns nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from calotype.serving.openai.fields import Fields
+
+_TEXT = {"type": "string"}
+_OR_NONE = {"type": ["string", "null"]}
+_FILE = {"type": "string", "format": "binary"}
+_ERROR = {
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {"message": _TEXT, "type": _TEXT, "param": _OR_NONE, "code": _OR_NONE},
+}
+_FAILED = {
+    "description": "An error",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["error"],
+                "properties": {"error": _ERROR},
+            }
+        }
+    },
+}
+FAILURES: dict[int | str, dict[str, Any]] = {"4XX": _FAILED, "5XX": _FAILED}
+"""Of all routes."""
+
+
+def json_body(kind: type[Fields]) -> dict[str, Any]:
+    """The body of a request as JSON."""
+    return _body("application/json", kind.model_json_schema())
+
+
+def form_body(kind: type[Fields]) -> dict[str, Any]:
+    """The body of a request as a form with an image and, for edits, its mask."""
+    schema = kind.model_json_schema()
+    schema["properties"] |= {"image": _FILE, "mask": _FILE}
+    schema["required"] = [*schema.get("required", []), "image"]
+    return _body("multipart/form-data", schema)
+
+
+def _body(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
