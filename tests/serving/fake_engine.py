@@ -173,11 +173,13 @@ class Engine:
         request = image["request"]
         width, height = size_of(image)
         recipe = {
-            "version": 1,
-            "model": request["model"] or MODELS[0],
-            "prompt": request["prompt"],
+            "format": 1,
+            "kind": "edit" if image["blobs"] else "sample",
+            "caption": request["prompt"],
+            "negative_caption": request["negative_prompt"],
             "seed": image["seed"],
-            "kind": request["kind"],
+            "model": {"name": request["model"] or MODELS[0]},
+            "stages": [{"resolution": r, "sampling": {"steps": n}} for r, n in stages_of(image)],
             "source_sha256": image["source_sha256"],
             "mask_sha256": image["mask_sha256"],
             "blobs": [hashlib.sha256(blob).hexdigest() for blob in image["blobs"]],

@@ -128,14 +128,18 @@ def write_link(path: Path, target: str) -> None:
     sync_folder(path.parent)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, *, private: bool = False) -> None:
     """Make a folder and its parents, unless it is there.
+
+    Args:
+        path: of the folder.
+        private: if it is made, nobody else may look into it.
 
     Raises:
         CalotypeError: it cannot be made.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
     except OSError as error:
         raise write_error(path, error) from error
 

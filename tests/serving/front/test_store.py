@@ -19,8 +19,10 @@ from calotype.serving.front.revive import MOST_STARTS, Pixels
 from calotype.serving.front.store import Store
 from calotype.storage.lock import Busy
 
+RECIPE = '{"caption": "found", "seed": 9223372036854775807, "model": {"name": "default"}}'
 
-def png(recipe='{"prompt": "found", "seed": 9223372036854775807, "model": "default"}'):
+
+def png(recipe=RECIPE):
     info = PngInfo()
     info.add_text("calotype", recipe)
     buffer = io.BytesIO()
@@ -59,7 +61,7 @@ async def fill(store, made, data=None):
     await store.add(made)
     for image in made.images:
         image.width, image.height, image.state = 5, 3, "done"
-        image.recipe = {"prompt": made.request.prompt, "model": "default"}
+        image.recipe = {"caption": made.request.prompt}
         assert await store.keep(made, image, data or png())
     made.ended = 1.0
     await store.end(made)
@@ -196,13 +198,14 @@ def test_files_of_a_lost_database_are_adopted_by_their_recipe(tmp_path, job) -> 
     for path in tmp_path.glob("serve.sqlite*"):
         path.unlink()
     file = module.file_of(tmp_path, name(1), "png")
-    for stem, data in (("plain" * 4 + "xx", png("no JSON")), ("broken" * 3 + "xxxx", b"no image")):
+    for stem, data in (("plain" * 4 + "xx", png("{}")), ("broken" * 3 + "xxxx", b"no image")):
         module.file_of(tmp_path, stem, "png").parent.mkdir(exist_ok=True)
         module.file_of(tmp_path, stem, "png").write_bytes(data)
     file.with_name(f".{file.name}.12345678.tmp").write_bytes(b"half")
     for _ in range(2):  # once, however often
         (image,) = opened(tmp_path, lambda store: store.listing(None)).images
         assert (image.prompt, image.seed, image.job) == ("found", 2**63 - 1, None)
+        assert (image.model, image.kind) == ("default", "sample")
     assert not [*tmp_path.rglob("*.tmp")]
 
 
@@ -287,3 +290,9 @@ def test_a_database_that_is_none_or_of_later_is_told(tmp_path) -> None:
     later.close()
     with pytest.raises(CalotypeError, match="later calotype"):
         Store(tmp_path)
+
+
+def test_the_folder_is_its_owners(tmp_path) -> None:
+    folder = tmp_path / "new" / "data"
+    opened(folder, lambda store: asyncio.sleep(0))
+    assert folder.stat().st_mode & 0o777 == 0o700

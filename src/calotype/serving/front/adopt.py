@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from calotype.errors import CalotypeError
+from calotype.serving.front.recall import request_of_recipe
 from calotype.serving.front.rows import Rows
 from calotype.storage.files import remove_leftovers
 
@@ -58,12 +58,15 @@ def _adopt(rows: Rows, path: Path) -> None:
     values["recipe"] = None if recipe is None else json.dumps(recipe)
     if rows.image(path.stem) is not None:
         rows.change_image(path.stem, **values)
-    elif recipe is not None:
-        with suppress(KeyError, TypeError, ValueError, OverflowError):
-            told = {"prompt": str(recipe["prompt"]), "seed": int(recipe["seed"])}
-            told |= {"model": str(recipe.get("model")), "kind": str(recipe.get("kind", "sample"))}
-            kind = _FORMATS[path.suffix[1:]]
-            rows.add_image({"id": path.stem, "place": 0, "format": kind, **values, **told})
+        return
+    told = {} if recipe is None else request_of_recipe(recipe).fields
+    if recipe is not None and {"prompt", "seed"} <= told.keys():
+        model = recipe.get("model")
+        name = model.get("name") if isinstance(model, dict) else None
+        values |= {"model": name if isinstance(name, str) else None, "kind": told.get("kind")}
+        values |= {"prompt": told["prompt"], "seed": told["seed"]}
+        kind = _FORMATS[path.suffix[1:]]
+        rows.add_image({"id": path.stem, "place": 0, "format": kind, **values})
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, int, int] | None:

@@ -101,7 +101,6 @@ class EngineProcess:
         self._turn = asyncio.Lock()  # of requests to be checked
         self._check: tuple[str, asyncio.Future[wire.Message | None]] | None = None
         self._held: set[str] = set()
-        self._loading = 0
         self._heard = 0.0
         self._backoff = _LEAST_BACKOFF
         self._reason = ""
@@ -211,7 +210,6 @@ class EngineProcess:
         self.state = "restarting"
         self._ready.clear()
         self._held.clear()
-        self._loading = 0
         check = self._check
         if check is not None and not check[1].done():
             check[1].set_result(None)
@@ -233,10 +231,6 @@ class EngineProcess:
                 if check is not None and check[0] == number and not check[1].done():
                     check[1].set_result(message)
                 return
-            case "loading":
-                self._loading += 1
-            case "loaded":
-                self._loading = max(self._loading - 1, 0)
             case "image":
                 self._backoff = _LEAST_BACKOFF  # it works
         if message.op in LAST_WORDS:
@@ -245,18 +239,14 @@ class EngineProcess:
 
     def _touch(self) -> None:
         """What was idle until now has its time from now on."""
-        if not self._is_working:
+        if not self._held:
             self._heard = time.monotonic()
-
-    @property
-    def _is_working(self) -> bool:
-        return bool(self._held or self._loading)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(min(self._step_timeout / 4, 5.0))
             silent = time.monotonic() - self._heard
-            if self._is_working and silent > self._step_timeout:
+            if self._held and silent > self._step_timeout:
                 self.kill(f"it said nothing for {silent:.0f} s and was ended")
                 return
 

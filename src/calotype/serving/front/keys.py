@@ -43,7 +43,7 @@ def new_key(folder: Path, name: str) -> str:
         raise UsageError(
             f"got a key's name {name!r}; expected up to 64 letters, digits and ._@-, such as laptop"
         )
-    make_folder(folder)
+    make_folder(folder, private=True)
     with locked(folder / _LOCK):
         known = _read(folder / FILE)
         if name in known:
@@ -62,7 +62,7 @@ def delete_key(folder: Path, name: str) -> None:
         UsageError: there is none of that name.
         CalotypeError: the file of keys cannot be read or written.
     """
-    make_folder(folder)
+    make_folder(folder, private=True)
     with locked(folder / _LOCK):
         known = dict(_read(folder / FILE))
         if known.pop(name, None) is None:

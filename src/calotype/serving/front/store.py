@@ -66,7 +66,7 @@ class Store:
         self.on_change: Callable[[bool, str], None] = lambda *_: None
         self._keep_bytes = keep_bytes
         self._open = ExitStack()
-        make_folder(folder)
+        make_folder(folder, private=True)  # captions and images are their owner's
         self._open.enter_context(locked(folder / "serve.lock"))
         try:
             self._rows = Rows(folder / "serve.sqlite")
@@ -107,9 +107,6 @@ class Store:
         values = {"state": "done", "width": image.width, "height": image.height}
         values |= {"bytes": len(data), "created": time.time(), "starts": image.starts}
         recipe = json.dumps(image.recipe)
-        model = (image.recipe or {}).get("model")
-        if isinstance(model, str):
-            values["model"] = model
 
         def write() -> None:
             path = file_of(self.folder, image.id, image.format)
