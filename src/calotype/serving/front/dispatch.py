@@ -11,10 +11,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from calotype.serving.front.engine import LAST_WORDS, Engine
-from calotype.serving.front.jobs import Job, JobImage
+from calotype.serving.front.jobs import Job, JobImage, Progress
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.queue import FairQueue
 from calotype.serving.front.settings import ServeSettings
@@ -35,16 +35,6 @@ class Unit:
     job: Job
     image: JobImage
     engine: Engine | None = None
-
-
-class Progress(Protocol):
-    """Who is told how images fare."""
-
-    def on_start(self, job: Job, image: JobImage) -> None:
-        """An engine gets it."""
-
-    def on_end(self, job: Job, image: JobImage, data: bytes | None) -> None:
-        """It is over: with its file, or with a state that says why there is none."""
 
 
 class Dispatcher:

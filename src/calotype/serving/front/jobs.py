@@ -277,3 +277,13 @@ class Job:
         if kind == "preview" and self.submission.previews == "partial":
             return kind, data["image"], data["index"]
         return kind, data.get("image")
+
+
+class Progress(Protocol):
+    """Who is told how images fare."""
+
+    def on_start(self, job: Job, image: JobImage) -> None:
+        """An engine gets it."""
+
+    def on_end(self, job: Job, image: JobImage, data: bytes | None) -> None:
+        """It is over: with its file, or with a state that says why there is none."""
