@@ -86,10 +86,16 @@ def fake():
     return fake_settings
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve_at():
     """A real server of given settings: `with serve_at(fake(drain=1)) as (address, app)`."""
     return served_at
+
+
+@pytest.fixture(scope="session")
+def until():
+    """Look until it holds, or fail: `until(lambda: hub.work.active, seconds=1)`."""
+    return wait_until
 
 
 @pytest.fixture
