@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from calotype.serving.front.engine import LAST_WORDS, Engine
@@ -19,6 +18,7 @@ from calotype.serving.front.observer import Observer
 from calotype.serving.front.queue import FairQueue
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.speed import Speed, retry_seconds
+from calotype.serving.front.unit import Unit
 from calotype.serving.wire import Message
 
 MOST_DEATHS = 2
@@ -26,15 +26,6 @@ _PASSED_ON = {  # of what the engine says, what a client is told
     "step": ("stage", "resolution", "step", "steps", "done", "calls"),
     "preview": ("stage", "resolution", "step", "index", "final", "width", "height", "format"),
 }
-
-
-@dataclass(eq=False)
-class Unit:
-    """An image on its way, and the engine that has it; None = it waits."""
-
-    job: Job
-    image: JobImage
-    engine: Engine | None = None
 
 
 class Dispatcher:
@@ -240,7 +231,7 @@ class Dispatcher:
         return {client for client, count in held.items() if count >= most}
 
     def _start(self, unit: Unit, engine: Engine) -> None:
-        job, image, asked = unit.job, unit.image, unit.job.submission
+        job, image = unit.job, unit.image
         unit.engine = engine
         self._held[image.id] = unit
         image.starts += 1
@@ -252,28 +243,7 @@ class Dispatcher:
             self._deadlines[job.id] = asyncio.get_running_loop().call_later(
                 seconds, lambda: self.stop(job, reason=reason)
             )
-        source, mask = asked.source, asked.mask
-        size = asked.preview_size
-        if size is None and asked.previews == "partial":
-            size = job.plan.get("size")
-        blobs = [] if source is None else [source.rgba]
-        blobs += [] if mask is None else [mask.values]
-        head = {
-            "op": "start",
-            "id": image.id,
-            "request": asked.request.model_dump(mode="json"),
-            "seed": image.seed,
-            "source": None if source is None else [source.width, source.height],
-            "mask": None if mask is None else [mask.width, mask.height],
-            "source_sha256": None if source is None else source.sha256,
-            "mask_sha256": None if mask is None else mask.sha256,
-            "previews": asked.previews,
-            "preview_size": size,
-            "preview_side": asked.preview_side,
-            "preview_format": asked.preview_format,
-            "alone": bool(image.deaths) or asked.request.exact,
-        }
-        engine.send(head, blobs)
+        engine.send(unit.start(), unit.blobs())
 
     def _cost(self, unit: Unit) -> float:
         return self.speed.image_seconds(unit.job.plan) * (1 - unit.image.fraction)
