@@ -13,6 +13,7 @@ from calotype.serving.front.app import build_app
 from calotype.serving.front.guard import OPEN
 from calotype.serving.front.guarded import guarded
 from calotype.serving.front.keys import Keys, Sessions, new_key
+from calotype.serving.front.limits import MOST_DEPTH
 from calotype.serving.front.observer import Observer
 
 ORIGIN = "http://127.0.0.1:8000"
@@ -132,6 +133,14 @@ def test_odd_bodies_are_refused_without_a_word_about_the_machine(
                 _silent(
                     client.request(method, filled(path, "a"), content=body, headers=headers), data
                 )
+
+
+def test_json_in_a_form_is_bounded_too(client, key):
+    for depth in (MOST_DEPTH, 5000):
+        text = '{"stages": ' + "[" * depth + "]" * depth + "}"
+        form = {"request": (None, text)}
+        answer = client.post("/api/v1/jobs", files=form, headers={"x-api-key": key})
+        assert answer.status_code == 400 and "deep" in answer.json()["error"]["message"]
 
 
 def test_a_defect_is_told_to_the_log_alone(client, key, data, monkeypatch):

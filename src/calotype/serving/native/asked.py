@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from calotype.serving.front.bodies import check_json
 from calotype.serving.front.errors import ApiError, invalid
 from calotype.serving.front.jobs import Mask
 from calotype.serving.front.uploads import Upload, bytes_of, decode, hole_from_mask
@@ -111,6 +112,8 @@ def _json(body: bytes) -> _Parts:
 
 def _object(text: str | bytes) -> dict[str, Any]:
     try:
+        if isinstance(text, str):  # a field of a form; bodies of JSON were looked at by the guard
+            check_json(text.encode())
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
