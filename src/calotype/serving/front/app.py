@@ -26,6 +26,7 @@ from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.start import open_store, running_hub
 from calotype.serving.front.store import Store
 from calotype.serving.native.routes import router as native
+from calotype.serving.native.small import Thumbnails
 from calotype.serving.openai.routes import router as openai
 
 SHAPES: dict[str, Callable[[ApiError], dict[str, Any]]] = {}
@@ -70,6 +71,7 @@ def build_app(
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.settings = settings
     app.state.links = Links()
+    app.state.thumbnails = Thumbnails()
     for router in (health, links, openai, native):
         app.include_router(router)
     add_error_shapes(app)

@@ -114,17 +114,22 @@ class Hub:
         mine = [job for job in self._memory.jobs() if job.owner.key_name == owner.key_name]
         return mine[::-1]
 
+    def image(self, image_id: str, owner: Owner) -> tuple[Job, JobImage] | None:
+        """A finished image of this owner's that is in memory alone, with its job."""
+        found = self._memory.image(image_id)
+        if found is None or found[0].owner.key_name != owner.key_name:
+            return None
+        return found if found[1].data is not None and not found[1].kept else None
+
     async def file(self, image_id: str, owner: Owner) -> File:
         """The file of a finished image, from memory or from the store.
 
         Raises:
             ApiError: 404, also where it is another key's, or was deleted.
         """
-        found = self._memory.image(image_id)
-        if found is not None and found[0].owner.key_name == owner.key_name:
-            image = found[1]
-            if image.data is not None and not image.kept:  # what is kept may be deleted since
-                return File(image.format, image.data)
+        found = self.image(image_id, owner)
+        if found is not None:
+            return File(found[1].format, found[1].data or b"")
         if self.store is not None:
             kept = await self.store.find(image_id, owner.key_name)
             data = None if kept is None else await self.store.read(kept)
@@ -233,8 +238,7 @@ class Hub:
 
     def _over(self, job: Job, image: JobImage, data: bytes | None) -> None:
         if data is not None:
-            image.data = data
-            image.state = "done"
+            image.data, image.state = data, "done"
             job.tell("image", _told(image), data)
         self.observer.image_over(job, image)
         if job.is_over or any(one.is_open for one in job.images):

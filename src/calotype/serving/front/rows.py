@@ -6,6 +6,7 @@ Times are seconds since 1970. An image that is deleted is hidden first, so that 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 from calotype.errors import CalotypeError
 
 _VERSION = 1
+_MOST_WORDS = 32  # of a search
 _SCHEMA = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, created REAL NOT NULL, ended REAL, key_name TEXT, facts TEXT NOT NULL
@@ -186,14 +188,15 @@ class Rows:
         search: str,
         favourite: bool,
     ) -> list[KeptImage]:
-        """Images of a key's, newest first, older than (created, id), whose captions hold a text."""
+        """Images of a key's, newest first, older than (created, id), whose captions hold words."""
         created, image_id = before if before is not None else (1e300, "")
-        pattern = "%" + search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        words = search.split()[:_MOST_WORDS]
         rows = self._db.execute(
             f"SELECT {_KEPT} FROM images WHERE key_name IS ? AND bytes IS NOT NULL "
             "AND deleted IS NULL AND (created, id) < (?, ?) AND favourite >= ? "
-            "AND (? = '%%' OR prompt LIKE ? ESCAPE '\\') ORDER BY created DESC, id DESC LIMIT ?",
-            (key_name, created, image_id, int(favourite), pattern, pattern, limit),
+            + "AND prompt LIKE ? ESCAPE '\\' " * len(words)
+            + "ORDER BY created DESC, id DESC LIMIT ?",
+            (key_name, created, image_id, int(favourite), *map(_pattern, words), limit),
         )
         return [_kept(row) for row in rows.fetchall()]
 
@@ -223,6 +226,11 @@ class Rows:
         """Formats of all images that ought to have a file, by id."""
         rows = self._db.execute("SELECT id, format FROM images WHERE bytes IS NOT NULL")
         return {row["id"]: row["format"] for row in rows.fetchall()}
+
+
+def _pattern(word: str) -> str:
+    """What LIKE finds a word by, wherever it stands."""
+    return "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"
 
 
 def _insert(db: sqlite3.Connection, table: str, values: dict[str, Any]) -> None:

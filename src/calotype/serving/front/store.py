@@ -146,7 +146,7 @@ class Store:
             key_name: whose; None = of a server without keys.
             cursor: `next` of the listing before; None = from the newest.
             limit: images at most, up to 200.
-            search: text that captions hold, in any case of ASCII letters.
+            search: words that captions hold, all of them, in any case of ASCII letters.
             favourite: favourites alone.
 
         Raises:
@@ -248,7 +248,7 @@ def _place(cursor: str) -> tuple[float, str]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         created, image_id = json.loads(text)
-        return float(created), str(image_id)
+        return float(created), str(image_id).encode("ascii").decode()
     except (ValueError, TypeError) as error:
         message = "got a cursor that is none; expected `next` of the listing before"
         raise ApiError(400, message, code="invalid_value", param="cursor") from error

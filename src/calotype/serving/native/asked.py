@@ -14,6 +14,7 @@ from starlette.requests import Request
 from calotype.serving.front.bodies import check_json
 from calotype.serving.front.errors import ApiError, invalid
 from calotype.serving.front.jobs import Mask
+from calotype.serving.front.limits import FORM_LIMITS
 from calotype.serving.front.uploads import Upload, bytes_of, decode, hole_from_mask
 from calotype.serving.job import JobRequest
 
@@ -84,7 +85,7 @@ async def asked_of(request: Request) -> Asked:
 
 
 async def _form(request: Request) -> _Parts:
-    async with request.form(max_files=2, max_fields=1) as form:
+    async with request.form(**FORM_LIMITS) as form:
         text = form.get("request")
         if not isinstance(text, str):
             raise _refused("got a form without `request`; expected a JSON object in it", "request")

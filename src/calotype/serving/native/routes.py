@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from calotype.serving.native import about, jobs
+from calotype.serving.native import about, images, jobs, recipes
 from calotype.serving.native.shapes import ROOT
 
 router = APIRouter(prefix=ROOT)
-for part in (jobs.router, about.router):
+for part in (jobs.router, images.router, recipes.router, about.router):
     router.include_router(part)

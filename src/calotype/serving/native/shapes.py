@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import base64
+import json
 from datetime import UTC, datetime
 from typing import Any
 
+from starlette.responses import Response
+
 from calotype.serving.front.jobs import Event, Job, JobImage
+from calotype.serving.front.rows import KeptImage
 
 ROOT = "/api/v1"
+
+
+class Json(Response):
+    """Any JSON, as ASCII: what files of anybody say may hold characters that are none."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Numbers that are none, such as infinity, become null; so does what nests too deep."""
+        try:
+            finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+        except RecursionError:
+            finite = None
+        return json.dumps(finite, separators=(",", ":")).encode()
 
 
 def seed_fields(seed: int) -> dict[str, Any]:
@@ -27,11 +45,33 @@ def time_text(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
+def request_fields(request: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a request with its seed as text, too: they may be sent as they are."""
+    return {**request, **(seed_fields(request["seed"]) if "seed" in request else {})}
+
+
+def image_fields(image: KeptImage) -> dict[str, Any]:
+    """An image of the library."""
+    return {
+        "id": image.id,
+        "created": time_text(image.created),
+        "prompt": image.prompt,
+        **seed_fields(image.seed),
+        "width": image.width,
+        "height": image.height,
+        "bytes": image.bytes,
+        "format": image.format,
+        "model": image.model,
+        "kind": image.kind,
+        "favourite": image.favourite,
+        "job": image.job,
+        **image_links(image.id),
+    }
+
+
 def job_fields(job: Job) -> dict[str, Any]:
     """A job as it is now."""
-    request = job.request
-    first = job.images[0].seed
-    asked = request.model_dump(mode="json", exclude_none=True)
+    asked = job.request.model_dump(mode="json", exclude_none=True)
     return {
         "id": job.id,
         "state": job.state,
@@ -41,12 +81,12 @@ def job_fields(job: Job) -> dict[str, Any]:
         "ended": time_text(job.ended),
         "api": job.api,
         "plan": dict(job.plan),
-        "request": {**asked, **seed_fields(first)},
-        "images": [_image_fields(image) for image in job.images],
+        "request": request_fields({**asked, "seed": job.images[0].seed}),
+        "images": [_job_image(image) for image in job.images],
     }
 
 
-def _image_fields(image: JobImage) -> dict[str, Any]:
+def _job_image(image: JobImage) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": image.id,
         "index": image.index,
