@@ -107,12 +107,13 @@ def with_hub(monkeypatch):
     from calotype.serving.front.start import open_store, running_hub
 
     monkeypatch.setattr(engine, "_LEAST_BACKOFF", 0.05)  # a test does not wait for good manners
+    monkeypatch.setattr(engine, "_MOST_BACKOFF", 0.1)
 
     def run(test, **changes):
         settings = fake_settings(**changes)
 
         async def inside():
-            async with asyncio.timeout(30), running_hub(settings, open_store(settings)) as hub:
+            async with asyncio.timeout(120), running_hub(settings, open_store(settings)) as hub:
                 return await test(hub)
 
         return asyncio.run(inside())

@@ -1,8 +1,9 @@
 """An engine without models: speaks `wire`, makes plain images, and fails as its prompts ask.
 
 Prompts (anywhere in them): "die at start", "die at step 2", "die once" (not when tried alone), "die
-in check", "hang", "hang once", "memory", "defect", "refuse SIZE"; "slow" steps take 50 ms instead
-of nothing; "wait" is not finished until it is cancelled or interrupted.
+in check", "hang forever", "hang once", "fail by memory", "fail by defect", "refuse SIZE"; any of
+"die", "hang" and "fail" with "at step N" or "once at step N"; "slow" steps take 50 ms instead of
+nothing; "wait" is not finished until it is cancelled or interrupted.
 """
 
 from __future__ import annotations
@@ -140,9 +141,14 @@ class Engine:
         return None
 
     def _misbehave(self, image, prompt, at):
-        found = re.search(r"die at step (\d+)", prompt)
-        if found and at == int(found[1]):
-            os._exit(7)
+        found = re.search(r"(die|hang|fail) (once )?at step (\d+)", prompt)
+        if found and at == int(found[3]) and not (found[2] and image["alone"]):
+            if found[1] == "die":
+                os._exit(7)
+            elif found[1] == "hang":
+                time.sleep(3600)
+            failure = {"op": "failed", "message": "memory is out", "kind": "memory"}
+            return self._last(image, failure)
         if "die once" in prompt and at == 1 and not image["alone"]:
             os._exit(7)
         if at == 1 and ("hang forever" in prompt or ("hang once" in prompt and not image["alone"])):
@@ -150,6 +156,7 @@ class Engine:
         for word, kind in (("memory", "memory"), ("defect", "internal")):
             if f"fail by {word}" in prompt and at == 1:
                 self._last(image, {"op": "failed", "message": f"{word} is out", "kind": kind})
+        return None
 
     def _preview(self, image, place):
         if image["previews"] == "none":

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calotype.serving.front.engine import LAST_WORDS, Engine
-from calotype.serving.front.jobs import Job, JobImage, Progress
+from calotype.serving.front.jobs import Job, Progress
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.queue import FairQueue
 from calotype.serving.front.settings import ServeSettings

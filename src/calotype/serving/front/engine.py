@@ -99,6 +99,7 @@ class EngineProcess:
         self._ready = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()  # of requests to be checked
+        self._is_retrying = False
         self._check: tuple[str, asyncio.Future[wire.Message | None]] | None = None
         self._held: set[str] = set()
         self._heard = 0.0
@@ -122,18 +123,25 @@ class EngineProcess:
             self._ready.set()  # who waits is told
 
     async def check(self, head: Mapping[str, Any]) -> dict[str, Any]:
-        """As `Engine.check`; a check that an engine ended over is tried once more.
+        """As `Engine.check`; a check that an engine ended over is tried once more, alone.
 
-        One at a time, as the engine answers them: so no other is suspected.
+        One at a time, as the engine answers them, and the second time before there is an image: so
+        the second end tells that it was the check's.
         """
         async with self._turn:
-            for _ in range(2):
-                await self._until_ready()
-                if self.state == "stopped":
-                    break
-                message = await self._answer(head)
-                if message is not None:
-                    return _plan(message)
+            try:
+                for _ in range(2):
+                    await self._until_ready()
+                    if self.state == "stopped":
+                        break
+                    message = await self._answer(head)
+                    if message is not None:
+                        return _plan(message)
+                    self._is_retrying = True
+            finally:
+                if self._is_retrying:
+                    self._is_retrying = False
+                    self._open()
         raise engine_gone("the engine ended while it looked at this request; try another")
 
     async def _answer(self, head: Mapping[str, Any]) -> wire.Message | None:
@@ -222,9 +230,8 @@ class EngineProcess:
         match message.op:
             case "ready":
                 self.about = message.head
-                self.state = "ready"
                 self._ready.set()
-                self._listener.on_ready(self)
+                self._open()
                 return
             case "checked" | "refused":
                 check = self._check
@@ -236,6 +243,12 @@ class EngineProcess:
         if message.op in LAST_WORDS:
             self._held.discard(number)
         self._listener.on_message(self, message)
+
+    def _open(self) -> None:
+        """Let images come, if it is ready and no request is looked at for the second time."""
+        if self._ready.is_set() and self.state != "stopped" and not self._is_retrying:
+            self.state = "ready"
+            self._listener.on_ready(self)
 
     def _touch(self) -> None:
         """What was idle until now has its time from now on."""
