@@ -117,8 +117,8 @@ def open_model(entry: Entry, runtime: Runtime) -> Model:
     # LoRAs name stages of the model as it is trained; its repeated last stage has the same weights.
     job = replace(job, model=whole, stop_at=whole.config.stages[-1].resolution)
     outlined = outline(job)
-    networks = {id(stage.network): stage.network for stage in outlined.cascade.stages}
-    weights = sum(p.numel() * 4 for one in networks.values() for p in one.parameters())
+    own = outlined.cascade.stages[: len(folder.config.stages)]  # the repeated one is held once
+    weights = sum(one.numel() * 4 for stage in own for one in stage.parameters())
     return Model(entry, folder, job, outlined, weights)
 
 
