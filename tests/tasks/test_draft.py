@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
@@ -201,6 +202,22 @@ def test_eight_bits_of_a_basis_are_enough() -> None:
     draft = Draft(DraftConfig(width=4, rank=20, resolution=SIDE), WIDTH)
     draft.set_basis(components, torch.zeros(4 * SIDE * SIDE))
     assert (draft.components() - components).square().sum(1).max() < 1e-4  # of rows of length 1
+
+
+def test_a_basis_is_made_numbers_of_once_and_again_when_it_changes() -> None:
+    draft = Draft(DraftConfig(width=4, rank=3, resolution=SIDE), WIDTH)
+    first = torch.linalg.qr(torch.randn(4 * SIDE * SIDE, 3)).Q.T
+    draft.set_basis(first, torch.zeros(4 * SIDE * SIDE))
+    numbers = draft.components()
+    assert torch.equal(numbers, draft.basis * draft.scale[:, None])
+    assert draft.components() is numbers
+    copied = copy.deepcopy(draft)
+    assert copied._kept is None and torch.equal(copied.components(), numbers)
+    draft.set_basis(-first, torch.zeros(4 * SIDE * SIDE))
+    assert torch.equal(draft.components(), -numbers)
+    draft.load_state_dict(copied.state_dict())
+    assert torch.equal(draft.components(), numbers)
+    assert draft.double().components().dtype == torch.float64
 
 
 def test_a_fold_never_sees_its_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

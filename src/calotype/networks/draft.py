@@ -18,6 +18,8 @@ Mardani et al. 2023, arXiv:2309.15214 (CorrDiff).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -94,6 +96,11 @@ class Draft(nn.Module):
         self.register_buffer("scale", torch.zeros(config.rank))
         self.register_buffer("mean", torch.zeros(numbers))
         self.register_buffer("spread", torch.zeros(config.rank) if config.spread else None)
+        self._kept: tuple[Tensor, int, Tensor, int, Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files do without what can be made again."""
+        return {**self.__dict__, "_kept": None}
 
     @torch.no_grad()
     def set_basis(self, components: Tensor, mean: Tensor) -> None:
@@ -104,8 +111,15 @@ class Draft(nn.Module):
         self.mean.copy_(mean)
 
     def components(self) -> Tensor:
-        """The basis as numbers, (rank, 4 * side²)."""
-        return self.basis * self.scale[:, None]
+        """The basis as numbers, (rank, 4 * side²); kept, for making them takes long."""
+        basis, scale, kept = self.basis, self.scale, self._kept
+        if kept is not None and kept[0] is basis and kept[2] is scale:
+            if (kept[1], kept[3]) == (basis._version, scale._version):
+                return kept[4]
+        with torch.no_grad():
+            numbers = basis.to(scale.dtype).mul_(scale[:, None])
+        self._kept = (basis, basis._version, scale, scale._version, numbers)
+        return numbers
 
     def forward(self, pooled: Tensor, known: Tensor | None = None) -> Tensor:
         """(B, D) -> images (B, 3, side, side) in about [-1, 1], not clipped; see `image`."""
