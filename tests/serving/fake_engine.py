@@ -167,7 +167,7 @@ class Engine:
             index = {(0, half): 0, (0, last): 1, (1, last): 2}.get((stage, place["step"]))
             if index is None:
                 return
-            width, height = image["preview_size"]
+            width, height = image["preview_size"] or size_of(image)
         else:
             side = min(image["preview_side"] or 256, place["resolution"])
             width = height = side
@@ -181,7 +181,7 @@ class Engine:
         width, height = size_of(image)
         recipe = {
             "format": 1,
-            "kind": "edit" if image["blobs"] else "sample",
+            "kind": request["kind"],
             "caption": request["prompt"],
             "negative_caption": request["negative_prompt"],
             "seed": image["seed"],

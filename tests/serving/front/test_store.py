@@ -19,7 +19,10 @@ from calotype.serving.front.revive import MOST_STARTS, Pixels
 from calotype.serving.front.store import Store
 from calotype.storage.lock import Busy
 
-RECIPE = '{"caption": "found", "seed": 9223372036854775807, "model": {"name": "default"}}'
+RECIPE = (
+    '{"kind": "sample", "caption": "found", "seed": 9223372036854775807,'
+    ' "model": {"name": "default"}}'
+)
 
 
 def png(recipe=RECIPE):
