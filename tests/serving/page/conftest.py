@@ -100,7 +100,7 @@ def visit(chromium, served):
             "console", lambda said: "Content Security" in said.text and complaints.append(said.text)
         )
         page.goto(served.url + path)
-        page.wait_for_selector(".composer")
+        page.wait_for_selector(".composer", state="attached")
         return page
 
     def _is_own(url):

@@ -58,14 +58,19 @@ MODELS = [
     }
     for name in ("default", "sketches")
 ]  # fmt: skip
+BACKGROUNDS = {
+    "light blue": [173, 216, 240], "dark blue": [20, 40, 110], "turquoise": [64, 210, 200],
+    "light green": [170, 235, 170], "dark green": [10, 85, 45], "yellow": [255, 225, 70],
+    "orange": [255, 155, 50], "red": [215, 45, 45], "pink": [255, 175, 205],
+    "purple": [130, 70, 180], "brown": [120, 75, 40], "black": [25, 25, 25],
+}  # fmt: skip
 CAPABILITIES = {
     "models": MODELS,
-    "sizes": [64, 256, 512, 1024],
-    "samplers": SAMPLERS,
     "styles": ["3d render style", "flat fluent style", "flat twemoji style", "noto style",
                "glossy gradient style"],
-    "backgrounds": ["light blue", "dark blue", "turquoise", "light green", "dark green", "yellow",
-                    "orange", "red", "pink", "purple", "brown", "grey", "black"],
+    "backgrounds": [{"name": name, "rgb": rgb} for name, rgb in BACKGROUNDS.items()],
+    "sizes": [64, 256, 512, 1024],
+    "samplers": SAMPLERS,
     "limits": {"prompt": 32000, "n": 32, "steps": 256, "side": [16, 2048],
                "upload_bytes": 20 * 2**20, "upload_pixels": 16_000_000},
     "keys": False,
@@ -109,7 +114,13 @@ def encoded(image, kind="PNG"):
 
 
 def canned(seed, width, height, kind="PNG"):
-    image = painted(int(seed) % 997, min(max(width, height), 1024))
+    """An image file; the same for many seeds, as painting takes its time."""
+    return _canned(int(seed) % 97, width, height, kind)
+
+
+@functools.lru_cache(maxsize=3000)
+def _canned(seed, width, height, kind):
+    image = painted(seed, min(max(width, height), 1024))
     return encoded(image.resize((width, height)) if image.size != (width, height) else image, kind)
 
 
@@ -185,7 +196,7 @@ def refused(status, message, *, code=None, param=None, retry_after=None):
 def shown(job):
     return {
         "id": job.id, "state": job.state, "position": job.position, "eta_seconds": job.eta,
-        "error": job.error, "images": job.images,
+        "images": job.images,
         "request": {**job.request, "seed": job.seed, "seed_text": str(job.seed)},
     }  # fmt: skip
 
@@ -218,7 +229,7 @@ async def work(mock, job):
         if "failing" in mock.faults and step == 3:
             job.state, job.error = "failed", "the image did not fit into memory; try a smaller size"
             for one in job.images:
-                one |= {"state": "failed", "error": job.error}
+                one |= {"state": "failed", "error": {"message": job.error, "kind": "memory"}}
             happened(job, "failed", message=job.error, kind="memory")
             return
         side = max(8, round(min(256, max(width, height)) * step / mock.steps))
@@ -272,6 +283,7 @@ def build(mock):
             return refused(503, "the server is stopping", code="draining", retry_after=5)
         if asked.get("steps", 1) > 256:
             return refused(400, "got 999 steps; expected 1 to 256", param="steps")
+        assert asked.pop("preview_side") == 384
         mock.requests.append(asked)
         source = mask = None
         if form is not None and "source" in form:

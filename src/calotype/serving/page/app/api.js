@@ -1,6 +1,7 @@
 // Talks to the native API. Seeds beyond 2^53 stay text, so that none is rounded.
 
 const BASE = "api/v1/";
+const PREVIEW_SIDE = 384; // pixels, at most
 
 /** What went wrong, with what to do next: `kind` is offline, login, full, stopping, refused or failed. */
 export class ApiFailure extends Error {
@@ -89,6 +90,7 @@ export const api = {
   /** Ask for a job; `key` makes a repeated call the same job. Files make it multipart. */
   start(request, { key, source = null, mask = null }) {
     const headers = { "Idempotency-Key": key };
+    request = { ...request, preview_side: PREVIEW_SIDE };
     if (source === null) return data("jobs", { method: "POST", json: request, headers });
     const form = new FormData();
     form.append("request", JSON.stringify(request));
@@ -96,7 +98,7 @@ export const api = {
     if (mask !== null) form.append("mask", mask, "mask.png");
     return data("jobs", { method: "POST", form, headers });
   },
-  eventsUrl: (id, side) => `${BASE}jobs/${id}/events?previews=1&side=${side}`,
+  eventsUrl: (id) => `${BASE}jobs/${id}/events?previews=1`,
 
   images: ({ cursor = null, limit = 50, search = "", favourite = false, signal }) =>
     data(`images?${query({ cursor, limit, search, favourite: favourite ? 1 : null })}`, { signal }),

@@ -9,11 +9,7 @@ const article = (word) => (/^[aeiou]/i.test(word) ? "an" : "a");
 export const styleWords = (style) => `, ${style}`;
 export const groundWords = (colour) => `, on ${article(colour)} ${colour} background`;
 
-// Of names that CSS does not know.
-const COLOURS = { "light blue": "#add8f0", "dark blue": "#14286e", "sky blue": "#64b4fa", turquoise: "#40d2c8",
-  "light green": "#aaebaa", "dark green": "#0a552d", yellow: "#ffe146", orange: "#ff9b32", red: "#d72d2d",
-  pink: "#ffafcd", purple: "#8246b4", brown: "#7a4a2a", grey: "#9a9a9a", "light grey": "#d4d4d4", "dark grey": "#505050" };
-const colourOf = (chip) => (Array.isArray(chip?.rgb) ? `rgb(${chip.rgb.join(" ")})` : COLOURS[textOf(chip)] ?? textOf(chip));
+const colourOf = (chip) => (Array.isArray(chip?.rgb) ? `rgb(${chip.rgb.join(" ")})` : textOf(chip));
 
 const has = (prompt, words) => prompt.toLowerCase().includes(words.toLowerCase());
 

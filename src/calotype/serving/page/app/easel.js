@@ -155,7 +155,8 @@ export function createEasel(image) {
   }
 
   function onKeyDown(event) {
-    if (event.key in ARROWS && !event.ctrlKey && !event.metaKey) shift(ARROWS[event.key], event.shiftKey);
+    if (event.ctrlKey || event.metaKey) return;
+    if (event.key in ARROWS) shift(ARROWS[event.key], event.shiftKey);
     else if (event.key === "Enter") putDown();
     else if (event.key === " ") { if (!event.repeat) { spaceHeld = true; spaceMoved = false; } }
     else if (event.key === "Escape" && (state.value.down || corner !== null)) giveUp();

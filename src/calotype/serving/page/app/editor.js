@@ -71,7 +71,7 @@ function Tools({ work }) {
       <${Button} icon="rubber" label=${tip("Erase", "X")} pressed=${erase} onClick=${() => work.choose(tool === "hand" ? "brush" : tool, !erase)} />
       <${Button} icon="hand" label=${tip("Move the image", "H")} pressed=${tool === "hand"} onClick=${() => work.choose("hand")} />
     </div>
-    <label class="brush-size"><span>Size</span><input type="range" min="2" max="512" value=${size} aria-valuetext=${`${size} pixels`} onInput=${({ target }) => work.resize(Number(target.value))} /><output>${size}</output></label>
+    <label class="brush-size"><span>Size</span><input type="range" aria-label="Size of the brush" min="2" max="512" value=${size} aria-valuetext=${`${size} pixels`} onInput=${({ target }) => work.resize(Number(target.value))} /><output>${size}</output></label>
     <div class="tool-group" role="group" aria-label="All of it">
       <${Button} icon="undo" label="Undo (Ctrl+Z)" disabled=${!canUndo} onClick=${work.undo} />
       <${Button} icon="redo" label="Redo (Ctrl+Shift+Z)" disabled=${!canRedo} onClick=${work.redo} />

@@ -3,7 +3,7 @@ import { signal, toast, announce, plural } from "./ui.js";
 import { api } from "./api.js";
 import { finished } from "./jobs.js";
 
-const PAGE = 60;
+const PAGE = 100;
 const EMPTY = { images: [], next: null, state: "loading", error: null };
 
 export const library = signal(EMPTY);

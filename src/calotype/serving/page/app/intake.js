@@ -25,7 +25,7 @@ export async function opened(blob, name = "image", recipe = null) {
 }
 
 function faultOf(file) {
-  const most = limits().upload_bytes;
+  const most = limits().uploadBytes;
   if (!TYPES.has(file.type)) return `${file.name || "This"} is no PNG, JPEG or WebP image.`;
   if (file.size > most) return `${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MB; at most ${Math.round(most / 2 ** 20)} MB are taken.`;
   return null;
@@ -38,8 +38,8 @@ export async function takeFile(file, { mayRestore = true } = {}) {
   reading.set(true);
   try {
     const image = await opened(file, file.name || "pasted image");
-    if (image.width * image.height > limits().upload_pixels) {
-      throw new Error(`${image.name} has ${(image.width * image.height / 1e6).toFixed(1)} megapixels; at most ${limits().upload_pixels / 1e6} are taken.`);
+    if (image.width * image.height > limits().uploadPixels) {
+      throw new Error(`${image.name} has ${(image.width * image.height / 1e6).toFixed(1)} megapixels; at most ${limits().uploadPixels / 1e6} are taken.`);
     }
     const found = mayRestore ? await readRecipe(file) : null;
     if (found?.request) restored(found, image);

@@ -40,10 +40,8 @@ function taken(sent, before = {}) {
   };
 }
 
-const errorOf = (sent) => {
-  const one = sent.error ?? (sent.images ?? []).map((image) => image.error).find(Boolean) ?? null;
-  return one === null || typeof one === "string" ? one : one.message ?? null;
-};
+const wordsOf = (error) => (typeof error === "object" && error !== null ? error.message ?? null : error ?? null);
+const errorOf = (sent) => wordsOf(sent.error ?? (sent.images ?? []).map((image) => image.error).find(Boolean));
 
 /** Find the jobs that are there, of this tab or of one that was closed. */
 export async function findJobs() {
@@ -112,8 +110,17 @@ function ended(key, state, error = null) {
   if (job === undefined || !isActive(job)) return;
   change(key, { state, error: error ?? job.error, position: null });
   const count = job.images.filter((one) => one.state === "done").length;
+  if (state !== "done") recount(key, job.id);
   if (state === "done") announce(`${plural(count, "image")} ready: ${job.request.prompt || "no caption"}`);
   else if (state === "failed") announce(`Failed: ${error}. Retry is beside it.`, { urgent: true });
+}
+
+/** Of a job that ended early: which of its images there are after all. */
+async function recount(key, id) {
+  try {
+    const { images } = await api.job(id);
+    change(key, (now) => ({ images: images.map((one, index) => imageOf(one, now.images[index])) }));
+  } catch { /* then it stays as it is known */ }
 }
 
 /** What a poll says of a job that no stream follows. */

@@ -1,6 +1,6 @@
 // Keys for the whole page, and the list of them. Those of one letter can be switched off.
 import { html, remembered, useSignal, writes, announce } from "./ui.js";
-import { help, viewer, editor, comparing, go } from "./places.js";
+import { help, viewer, editor, comparing, chosen, go } from "./places.js";
 import { generate, draft, cancel, activeJobs } from "./jobs.js";
 import { source } from "./settings.js";
 import { Button, Dialog } from "./controls.js";
@@ -50,6 +50,7 @@ const SINGLE = {
 const somethingOpen = () => viewer.value || editor.value || comparing.value || help.value;
 
 function escape() {
+  if (chosen.value !== null) { chosen.set(null); return; }
   const [newest] = activeJobs();
   if (newest === undefined) { announce("Nothing runs."); return; }
   cancel(newest);

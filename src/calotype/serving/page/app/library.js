@@ -3,7 +3,7 @@ import { html, useSignal, useState, useEffect, useRef, plural, announce } from "
 import { library, filter, lookFor, reload, loadMore, present, deleted, favourites, isFavourite, setFavourite, remove } from "./images.js";
 import { downloadZip } from "./actions.js";
 import { server } from "./server.js";
-import { viewer, comparing, go } from "./places.js";
+import { viewer, comparing, chosen, go } from "./places.js";
 import { Button, Empty } from "./controls.js";
 import { Arriving } from "./tile.js";
 import { Grid } from "./grid.js";
@@ -41,16 +41,17 @@ function ImageTile({ image, index, stop, selecting, chosen, onOpen, onChoose }) 
   </div>`;
 }
 
-function Several({ chosen, setChosen, end }) {
-  const images = shownNow().filter((one) => chosen.has(one.id));
+function Several({ ids, end }) {
+  const done = useRef(null);
+  const images = shownNow().filter((one) => ids.has(one.id));
   const count = images.length;
   const all = images.length > 0 && images.every(isFavourite);
-  return html`<div class="several" role="toolbar" aria-label="Chosen images">
+  return html`<div class="several" role="toolbar" aria-label="Chosen images" ref=${done}>
     <b>${count === 0 ? "Choose images" : `${count} chosen`}</b>
     <${Button} icon="down" disabled=${count === 0} label="Download as one zip file" onClick=${() => downloadZip(images)}>Zip<//>
     <${Button} icon="compare" disabled=${count !== 2} label="Compare two images" onClick=${() => comparing.set({ a: images[1], b: images[0], choices: images })}>Compare<//>
     <${Button} icon="heart" filled=${all} disabled=${count === 0} onClick=${() => setFavourite(images, !all)}>Favourite<//>
-    <${Button} icon="bin" disabled=${count === 0} onClick=${() => { remove(images); setChosen(new Set()); }}>Delete<//>
+    <${Button} icon="bin" disabled=${count === 0} onClick=${() => { remove(images); chosen.set(new Set()); done.current.querySelector(".main").focus(); }}>Delete<//>
     <${Button} kind="main" onClick=${end}>Done<//>
   </div>`;
 }
@@ -69,25 +70,24 @@ export function Library() {
   useSignal(deleted);
   useSignal(favourites);
   const [at, setAt] = useState(0);
-  const [selecting, setSelecting] = useState(false);
-  const [chosen, setChosen] = useState(new Set());
+  const ids = useSignal(chosen);
+  const selecting = ids !== null;
   const { search } = useSignal(filter);
   const shown = present(images);
   useEffect(() => { if (state === "loading" && images.length === 0) reload(); }, []);
   useEffect(() => { if (state === "ready" && search !== "") announce(`${plural(shown.length, "image")}${next === null ? "" : " and more"} for ${search}.`); }, [state, search]);
-  const end = () => { setSelecting(false); setChosen(new Set()); };
-  const flip = (id) => setChosen((now) => { const set = new Set(now); if (!set.delete(id)) set.add(id); return set; });
+  useEffect(() => () => chosen.set(null), []);
+  const flip = (id) => chosen.set((now) => { const set = new Set(now); if (!set.delete(id)) set.add(id); return set; });
   const open = (image) => viewer.set({ list: shownNow, id: image.id, more: loadMore });
-  const leave = (event) => { if (event.key === "Escape" && selecting) { event.stopPropagation(); end(); } };
-  return html`<section class="library" aria-label="Library" onKeyDown=${leave}>
+  return html`<section class="library" aria-label="Library">
     <h2 class="unseen">Library</h2>
     <div class="library-head"><${Search} />
-      ${!selecting && html`<${Button} kind="short" icon="check" disabled=${shown.length === 0} onClick=${() => setSelecting(true)}>Select<//>`}</div>
-    ${selecting && html`<${Several} chosen=${chosen} setChosen=${setChosen} end=${end} />`}
+      ${!selecting && html`<${Button} kind="short" icon="check" disabled=${shown.length === 0} onClick=${() => chosen.set(new Set())}>Select<//>`}</div>
+    ${selecting && html`<${Several} ids=${ids} end=${() => chosen.set(null)} />`}
     ${state === "loading" && html`<div class="grid-skeleton" aria-busy="true" aria-label="Loading">${Array.from({ length: 12 }, (_, index) => html`<i key=${index}></i>`)}</div>`}
     ${state !== "loading" && shown.length === 0 && html`<${Nothing} state=${state} error=${error} />`}
     ${shown.length > 0 && html`<${Grid} items=${shown} total=${next === null ? shown.length : null} label="Images" at=${at} onAt=${setAt} onNear=${loadMore}
-      tile=${(image, index, stop) => html`<${ImageTile} image=${image} index=${index} stop=${stop} selecting=${selecting} chosen=${chosen.has(image.id)}
+      tile=${(image, index, stop) => html`<${ImageTile} image=${image} index=${index} stop=${stop} selecting=${selecting} chosen=${selecting && ids.has(image.id)}
         onOpen=${() => { setAt(index); open(image); }} onChoose=${() => { setAt(index); flip(image.id); }} />`} />`}
     ${shown.length > 0 && next !== null && html`<p class="hint below">${state === "failed"
       ? html`More could not be loaded: ${error}. <${Button} kind="small" onClick=${() => { library.patch({ state: "ready" }); loadMore(); }}>Try again<//>` : "Loading more …"}</p>`}

@@ -11,6 +11,8 @@ export const viewer = signal(null);
 export const comparing = signal(null);
 /** Whether the editor of the mask is open. */
 export const editor = signal(false);
+/** Ids of the library's images that are chosen, or null where one is not choosing. */
+export const chosen = signal(null);
 /** Whether the list of keys is open. */
 export const help = signal(false);
 

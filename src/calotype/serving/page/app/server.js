@@ -13,15 +13,22 @@ export const modelNamed = (name) => {
   return models.find((model) => model.name === name) ?? models[0] ?? null;
 };
 
-export const limits = () => ({
-  prompt: 32000, n: 32, steps: 256, side: [16, 2048], upload_bytes: 20 * 2 ** 20,
-  upload_pixels: 16e6, ...capabilities.value?.limits,
-});
+/** What the server takes at most; whatever it leaves out is as the documentation has it. */
+export function limits() {
+  const said = capabilities.value?.limits ?? {};
+  return {
+    prompt: said.prompt ?? 32_000, n: said.n ?? 32, steps: said.steps ?? 256,
+    side: said.side ?? [16, 2048],
+    uploadBytes: said.upload_bytes ?? 20 * 2 ** 20, uploadPixels: said.upload_pixels ?? 16_000_000,
+  };
+}
 
-/** Sizes that are offered, as [width, height]. */
+/** Sizes that are offered, as [width, height]: the server's for its first model, else the stages'. */
 export function offeredSizes(model) {
-  const sizes = capabilities.value?.sizes ?? model?.stages.map((stage) => stage.resolution) ?? [];
-  return sizes.map((size) => (Array.isArray(size) ? size : [size, size]));
+  const { sizes, models } = capabilities.value ?? {};
+  const own = model?.stages.map((stage) => stage.resolution) ?? [];
+  const sides = sizes !== undefined && (model === models[0] || models.length === 0) ? sizes : own;
+  return sides.map((side) => (Array.isArray(side) ? side : [side, side]));
 }
 
 export const smallest = (model) => model?.stages[0]?.resolution ?? 64;
@@ -48,12 +55,12 @@ async function look() {
   const abort = new AbortController();
   const tooLong = setTimeout(() => abort.abort(), 10_000);
   try {
-    const { engine = {}, queue = null, kept = "page", keeping = true, version } = await api.status(abort.signal);
-    const state = engine.state ?? "ready";
-    const restarts = engine.restarts ?? 0;
-    server.patch({ state, queue, kept, keeping, version, device: engine.device, restarts });
-    if (capabilities.value === null || (state === "ready" && engine.pid !== seenPid)) {
-      seenPid = engine.pid;
+    const { engine, queue = null, kept = "page", keeping = true, version, draining = false } = await api.status(abort.signal);
+    const state = draining ? "draining" : engine?.state ?? "starting";
+    const restarts = engine?.restarts ?? 0;
+    server.patch({ state, queue, kept, keeping, version, device: engine?.device, restarts });
+    if (capabilities.value === null || (state === "ready" && engine?.pid !== seenPid)) {
+      seenPid = engine?.pid;
       await loadCapabilities();
     }
   } catch {

@@ -16,7 +16,7 @@ function close(id) {
 }
 
 function connect(job) {
-  const stream = new EventSource(api.eventsUrl(job.id, 512));
+  const stream = new EventSource(api.eventsUrl(job.id));
   open.set(job.id, stream);
   for (const kind of KINDS) {
     stream.addEventListener(kind, (event) => {

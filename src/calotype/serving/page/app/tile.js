@@ -7,7 +7,7 @@ import { cancel, isActive } from "./jobs.js";
 
 /** How far an image is, from 0 to 1; null = it waits. */
 export const progressOf = (image) => (
-  image.state === "done" ? 1 : image.calls ? Math.min(1, image.done / image.calls) : null);
+  image.state === "done" ? 1 : image.calls ? Math.min(1, image.done / image.calls) : image.state === "running" ? image.progress ?? 0 : null);
 
 /** An image that fades in once it is there; `onGone` where the server has it no more. */
 export function Arriving({ src, alt, onGone, className = "", eager = false }) {

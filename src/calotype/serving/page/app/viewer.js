@@ -129,7 +129,7 @@ function Open({ open }) {
       </div>
       <aside class="about" aria-label="About this image">
         <div class="row spread"><span class="hint">${at + 1} of ${images.length}${open.more ? "+" : ""}</span>
-          <${Button} kind="quiet" icon="close" label="Close" onClick=${close} /></div>
+          <${Button} kind="quiet close" icon="close" label="Close" onClick=${close} /></div>
         <h2>${image.prompt || html`<em>No caption</em>`}</h2>
         <${Facts} image=${image} />
         <${Actions} image=${image} images=${images} at=${at} />
