@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from calotype.serving.front.errors import ApiError, invalid
 from calotype.serving.job import LEAST_SIDE, MOST_PROMPT, MOST_SEED, MOST_SIDE, MOST_STEPS
@@ -24,7 +24,7 @@ def _number(value: object) -> object:
 
 Prompt = Annotated[str, Field(max_length=MOST_PROMPT)]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
-Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST_SEED)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED), BeforeValidator(_number)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -41,14 +41,14 @@ class Fields(BaseModel):
     response_format: Literal["url", "b64_json"] | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
-    user: JsonValue = None
-    safety_identifier: JsonValue = None
+    user: Any = None
+    safety_identifier: Any = None
     seed: Seed | None = None
     negative_prompt: Prompt | None = None
     num_inference_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=1000)] | None = None
     strength: Strength | None = None
-    stages: dict[str, dict[str, JsonValue]] | None = None
+    stages: dict[str, dict[str, Any]] | None = None
 
     @property
     def sides(self) -> tuple[int, int] | None:
@@ -88,13 +88,13 @@ class Generation(Fields):
     background: Literal["auto", "opaque"] | None = None
     stream: bool | None = None
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
-    style: JsonValue = None
-    moderation: JsonValue = None
-    complexity: JsonValue = None
-    frame_count: JsonValue = None
-    frame_duration_ms: JsonValue = None
-    svg: JsonValue = None
-    prompt_rewriter: JsonValue = None
+    style: Any = None
+    moderation: Any = None
+    complexity: Any = None
+    frame_count: Any = None
+    frame_duration_ms: Any = None
+    svg: Any = None
+    prompt_rewriter: Any = None
 
 
 class Edit(Generation):
@@ -103,7 +103,7 @@ class Edit(Generation):
     WITHOUT_EFFECT = Generation.WITHOUT_EFFECT | {"markup"}
 
     input_fidelity: Literal["high", "low"] | None = None
-    markup: JsonValue = None
+    markup: Any = None
 
 
 class Variation(Fields):

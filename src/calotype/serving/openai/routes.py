@@ -17,7 +17,7 @@ from calotype.serving.openai.answering import streamed, whole
 from calotype.serving.openai.fields import Edit, Fields, Generation, Variation, read
 from calotype.serving.openai.forms import read_form, source_of
 from calotype.serving.openai.meaning import Meaning, find_model, is_others, meaning, renamed
-from calotype.serving.openai.schema import FAILURES, form_body, json_body
+from calotype.serving.openai.schema import FAILURES, IMAGES, form_body, json_body
 from calotype.serving.openai.shapes import Shape
 
 router = APIRouter(prefix="/v1", responses=FAILURES)
@@ -37,20 +37,20 @@ async def model(request: Request, model_id: str) -> dict[str, Any]:
     return _model(model_id if is_others(model_id) else found["name"])
 
 
-@router.post("/images/generations", openapi_extra=json_body(Generation))
+@router.post("/images/generations", responses=IMAGES, openapi_extra=json_body(Generation))
 async def generations(request: Request) -> Response:
     """Images of a caption."""
     fields = read(Generation, _object(await request.body()))
     return await _answer(request, fields, meaning(fields, _models(request)))
 
 
-@router.post("/images/edits", openapi_extra=form_body(Edit))
+@router.post("/images/edits", responses=IMAGES, openapi_extra=form_body(Edit))
 async def edits(request: Request) -> Response:
     """An image changed: within its hole, or begun again."""
     return await _edited(request, Edit)
 
 
-@router.post("/images/variations", openapi_extra=form_body(Variation))
+@router.post("/images/variations", responses=IMAGES, openapi_extra=form_body(Variation))
 async def variations(request: Request) -> Response:
     """An image in other strokes."""
     return await _edited(request, Variation)

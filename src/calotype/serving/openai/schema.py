@@ -32,6 +32,33 @@ _FAILED = {
 FAILURES: dict[int | str, dict[str, Any]] = {"4XX": _FAILED, "5XX": _FAILED}
 """Of all routes."""
 
+_IMAGES = {
+    "type": "object",
+    "required": ["created", "data", "background", "output_format", "quality", "size", "usage"],
+    "properties": {
+        "data": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {"b64_json": _TEXT, "url": _TEXT},
+                "minProperties": 1,
+                "additionalProperties": False,
+            },
+        }
+    },
+}
+IMAGES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Images",
+        "content": {
+            "application/json": {"schema": _IMAGES},
+            "text/event-stream": {"schema": _TEXT},
+        },
+    }
+}
+"""Of the routes that make images."""
+
 
 def json_body(kind: type[Fields]) -> dict[str, Any]:
     """The body of a request as JSON."""

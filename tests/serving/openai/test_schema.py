@@ -1,0 +1,68 @@
+"""What the routes say of themselves in OpenAPI holds, whatever is sent: schemathesis tries."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def described():
+    """The routes' OpenAPI document, which no server publishes."""
+    from fastapi.openapi.utils import get_openapi
+
+    from calotype.serving.openai.routes import router
+
+    return get_openapi(title="calotype", version="1", routes=router.routes)
+
+
+def test_all_routes_are_described(described) -> None:
+    paths = {f"/v1/{name}" for name in ("models", "models/{model_id}")}
+    paths |= {f"/v1/images/{name}" for name in ("generations", "edits", "variations")}
+    assert set(described["paths"]) == paths
+    for path in paths:
+        for operation in described["paths"][path].values():
+            assert {"4XX", "5XX"} <= set(operation["responses"])
+
+
+def tried(operation, mode, address, wanted):
+    """How many requests were sent, all of them answered as described."""
+    from hypothesis import HealthCheck, given, seed, settings
+
+    count = 0
+
+    @seed(1)
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case):
+        nonlocal count
+        count += 1
+        case.call_and_validate(base_url=address, checks=wanted)
+
+    check()
+    return count
+
+
+@pytest.mark.slow
+def test_nothing_breaks_what_is_described(described, served) -> None:
+    import schemathesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    always = [
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    ]
+    modes = schemathesis.GenerationMode
+    for result in schemathesis.openapi.from_dict(described).get_all_operations():
+        operation = result.ok()
+        if operation.method.lower() == "get":
+            assert tried(operation, modes.POSITIVE, served, always)
+            continue
+        assert tried(operation, modes.POSITIVE, served, always) > 15
+        if "generations" in operation.path:  # in forms all is text, which may stand for numbers
+            rejected = [*always, checks.negative_data_rejection]
+        else:
+            rejected = always
+        assert tried(operation, modes.NEGATIVE, served, rejected) > 15
