@@ -20,6 +20,7 @@ import threading
 import time
 import zlib
 
+from calotype.cascade.provenance import parameters_text
 from calotype.serving import wire
 
 STAGES = ((64, 4), (256, 2), (1024, 2))
@@ -181,12 +182,14 @@ class Engine:
         width, height = size_of(image)
         recipe = {
             "format": 1,
+            "version": 1,
             "kind": request["kind"],
             "caption": request["prompt"],
             "negative_caption": request["negative_prompt"],
             "seed": image["seed"],
             "model": {"name": request["model"] or MODELS[0]},
-            "stages": [{"resolution": r, "sampling": {"steps": n}} for r, n in stages_of(image)],
+            "stages": [_recorded(request, *one) for one in stages_of(image)],
+            "size": [width, height],
             "source_sha256": image["source_sha256"],
             "mask_sha256": image["mask_sha256"],
             "blobs": [hashlib.sha256(blob).hexdigest() for blob in image["blobs"]],
@@ -214,6 +217,20 @@ def stages_of(image):
     ]
     steps = image["request"]["steps"]
     return [(r, steps if r == 64 and steps else n) for r, n in wanted]
+
+
+def _recorded(request, resolution, steps):
+    """A stage as recipes have it; the base's settings are the request's."""
+    sampling = {"steps": steps, "sampler": "ddpm", "guidance_weight": 3.0}
+    if resolution == STAGES[0][0]:
+        asked = {"sampler": request["sampler"], "guidance_weight": request["guidance"]}
+        sampling |= {name: value for name, value in asked.items() if value is not None}
+    return {
+        "resolution": resolution,
+        "width": resolution,
+        "height": resolution,
+        "sampling": sampling,
+    }
 
 
 def size_of(head):
@@ -251,7 +268,10 @@ def _png(width, height, colour, recipe):
         return struct.pack(">I", len(body)) + name + body + check
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    text = b"" if recipe is None else chunk(b"tEXt", b"calotype\0" + json.dumps(recipe).encode())
+    text = b""
+    if recipe is not None:
+        text = chunk(b"tEXt", b"calotype\0" + json.dumps(recipe).encode())
+        text += chunk(b"iTXt", b"parameters\0\0\0\0\0" + parameters_text(recipe).encode())
     rows = zlib.compress((b"\0" + colour * width) * height, 1)
     start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + text
     return start + chunk(b"IDAT", rows) + chunk(b"IEND", b"")

@@ -28,8 +28,12 @@ from calotype.serving.front.store import Store
 from calotype.serving.native.routes import router as native
 from calotype.serving.native.small import Thumbnails
 from calotype.serving.openai.routes import router as openai
+from calotype.serving.sdapi import control, lists
+from calotype.serving.sdapi.desk import Desk
+from calotype.serving.sdapi.routes import router as sdapi
+from calotype.serving.sdapi.routes import shape as sdapi_shape
 
-SHAPES: dict[str, Callable[[ApiError], dict[str, Any]]] = {}
+SHAPES: dict[str, Callable[[ApiError], dict[str, Any]]] = {"/sdapi/": sdapi_shape}
 """By the beginning of a path: the JSON of an error, where it is not OpenAI's."""
 
 health = APIRouter()
@@ -72,7 +76,8 @@ def build_app(
     app.state.settings = settings
     app.state.links = Links()
     app.state.thumbnails = Thumbnails()
-    for router in (health, links, openai, native):
+    app.state.desk = Desk()
+    for router in (health, links, openai, native, sdapi, control.router, lists.router):
         app.include_router(router)
     add_error_shapes(app)
     app.add_middleware(Observing, observer=watching)  # the last added is the outermost

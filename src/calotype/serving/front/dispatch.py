@@ -108,6 +108,12 @@ class Dispatcher:
                 self._end(unit, reason)  # for the client; its place is free at the last word
         self._dispatch()
 
+    def skip(self, job: Job) -> None:
+        """Finish what of a job is in an engine as it is now; what waits goes on."""
+        for unit in self._held.values():
+            if unit.job is job and unit.engine is not None:
+                unit.engine.send({"op": "interrupt", "id": unit.image.id})
+
     def forget(self, job: Job) -> None:
         """A job is over."""
         timer = self._deadlines.pop(job.id, None)

@@ -95,13 +95,12 @@ def request_of_parameters(
     pairs.pop("Model hash", None)
     scale = _number(pairs.get("CFG scale"))
     if scale is not None and not ours:
-        part = (scale - 1) / (_THEIR_WEIGHT - 1)
-        scale = None if own_weight is None else max(0.0, 1 + part * (own_weight - 1))
+        scale = None if own_weight is None else guidance_of_scale(scale, own_weight)
     asked = {
         "prompt": prompt,
         "negative_prompt": negative or None,
         "Steps": ("steps", _whole(pairs.get("Steps"))),
-        "Sampler": ("sampler", _sampler(pairs.get("Sampler"))),
+        "Sampler": ("sampler", their_sampler(pairs.get("Sampler"))),
         "CFG scale": ("guidance", scale),
         "Seed": ("seed", _whole(pairs.get("Seed"))),
         "Size": ("size", _sides(pairs.get("Size"))),
@@ -114,6 +113,18 @@ def request_of_parameters(
         if found is None and pairs.get(key, "None") not in ("None", ""):
             ignored.append(key)
     return _recalled(fields, ignored)
+
+
+def guidance_of_scale(scale: float, own_weight: float) -> float:
+    """What their CFG scale means for a model: 1 is none, 7 its own weight, linearly."""
+    return max(0.0, 1 + (scale - 1) / (_THEIR_WEIGHT - 1) * (own_weight - 1))
+
+
+def their_sampler(name: str | None) -> str | None:
+    """The sampler that a name of theirs or ours means; None = we have none such."""
+    if name in get_args(Sampler):
+        return name
+    return _THEIR_SAMPLERS.get((name or "").lower().removesuffix(" karras"))
 
 
 def _recalled(asked: Mapping[str, Any], ignored: list[str]) -> Recalled:
@@ -228,9 +239,3 @@ def _number(text: str | None) -> float | None:
 def _sides(text: str | None) -> list[int] | None:
     match = re.fullmatch("([0-9]{1,6})x([0-9]{1,6})", text or "")
     return None if match is None else [int(match[1]), int(match[2])]
-
-
-def _sampler(text: str | None) -> str | None:
-    if text in get_args(Sampler):
-        return text
-    return _THEIR_SAMPLERS.get((text or "").lower().removesuffix(" karras"))
