@@ -89,8 +89,7 @@ class Bench:
         raise AssertionError("the loop does not come to an end")
 
     def turn(self):
-        with torch.no_grad():
-            self.loop.turn()
+        self.loop.turn()
 
     def alone(self, order):
         """What the ordinary path makes of an order, without any engine: Made, and floats."""
@@ -119,6 +118,15 @@ def end_of_stage(preview):
     return [preview.state.z.clone()] if preview.state.index == preview.steps else []
 
 
+@pytest.fixture(autouse=True)
+def _without_gradients():
+    """As the engine's thread is: a suspended image would leave them off, or on."""
+    before = torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+    yield
+    torch.set_grad_enabled(before)
+
+
 @pytest.fixture
 def keeps_finals(monkeypatch):
     def keep(bench):
@@ -137,6 +145,7 @@ def keeps_finals(monkeypatch):
 @pytest.fixture
 def bench(model, keeps_finals, monkeypatch):
     monkeypatch.setattr("calotype.serving.engine.loop._IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("calotype.serving.engine.limits.STEP_SECONDS", 1e9)  # on a slow machine too
     opened = open_model(Entry("tiny", str(model)), RUNTIME)
     return keeps_finals(Bench(opened, load(opened.job)))
 

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-import torch
 
 from calotype.errors import CalotypeError, UsageError
 from calotype.runtime import Runtime
@@ -139,4 +138,3 @@ def test_a_lora_belongs_to_its_model_alone(bench, model, tmp_path):
     opened = bench.model.told()
     assert opened["unconditional"] is False and "steps" in opened["tunable"]
     assert opened["stages"][0]["settings"]["steps"] == 8
-    assert torch.is_grad_enabled()

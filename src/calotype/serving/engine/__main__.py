@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from calotype.errors import CalotypeError
 from calotype.serving.engine.process import Engine, EngineSettings, die_first, taken_streams
@@ -31,6 +32,8 @@ def parse(arguments: Sequence[str]) -> EngineSettings:
     add("--device")
     add("--dtype")
     add("--no-metadata", action="store_false", dest="metadata")
+    add("--c2pa-cert", metavar="FILE")
+    add("--c2pa-key", metavar="FILE")
     given = vars(parser.parse_args(arguments))
     given |= {name: value for name, value in given.pop("settings").items() if value is not None}
     return EngineSettings(
@@ -40,6 +43,8 @@ def parse(arguments: Sequence[str]) -> EngineSettings:
         memory=given["memory"],
         idle_unload=given["idle_unload"],
         metadata=given["metadata"],
+        c2pa_cert=None if given["c2pa_cert"] is None else Path(given["c2pa_cert"]),
+        c2pa_key=None if given["c2pa_key"] is None else Path(given["c2pa_key"]),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from calotype.serving import wire
 from calotype.serving.engine.files import encode_file, encode_preview
 from calotype.serving.engine.image import Image, Look
+from calotype.serving.engine.signing import Signer
 
 _MOST_FRAMES = 256
 _MOST_PIXELS = 16 * 1024 * 1024
@@ -28,10 +29,13 @@ class Outgoing:
     Args:
         stream: to the front.
         metadata: whether files say how they were made.
+        signer: signs them; None = nobody.
     """
 
-    def __init__(self, stream: BinaryIO, *, metadata: bool = True) -> None:
-        self._stream, self._metadata = stream, metadata
+    def __init__(
+        self, stream: BinaryIO, *, metadata: bool = True, signer: Signer | None = None
+    ) -> None:
+        self._stream, self._metadata, self._signer = stream, metadata, signer
         self._frames: queue.Queue[list[bytes | memoryview] | None] = queue.Queue(_MOST_FRAMES)
         self._writer = threading.Thread(target=self._write, name="writing", daemon=True)
         self._previews = ThreadPoolExecutor(1, thread_name_prefix="previews")
@@ -97,6 +101,8 @@ class Outgoing:
                 compression=order.request.compression,
                 metadata=self._metadata,
             )
+            if self._signer is not None:
+                data = self._signer.sign(data, order.request.format, made.recipe)
         except Exception as error:
             traceback.print_exception(error, file=sys.stderr)
             message = f"the image could not be encoded: {type(error).__name__}"

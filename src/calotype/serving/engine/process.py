@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import torch
 
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, UsageError
 from calotype.runtime import Runtime
 from calotype.serving.engine.limits import Limits
 from calotype.serving.engine.loop import Loop
@@ -28,6 +28,7 @@ from calotype.serving.engine.orders import read_order
 from calotype.serving.engine.outgoing import Outgoing
 from calotype.serving.engine.refusal import refusal
 from calotype.serving.engine.shelf import Entry, Shelf, open_model
+from calotype.serving.engine.signing import Signer
 from calotype.serving.engine.tasks import Given
 from calotype.serving.job import JobRequest
 from calotype.serving.wire import Message, read
@@ -46,6 +47,8 @@ class EngineSettings:
         memory: bytes of all weights; None = all stay loaded.
         idle_unload: seconds after which unused weights are let go; None = never.
         metadata: whether files say how they were made.
+        c2pa_cert: chain of the certificate that files are signed with; None = they are not.
+        c2pa_key: its private key.
     """
 
     models: tuple[Entry, ...]
@@ -54,6 +57,20 @@ class EngineSettings:
     memory: int | None = None
     idle_unload: float | None = None
     metadata: bool = True
+    c2pa_cert: Path | None = None
+    c2pa_key: Path | None = None
+
+    def signer(self) -> Signer | None:
+        """Who signs files.
+
+        Raises:
+            UsageError: one of the two files is missing, or they do not sign.
+        """
+        if self.c2pa_cert is None and self.c2pa_key is None:
+            return None
+        if self.c2pa_cert is None or self.c2pa_key is None:
+            raise UsageError("got one of certificate and key; expected both, or none")
+        return Signer(self.c2pa_cert, self.c2pa_key)
 
 
 def taken_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -91,7 +108,7 @@ class Engine:
         self.threads = runtime.threads
         models = [open_model(entry, runtime) for entry in settings.models]
         self.shelf = Shelf(models, settings.memory, settings.idle_unload)
-        self.out = Outgoing(outgoing, metadata=settings.metadata)
+        self.out = Outgoing(outgoing, metadata=settings.metadata, signer=settings.signer())
         self.loop = Loop(self.shelf, Limits(settings.max_batch, runtime.device), self.out)
         self._checks: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._ready = {
