@@ -108,6 +108,8 @@ def test_odd_ids_find_nothing_and_learn_nothing(app, client, key, data):
     for path, method in paths:
         for odd in ODD:
             answer = client.request(method, filled(path, odd), headers={"x-api-key": key})
+            if answer.request.url.path == "/":  # the client resolved ".." itself: that is the page
+                continue
             assert answer.status_code in (303, 307, 400, 404, 405, 415, 422), (path, method, odd)
             _silent(answer, data)
 

@@ -28,6 +28,7 @@ from calotype.serving.front.store import Store
 from calotype.serving.native.routes import router as native
 from calotype.serving.native.small import Thumbnails
 from calotype.serving.openai.routes import router as openai
+from calotype.serving.page import mount as mount_page
 from calotype.serving.sdapi import control, lists
 from calotype.serving.sdapi.desk import Desk
 from calotype.serving.sdapi.routes import router as sdapi
@@ -79,6 +80,7 @@ def build_app(
     app.state.desk = Desk()
     for router in (health, links, openai, native, sdapi, control.router, lists.router):
         app.include_router(router)
+    mount_page(app)
     add_error_shapes(app)
     app.add_middleware(Observing, observer=watching)  # the last added is the outermost
     return app

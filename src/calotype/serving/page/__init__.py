@@ -9,25 +9,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
 FOLDER = Path(__file__).parent
-_SHOWN = frozenset({"", ".html", ".css", ".js", ".svg"})
+_SHOWN = frozenset({".html", ".css", ".js", ".svg"})
+_CACHING = "no-cache"  # browsers ask whether a file is still the same: an update is seen at once
 
 
 def mount(app: Starlette) -> None:
-    """Serve the page at "/": after all other routes, which it would hide."""
-    files = StaticFiles(directory=FOLDER, html=True)
+    """Serve the page at "/", and its files below "/page"."""
+    files = StaticFiles(directory=FOLDER)
 
-    async def page(scope: Scope, receive: Receive, send: Send) -> None:
-        async def asked_for_anew(message: Message) -> None:
+    async def page(request: Request) -> Response:
+        response: Response = await files.get_response("index.html", request.scope)
+        response.headers["Cache-Control"] = _CACHING
+        return response
+
+    async def file(scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_caching(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"cache-control", b"no-cache")]
+                header = (b"cache-control", _CACHING.encode())
+                message["headers"] = [*message["headers"], header]
             await send(message)
 
-        if scope["type"] == "http" and Path(scope["path"]).suffix not in _SHOWN:
+        if Path(scope["path"]).suffix not in _SHOWN:
             scope = {**scope, "path": scope.get("root_path", "") + "/nothing-here"}
-        await files(scope, receive, asked_for_anew)
+        await files(scope, receive, with_caching)
 
-    app.mount("/", page, name="page")
+    app.add_route("/", page, methods=["GET"], include_in_schema=False)
+    app.mount("/page", file, name="page")

@@ -49,7 +49,7 @@ function Head() {
   const keys = useSignal(singleKeys);
   useEffect(() => { document.title = running > 0 ? `(${running}) calotype` : "calotype"; }, [running]);
   return html`<header class="head">
-    <h1><img src="icon.svg" alt="" width="24" height="24" /><span>calotype</span></h1>
+    <h1><img src="page/icon.svg" alt="" width="24" height="24" /><span>calotype</span></h1>
     <nav aria-label="Views"><${Tab} name="create">Create${running > 0 && html`<span class="count" aria-label=${`, ${running} running`}>${running}</span>`}<//><${Tab} name="library">Library<//></nav>
     <div class="row head-end"><${StatusPill} /><${Theme} />
       <${Button} kind="quiet" icon="keys" label=${keys ? "Keys (?)" : "Keys"} onClick=${() => help.set(true)} /></div>
