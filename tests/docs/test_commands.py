@@ -25,6 +25,7 @@ PAGES = sorted(
 REASONS = {
     "hours",
     "serves until Ctrl-C",
+    "needs a server",
     "installs packages",
     "needs a cascade of IF's architecture",
     "needs published weights",
