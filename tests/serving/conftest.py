@@ -22,7 +22,7 @@ def fake_settings(**changes):
     return ServeSettings(**{"engine_command": FAKE, "step_timeout": 5.0, "drain": 2.0, **changes})
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=30.0):
     """Look until it holds, or fail."""
     until = time.monotonic() + seconds
     while not condition():

@@ -264,6 +264,11 @@ def test_positions_and_eta_are_told_as_the_queue_moves() -> None:
         for job in jobs:
             work.add(job)
         seen = [(job.position, job.eta_seconds) for job in jobs]
+        step = {"op": "step", "id": "a0.0", "stage": 0, "resolution": 64, "done": 4, "calls": 8}
+        work.on_message(engine, Message({"op": "admitted", "id": "a0.0"}))
+        work.on_message(engine, Message(step))
+        work.estimate()
+        assert [job.eta_seconds for job in jobs] == [1.0, 3.0, 5.0, 7.0]  # half of it is done
         finish(work, engine, "a0.0")
         return seen, [event.data["position"] for event in jobs[2].events.values()]
 

@@ -32,15 +32,15 @@ class Server:
 
     def add(self, prompt, *, outlives=True, **request):
         body = {"request": {"prompt": prompt, "seed": 1, **request}, "outlives": outlives}
-        return httpx.post(f"{self.url}/test/jobs", json=body, timeout=20)
+        return httpx.post(f"{self.url}/test/jobs", json=body, timeout=60)
 
     def get(self, path):
-        return httpx.get(f"{self.url}/test/{path}", timeout=20).json()
+        return httpx.get(f"{self.url}/test/{path}", timeout=60).json()
 
     def states(self):
         return {job["id"]: job["state"] for job in self.get("jobs")}
 
-    def until(self, condition, seconds=20):
+    def until(self, condition, seconds=60):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it never came"
@@ -48,7 +48,7 @@ class Server:
 
     def ended(self):
         """Exit code, and the lines on stderr that are no log."""
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         lines = self.process.stderr.read().splitlines()
         self.log = [json.loads(line) for line in lines if line.startswith("{")]
         return code, [line for line in lines if not line.startswith("{")]
@@ -154,7 +154,7 @@ def test_running_work_ends_before_the_server_does(tmp_path, sent) -> None:
         told.process.send_signal(sent)
         refused = told.add("a dog")
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert told.ended() == (0, [])
     assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
     assert heard[-1][0] == "done" and other[-1] == ["failed", other[-1][1]]
@@ -171,7 +171,7 @@ def test_open_streams_end_when_time_is_up(tmp_path) -> None:
         thread.start()
         told.until(lambda: told.get("status")["active"])
         told.process.send_signal(signal.SIGTERM)
-        thread.join(20)
+        thread.join(60)
         assert told.ended()[0] == 0
     assert heard[-1][0] == "failed"
 

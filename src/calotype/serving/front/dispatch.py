@@ -68,6 +68,10 @@ class Dispatcher:
         suspects = sum(unit.job.owner.client == client for unit in self._suspects)
         return self._queue.waiting(client) + suspects
 
+    def estimate(self) -> None:
+        """Bring positions and ETA of all jobs up to date, as calls have gone since."""
+        self._say_positions()
+
     def seconds_until(self, images: int) -> float:
         """When so many of the images that are here now will be gone, clamped for Retry-After."""
         costs = [self._cost(unit) for unit in (*self._held.values(), *self._queue.in_order())]

@@ -107,10 +107,12 @@ class Hub:
         job = self._memory.get(job_id)
         if job is None or job.owner.key_name != owner.key_name:
             raise not_found("job")
+        self.work.estimate()
         return job
 
     def jobs(self, owner: Owner) -> list[Job]:
         """Jobs of this owner, newest first."""
+        self.work.estimate()
         mine = [job for job in self._memory.jobs() if job.owner.key_name == owner.key_name]
         return mine[::-1]
 
@@ -180,7 +182,7 @@ class Hub:
             self._joining.revive(job)
             for image in job.images:
                 if image.state == "done":
-                    job.tell("image", _told(image))
+                    job.tell("image", image.facts)
             if job.is_over:
                 self._tell_end(job)
             else:
@@ -239,7 +241,7 @@ class Hub:
     def _over(self, job: Job, image: JobImage, data: bytes | None) -> None:
         if data is not None:
             image.data, image.state = data, "done"
-            job.tell("image", _told(image), data)
+            job.tell("image", image.facts, data)
         self.observer.image_over(job, image)
         if job.is_over or any(one.is_open for one in job.images):
             return
@@ -292,9 +294,3 @@ class Hub:
         self._memory.add(job)
         self.work.add(job)
         return job
-
-
-def _told(image: JobImage) -> dict[str, Any]:
-    """What an event says of a finished image."""
-    told = {"image": image.index, "id": image.id, "seed": image.seed, "format": image.format}
-    return {**told, "width": image.width, "height": image.height}

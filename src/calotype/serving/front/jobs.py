@@ -181,6 +181,12 @@ class JobImage:
         """Whether it still waits or is computed."""
         return self.state in _OPEN
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an event says of it when it is done."""
+        told = {"image": self.index, "id": self.id, "seed": self.seed, "format": self.format}
+        return {**told, "width": self.width, "height": self.height}
+
 
 @dataclass(eq=False)
 class Job:
