@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import APIRouter
@@ -70,4 +71,5 @@ def _parameters(call: Call) -> dict[str, Any]:
     left_out = {"mask", "init_images"}
     if isinstance(call, ImageToImage) and call.include_init_images:
         left_out = set()
-    return {**call.model_dump(), **dict.fromkeys(left_out)}
+    asked = json.loads(call.model_dump_json(exclude=left_out))  # numbers that are none become null
+    return {**asked, **dict.fromkeys(left_out)}
