@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 import sys
 import threading
 import time
@@ -39,8 +38,9 @@ def served_at(settings):
     from calotype.serving.front.guarded import guarded
     from calotype.serving.front.limits import UVICORN
     from calotype.serving.front.observer import Observer
+    from calotype.web.addresses import listen
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     settings = dataclasses.replace(settings, port=listening.getsockname()[1])
     observer = Observer()
     app = build_app(settings, observer=observer)

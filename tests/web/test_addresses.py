@@ -60,3 +60,11 @@ def test_a_port_in_use_is_one_line():
             listen("127.0.0.1", port)
         with socket.create_connection(("127.0.0.1", port)):
             pass
+
+
+def test_answers_do_not_wait_to_be_confirmed():
+    with listen("127.0.0.1", 0) as listening:
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

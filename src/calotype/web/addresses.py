@@ -22,12 +22,16 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CalotypeError(
             f"cannot listen at {host} port {port}: {reason}; choose another with --port"
         ) from error
+    # Connections inherit it. asyncio sets it only where a socket names its protocol, and this one
+    # does not: an answer's body would wait 40 ms for the client to confirm its headers.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def is_loopback(host: str) -> bool:
