@@ -87,9 +87,7 @@ def asked(
 def running(*command: str) -> Iterator[Server]:
     """A server as long as the block; what it logs is thrown away."""
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=pipe, stderr=nothing, text=True
-    )
+    process = subprocess.Popen([sys.executable, *command], stdout=pipe, stderr=nothing, text=True)
     try:
         yield Server(process)
     finally:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -124,42 +124,25 @@ def _calls(server: Server, resolution: int) -> tuple[float, float]:
 
 
 def cancels(options: argparse.Namespace) -> None:
-    """From a cancel to the beginning of the image that waited for its place, in steps."""
-    side = min(options.sizes)
+    """From a cancel until its image's rows are free, and how long steps take meanwhile."""
+    side, waits, steps = min(options.sizes), [], []
     with _served(options) as server:
-        waits, steps = [], []
-        for number in range(options.rounds):
-            jobs = [server.job(size=[side, side], steps=256, seed=100 * number + k) for k in range(20)]
-            at = [when for kind, _, when in _first(server, jobs[0], "step", 6) if kind == "step"]
+        for number in range(4 * options.rounds):
+            seeds = range(CLIENTS * number, CLIENTS * (number + 1))
+            jobs = [server.job(size=[side, side], steps=256, seed=seed) for seed in seeds]
+            at = [when for kind, _, when in islice(server.events(jobs[-1]), 12) if kind == "step"]
             steps.append(statistics.median(b - a for a, b in pairwise(at)))
-            states = {one: server.ask("GET", f"/api/v1/jobs/{one}")["state"] for one in jobs}
-            waiting = next(one for one in jobs if states[one] == "queued")
-            begun: list[float] = []
-            listener = threading.Thread(target=_until_begun, args=(server, waiting, begun))
-            listener.start()
-            time.sleep(0.3)
             begin = time.perf_counter()
-            server.ask("DELETE", f"/api/v1/jobs/{jobs[0]}")
-            listener.join()
-            waits.append(begun[0] - begin)
-            for job in jobs[1:]:
+            server.ask("DELETE", f"/api/v1/jobs/{jobs[number % CLIENTS]}")
+            while server.ask("GET", "/api/v1/status")["queue"]["active"] == CLIENTS:
+                time.sleep(0.002)
+            waits.append(time.perf_counter() - begin)
+            for job in jobs:
                 server.ask("DELETE", f"/api/v1/jobs/{job}")
-        _print("from a cancel to the next image's begin", waits, " s")
-        _print("  steps meanwhile", steps, " s")
-
-
-def _first(
-    server: Server, job: str, kind: str, count: int
-) -> Iterator[tuple[str, object, float]]:
-    for event in server.events(job):
-        yield event
-        count -= event[0] == kind
-        if count == 0:
-            return
-
-
-def _until_begun(server: Server, job: str, begun: list[float]) -> None:
-    begun.append(next(at for kind, _, at in server.events(job) if kind == "started"))
+            while server.ask("GET", "/api/v1/status")["queue"]["active"]:
+                time.sleep(0.01)
+    _print("from a cancel until its rows are free", waits, " s")
+    _print("  a step meanwhile", steps, " s")
 
 
 def overhead(options: argparse.Namespace) -> None:

@@ -48,6 +48,16 @@ def test_calls_of_one_kind_are_joined_in_the_order_of_their_age(stage, many):
             assert len(output.prediction) == len(one.call.z)
 
 
+def test_an_image_that_has_shown_nothing_yet_is_in_the_next_call(stage, many):
+    many.rows = lambda kind: 2
+    batcher = Batcher(many)
+    for age in (1, 2, 3):
+        batcher.add(Waiting(call(stage), age))
+    batcher.add(Waiting(call(stage), 9, is_first=True))
+    assert [one.age for one in batcher.next()] == [9, 1]
+    assert [one.age for one in batcher.next()] == [2, 3]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"side": 16}, {"dtype": torch.float64}, {"lowres": torch.zeros(1, 3, 8, 8)}, {"stage": 1}],

@@ -34,11 +34,13 @@ class Waiting:
         call: what is asked.
         age: smaller = older; one image has one.
         alone: not to be joined with others.
+        is_first: of its image, before those that have begun: somebody has seen nothing yet.
     """
 
     call: Call
     age: int
     alone: bool = False
+    is_first: bool = False
 
 
 @dataclass
@@ -52,7 +54,7 @@ class _Group:
 
 
 class Batcher:
-    """The calls that wait, in groups that take turns; within a group the oldest go first.
+    """The calls that wait, in groups that take turns; within a group new images, then the oldest.
 
     The group that has been computed for the least time is next, so that what takes long does not
     hold up what is quick; one that comes back has no claim to the time it was away.
@@ -88,7 +90,7 @@ class Batcher:
         group = min(
             self._groups.values(), key=lambda one: (one.seconds, min(w.age for w in one.waiting))
         )
-        in_order = sorted(group.waiting, key=lambda one: one.age)
+        in_order = sorted(group.waiting, key=lambda one: (not one.is_first, one.age))
         most = self.limits.rows(self.limits.kind(in_order[0].call))
         images = _UNLIMITED if self.limits.most_images is None else self.limits.most_images
         chosen, rows = in_order[:1], len(in_order[0].call.z)
