@@ -283,7 +283,6 @@ def build(mock):
             return refused(503, "the server is stopping", code="draining", retry_after=5)
         if asked.get("steps", 1) > 256:
             return refused(400, "got 999 steps; expected 1 to 256", param="steps")
-        assert asked.pop("preview_side") == 384
         mock.requests.append(asked)
         source = mask = None
         if form is not None and "source" in form:
@@ -327,6 +326,8 @@ def build(mock):
         job = mock.job(request.path_params["id"])
         if job is None:
             return refused(404, "there is no such job")
+
+        assert request.query_params["side"] == "384"
 
         async def lines():
             at = int(request.headers.get("last-event-id") or 0)

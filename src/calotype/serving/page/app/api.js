@@ -90,7 +90,6 @@ export const api = {
   /** Ask for a job; `key` makes a repeated call the same job. Files make it multipart. */
   start(request, { key, source = null, mask = null }) {
     const headers = { "Idempotency-Key": key };
-    request = { ...request, preview_side: PREVIEW_SIDE };
     if (source === null) return data("jobs", { method: "POST", json: request, headers });
     const form = new FormData();
     form.append("request", JSON.stringify(request));
@@ -98,7 +97,7 @@ export const api = {
     if (mask !== null) form.append("mask", mask, "mask.png");
     return data("jobs", { method: "POST", form, headers });
   },
-  eventsUrl: (id) => `${BASE}jobs/${id}/events?previews=1`,
+  eventsUrl: (id) => `${BASE}jobs/${id}/events?previews=1&side=${PREVIEW_SIDE}`,
 
   images: ({ cursor = null, limit = 50, search = "", favourite = false, signal }) =>
     data(`images?${query({ cursor, limit, search, favourite: favourite ? 1 : null })}`, { signal }),
