@@ -81,7 +81,11 @@ def test_a_job_is_accepted_followed_and_over(api) -> None:
 
 
 def test_previews_are_data_urls_as_small_as_asked_or_none(api) -> None:
-    job = make(api, {"prompt": "slow", "size": [1024, 1024], "seed": 1})
+    job = make(api, {"prompt": "slow", "size": [1024, 1024], "seed": 1, "preview_side": 1024})
+    finished(api, job)
+    events, _ = finished(api, job)
+    sides = [data["width"] for _, kind, data in events if kind == "preview"]
+    assert sides == [1024]
     events, _ = finished(api, job, "?side=32")
     previews = [data for _, kind, data in events if kind == "preview"]
     assert previews
@@ -137,6 +141,9 @@ def test_random_seeds_are_small(api) -> None:
         ({"seed": "seven"}, "seed"),
         ({"size": [8, 64]}, "size.0"),
         ({"colour": "red"}, "colour"),
+        ({"preview_side": 15}, "preview_side"),
+        ({"preview_side": 1025}, "preview_side"),
+        ({"preview_side": True}, "preview_side"),
         ({"kind": "sing"}, "kind"),
         ({"kind": "image_to_image", "strength": 0.5}, "source"),
         ({"source": "aGk="}, "source"),

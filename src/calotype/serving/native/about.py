@@ -15,8 +15,9 @@ from calotype.serving.front.decoding import MOST_PIXELS
 from calotype.serving.front.engine import Engine
 from calotype.serving.front.hub import Hub
 from calotype.serving.front.uploads import MOST_BYTES
+from calotype.serving.native.shapes import ROOT
 
-router = APIRouter()
+router = APIRouter(prefix=ROOT)
 
 
 @router.get("/capabilities")

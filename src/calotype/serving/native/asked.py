@@ -18,9 +18,12 @@ from calotype.serving.front.limits import FORM_LIMITS
 from calotype.serving.front.uploads import Upload, bytes_of, decode, hole_from_mask
 from calotype.serving.job import JobRequest
 
+LEAST_PREVIEW, MOST_PREVIEW = 16, 1024
+_PREVIEW = 256  # pixels, where nothing is said
 _SCHEMA = JobRequest.model_json_schema()
 _SEED = {"anyOf": [*_SCHEMA["properties"]["seed"]["anyOf"], {"type": "string"}]}
-_PROPERTIES = {**_SCHEMA["properties"], "seed": _SEED}
+_SIDE = {"type": "integer", "minimum": LEAST_PREVIEW, "maximum": MOST_PREVIEW}
+_PROPERTIES = {**_SCHEMA["properties"], "seed": _SEED, "preview_side": _SIDE}
 _FILE = {"type": "string", "contentMediaType": "image/*", "format": "binary"}
 BODY = {
     "required": True,
@@ -49,9 +52,10 @@ BODY = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A checked request with what it edits."""
+    """A checked request with what it edits, and the longer side of its previews."""
 
     request: JobRequest
+    preview_side: int
     source: Upload | None
     mask: Mask | None
 
@@ -73,6 +77,7 @@ async def asked_of(request: Request) -> Asked:
         parts = await _form(request)
     else:
         parts = await asyncio.to_thread(_json, await request.body())
+    side = _preview_side(parts.fields.pop("preview_side", None))
     wanted = _wanted(parts.fields)
     _check_parts(wanted, parts)
     source = None if parts.source is None else await decode(parts.source, role="source")
@@ -81,7 +86,7 @@ async def asked_of(request: Request) -> Asked:
         shape = await decode(parts.mask, role="mask")
         invert = wanted.invert_mask
         mask = await asyncio.to_thread(hole_from_mask, shape, source, invert=invert)
-    return Asked(wanted, source, mask)
+    return Asked(wanted, side, source, mask)
 
 
 async def _form(request: Request) -> _Parts:
@@ -121,6 +126,15 @@ def _object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ApiError(400, "the request is no JSON object", code="invalid_json", param="request")
     return found
+
+
+def _preview_side(side: Any) -> int:
+    if side is None:
+        return _PREVIEW
+    if type(side) is not int or not LEAST_PREVIEW <= side <= MOST_PREVIEW:
+        expected = f"expected a whole number from {LEAST_PREVIEW} to {MOST_PREVIEW}"
+        raise _refused(f"got preview_side {side!r:.60}; {expected}", "preview_side")
+    return side
 
 
 def _wanted(fields: dict[str, Any]) -> JobRequest:

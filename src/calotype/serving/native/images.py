@@ -21,10 +21,10 @@ from calotype.serving.front.recall import request_of_recipe
 from calotype.serving.front.rows import KeptImage
 from calotype.serving.front.store import MOST_LISTED, Store
 from calotype.serving.native.about import models_of
-from calotype.serving.native.shapes import Json, image_fields, request_fields
+from calotype.serving.native.shapes import ROOT, Json, image_fields, request_fields
 from calotype.serving.native.small import Thumbnails
 
-router = APIRouter(prefix="/images")
+router = APIRouter(prefix=f"{ROOT}/images")
 _MOST_ZIPPED = 1000
 _SLUG = re.compile(r"[^a-z0-9]+")
 _CACHED = {

@@ -13,13 +13,11 @@ from starlette.responses import JSONResponse
 
 from calotype.serving.front.context import hub_of, owner_of, request_id_of
 from calotype.serving.front.jobs import Job, Submission
-from calotype.serving.native.asked import BODY, asked_of
+from calotype.serving.native.asked import BODY, LEAST_PREVIEW, MOST_PREVIEW, asked_of
 from calotype.serving.native.shapes import ROOT, event_fields, job_fields
 from calotype.serving.native.small import smaller
 
-router = APIRouter(prefix="/jobs")
-PREVIEW_SIDE = 512
-"""Of previews as engines make them; whoever follows a job may ask for smaller ones."""
+router = APIRouter(prefix=f"{ROOT}/jobs")
 _MOST_NUMBER = 2**53
 
 
@@ -49,7 +47,7 @@ async def submit(
             source=asked.source,
             mask=asked.mask,
             previews="steps" if previews else "none",
-            preview_side=PREVIEW_SIDE,
+            preview_side=asked.preview_side,
             idempotency_key=idempotency_key,
             outlives=True,
         )
@@ -92,12 +90,13 @@ async def events(
     request: Request,
     found: FoundJob,
     previews: bool = True,
-    side: Annotated[int, Query(ge=16, le=PREVIEW_SIDE)] = PREVIEW_SIDE,
+    side: Annotated[int, Query(ge=LEAST_PREVIEW, le=MOST_PREVIEW)] = MOST_PREVIEW,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """What happened to a job after the event Last-Event-ID, then what happens, to its end.
 
-    Previews are left out, or `side` pixels long at most.
+    Previews are left out, or `side` pixels long at most; they are made at the job's
+    `preview_side`.
     """
     after = 0
     if last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit():

@@ -12,9 +12,9 @@ from calotype.serving.front.limits import FORM_LIMITS
 from calotype.serving.front.recall import request_of_parameters, request_of_recipe
 from calotype.serving.front.uploads import decode
 from calotype.serving.native.about import models_of
-from calotype.serving.native.shapes import Json, request_fields
+from calotype.serving.native.shapes import ROOT, Json, request_fields
 
-router = APIRouter()
+router = APIRouter(prefix=ROOT)
 _IMAGE = {"type": "string", "format": "binary"}
 _BODY = {
     "required": True,
