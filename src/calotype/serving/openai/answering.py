@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from calotype.serving.front.context import hub_of
 from calotype.serving.front.errors import ApiError, job_cancelled, job_failed
@@ -38,10 +39,9 @@ async def whole(request: Request, job: Job, shape: Shape, headers: dict[str, str
         if not done:
             raise _why(last)
         data = [await _datum(request, job, image, shape) for image in done]
-        body = shape.body(done, data)
-        if last.kind != "done":
-            body["errors"] = last.data.get("errors", [])
-        return JSONResponse(body, headers={**headers, "x-seeds": seeds_of(done)})
+        body = shape.body(done, data, last.data.get("errors", []))
+        headers = {**headers, "x-seeds": seeds_of(done)}
+        return Response(body, 200, headers, "application/json")
     finally:
         hub.release(job)
 
@@ -65,9 +65,10 @@ class _Held(EventSourceResponse):
     """A stream that does something when it is over, even where it was never begun."""
 
     def __init__(
-        self, stream: AsyncIterator[bytes], over: Callable[[], None], headers: dict[str, str]
+        self, stream: AsyncGenerator[bytes, None], over: Callable[[], None], headers: dict[str, str]
     ) -> None:
         super().__init__(stream, headers=headers)
+        self._stream = stream
         self._over = over
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -75,55 +76,63 @@ class _Held(EventSourceResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._over()
+            await self._stream.aclose()
 
 
-async def _stream(hub: Hub, job: Job, shape: Shape, partial: int) -> AsyncIterator[bytes]:
-    async for event in _or_silence(hub.events(job)):
-        if event is None:
-            yield KEEPALIVE_COMMENT
-        elif event.kind == "preview" and event.blob is not None and event.data["index"] < partial:
-            yield shape.partial(event.data, event.blob)
-        elif event.kind == "image":
-            image = job.images[event.data["image"]]
-            try:
-                blob = event.blob or await _file(hub, job, image)
-            except ApiError as error:
-                yield error_event(error)
-            else:
-                yield shape.completed(image, blob)
-        elif event.kind in LAST_EVENTS and event.kind != "done":
-            yield error_event(_why(event))
+async def _stream(hub: Hub, job: Job, shape: Shape, partial: int) -> AsyncGenerator[bytes, None]:
+    async with aclosing(_or_silence(hub.events(job))) as events:
+        async for event in events:
+            if event is None:
+                yield KEEPALIVE_COMMENT
+                continue
+            data, blob = event.data, event.blob
+            if event.kind == "preview" and blob is not None and data["index"] < partial:
+                yield shape.partial(data, blob)
+            elif event.kind == "image":
+                yield await _completed(hub, job, shape, job.images[data["image"]])
+            elif event.kind in LAST_EVENTS and event.kind != "done":
+                yield error_event(_why(event))
     yield DONE
 
 
-async def _or_silence(events: AsyncIterator[Event]) -> AsyncIterator[Event | None]:
+async def _completed(hub: Hub, job: Job, shape: Shape, image: JobImage) -> bytes:
+    try:
+        return shape.completed(image, await _file(hub, job, image))
+    except ApiError as error:  # it was deleted, or memory was short, since it was finished
+        return error_event(error)
+
+
+async def _or_silence(events: AsyncIterator[Event]) -> AsyncGenerator[Event | None, None]:
     """Events as they come, and None where none has come for a while."""
-    upcoming: asyncio.Future[Event] | None = None
+    upcoming: asyncio.Task[Event] | None = None
     try:
         while True:
-            if upcoming is None:
-                upcoming = asyncio.ensure_future(anext(events))  # type: ignore[arg-type]
+            upcoming = upcoming or asyncio.create_task(_next(events))
             await asyncio.wait({upcoming}, timeout=_QUIET_SECONDS)
             if not upcoming.done():
                 yield None
                 continue
-            try:
-                event = upcoming.result()
-            except StopAsyncIteration:
-                return
-            upcoming = None
+            event, upcoming = upcoming.result(), None
             yield event
+            if event.kind in LAST_EVENTS:
+                return
     finally:
         if upcoming is not None:
             upcoming.cancel()
 
 
-async def _last_event(hub: Hub, job: Job) -> Event:
-    async with aclosing(hub.events(job)) as events:  # type: ignore[type-var]
-        async for event in events:
-            if event.kind in LAST_EVENTS:
-                return event
+async def _next(events: AsyncIterator[Event]) -> Event:
+    """The next event; where there is none any more, the job is over and its end was not kept."""
+    async for event in events:
+        return event
     return Event(0, "done", {})
+
+
+async def _last_event(hub: Hub, job: Job) -> Event:
+    events = hub.events(job)
+    while (event := await _next(events)).kind not in LAST_EVENTS:
+        pass
+    return event
 
 
 async def _unless_gone(work: Awaitable[Event], request: Request) -> Event | None:
@@ -142,13 +151,15 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _datum(request: Request, job: Job, image: JobImage, shape: Shape) -> dict[str, str]:
-    """An image in an answer: its file, or a link to it."""
+async def _datum(request: Request, job: Job, image: JobImage, shape: Shape) -> bytes:
+    """An image in an answer, as JSON: its file, or a link to it."""
     data = await _file(hub_of(request), job, image)
     if not shape.as_links:
-        return {"b64_json": text_of(data)}
+        await asyncio.sleep(0)  # others have their turn between images
+        return json.dumps({"b64_json": text_of(data)}).encode()
     start = hub_of(request).settings.public_url or str(request.base_url)
-    return {"url": start.rstrip("/") + links_of(request).add(job, image)}
+    address = start.rstrip("/") + links_of(request).add(job, image)
+    return json.dumps({"url": address}).encode()
 
 
 async def _file(hub: Hub, job: Job, image: JobImage) -> bytes:

@@ -45,15 +45,25 @@ class Shape:
         quality = self.meaning.quality
         return {"background": "opaque", "output_format": request.format, "quality": quality}
 
-    def body(self, images: Sequence[JobImage], data: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-        """The answer without a stream: an entry of `data` for each finished image."""
-        return {
+    def body(
+        self, images: Sequence[JobImage], data: Sequence[bytes], errors: Sequence[Any] = ()
+    ) -> bytes:
+        """The answer without a stream.
+
+        Args:
+            images: that are finished.
+            data: an entry of each, as JSON: all at once would hold up everybody else.
+            errors: of those that are not.
+        """
+        fields = {
             "created": int(time.time()),
-            "data": list(data),
             **self._about,
             "size": f"{images[0].width}x{images[0].height}",
             "usage": USAGE,
+            **({"errors": errors} if errors else {}),
         }
+        rest = json.dumps(fields).encode()
+        return b'{"data": [' + b", ".join(data) + b"], " + rest[1:]
 
     def partial(self, data: Mapping[str, Any], blob: bytes) -> bytes:
         """The event of a preview."""
