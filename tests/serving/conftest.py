@@ -51,7 +51,7 @@ def served_at(settings):
     thread.start()
     try:
         wait_until(lambda: server.started or not thread.is_alive())
-        wait_until(lambda: app.state.hub.work.engines[0].state == "ready")
+        wait_until(lambda: app.state.hub.work.engines[0].state == "ready", seconds=120)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", app
     finally:
         server.should_exit = True

@@ -193,3 +193,36 @@ def test_the_frameworks_errors_have_openais_shape(own) -> None:
         answer = httpx.request(method, own[0] + path)
         assert answer.status_code == status and answer.headers["x-should-retry"] == "false"
         assert set(json.loads(answer.text)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_streams_that_are_closed_leave_nothing_behind(own, hub, until) -> None:
+    with client_of(own) as client:
+        for _ in range(5):
+            stream = client.images.generate(prompt="wait", stream=True, partial_images=1)
+            next(iter(stream))
+            stream.close()
+    with httpx.Client() as raw:  # closed before anything was read
+        request = raw.build_request(
+            "POST",
+            f"{own[0]}/v1/images/generations",
+            json={"prompt": "wait", "stream": True, "n": 3},
+        )
+        raw.send(request, stream=True).close()
+    until(lambda: not hub.work.active)
+    left = [job for job in hub._memory.jobs() if not job.outlives]
+    assert not left and all(not job.changed for job in hub._memory.jobs())
+
+
+def test_a_stream_with_a_key_can_be_heard_again(own, hub) -> None:
+    def ask(client):
+        stream = client.images.generate(
+            prompt="a fox",
+            stream=True,
+            partial_images=2,
+            extra_headers={"Idempotency-Key": "again"},
+        )
+        return [(event.type, event.b64_json) for event in stream]
+
+    with client_of(own) as client:
+        first = ask(client)
+        assert first == ask(client) and len(first) == 3
