@@ -53,7 +53,7 @@ def test_an_image_that_has_shown_nothing_yet_is_in_the_next_call(stage, many):
     batcher = Batcher(many)
     for age in (1, 2, 3):
         batcher.add(Waiting(call(stage), age))
-    batcher.add(Waiting(call(stage), 9, is_first=True))
+    batcher.add(Waiting(call(stage), 9, is_new=True))
     assert [one.age for one in batcher.next()] == [9, 1]
     assert [one.age for one in batcher.next()] == [2, 3]
 

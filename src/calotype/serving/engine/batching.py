@@ -34,13 +34,13 @@ class Waiting:
         call: what is asked.
         age: smaller = older; one image has one.
         alone: not to be joined with others.
-        is_first: of its image, before those that have begun: somebody has seen nothing yet.
+        is_new: of its image, before those that have begun: somebody has seen nothing yet.
     """
 
     call: Call
     age: int
     alone: bool = False
-    is_first: bool = False
+    is_new: bool = False
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Batcher:
         group = min(
             self._groups.values(), key=lambda one: (one.seconds, min(w.age for w in one.waiting))
         )
-        in_order = sorted(group.waiting, key=lambda one: (not one.is_first, one.age))
+        in_order = sorted(group.waiting, key=lambda one: (not one.is_new, one.age))
         most = self.limits.rows(self.limits.kind(in_order[0].call))
         images = _UNLIMITED if self.limits.most_images is None else self.limits.most_images
         chosen, rows = in_order[:1], len(in_order[0].call.z)

@@ -197,8 +197,8 @@ class Loop:
             self._fail(image, error)
         else:
             if isinstance(waits, Call):
-                is_first = image.done == 0
-                self.batcher.add(Waiting(waits, image.age, image.order.alone, is_first))
+                is_new = image.done == 0
+                self.batcher.add(Waiting(waits, image.age, image.order.alone, is_new))
             elif isinstance(waits, Gate):
                 self.gates.wait(image, waits.place)
             else:
