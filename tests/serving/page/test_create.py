@@ -59,6 +59,9 @@ def test_nine_drafts_and_the_chosen_are_finished_by_their_seeds(visit, served, v
     assert page.locator(".job").count() == 1  # in their places
     seed = served.mock.jobs[0].seed
     asked = served.mock.requests[1:]
+    assert all(
+        one["variety"] == 0.5 for one in served.mock.requests
+    )  # there is something to choose
     assert [one["seed"] for one in asked] == [seed + 1, seed + 4]
     assert all(one["size"] == [1024, 1024] and one["n"] == 1 for one in asked)
     page.reload()
@@ -186,6 +189,21 @@ def test_every_setting_is_sent_and_kept_over_a_reload(visit, served):
         "stages": {"64": {"guidance_interval": [0.5, 5]}, "256": {"aug_level": 0.2}},
     }  # fmt: skip
     assert served.mock.requests[0] == expected
+
+
+def test_variety_is_the_models_own_until_it_is_set(visit, served):
+    page = visit()
+    ask(page)
+    done(page)
+    page.fill(".variety input", "0.2")
+    ask(page)
+    done(page, 2)
+    page.click("text=Nine drafts")
+    done(page, 3)
+    page.click(".variety .link")
+    ask(page)
+    done(page, 4)
+    assert [one.get("variety") for one in served.mock.requests] == [None, 0.2, 0.2, None]
 
 
 def test_a_setting_that_makes_no_sense_says_so(visit):

@@ -1,7 +1,7 @@
 // What can be done with one image, wherever it is shown.
 import { toast, announce } from "./ui.js";
 import { api } from "./api.js";
-import { takeRequest, bare, seedText, form, enlarged, draftsOf, setSource } from "./settings.js";
+import { takeRequest, bare, seedText, form, enlarged, draftsOf, varied, setSource } from "./settings.js";
 import { modelNamed } from "./server.js";
 import { submit } from "./jobs.js";
 import { commandOf } from "./command.js";
@@ -120,5 +120,5 @@ export async function moreLike(image) {
   const { size } = draftsOf({ ...form.value, size: [image.width, image.height] });
   viewer.set(null);
   go("create");
-  submit({ ...rest, kind: "sample", n: 9, size });
+  submit(varied({ ...rest, kind: "sample", n: 9, size }));
 }

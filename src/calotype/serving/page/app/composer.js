@@ -1,9 +1,9 @@
 // The form: caption, chips, source, number, size, seed, and everything else folded away.
 import { html, useSignal, useRef, useEffect, sizeText } from "./ui.js";
-import { form, source, mode, lastSeed, seedFault, clearForm } from "./settings.js";
-import { capabilities, modelNamed, offeredSizes, limits, largest, server } from "./server.js";
+import { form, source, mode, lastSeed, seedFault, clearForm, varietyOf, setVariety } from "./settings.js";
+import { capabilities, modelNamed, offeredSizes, limits, largest, ownVariety, server } from "./server.js";
 import { generate, draft } from "./jobs.js";
-import { Button, Field } from "./controls.js";
+import { Button, Field, Slider } from "./controls.js";
 import { Chips } from "./chips.js";
 import { Stages } from "./stages.js";
 import { SourcePanel } from "./source.js";
@@ -86,6 +86,18 @@ function Seed() {
   </span>`}<//>`;
 }
 
+/** How much seeds differ, where the model samples from a draft of the caption. */
+function Variety() {
+  const values = useSignal(form);
+  const own = ownVariety(modelNamed(values.model));
+  if (own === null) return null;
+  const chosen = varietyOf(values);
+  return html`<div class="variety"><${Slider} label="Variety" min="0" max="1" step="0.05" value=${chosen ?? own} onValue=${setVariety}
+      show=${(value) => `${Math.round(value * 100)} %${chosen === null ? " · model's own" : ""}`}
+      hint=${chosen === null && own === 0 ? "How much seeds differ. Drafts take 50 % unless you set it." : "How much seeds differ; more wants more steps."} />
+    ${chosen !== null && html`<button type="button" class="link" onClick=${() => setVariety(null)}>The model's own</button>`}</div>`;
+}
+
 function More() {
   const { negative, model: name, exact } = useSignal(form);
   const models = useSignal(capabilities)?.models ?? [];
@@ -136,6 +148,7 @@ export function Composer() {
       ${origin === null && html`<${Size} />`}
     </div>
     <${Seed} />
+    ${(origin === null || what === "image_to_image" || what === "inpaint") && html`<${Variety} />`}
     <${More} />
     <${Actions} />
   </form>`;

@@ -39,6 +39,14 @@ export const settingsOf = (stage) => ({
   steps: stage.steps, sampler: stage.sampler, guidance_weight: stage.guidance_weight, ...stage.settings,
 });
 
+/** The variety of a model's base, where it samples from a draft: there seeds differ in little without. */
+export function ownVariety(model) {
+  const base = model?.stages[0];
+  if (base === undefined || !(model.tunable ?? []).includes("variety")) return null;
+  const { start, variety = 0 } = settingsOf(base);
+  return start === "draft" ? variety : null;
+}
+
 let timer = null;
 let seenPid = null;
 
@@ -77,6 +85,12 @@ async function look() {
   const pace = state === "offline" || state === "restarting" || state === "starting"
     ? SECONDS.offline : document.hidden ? SECONDS.hidden : SECONDS.visible;
   timer = setTimeout(look, pace * 1000);
+}
+
+/** Look again in a moment: something has ended. */
+export function lookSoon() {
+  clearTimeout(timer);
+  timer = setTimeout(look, 300);
 }
 
 /** Look now, and from now on. */

@@ -1,6 +1,6 @@
 // What the form holds, and how it becomes a request and comes back from one.
 import { remembered, signal, isRecord } from "./ui.js";
-import { modelNamed, largest, smallest, limits } from "./server.js";
+import { modelNamed, largest, smallest, limits, ownVariety } from "./server.js";
 
 const EMPTY = {
   prompt: "", negative: "", model: null, n: 1, size: null, custom: false, seed: "", locked: false,
@@ -105,6 +105,25 @@ export function enlarged({ width, height }, model) {
   return [Math.round(width * factor), Math.round(height * factor)];
 }
 
+const DRAFT_VARIETY = 0.5;
+
+/** Drafts are to choose from: where the model's own seeds hardly differ, they are made to. */
+export const varied = (request) => (
+  request.variety === undefined && ownVariety(modelNamed(request.model ?? null)) === 0
+    ? { ...request, variety: DRAFT_VARIETY } : request);
+
+/** The variety that is set, or null: the model's own. */
+export const varietyOf = (values) => values.stages[String(smallest(modelNamed(values.model)))]?.variety ?? null;
+
+/** Set it, or with null leave it to the model. */
+export function setVariety(value) {
+  const base = String(smallest(modelNamed(form.value.model)));
+  const { variety, ...rest } = form.value.stages[base] ?? {};
+  const { [base]: _, ...others } = form.value.stages;
+  const now = value === null ? rest : { ...rest, variety: value };
+  form.patch({ stages: Object.keys(now).length === 0 ? others : { ...others, [base]: now } });
+}
+
 /** Nine small images: the smallest stage alone, in the shape of the size that is set. */
 export function draftsOf(values = form.value) {
   const model = modelNamed(values.model);
@@ -113,7 +132,7 @@ export function draftsOf(values = form.value) {
   const most = Math.max(width, height);
   const shape = [width, height].map((one) => (one * side) / most);
   const whole = shape.every((one) => Number.isInteger(one) && one >= limits().side[0]);
-  return { ...requestOf({ ...values, n: 9 }, { editing: false }), size: whole ? shape : [side, side] };
+  return varied({ ...requestOf({ ...values, n: 9 }, { editing: false }), size: whole ? shape : [side, side] });
 }
 
 /** The large image that a draft becomes: its seed, its shape, the model's last stage. */

@@ -2,6 +2,7 @@
 // A browser opens six connections to one server, for all its tabs: a tab takes two of them, a
 // hidden one none.
 import { api } from "./api.js";
+import { lookSoon } from "./server.js";
 import { jobs, happened, told, isActive, findJobs } from "./jobs.js";
 
 const STREAMS = 2;
@@ -26,7 +27,7 @@ function connect(job) {
       try { data = JSON.parse(event.data); } catch { return; }
       happened(key, kind, data);
       const now = jobs.value.find((one) => one.id === job.id);
-      if (LAST.has(kind) && (now === undefined || !isActive(now))) { close(job.id); follow(); }
+      if (LAST.has(kind) && (now === undefined || !isActive(now))) { close(job.id); follow(); lookSoon(); }
     });
   }
   stream.onerror = () => {
