@@ -29,13 +29,14 @@ from calotype.serving.native.routes import router as native
 from calotype.serving.native.small import Thumbnails
 from calotype.serving.openai.routes import router as openai
 from calotype.serving.page import mount as mount_page
-from calotype.serving.sdapi import control, lists
+from calotype.serving.sdapi import control, extras, lists, routes
 from calotype.serving.sdapi.desk import Desk
-from calotype.serving.sdapi.routes import router as sdapi
-from calotype.serving.sdapi.routes import shape as sdapi_shape
+from calotype.serving.sdapi.shapes import shape as sdapi_shape
 
 SHAPES: dict[str, Callable[[ApiError], dict[str, Any]]] = {"/sdapi/": sdapi_shape}
 """By the beginning of a path: the JSON of an error, where it is not OpenAI's."""
+
+SDAPI = tuple(one.router for one in (routes, extras, control, lists))
 
 health = APIRouter()
 health.add_api_route("/metrics", metrics, methods=["GET"])
@@ -78,7 +79,7 @@ def build_app(
     app.state.links = Links()
     app.state.thumbnails = Thumbnails()
     app.state.desk = Desk()
-    for router in (health, links, openai, native, sdapi, control.router, lists.router):
+    for router in (health, links, openai, native, *SDAPI):
         app.include_router(router)
     mount_page(app)
     add_error_shapes(app)

@@ -115,6 +115,12 @@ def request_of_parameters(
     return _recalled(fields, ignored)
 
 
+def parameters_of(text: str) -> dict[str, str]:
+    """Prompt, negative prompt and settings of a `parameters` text, by their names in it."""
+    prompt, negative, pairs = _parts(text)
+    return {"Prompt": prompt, "Negative prompt": negative, **pairs} if text else {}
+
+
 def guidance_of_scale(scale: float, own_weight: float) -> float:
     """What their CFG scale means for a model: 1 is none, 7 its own weight, linearly."""
     return max(0.0, 1 + (scale - 1) / (_THEIR_WEIGHT - 1) * (own_weight - 1))

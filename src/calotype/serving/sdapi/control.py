@@ -12,8 +12,9 @@ from calotype.serving.front.context import hub_of
 from calotype.serving.front.jobs import Event, Job
 from calotype.serving.sdapi.answering import text_of
 from calotype.serving.sdapi.desk import desk_of, open_jobs
+from calotype.serving.sdapi.shapes import ERRORS
 
-router = APIRouter(prefix="/sdapi/v1")
+router = APIRouter(prefix="/sdapi/v1", responses=ERRORS)
 
 
 @router.get("/progress")

@@ -71,11 +71,14 @@ def _prepared(call: ImageToImage, source: Upload, mask: Upload | None) -> Edited
     mask = fitted(mask, width, height, fit)
     invert = bool(call.inpainting_mask_invert)
     hole = hole_from_mask(mask, source, invert=invert, opaque=True)
-    return Edited(source, hole, _padding(hole, call.inpaint_full_res_padding))
+    return Edited(source, hole, padding_of(hole, call.inpaint_full_res_padding))
 
 
-def _padding(hole: Mask, pixels: int | None) -> float | None:
-    """Their clients send 0 pixels unasked, which would hide all that is round the hole."""
+def padding_of(hole: Mask, pixels: int | None) -> float | None:
+    """Pixels round a hole as a fraction of it; None = our own.
+
+    Their clients send 0 unasked, which would hide all that is round the hole.
+    """
     if not pixels:
         return None
     inside = np.frombuffer(hole.values, np.uint8).reshape(hole.height, hole.width) > 0

@@ -16,8 +16,9 @@ from calotype.serving.sdapi.desk import desk_of, served
 from calotype.serving.sdapi.ignored import header_of
 from calotype.serving.sdapi.meaning import CHECKPOINT
 from calotype.serving.sdapi.samplers import told_samplers
+from calotype.serving.sdapi.shapes import ERRORS
 
-router = APIRouter(prefix="/sdapi/v1")
+router = APIRouter(prefix="/sdapi/v1", responses=ERRORS)
 OWN_UPSCALER = "calotype"
 """The upscaler that is the model."""
 PLAIN_UPSCALERS = ("None", "Lanczos", "Nearest")

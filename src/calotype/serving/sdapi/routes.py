@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.serving.front.context import hub_of, owner_of
-from calotype.serving.front.errors import ApiError
 from calotype.serving.sdapi.answering import CLIENT_GONE, as_json, made, submitted, texts_of
 from calotype.serving.sdapi.desk import desk_of, served
 from calotype.serving.sdapi.fields import Call, ImageToImage, TextToImage
@@ -18,13 +17,9 @@ from calotype.serving.sdapi.ignored import header_of
 from calotype.serving.sdapi.images import Edited, edited
 from calotype.serving.sdapi.infos import info_text
 from calotype.serving.sdapi.meaning import Meaning, kind_of_edit, meaning, size_of
+from calotype.serving.sdapi.shapes import ERRORS
 
-router = APIRouter(prefix="/sdapi/v1")
-
-
-def shape(error: ApiError) -> dict[str, Any]:
-    """An error as they say it."""
-    return {"error": error.code, "detail": error.message, "body": "", "errors": error.message}
+router = APIRouter(prefix="/sdapi/v1", responses=ERRORS)
 
 
 @router.post("/txt2img", response_model=None)
