@@ -28,7 +28,7 @@ def test_options_become_settings(command, served, tmp_path) -> None:
     folder = tmp_path / "images"
     code, out, err = command(
         *("serve", "--data", str(folder), "--model", "a=x+l.safetensors:0.8", "--model", "b=y"),
-        *("--keep-bytes", "1.5G", "--memory", "100 MiB", "--replicas", "1:4", "--no-metadata"),
+        *("--keep-bytes", "1.5G", "--memory", "100 MiB", "--no-metadata"),
         *("--cors-origin", "https://a.example", "--keep", "all", "--cfg", "exact"),
     )
     assert (code, out, err) == (0, "serving on http://127.0.0.1:8000\n", "")
@@ -41,13 +41,27 @@ def test_options_become_settings(command, served, tmp_path) -> None:
             "keep": "all",
             "keep_bytes": 3 * 2**29,
             "memory": 100 * 2**20,
-            "replicas": (1, 4),
             "metadata": False,
             "cors_origins": ("https://a.example",),
             "cfg": "exact",
         }
         == found
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), (None, (1, 1), 0.0)),
+        (("--ray", "--replicas", "1:4"), ("auto", (1, 4), 0.0)),
+        (("--ray", "local", "--replicas", "3"), ("local", (3, 3), 0.0)),
+        (("--ray", "head:6379", "--gpus-per-replica", "0.5"), ("head:6379", (1, 1), 0.5)),
+    ],
+)
+def test_more_machines(command, served, words, expected) -> None:
+    assert command("serve", *words)[0] == 0
+    found = served[0]
+    assert (found.ray, found.replicas, found.gpus_per_replica) == expected
 
 
 def test_images_lie_in_the_users_data_folder(command, served, tmp_path, monkeypatch) -> None:
@@ -62,8 +76,14 @@ def test_images_lie_in_the_users_data_folder(command, served, tmp_path, monkeypa
         ("--keep", "some"),
         ("--keep-bytes", "-1"),
         ("--memory", "much"),
-        ("--replicas", "4:1"),
-        ("--replicas", "0"),
+        ("--replicas", "4:1", "--ray"),
+        ("--replicas", "0", "--ray"),
+        ("--replicas", "2"),
+        ("--gpus-per-replica", "0.5"),
+        ("--gpus-per-replica", "1.5", "--ray"),
+        ("--c2pa-cert", "chain.pem"),
+        ("--c2pa-key", "key.pem"),
+        ("--c2pa-cert", "chain.pem", "--c2pa-key", "key.pem", "--no-metadata"),
         ("--cfg", "other"),
         ("--drain", "-1"),
         ("--deadline", "nan"),

@@ -66,11 +66,10 @@ class _RayOutCommand(RayCommand, OutCommand):
     """Both at once."""
 
 
-app.command(cls=_RayOutCommand)(sample)
-app.command(cls=_RayOutCommand)(evaluate)
-app.command(cls=_RayOutCommand)(sweep)
+for _command in (sample, evaluate, sweep, serve):
+    app.command(cls=_RayOutCommand)(_command)
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    edit, upscale, serve, score, compare, train, assemble, ema, report, info, convert, export,
+    edit, upscale, score, compare, train, assemble, ema, report, info, convert, export,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(cls=OutCommand)(_command)

@@ -9,6 +9,7 @@ from typing import Any
 
 from calotype.cli import options as shared
 from calotype.cli import serve_options as given
+from calotype.cli.data.ray import gpus_of_worker
 from calotype.errors import MissingExtra, UsageError
 from calotype.storage.places import data_folder
 
@@ -45,7 +46,8 @@ def serve(
     c2pa_key: given.C2paKey = None,
     log_prompts: given.LogPrompts = False,
     ray: given.Ray = None,
-    replicas: given.Replicas = "1:1",
+    replicas: given.Replicas = None,
+    gpus_per_replica: given.GpusPerReplica = None,
 ) -> None:
     """Serve models to OpenAI's and AUTOMATIC1111's clients, and on a page, until Ctrl-C."""
     if new_key is not None or delete_key is not None or list_keys:
@@ -54,6 +56,7 @@ def serve(
     _check_seconds("--drain", drain)
     _check_seconds("--step-timeout", step_timeout)
     _check_seconds("--deadline", deadline)
+    _check_signing(c2pa_cert, c2pa_key, metadata=metadata)
     try:
         from calotype.serving.front.serve import serve as run
         from calotype.serving.front.settings import ServeSettings
@@ -84,7 +87,8 @@ def serve(
         c2pa_key=c2pa_key,
         log_prompts=log_prompts,
         ray=ray,
-        replicas=_replicas(replicas),
+        replicas=_replicas(replicas, ray),
+        gpus_per_replica=gpus_of_worker(gpus_per_replica, ray, "--gpus-per-replica"),
     )
     run(settings, lambda address: _say_ready(address, open_page=open_page))
 
@@ -123,7 +127,21 @@ def _bytes(option: str, text: str | None) -> int | None:
     return int(float(found[1]) * 1024 ** _UNITS[found[2].lower()])
 
 
-def _replicas(text: str) -> tuple[int, int]:
+def _check_signing(cert: Path | None, key: Path | None, *, metadata: bool) -> None:
+    if (cert is None) != (key is None):
+        one, other = ("--c2pa-cert", "--c2pa-key")[:: 1 if key is None else -1]
+        raise UsageError(f"got {one} without {other}; expected both, or neither")
+    if cert is not None and not metadata:
+        raise UsageError(
+            "got --c2pa-cert with --no-metadata; a signature is metadata: expected one of them"
+        )
+
+
+def _replicas(text: str | None, ray: str | None) -> tuple[int, int]:
+    if text is None:
+        return 1, 1
+    if ray is None:
+        raise UsageError(f"got --replicas {text} without --ray, whose cluster they are on")
     found = re.fullmatch(r"(\d{1,4})(?::(\d{1,4}))?", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2] or found[1]):
         raise UsageError(f"got --replicas {text!r}; expected least and most, as 1:4")

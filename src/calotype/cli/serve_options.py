@@ -56,5 +56,18 @@ Metadata = Annotated[
 C2paCert = Annotated[Path | None, Option(help="Certificates to sign images with.")]
 C2paKey = Annotated[Path | None, Option(help="Their private key.")]
 LogPrompts = Annotated[bool, Option("--log-prompts", help="Log captions, too.")]
-Ray = Annotated[str | None, Option(help="Ray cluster whose replicas compute.")]
-Replicas = Annotated[str, Option(help="Least and most of them, as 1:4.")]
+Ray = Annotated[
+    str | None,
+    Option(
+        help="Compute on Ray (calotype[serve-ray]): a cluster's host:port, 'local' for one here, "
+        "or nothing for the Ray that runs.",
+        metavar="[ADDRESS]",
+    ),
+]
+Replicas = Annotated[
+    str | None, Option(help="With --ray: least and most engines, as 1:4; one if not given.")
+]
+GpusPerReplica = Annotated[
+    float | None,
+    Option(help="With --ray: GPUs of each engine, a fraction lets engines share one, e.g. 0.5."),
+]

@@ -107,7 +107,9 @@ def _mapped(
 
 
 @contextmanager
-def connected(address: str, workers: int) -> Iterator[None]:
+def connected(
+    address: str, workers: int, *, part: str = "ray.data", extra: str = "ray"
+) -> Iterator[None]:
     """Ray for the length of a `with` block, unless this process is connected already.
 
     Args:
@@ -115,13 +117,15 @@ def connected(address: str, workers: int) -> Iterator[None]:
             here or that RAY_ADDRESS names, and starts one if there is none; else the address of a
             cluster, "host:port" or "ray://host:port".
         workers: see above.
+        part: of Ray, which is needed.
+        extra: that brings it.
 
     Raises:
         MissingExtra: Ray is not installed.
         CalotypeError: the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    ray = _ray()
+    ray = _ray(part, extra)
     if ray.is_initialized():
         yield
         return
@@ -190,10 +194,10 @@ def _results(rows: Any) -> Iterator[Any]:
         ) from error
 
 
-def _ray() -> Any:
+def _ray(part: str = "ray.data", extra: str = "ray") -> Any:
     try:
         ray = importlib.import_module("ray")
-        importlib.import_module("ray.data")
+        importlib.import_module(part)
     except ImportError as error:
-        raise MissingExtra("ray", "ray") from error
+        raise MissingExtra(extra, part.replace(".", "[") + "]") from error
     return ray

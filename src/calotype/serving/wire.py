@@ -19,6 +19,8 @@ from calotype.errors import CalotypeError
 _LENGTHS = struct.Struct(">IQ")
 MOST_HEAD = 8 * 2**20
 MOST_BLOBS = 2**30
+LAST_WORDS = ("image", "failed", "cancelled")
+"""After one of these an engine says nothing more of an image."""
 
 
 @dataclass(frozen=True)

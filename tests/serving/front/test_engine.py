@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from calotype.serving.front import channels
 from calotype.serving.front import engine as module
 from calotype.serving.front.engine import EngineProcess
 from calotype.serving.front.errors import ApiError
@@ -37,7 +38,7 @@ class Heard:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(module, "_LEAST_BACKOFF", 0.01)
-    monkeypatch.setattr(module, "_LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(channels, "_LEAVE_SECONDS", 0.2)
 
 
 @asynccontextmanager

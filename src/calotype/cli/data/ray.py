@@ -75,7 +75,7 @@ def work_of(processes: int, ray: str | None, on_result: Callable[[Any], None]) -
     return Work(processes=processes, ray=ray, on_open=tell_findings, on_result=on_result)
 
 
-def gpus_of_worker(gpus: float | None, ray: str | None) -> float:
+def gpus_of_worker(gpus: float | None, ray: str | None, option: str = "--gpus-per-worker") -> float:
     """GPUs of each worker; 0 = none.
 
     Raises:
@@ -84,7 +84,7 @@ def gpus_of_worker(gpus: float | None, ray: str | None) -> float:
     if gpus is None:
         return 0.0
     if ray is None:
-        raise UsageError(f"got --gpus-per-worker {gpus:g} without --ray, which shares them out")
+        raise UsageError(f"got {option} {gpus:g} without --ray, which shares them out")
     if not 0 < gpus <= 1024 or (gpus > 1 and gpus != int(gpus)):
-        raise UsageError(f"got --gpus-per-worker {gpus:g}; expected 0 to 1, or a whole number")
+        raise UsageError(f"got {option} {gpus:g}; expected 0 to 1, or a whole number")
     return gpus

@@ -12,14 +12,14 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
-from calotype.serving.front.engine import LAST_WORDS, Engine
+from calotype.serving.front.engine import Engine
 from calotype.serving.front.jobs import Job, Progress
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.queue import FairQueue
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.speed import Speed, retry_seconds
 from calotype.serving.front.unit import Unit
-from calotype.serving.wire import Message
+from calotype.serving.wire import LAST_WORDS, Message
 
 MOST_DEATHS = 2
 _PASSED_ON = {  # of what the engine says, what a client is told

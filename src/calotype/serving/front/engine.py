@@ -1,28 +1,25 @@
-"""The link to an engine in a child process: started, listened to, killed when it hangs, restarted.
+"""The link to an engine: started, listened to, killed when it hangs, restarted.
 
-The hub talks to anything that is an `Engine`; this is the one on pipes.
+The hub talks to anything that is an `Engine`; this one is reached by a `Channel`: pipes to a child
+process, or a session with a replica on another machine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from calotype.errors import CalotypeError
 from calotype.serving import wire
+from calotype.serving.front.channels import Channel, open_process
 from calotype.serving.front.errors import ApiError, engine_gone
 
-LAST_WORDS = ("image", "failed", "cancelled")
 _NO_SIGN_OF_LIFE = ("stats", "checked", "refused")  # a thread may send them while a step hangs
 _LEAST_BACKOFF, _MOST_BACKOFF = 0.5, 30.0
-_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_ARENA_MAX": "2"}
-_READ_BYTES = 2**20
-_LEAVE_SECONDS = 5.0
 _PATIENCE_SECONDS = 60.0  # of requests that come while there is no engine
 
 EngineState = Literal["starting", "ready", "restarting", "stopped"]
@@ -69,11 +66,11 @@ class Listener(Protocol):
         """It has ended, and all that it held with it; maybe over a request that it checked."""
 
 
-class EngineProcess:
-    """An engine as a child process, restarted as often as it ends.
+class EngineLink:
+    """An engine, started again as often as it ends.
 
     Args:
-        command: that starts it; it speaks `wire` on its standard input and output.
+        open_channel: starts it.
         listener: told what it says.
         step_timeout: seconds without a word, while it has work, after which it is killed.
         name: for messages and metrics.
@@ -81,7 +78,7 @@ class EngineProcess:
 
     def __init__(
         self,
-        command: Sequence[str],
+        open_channel: Callable[[], Awaitable[Channel]],
         listener: Listener,
         *,
         step_timeout: float = 120.0,
@@ -93,11 +90,11 @@ class EngineProcess:
         self.restarts = 0
         self.about: dict[str, Any] = {}
         self.refusal: int | None = None  # exit code of one that would not even start
-        self._command = tuple(command)
+        self._connect = open_channel
         self._listener = listener
         self._step_timeout = step_timeout
         self._ready = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._channel: Channel | None = None
         self._turn = asyncio.Lock()  # of requests to be checked
         self._is_retrying = False
         self._check: tuple[str, asyncio.Future[wire.Message | None]] | None = None
@@ -119,7 +116,7 @@ class EngineProcess:
                 self._backoff = min(2 * self._backoff, _MOST_BACKOFF)
         finally:
             self.state = "stopped"
-            self.pid = self._process = None
+            self.pid = self._channel = None
             self._ready.set()  # who waits is told
 
     async def check(self, head: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,49 +169,37 @@ class EngineProcess:
         if head["op"] == "start":
             self._touch()
             self._held.add(head["id"])
-        process = self._process
-        if process is None or process.stdin is None or process.stdin.is_closing():
-            return  # on_death is on its way
-        for piece in wire.encode(head, blobs):
-            process.stdin.write(piece)
+        if self._channel is not None:  # else on_death is on its way
+            self._channel.write(head, blobs)
 
     def kill(self, reason: str) -> None:
         """End it now; the next starts after a while."""
         self._reason = reason
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+        if self._channel is not None:
+            self._channel.kill()
 
     async def _live(self) -> int:
         """One life, from start to end; the exit code, negative for a signal."""
         self._reason = ""
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, **_ENVIRONMENT},
-                limit=_READ_BYTES,
-                start_new_session=True,  # Ctrl-C is for the front, which lets work finish
-            )
+            channel = await self._connect()
         except OSError as error:
-            self._died(f"it cannot be started: {error.strerror}")
+            self._died(f"it cannot be started: {error.strerror or error}")
             return -1
-        self._process, self.pid = process, process.pid
+        self._channel, self.pid = channel, channel.pid
         watching = asyncio.create_task(self._watch())
         try:
-            assert process.stdout is not None
             with suppress(CalotypeError):  # what comes is no frame: as good as dead
-                while (message := await wire.read_async(process.stdout)) is not None:
+                while (message := await channel.read()) is not None:
                     self._received(message)
         finally:
             watching.cancel()
-            code = await _leave(process)
-        self._died(self._reason or _told(code))
+            code, reason = await channel.leave()
+        self._died(self._reason or reason)
         return code
 
     def _died(self, reason: str) -> None:
-        self._process = self.pid = None
+        self._channel = self.pid = None
         self.state = "restarting"
         self._ready.clear()
         self._held.clear()
@@ -230,6 +215,7 @@ class EngineProcess:
         match message.op:
             case "ready":
                 self.about = message.head
+                self.pid = message.head.get("pid", self.pid)
                 self._ready.set()
                 self._open()
                 return
@@ -240,7 +226,7 @@ class EngineProcess:
                 return
             case "image":
                 self._backoff = _LEAST_BACKOFF  # it works
-        if message.op in LAST_WORDS:
+        if message.op in wire.LAST_WORDS:
             self._held.discard(number)
         self._listener.on_message(self, message)
 
@@ -264,16 +250,16 @@ class EngineProcess:
                 return
 
 
-async def _leave(process: asyncio.subprocess.Process) -> int:
-    """See a process off: it ends by itself when nobody writes to it any more; its exit code."""
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        return await asyncio.wait_for(process.wait(), _LEAVE_SECONDS)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        return await process.wait()
+class EngineProcess(EngineLink):
+    """An engine as a child process.
+
+    Args:
+        command: that starts it; it speaks `wire` on its standard input and output.
+        listener: these and the options are as of `EngineLink`.
+    """
+
+    def __init__(self, command: Sequence[str], listener: Listener, **options: Any) -> None:
+        super().__init__(lambda: open_process(command), listener, **options)
 
 
 def _plan(message: wire.Message) -> dict[str, Any]:
@@ -281,7 +267,3 @@ def _plan(message: wire.Message) -> dict[str, Any]:
     if message.op == "checked":
         return dict(head["plan"])
     raise ApiError(400, str(head["message"]), code="invalid_value", param=head.get("param"))
-
-
-def _told(code: int) -> str:
-    return f"it was killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"

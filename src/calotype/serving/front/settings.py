@@ -43,6 +43,7 @@ class ServeSettings:
         log_prompts: prompts may be logged.
         ray: address of a Ray cluster whose replicas are the engines; None = a child process.
         replicas: least and most of them.
+        gpus_per_replica: that Ray sets aside for each, a fraction allowed; 0 = none.
         engine_command: what is run as the engine; None = this package's.
     """
 
@@ -74,4 +75,5 @@ class ServeSettings:
     log_prompts: bool = False
     ray: str | None = None
     replicas: tuple[int, int] = (1, 1)
+    gpus_per_replica: float = 0.0
     engine_command: tuple[str, ...] | None = None

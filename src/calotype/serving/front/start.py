@@ -8,9 +8,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from calotype.serving.front.dispatch import Dispatcher
 from calotype.serving.front.engine import EngineProcess
 from calotype.serving.front.hub import Hub
 from calotype.serving.front.observer import Observer
+from calotype.serving.front.replicas import Replicas
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.store import Store
 
@@ -33,10 +35,7 @@ async def running_hub(
 ) -> AsyncIterator[Hub]:
     """A hub whose engine lives as long as the block; the store is closed at its end."""
     hub = Hub(settings, store, observer)
-    command = settings.engine_command or _command(settings)
-    engine = EngineProcess(command, hub.work, step_timeout=settings.step_timeout)
-    hub.work.engines.append(engine)
-    tasks = [asyncio.create_task(engine.run())]
+    tasks = [asyncio.create_task(_engines(settings, hub.work).run())]
     try:
         await hub.revive()
         tasks.append(asyncio.create_task(hub.clean()))
@@ -51,9 +50,19 @@ async def running_hub(
             await store.close()
 
 
-def _command(settings: ServeSettings) -> tuple[str, ...]:
-    """What is run as the engine; its settings are JSON, None = its own."""
+def _engines(settings: ServeSettings, work: Dispatcher) -> EngineProcess | Replicas:
+    """What computes: a child process, or replicas far away."""
+    if settings.ray is not None:
+        return Replicas(settings, settings.engine_command or _arguments(settings), work)
+    command = settings.engine_command or (sys.executable, *_arguments(settings))
+    engine = EngineProcess(command, work, step_timeout=settings.step_timeout)
+    work.engines.append(engine)
+    return engine
+
+
+def _arguments(settings: ServeSettings) -> tuple[str, ...]:
+    """What Python runs as the engine; its settings are JSON, None = its own."""
     names = ("models", "max_batch", "memory", "idle_unload", "device", "dtype", "threads",
              "metadata", "c2pa_cert", "c2pa_key")  # fmt: skip
     told = json.dumps({name: getattr(settings, name) for name in names}, default=str)
-    return sys.executable, "-m", "calotype.serving.engine", "--settings", told
+    return "-m", "calotype.serving.engine", "--settings", told

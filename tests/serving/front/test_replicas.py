@@ -1,0 +1,165 @@
+"""The hub's contract on two replicas of a local Ray, and what becomes of lost ones."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from calotype.serving.front import replicas as module
+from calotype.serving.front.start import running_hub
+
+pytestmark = pytest.mark.slow
+
+
+def _contract():
+    spec = importlib.util.spec_from_file_location(
+        "hub_contract", Path(__file__).parent / "test_hub.py"
+    )
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+CONTRACT = _contract()
+test_a_job_ends_with_its_images = CONTRACT.test_a_job_ends_with_its_images
+test_a_refused_request_names_its_field = CONTRACT.test_a_refused_request_names_its_field
+test_source_and_mask_reach_the_engine = CONTRACT.test_source_and_mask_reach_the_engine
+test_cancelling_frees_the_rows = CONTRACT.test_cancelling_frees_the_rows
+test_an_interrupted_job_keeps_what_it_has = CONTRACT.test_an_interrupted_job_keeps_what_it_has
+test_a_late_reader_gets_what_counts = CONTRACT.test_a_late_reader_gets_what_counts
+test_an_image_that_fails_fails_alone = CONTRACT.test_an_image_that_fails_fails_alone
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A local Ray, one for this module."""
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.serve")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=3, object_store_memory=100_000_000, **options)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def loop():
+    """An event loop in a thread of its own."""
+    found = asyncio.new_event_loop()
+    thread = threading.Thread(target=found.run_forever)
+    thread.start()
+    yield found
+    found.call_soon_threadsafe(found.stop)
+    thread.join()
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def hub(cluster, loop, fake):
+    """A hub on one replica that may become two."""
+    settings = fake(ray="local", replicas=(1, 2), active=2, step_timeout=20.0)
+    running = running_hub(settings, None)
+    found = asyncio.run_coroutine_threadsafe(running.__aenter__(), loop).result(60)
+    asyncio.run_coroutine_threadsafe(until(lambda: ready(found), 180), loop).result(200)
+    yield found
+    asyncio.run_coroutine_threadsafe(running.__aexit__(None, None, None), loop).result(60)
+    assert not found.work.engines[0].pid and not children()
+
+
+@pytest.fixture
+def with_hub(hub, loop):
+    """As the other `with_hub`, on this module's hub: the changes of settings are its own."""
+
+    def run(test, **_):
+        return asyncio.run_coroutine_threadsafe(test(hub), loop).result(120)
+
+    return run
+
+
+def ready(hub):
+    return [one for one in hub.work.engines if one.state == "ready"]
+
+
+def children():
+    """Fake engines that live."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if b"fake_engine.py" in path.read_bytes() and parent_is_replica(path.parent):
+                found.append(int(path.parent.name))
+    return found
+
+
+def parent_is_replica(process):
+    stat = (process / "stat").read_text()
+    parent = stat.rpartition(")")[2].split()[1]
+    return b"ray::" in Path("/proc", parent, "cmdline").read_bytes()
+
+
+async def until(condition, seconds=90.0):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+async def ended(hub, job):
+    return [event.kind async for event in hub.events(job)][-1]
+
+
+def test_a_second_replica_comes_when_one_is_full_and_goes_when_idle(
+    with_hub, submission, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "_IDLE_SECONDS", 2.0)
+
+    async def test(hub):
+        job = await hub.submit(submission("wait", request={"n": 4}))
+        await until(lambda: len(ready(hub)) == 2)
+        await until(lambda: sum(image.state == "running" for image in job.images) > 2)
+        pids = {one.pid for one in ready(hub)}
+        hub.cancel(job)
+        await until(lambda: len(ready(hub)) == 1)
+        await until(lambda: len(children()) == 1)
+        return pids
+
+    assert len(with_hub(test)) == 2
+
+
+@pytest.mark.parametrize("what", ["engine", "replica"])
+def test_images_of_a_lost_replica_come_once(with_hub, submission, what) -> None:
+    async def test(hub):
+        job = await hub.submit(submission("slow", request={"n": 3, "size": (256, 256)}))
+        await until(lambda: any(image.state == "running" for image in job.images))
+        pid = ready(hub)[0].pid
+        if what == "replica":
+            stat = Path("/proc", str(pid), "stat").read_text()
+            os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+        events = [event async for event in hub.events(job)]
+        await until(lambda: pid not in children(), 10)
+        return job, events
+
+    job, events = with_hub(test)
+    assert job.state == "done" and max(image.deaths for image in job.images) == 1
+    told = [event.data["image"] for event in events if event.kind == "image"]
+    assert sorted(told) == [0, 1, 2]
+
+
+def test_a_hanging_engine_is_ended(with_hub, submission, hub, monkeypatch) -> None:
+    async def test(hub):
+        for one in hub.work.engines:
+            monkeypatch.setattr(one, "_step_timeout", 5.0)
+        began = time.monotonic()
+        job = await hub.submit(submission("hang once"))
+        return await ended(hub, job), time.monotonic() - began
+
+    kind, seconds = with_hub(test)
+    assert kind == "done" and seconds < 60
