@@ -12,12 +12,11 @@ import pytest
 
 from calotype.serving import replica as module
 from calotype.serving import wire
+from calotype.serving.job import JobRequest
 from calotype.serving.replica import Replica
 
-REQUEST = {"prompt": "a fox", "model": None, "size": None, "steps": None, "kind": "sample"}
 START = {
     "op": "start",
-    "request": {**REQUEST, "format": "png"},
     "seed": 3,
     "source": None,
     "mask": None,
@@ -41,7 +40,8 @@ class Inbox(asyncio.Queue):
         self.put_nowait(b"".join(wire.encode(head)))
 
     def start(self, number, prompt="a fox"):
-        self.say(**START | {"id": number, "request": {**START["request"], "prompt": prompt}})
+        request = JobRequest(prompt=prompt).model_dump(mode="json")
+        self.say(**START, id=number, request=request)
 
 
 def is_alive(pid):

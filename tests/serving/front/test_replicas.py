@@ -6,6 +6,8 @@ import asyncio
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -163,3 +165,32 @@ def test_a_hanging_engine_is_ended(with_hub, submission, hub, monkeypatch) -> No
 
     kind, seconds = with_hub(test)
     assert kind == "done" and seconds < 60
+
+
+FRONT = """
+import asyncio, sys
+from calotype.serving.front.settings import ServeSettings
+from calotype.serving.front.start import running_hub
+
+async def main():
+    settings = ServeSettings(ray=sys.argv[1], engine_command=tuple(sys.argv[2:]))
+    async with running_hub(settings, None) as hub:
+        while not hub.work.engines[0].pid:
+            await asyncio.sleep(0.05)
+        print(hub.work.engines[0].pid, flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_front_leaves_no_engine(hub, cluster, loop, fake) -> None:
+    address = cluster.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", FRONT, address, *fake().engine_command]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as front:
+        pid = int(front.stdout.readline())
+        assert pid in children()
+        front.kill()
+    waiting = until(lambda: pid not in children(), 40)
+    asyncio.run_coroutine_threadsafe(waiting, loop).result(60)
+    assert ready(hub), "another front's engines live on"
