@@ -17,7 +17,7 @@ from calotype.serving.front.observer import Observer
 from calotype.web.asgi import App, Message, Receive, Scope, Send, header, with_headers
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_QUIET = ("/healthz", "/readyz", "/metrics")  # asked all the time
+_QUIET = ("/healthz", "/readyz", "/metrics", "/api/v1/status")  # asked all the time
 _GIVEN_UP = 499  # as nginx calls it: the client went before the answer
 
 
