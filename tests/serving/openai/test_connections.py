@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 
 import httpx
 import openai
@@ -15,12 +14,17 @@ import pytest
 def with_end(app):
     """Tests may end what runs, on the loop where it runs."""
 
-    async def end():
+    async def end(interrupt: bool = False):
         hub = app.state.hub
         for job in hub._memory.jobs():
-            hub.cancel(job)
+            hub.cancel(job, interrupt=interrupt)
+
+    async def late():
+        for job in app.state.hub._memory.jobs():
+            app.state.hub.work.stop(job, reason=("it took too long", "usage"))
 
     app.add_api_route("/test/end", end, methods=["POST"])
+    app.add_api_route("/test/late", late, methods=["POST"])
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +102,16 @@ def test_a_clients_own_retries_join_the_running_job(own, hub, until) -> None:
     seeds = []
 
     def ask(retry):
-        answer = post(own, "slow", {"X-Stainless-Retry-Count": str(retry)}, n=4)
+        answer = post(own, "wait", {"X-Stainless-Retry-Count": str(retry)}, n=4)
         seeds.append(answer.headers["x-seeds"])
 
     threads = [threading.Thread(target=ask, args=(retry,)) for retry in (0, 1, 2)]
-    for thread in threads:
+    threads[0].start()
+    until(lambda: hub.work.active == 4)
+    for thread in threads[1:]:
         thread.start()
-        until(lambda: hub.work.active or seeds)
-        time.sleep(0.05)
+    until(lambda: [job.holders for job in hub._memory.jobs() if not job.is_over] == [3])
+    httpx.post(f"{own[0]}/test/end", params={"interrupt": True})
     for thread in threads:
         thread.join()
     assert len(seeds) == 3 and len(set(seeds)) == 1
@@ -153,17 +159,25 @@ def test_a_stream_ends_with_its_mark_also_after_an_error(own, hub) -> None:
         assert sum("error" in line for line in lines) == (kind == '"error"')
 
 
-def test_what_is_finished_comes_although_the_rest_failed(fake, serve_at) -> None:
-    with serve_at(fake(active=1, deadline=1.6)) as own:
+def test_what_is_finished_comes_although_the_rest_failed(fake, serve_at, until) -> None:
+    with serve_at(fake(active=1)) as own:
+        with_end(own[1])
+        memory = own[1].state.hub._memory
+
+        def late():
+            until(lambda: any(i.state == "done" for job in memory.jobs() for i in job.images))
+            httpx.post(f"{own[0]}/test/late")
+
+        thread = threading.Thread(target=late)
+        thread.start()
         answer = post(own, "slow", n=10, seed=1)
-        assert answer.status_code == 200
-        body = answer.json()
-        assert 0 < len(body["data"]) < 10 == len(body["data"]) + len(body["errors"])
-        assert answer.headers["x-seeds"].split(",")[0] == "1"
-        assert len(answer.headers["x-seeds"].split(",")) == len(body["data"])
-        assert (
-            "deadline" not in body["errors"][0]["message"] or body["errors"][0]["kind"] == "usage"
-        )
+        thread.join()
+    assert answer.status_code == 200
+    body = answer.json()
+    assert 0 < len(body["data"]) < 10 == len(body["data"]) + len(body["errors"])
+    assert body["errors"][-1] == {"image": 9, "message": "it took too long", "kind": "usage"}
+    seeds = answer.headers["x-seeds"].split(",")
+    assert seeds[0] == "1" and len(seeds) == len(body["data"])
 
 
 def test_a_job_that_others_cancel_is_a_conflict(own, hub, until) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -17,6 +17,7 @@ from calotype.serving.front.errors import ApiError, job_cancelled, job_failed
 from calotype.serving.front.hub import Hub
 from calotype.serving.front.jobs import LAST_EVENTS, Event, Job, JobImage
 from calotype.serving.front.links import links_of
+from calotype.serving.front.waiting import last_event
 from calotype.serving.openai.shapes import DONE, Shape, error_event, text_of
 
 _QUIET_SECONDS = 10.0
@@ -32,7 +33,7 @@ async def whole(request: Request, job: Job, shape: Shape, headers: dict[str, str
     """
     hub = hub_of(request)
     try:
-        last = await _unless_gone(_last_event(hub, job), request)
+        last = await last_event(request, job)
         if last is None:
             return Response(status_code=CLIENT_GONE)
         done = [image for image in job.images if image.state == "done"]
@@ -126,29 +127,6 @@ async def _next(events: AsyncIterator[Event]) -> Event:
     async for event in events:
         return event
     return Event(0, "done", {})
-
-
-async def _last_event(hub: Hub, job: Job) -> Event:
-    events = hub.events(job)
-    while (event := await _next(events)).kind not in LAST_EVENTS:
-        pass
-    return event
-
-
-async def _unless_gone(work: Awaitable[Event], request: Request) -> Event | None:
-    """What is awaited; None where the client closes its connection before."""
-    tasks = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].result() if tasks[0].done() else None
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _datum(request: Request, job: Job, image: JobImage, shape: Shape) -> bytes:
