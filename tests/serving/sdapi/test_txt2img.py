@@ -182,6 +182,14 @@ def test_an_earlier_image_is_made_again_by_its_text(ask) -> None:
     assert again["recipes"] == first["recipes"]
 
 
+def test_a_text_of_theirs_is_read_in_their_scale(ask) -> None:
+    text = "a fox\nNegative prompt: a dog\nSteps: 30, Sampler: Euler a, CFG scale: 4, Seed: 8"
+    (made,) = ask("txt2img", {"infotext": text, "prompt": "a cat"})["recipes"]
+    assert (made["caption"], made["negative_caption"], made["seed"]) == ("a cat", "a dog", 8)
+    sampling = made["stages"][0]["sampling"]
+    assert (sampling["steps"], sampling["guidance_weight"]) == (6, 2.0)
+
+
 def test_no_images_are_sent_where_none_are_wanted(ask) -> None:
     found = ask("txt2img", {"prompt": "a fox", "send_images": False, "seed": 4})
     assert found["images"] == [] and found["info"]["all_seeds"] == [4]

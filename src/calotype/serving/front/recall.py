@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from calotype.config.sampling import Sampler
-from calotype.serving.job import JobRequest
+from calotype.serving.job import MOST_STEPS, JobRequest
 
 _MOST_LINE = 20_000  # characters of the settings in a text
 _MOST_IGNORED = 50
@@ -27,6 +27,7 @@ _THEIR_SAMPLERS = {
     "heun": "heun",
 }
 _THEIR_WEIGHT = 7.0  # what their CFG scale means a model's own guidance by
+_THEIR_STEPS = 20  # what their page sends until somebody changes it
 _OF_BASE = {"steps": "steps", "sampler": "sampler", "guidance_weight": "guidance"}
 _OF_EDIT = {"strength": "strength", "vary": "vary", "crop": "crop", "padding": "padding"}
 _NOT_ASKED: tuple[Any, ...] = (None, False, 0, [], {}, "", [255, 255, 255])
@@ -80,7 +81,11 @@ def request_of_recipe(recipe: Mapping[str, Any], *, models: Collection[str] = ()
 
 
 def request_of_parameters(
-    text: str, *, own_weight: float | None = None, models: Collection[str] = ()
+    text: str,
+    *,
+    own_weight: float | None = None,
+    own_steps: int | None = None,
+    models: Collection[str] = (),
 ) -> Recalled:
     """The request nearest to a `parameters` text, of AUTOMATIC1111's web UI or ours.
 
@@ -88,6 +93,8 @@ def request_of_parameters(
         text: prompt, "Negative prompt: ...", and a line "Steps: 20, Sampler: ..., Seed: 1, ...".
         own_weight: guidance of the model; their CFG scale 7 means it and 1 means none, linearly.
             None = their scale is ignored; ours is the guidance itself.
+        own_steps: of the model; their 20 mean so many, other numbers in proportion. None = as
+            many as they say, as in ours.
         models: as of `request_of_recipe`.
     """
     prompt, negative, pairs = _parts(text)
@@ -96,10 +103,13 @@ def request_of_parameters(
     scale = _number(pairs.get("CFG scale"))
     if scale is not None and not ours:
         scale = None if own_weight is None else guidance_of_scale(scale, own_weight)
+    steps = _whole(pairs.get("Steps"))
+    if steps is not None and own_steps is not None and not ours:
+        steps = steps_of_theirs(steps, own_steps)
     asked = {
         "prompt": prompt,
         "negative_prompt": negative or None,
-        "Steps": ("steps", _whole(pairs.get("Steps"))),
+        "Steps": ("steps", steps),
         "Sampler": ("sampler", their_sampler(pairs.get("Sampler"))),
         "CFG scale": ("guidance", scale),
         "Seed": ("seed", _whole(pairs.get("Seed"))),
@@ -124,6 +134,11 @@ def parameters_of(text: str) -> dict[str, str]:
 def guidance_of_scale(scale: float, own_weight: float) -> float:
     """What their CFG scale means for a model: 1 is none, 7 its own weight, linearly."""
     return max(0.0, 1 + (scale - 1) / (_THEIR_WEIGHT - 1) * (own_weight - 1))
+
+
+def steps_of_theirs(steps: int, own: int) -> int:
+    """What their number of steps means for a model: 20 is its own number, others in proportion."""
+    return min(max(round(own * steps / _THEIR_STEPS), 1), MOST_STEPS)
 
 
 def their_sampler(name: str | None) -> str | None:

@@ -9,15 +9,19 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from calotype.serving.front.errors import ApiError, invalid
-from calotype.serving.front.recall import guidance_of_scale, request_of_parameters
-from calotype.serving.job import MOST_SIDE, MOST_STEPS, JobRequest
+from calotype.serving.front.recall import (
+    guidance_of_scale,
+    request_of_parameters,
+    steps_of_theirs,
+)
+from calotype.serving.job import MOST_SIDE, JobRequest
 from calotype.serving.sdapi.fields import Call, ImageToImage, TextToImage
 from calotype.serving.sdapi.ignored import without_effect
 from calotype.serving.sdapi.prompts import plain
 from calotype.serving.sdapi.samplers import sampler_of, their_name
 
 CHECKPOINT = "sd_model_checkpoint"
-_THEIR_STEPS = 20  # what their page sends until somebody changes it
+_THEIR_STEPS, _THEIR_SCALE = 20, 7.0
 _THEIR_SIDE = 512
 _THEIR_STRENGTH = 0.75
 _THEIR_BLUR = 4  # pixels
@@ -118,7 +122,7 @@ def meaning(call: Call, served: Served, found: Mapping[str, Any]) -> Meaning:
         model["name"],
         their_name(sampler or base["sampler"]),
         _THEIR_STEPS if call.steps is None else call.steps,
-        7.0 if call.cfg_scale is None else call.cfg_scale,
+        _THEIR_SCALE if call.cfg_scale is None else call.cfg_scale,
         notes,
         tuple(dict.fromkeys((*of_prompt, *of_negative, *ignored))),
     )
@@ -128,8 +132,11 @@ def _remembered(call: Call, model: Mapping[str, Any], served: Served) -> dict[st
     """Fields by the text of an earlier image, where the request has one."""
     if not call.infotext:
         return {}
-    own = float(model["stages"][0]["guidance_weight"]) if served.scale == "linear" else None
-    return request_of_parameters(call.infotext, own_weight=own).fields
+    base = model["stages"][0]
+    own: dict[str, Any] = {"own_weight": _THEIR_SCALE}  # which means their scale itself
+    if served.scale == "linear":
+        own = {"own_weight": float(base["guidance_weight"]), "own_steps": int(base["steps"])}
+    return request_of_parameters(call.infotext, **own).fields
 
 
 def _ignored(call: Call) -> list[str]:
@@ -165,9 +172,9 @@ def _steps(asked: int, base: Mapping[str, Any], served: Served, ignored: list[st
         return None
     if served.scale == "exact":
         return asked
-    if asked == _THEIR_STEPS:
-        return None
-    return min(max(round(int(base["steps"]) * asked / _THEIR_STEPS), 1), MOST_STEPS)
+    own = int(base["steps"])
+    found = steps_of_theirs(asked, own)
+    return None if found == own else found
 
 
 def _guidance(asked: float, base: Mapping[str, Any], served: Served) -> float | None:
