@@ -100,12 +100,13 @@ def test_a_rectangle_by_dragging_and_by_two_clicks(visit, served, mock_api):
     take_source(page, mock_api)
     open_editor(page)
     page.keyboard.press("r")
-    drag(page, (10, 10), (60, 40))
+    drag(page, (10.3, 10.3), (60, 40))
+    drag(page, (99.4, 95.4), (70.4, 50.4))  # from any corner, and from between pixels
     page.mouse.click(*place(page, 120, 60))
     page.mouse.click(*place(page, 180, 90))
     mask = filled(page, served)
-    assert mask[25, 35] and mask[75, 150]
-    assert abs(int(mask.sum()) - (50 * 30 + 60 * 30)) < 400
+    assert mask[25, 35] and mask[75, 150] and mask[70, 85]
+    assert abs(int(mask.sum()) - (50 * 30 + 60 * 30 + 29 * 45)) < 500
 
 
 def test_by_keyboard_alone(visit, served, mock_api):

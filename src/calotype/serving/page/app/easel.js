@@ -18,6 +18,7 @@ export function createEasel(image) {
   let area = null; // the window onto the image
   let stroke = null;
   let corner = null; // first corner of a box
+  let opposite = null; // and where the other one is
   let press = null; // where a pointer went down, in the window
   let spaceHeld = false;
   let spaceMoved = false; // Space and a pointer moved the image: then Space paints nothing
@@ -35,10 +36,15 @@ export function createEasel(image) {
 
   // ---- Painting, by whatever hand.
 
+  function stretch(point) {
+    opposite = point;
+    set({ box: boxOf(corner, point) });
+  }
+
   function begin(point, erase = state.value.erase) {
     if (state.value.tool === "box") {
       if (corner === null) corner = { ...point, erase };
-      set({ box: boxOf(corner, point) });
+      stretch(point);
       return;
     }
     stroke = { kind: "brush", size: state.value.size, erase, points: [point] };
@@ -46,7 +52,7 @@ export function createEasel(image) {
   }
 
   function extend(points) {
-    if (corner !== null) { set({ box: boxOf(corner, points.at(-1)) }); return; }
+    if (corner !== null) { stretch(points.at(-1)); return; }
     if (stroke === null) return;
     const from = stroke.points.at(-1);
     stroke.points.push(...points);
@@ -55,7 +61,7 @@ export function createEasel(image) {
 
   function finish() {
     if (corner !== null) {
-      const box = { ...boxOf(corner, cornerNow()), erase: corner.erase };
+      const box = { ...boxOf(corner, opposite), erase: corner.erase };
       corner = null;
       set({ box: null });
       if (box.width > 0 && box.height > 0) commit(box);
@@ -65,11 +71,6 @@ export function createEasel(image) {
     stroke = null;
     return null;
   }
-
-  const cornerNow = () => {
-    const { box } = state.value;
-    return { x: corner.x <= box.x ? box.x + box.width : box.x, y: corner.y <= box.y ? box.y + box.height : box.y };
-  };
 
   function giveUp() {
     stroke = null;
@@ -108,7 +109,7 @@ export function createEasel(image) {
     hover(point) {
       const at = point === null ? null : toImage(point);
       set({ hover: at });
-      if (at !== null && corner !== null && !state.value.cursor) set({ box: boxOf(corner, at) });
+      if (at !== null && corner !== null && !state.value.cursor) stretch(at);
     },
     move(dx, dy) {
       spaceMoved ||= spaceHeld;

@@ -19,10 +19,32 @@ export function createPainting(width, height) {
   };
 }
 
+const stripes = new WeakMap(); // context -> pattern
+
+/** What the mask is shown with: two colours, so that it is seen on any image. Its alpha alone counts. */
+function stripesOf(context, { width, height }) {
+  if (!stripes.has(context)) {
+    const side = 2 * Math.max(4, Math.round(Math.max(width, height) / 100));
+    const tile = document.createElement("canvas");
+    tile.width = tile.height = side;
+    const on = tile.getContext("2d");
+    on.fillStyle = "#d6006c";
+    on.fillRect(0, 0, side, side);
+    on.fillStyle = "#ffffff";
+    for (const x of [-side / 2, side / 2]) { // diagonal bands that meet at the edges of the tile
+      on.beginPath();
+      for (const [a, b] of [[x, side], [x + side / 4, side], [x + side * 1.25, 0], [x + side, 0]]) on.lineTo(a, b);
+      on.fill();
+    }
+    stripes.set(context, context.createPattern(tile, "repeat"));
+  }
+  return stripes.get(context);
+}
+
 /** Paint one stroke on a canvas whose alpha is the mask. */
 export function paint(context, stroke, { width, height }) {
   context.save();
-  context.fillStyle = context.strokeStyle = "#fff";
+  context.fillStyle = context.strokeStyle = stripesOf(context, { width, height });
   context.globalCompositeOperation = stroke.erase ? "destination-out" : "source-over";
   if (stroke.kind === "brush") {
     const [first, ...rest] = stroke.points;

@@ -1,7 +1,7 @@
 // One image, large: look, browse with arrows, and do something with it.
 import { html, useSignal, useEffect, useState, useRef, sizeText } from "./ui.js";
 import { viewer, comparing } from "./places.js";
-import { isFavourite, favourites, setFavourite, remove } from "./images.js";
+import { isFavourite, favourites, library, setFavourite, remove } from "./images.js";
 import { seedText } from "./settings.js";
 import { reuse, reuseSeed, copyCommand, download, workOn, enlarge, canEnlarge, vary, moreLike } from "./actions.js";
 import { singleKeys } from "./keys.js";
@@ -128,7 +128,7 @@ function Open({ open }) {
         <${Button} kind="round after" icon="right" label="Older image" disabled=${!after} onClick=${after ?? undefined} />
       </div>
       <aside class="about" aria-label="About this image">
-        <div class="row spread"><span class="hint">${at + 1} of ${images.length}${open.more ? "+" : ""}</span>
+        <div class="row spread"><span class="hint">${at + 1} of ${images.length}${open.more && library.value.next !== null ? "+" : ""}</span>
           <${Button} kind="quiet close" icon="close" label="Close" onClick=${close} /></div>
         <h2>${image.prompt || html`<em>No caption</em>`}</h2>
         <${Facts} image=${image} />
