@@ -67,7 +67,7 @@ def loop():
 @pytest.fixture(scope="module")
 def hub(cluster, loop, fake):
     """A hub on one replica that may become two."""
-    settings = fake(ray="local", replicas=(1, 2), active=2, step_timeout=20.0)
+    settings = fake(ray="auto", replicas=(1, 2), active=2, step_timeout=20.0)
     running = running_hub(settings, None)
     found = asyncio.run_coroutine_threadsafe(running.__aenter__(), loop).result(60)
     asyncio.run_coroutine_threadsafe(until(lambda: ready(found), 180), loop).result(200)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -76,6 +78,7 @@ class Replicas:
         """Keep them alive until cancelled; returns early where none would start at all."""
         try:
             await asyncio.to_thread(self._cluster.open)
+            _take_signals_back()
             self._start(self._first)
             while any(link.refusal is None for link in self._tasks):
                 self._tend()
@@ -135,3 +138,10 @@ class Replicas:
             self._work.engines.remove(link)
         if not self._work.engines:
             self._work.engines.append(next(iter(self._tasks)))
+
+
+def _take_signals_back() -> None:
+    """Ray's library puts handlers below Python's, which would end the server without a word."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.getsignal(number))

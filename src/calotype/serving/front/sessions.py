@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import io
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Sequence
@@ -57,6 +58,9 @@ class Cluster:
             assert self._settings.ray is not None
             most = self._settings.replicas[1]
             logging.getLogger("ray").setLevel(logging.ERROR)
+            if self._settings.ray == "local":  # its ports are open to every machine
+                os.environ.setdefault("RAY_AUTH_MODE", "token")
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray = connected(self._settings.ray, most, part="ray.serve", extra="serve-ray")
             self._stack.enter_context(ray)
             try:
