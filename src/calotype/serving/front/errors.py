@@ -97,3 +97,25 @@ def job_failed(kind: str, message: str) -> ApiError:
 def job_cancelled() -> ApiError:
     """Somebody else ended the job that was waited for."""
     return ApiError(409, "the job was cancelled", code="cancelled")
+
+
+_TEXT, _OR_NONE = {"type": "string"}, {"type": ["string", "null"]}
+_ERROR = {
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {"message": _TEXT, "type": _TEXT, "param": _OR_NONE, "code": _OR_NONE},
+}
+_FAILED = {
+    "description": "An error",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["error"],
+                "properties": {"error": _ERROR},
+            }
+        }
+    },
+}
+FAILURES: dict[int | str, dict[str, Any]] = {"4XX": _FAILED, "5XX": _FAILED}
+"""What routes say of their errors to programs that read OpenAPI, where the shape is OpenAI's."""

@@ -46,6 +46,12 @@ class _Ids(BaseModel):
     ]
 
 
+def _files(*types: str) -> dict[int | str, dict[str, Any]]:
+    """An answer that is a file, in OpenAPI's words."""
+    file = {"schema": {"type": "string", "format": "binary"}}
+    return {200: {"description": "A file", "content": dict.fromkeys(types, file)}}
+
+
 async def _kept(request: Request, image_id: str) -> KeptImage:
     """An image on the disk that a path names."""
     store = _store(request)
@@ -83,7 +89,7 @@ async def listing(
     return Json({"images": [image_fields(one) for one in found.images], "next": found.next})
 
 
-@router.post("/zip")
+@router.post("/zip", response_class=Response, responses=_files("application/zip"))
 async def zipped(request: Request, wanted: _Ids) -> StreamingResponse:
     """Files of several images in one archive, which is sent as it is made."""
     images = [await _image(request, one) for one in dict.fromkeys(wanted.ids)]
@@ -123,7 +129,11 @@ async def restore(request: Request, image_id: str) -> dict[str, Any]:
     return image_fields(await _kept(request, image_id))
 
 
-@router.get("/{image_id}/file", response_class=Response)
+@router.get(
+    "/{image_id}/file",
+    response_class=Response,
+    responses=_files("image/png", "image/jpeg", "image/webp"),
+)
 async def file(request: Request, image: Found, download: bool = False) -> Response:
     """An image's file as it was made."""
     data = (await _file(request, image)).data
@@ -132,7 +142,7 @@ async def file(request: Request, image: Found, download: bool = False) -> Respon
     return Response(data, 200, headers, f"image/{image.format}")
 
 
-@router.get("/{image_id}/thumbnail", response_class=Response)
+@router.get("/{image_id}/thumbnail", response_class=Response, responses=_files("image/webp"))
 async def thumbnail(request: Request, image: Found) -> Response:
     """An image as WebP, 256 pixels long at most."""
 

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.serving.front.context import hub_of, owner_of, request_id_of
-from calotype.serving.front.errors import ApiError
+from calotype.serving.front.errors import FAILURES, ApiError
 from calotype.serving.front.jobs import Mask, Submission
 from calotype.serving.front.uploads import Upload
 from calotype.serving.openai.answering import streamed, whole
 from calotype.serving.openai.fields import Edit, Fields, Generation, Variation, read
 from calotype.serving.openai.forms import read_form, source_of
 from calotype.serving.openai.meaning import Meaning, find_model, is_others, meaning, renamed
-from calotype.serving.openai.schema import FAILURES, IMAGES, form_body, json_body
+from calotype.serving.openai.schema import IMAGES, form_body, json_body
 from calotype.serving.openai.shapes import Shape
 
 router = APIRouter(prefix="/v1", responses=FAILURES)

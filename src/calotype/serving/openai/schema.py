@@ -10,28 +10,7 @@ from typing import Any
 from calotype.serving.openai.fields import Fields
 
 _TEXT = {"type": "string"}
-_OR_NONE = {"type": ["string", "null"]}
 _FILE = {"type": "string", "format": "binary"}
-_ERROR = {
-    "type": "object",
-    "required": ["message", "type", "param", "code"],
-    "properties": {"message": _TEXT, "type": _TEXT, "param": _OR_NONE, "code": _OR_NONE},
-}
-_FAILED = {
-    "description": "An error",
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["error"],
-                "properties": {"error": _ERROR},
-            }
-        }
-    },
-}
-FAILURES: dict[int | str, dict[str, Any]] = {"4XX": _FAILED, "5XX": _FAILED}
-"""Of all routes."""
-
 _IMAGES = {
     "type": "object",
     "required": ["created", "data", "background", "output_format", "quality", "size", "usage"],
