@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -79,6 +81,27 @@ def stand_in(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def served(stand_in, tmp_path_factory):
+    """The address of `calotype serve` with the stand-in as its model."""
+    model, data = stand_in / "assets" / "default", tmp_path_factory.mktemp("served")
+    command = [sys.executable, "-m", "calotype", "serve", "--port", "0", "--data", str(data)]
+    with open(data.parent / "served.log", "wb") as log:
+        process = subprocess.Popen(
+            [*command, "--model", f"default={model}"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("serving on "), (data.parent / "served.log").read_text()
+        yield line.removeprefix("serving on ").strip()
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A folder with the drawings and a short run of the recipe `tiny` on them."""
     folder = tmp_path_factory.mktemp("trained")
@@ -97,12 +120,13 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """An empty current folder with the drawings, and a cache of its own."""
+    """An empty current folder with the drawings, and a user's folders of its own."""
     place = tmp_path / "work"
     place.mkdir()
     draw_images(place / "images")
     monkeypatch.chdir(place)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return place
 
 

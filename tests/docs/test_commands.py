@@ -1,7 +1,8 @@
 """Every command and every Python block that the pages show, run as it is printed.
 
 A page is a story: its blocks run in order in one folder. `<!-- slow -->` above a block leaves it to
-the slow tests; `<!-- not run: REASON -->` has its options checked and no more.
+the slow tests; `<!-- not run: REASON -->` has its options checked and no more. The blocks of a page
+under `<!-- served -->` are a story of their own, told to a server in the place of 127.0.0.1:8000.
 """
 
 import re
@@ -30,6 +31,7 @@ REASONS = {
     "needs a cascade of IF's architecture",
     "needs published weights",
     "needs a Ray cluster",
+    "needs Docker",
     "needs npm, and renders for about half an hour",
     "trains the embedded base for minutes",
     "writes into docs",
@@ -54,8 +56,12 @@ class Block:
         return self.note == "slow"
 
     @property
+    def is_served(self):
+        return self.note == "served"
+
+    @property
     def is_run(self):
-        return not self.note.startswith("not run")
+        return not self.note.startswith("not run") and not self.is_served
 
     @property
     def lines(self):
@@ -83,6 +89,15 @@ def perform(block, names):
             subprocess.run(line, shell=True, check=True, timeout=600)
 
 
+def perform_served(block, names, address):
+    """Run a block against a server; lines of the shell share their variables."""
+    text = block.text.replace("127.0.0.1:8000", address.removeprefix("http://"))
+    if block.kind == "python":
+        exec(compile(text, "page", "exec"), names)
+    else:
+        subprocess.run(["bash", "-euo", "pipefail", "-c", text], check=True, timeout=600)
+
+
 def check_options(line):
     """Parse a command without running it."""
     words = shlex.split(line.removeprefix(FIRST_COMMANDS[0]))
@@ -99,7 +114,8 @@ def test_blocks_are_of_known_kinds():
     assert len(everything) > 40
     for block in everything:
         assert block.kind in ("bash", "python"), block
-        assert block.note in ("", "slow") or block.note.removeprefix("not run: ") in REASONS, block
+        known = ("", "slow", "served")
+        assert block.note in known or block.note.removeprefix("not run: ") in REASONS, block
 
 
 def test_the_first_two_commands_come_first():
@@ -122,6 +138,7 @@ def test_options_exist(page):
 STORIES = [page for page in PAGES if any(b.is_run and not b.is_slow for b in blocks(page))]
 LONG = {"README.md", "sampling.md", "editing.md"}
 TRAINING = [page for page in PAGES if any(block.is_slow for block in blocks(page))]
+SERVED = [page for page in PAGES if any(block.is_served for block in blocks(page))]
 
 
 def _story(page):
@@ -146,3 +163,14 @@ def test_commands_that_train_run(page, workplace, stand_in, monkeypatch):
     for block in blocks(page):
         if block.is_run:
             perform(block, names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SERVED, ids=lambda page: page.name)
+def test_commands_to_a_server_run(page, workplace, served, monkeypatch):
+    (workplace / ".curlrc").write_text("fail-with-body\nmax-time = 300\n")
+    monkeypatch.setenv("CURL_HOME", str(workplace))
+    names = {"__name__": "page"}
+    for block in blocks(page):
+        if block.is_served:
+            perform_served(block, names, served)
