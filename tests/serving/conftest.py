@@ -35,8 +35,8 @@ def served_at(settings):
     import uvicorn
 
     from calotype.serving.front.app import build_app
+    from calotype.serving.front.connections import UVICORN
     from calotype.serving.front.guarded import guarded
-    from calotype.serving.front.limits import UVICORN
     from calotype.serving.front.observer import Observer
     from calotype.web.addresses import listen
 

@@ -82,8 +82,8 @@ def guarded_port(small_app, tmp_path):
 
     import uvicorn
 
+    from calotype.serving.front.connections import UVICORN
     from calotype.serving.front.guarded import guarded
-    from calotype.serving.front.limits import UVICORN
     from calotype.serving.front.observer import Observer
     from calotype.serving.front.settings import ServeSettings
 

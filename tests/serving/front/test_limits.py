@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calotype.serving.front import bodies as module
+from calotype.serving.front import limits
 from calotype.serving.front.bodies import Bodies, check_json
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.limits import (
@@ -121,6 +122,23 @@ def test_slow_bodies_are_ended(guarded_port, monkeypatch, seconds, status):
     began = time.monotonic()
     assert status in _exchange(guarded_port, head + b"{", b"}", pause=seconds)
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: x\r\n"])
+def test_a_request_that_does_not_come_is_not_waited_for(guarded_port, monkeypatch, said):
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", guarded_port), timeout=5) as link:
+        began = time.monotonic()
+        for byte in said:  # whatever drips in meanwhile
+            link.sendall(bytes([byte]))
+            time.sleep(0.004)
+        assert link.recv(100) == b"" and time.monotonic() - began < 2
+
+
+def test_a_connection_with_a_request_is_left_alone(guarded_port, monkeypatch):
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
+    head = _head(guarded_port, b"content-type: application/json", b"content-length: 2")
+    assert b" 200 " in _exchange(guarded_port, head, b"{}", pause=0.5)
 
 
 def test_a_client_that_goes_in_the_middle_comes_to_no_route(guarded_port):

@@ -27,6 +27,8 @@ MOST_FIELD = MIB  # bytes; a prompt of 32,000 characters has at most 128 KB
 
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 32 * 1024  # of all together, with the address
+HEAD_SECONDS = 10.0  # from a connection, or a request's first byte, to the end of its headers
+MOST_OPEN_FILES = 65_536  # each connection is one; as far as the system has as many
 
 WRONG_KEY_SECONDS = 1.0
 MOST_WRONG_KEYS = 32  # that wait for their answer at the same time; the next is told to come back
@@ -43,12 +45,3 @@ FORM_LIMITS: dict[str, Any] = {
     "max_part_size": MOST_FIELD,
 }
 """Of `request.form(**FORM_LIMITS)`; python-multipart bounds the headers of a part."""
-
-UVICORN: dict[str, Any] = {
-    "http": "h11",  # which bounds headers
-    "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
-    "ws": "none",
-    "server_header": False,
-    "access_log": False,  # there is a log of our own
-}
-"""Settings of the HTTP server."""

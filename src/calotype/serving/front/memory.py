@@ -7,7 +7,7 @@ import time
 from calotype.serving.front.jobs import Job, JobImage
 
 REMEMBERED_SECONDS = 3600.0
-_MOST_OVER = 500  # jobs that are over
+_MOST_OVER = 300  # jobs that are over
 _MOST_BYTES = 64 * 2**20  # of files of jobs that are over
 _KEPT_SECONDS = 60.0  # that files stay in memory which the store has, too
 

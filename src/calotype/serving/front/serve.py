@@ -17,10 +17,10 @@ from fastapi import FastAPI
 from calotype.errors import CalotypeError
 from calotype.serving.front.access import access_of, check_exposure
 from calotype.serving.front.app import build_app
+from calotype.serving.front.connections import UVICORN, allow_many_files
 from calotype.serving.front.guarded import guarded
 from calotype.serving.front.hub import Hub
 from calotype.serving.front.keys import Keys
-from calotype.serving.front.limits import UVICORN
 from calotype.serving.front.logs import log_libraries, make_log
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.settings import ServeSettings
@@ -44,6 +44,7 @@ def serve(settings: ServeSettings, on_ready: Callable[[str], None]) -> None:
         UsageError: another server has the data folder, or others could reach it without a key.
         CalotypeError: the port is taken, the folder cannot be used, or the engine does not start.
     """
+    allow_many_files()
     check_exposure(settings, has_keys=Keys(settings.data).needed)
     export_traces()
     store = open_store(settings)
