@@ -54,8 +54,8 @@ def test_theirs_becomes_the_nearest_request(api) -> None:
     assert found["recipe"] is None and found["parameters"] == THEIRS
     request = found["request"]
     assert request["prompt"] == "a cat, <b>bold</b>" and request["negative_prompt"] == "ugly"
-    assert (request["steps"], request["sampler"], request["seed"]) == (20, "ddim", 5)
-    assert request["guidance"] == 3.0  # their 7 is the model's own weight
+    assert (request["steps"], request["sampler"], request["seed"]) == (4, "ddim", 5)
+    assert request["guidance"] == 3.0  # their 20 steps and scale 7 mean the model's own
 
 
 def test_an_image_without_settings_is_no_error(api) -> None:

@@ -44,8 +44,9 @@ async def recipe_of(request: Request) -> Json:
     if upload.recipe is not None:
         found = request_of_recipe(upload.recipe, models=names)
     elif upload.parameters is not None:
-        weight = models[0]["stages"][0]["guidance_weight"] if models else None
-        found = request_of_parameters(upload.parameters, own_weight=weight, models=names)
+        base = models[0]["stages"][0] if models else {}
+        own = {"own_weight": base.get("guidance_weight"), "own_steps": base.get("steps")}
+        found = request_of_parameters(upload.parameters, **own, models=names)
     return Json(
         {
             "recipe": upload.recipe,

@@ -74,6 +74,7 @@ export function happened(key, kind, data) {
   else if (kind === "image") imageCame(key, data);
   else if (kind === "done") ended(key, "done");
   else if (kind === "cancelled") ended(key, "cancelled");
+  else if (kind === "failed" && data.kind === "shutdown") change(key, { state: "queued", position: null, eta: null }); // it goes on after a restart
   else if (kind === "failed") imageFailed(key, data);
 }
 
