@@ -46,6 +46,18 @@ def test_what_does_not_fit_is_refused(wrong):
         ("seed", MOST_SEED, MOST_SEED + 1, 10**1000),
         ("size", (MOST_SIDE, MOST_SIDE), (MOST_SIDE, MOST_SIDE + 1), (10**9, 10**9)),
         ("size", (LEAST_SIDE, LEAST_SIDE), (LEAST_SIDE - 1, LEAST_SIDE), (-(10**9), 0)),
+        (
+            "stages",
+            {64: {"steps": MOST_STEPS}},
+            {64: {"steps": MOST_STEPS + 1}},
+            {64: {"steps": 4096}},
+        ),
+        (
+            "stages",
+            {64: {"timesteps": [*range(MOST_STEPS)]}},
+            {64: {"timesteps": [*range(MOST_STEPS + 1)]}},
+            {64: {"steps": 10**1000}},
+        ),
         ("mask_blur", 4096, 4097, 10**9),
         ("padding", 100, 101, 1e300),
         ("guidance", 1000, 1001, float("inf")),

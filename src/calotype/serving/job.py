@@ -84,6 +84,10 @@ class JobRequest(BaseModel):
             raise ValueError("got image_to_image without a strength; expected one above 0 up to 1")
         if self.kind == "vary" and self.vary is None:
             raise ValueError("got vary without a number; expected `vary` from 0 to 1")
+        for resolution, settings in self.stages.items():
+            if _steps(settings) > MOST_STEPS:
+                got = f"got more than {MOST_STEPS} steps for stage {resolution}"
+                raise ValueError(f"{got}; expected {MOST_STEPS} at most")
         if self.seed is not None and self.seed + self.n - 1 > MOST_SEED:
             raise ValueError(f"got seed {self.seed} for {self.n} images; expected at most 2^63 - n")
         return self
@@ -92,3 +96,11 @@ class JobRequest(BaseModel):
     def needs_source(self) -> bool:
         """Whether an image has to come with it."""
         return self.kind != "sample"
+
+
+def _steps(settings: dict[str, JsonValue]) -> float:
+    """The most steps that settings of a stage may mean; the engine looks at all else."""
+    steps, timesteps = settings.get("steps"), settings.get("timesteps")
+    counts = [steps if isinstance(steps, int | float) else 0]
+    counts.append(len(timesteps) if isinstance(timesteps, list) else 0)
+    return max(counts)
