@@ -86,6 +86,8 @@ def test_images_lie_in_the_users_data_folder(command, served, tmp_path, monkeypa
         ("--c2pa-cert", "chain.pem", "--c2pa-key", "key.pem", "--no-metadata"),
         ("--cfg", "other"),
         ("--drain", "-1"),
+        ("--idle-unload", "-1"),
+        ("--max-batch", "0"),
         ("--deadline", "nan"),
     ],
 )

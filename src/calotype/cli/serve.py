@@ -56,6 +56,9 @@ def serve(
     _check_seconds("--drain", drain)
     _check_seconds("--step-timeout", step_timeout)
     _check_seconds("--deadline", deadline)
+    _check_seconds("--idle-unload", idle_unload or 0.0)
+    if max_batch is not None and max_batch < 1:
+        raise UsageError(f"got --max-batch {max_batch}; expected at least 1")
     _check_signing(c2pa_cert, c2pa_key, metadata=metadata)
     try:
         from calotype.serving.front.serve import serve as run
