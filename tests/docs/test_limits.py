@@ -23,6 +23,7 @@ def test_bounds_of_requests_are_those_of_the_code() -> None:
     assert ROWS["form"] == f"{limits.MOST_FILES} files, {fields}"
     headers = f"{limits.MOST_HEADERS}, and {limits.MOST_HEADER_BYTES:,} bytes of them"
     assert ROWS["headers"] == f"{headers}; one range"
+    assert ROWS["a request's headers arrive"] == f"within {limits.HEAD_SECONDS:g} seconds"
     assert ROWS["prompt"] == f"{job.MOST_PROMPT:,} characters"
     assert ROWS["steps of the base"] == f"{job.MOST_STEPS}"
     assert ROWS["side of an image"] == f"{job.LEAST_SIDE} to {job.MOST_SIDE:,} pixels"
