@@ -33,6 +33,12 @@ _EXTRAS = {
     "trackio": ("trackio",),
     "interop": ("transformers",),
     "ray": ("ray", "pyarrow"),
+    "evaluate": ("pyarrow", "torchmetrics", "scipy", "matplotlib", "jinja2"),
+    "rate": ("starlette", "uvicorn", "jinja2", "choix", "krippendorff", "statsmodels"),
+    "serve": ("fastapi", "uvicorn", "pydantic", "greenlet", "structlog", "prometheus_client"),
+    "serve-ray": ("ray", "fastapi"),
+    "c2pa": ("c2pa", "cryptography"),
+    "otel": ("opentelemetry",),
 }
 
 
