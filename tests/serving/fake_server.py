@@ -62,6 +62,13 @@ async def events(request: Request, job_id: str):
     return StreamingResponse(lines())
 
 
+@router.post("/test/jobs/{job_id}/interrupt")
+async def interrupt(request: Request, job_id: str):
+    hub = hub_of(request)
+    hub.cancel(hub.get(job_id, owner_of(request)), interrupt=True)
+    return JSONResponse({})
+
+
 @router.get("/test/images")
 async def images(request: Request):
     found = await hub_of(request).store.listing(None, limit=200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import sqlite3
 import subprocess
 import time
 
@@ -14,6 +15,7 @@ from calotype.serving.front import memory as memory_module
 from calotype.serving.front import store as store_module
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Owner
+from calotype.serving.front.rows import Rows
 
 NOBODY, ANN = Owner(None, "10.0.0.1"), Owner("ann", "10.0.0.1")
 
@@ -206,3 +208,36 @@ def test_a_disk_that_is_really_full_and_has_room_again(with_hub, submission, sma
         return len((await hub.store.listing(None)).images), len(hub.jobs(NOBODY))
 
     assert with_hub(listed, data=small_disk / "data") == (2, 2)
+
+
+def test_a_server_starts_on_a_full_disk(with_hub, submission, tmp_path, monkeypatch) -> None:
+    async def left(hub):
+        await made(hub, submission)
+        await hub._admission.job(submission("wait"))  # and then the kill
+
+    async def after(hub):
+        new, events = await made(hub, submission)
+        return [job.state for job in hub.jobs(NOBODY)], events[-1].kind, bool(new.images[0].data)
+
+    def full(*_, **__):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with_hub(left, data=tmp_path)
+    next(tmp_path.glob("images/*/*")).unlink()  # its row is to go
+    for name in ("end_job", "remove", "put_image", "add_job"):
+        monkeypatch.setattr(Rows, name, full)
+    assert with_hub(after, data=tmp_path) == (["done", "interrupted", "done"], "done", True)
+
+
+def test_a_database_that_is_damaged_is_told(with_hub, submission, tmp_path) -> None:
+    async def test(hub):
+        for number in range(20):
+            await made(hub, submission, prompt=f"{number} " + "x" * 2000)
+
+    with_hub(test, data=tmp_path)
+    file = tmp_path / "serve.sqlite"
+    data = bytearray(file.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    file.write_bytes(data)
+    with pytest.raises(CalotypeError, match="move it away"):
+        store_module.Store(tmp_path)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from PIL import Image
+
+from calotype.errors import CalotypeError
+from calotype.serving.front.serve import _Server
+from calotype.web.addresses import listen as listening
 
 SCRIPT = Path(__file__).parents[1] / "fake_server.py"
 
@@ -36,6 +43,9 @@ class Server:
 
     def get(self, path):
         return httpx.get(f"{self.url}/test/{path}", timeout=60).json()
+
+    def interrupt(self, job):
+        httpx.post(f"{self.url}/test/jobs/{job}/interrupt", timeout=60).raise_for_status()
 
     def states(self):
         return {job["id"]: job["state"] for job in self.get("jobs")}
@@ -134,14 +144,17 @@ def test_an_engine_that_does_not_start_ends_the_server(tmp_path) -> None:
 
 
 def listen(url, job, found):
-    with httpx.stream("GET", f"{url}/test/jobs/{job}/events", timeout=30) as stream:
-        found += [json.loads(line) for line in stream.iter_lines()]
+    with httpx.stream("GET", f"{url}/test/jobs/{job}/events", timeout=60) as stream:
+        for line in stream.iter_lines():
+            found.append(json.loads(line))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_running_work_ends_before_the_server_does(tmp_path, sent) -> None:
-    with server(data=tmp_path, drain=10.0, active=1) as told:
-        running = told.add("slow", steps=40).json()["id"]
+    with server(data=tmp_path, drain=60.0, active=1) as told:
+        running = told.add("wait").json()[
+            "id"
+        ]  # until it is interrupted: no sooner, on any machine
         waiting = told.add("a cat").json()["id"]
         heard, other = [], []
         threads = [
@@ -150,11 +163,12 @@ def test_running_work_ends_before_the_server_does(tmp_path, sent) -> None:
         ]
         for thread in threads:
             thread.start()
-        told.until(lambda: heard or told.get("status")["active"])
+        told.until(lambda: ["started", {"image": 0}] in heard and other)
         told.process.send_signal(sent)
         refused = told.add("a dog")
-        for thread in threads:
-            thread.join(60)
+        threads[1].join(60)  # it is told that it will not begin any more, while the other runs
+        told.interrupt(running)
+        threads[0].join(60)
         assert told.ended() == (0, [])
     assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
     assert heard[-1][0] == "done" and other[-1] == ["failed", other[-1][1]]
@@ -185,3 +199,26 @@ def test_ctrl_c_twice_ends_at_once(tmp_path) -> None:
         told.process.send_signal(signal.SIGINT)
         code, lines = told.ended()
     assert code == 130 and lines == ["calotype: interrupted"]
+
+
+def test_a_server_that_does_not_start_is_an_error() -> None:
+    @asynccontextmanager
+    async def failing(app):
+        raise RuntimeError("the store cannot be read")
+        yield
+
+    app = FastAPI(lifespan=failing)
+    with listening("127.0.0.1", 0) as socket, pytest.raises(CalotypeError, match="does not start"):
+        _Server(app, app, lambda: pytest.fail("it does not work")).run_on(socket)
+
+
+def test_a_server_that_is_told_to_end_while_it_starts_ends() -> None:
+    @asynccontextmanager
+    async def told(app):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        yield
+
+    app = FastAPI(lifespan=told)
+    with listening("127.0.0.1", 0) as socket:
+        _Server(app, app, lambda: pytest.fail("it does not work")).run_on(socket)

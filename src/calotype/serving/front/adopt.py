@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,15 @@ def file_of(folder: Path, image_id: str, kind: str) -> Path:
 
 
 def mend(rows: Rows, folder: Path) -> None:
-    """Make files and rows agree."""
+    """Make files and rows agree; what a full disk does not take is left to the next server."""
     expected = rows.files()
     for path in _files(folder):
         if expected.pop(path.stem, None) is None:
-            _adopt(rows, path)
+            with suppress(sqlite3.OperationalError):
+                _adopt(rows, path)
     for image_id in expected:  # their files are gone
-        rows.remove(image_id)
+        with suppress(sqlite3.OperationalError):
+            rows.remove(image_id)
 
 
 def _files(folder: Path) -> Iterator[Path]:

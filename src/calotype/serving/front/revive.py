@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sqlite3
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -93,17 +94,23 @@ def revived(rows: Rows, folder: Path, now: float) -> list[Job]:
     for row, images in rows.jobs():
         job = _job(row, images, folder)
         if job is None:
-            rows.end_job(row["id"], now, {})
+            _end(rows, row["id"], now, {})
             continue
         if job.ended is None:
             for image in job.images:
                 _settle(job, image)
             if not any(image.is_open for image in job.images):
                 job.ended = now
-                rows.end_job(job.id, now, ends(job))
+                _end(rows, job.id, now, ends(job))
         jobs.append(job)
     _remove_others(folder, {job.id for job in jobs if job.ended is None})
     return jobs
+
+
+def _end(rows: Rows, job_id: str, now: float, images: dict[str, dict[str, Any]]) -> None:
+    """A job is over; where the disk is full, the next server finds the same."""
+    with suppress(sqlite3.OperationalError):
+        rows.end_job(job_id, now, images)
 
 
 def _settle(job: Job, image: JobImage) -> None:

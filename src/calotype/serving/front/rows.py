@@ -95,7 +95,8 @@ class Rows:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT")
         except sqlite3.Error as error:
             raise CalotypeError(
-                f"cannot use {path}: {error}; move it away to begin anew, or choose another --data"
+                f"cannot use {path}: {error}; make room if the disk is full, move it away to begin "
+                "anew, or choose another --data"
             ) from error
         if found > _VERSION:
             raise CalotypeError(f"{path} is of a later calotype; use that, or another --data")

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import FrameType
 from typing import Any, cast
 
@@ -89,7 +90,7 @@ class _Server(uvicorn.Server):
         """Serve; ends when all is drained.
 
         Raises:
-            CalotypeError: the engine does not start.
+            CalotypeError: it does not start, or its engine does not.
         """
         asyncio.run(self.serve([listening]))
         if self._failure is not None:
@@ -98,8 +99,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so once the engine can work."""
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-        self._begin(self._announce())
+        with suppress(SystemExit):  # what was to start with it has failed, and is in the log
+            await super().startup(sockets)
+        if self.started:
+            self._begin(self._announce())
+        else:
+            self._failure = "the server does not start; the lines above say why"
+            self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or Ctrl-C; runs between any two instructions of the loop's thread."""
@@ -131,5 +137,6 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _drain(self) -> None:
-        await cast(Hub, self._app.state.hub).drain()
+        if hasattr(self._app.state, "hub"):  # else it has not begun to work
+            await cast(Hub, self._app.state.hub).drain()
         self.should_exit = True

@@ -72,8 +72,13 @@ class Store:
             self._rows = Rows(folder / "serve.sqlite")
             self._open.callback(self._rows.close)
             mend(self._rows, folder)
-        except BaseException:
+        except BaseException as error:
             self._open.close()
+            if isinstance(error, sqlite3.Error):
+                raise CalotypeError(
+                    f"cannot use {folder / 'serve.sqlite'}: {error}; move it away to begin anew: "
+                    "images are found again by their files"
+                ) from error
             raise
         self._thread = ThreadPoolExecutor(1, "store")
 
