@@ -13,16 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.serving.front.context import hub_of
-from calotype.serving.front.errors import ApiError, job_cancelled, job_failed
+from calotype.serving.front.errors import ApiError
 from calotype.serving.front.hub import Hub
 from calotype.serving.front.jobs import LAST_EVENTS, Event, Job, JobImage
 from calotype.serving.front.links import links_of
-from calotype.serving.front.waiting import last_event
+from calotype.serving.front.waiting import CLIENT_GONE, data_of, error_of, last_event
 from calotype.serving.openai.shapes import DONE, Shape, error_event, text_of
 
 _QUIET_SECONDS = 10.0
 """After which a stream says that it is alive: proxies close what is silent for a minute."""
-CLIENT_GONE = 499
 
 
 async def whole(request: Request, job: Job, shape: Shape, headers: dict[str, str]) -> Response:
@@ -38,7 +37,7 @@ async def whole(request: Request, job: Job, shape: Shape, headers: dict[str, str
             return Response(status_code=CLIENT_GONE)
         done = [image for image in job.images if image.state == "done"]
         if not done:
-            raise _why(last)
+            raise error_of(last)
         data = [await _datum(request, job, image, shape) for image in done]
         body = shape.body(done, data, last.data.get("errors", []))
         headers = {**headers, "x-seeds": seeds_of(done)}
@@ -92,13 +91,13 @@ async def _stream(hub: Hub, job: Job, shape: Shape, partial: int) -> AsyncGenera
             elif event.kind == "image":
                 yield await _completed(hub, job, shape, job.images[data["image"]])
             elif event.kind in LAST_EVENTS and event.kind != "done":
-                yield error_event(_why(event))
+                yield error_event(error_of(event))
     yield DONE
 
 
 async def _completed(hub: Hub, job: Job, shape: Shape, image: JobImage) -> bytes:
     try:
-        return shape.completed(image, await _file(hub, job, image))
+        return shape.completed(image, await data_of(hub, job, image))
     except ApiError as error:  # it was deleted, or memory was short, since it was finished
         return error_event(error)
 
@@ -131,21 +130,10 @@ async def _next(events: AsyncIterator[Event]) -> Event:
 
 async def _datum(request: Request, job: Job, image: JobImage, shape: Shape) -> bytes:
     """An image in an answer, as JSON: its file, or a link to it."""
-    data = await _file(hub_of(request), job, image)
+    data = await data_of(hub_of(request), job, image)
     if not shape.as_links:
         await asyncio.sleep(0)  # others have their turn between images
         return json.dumps({"b64_json": text_of(data)}).encode()
     start = hub_of(request).settings.public_url or str(request.base_url)
     address = start.rstrip("/") + links_of(request).add(job, image)
     return json.dumps({"url": address}).encode()
-
-
-async def _file(hub: Hub, job: Job, image: JobImage) -> bytes:
-    """A finished image, which memory may have let go of since."""
-    return image.data or (await hub.file(image.id, job.owner)).data
-
-
-def _why(last: Event) -> ApiError:
-    if last.kind == "failed":
-        return job_failed(last.data["kind"], last.data["message"])
-    return job_cancelled()

@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from calotype.serving.front.context import hub_of, owner_of, request_id_of
-from calotype.serving.front.errors import job_cancelled, job_failed
 from calotype.serving.front.jobs import Job, JobImage, Mask, Submission
 from calotype.serving.front.uploads import Upload
-from calotype.serving.front.waiting import last_event
+from calotype.serving.front.waiting import CLIENT_GONE, data_of, error_of, last_event
 from calotype.serving.job import JobRequest
 from calotype.serving.sdapi.desk import API, desk_of
 
-CLIENT_GONE = Response(status_code=499)
+NOBODY = Response(status_code=CLIENT_GONE)
+"""What is answered to those who have gone."""
 
 
 async def submitted(
@@ -55,15 +55,13 @@ async def made(request: Request, job: Job) -> list[JobImage] | None:
     images = [image for image in job.images if image.state == "done"]
     if images or job in desk_of(request).interrupted:
         return images
-    if last.kind == "failed":
-        raise job_failed(last.data["kind"], last.data["message"])
-    raise job_cancelled()
+    raise error_of(last)
 
 
 async def texts_of(request: Request, job: Job, images: Sequence[JobImage]) -> list[str]:
     """Files as base64."""
     hub = hub_of(request)
-    files = [one.data or (await hub.file(one.id, job.owner)).data for one in images]
+    files = [await data_of(hub, job, one) for one in images]
     return [await asyncio.to_thread(text_of, data) for data in files]
 
 

@@ -20,7 +20,7 @@ from calotype.serving.front.recall import parameters_of
 from calotype.serving.front.uploads import Upload, fitted
 from calotype.serving.job import LEAST_SIDE, MOST_PROMPT, MOST_SIDE, JobRequest
 from calotype.serving.sdapi.answering import (
-    CLIENT_GONE,
+    NOBODY,
     as_json,
     made,
     submitted,
@@ -59,7 +59,7 @@ async def extra_single_image(request: Request, asked: Extras) -> Response:
     else:
         text = await _enlarged(request, source, size)
     if text is None:
-        return CLIENT_GONE
+        return NOBODY
     used = plain or OWN_UPSCALER
     told = f"Upscaler: {used}, Size: {size[0]}x{size[1]}"
     if used != upscaler:

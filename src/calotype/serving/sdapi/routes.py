@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.serving.front.context import hub_of, owner_of
-from calotype.serving.sdapi.answering import CLIENT_GONE, as_json, made, submitted, texts_of
+from calotype.serving.sdapi.answering import NOBODY, as_json, made, submitted, texts_of
 from calotype.serving.sdapi.desk import desk_of, served
 from calotype.serving.sdapi.fields import Call, ImageToImage, TextToImage
 from calotype.serving.sdapi.ignored import header_of
@@ -49,7 +49,7 @@ async def _answer(
         with desk_of(request).named(job, call.force_task_id):
             images = await made(request, job)
         if images is None:
-            return CLIENT_GONE
+            return NOBODY
         texts = await texts_of(request, job, images) if call.send_images is not False else []
         found = {
             "images": texts,
