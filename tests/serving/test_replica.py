@@ -15,6 +15,8 @@ from calotype.serving import wire
 from calotype.serving.job import JobRequest
 from calotype.serving.replica import Replica
 
+pytestmark = pytest.mark.slow
+
 START = {
     "op": "start",
     "seed": 3,

@@ -15,6 +15,8 @@ from calotype.cascade.png import read_recipe
 from calotype.serving import wire
 from calotype.serving.engine import faults
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"dtype": "float32", "threads": 1}
 
 

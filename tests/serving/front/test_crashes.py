@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4  # of the fake engine's base; at the fifth point an image is about to be encoded
 FAULTS = ("die", "hang", "fail")
 

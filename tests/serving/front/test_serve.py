@@ -23,6 +23,8 @@ from calotype.errors import CalotypeError
 from calotype.serving.front.serve import _Server
 from calotype.web.addresses import listen as listening
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "fake_server.py"
 
 

@@ -72,8 +72,8 @@ def test_options_without_effect_are_named(ask, served) -> None:
     assert "expected one of ['default', 'other']" in found["detail"]
 
 
-@pytest.mark.parametrize("path", ["options", "sd-models", "samplers", "txt2img"])
-def test_before_an_engine_has_started(fake, path) -> None:
+@pytest.mark.slow
+def test_before_an_engine_has_started(fake) -> None:
     from starlette.testclient import TestClient
 
     from calotype.serving.front.app import build_app
@@ -81,7 +81,8 @@ def test_before_an_engine_has_started(fake, path) -> None:
     command = (*fake().engine_command, "--start-seconds", "30")
     app = build_app(fake(engine_command=command))
     with TestClient(app, base_url="http://127.0.0.1:8000") as client:
-        body = {"prompt": "a fox"} if path == "txt2img" else None
-        answer = client.request("POST" if body else "GET", f"/sdapi/v1/{path}", json=body)
-    assert answer.status_code == 503 and answer.json()["error"] == "starting"
-    assert answer.headers["retry-after"] == "2"
+        for path in ("options", "sd-models", "samplers", "txt2img"):
+            body = {"prompt": "a fox"} if path == "txt2img" else None
+            answer = client.request("POST" if body else "GET", f"/sdapi/v1/{path}", json=body)
+            assert answer.status_code == 503 and answer.json()["error"] == "starting"
+            assert answer.headers["retry-after"] == "2"
