@@ -135,7 +135,11 @@ def _decoded(
             return to_rgba(_in_srgb(image, name) if to_srgb else image)
     except UsageError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # Pillow looks before we can
+        raise UsageError(
+            f"got {name} with far too many pixels; expected at most {most_pixels:,}: shrink it"
+        ) from error
+    except UnidentifiedImageError as error:
         raise UsageError(f"{name} is no image that can be read; name another") from error
     except Exception as error:  # decoders raise nearly anything on hostile bytes
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
