@@ -216,3 +216,17 @@ def test_requests_wait_for_an_engine_but_not_for_ever(monkeypatch) -> None:
 
     error = asyncio.run(test())
     assert error.status == 503 and error.retry_after is not None
+
+
+def test_a_defect_over_what_it_says_ends_one_life_alone(monkeypatch, caplog) -> None:
+    def fails(self, engine, message):
+        raise KeyError("model")
+
+    async def test():
+        monkeypatch.setattr(Heard, "on_message", fails)
+        async with running(script(READY + "say(op='call'); time.sleep(60)")) as (_, heard):
+            await until(lambda: heard.ready > 1)
+            return heard.deaths[0]
+
+    assert asyncio.run(test()) == "what it said could not be used"
+    assert "could not be used" in caplog.text

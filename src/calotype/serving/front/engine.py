@@ -7,6 +7,7 @@ process, or a session with a replica on another machine.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from calotype.serving import wire
 from calotype.serving.front.channels import Channel, open_process
 from calotype.serving.front.errors import ApiError, engine_gone
 
+_log = logging.getLogger(__name__)
 _NO_SIGN_OF_LIFE = ("stats", "checked", "refused")  # a thread may send them while a step hangs
 _LEAST_BACKOFF, _MOST_BACKOFF = 0.5, 30.0
 _PATIENCE_SECONDS = 60.0  # of requests that come while there is no engine
@@ -192,6 +194,9 @@ class EngineLink:
             with suppress(CalotypeError):  # what comes is no frame: as good as dead
                 while (message := await channel.read()) is not None:
                     self._received(message)
+        except Exception:  # a defect of ours: this engine ends, but the next one is started
+            _log.exception("what the engine said could not be used")
+            self.kill("what it said could not be used")
         finally:
             watching.cancel()
             code, reason = await channel.leave()
