@@ -160,6 +160,7 @@ class Loop:
                 future.add_done_callback(partial(self._loaded, model))
             if model.loaded is not None:
                 self.waiting.remove(image)
+                in_use.add(model)  # from now on: those behind it may not take its room
                 self._begin(image)
 
     def _evict(self, model: Model) -> None:
