@@ -137,6 +137,7 @@ def assert_same_losses(run, whole):
         assert [line[key] for line in ours] == expected, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["copies", "shards"])
 def test_two_processes_have_the_losses_of_one(runs, name):
     assert_same_losses(runs / name, runs / "whole")
@@ -163,6 +164,7 @@ def test_two_processes_have_the_losses_of_one(runs, name):
             torch.testing.assert_close(found[key], value, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_adafactor_steps_over_whole_weights(runs):
     ours, theirs = (lines(runs / run / "log.jsonl") for run in ("factors-two", "factors"))
     for key in ("images", "loss", "grad_norm"):
@@ -170,6 +172,7 @@ def test_adafactor_steps_over_whole_weights(runs):
         assert [line[key] for line in ours] == expected, key
 
 
+@pytest.mark.slow
 def test_copies_are_checkpoints_of_one_process(runs):
     names = [
         {path.name for path in (runs / run / "checkpoints/latest").iterdir()}
@@ -180,6 +183,7 @@ def test_copies_are_checkpoints_of_one_process(runs):
     assert len(list((runs / "shards/checkpoints/latest/sharded").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_shards_resume_to_the_bit(runs):
     """One process of two was asked to end: both did, after the same step."""
     assert json.loads((runs / "stopped.codes.json").read_text()) == [0, 0]
@@ -192,12 +196,14 @@ def test_shards_resume_to_the_bit(runs):
         assert all(torch.equal(ours[file][key], value) for key, value in tensors.items()), file
 
 
+@pytest.mark.slow
 def test_one_process_then_two_then_one(runs, train, uneven):
     assert [line["images"] for line in lines(runs / "mixed/log.jsonl")] == [6, 12]
     assert train(uneven, runs / "mixed", data=runs / "data", resume=True) == 0
     assert_same_losses(runs / "mixed", runs / "whole")
 
 
+@pytest.mark.slow
 def test_shards_go_on_in_one_process_and_the_other_way_round(runs, train, uneven, capsys):
     assert (runs / "to-one/checkpoints/latest").resolve().name == "12"
     assert train(uneven, runs / "to-one", data=runs / "data", resume=True) == 0
@@ -207,6 +213,7 @@ def test_shards_go_on_in_one_process_and_the_other_way_round(runs, train, uneven
 
 
 @pytest.mark.parametrize("name", ["rewound-copies", "rewound-shards"])
+@pytest.mark.slow
 def test_a_spike_sends_all_processes_back(runs, train, uneven, tmp_path, monkeypatch, name):
     monkeypatch.setattr(stream, "batches", stream.batches)  # put back afterwards
     guards = spoil(12)
