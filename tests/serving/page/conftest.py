@@ -73,7 +73,7 @@ def served(mock_api):
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # what is open keeps an event loop running, which others may need
 def chromium():
     sync_api = pytest.importorskip("playwright.sync_api")
     if not os.access(CHROMIUM, os.X_OK):

@@ -206,7 +206,7 @@ def test_compare_with_a_slider_by_key_and_beside_each_other(visit, served):
     open_first(page)
     page.keyboard.press("c")
     slider = page.locator("dialog.compare input[type=range]")
-    assert slider.evaluate("one => one === document.activeElement")
+    until(lambda: slider.evaluate("one => one === document.activeElement"))
     page.wait_for_selector(".divided")
     top = page.locator(".divided .top")
     before = top.evaluate("one => one.style.clipPath")
