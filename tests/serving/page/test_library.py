@@ -241,6 +241,7 @@ def test_enlarge_vary_and_reuse(visit, served):
     assert (served.mock.requests[1]["kind"], served.mock.requests[1]["n"]) == ("vary", 4)
     page.click("nav >> text=Library")
     page.wait_for_selector(".grid img")
+    page.wait_for_timeout(1000)  # the newest have come to the front
     page.click("[data-at='5'] .open")
     prompt = page.inner_text("dialog.viewer h2")
     page.keyboard.press("r")
