@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -50,6 +51,11 @@ MOST_PARAMETERS = 6  # of them at most four by position
 TOO_LARGE = {"build_emoji"}
 
 
+@functools.cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _room(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
@@ -74,7 +80,7 @@ def test_imports_go_one_way(path: Path) -> None:
     if room not in ROOMS:  # __init__ and __main__ open the house
         return
     above = set(ROOMS[: ROOMS.index(room) + 1])
-    for name in _imports(ast.parse(path.read_text())):
+    for name in _imports(_parsed(path)):
         parts = name.split(".")
         if parts[0] == "calotype" and len(parts) > 1:
             assert parts[1] in above, f"{room} imports {name}, which stands below it"
@@ -82,7 +88,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_training_names_no_model() -> None:
     for path in (ROOT / "training").rglob("*.py"):
-        for name in _imports(ast.parse(path.read_text())):
+        for name in _imports(_parsed(path)):
             room = name.split(".")[1] if name.startswith("calotype.") else ""
             assert room not in {"cascade", "networks", "tasks"}, f"{path.name} imports {name}"
 
@@ -90,7 +96,7 @@ def test_training_names_no_model() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=_id)
 def test_pieces_stay_small(path: Path) -> None:
     text = path.read_text()
-    tree = ast.parse(text)
+    tree = _parsed(path)
     assert ast.get_docstring(tree), "a module says what it is for"
     assert text.count("\n") <= LARGEST_FILE
     for node in ast.walk(tree):
@@ -112,7 +118,7 @@ def test_pieces_stay_small(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=_id)
 def test_no_unsafe_loading_and_no_torchvision(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = _parsed(path)
     roots = {name.split(".")[0] for name in _imports(tree)}
     assert not roots & {"pickle", "torchvision", "dill", "joblib"}
     for node in ast.walk(tree):

@@ -89,6 +89,7 @@ def test_a_network_that_is_told_what_is_known_is_exact() -> None:
     assert float(sampled.std()) == pytest.approx(spread, rel=0.05)
 
 
+@pytest.mark.slow
 def test_repaint_is_nearer_to_the_truth_than_replacement() -> None:
     truth = CORRELATION * GIVEN
     replaced, repainted = (float(in_painted(informed=False, repeats=n).mean()) for n in (1, 6))

@@ -165,6 +165,7 @@ def test_8_nothing_in_a_file_is_run(place: Path, way: str) -> None:
     assert after == before
 
 
+@pytest.mark.slow
 def test_the_canary_sings_where_a_pickle_is_loaded(place: Path) -> None:
     assert in_child(lambda: bool(pickle.loads(pickle.dumps(Bomb()))) * 0, place).code == 0
     assert (place / CANARY).exists()

@@ -13,6 +13,8 @@ from calotype.serving.engine.gates import Gates
 from calotype.serving.engine.limits import STEP_SECONDS, Limits
 from calotype.serving.engine.strand import Call
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stage(cascade):

@@ -9,6 +9,8 @@ import torch
 from calotype.serving.engine import faults
 from calotype.serving.engine.orders import Looks
 
+pytestmark = pytest.mark.slow
+
 
 def test_images_that_wait_together_share_calls(bench):
     for number in range(4):
