@@ -14,6 +14,13 @@ import pytest
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 
 
+def pytest_collection_modifyitems(items):
+    """Slow ones wait for processes and browsers, which a busy machine may hold up: twice more."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.flaky(reruns=2))
+
+
 def fake_settings(**changes):
     """Settings of a server whose engine is `fake_engine.py`."""
     from calotype.serving.front.settings import ServeSettings

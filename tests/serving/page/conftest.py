@@ -58,13 +58,6 @@ class Served:
         self.thread.join(timeout=10)
 
 
-def pytest_collection_modifyitems(items):
-    """Tests in a browser wait for what a busy machine may not bring in time: twice more."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.flaky(reruns=2))
-
-
 @pytest.fixture(scope="session")
 def mock_api():
     return _mock_api()
