@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+CHROMIUM = "/usr/bin/chromium"
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +191,28 @@ def train(images):
     threads = torch.get_num_threads()
     yield run
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")  # what is open keeps an event loop running, which others may need
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if not os.access(CHROMIUM, os.X_OK):
+        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """The source of axe-core, from npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not there: apt-get install npm")
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--prefix", str(folder)]
+    done = subprocess.run([*command, "axe-core@4"], capture_output=True, text=True, timeout=120)
+    source = folder / "node_modules/axe-core/axe.min.js"
+    if not source.is_file():
+        pytest.skip(f"npm has no axe-core here: {done.stderr[-200:]}")
+    return source.read_text()

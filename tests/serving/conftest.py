@@ -141,3 +141,39 @@ def submission():
         )
 
     return make
+
+
+@pytest.fixture
+def conforming():
+    """The checks that an answer passes which is as its route describes it."""
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    return [
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    ]
+
+
+@pytest.fixture
+def tried():
+    """Send what schemathesis makes up to a route; how many requests, all of which pass."""
+    from hypothesis import HealthCheck, given, seed, settings
+
+    def run(operation, mode, address, wanted):
+        count = 0
+
+        @seed(1)
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def check(case):
+            nonlocal count
+            count += 1
+            case.call_and_validate(base_url=address, checks=wanted)
+
+        check()
+        return count
+
+    return run

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +20,6 @@ from calotype.evaluation.rating.wanted import Wanted
 
 pytestmark = pytest.mark.slow
 SERVE = (sys.executable, "-m", "calotype", "rate", "serve")
-CHROMIUM = "/usr/bin/chromium"
 PHONE = {"width": 360, "height": 740}
 PREFERENCE, TIES = 0.65, 0.15
 
@@ -51,31 +48,6 @@ class Server:
     def end(self):
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=20)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory):
-    """The source of axe-core, from npm."""
-    folder = tmp_path_factory.mktemp("axe")
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not there: apt-get install npm")
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--prefix", str(folder)]
-    done = subprocess.run([*command, "axe-core@4"], capture_output=True, text=True, timeout=120)
-    source = folder / "node_modules/axe-core/axe.min.js"
-    if not source.is_file():
-        pytest.skip(f"npm has no axe-core here: {done.stderr[-200:]}")
-    return source.read_text()
 
 
 class Rater:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-CHROMIUM = "/usr/bin/chromium"
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 
 
@@ -73,17 +69,6 @@ def served(mock_api):
     server.stop()
 
 
-@pytest.fixture(scope="module")  # what is open keeps an event loop running, which others may need
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(chromium, served):
     """Open the page; what its console complains of fails the test, as does a foreign request."""
@@ -110,17 +95,3 @@ def visit(chromium, served):
     for context in contexts:
         context.close()
     assert complaints == []
-
-
-@pytest.fixture(scope="session")
-def axe(tmp_path_factory):
-    """The source of axe-core, from npm."""
-    folder = tmp_path_factory.mktemp("axe")
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not there: apt-get install npm")
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--prefix", str(folder)]
-    done = subprocess.run([*command, "axe-core@4"], capture_output=True, text=True, timeout=120)
-    source = folder / "node_modules/axe-core/axe.min.js"
-    if not source.is_file():
-        pytest.skip(f"npm has no axe-core here: {done.stderr[-200:]}")
-    return source.read_text()
