@@ -31,8 +31,8 @@ def opened_sources(wanted: Wanted) -> Iterator[list[Source]]:
                 return open_samples(path)
             if wanted.suite is None or not path.is_dir():
                 raise UsageError(
-                    f"got {path}, which is no sample set; expected one, or a folder of images and "
-                    "--suite, which says the prompts they are of"
+                    f"got {path}, no sample set, as it has no manifest.json; expected one, or "
+                    "a folder of images and --suite, which says the prompts they are of"
                 )
             import_samples(path, read_suite(wanted.suite), out := Path(temporary) / str(number))
             return open_samples(out)
