@@ -169,7 +169,7 @@ def test_an_evaluation_and_a_folder_of_images_are_sets(sets, tmp_path):
     wanted = Wanted(protocol="elo", sets=folders, suite=tmp_path / "suite.jsonl")
     assert len(create_study(tmp_path / "study", wanted).real) == len(captions)
     for wrong in (tmp_path / "images", tmp_path / "none"):
-        with pytest.raises(UsageError, match="no manifest.json; expected one, or a folder"):
+        with pytest.raises(UsageError, match=r"no manifest\.json; expected one, or a folder"):
             wanted = Wanted(protocol="elo", sets={"a": sets["a"], "b": wrong})
             create_study(tmp_path / "other", wanted)
 
