@@ -52,6 +52,16 @@ def test_a_hole_is_filled_in_and_the_rest_is_kept(command, source):
     assert np.array_equal(pixels("i.png"), made)
 
 
+def test_the_size_that_is_noted_is_the_whole_image_s(command):
+    Image.new("RGB", (40, 30), "red").save("red.png")
+    code, _, err = command("edit", "red.png", "a fox", "--box", "4,4,8,8", "-o", "out.png")
+    assert code == 0, err
+    recipe = read_recipe(Path("out.png"))
+    assert recipe["size"] == [40, 30] and recipe["stages"][-1]["width"] != 40
+    with Image.open("out.png") as image:
+        assert image.size == (40, 30) and "Size: 40x30," in image.text["parameters"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "step"),
     [

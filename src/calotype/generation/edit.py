@@ -138,7 +138,9 @@ class EditGenerator:
         absent = _NOT_OF_EDIT if self.edit.invert else _NOT_OF_EDIT + _OF_INVERSION
         edit = {name: value for name, value in edit.items() if name not in absent}
         recipe = {**self.inner.recipe(plan.first, row), "kind": "edit", "edit": edit}
-        return {**recipe, "source_sha256": self.source}
+        height, width = self.canvas.size
+        resized = {} if plan.first.size == (height, width) else {"size": [width, height]}
+        return {**recipe, "source_sha256": self.source, **resized}
 
     def _check_inversion(self, seeds: Sequence[int]) -> None:
         noisy = False

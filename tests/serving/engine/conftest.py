@@ -75,7 +75,7 @@ class Bench:
         alone = alone or request.exact
         order = Order(
             id, request, seed, source, mask, looks=looks or Looks(), alone=alone,
-            source_sha256="ab" * 32,
+            source_sha256="ab" * 32, mask_sha256="" if mask is None else "cd" * 32,
         )  # fmt: skip
         self.loop.post(lambda: self.loop.start(order))
         return order
@@ -96,7 +96,8 @@ class Bench:
         given = None
         if order.source is not None:
             size, masked = order.source.shape[:2], order.mask is not None
-            given = Given(size, order.source, order.mask, masked, order.source_sha256)
+            digests = order.source_sha256, order.mask_sha256
+            given = Given(size, order.source, order.mask, masked, *digests)
         task = open_task(Source(self.model.folder, self.loaded), order.request, order.seed, given)
         ends = []
         made = drain(task.generate(), lambda preview: ends.extend(end_of_stage(preview)))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from calotype.cascade.provenance import parameters_text
 from calotype.serving.engine import faults
 from calotype.serving.engine.orders import Looks
+from calotype.serving.front.recall import request_of_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +103,21 @@ def test_an_interrupted_image_is_its_present_estimate_in_its_final_size(bench, p
     assert np.array_equal(made["edit"].pixels[mask == 0], source[mask == 0][:, :3])
     assert len(bench.sink.said("call")) < 8
     assert bench.sink.last_word(early.id) == "cancelled", "there was nothing to finish it with"
+
+
+def test_recipes_of_edits_hash_what_came_and_say_the_size_that_went(bench, photo):
+    source, mask = photo(30, 40)
+    bench.start("inpaint", {"kind": "inpaint", "strength": 0.5}, source=source, mask=mask)
+    whole = {"kind": "image_to_image", "strength": 0.5}
+    bench.start("image_to_image", whole, source=source)
+    bench.run()
+    for kind, digest in (("inpaint", "cd" * 32), ("image_to_image", None)):
+        made = bench.sink.made[kind]
+        assert made.pixels.shape[:2] == (30, 40) and "Size: 40x30," in parameters_text(made.recipe)
+        assert made.recipe["source_sha256"] == "ab" * 32
+        assert made.recipe.get("mask_sha256") == digest
+        found = request_of_recipe(made.recipe, models=["small"])
+        assert found.fields["kind"] == kind and not found.ignored
 
 
 def test_interrupted_before_its_first_estimate_it_has_that(bench):

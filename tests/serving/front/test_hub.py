@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from calotype.serving.front.errors import ApiError
-from calotype.serving.front.jobs import Mask
+from calotype.serving.front.jobs import Mask, fingerprint
 
 
 async def told(hub, job, after=0):
@@ -137,6 +137,14 @@ def test_a_repeated_key_joins_the_job(with_hub, submission) -> None:
 
     error = with_hub(test)
     assert (error.status, error.code) == (422, "idempotency_error")
+
+
+def test_another_hole_of_one_mask_is_another_request(submission) -> None:
+    one, same, inverted = (
+        fingerprint(submission(mask=Mask("m", 1, 2, values)))
+        for values in (b"\0\xff", b"\0\xff", b"\xff\0")
+    )
+    assert one == same != inverted
 
 
 def test_a_refused_key_may_be_used_again(with_hub, submission) -> None:

@@ -388,7 +388,12 @@ def test_a_text_at_the_limit():
 
 def upload(pixels):
     pixels = np.ascontiguousarray(pixels, np.uint8)
-    return Upload("0", pixels.shape[1], pixels.shape[0], pixels.tobytes())
+    return Upload(
+        hashlib.sha256(pixels.tobytes()).hexdigest(),
+        pixels.shape[1],
+        pixels.shape[0],
+        pixels.tobytes(),
+    )
 
 
 HALVES = np.full((20, 40, 4), 255, np.uint8)
@@ -437,7 +442,7 @@ def test_masks():
 
     def hole(mask, **options):
         found = hole_from_mask(mask, source, **options)
-        assert (found.width, found.height) == (3, 2)
+        assert (found.width, found.height, found.sha256) == (3, 2, mask.sha256)
         return [value == 255 for value in found.values]
 
     expected = [False, False, True, True, False, True]
@@ -456,7 +461,7 @@ def test_holes_of_transparent_images():
     assert hole_from_alpha(upload(pixels)) is None
     pixels[0, 1, 3], pixels[1, 1, 3] = 0, 1
     found = hole_from_alpha(upload(pixels))
-    assert found.values == b"\0\xff\0\0" and found.sha256
+    assert found.values == b"\0\xff\0\0" and found.sha256 == upload(pixels).sha256
 
 
 WHOLE = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import time
@@ -183,6 +184,9 @@ def test_sources_come_as_text_or_in_a_form(api) -> None:
     _, over = finished(api, answer.json())
     image = over["images"][0]
     assert (image["width"], image["height"], image["seed_text"]) == (128, 64, str(2**53 + 1))
+    recipe = api.get(image["recipe_url"]).json()
+    for role, (_, data) in files.items():
+        assert recipe[f"{role}_sha256"] == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ class Edited:
     def __init__(self, source: Source, request: JobRequest, seed: int, given: Given) -> None:
         assert given.pixels is not None
         self.size: Size = given.size
+        self.given = given
         hole = np.ones(given.size, bool) if given.mask is None else given.mask >= 128
         canvas = masked(given.pixels, hole)
         step = edit_step(request, seed, whole=given.mask is None)
@@ -122,7 +123,7 @@ class Edited:
     def generate(self) -> Generator[Preview, None, Made]:
         """See `Task`."""
         (made,) = yield from self.generator.generate(self.plan)
-        return made
+        return Made(made.pixels, self.recipe())
 
     def look(self, x_hat: Tensor, *, whole: bool) -> np.ndarray:
         """See `Task`: what is made, within what is kept."""
@@ -139,7 +140,8 @@ class Edited:
 
     def recipe(self) -> dict[str, Any]:
         """See `Task`."""
-        return self.generator.recipe(self.plan, 0)
+        masked = {} if self.given.mask is None else {"mask_sha256": self.given.mask_sha256}
+        return {**self.generator.recipe(self.plan, 0), **masked}
 
 
 def _window(canvas: Canvas, step: Step) -> Window:

@@ -280,6 +280,7 @@ def _open(image: Image, strand: Strand) -> Task:
     if order.source is not None:
         height, width = order.source.shape[:2]
         masked = order.mask is not None
-        given = Given((height, width), order.source, order.mask, masked, order.source_sha256)
+        digests = order.source_sha256, order.mask_sha256
+        given = Given((height, width), order.source, order.mask, masked, *digests)
     source = Source(image.model.folder, loaded, answered)
     return open_task(source, order.request, order.seed, given)

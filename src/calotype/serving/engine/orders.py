@@ -43,6 +43,7 @@ class Order:
         source: what is edited or enlarged, (H, W, 4) uint8.
         mask: 255 = change here, (H, W) uint8.
         source_sha256: of the file.
+        mask_sha256: of the file.
         looks: previews.
         alone: never joined with others; also where the request says `exact`.
     """

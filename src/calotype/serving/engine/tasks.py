@@ -76,6 +76,7 @@ class Given:
         mask: 255 = change here, (H, W); None = everywhere.
         masked: whether there is one.
         sha256: of the source's file.
+        mask_sha256: of the mask's.
     """
 
     size: Size
@@ -83,6 +84,7 @@ class Given:
     mask: np.ndarray | None = None
     masked: bool = False
     sha256: str = ""
+    mask_sha256: str = ""
 
 
 class Task(Protocol):

@@ -43,7 +43,7 @@ class Mask:
     """Where a source is to change.
 
     Attributes:
-        sha256: of the values, in hexadecimal.
+        sha256: of the file that says it, in hexadecimal.
         width: in pixels, as the source's.
         height: in pixels, as the source's.
         values: height * width bytes; 255 = change here.
@@ -117,7 +117,7 @@ def fingerprint(submission: Submission) -> str:
         submission.api,
         submission.request.model_dump(mode="json"),
         None if source is None else source.sha256,
-        None if mask is None else mask.sha256,
+        None if mask is None else hashlib.sha256(mask.values).hexdigest(),  # maybe inverted
         submission.previews,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

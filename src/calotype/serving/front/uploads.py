@@ -184,13 +184,13 @@ def hole_from_mask(
         raise _refused(
             "mask", "got a mask in which nothing is to change; expected white where it is"
         )
-    return _mask(hole)
+    return _mask(hole, mask.sha256)
 
 
 def hole_from_alpha(upload: Upload) -> Mask | None:
     """Where an image is wholly transparent, which is where it is to change; None = nowhere."""
     hole = upload.pixels[..., 3] == 0
-    return _mask(hole) if hole.any() else None
+    return _mask(hole, upload.sha256) if hole.any() else None
 
 
 def check_sizes(mask: Upload, source: Upload) -> None:
@@ -207,10 +207,9 @@ def check_sizes(mask: Upload, source: Upload) -> None:
         )
 
 
-def _mask(hole: NDArray[np.bool_]) -> Mask:
-    values = (hole.astype(np.uint8) * 255).tobytes()
+def _mask(hole: NDArray[np.bool_], sha256: str) -> Mask:
     height, width = hole.shape
-    return Mask(hashlib.sha256(values).hexdigest(), width, height, values)
+    return Mask(sha256, width, height, (hole.astype(np.uint8) * 255).tobytes())
 
 
 async def _decoded(data: bytes, role: Role) -> wire.Message:
