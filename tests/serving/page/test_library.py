@@ -240,8 +240,8 @@ def test_enlarge_vary_and_reuse(visit, served):
     page.wait_for_selector(".job.done >> nth=1")
     assert (served.mock.requests[1]["kind"], served.mock.requests[1]["n"]) == ("vary", 4)
     page.click("nav >> text=Library")
-    page.wait_for_selector(".grid img")
-    page.wait_for_timeout(1000)  # the newest have come to the front
+    newest = served.mock.images[-1]["thumbnail"]
+    page.wait_for_selector(f"[data-at='0'] img[src='{newest}']")  # the five have come to the front
     page.click("[data-at='5'] .open")
     prompt = page.inner_text("dialog.viewer h2")
     page.keyboard.press("r")
@@ -270,6 +270,27 @@ def test_empty_and_failing_libraries_say_what_to_do(visit, served):
     page.reload()
     page.click("nav >> text=Library")
     page.wait_for_selector("text=keeps no images")
+    served.mock.store, served.mock.kept = "unopened", "page"
+    served.mock.faults.add("disk")
+    page.reload()
+    page.click("nav >> text=Library")
+    page.wait_for_selector("text=The library is closed")
+    page.wait_for_selector(".banner.disk:has-text('start the server again')")
+
+
+def test_a_dialog_has_the_keys_as_soon_as_it_is_there(visit, served):
+    page = visit("#library")
+    page.wait_for_selector(".grid img")
+    page.evaluate(
+        """() => new MutationObserver(() => {
+          const dialog = document.querySelector("dialog.viewer");
+          if (dialog && !("seen" in window))
+            window.seen = dialog.open && dialog.contains(document.activeElement);
+        }).observe(document.body, { childList: true, subtree: true })"""
+    )
+    page.click("[data-at='2'] .open")
+    page.wait_for_selector("dialog.viewer")
+    assert page.evaluate("window.seen")
 
 
 def test_captions_that_look_like_markup_stay_text(visit, served):

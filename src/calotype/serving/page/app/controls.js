@@ -1,5 +1,5 @@
 // Controls that the whole page shares.
-import { html, useEffect, useId, useRef, useSignal, toasts, spoken } from "./ui.js";
+import { html, useId, useLayoutEffect, useRef, useSignal, toasts, spoken } from "./ui.js";
 import { Icon } from "./icons.js";
 
 /** A button; `icon` alone needs a `label`, which is then its name and its tip. */
@@ -53,7 +53,7 @@ const isOutside = ({ target, clientX: x, clientY: y }) => {
 export function Dialog({ label, onClose, className = "", children, focus = null }) {
   const ref = useRef(null);
   const away = useRef(false);
-  useEffect(() => {
+  useLayoutEffect(() => { // not an effect: keys that are pressed before the next frame are for it, too
     const dialog = ref.current;
     const before = document.activeElement;
     dialog.showModal();
