@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -15,6 +17,7 @@ from calotype.serving.front import memory as memory_module
 from calotype.serving.front import store as store_module
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Owner
+from calotype.serving.front.logs import make_log
 from calotype.serving.front.rows import Rows
 
 NOBODY, ANN = Owner(None, "10.0.0.1"), Owner("ann", "10.0.0.1")
@@ -208,6 +211,63 @@ def test_a_disk_that_is_really_full_and_has_room_again(with_hub, submission, sma
         return len((await hub.store.listing(None)).images), len(hub.jobs(NOBODY))
 
     assert with_hub(listed, data=small_disk / "data") == (2, 2)
+
+
+@pytest.mark.parametrize("free", [0, 8192, 40_960])  # of the 100 KB that it begins with
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_server_starts_where_its_database_has_no_room(
+    with_hub, submission, small_disk, free, is_new
+) -> None:
+    async def test(hub):
+        job, events = await made(hub, submission, outlives=True)
+        assert events[-1].kind == "done" and (await hub.file(job.images[0].id, NOBODY)).data
+        return hub.store is not None and hub.store.is_keeping
+
+    if not is_new:
+        assert with_hub(test, data=small_disk / "data")
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        with pytest.raises(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(file.tell() - free)
+    assert not with_hub(test, data=small_disk / "data")
+    filler.unlink()
+    assert with_hub(test, data=small_disk / "data")
+
+
+def test_a_server_without_its_store_says_so(with_hub, tmp_path, monkeypatch) -> None:
+    def full(*_, **__):
+        raise CalotypeError("cannot write") from OSError(errno.ENOSPC, "No space left")
+
+    async def test(hub):
+        return hub.store, hub.observer.registry.get_sample_value("calotype_keeping")
+
+    monkeypatch.setattr(store_module, "make_folder", full)
+    assert with_hub(test, data=tmp_path) == (None, 0.0)
+    assert with_hub(test) == (None, 1.0)  # nobody asked for one
+
+
+def test_a_defect_in_keeping_is_logged_and_the_image_is_answered(
+    with_hub, submission, tmp_path, monkeypatch
+) -> None:
+    def odd(*_, **__):
+        raise TypeError("odd")
+
+    told = io.StringIO()
+
+    async def test(hub):
+        hub.observer.log = make_log(told)
+        monkeypatch.setattr(store_module, "write_file", odd)
+        job, events = await made(hub, submission, request_id="r-1")
+        assert [event.kind for event in events][-2:] == ["image", "done"]
+        return job.id, job.images[0].kept, bool((await hub.file(job.images[0].id, NOBODY)).data)
+
+    job_id, *found = with_hub(test, data=tmp_path)
+    assert found == [False, True]
+    (line,) = [one for one in map(json.loads, told.getvalue().splitlines()) if "exception" in one]
+    assert (line["job"], line["request_id"], line["level"]) == (job_id, "r-1", "error")
+    assert "TypeError: odd" in line["exception"]
 
 
 def test_a_server_starts_on_a_full_disk(with_hub, submission, tmp_path, monkeypatch) -> None:

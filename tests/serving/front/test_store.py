@@ -6,6 +6,8 @@ import asyncio
 import errno
 import io
 import sqlite3
+import time
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -151,6 +153,19 @@ def test_the_oldest_make_room_but_favourites_stay(tmp_path, job) -> None:
         return kept, liked
 
     assert opened(tmp_path, test, keep_bytes=2 * len(png())) == ([4, 1], [1])
+
+
+@pytest.mark.parametrize(("seconds", "is_back"), [(59.9, True), (60.1, False), (1e6, False)])
+def test_a_minute_to_undo(tmp_path, job, monkeypatch, seconds, is_back) -> None:
+    async def test(store):
+        await fill(store, job(1))
+        await store.delete(await store.find(name(1), None))
+        later = time.time() + seconds
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: later))
+        assert module.file_of(tmp_path, name(1), "png").exists()  # nobody has cleaned
+        return await store.restore(name(1), None), await store.find(name(1), None) is not None
+
+    assert opened(tmp_path, test) == (is_back, is_back)
 
 
 def test_two_servers_never_share_a_folder(tmp_path) -> None:

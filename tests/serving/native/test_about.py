@@ -38,5 +38,27 @@ def test_status_tells_engine_queue_and_store(api) -> None:
     assert found["engine"]["state"] == "ready" and found["engine"]["restarts"] == 0
     os.kill(found["engine"]["pid"], 0)  # it is a process
     assert found["queue"] == {"waiting": 0, "active": 0, "capacity": 64}
-    assert found["kept"] == "none" and found["keeping"] is False and found["draining"] is False
+    assert found["kept"] == "page" and found["keeping"] is False and found["store"] == "none"
+    assert found["draining"] is False
     assert found["engine"]["device"] == "cpu"
+
+
+def test_status_tells_why_nothing_is_kept(keeping, fake, serve_at, tmp_path, monkeypatch) -> None:
+    import httpx
+
+    from calotype.serving.front import store
+
+    def told(found):
+        return found["kept"], found["keeping"], found["store"]
+
+    def full(*_, **__):
+        raise store.NoRoom("the disk is full")
+
+    assert told(keeping[0].get("/api/v1/status").json()) == ("page", True, "open")
+    with serve_at(fake(data=tmp_path, keep="none")) as (address, app):
+        assert told(httpx.get(f"{address}/api/v1/status").json()) == ("none", False, "open")
+        app.state.hub.store.is_keeping = False
+        assert told(httpx.get(f"{address}/api/v1/status").json()) == ("none", False, "failing")
+    monkeypatch.setattr(store.Store, "__init__", full)
+    with serve_at(fake(data=tmp_path)) as (address, _):
+        assert told(httpx.get(f"{address}/api/v1/status").json()) == ("page", False, "unopened")

@@ -152,6 +152,7 @@ class Mock:
     keys: dict = field(default_factory=dict)
     restarts: int = 0
     kept: str = "page"
+    store: str = "open"
     recipe: dict | None = None
 
     def fill(self, count):
@@ -414,7 +415,8 @@ def build(mock):
         return JSONResponse({
             "engine": {"pid": 12345, "state": state, "restarts": mock.restarts, "device": "cpu"},
             "queue": {"waiting": len(waiting), "active": len(active), "capacity": 64},
-            "kept": mock.kept, "keeping": "disk" not in mock.faults, "version": "0.1.0",
+            "kept": mock.kept, "keeping": "disk" not in mock.faults, "store": mock.store,
+            "version": "0.1.0",
         })  # fmt: skip
 
     async def login(request):

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from calotype.serving.front.admission import GOING, Admission
 from calotype.serving.front.dispatch import Dispatcher
@@ -28,6 +27,7 @@ from calotype.serving.front.memory import REMEMBERED_SECONDS, Memory
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.settings import ServeSettings
 from calotype.serving.front.store import UNDO_SECONDS, Store
+from calotype.serving.front.writing import Writing
 
 _CLEAN_SECONDS = 10.0
 
@@ -64,7 +64,7 @@ class Hub:
         self._admission = Admission(settings, self.work, store)
         self._memory = Memory()
         self._joining = Joining()
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writing = Writing(self.observer)
 
     @property
     def is_draining(self) -> bool:
@@ -217,26 +217,27 @@ class Hub:
 
     async def written(self) -> None:
         """Wait for the disk to have all that it was given."""
-        while self._writing:
-            await asyncio.wait(self._writing)
+        await self._writing.done()
 
     def on_start(self, job: Job, image: JobImage) -> None:
         """As `Progress.on_start`."""
         self.observer.started(job, image)
         if self.store is not None:
-            self._write(self.store.starts(image))
+            self._writing.begin(job, self.store.starts(image))
 
     def on_end(self, job: Job, image: JobImage, data: bytes | None) -> None:
         """As `Progress.on_end`: with a file it is done, else its state says what it is."""
         keep = {"all": True, "none": False, "page": job.api == "native"}[self.settings.keep]
         if data is not None and self.store is not None and keep:
-            self._write(self._keep(self.store, job, image, data))
+            self._writing.begin(job, self._keep(self.store, job, image, data))
         else:
             self._over(job, image, data)
 
     async def _keep(self, store: Store, job: Job, image: JobImage, data: bytes) -> None:
-        image.kept = await store.keep(job, image, data)
-        self._over(job, image, data)
+        try:
+            image.kept = await store.keep(job, image, data)
+        finally:  # whatever fails: whoever asked gets it
+            self._over(job, image, data)
 
     def _over(self, job: Job, image: JobImage, data: bytes | None) -> None:
         if data is not None:
@@ -250,7 +251,7 @@ class Hub:
         self.observer.job_over(job)
         self._tell_end(job)
         if self.store is not None:
-            self._write(self.store.end(job))
+            self._writing.begin(job, self.store.end(job))
 
     def _leave(self, job: Job) -> None:
         """Tell listeners that the server goes; in the store the job is not over."""
@@ -268,11 +269,6 @@ class Hub:
             job.tell("failed", {**first, "errors": errors})
         else:
             job.tell("cancelled" if job.state == "cancelled" else "done", {})
-
-    def _write(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
 
     def _same(self, submission: Submission) -> Job | None:
         """The job of an identical request of the same client that is not over."""

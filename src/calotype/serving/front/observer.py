@@ -137,5 +137,11 @@ class Observer:
         else:
             self.log.warning("images are not kept", reason=why_not)
 
+    def not_written(self, job: Job, error: Exception) -> None:
+        """Something of a job could not be noted down, for a reason that is no disk's."""
+        self.log.error(
+            "not written", job=job.id, request_id=job.submission.request_id, exc_info=error
+        )
+
     def _tell(self, event: str, job: Job, **facts: Any) -> None:
         self.log.info(event, job=job.id, request_id=job.submission.request_id, **facts)

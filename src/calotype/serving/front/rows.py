@@ -87,19 +87,29 @@ class Rows:
     def __init__(self, path: Path) -> None:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found == 0:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT")
+            try:
+                found = self._begin()
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
             raise CalotypeError(
                 f"cannot use {path}: {error}; make room if the disk is full, move it away to begin "
                 "anew, or choose another --data"
             ) from error
         if found > _VERSION:
+            self._db.close()
             raise CalotypeError(f"{path} is of a later calotype; use that, or another --data")
+
+    def _begin(self) -> int:
+        """Make the tables where there are none; the version of those that are there."""
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if found == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT")
+        return found
 
     def close(self) -> None:
         """Write all back into one file."""

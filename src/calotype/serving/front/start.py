@@ -14,11 +14,16 @@ from calotype.serving.front.hub import Hub
 from calotype.serving.front.observer import Observer
 from calotype.serving.front.replicas import Replicas
 from calotype.serving.front.settings import ServeSettings
-from calotype.serving.front.store import Store
+from calotype.serving.front.store import NoRoom, Store
+
+_NO_ROOM = (
+    "the disk had no room for the database when the server started; make room on it, and start the "
+    "server again"
+)
 
 
 def open_store(settings: ServeSettings) -> Store | None:
-    """The store of a server; None = it has no folder.
+    """The store of a server; None = it has no folder, or one whose disk is too full to begin.
 
     Raises:
         Busy: another server has the folder.
@@ -26,7 +31,10 @@ def open_store(settings: ServeSettings) -> Store | None:
     """
     if settings.data is None:
         return None
-    return Store(settings.data, keep_bytes=settings.keep_bytes)
+    try:
+        return Store(settings.data, keep_bytes=settings.keep_bytes)
+    except NoRoom:  # images are made and answered all the same; `running_hub` says so
+        return None
 
 
 @asynccontextmanager
@@ -35,6 +43,8 @@ async def running_hub(
 ) -> AsyncIterator[Hub]:
     """A hub whose engine lives as long as the block; the store is closed at its end."""
     hub = Hub(settings, store, observer)
+    if store is None and settings.data is not None:
+        hub.observer.keeping(False, _NO_ROOM)
     tasks = [asyncio.create_task(_engines(settings, hub.work).run())]
     try:
         await hub.revive()

@@ -24,14 +24,19 @@ from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Job, JobImage
 from calotype.serving.front.revive import ends, job_rows, remove_inputs, revived, write_inputs
 from calotype.serving.front.rows import KeptImage, Rows
-from calotype.storage.files import make_folder, write_file
+from calotype.storage.files import is_full, make_folder, write_file
 from calotype.storage.lock import locked
 from calotype.storage.reading import read_regular
 
 UNDO_SECONDS = 60.0
 MOST_LISTED = 200
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")  # the second: of the memory of its WAL
 
 Found = TypeVar("Found")
+
+
+class NoRoom(CalotypeError):
+    """The disk has no room for what a store begins with."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Store:
 
     Raises:
         Busy: another server has the folder.
+        NoRoom: its disk is too full to begin.
         CalotypeError: it cannot be written to, or its database cannot be used.
     """
 
@@ -66,14 +72,16 @@ class Store:
         self.on_change: Callable[[bool, str], None] = lambda *_: None
         self._keep_bytes = keep_bytes
         self._open = ExitStack()
-        make_folder(folder, private=True)  # captions and images are their owner's
-        self._open.enter_context(locked(folder / "serve.lock"))
         try:
+            make_folder(folder, private=True)  # captions and images are their owner's
+            self._open.enter_context(locked(folder / "serve.lock"))
             self._rows = Rows(folder / "serve.sqlite")
             self._open.callback(self._rows.close)
             mend(self._rows, folder)
         except BaseException as error:
             self._open.close()
+            if _has_no_room(error):
+                raise NoRoom(f"the disk of {folder} is full: {error}") from error
             if isinstance(error, sqlite3.Error):
                 raise CalotypeError(
                     f"cannot use {folder / 'serve.sqlite'}: {error}; move it away to begin anew: "
@@ -193,10 +201,11 @@ class Store:
 
     async def restore(self, image_id: str, key_name: str | None) -> bool:
         """Bring back a hidden image; False = it is too late, or there never was one."""
+        since = time.time() - UNDO_SECONDS  # its file may still be there: `clean` comes by later
 
         def write() -> bool:
             row = self._rows.image(image_id)
-            if row is None or row["key_name"] != key_name or row["deleted"] is None:
+            if row is None or row["key_name"] != key_name or (row["deleted"] or 0.0) < since:
                 return False
             self._rows.change_image(image_id, deleted=None)
             return True
@@ -242,6 +251,15 @@ class Store:
         was_keeping, self.is_keeping, self.why_not = self.is_keeping, not why_not, why_not
         if was_keeping != self.is_keeping:
             self.on_change(self.is_keeping, why_not)
+
+
+def _has_no_room(error: BaseException) -> bool:
+    found: BaseException | None = error
+    while found is not None:
+        if getattr(found, "sqlite_errorname", None) in _NO_ROOM:
+            return True
+        found = found.__cause__
+    return is_full(error)
 
 
 def _cursor(image: KeptImage) -> str:

@@ -56,7 +56,6 @@ async def status(request: Request) -> dict[str, Any]:
     """Engines, queue and store."""
     hub = hub_of(request)
     engines = [_engine(one) for one in hub.work.engines]
-    kept = hub.settings.keep if hub.store is not None else "none"
     return {
         "version": __version__,
         "engine": engines[0] if engines else None,
@@ -67,9 +66,17 @@ async def status(request: Request) -> dict[str, Any]:
             "capacity": hub.settings.most_waiting,
         },
         "draining": hub.is_draining,
-        "kept": kept,
-        "keeping": kept != "none" and hub.store is not None and hub.store.is_keeping,
+        "kept": hub.settings.keep,
+        "keeping": hub.settings.keep != "none" and _store(hub) == "open",
+        "store": _store(hub),
     }
+
+
+def _store(hub: Hub) -> str:
+    """How it is: open, failing, unopened (its disk was full at the start), or none."""
+    if hub.store is not None:
+        return "open" if hub.store.is_keeping else "failing"
+    return "none" if hub.settings.data is None else "unopened"
 
 
 def models_of(hub: Hub) -> list[dict[str, Any]]:

@@ -21,12 +21,14 @@ function Banner({ kind, title, children }) {
 }
 
 export function Banners() {
-  const { state, keeping, kept, queue } = useSignal(server);
+  const { state, keeping, kept, store, queue } = useSignal(server);
   const full = queue !== null && queue.capacity > 0 && queue.waiting >= queue.capacity;
   return html`<section class="banners" aria-label="State of the server">
     ${WORDS[state] && html`<${Banner} kind=${state} title=${WORDS[state][0]}>${WORDS[state][1]}<//>`}
     ${!keeping && kept !== "none" && state !== "offline" && html`<${Banner} kind="disk" title="The disk is full: new images are not kept.">
-      Download what you want to have. To make room, free space on the disk or <button type="button" class="link" onClick=${() => go("library")}>delete images</button>.<//>`}
+      Download what you want to have. ${store === "unopened"
+        ? "Those of before are safe, but not to be seen: free space on the disk and start the server again."
+        : html`To make room, free space on the disk or <button type="button" class="link" onClick=${() => go("library")}>delete images</button>.`}<//>`}
     ${full && state === "ready" && html`<${Banner} kind="full" title="The queue is full.">What you start now waits here and is sent when there is room.<//>`}
   </section>`;
 }

@@ -61,6 +61,7 @@ function Nothing({ state, error }) {
   if (state === "failed") return html`<${Empty} icon="warn" title="The library cannot be shown"><p>${error}.</p><p><${Button} icon="again" onClick=${reload}>Try again<//></p><//>`;
   if (search !== "") return html`<${Empty} icon="search" title=${`Nothing for “${search}”`}><p>Fewer words find more.</p><p><${Button} onClick=${() => lookFor({ search: "", favourite: false })}>Show all images<//></p><//>`;
   if (favourite) return html`<${Empty} icon="heart" title="No favourites yet"><p>Press the heart on an image, or <kbd>F</kbd> while you look at it.</p><p><${Button} onClick=${() => lookFor({ favourite: false })}>Show all images<//></p><//>`;
+  if (server.value.store === "unopened") return html`<${Empty} icon="warn" title="The library is closed"><p>The disk was full when the server started. Free space on it and start the server again.</p><//>`;
   if (server.value.kept === "none") return html`<${Empty} title="This server keeps no images"><p>It was started with <code>--keep none</code>. Download what you want to have.</p><//>`;
   return html`<${Empty} title="No images yet"><p>Everything you make is kept here.</p><p><${Button} kind="main" onClick=${() => go("create")}>Make the first<//></p><//>`;
 }

@@ -5,8 +5,8 @@ import { api } from "./api.js";
 const SECONDS = { visible: 4, hidden: 30, offline: 2 };
 
 export const capabilities = signal(null);
-/** state: opening, ready, starting, restarting or offline; queue, keeping, kept, version. */
-export const server = signal({ state: "opening", keeping: true, kept: "page", queue: null, restarts: 0 });
+/** state: opening, ready, starting, restarting or offline; queue, keeping, kept, store, version. */
+export const server = signal({ state: "opening", keeping: true, kept: "page", store: "open", queue: null, restarts: 0 });
 
 export const modelNamed = (name) => {
   const models = capabilities.value?.models ?? [];
@@ -63,10 +63,10 @@ async function look() {
   const abort = new AbortController();
   const tooLong = setTimeout(() => abort.abort(), 10_000);
   try {
-    const { engine, queue = null, kept = "page", keeping = true, version, draining = false } = await api.status(abort.signal);
+    const { engine, queue = null, kept = "page", keeping = true, store = "open", version, draining = false } = await api.status(abort.signal);
     const state = draining ? "draining" : engine?.state ?? "starting";
     const restarts = engine?.restarts ?? 0;
-    server.patch({ state, queue, kept, keeping, version, device: engine?.device, restarts });
+    server.patch({ state, queue, kept, keeping, store, version, device: engine?.device, restarts });
     if (capabilities.value === null || (state === "ready" && engine?.pid !== seenPid)) {
       seenPid = engine?.pid;
       await loadCapabilities();
