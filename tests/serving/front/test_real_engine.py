@@ -11,9 +11,18 @@ import subprocess
 import sys
 
 import httpx
+import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageChops
 
+from calotype.cascade.results import drain
+from calotype.generation.loaded import load
+from calotype.runtime import Runtime
+from calotype.serving.engine import faults
+from calotype.serving.engine.open import open_task
+from calotype.serving.engine.shelf import Entry, open_model
+from calotype.serving.engine.tasks import Source
 from calotype.serving.front.errors import ApiError
 
 pytestmark = pytest.mark.slow
@@ -83,6 +92,54 @@ def test_a_killed_engine_costs_no_image(with_model, submission) -> None:
         ]
 
     assert max(with_model(test)) <= 1  # neighbours change pixels by rounding only
+
+
+@pytest.fixture
+def alone(model):
+    """What the ordinary path makes of requests, in this process and undisturbed: (H, W, 3)."""
+    opened = open_model(Entry("tiny", str(model)), Runtime("cpu", "float32", 1))
+    source = Source(opened.folder, load(opened.job))
+
+    def make(request, seed):
+        with torch.no_grad():
+            return drain(open_task(source, request, seed, None).generate()).pixels
+
+    return make
+
+
+@pytest.mark.parametrize("point", ["load", 8, 16, 32, "file"])
+def test_an_engine_killed_at_any_stage_costs_no_image_of_any_client(
+    with_model, submission, alone, monkeypatch, tmp_path, point
+) -> None:
+    (tmp_path / "faults").mkdir()
+    monkeypatch.setenv(faults.VARIABLE, str(tmp_path / "faults"))
+    asked = [
+        submission(f"fault:die@{point}!", client="a", request={"n": 2}),
+        submission("red left", client="b", request={"n": 2, "exact": True, "seed": 5}),
+        submission("blue right", client="c", request={"seed": 9}),
+    ]
+
+    async def test(hub):
+        jobs = [await hub.submit(one) for one in asked]
+        events = await asyncio.gather(*(heard(hub, job) for job in jobs))
+        kept = (await hub.store.listing(None, limit=200)).images
+        return jobs, events, kept, hub.work.engines[0].restarts
+
+    jobs, events, kept, restarts = with_model(test, data=tmp_path / "data", keep="all")
+    assert restarts == 1 and [job.state for job in jobs] == ["done"] * 3
+    for job, told in zip(jobs, events, strict=True):
+        indices = [event.data["image"] for event in told if event.kind == "image"]
+        assert sorted(indices) == list(range(len(job.images))), "each comes once"
+        for image in job.images:
+            with Image.open(io.BytesIO(image.data)) as opened:
+                found = np.asarray(opened.convert("RGB")).astype(int)
+            far = np.abs(found - alone(job.request, image.seed)).max()
+            assert far <= (0 if job.request.exact else 1)
+    images = [image for job in jobs for image in job.images]
+    assert max(image.deaths for image in images) == 1
+    assert sorted(one.id for one in kept) == sorted(image.id for image in images)
+    files = list((tmp_path / "data" / "images").glob("*/*"))
+    assert sorted(path.stem for path in files) == sorted(image.id for image in images)
 
 
 def test_cancelling_frees_the_rows_within_a_step(with_model, submission) -> None:

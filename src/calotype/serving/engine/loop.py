@@ -158,6 +158,7 @@ class Loop:
                 self.sink.tell({"op": "loading", "model": model.entry.name})
                 future = self.shelf.load(model)
                 future.add_done_callback(partial(self._loaded, model))
+                inject(image.order.request.prompt, "load")
             if model.loaded is not None:
                 self.waiting.remove(image)
                 in_use.add(model)  # from now on: those behind it may not take its room

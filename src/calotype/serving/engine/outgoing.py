@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from calotype.serving import wire
+from calotype.serving.engine.faults import inject
 from calotype.serving.engine.files import encode_file, encode_preview
 from calotype.serving.engine.image import Image, Look
 from calotype.serving.engine.signing import Signer
@@ -103,6 +104,7 @@ class Outgoing:
             )
             if self._signer is not None:
                 data = self._signer.sign(data, order.request.format, made.recipe)
+            inject(order.request.prompt, "file")
         except Exception as error:
             traceback.print_exception(error, file=sys.stderr)
             message = f"the image could not be encoded: {type(error).__name__}"
