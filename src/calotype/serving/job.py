@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 MOST_IMAGES = 32
 """Of a job, and of a client in the queue."""
@@ -78,16 +78,23 @@ class JobRequest(BaseModel):
     compression: Annotated[int, Field(ge=0, le=100)] = 90
     exact: bool = False
 
+    @field_validator("stages")
+    @classmethod
+    def _steps_are_bounded(
+        cls, stages: dict[int, dict[str, JsonValue]]
+    ) -> dict[int, dict[str, JsonValue]]:
+        for resolution, settings in stages.items():
+            if _steps(settings) > MOST_STEPS:
+                got = f"got more than {MOST_STEPS} steps for stage {resolution}"
+                raise ValueError(f"{got}; expected {MOST_STEPS} at most")
+        return stages
+
     @model_validator(mode="after")
     def _fits_together(self) -> JobRequest:
         if self.kind == "image_to_image" and self.strength is None:
             raise ValueError("got image_to_image without a strength; expected one above 0 up to 1")
         if self.kind == "vary" and self.vary is None:
             raise ValueError("got vary without a number; expected `vary` from 0 to 1")
-        for resolution, settings in self.stages.items():
-            if _steps(settings) > MOST_STEPS:
-                got = f"got more than {MOST_STEPS} steps for stage {resolution}"
-                raise ValueError(f"{got}; expected {MOST_STEPS} at most")
         if self.seed is not None and self.seed + self.n - 1 > MOST_SEED:
             raise ValueError(f"got seed {self.seed} for {self.n} images; expected at most 2^63 - n")
         return self

@@ -136,6 +136,7 @@ def test_random_seeds_are_small(api) -> None:
         ({"prompt": 5}, "prompt"),
         ({"prompt": "x" * 32_001}, "prompt"),
         ({"steps": 257}, "steps"),
+        ({"stages": {"64": {"steps": 257}}}, "stages"),
         ({"n": 33}, "n"),
         ({"seed": -1}, "seed"),
         ({"seed": str(2**63)}, "seed"),

@@ -233,7 +233,9 @@ async def _decoded(data: bytes, role: Role) -> wire.Message:
                 process.stdin.close()
             answer = await wire.read_async(process.stdout)
     except TimeoutError as error:
-        raise _refused(role, f"got {_A[role]} that takes too long to decode; {_SIMPLER}") from error
+        refusal = _refused(role, f"got {_A[role]} that takes too long to decode; {_SIMPLER}")
+        refusal.retry = True  # its seconds of CPU were not used up: the machine is busy
+        raise refusal from error
     except CalotypeError:
         answer = None
     finally:
