@@ -168,6 +168,19 @@ def test_a_clients_own_retry_joins_while_the_job_runs(with_hub, submission) -> N
     assert with_hub(test) == (True, False, False)
 
 
+def test_a_retry_after_a_refusal_is_a_request_of_its_own(with_hub, submission) -> None:
+    async def test(hub):
+        running, waiting = [await hub.submit(submission("wait")) for _ in range(2)]
+        with pytest.raises(ApiError, match="full"):
+            await hub.submit(submission("wait"))
+        hub.cancel(waiting)
+        own = await hub.submit(submission("wait", is_retry=True))
+        joined = await hub.submit(submission("wait", is_retry=True))
+        return own in (running, waiting), joined in (running, own)
+
+    assert with_hub(test, active=1, most_waiting=1) == (False, True)
+
+
 def test_jobs_of_other_keys_are_not_there(with_hub, submission) -> None:
     from calotype.serving.front.jobs import Owner
 

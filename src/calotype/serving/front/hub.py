@@ -81,8 +81,8 @@ class Hub:
                 429 where the queue is full, 503 where the server goes down.
         """
         if submission.idempotency_key is None:
-            job = self._same(submission) if submission.is_retry else None
-            job = job or await self._new(submission)
+            same = self._same(submission) if submission.is_retry else None
+            job = await self._joining.unnamed(submission, same, self._new)
         else:
             job = await self._joining.job(submission, self._new)
         job.holders += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Job, Submission, fingerprint
 
 _Key = tuple[str, str, str]
+_MOST_REFUSED = 10_000
 
 
 class Joining:
@@ -17,6 +19,7 @@ class Joining:
 
     def __init__(self) -> None:
         self._known: dict[_Key, tuple[str, asyncio.Future[Job]]] = {}
+        self._refused: Counter[tuple[str, str]] = Counter()  # requests that will come again
 
     async def job(
         self, submission: Submission, make: Callable[[Submission], Awaitable[Job]]
@@ -46,6 +49,31 @@ class Joining:
             raise
         made.set_result(job)
         return job
+
+    async def unnamed(
+        self, submission: Submission, same: Job | None, make: Callable[[Submission], Awaitable[Job]]
+    ) -> Job:
+        """The job of a request without a key.
+
+        A client's own retry joins the running job that it repeats, `same`; but after a refusal
+        there was none, and what is the same is another request's.
+
+        Raises:
+            ApiError: as `make`.
+        """
+        request = submission.owner.client, fingerprint(submission)
+        if submission.is_retry:
+            if same is not None and not self._refused[request]:
+                return same
+            self._refused -= Counter([request])
+        try:
+            return await make(submission)
+        except ApiError as error:
+            if error.retry:
+                if len(self._refused) >= _MOST_REFUSED:
+                    self._refused.clear()
+                self._refused[request] += 1
+            raise
 
     def revive(self, job: Job) -> None:
         """A job of an earlier server."""
