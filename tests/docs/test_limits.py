@@ -17,7 +17,8 @@ ROWS = {
 
 def test_bounds_of_requests_are_those_of_the_code() -> None:
     assert ROWS["body"] == f"{limits.MOST_BODY:,} bytes, within {limits.BODY_SECONDS:g} seconds"
-    assert ROWS["bodies being read at once"] == f"{limits.MOST_READING:,} bytes"
+    assert ROWS["bodies of requests that are not answered yet"] == f"{limits.MOST_BODIES:,} bytes"
+    assert ROWS["decoded images of jobs that are not over"] == f"{limits.MOST_DECODED:,} bytes"
     assert ROWS["JSON"] == f"{limits.MOST_DEPTH} deep, {limits.MOST_VALUES:,} values"
     fields = f"{limits.MOST_FIELDS} fields of {limits.MOST_FIELD:,} bytes"
     assert ROWS["form"] == f"{limits.MOST_FILES} files, {fields}"

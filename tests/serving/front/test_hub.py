@@ -10,6 +10,7 @@ from PIL import Image
 
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Mask, fingerprint
+from calotype.serving.front.revive import Pixels
 
 
 async def told(hub, job, after=0):
@@ -46,10 +47,9 @@ def test_a_refused_request_names_its_field(with_hub, submission) -> None:
 
 def test_source_and_mask_reach_the_engine(with_hub, submission) -> None:
     import hashlib
-    from types import SimpleNamespace
 
     rgba, values = bytes(range(4 * 6)), b"\0\xff" * 3
-    source = SimpleNamespace(sha256="s", width=3, height=2, rgba=rgba)
+    source = Pixels("s", 3, 2, rgba)
 
     async def test(hub):
         request = {"kind": "inpaint"}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import socket
 import time
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.responses import Response
+from starlette.routing import Route
 
 from calotype.serving.front import bodies as module
 from calotype.serving.front import limits
 from calotype.serving.front.bodies import Bodies, check_json
 from calotype.serving.front.errors import ApiError
+from calotype.serving.front.guarded import guarded
 from calotype.serving.front.limits import (
     MOST_BACKSLASHES,
     MOST_BODY,
@@ -27,6 +32,8 @@ from calotype.serving.front.limits import (
     MOST_HEADERS,
     MOST_VALUES,
 )
+from calotype.serving.front.observer import Observer
+from calotype.serving.front.settings import ServeSettings
 
 JSON = {"content-type": "application/json"}
 
@@ -63,7 +70,7 @@ def test_body_in_chunks_is_counted(guard, monkeypatch, size, status):
 
 
 def test_many_bodies_at_once_are_bounded(monkeypatch):
-    monkeypatch.setattr(module, "MOST_READING", 250)
+    monkeypatch.setattr(module, "MOST_BODIES", 250)
 
     async def act():
         bodies = Bodies()
@@ -89,6 +96,37 @@ def test_many_bodies_at_once_are_bounded(monkeypatch):
     (one, two, three), again = asyncio.run(act())
     assert one == two == again == b"x" * 100
     assert three.status == 503 and three.retry_after
+
+
+@pytest.mark.parametrize(("size", "status"), [(50, 200), (51, 503), (5000, 503)])
+def test_bodies_count_until_their_requests_are_answered(
+    small_app, tmp_path, monkeypatch, size, status
+):
+    monkeypatch.setattr(module, "MOST_BODIES", 250)
+    app = guarded(small_app, ServeSettings(), Observer(), folder=tmp_path)
+
+    async def act():
+        ready = asyncio.Event()
+
+        async def wait(request):
+            await request.body()
+            await ready.wait()
+            return Response()
+
+        small_app.router.routes.insert(0, Route("/wait", wait, methods=["POST"]))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as one:
+            ask = functools.partial(one.post, headers=JSON)
+            waiting = [asyncio.create_task(ask("/wait", content=_json_of(100))) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            found = await ask("/x", content=_json_of(size))
+            ready.set()
+            await asyncio.gather(*waiting)
+            return found, await ask("/x", content=_json_of(250))  # all is given back
+
+    found, after = asyncio.run(act())
+    assert (found.status_code, after.status_code) == (status, 200)
+    assert status == 200 or found.headers["retry-after"]
 
 
 def _exchange(port, *pieces, pause=0.0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 
+from calotype.serving.front.decoded import check_room, count
 from calotype.serving.front.dispatch import Dispatcher
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Job, JobImage, Submission, fingerprint
@@ -41,6 +42,9 @@ class Admission:
         self._refuse_when_closed()
         request, client = submission.request, submission.owner.client
         self._refuse_when_full(client, request.n)
+        if submission.source is not None:
+            count(submission.source, submission.mask)
+            check_room()
         self._reserved[client] += request.n
         try:
             source = submission.source

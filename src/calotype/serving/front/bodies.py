@@ -15,12 +15,12 @@ from calotype.serving.front.errors import ApiError
 from calotype.serving.front.limits import (
     BODY_SECONDS,
     MOST_BACKSLASHES,
+    MOST_BODIES,
     MOST_BODY,
     MOST_DEPTH,
     MOST_ESCAPED,
     MOST_FIELDS,
     MOST_FILES,
-    MOST_READING,
     MOST_VALUES,
 )
 from calotype.web.asgi import Receive, Scope, header
@@ -36,10 +36,10 @@ class Gone(Exception):
 
 
 class Bodies:
-    """Reads bodies, and knows how much is being read at the same time."""
+    """Reads bodies, and knows how much of them there is at the same time."""
 
     def __init__(self) -> None:
-        self._reading = 0
+        self._held = 0
 
     async def read(self, scope: Scope, receive: Receive, *, most: int = MOST_BODY) -> bytes:
         """The whole body; empty where there is none.
@@ -71,11 +71,11 @@ class Bodies:
             chunk = bytes(message.get("body", b""))
             chunks.append(chunk)
             size += len(chunk)
-            self._reading += len(chunk)
+            self._held += len(chunk)
             if size > most:
                 raise _too_large(most)
-            if self._reading > MOST_READING:
-                text = "too many large requests come in at once; try again in a moment"
+            if self._held > MOST_BODIES:
+                text = "there are too many large requests at once; try again in a moment"
                 raise ApiError(503, text, code="busy", retry_after=5)
             more = message.get("more_body", False)
 
@@ -84,7 +84,16 @@ class Bodies:
         try:
             yield
         finally:
-            self._reading -= sum(map(len, chunks))
+            self._held -= sum(map(len, chunks))
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Count so many bytes that have been read, as long as the block answers their request."""
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
 
 
 def check_type(scope: Scope) -> None:

@@ -88,18 +88,20 @@ class Guard:
         if scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
+        size = 0
         try:
             self._check_address(scope)
             own = await self._own_answer(scope, receive)
             if own is None:
                 await self._check_key(scope)
-                receive = await self._read(scope, receive)
+                receive, size = await self._read(scope, receive)
         except Gone:
             return
         except ApiError as error:
             own = self._refusal(scope, error)
         if own is None:
-            await self._app(scope, receive, send)
+            with self._bodies.held(size):  # routes keep what they read until they have answered
+                await self._app(scope, receive, send)
         else:
             await own(scope, receive, send)
 
@@ -143,15 +145,17 @@ class Guard:
         if self._authentication.needed and not self._is_linked(scope["path"]):
             scope[KEY_NAME] = await self._authentication.identify(scope)
 
-    async def _read(self, scope: Scope, receive: Receive) -> Receive:
+    async def _read(self, scope: Scope, receive: Receive) -> tuple[Receive, int]:
+        """A `receive` for the body, and its size."""
         has_body = header(scope, "content-length") not in (None, "0")
         if not has_body and header(scope, "transfer-encoding") is None:
-            return receive
+            return receive, 0
         check_type(scope)
         body = await self._bodies.read(scope, receive)
         check_body(scope, body)
         # Parsing a form of 40 MB takes long; JSON is one piece, for its parser takes no less.
-        return replayed(body, receive, piece=FORM_PIECE if is_form(scope) else None)
+        piece = FORM_PIECE if is_form(scope) else None
+        return replayed(body, receive, piece=piece), len(body)
 
     def _refusal(self, scope: Scope, error: ApiError) -> Response:
         wants_page = "text/html" in (header(scope, "accept") or "")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from calotype.serving.front.admission import GOING, Admission
+from calotype.serving.front.decoded import count
 from calotype.serving.front.dispatch import Dispatcher
 from calotype.serving.front.errors import not_found
 from calotype.serving.front.jobs import (
@@ -180,6 +181,7 @@ class Hub:
         for job in await self.store.revive(time.time()):
             self._memory.add(job)
             self._joining.revive(job)
+            count(job.submission.source, job.submission.mask)
             for image in job.images:
                 if image.state == "done":
                     job.tell("image", image.facts)
@@ -247,6 +249,7 @@ class Hub:
         if job.is_over or any(one.is_open for one in job.images):
             return
         job.ended = time.time()
+        job.submission = replace(job.submission, source=None, mask=None)  # which may be large
         self.work.forget(job)
         self.observer.job_over(job)
         self._tell_end(job)

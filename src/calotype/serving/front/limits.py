@@ -10,8 +10,10 @@ from typing import Any
 MIB = 2**20
 
 MOST_BODY = 48 * MIB  # two images of 20 MiB, or one as base64, and all else
-MOST_READING = 8 * MOST_BODY
-"""Bytes of all bodies that are being read at the same time."""
+MOST_BODIES = 8 * MOST_BODY
+"""Bytes of all bodies that are read, or whose requests are not answered yet."""
+MOST_DECODED = 512 * MIB
+"""Bytes of all decoded images of requests and jobs that are not over; two more always have room."""
 BODY_SECONDS = 30.0
 MOST_LOGIN = 4096  # bytes
 

@@ -25,6 +25,8 @@ from PIL import Image
 
 from calotype.errors import CalotypeError
 from calotype.serving import wire
+from calotype.serving.front.decoded import check_room, count
+from calotype.serving.front.decoding import MOST_PIXELS
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Mask
 
@@ -74,7 +76,8 @@ async def decode(data: bytes, *, role: Role) -> Upload:
     """A PNG, JPEG or WebP of one image, decoded in a process of its own.
 
     Raises:
-        ApiError: it is another file, broken, too large, or takes too long.
+        ApiError: it is another file, broken, too large, or takes too long; 429 where there are too
+            many at once.
     """
     if not data:
         raise _refused(role, f"got an empty {role}; expected a PNG, JPEG or WebP file")
@@ -88,11 +91,14 @@ async def decode(data: bytes, *, role: Role) -> Upload:
         )
     turns = _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_AT_ONCE))
     async with turns:
+        check_room(_AT_ONCE * 4 * MOST_PIXELS)
         answer = await _decoded(data, role)
-    if answer.op != "decoded" or len(answer.blobs) != 1:
-        message = " ".join(str(answer.head.get("message")).split())
-        raise _refused(role, message[:500])
-    return _checked(answer, role, hashlib.sha256(data).hexdigest())
+        if answer.op != "decoded" or len(answer.blobs) != 1:
+            message = " ".join(str(answer.head.get("message")).split())
+            raise _refused(role, message[:500])
+        found = _checked(answer, role, hashlib.sha256(data).hexdigest())
+        count(found)
+    return found
 
 
 def bytes_of(text: str, *, role: Role) -> bytes:
