@@ -155,6 +155,18 @@ def test_the_oldest_make_room_but_favourites_stay(tmp_path, job) -> None:
     assert opened(tmp_path, test, keep_bytes=2 * len(png())) == ([4, 1], [1])
 
 
+def test_what_favourites_leave_no_room_for_is_not_called_kept(tmp_path, job) -> None:
+    async def test(store):
+        one, other = job(1), job(2, number=1)
+        await fill(store, one)
+        await store.set_favourite(await store.find(name(1), None), True)
+        await store.add(other)
+        kept = await store.keep(other, other.images[0], png())
+        return kept, store.is_keeping, "--keep-bytes" in store.why_not
+
+    assert opened(tmp_path, test, keep_bytes=len(png())) == (False, False, True)
+
+
 @pytest.mark.parametrize(("seconds", "is_back"), [(59.9, True), (60.1, False), (1e6, False)])
 def test_a_minute_to_undo(tmp_path, job, monkeypatch, seconds, is_back) -> None:
     async def test(store):

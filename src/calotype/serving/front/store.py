@@ -115,7 +115,7 @@ class Store:
         await self._try(lambda: self._rows.change_image(image.id, state="running", starts=starts))
 
     async def keep(self, job: Job, image: JobImage, data: bytes) -> bool:
-        """Keep a finished image; False = the disk does not take it."""
+        """Keep a finished image; False = the disk does not take it, or there is no room for it."""
         row = job_rows(job)[1][image.index]  # the disk may have been full when the job came
         values = {"state": "done", "width": image.width, "height": image.height}
         values |= {"bytes": len(data), "created": time.time(), "starts": image.starts}
@@ -129,6 +129,9 @@ class Store:
             self._make_room()
 
         if not await self._try(write):
+            return False
+        if await self._do(lambda: self._rows.image(image.id)) is None:  # it made room itself
+            self._say("favourites, or one image, take all of --keep-bytes; allow more")
             return False
         self._say("")
         return True
