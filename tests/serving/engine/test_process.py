@@ -9,9 +9,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from calotype.cascade import Cascade
+from calotype.cascade.lora import save_lora, trained_lora
 from calotype.cascade.png import read_recipe
+from calotype.config.lora import LoraConfig
+from calotype.networks.lora import adapters, train_adapters
 from calotype.serving import wire
 from calotype.serving.engine import faults
 
@@ -92,6 +97,37 @@ def test_an_exact_image_is_that_of_the_command_line_to_the_bit(front, command, t
     ops = [head["op"] for head in engine.heads]
     assert ops[0] == "ready" and ops.index("loaded") < ops.index("admitted") < ops.index("step")
     assert engine.end() == 0
+
+
+@pytest.fixture
+def loras(model, tmp_path):
+    """LoRA files of the first stage and of the last, with large changes."""
+    found = []
+    for number, stage in enumerate(Cascade.load(model).stages[::2]):
+        torch.manual_seed(number)
+        train_adapters(stage.network, config := LoraConfig(rank=2))
+        for _, _, adapter in adapters(stage.network):
+            torch.nn.init.normal_(adapter.up, std=0.3)
+        found.append(tmp_path / f"{number}.safetensors")
+        save_lora(trained_lora(stage, config), found[-1])
+    return found
+
+
+def test_a_model_with_loras_is_that_of_the_command_line_to_the_bit(front, command, model, loras):
+    named = [f"{loras[0]}:0.8", f"{loras[1]}:-0.5"]
+    words = ("sample", "a red fox", "--seed", "5", "--size", "32", "--threads", "1", "--out")
+    options = [word for one in named for word in ("--lora", one)]
+    for name, more in (("with.png", options), ("without.png", [])):
+        code, _, err = command(*words, name, *more)
+        assert code == 0, err
+    engine = front(models=["+".join([f"tiny={model}", *named])])
+    engine.start("a", {"prompt": "a red fox", "size": [32, 32], "exact": True}, seed=5)
+    message = engine.until("image", "failed")
+    made = np.asarray(Image.open(io.BytesIO(message.blobs[0])))
+    assert np.array_equal(made, Image.open("with.png"))
+    assert not np.array_equal(made, Image.open("without.png"))
+    noted = [(one["file"], one["weight"]) for one in message.head["recipe"]["loras"]]
+    assert noted == [("0.safetensors", 0.8), ("1.safetensors", -0.5)]
 
 
 def test_requests_are_checked_before_anything_is_loaded(front):
