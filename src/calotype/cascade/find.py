@@ -98,8 +98,9 @@ def _find_in(path: Path) -> Path:
         raise UsageError(f"{path} is a diffusers folder; convert it first: calotype convert {path}")
     if (path / "imagen.json").is_file():
         raise UsageError(
-            f"{path} is a cascade of imagen-pytorch; sample with calotype sample, measure with "
-            "calotype evaluate, or load it with calotype.interop.imagen_pytorch.load"
+            f"got {path}, a cascade of imagen-pytorch; expected one of calotype's own: of this one "
+            "sample with calotype sample, measure with calotype evaluate, or load it with "
+            "calotype.interop.imagen_pytorch.load"
         )
     if clip_in(path) is not None:
         raise UsageError(f"{path} is a CLIP, which scores images; expected a cascade")

@@ -35,6 +35,15 @@ def test_what_names_no_model(text):
         parse_entry(text)
 
 
+def test_a_converted_cascade_of_imagen_pytorch_is_refused_and_what_takes_it_is_said(tmp_path):
+    (tmp_path / "imagen.json").write_text("{}")
+    with pytest.raises(UsageError) as found:
+        open_model(parse_entry(f"old={tmp_path}"), RUNTIME)
+    message = str(found.value)
+    assert message.startswith(f"got {tmp_path}, a cascade of imagen-pytorch; expected")
+    assert "calotype sample" in message and "\n" not in message
+
+
 @pytest.fixture
 def shelf(model, tmp_path):
     """Three models of one size."""
