@@ -187,10 +187,20 @@ asyncio.run(main())
 def test_a_killed_front_leaves_no_engine(hub, cluster, loop, fake) -> None:
     address = cluster.get_runtime_context().gcs_address
     command = [sys.executable, "-c", FRONT, address, *fake().engine_command]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as front:
-        pid = int(front.stdout.readline())
-        assert pid in children()
-        front.kill()
-    waiting = until(lambda: pid not in children(), 40)
-    asyncio.run_coroutine_threadsafe(waiting, loop).result(60)
+    before = applications()
+    for _ in range(2):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as front:
+            pid = int(front.stdout.readline())
+            assert pid in children()
+            assert len(applications() - before) == 1, "that of the one before is gone"
+            front.kill()
+        waiting = until(lambda pid=pid: pid not in children(), 40)
+        asyncio.run_coroutine_threadsafe(waiting, loop).result(60)
     assert ready(hub), "another front's engines live on"
+    assert before <= applications()
+
+
+def applications():
+    from ray import serve
+
+    return set(serve.status().applications)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -146,7 +146,7 @@ def test_an_engine_that_does_not_start_ends_the_server(tmp_path) -> None:
 
 
 def listen(url, job, found):
-    with httpx.stream("GET", f"{url}/test/jobs/{job}/events", timeout=60) as stream:
+    with httpx.stream("GET", f"{url}/test/jobs/{job}/events", timeout=120) as stream:
         for line in stream.iter_lines():
             found.append(json.loads(line))
 
@@ -177,6 +177,48 @@ def test_running_work_ends_before_the_server_does(tmp_path, sent) -> None:
     assert other[-1][1]["kind"] == "shutdown"
     with server(data=tmp_path) as after:  # what waited goes on
         after.until(lambda: after.states() == {running: "done", waiting: "done"})
+
+
+def below(pid):
+    """A process and all that it has started, and they."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {one for one, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def test_work_in_replicas_ends_before_the_server_does_and_no_ray_is_left(tmp_path) -> None:
+    pytest.importorskip("ray.serve")
+    options = {"ray": "local", "replicas": [2, 2], "active": 2, "step_timeout": 60.0}
+    with server(data=tmp_path, drain=60.0, **options) as told:
+        running = [told.add("wait").json()["id"] for _ in range(3)]  # a client has no more places
+        heard = [[], [], []]
+        threads = [
+            threading.Thread(target=listen, args=(told.url, *one))
+            for one in zip(running, heard, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        told.until(lambda: all(["started", {"image": 0}] in one for one in heard), 120)
+        processes = below(told.process.pid)
+        assert sum(is_engine(pid) for pid in processes) == 2
+        told.process.send_signal(signal.SIGTERM)
+        told.until(lambda: told.add("a dog").status_code == 503)
+        for job in running:
+            told.interrupt(job)
+        for thread in threads:
+            thread.join(60)
+        assert told.ended() == (0, [])
+        told.until(lambda: not any(is_running(pid) for pid in processes))
+    assert [one[-1][0] for one in heard] == ["done"] * 3
+
+
+def is_engine(pid):
+    return b"fake_engine.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_open_streams_end_when_time_is_up(tmp_path) -> None:

@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from calotype.data.ray_jobs import connected
@@ -30,6 +30,8 @@ _RENEWALS = 4  # in the time of a lease
 _DOWNSCALE_SECONDS = 30.0
 _LOOK_BACK_SECONDS = 12.0  # sessions are reported every ten
 _LOST = -1  # in place of an exit code
+_PREFIX = "calotype-"  # of applications; and the namespace of what tells that their fronts live
+_ANSWER_SECONDS = 5.0
 
 
 class Cluster:
@@ -72,6 +74,9 @@ class Cluster:
         serve = importlib.import_module("ray.serve")
         logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its import sets another
         serve.start(proxy_location="Disabled")  # it listens to nobody
+        name = f"{_PREFIX}{secrets.token_hex(4)}"
+        sign = _queue(name=name, namespace=_PREFIX)  # ends with this process, however that ends
+        self._stack.callback(sign.shutdown, True)
         least, most = self._settings.replicas
         deployment = serve.deployment(
             Replica,
@@ -90,10 +95,13 @@ class Cluster:
                 "look_back_period_s": _LOOK_BACK_SECONDS,
             },
         )
-        name = f"calotype-{secrets.token_hex(4)}"
         target = serve.RunTarget(deployment.bind(self._command), name=name, route_prefix=None)
         self._stack.callback(serve.delete, name)
         (self._handle,) = serve.run_many([target], wait_for_applications_running=False)
+        with suppress(Exception):  # whatever it is, it is no matter of this deployment
+            for other in serve.status().applications:
+                if other.startswith(_PREFIX) and not _is_alive(other):
+                    serve.delete(other)
 
     def close(self) -> None:
         """Take the deployment away; blocks."""
@@ -112,7 +120,7 @@ class Cluster:
             raise ConnectionError(_line(error)) from error
 
     def _ask(self) -> tuple[Any, Any]:
-        inbox = importlib.import_module("ray.util.queue").Queue(actor_options={"num_cpus": 0})
+        inbox = _queue()
         return inbox, self._handle.options(stream=True).session.remote(inbox, LEASE_SECONDS)
 
 
@@ -177,6 +185,23 @@ class _Session:
     async def _send(self) -> None:
         while True:
             await self._inbox.put_async(await self._to_send.get())
+
+
+def _queue(**options: Any) -> Any:
+    return importlib.import_module("ray.util.queue").Queue(actor_options={"num_cpus": 0, **options})
+
+
+def _is_alive(application: str) -> bool:
+    """Whether the front that has deployed it still runs; one that was killed deletes nothing."""
+    ray = importlib.import_module("ray")
+    try:
+        sign = ray.get_actor(application, namespace=_PREFIX)
+        ray.get(sign.qsize.remote(), timeout=_ANSWER_SECONDS)
+    except (ValueError, ray.exceptions.RayActorError):
+        return False
+    except ray.exceptions.GetTimeoutError:
+        return True
+    return True
 
 
 def _line(error: Exception) -> str:
