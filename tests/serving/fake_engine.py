@@ -168,7 +168,8 @@ class Engine:
             index = {(0, half): 0, (0, last): 1, (1, last): 2}.get((stage, place["step"]))
             if index is None:
                 return
-            width, height = image["preview_size"] or size_of(image)
+            side = image["preview_side"] or 256
+            width, height = image["preview_size"] or [min(one, side) for one in size_of(image)]
         else:
             side = min(image["preview_side"] or 256, place["resolution"])
             width = height = side

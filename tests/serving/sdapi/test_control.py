@@ -168,3 +168,36 @@ def test_other_clients_jobs_are_not_seen(tmp_path, fake, serve_at) -> None:
         httpx.post(f"{address}/sdapi/v1/interrupt", auth=("mine", mine))
         thread.join(10)
         assert base64.b64decode(found["images"][0])
+
+
+def test_previews_of_every_step_are_made_for_those_who_look(tmp_path, fake, serve_at) -> None:
+    """Others have two or three, so that whoever begins to look sees something."""
+    with serve_at(fake(data=tmp_path, keep="none")) as (address, app):
+        asked = []
+
+        def send(key):
+            body = {"prompt": "a fox", "width": 640, "height": 320}
+            headers = {"idempotency-key": key}  # again, whatever was looked at meanwhile
+            found = httpx.post(f"{address}/sdapi/v1/txt2img", json=body, headers=headers)
+            assert found.status_code == 200
+            newest = app.state.hub._memory.jobs()[-1].submission
+            asked.append((newest.previews, newest.preview_side))
+
+        for skip, key in ((True, "a"), (True, "b"), (False, "c"), (False, "a")):
+            send(key)
+            params = {"skip_current_image": skip}
+            httpx.get(f"{address}/sdapi/v1/progress", params=params).raise_for_status()
+        send("d")
+        assert asked == [("partial", 256)] * 4 + [("steps", 256)]
+
+
+def test_a_client_that_has_not_looked_for_long_is_forgotten(monkeypatch) -> None:
+    from calotype.serving.front.jobs import Owner
+    from calotype.serving.sdapi import desk
+
+    one, other = desk.Desk(), Owner(None, "10.0.0.2")
+    now = time.monotonic()
+    one.watch(Owner(None, "10.0.0.1"))
+    assert one.is_watched(Owner(None, "10.0.0.1")) and not one.is_watched(other)
+    monkeypatch.setattr(desk.time, "monotonic", lambda: now + 601)
+    assert not one.is_watched(Owner(None, "10.0.0.1"))

@@ -86,7 +86,7 @@ class Submission:
         mask: where it is to change.
         previews: none, at every step, or at OpenAI's three moments.
         preview_size: width and height of "partial" previews; None = the image's.
-        preview_side: longer side of "steps" previews at most.
+        preview_side: longer side of "steps" previews at most, and of "partial" ones if it is given.
         preview_format: of their files.
         idempotency_key: the same key again joins the job instead of making another.
         outlives: the job goes on when nobody listens any more; with a key it always does.
@@ -118,7 +118,6 @@ def fingerprint(submission: Submission) -> str:
         submission.request.model_dump(mode="json"),
         None if source is None else source.sha256,
         None if mask is None else hashlib.sha256(mask.values).hexdigest(),  # maybe inverted
-        submission.previews,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

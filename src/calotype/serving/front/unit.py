@@ -21,6 +21,9 @@ class Unit:
         """The head of the frame that starts it; one that was in an engine's end is alone."""
         asked, image = self.job.submission, self.image
         source, mask = asked.source, asked.mask
+        size = asked.preview_size
+        if asked.previews == "partial" and asked.preview_side is None and size is None:
+            size = self.job.plan.get("size")
         return {
             "op": "start",
             "id": image.id,
@@ -31,7 +34,7 @@ class Unit:
             "source_sha256": None if source is None else source.sha256,
             "mask_sha256": None if mask is None else mask.sha256,
             "previews": asked.previews,
-            "preview_size": asked.preview_size,
+            "preview_size": size,
             "preview_side": asked.preview_side,
             "preview_format": asked.preview_format,
             "alone": bool(image.deaths) or asked.request.exact,

@@ -17,6 +17,7 @@ from calotype.serving.front.waiting import CLIENT_GONE, data_of, error_of, last_
 from calotype.serving.job import JobRequest
 from calotype.serving.sdapi.desk import API, desk_of
 
+_PREVIEW = 256  # pixels of the longer side
 NOBODY = Response(status_code=CLIENT_GONE)
 """What is answered to those who have gone."""
 
@@ -29,14 +30,16 @@ async def submitted(
     Raises:
         ApiError: it is refused.
     """
+    owner = owner_of(request)
     submission = Submission(
         request=wanted,
-        owner=owner_of(request),
+        owner=owner,
         api=API,
         request_id=request_id_of(request),
         source=source,
         mask=hole,
-        previews="steps",
+        previews="steps" if desk_of(request).is_watched(owner) else "partial",
+        preview_side=_PREVIEW,
         preview_format="png",
         idempotency_key=request.headers.get("idempotency-key") or None,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from calotype.serving.front.context import hub_of
+from calotype.serving.front.context import hub_of, owner_of
 from calotype.serving.front.jobs import Event, Job
 from calotype.serving.sdapi.answering import text_of
 from calotype.serving.sdapi.desk import desk_of, open_jobs
@@ -25,6 +25,8 @@ async def progress(
     jobs = open_jobs(request, force_task_id)
     job = next((one for one in jobs if one.started is not None), jobs[0] if jobs else None)
     desk = desk_of(request)
+    if not skip_current_image:
+        desk.watch(owner_of(request) if job is None else job.owner)
     step = None if job is None else _newest(job, "step")
     preview = None if job is None or skip_current_image else _newest(job, "preview")
     images = [] if job is None else job.images

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 from weakref import WeakSet
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from calotype.serving.sdapi.meaning import Served
 API = "sdapi"
 _MOST_CLIENTS = 10_000
 _START_SECONDS = 2.0
+_WATCHED_SECONDS = 600.0  # after a client has last asked for a preview
 
 
 class Desk:
@@ -25,20 +27,27 @@ class Desk:
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, str] = OrderedDict()
+        self._watched: OrderedDict[str, float] = OrderedDict()
         self._tasks: dict[tuple[str | None, str], list[Job]] = {}
         self.interrupted: WeakSet[Job] = WeakSet()
         self.skipped: WeakSet[Job] = WeakSet()
 
     def choose(self, owner: Owner, model: str) -> None:
         """From now on a client's requests mean this model where they name none."""
-        self._models[owner.client] = model
-        self._models.move_to_end(owner.client)
-        while len(self._models) > _MOST_CLIENTS:
-            self._models.popitem(last=False)
+        _put(self._models, owner.client, model)
 
     def chosen(self, owner: Owner) -> str | None:
         """What a client has chosen."""
         return self._models.get(owner.client)
+
+    def watch(self, owner: Owner) -> None:
+        """A client looks at previews."""
+        _put(self._watched, owner.client, time.monotonic())
+
+    def is_watched(self, owner: Owner) -> bool:
+        """Whether a client has looked at previews of late, and so may look at the next ones."""
+        since = self._watched.get(owner.client)
+        return since is not None and time.monotonic() - since < _WATCHED_SECONDS
 
     @contextmanager
     def named(self, job: Job, task: str | None) -> Iterator[None]:
@@ -58,6 +67,14 @@ class Desk:
     def task(self, owner: Owner, task: str) -> list[Job]:
         """Open jobs of a name; a client without a key finds them from any address."""
         return list(self._tasks.get((owner.key_name, task), []))
+
+
+def _put(of_clients: OrderedDict[str, Any], client: str, value: Any) -> None:
+    """Remember something of a client; those that have said nothing for longest are forgotten."""
+    of_clients[client] = value
+    of_clients.move_to_end(client)
+    while len(of_clients) > _MOST_CLIENTS:
+        of_clients.popitem(last=False)
 
 
 def desk_of(request: Request) -> Desk:
