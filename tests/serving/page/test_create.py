@@ -60,7 +60,7 @@ def test_nine_drafts_and_the_chosen_are_finished_by_their_seeds(visit, served, v
     seed = served.mock.jobs[0].seed
     asked = served.mock.requests[1:]
     assert all(
-        one["variety"] == 0.5 for one in served.mock.requests
+        one["variety"] == 0.8 for one in served.mock.requests
     )  # there is something to choose
     assert [one["seed"] for one in asked] == [seed + 1, seed + 4]
     assert all(one["size"] == [1024, 1024] and one["n"] == 1 for one in asked)

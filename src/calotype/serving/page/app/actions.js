@@ -1,11 +1,12 @@
 // What can be done with one image, wherever it is shown.
 import { toast, announce } from "./ui.js";
 import { api } from "./api.js";
-import { takeRequest, bare, seedText, form, enlarged, draftsOf, varied, setSource } from "./settings.js";
+import { takeRequest, bare, seedText, form, enlarged, growsBy, draftsOf, varied, setSource } from "./settings.js";
 import { modelNamed } from "./server.js";
 import { submit } from "./jobs.js";
 import { commandOf } from "./command.js";
-import { takeImage } from "./intake.js";
+import { takeImage, opened } from "./intake.js";
+import { keptFiles } from "./kept.js";
 import { editor, go, viewer } from "./places.js";
 
 const explained = (what) => (error) => { toast(`${what}: ${error.message}.`, { kind: "failure" }); return null; };
@@ -26,10 +27,11 @@ export async function reuse(image) {
   const request = await requestFor(image).catch(explained("Its settings could not be read"));
   if (request === null) return;
   const edits = takeRequest({ ...request, n: 1 });
-  if (!edits) setSource(null);
+  const files = edits && image.job ? await keptFiles(image.job) : null;
+  if (!edits || files !== null) setSource(files && await opened(files.source, "Source of before"));
   viewer.set(null);
   go("create");
-  toast(edits ? "Settings restored; it was an edit: bring its source, too." : "Settings restored, the seed is locked.");
+  toast(edits && files === null ? "Settings restored; it was an edit: bring its source, too." : "Settings restored, the seed is locked.");
 }
 
 /** Its seed alone. */
@@ -101,10 +103,7 @@ export function enlarge(image) {
   return fromFile(image, { kind: "upscale", prompt: image.prompt ?? "", n: 1, size, ...named(image) }, "Enlarging.");
 }
 
-export const canEnlarge = (image) => {
-  const [width, height] = enlarged(image, modelNamed(image.model));
-  return width > image.width || height > image.height;
-};
+export const canEnlarge = (image) => growsBy(image, modelNamed(image.model));
 
 /** Four others of the same: the same small version in other strokes. */
 export const vary = (image) => fromFile(

@@ -1,7 +1,7 @@
 // The form: caption, chips, source, number, size, seed, and everything else folded away.
 import { html, useSignal, useRef, useEffect, sizeText } from "./ui.js";
-import { form, source, mode, lastSeed, seedFault, clearForm, varietyOf, setVariety } from "./settings.js";
-import { capabilities, modelNamed, offeredSizes, limits, largest, ownVariety, server } from "./server.js";
+import { form, source, mode, lastSeed, seedFault, formFault, clearForm, varietyOf, setVariety, DRAFT_VARIETY } from "./settings.js";
+import { capabilities, modelNamed, offeredSizes, limits, largest, ownVariety } from "./server.js";
 import { generate, draft } from "./jobs.js";
 import { Button, Field, Slider } from "./controls.js";
 import { Chips } from "./chips.js";
@@ -94,7 +94,7 @@ function Variety() {
   const chosen = varietyOf(values);
   return html`<div class="variety"><${Slider} label="Variety" min="0" max="1" step="0.05" value=${chosen ?? own} onValue=${setVariety}
       show=${(value) => `${Math.round(value * 100)} %${chosen === null ? " · model's own" : ""}`}
-      hint=${chosen === null && own === 0 ? "How much seeds differ. Drafts take 50 % unless you set it." : "How much seeds differ; more wants more steps."} />
+      hint=${chosen === null && own === 0 ? `How much seeds differ. Drafts take ${Math.round(DRAFT_VARIETY * 100)} % unless you set it.` : "How much seeds differ; more wants more steps."} />
     ${chosen !== null && html`<button type="button" class="link" onClick=${() => setVariety(null)}>The model's own</button>`}</div>`;
 }
 
@@ -115,23 +115,17 @@ function More() {
   </details>`;
 }
 
-function fitsNow({ prompt, seed, locked }) {
-  return prompt.length <= limits().prompt && !(locked && seedFault(seed));
-}
-
 /** Both actions; on a phone they stay in reach. */
 function Actions() {
   const values = useSignal(form);
   const origin = useSignal(source);
   const what = useSignal(mode);
-  const { state } = useSignal(server);
-  const fits = fitsNow(values);
+  const fits = formFault(values, origin, what) === null;
   const edits = origin !== null;
   const words = edits ? { inpaint: "Fill", upscale: "Enlarge", vary: "Vary" }[what] ?? "Change" : "Generate";
   return html`<div class="actions">
     <${Button} kind="main" disabled=${!fits} onClick=${generate} aria-keyshortcuts="Control+Enter" label="Ctrl+Enter">${words}${values.n > 1 && what !== "upscale" ? ` ${values.n}` : ""}<//>
     ${!edits && html`<${Button} icon="spark" disabled=${!fits} onClick=${draft} aria-keyshortcuts="Control+Shift+Enter" label="Ctrl+Shift+Enter: nine small images at once">Nine drafts<//>`}
-    ${state === "offline" && html`<p class="hint">The server is away: what you start is sent when it is back.</p>`}
   </div>`;
 }
 

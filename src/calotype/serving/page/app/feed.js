@@ -1,9 +1,10 @@
 // Jobs on the page, newest first: how far they are and what came of them.
 import { html, useSignal, useState, useEffect, plural, duration, sizeText, toast } from "./ui.js";
-import { jobs, jobsState, isActive, cancel, retry, sendNow, dismiss, finish, submit } from "./jobs.js";
-import { familyOf, takeRequest, bare, setSource, finishOf } from "./settings.js";
+import { jobs, jobsState, isActive, cancel, retry, sendNow, dismiss, finish, submit, filesOf, draft } from "./jobs.js";
+import { familyOf, takeRequest, bare, setSource, finishOf, form } from "./settings.js";
 import { modelNamed, smallest, server, capabilities } from "./server.js";
 import { viewer, go } from "./places.js";
+import { opened } from "./intake.js";
 import { Button, Empty } from "./controls.js";
 import { Tile, progressOf } from "./tile.js";
 import { Icon } from "./icons.js";
@@ -65,6 +66,7 @@ function State({ job }) {
     const reason = ["failed", "refused"].includes(job.state) ? `${ENDS[job.state]}: ${job.error ?? "no reason was given"}.`.replace("..", ".") : ENDS[job.state];
     return html`<p class=${`state ${job.state}`}><${Icon} name=${job.state === "cancelled" ? "stop" : "warn"} /><span>${reason}</span></p>`;
   }
+  if (job.state === "done" && job.took) return html`<p class="state done"><${Icon} name="check" /><span>Made in ${duration(job.took)}.</span></p>`;
   if (!isActive(job)) return null;
   const value = job.images.reduce((sum, one) => sum + (progressOf(one) ?? 0), 0) / Math.max(1, job.images.length);
   if (job.state === "running") {
@@ -76,16 +78,19 @@ function State({ job }) {
   return html`<p class="state waiting"><i class="dot"></i><span>${place}${job.eta ? " · " : ""}<${Clock} job=${job} /></span></p>`;
 }
 
-function again(job) {
-  if (retry(job)) return;
+const KEPT_NO_MORE = "its source is not kept here any more: bring the image once more, then press the button.";
+
+async function again(job) {
+  if (await retry(job)) return;
   takeRequest(job.request);
-  toast("This tab no longer has its source: choose the image, then press the button.", { seconds: 12 });
+  toast(`Its settings are back in the form; ${KEPT_NO_MORE}`, { seconds: 12 });
 }
 
-function reuse(job) {
+async function reuse(job) {
   const edits = takeRequest({ ...job.request, seed_text: job.images[0]?.seed ?? null });
-  if (!edits) setSource(null);
-  toast("Settings are back in the form, the seed is locked.");
+  const files = edits ? await filesOf(job) : null;
+  setSource(files === null ? null : await opened(files.source, "Source of before"));
+  toast(edits && files === null ? `Its settings are back in the form; ${KEPT_NO_MORE}` : "Settings are back in the form, the seed is locked.");
   document.querySelector(".prompt")?.focus();
 }
 
@@ -102,7 +107,7 @@ function JobCard({ job, over }) {
   const flip = (seed) => setChosen((now) => { const next = new Set(now); if (!next.delete(seed)) next.add(seed); return next; });
   const list = () => job.images.map((one) => over?.get(one.seed)?.image ?? one).map((one) => (one.state === "done" ? one
     : job.images.find((draft) => draft.seed === one.seed))).filter((one) => one?.state === "done")
-    .map((one) => ({ ...one, prompt: caption, request: { ...job.request, size: [one.width, one.height], n: 1 }, model: job.request.model }));
+    .map((one) => ({ ...one, job: job.id, prompt: caption, request: { ...job.request, size: [one.width, one.height], n: 1 }, model: job.request.model }));
   const open = (image) => viewer.set({ list, id: image.id });
   const finishers = [...over?.values() ?? []].map((one) => one.job).filter(isActive);
   const finishing = finishers.length;
@@ -137,19 +142,30 @@ function JobCard({ job, over }) {
   </article>`;
 }
 
+// For those who do not know yet what to write; what stands behind the commas needs a model that knows it.
+const EXAMPLES = ["a red fox, on a dark green background", "an owl, noto style, on a yellow background", "a rocket, 3d render style, on a light blue background", "a sailing boat"];
+
+function Examples({ known }) {
+  const captions = known?.styles?.length ? EXAMPLES : EXAMPLES.map((one) => one.split(",")[0]);
+  return html`<div class="examples" role="group" aria-label="Nine drafts of an example">${captions.map((one) => html`
+    <button key=${one} type="button" class="chip" onClick=${() => { form.patch({ prompt: one }); draft(); }}><${Icon} name="spark" />${one}</button>`)}</div>`;
+}
+
 const other = (job) => { const { seed, ...rest } = bare(job.request); return rest; };
 
 export function Feed() {
   const all = useSignal(jobs);
   const state = useSignal(jobsState);
   const { state: at } = useSignal(server);
-  useSignal(capabilities);
+  const known = useSignal(capabilities);
   const { over, within } = placed(all);
   const shown = all.filter((job) => !within.has(job.key));
   if (shown.length > 0) return html`<div class="feed">${shown.map((job) => html`<${JobCard} key=${job.key} job=${job} over=${over.get(job.key)} />`)}</div>`;
   if (state === "loading" && at !== "offline") return html`<div class="feed" aria-busy="true"><div class="job skeleton"><i></i><i></i><b></b></div></div>`;
   if (at === "offline") return html`<${Empty} icon="warn" title="The server cannot be reached">Start it with <code>calotype serve</code>; this page goes on by itself.<//>`;
   return html`<${Empty} icon="spark" title="What do you want to see?">
-    <p>Write a caption and press <kbd>Ctrl</kbd> <kbd>Enter</kbd>, or look at nine quick drafts first and finish the ones you like.</p>
+    <p>Write a caption and generate it<span class="by-key"> (<kbd>Ctrl</kbd> <kbd>Enter</kbd>)</span>, or look at nine quick drafts first and finish the ones you like.</p>
+    <p>To see what it does, press one of these:</p>
+    <${Examples} known=${known} />
     <p><${Button} kind="link" onClick=${() => go("library")}>Earlier images are in the library<//></p><//>`;
 }

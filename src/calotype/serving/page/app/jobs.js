@@ -1,8 +1,9 @@
 // Jobs of this page: what was asked for, how far it is, and what came of it.
 import { signal, remembered, announce, toast, plural, duration, reducedMotion } from "./ui.js";
 import { api, freshKey } from "./api.js";
-import { requestOf, draftsOf, finishOf, bare, seedText, source, mask, lastSeed, form } from "./settings.js";
+import { requestOf, draftsOf, finishOf, bare, seedText, source, mask, lastSeed, form, formFault } from "./settings.js";
 import { follow } from "./streams.js";
+import { keepFiles, keptFiles, forgetFiles } from "./kept.js";
 
 /** Newest first: {id, key, state, request, images, position, eta, began, done, calls, error, ...}. */
 export const jobs = signal([]);
@@ -109,7 +110,8 @@ function imageFailed(key, data) {
 function ended(key, state, error = null) {
   const job = withKey(key);
   if (job === undefined || !isActive(job)) return;
-  change(key, { state, error: error ?? job.error, position: null });
+  const took = job.began === null ? null : (Date.now() - job.began) / 1000;
+  change(key, { state, error: error ?? job.error, position: null, took });
   const count = job.images.filter((one) => one.state === "done").length;
   if (state !== "done") recount(key, job.id);
   if (state === "done") announce(`${plural(count, "image")} ready: ${job.request.prompt || "no caption"}`);
@@ -160,6 +162,7 @@ async function send(key) {
     const sent = await api.start(job.request, { key, source: attached?.source ?? null, mask: attached?.mask ?? null });
     if (withKey(key) === undefined) { api.cancel(sent.id).catch(() => {}); return; } // discarded meanwhile
     change(key, (now) => ({ ...taken(sent, now), key }));
+    if (attached) keepFiles(sent.id, attached);
     const seed = seedText(sent.images?.[0] ?? {}) ?? seedText(sent.request ?? {});
     if (seed !== null) lastSeed.set(seed);
     const { position, eta } = withKey(key);
@@ -195,8 +198,16 @@ function showNewest() {
   });
 }
 
+/** Whether the form can be sent; where not, it says why. */
+function fits(...origin) {
+  const fault = formFault(form.value, ...origin);
+  if (fault !== null) toast(fault, { kind: "failure" });
+  return fault === null;
+}
+
 /** What the form asks for. */
 export function generate() {
+  if (!fits()) return null;
   const { value: origin } = source;
   if (origin === null) { showNewest(); return submit(requestOf()); }
   if (requestOf().kind === "inpaint" && mask.value === null) {
@@ -209,6 +220,7 @@ export function generate() {
 }
 
 export function draft() {
+  if (!fits(null)) return null;
   showNewest();
   return submit(draftsOf(form.value));
 }
@@ -236,21 +248,32 @@ export async function cancel(job) {
   }
 }
 
-/** Ask for the same once more, with the same seeds where they are known. */
-export function retry(job) {
+const needsSource = ({ kind }) => kind !== undefined && kind !== "sample";
+
+/** The {source, mask} that a job was sent with, or null: of this tab, or kept by this browser. */
+export async function filesOf(job) {
+  const attached = files.get(job.key) ?? null;
+  return attached === null && job.id !== null && needsSource(job.request) ? keptFiles(job.id) : attached;
+}
+
+/** Ask for the same once more, with the same seeds where they are known; false where its source is lost. */
+export async function retry(job) {
   const request = { ...bare(job.request) };
   const seed = job.images[0]?.seed ?? null;
   if (seed !== null) Object.assign(request, bare({ ...request, seed_text: seed }));
-  const attached = files.get(job.key) ?? null;
-  if (request.kind !== "sample" && request.kind !== undefined && attached === null) return false;
-  jobs.set((all) => all.filter((one) => one.key !== job.key));
+  const attached = await filesOf(job);
+  if (needsSource(request) && attached === null) return false;
+  dismiss(job);
   submit(request, attached);
   return true;
 }
 
 /** Take an ended job off the page; its images stay in the library. */
 export function dismiss(job) {
-  if (job.id !== null) dismissed.set((ids) => [job.id, ...ids].slice(0, 500));
+  if (job.id !== null) {
+    dismissed.set((ids) => [job.id, ...ids].slice(0, 500));
+    forgetFiles(job.id);
+  }
   files.delete(job.key);
   jobs.set((all) => all.filter((one) => one.key !== job.key));
 }

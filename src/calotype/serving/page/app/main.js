@@ -78,7 +78,7 @@ function Page() {
   const measured = useHeight();
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>To the images</a>
-    <div class="top" ref=${measured}><${Head} /><${Banners} /></div>
+    <div class="masthead" ref=${measured}><${Head} /><${Banners} /></div>
     <div class=${`body ${now}`}>
       <div class="side" hidden=${now !== "create"}><${Composer} /></div>
       <main id="main" tabindex="-1">${now === "create" ? html`<section aria-label="Jobs"><h2 class="unseen">Jobs</h2><${Feed} /></section>` : html`<${Library} />`}</main>

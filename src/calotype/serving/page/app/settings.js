@@ -105,9 +105,31 @@ export function enlarged({ width, height }, model) {
   return [Math.round(width * factor), Math.round(height * factor)];
 }
 
-const DRAFT_VARIETY = 0.5;
+/** Whether enlarging makes it any larger. */
+export function growsBy(image, model) {
+  const [width, height] = enlarged(image, model);
+  return width > image.width || height > image.height;
+}
 
-/** Drafts are to choose from: where the model's own seeds hardly differ, they are made to. */
+/** Why the form cannot be sent as it stands; null = it can. */
+export function formFault({ prompt, seed, locked, model } = form.value, origin = source.value, what = mode.value) {
+  const most = limits().prompt;
+  if (prompt.length > most) return `The caption has ${prompt.length} characters; at most ${most} are taken.`;
+  if (locked && seedFault(seed)) return seedFault(seed);
+  if (origin !== null && what === "upscale" && !growsBy(origin, modelNamed(model))) return "This image is as large already as the model makes them.";
+  return null;
+}
+
+/**
+ * Drafts are to choose from: where the model's own seeds hardly differ, they are made to. Measured with
+ * the embedded cascade on nine seeds of captions with five backgrounds and of two without: from 0 to 0.5
+ * to 0.8 the spread between seeds grows ("a red fox": 8, 19, 25 of 255; a cup of tea at 0.5 and 0.8: 18,
+ * 26), and the ground comes nearer to the colour that was asked for (dark green off by 39, 23, 17 of 255;
+ * light colours stay within 6 of it). 1 spreads no more than 0.8, and keeps some grounds less well.
+ */
+export const DRAFT_VARIETY = 0.8;
+
+/** A request of drafts with their variety, unless one is set. */
 export const varied = (request) => (
   request.variety === undefined && ownVariety(modelNamed(request.model ?? null)) === 0
     ? { ...request, variety: DRAFT_VARIETY } : request);

@@ -1,6 +1,6 @@
 // The image that is worked on, and what is done with it.
 import { html, useSignal, sizeText } from "./ui.js";
-import { source, mode, mask, form, setSource, MODES, enlarged } from "./settings.js";
+import { source, mode, mask, form, setSource, MODES, enlarged, growsBy } from "./settings.js";
 import { modelNamed } from "./server.js";
 import { pickFile, reading } from "./intake.js";
 import { editor } from "./places.js";
@@ -24,6 +24,7 @@ function How() {
   }
   if (what === "upscale") {
     const [width, height] = enlarged(origin, modelNamed(name));
+    if (!growsBy(origin, modelNamed(name))) return html`<p class="hint">It has ${sizeText(origin.width, origin.height)} already, as large as this model makes images.</p>`;
     return html`<p class="hint">${sizeText(origin.width, origin.height)} becomes ${sizeText(width, height)}. The caption should say what it shows.</p>`;
   }
   return html`<div class="row">
@@ -47,7 +48,7 @@ export function SourcePanel() {
         ${painted && what === "inpaint" && html`<img class="painted" src=${painted.url} alt="" />`}</span>
       <span class="source-words"><b>${origin.name}</b><small>${sizeText(origin.width, origin.height)}</small>
         <span class="row"><${Button} kind="small" onClick=${() => pickFile({ mayRestore: false })}>Other image<//>
-        <${Button} kind="small" onClick=${() => setSource(null)}>Without<//></span></span>
+        <${Button} kind="small" onClick=${() => setSource(null)}>Remove<//></span></span>
     </div>
     <${Segments} label="What to do with it" options=${MODES} value=${what} onValue=${(value) => mode.set(value)} />
     <${How} />

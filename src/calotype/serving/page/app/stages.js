@@ -68,12 +68,12 @@ function Setting({ resolution, name, own, changed, samplers }) {
   };
   const aside = changed !== undefined && html`<button type="button" class="link" aria-label=${`${label}: back to the model's own`} onClick=${() => { setWriting(null); set(undefined); }}>reset</button>`;
   if (typeof own === "boolean" || choices) {
-    const options = choices ?? [true, false];
+    const options = (choices ?? [true, false]).filter((one) => one !== own || changed === own);
     const text = (value) => (value === true ? "yes" : value === false ? "no" : value);
     return html`<${Field} label=${label} hint=${hint} aside=${aside}>${(ids) => html`
-      <select ...${ids} value=${changed === undefined ? "" : String(changed)}
+      <select ...${ids} class=${changed === undefined ? "own" : ""} value=${changed === undefined ? "" : String(changed)}
         onChange=${({ target }) => set(target.value === "" ? undefined : options.find((one) => String(one) === target.value))}>
-        <option value="">${text(own)} (model's own)</option>
+        <option value="">${text(own)}</option>
         ${options.map((one) => html`<option key=${one} value=${String(one)}>${text(one)}</option>`)}
       </select>`}<//>`;
   }
@@ -96,8 +96,8 @@ export function Stages() {
   if (model === null) return null;
   const count = Object.values(stages).reduce((sum, one) => sum + Object.keys(one).length, 0);
   return html`<div class="stages">
-    ${count > 0 && html`<p class="row spread"><span class="hint">${count} changed</span>
-      <${Button} kind="small" icon="reuse" onClick=${() => form.patch({ stages: {} })}>All the model's own<//></p>`}
+    <p class="row spread"><span class="hint">${count > 0 ? `${count} changed` : "What is grey is the model's own."}</span>
+      ${count > 0 && html`<${Button} kind="small" icon="reuse" onClick=${() => form.patch({ stages: {} })}>All the model's own<//>`}</p>
     ${model.stages.map((stage, index) => {
       const own = settingsOf(stage);
       const changed = stages[stage.resolution] ?? {};
