@@ -6,6 +6,7 @@ from pathlib import Path
 
 from calotype.serving import job
 from calotype.serving.front import limits
+from calotype.serving.front.settings import ServeSettings
 
 TEXT = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
 ROWS = {
@@ -29,6 +30,11 @@ def test_bounds_of_requests_are_those_of_the_code() -> None:
     assert ROWS["steps of the base"] == f"{job.MOST_STEPS}"
     assert ROWS["side of an image"] == f"{job.LEAST_SIDE} to {job.MOST_SIDE:,} pixels"
     assert ROWS["images of a job"] == f"{job.MOST_IMAGES}"
+    asked = ServeSettings()
+    assert ROWS["images that wait"] == f"{asked.most_waiting}, {asked.most_of_client} of a client"
+    assert ROWS["time of a job"].startswith(f"{asked.deadline:g} seconds")
+    linked = ROWS["images behind links that are not on the disk"]
+    assert linked == f"{limits.MOST_LINKED:,} bytes"
     assert limits.WRONG_KEY_SECONDS == 1 and limits.LINK_SECONDS == 3600
     assert ROWS["wrong keys"] == f"one second each, {limits.MOST_WRONG_KEYS} at once"
     assert ROWS["links without a key"] == f"one hour, {limits.MOST_LINKS:,}"
