@@ -9,7 +9,7 @@ import torch
 from calotype.cascade.provenance import parameters_text
 from calotype.serving.engine import faults
 from calotype.serving.engine.orders import Looks
-from calotype.serving.front.recall import request_of_recipe
+from calotype.serving.front.recall import request_of_parameters, request_of_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +118,21 @@ def test_recipes_of_edits_hash_what_came_and_say_the_size_that_went(bench, photo
         assert made.recipe.get("mask_sha256") == digest
         found = request_of_recipe(made.recipe, models=["small"])
         assert found.fields["kind"] == kind and not found.ignored
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_recipes_say_the_size_that_went(bench, interrupted):
+    bench.start("a", {"size": (20, 30)})
+    while interrupted and not bench.sink.said("step", id="a"):
+        bench.turn()
+    bench.loop.post(lambda: interrupted and bench.loop.interrupt("a"))
+    bench.run()
+    made = bench.sink.made["a"]
+    height, width = (made.recipe["stages"][-1][side] for side in ("height", "width"))
+    assert made.pixels.shape == (30, 20, 3) and (height, width) != (30, 20)
+    text = parameters_text(made.recipe)
+    for found in (request_of_recipe(made.recipe), request_of_parameters(text)):
+        assert found.fields["size"] == [20, 30]
 
 
 def test_interrupted_before_its_first_estimate_it_has_that(bench):
