@@ -23,7 +23,12 @@ from playwright.sync_api import Browser, Page, sync_playwright
 IMAGES = Path(__file__).parent / "images"
 CHROMIUM = "/usr/bin/chromium"
 DESKTOP = {"viewport": {"width": 1200, "height": 860}, "color_scheme": "light"}
-PHONE = {"viewport": {"width": 390, "height": 780}, "color_scheme": "dark", "is_mobile": True}
+PHONE = {
+    "viewport": {"width": 390, "height": 780},
+    "color_scheme": "dark",
+    "is_mobile": True,
+    "has_touch": True,
+}
 WAIT = 120_000  # milliseconds, on a slow machine
 GAP = 24  # pixels between phones
 
@@ -92,7 +97,7 @@ def phone(browser: Browser, address: str) -> list[Image.Image]:
     """The drafts, an image, and a part of it marked to be filled."""
     page = opened(browser, address, PHONE)
     page.wait_for_selector(".badge:has-text('1024²')")
-    page.evaluate("document.querySelector('.job').scrollIntoView(); scrollBy(0, -110)")
+    page.evaluate("document.querySelector('.job').scrollIntoView()")
     found = [shot(page)]
     page.click(".tile:has(.badge:has-text('1024²')) img >> nth=0")
     page.wait_for_selector("dialog.viewer .large.ready")

@@ -143,3 +143,28 @@ def test_chips_take_one_line_each_on_a_phone(visit, viewport):
     page.locator(".chip.more").focus()
     assert page.locator(".chip.more").evaluate(IN_SIGHT)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_what_begins_from_an_image_far_below_comes_into_sight(visit, served):
+    page = visit()
+    for caption in ("one", "two", "three"):
+        page.fill(".prompt", caption)
+        page.click(".actions .main")
+        page.wait_for_selector(f".job.done:has-text('{caption}')")
+    page.locator(".job", has_text="one").locator(".open").click()
+    page.keyboard.press("v")
+    page.wait_for_selector(".job.done:has-text('varied')")
+    assert page.locator(".job", has_text="varied").locator("h3").evaluate(IN_SIGHT)
+    page.locator(".job", has_text="three").get_by_label("Take this off").click()
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_the_newest_job_is_not_under_the_banner(visit, served):
+    served.mock.faults |= {"restarting", "disk", "paused"}
+    page = visit()
+    page.wait_for_selector(".banner.disk")
+    page.fill(".prompt", "a fox")
+    page.click(".actions .main")
+    page.wait_for_selector(".state.running")
+    head = place(page, ".masthead")
+    assert place(page, ".job h3")["y"] > head["y"] + head["height"]

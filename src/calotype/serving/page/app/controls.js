@@ -63,7 +63,7 @@ export function Dialog({ label, onClose, className = "", children, focus = null 
       away.current = true;
       dialog.close();
       if (document.querySelector("dialog[open]") === null) document.documentElement.classList.remove("still");
-      if (before instanceof HTMLElement && before.isConnected) before.focus();
+      if (before instanceof HTMLElement && before.isConnected) before.focus({ preventScroll: true }); // what comes next may be elsewhere
     };
   }, []);
   // A second Escape closes a dialog whatever it says: it is told, and opened again if it has to stay.

@@ -80,8 +80,11 @@ function State({ job }) {
 
 const KEPT_NO_MORE = "its source is not kept here any more: bring the image once more, then press the button.";
 
+/** The button that was pressed is gone: the keyboard goes on from the jobs. */
+const focusJobs = () => document.getElementById("main")?.focus({ preventScroll: true });
+
 async function again(job) {
-  if (await retry(job)) return;
+  if (await retry(job)) { focusJobs(); return; }
   takeRequest(job.request);
   toast(`Its settings are back in the form; ${KEPT_NO_MORE}`, { seconds: 12 });
 }
@@ -123,7 +126,7 @@ function JobCard({ job, over }) {
         ${["failed", "refused", "cancelled", "interrupted"].includes(job.state) && html`<${Button} kind="small" icon="again" onClick=${() => again(job)}>Retry<//>`}
         ${job.state === "done" && drafts && html`<${Button} kind="small" icon="spark" onClick=${() => submit(other(job))}>Nine more<//>`}
         ${job.state !== "sending" && html`<${Button} kind="quiet" icon="reuse" label="Reuse these settings" onClick=${() => reuse(job)} />`}
-        ${!active && html`<${Button} kind="quiet" icon="close" label="Take this off the page; images stay in the library" onClick=${() => dismiss(job)} />`}
+        ${!active && html`<${Button} kind="quiet" icon="close" label="Take this off the page; images stay in the library" onClick=${() => { dismiss(job); focusJobs(); }} />`}
       </div>
     </header>
     <${State} job=${job} />

@@ -141,8 +141,14 @@ export function told(sent) {
 
 // ---- Asking.
 
+/** Send a request and bring its job into sight. */
+export function submit(request, attached = null) {
+  showNewest();
+  return ask(request, attached);
+}
+
 /** Send a request; it is shown at once, and kept and sent again where the server cannot take it. */
-export async function submit(request, attached = null) {
+async function ask(request, attached = null) {
   const key = freshKey();
   files.set(key, attached);
   const images = Array.from({ length: request.n ?? 1 }, (_, index) => ({ index, state: "queued", seed: null }));
@@ -191,9 +197,9 @@ export const sendNow = (job) => send(job.key);
 function showNewest() {
   requestAnimationFrame(() => {
     const feed = document.querySelector(".feed");
-    const head = document.querySelector(".head")?.offsetHeight ?? 0;
+    const head = document.querySelector(".masthead")?.offsetHeight ?? 0;
     if (feed === null) return;
-    const top = feed.getBoundingClientRect().top + scrollY - head - 16;
+    const top = feed.getBoundingClientRect().top + scrollY - head - 20;
     scrollTo({ top: Math.max(0, top), behavior: reducedMotion() ? "auto" : "smooth" });
   });
 }
@@ -209,24 +215,22 @@ function fits(...origin) {
 export function generate() {
   if (!fits()) return null;
   const { value: origin } = source;
-  if (origin === null) { showNewest(); return submit(requestOf()); }
+  if (origin === null) return submit(requestOf());
   if (requestOf().kind === "inpaint" && mask.value === null) {
     toast("Paint first what is to be filled: press “Paint the part”.", { kind: "failure" });
     return null;
   }
   const painted = requestOf().kind === "inpaint" ? mask.value.blob : null;
-  showNewest();
   return submit(requestOf(), { source: origin.blob, mask: painted });
 }
 
 export function draft() {
   if (!fits(null)) return null;
-  showNewest();
   return submit(draftsOf(form.value));
 }
 
-/** Finish a draft by its seed. */
-export const finish = (job, image) => submit(finishOf(job.request, image.seed));
+/** Finish a draft by its seed, in its place. */
+export const finish = (job, image) => ask(finishOf(job.request, image.seed));
 
 /** Stop a job; one that was never sent goes away. */
 export async function cancel(job) {
