@@ -91,19 +91,25 @@ def ready(hub):
 
 
 def children():
-    """Fake engines that live."""
+    """Fake engines that live in replicas of this process's Ray."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if b"fake_engine.py" in path.read_bytes() and parent_is_replica(path.parent):
-                found.append(int(path.parent.name))
+            pid = int(path.parent.name)
+            if b"fake_engine.py" in path.read_bytes() and is_of_replica(pid):
+                found.append(pid)
     return found
 
 
-def parent_is_replica(process):
-    stat = (process / "stat").read_text()
-    parent = stat.rpartition(")")[2].split()[1]
-    return b"ray::" in Path("/proc", parent, "cmdline").read_bytes()
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def is_of_replica(pid):
+    replica = above = parent_of(pid)
+    while above not in (0, os.getpid()):
+        above = parent_of(above)
+    return above != 0 and b"ray::" in Path(f"/proc/{replica}/cmdline").read_bytes()
 
 
 async def until(condition, seconds=90.0):
@@ -141,8 +147,7 @@ def test_images_of_a_lost_replica_come_once(with_hub, submission, what) -> None:
         await until(lambda: any(image.state == "running" for image in job.images))
         pid = ready(hub)[0].pid
         if what == "replica":
-            stat = Path("/proc", str(pid), "stat").read_text()
-            os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+            os.kill(parent_of(pid), signal.SIGKILL)
         else:
             os.kill(pid, signal.SIGKILL)
         events = [event async for event in hub.events(job)]
