@@ -8,6 +8,7 @@ import statistics
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Clients(Outgoing):
         """The next image, if there is one."""
         number = next(self.numbers, None)
         if number is not None and self.loop is not None:
-            self.loop.start(order(number, self.size))
+            self.loop.post(partial(self.loop.start, order(number, self.size)))
 
     def tell(self, head: dict[str, Any]) -> None:
         """As `Outgoing`; counts network calls."""

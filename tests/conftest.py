@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -216,3 +217,21 @@ def axe(tmp_path_factory):
     if not source.is_file():
         pytest.skip(f"npm has no axe-core here: {done.stderr[-200:]}")
     return source.read_text()
+
+
+@pytest.fixture(scope="module")
+def start_ray() -> Iterator[Callable[[int], Any]]:
+    """Starts a local Ray of so many cores, which ends with the module; returns `ray`."""
+    ray = pytest.importorskip("ray")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+    def start(cores: int) -> Any:
+        ray.shutdown()  # one that did not start to the end is in the way
+        options = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
+        ray.init(address="local", num_cpus=cores, object_store_memory=100_000_000, **options)
+        return ray
+
+    try:
+        yield start
+    finally:
+        ray.shutdown()

@@ -9,6 +9,10 @@ from datetime import timedelta
 from calotype.errors import UsageError
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+"""How OpenMP's threads wait for the next of an image's many small operations: they spin for some
+microseconds, then sleep. Those that sleep at once take twice as long for an image of 64² on two
+free cores, and those that spin for long take a core that others need (docs/serving.md)."""
 LONGEST_WAIT = timedelta(days=7)
 """For the slowest: it may embed captions, sample grids, write checkpoints or work off a list."""
 
@@ -33,12 +37,13 @@ class Place:
 
 
 def prepare_environment() -> None:
-    """Let idle OpenMP threads sleep instead of spin, unless the user has decided otherwise.
+    """Let idle OpenMP threads sleep soon, unless the user has decided how they wait.
 
     Spinning threads take the cores from those that load and train. It counts before torch is
     imported, so this module imports no torch.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not WAITING.keys() & os.environ.keys():
+        os.environ.update(WAITING)
 
 
 def launched_place() -> Place:

@@ -30,12 +30,8 @@ ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_workers():
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
-    ray.init(address="local", num_cpus=2, object_store_memory=100_000_000, **options)
-    yield
-    ray.shutdown()
+def two_workers(start_ray):
+    start_ray(2)
 
 
 @pytest.fixture

@@ -59,13 +59,8 @@ def test_what_goes_to_actors_samples_the_same_elsewhere(command, images, tmp_pat
 
 
 @pytest.fixture
-def two_workers():
-    ray = pytest.importorskip("ray")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
-    ray.init(address="local", num_cpus=2, object_store_memory=100_000_000, **options)
-    yield
-    ray.shutdown()
+def two_workers(start_ray):
+    start_ray(2)
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from calotype.config.stage import CascadeConfig
 from calotype.diffusion import PerSampleNoise
 from calotype.errors import CalotypeError, UsageError
 from calotype.text import TextEncoder, Tokenizer, build_text_encoder, encodes_empty
-from calotype.text.encoder import encode_once, misfit
+from calotype.text.encoder import encode_recent, misfit
 
 
 class Cascade:
@@ -60,6 +60,7 @@ class Cascade:
         self.prior = None if prior is None else prior.eval()
         self.stages = tuple(stage.eval() for stage in stages)
         self._encoder = None if isinstance(text_encoder, str) else text_encoder
+        self._recent: dict[str, Text] = {}
         spec = "none" if text_encoder is None else getattr(text_encoder, "spec", "custom")
         self.text_encoder_spec = text_encoder if isinstance(text_encoder, str) else str(spec)
         self.name = name
@@ -290,8 +291,7 @@ class Cascade:
         problem = misfit(encoder, width, ids=ids)
         if encoder is None or problem is not None:
             raise CalotypeError(f"{problem}: use the encoder that the stages were trained with")
-        # On the CPU until a stage takes them: null captions are there wherever others are made.
-        text = encode_once(encoder, captions)
+        text = encode_recent(encoder, captions, self._recent)
         if isinstance(text, TextEmbedding):
             check_finite(text.tokens, f"the text encoder {self.text_encoder_spec!r} made", encoder)
         return text

@@ -118,8 +118,8 @@ def threshold_of(sampling: SamplingConfig) -> DenoiserTransform:
 def with_drafts(
     make: Callable[[Conditioning], Conditioning], cond: Conditioning, uncond: Conditioning | None
 ) -> tuple[Conditioning, Conditioning | None]:
-    """Both with drafts; what known pixels change of them costs as much for both as for one."""
-    if uncond is None or cond.extra is None or cond.draft is not None:
+    """Both with drafts: reading the basis, and what known pixels change, costs no more for two."""
+    if uncond is None or cond.draft is not None or uncond.draft is not None:
         return make(cond), None if uncond is None else make(uncond)
     draft = make(Conditioning.cat(cond, uncond)).draft
     one, other = (None, None) if draft is None else draft.chunk(2)

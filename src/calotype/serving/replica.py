@@ -18,9 +18,10 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from calotype.errors import CalotypeError
+from calotype.launch import WAITING
 from calotype.serving.wire import LAST_WORDS, Message, encode, read, read_async
 
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_ARENA_MAX": "2"}
+ENVIRONMENT = {**WAITING, "MALLOC_ARENA_MAX": "2"}
 """Of every engine, beside the one of who starts it."""
 HEALTH_SECONDS = 2.0
 """How often Ray Serve asks a replica that it does not stop whether it is well."""

@@ -21,6 +21,7 @@ CHARACTERS_PER_TOKEN = 64
 token covers far fewer on average, so that the cut falls behind the last token that is kept."""
 
 CAPTIONS_AT_ONCE = 64
+_MOST_RECENT = 16  # captions whose states are kept: 4 MB each of the largest encoder
 
 
 class _ReadsCaptions(Protocol):
@@ -118,13 +119,34 @@ def check_captions(captions: Sequence[str]) -> tuple[str, ...]:
 
 
 def encode_once(encoder: TextEncoder | Tokenizer, captions: Sequence[str]) -> Text:
-    """Encode captions, each once however often it comes, some at a time; on the CPU."""
+    """Encode captions, each once however often it comes, some at a time.
+
+    On the CPU until a stage takes them: null captions are there wherever others are made.
+    """
     places = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
     unique = list(places)
     whole = encoder(unique[:CAPTIONS_AT_ONCE]).to("cpu")
     for start in range(CAPTIONS_AT_ONCE, len(unique), CAPTIONS_AT_ONCE):
         whole = whole.cat(whole, encoder(unique[start : start + CAPTIONS_AT_ONCE]).to("cpu"))
     return whole[torch.tensor([places[caption] for caption in captions])]
+
+
+def encode_recent(
+    encoder: TextEncoder | Tokenizer, captions: Sequence[str], recent: dict[str, Text]
+) -> Text:
+    """As `encode_once`; the states of captions that come alone are kept in `recent`.
+
+    A server makes images one by one, often of one caption, and large encoders take seconds.
+    """
+    if len(captions) != 1:
+        return encode_once(encoder, captions)
+    caption = captions[0]
+    if caption not in recent:
+        text = encode_once(encoder, captions)
+        while len(recent) >= _MOST_RECENT:
+            del recent[next(iter(recent))]
+        recent[caption] = text
+    return recent[caption]
 
 
 def pad_tokens(ids: Sequence[Sequence[int]], *, pad_id: int = 0) -> tuple[Tensor, Tensor]:

@@ -102,7 +102,8 @@ def test_a_check_that_ends_the_engine_is_tried_twice_and_harms_no_other(fake) ->
 
 def test_it_gets_a_quiet_environment_and_its_own_session() -> None:
     text = READY + (
-        "say(op='told', env=[os.environ.get(n) for n in ('OMP_WAIT_POLICY', 'MALLOC_ARENA_MAX')],"
+        "say(op='told', env=[os.environ.get(n) for n in"
+        " ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'MALLOC_ARENA_MAX')],"
         " alone=os.getsid(0) == os.getpid()); time.sleep(60)"
     )
 
@@ -112,7 +113,7 @@ def test_it_gets_a_quiet_environment_and_its_own_session() -> None:
             return heard.messages[0].head
 
     told = asyncio.run(test())
-    assert told == {"op": "told", "env": ["PASSIVE", "2"], "alone": True}
+    assert told == {"op": "told", "env": ["PASSIVE", "1000", "2"], "alone": True}
 
 
 def test_what_is_no_frame_ends_it() -> None:

@@ -41,15 +41,10 @@ test_an_image_that_fails_fails_alone = CONTRACT.test_an_image_that_fails_fails_a
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(start_ray):
     """A local Ray, one for this module."""
-    ray = pytest.importorskip("ray")
     pytest.importorskip("ray.serve")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
-    ray.init(address="local", num_cpus=3, object_store_memory=100_000_000, **options)
-    yield ray
-    ray.shutdown()
+    return start_ray(3)
 
 
 @pytest.fixture(scope="module")
