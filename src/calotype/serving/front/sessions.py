@@ -98,6 +98,7 @@ class Cluster:
         target = serve.RunTarget(deployment.bind(self._command), name=name, route_prefix=None)
         self._stack.callback(serve.delete, name)
         (self._handle,) = serve.run_many([target], wait_for_applications_running=False)
+        self._stack.callback(self._handle.shutdown)  # or its threads would look for Ray for good
         with suppress(Exception):  # whatever it is, it is no matter of this deployment
             for other in serve.status().applications:
                 if other.startswith(_PREFIX) and not _is_alive(other):
