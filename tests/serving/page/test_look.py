@@ -168,3 +168,14 @@ def test_the_newest_job_is_not_under_the_banner(visit, served):
     page.wait_for_selector(".state.running")
     head = place(page, ".masthead")
     assert place(page, ".job h3")["y"] > head["y"] + head["height"]
+
+
+@pytest.mark.parametrize("viewport", PHONES)
+def test_a_rectangle_in_numbers_takes_one_line(visit, viewport):
+    page = visit("#library", viewport=viewport)
+    page.click("[data-at='0'] .open")
+    page.keyboard.press("e")
+    page.click("text=Rectangle in numbers")
+    fields = [one.bounding_box() for one in page.locator(".numbers input").all()]
+    assert len({field["y"] for field in fields}) == 1
+    assert page.locator(".numbers .button").evaluate(IN_SIGHT)

@@ -16,7 +16,7 @@ function How() {
   const painted = useSignal(mask);
   if (what === "image_to_image") {
     return html`<${Slider} label="How much is made anew" min="0.05" max="1" step="0.05" value=${strength} show=${percent}
-      hint="Little keeps the image, all of it keeps its place alone." onValue=${(value) => form.patch({ strength: value })} />`;
+      hint="Little stays close to the image; 100 % hardly looks at it." onValue=${(value) => form.patch({ strength: value })} />`;
   }
   if (what === "vary") {
     return html`<${Slider} label="How far it varies" min="0" max="1" step="0.05" value=${vary} show=${percent}
