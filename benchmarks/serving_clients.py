@@ -6,6 +6,7 @@ import base64
 import http.client
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -85,9 +86,16 @@ def asked(
 
 @contextmanager
 def running(*command: str) -> Iterator[Server]:
-    """A server as long as the block; what it logs is thrown away."""
+    """A server as long as the block; what it logs is thrown away.
+
+    How OpenMP's threads wait is left to it: as whoever has said nothing about it would run it.
+    """
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-    process = subprocess.Popen([sys.executable, *command], stdout=pipe, stderr=nothing, text=True)
+    said = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {name: value for name, value in os.environ.items() if name not in said}
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=pipe, stderr=nothing, text=True, env=environment
+    )
     try:
         yield Server(process)
     finally:
