@@ -155,6 +155,39 @@ def test_the_oldest_make_room_but_favourites_stay(tmp_path, job) -> None:
     assert opened(tmp_path, test, keep_bytes=2 * len(png())) == ([4, 1], [1])
 
 
+def test_a_folder_beyond_its_bytes_makes_room_when_it_is_opened(tmp_path, job) -> None:
+    async def begin(store):
+        await fill(store, job(1, 2, 3))
+        await fill(store, job(4, number=1))
+        await store.set_favourite(await store.find(name(1), None), True)
+
+    async def after(store):
+        jobs = [[image.seed for image in one.images] for one in await store.revive(2.0)]
+        return [image.seed for image in (await store.listing(None)).images], jobs
+
+    opened(tmp_path, begin)
+    assert opened(tmp_path, after, keep_bytes=2 * len(png())) == ([4, 1], [[1], [4]])
+    assert len([*tmp_path.rglob("*.png")]) == 2
+    # A job without an image is none.
+    assert opened(tmp_path, after, keep_bytes=0) == ([1], [[1]])
+
+
+def test_a_job_goes_on_whose_first_images_made_room(tmp_path, job) -> None:
+    async def begin(store):
+        made = job(1, 2, outlives=True)
+        await store.add(made)
+        made.images[0].state = "done"
+        assert await store.keep(made, made.images[0], png())
+
+    async def after(store):
+        (revived,) = await store.revive(2.0)
+        (image,) = revived.images
+        return image.seed, await store.keep(revived, image, b"")
+
+    opened(tmp_path, begin)
+    assert opened(tmp_path, after, keep_bytes=0) == (2, True)
+
+
 def test_what_favourites_leave_no_room_for_is_not_called_kept(tmp_path, job) -> None:
     async def test(store):
         one, other = job(1), job(2, number=1)

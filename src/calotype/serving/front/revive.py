@@ -125,7 +125,9 @@ def _settle(job: Job, image: JobImage) -> None:
 
 
 def _job(row: dict[str, Any], images: list[dict[str, Any]], folder: Path) -> Job | None:
-    """None = of a version that said things otherwise, or what it edits is gone."""
+    """None = of a version that said things otherwise, or its images or what it edits are gone."""
+    if not images:
+        return None
     try:
         facts = json.loads(row["facts"])
         request = JobRequest.model_validate_json(json.dumps(facts["request"]))

@@ -216,22 +216,25 @@ class Rows:
         rows = self._db.execute("SELECT id, format FROM images WHERE deleted < ?", (before,))
         return [(row["id"], row["format"]) for row in rows.fetchall()]
 
-    def oldest(self) -> tuple[str, str] | None:
-        """Id and format of the oldest kept image that is no favourite."""
-        row = self._db.execute(
-            "SELECT id, format FROM images WHERE bytes IS NOT NULL AND favourite = 0 "
-            "ORDER BY created, id LIMIT 1"
-        ).fetchone()
-        return None if row is None else (row["id"], row["format"])
+    def oldest_beyond(self, most_bytes: int) -> list[tuple[str, str]]:
+        """Ids and formats of the oldest that are no favourites, without which so much is left."""
+        total = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM images").fetchone()[0]
+        found: list[tuple[str, str]] = []
+        rows = self._db.execute(
+            "SELECT id, format, bytes FROM images WHERE bytes IS NOT NULL AND favourite = 0 "
+            "ORDER BY created, id"
+        )
+        while total > most_bytes and (row := rows.fetchone()) is not None:
+            found.append((row["id"], row["format"]))
+            total -= row["bytes"]
+        rows.close()
+        return found
 
-    def total_bytes(self) -> int:
-        """Of all files."""
-        return int(self._db.execute("SELECT coalesce(sum(bytes), 0) FROM images").fetchone()[0])
-
-    def remove(self, image_id: str) -> None:
-        """An image whose file is gone."""
-        with self.writing() as db:
-            db.execute("DELETE FROM images WHERE id = ?", (image_id,))
+    def remove(self, *image_ids: str) -> None:
+        """Images whose files are gone."""
+        if image_ids:
+            with self.writing() as db:
+                db.executemany("DELETE FROM images WHERE id = ?", ((one,) for one in image_ids))
 
     def files(self) -> dict[str, str]:
         """Formats of all images that ought to have a file, by id."""

@@ -11,9 +11,9 @@ import base64
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -52,7 +52,8 @@ class Store:
 
     Args:
         folder: made where it is missing.
-        keep_bytes: of all files at most; the oldest that are no favourites go. None = no limit.
+        keep_bytes: of all files at most, also of those that are there; the oldest that are no
+            favourites go. None = no limit.
 
     Attributes:
         is_keeping: whether the disk took the last image, and all that came since.
@@ -78,6 +79,8 @@ class Store:
             self._rows = Rows(folder / "serve.sqlite")
             self._open.callback(self._rows.close)
             mend(self._rows, folder)
+            with suppress(OSError, sqlite3.OperationalError):  # the next image tries again
+                self._make_room()
         except BaseException as error:
             self._open.close()
             if _has_no_room(error):
@@ -116,7 +119,8 @@ class Store:
 
     async def keep(self, job: Job, image: JobImage, data: bytes) -> bool:
         """Keep a finished image; False = the disk does not take it, or there is no room for it."""
-        row = job_rows(job)[1][image.index]  # the disk may have been full when the job came
+        # Its row may be missing: the disk was full when the job came. So may images before it.
+        row = next(one for one in job_rows(job)[1] if one["id"] == image.id)
         values = {"state": "done", "width": image.width, "height": image.height}
         values |= {"bytes": len(data), "created": time.time(), "starts": image.starts}
         recipe = json.dumps(image.recipe)
@@ -219,24 +223,24 @@ class Store:
         """Remove images that were hidden, and forget jobs that were over, before a time."""
 
         def write() -> None:
-            for image_id, kind in self._rows.hidden(hidden_before):
-                self._remove(image_id, kind)
+            self._remove(self._rows.hidden(hidden_before))
             self._rows.forget_jobs(jobs_ended_before)
 
         await self._try(write)
 
     def _make_room(self) -> None:
-        if self._keep_bytes is None:
-            return
-        while self._rows.total_bytes() > self._keep_bytes:
-            oldest = self._rows.oldest()
-            if oldest is None:
-                return
-            self._remove(*oldest)
+        if self._keep_bytes is not None:
+            self._remove(self._rows.oldest_beyond(self._keep_bytes))
 
-    def _remove(self, image_id: str, kind: str) -> None:
-        file_of(self.folder, image_id, kind).unlink(missing_ok=True)
-        self._rows.remove(image_id)
+    def _remove(self, images: Sequence[tuple[str, str]]) -> None:
+        """Images by id and format."""
+        gone: list[str] = []
+        try:
+            for image_id, kind in images:
+                file_of(self.folder, image_id, kind).unlink(missing_ok=True)
+                gone.append(image_id)
+        finally:
+            self._rows.remove(*gone)
 
     async def _do(self, work: Callable[[], Found]) -> Found:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
