@@ -86,6 +86,29 @@ def test_what_is_wrong_is_named(ask, png, change, param) -> None:
     assert found.value.param == param and found.value.code
 
 
+@pytest.mark.parametrize("images", [2, 3, 17, 40])
+@pytest.mark.parametrize("field", ["image", "image[]"])
+def test_several_images_are_refused_at_the_third_file(client, png, images, field) -> None:
+    files = [(field, ("image.png", png(8, 8), "image/png"))] * images
+    for edit in ("edits", "variations"):
+        answer = client.post(f"/v1/images/{edit}", data={"prompt": "a hat"}, files=files)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"], error["code"]) == (
+            400,
+            "image",
+            "invalid_value",
+        )
+        assert "one image and one mask are taken" in error["message"]
+        assert answer.headers["x-should-retry"] == "false"
+
+
+def test_a_form_of_too_many_fields_is_told_as_such(client) -> None:
+    field = b'--b\r\ncontent-disposition: form-data; name="f"\r\n\r\n1\r\n'
+    head = {"content-type": "multipart/form-data; boundary=b"}
+    answer = client.post("/v1/images/edits", content=field * 65 + b"--b--\r\n", headers=head)
+    assert answer.status_code == 400 and "many fields" in answer.json()["error"]["message"]
+
+
 def test_a_mask_leaves_fidelity_without_effect(ask, png) -> None:
     answer = ask.images.with_raw_response.edit(
         image=png(64, 48, hole=HOLE), prompt="a hat", input_fidelity="high", markup=png(8, 8)

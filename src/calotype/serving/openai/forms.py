@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from calotype.serving.front.errors import ApiError
 from calotype.serving.front.jobs import Mask
-from calotype.serving.front.limits import FORM_LIMITS
+from calotype.serving.front.limits import FORM_LIMITS, MOST_FILES
 from calotype.serving.front.uploads import Upload, check_sizes, decode, fitted, hole_from_alpha
 
-_MOST_FILES = 18  # OpenAI takes 16 images, a mask and a markup; who sends so many is told
 _IMAGE = re.compile(r"image(\[\d*\])?")
 _OF_STAGE = re.compile(r"stages\[([^\[\]]{1,20})\]\[([^\[\]]{1,40})\]")
 
@@ -47,7 +49,7 @@ async def read_form(request: Request) -> Form:
         raise ApiError(415, message, code="unsupported_media_type")
     found = Form()
     images: list[bytes] = []
-    async with request.form(**{**FORM_LIMITS, "max_files": _MOST_FILES}) as form:
+    async with _opened(request) as form:
         for name, value in form.multi_items():
             if not isinstance(value, UploadFile):
                 _add_text(found.texts, name, value)
@@ -58,10 +60,26 @@ async def read_form(request: Request) -> Form:
             else:
                 found.texts[name] = "a file"  # which is refused, or has no effect
     if len(images) != 1:
-        message = f"got {len(images) or 'no'} images; expected one, as a file"
+        message = f"got {len(images) or 'no'} images; one image and one mask are taken, as files"
         raise ApiError(400, message, code="invalid_value", param="image")
     found.image = images[0]
     return found
+
+
+@asynccontextmanager
+async def _opened(request: Request) -> AsyncIterator[FormData]:
+    """A form; the third file ends the reading."""
+    try:
+        form = await request.form(**FORM_LIMITS)
+    except HTTPException as error:
+        if "many files" not in str(error.detail):
+            raise
+        message = f"got more than {MOST_FILES} files; one image and one mask are taken"
+        raise ApiError(400, message, code="invalid_value", param="image") from None
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 async def source_of(form: Form, size: tuple[int, int] | None) -> tuple[Upload, Mask | None]:
