@@ -80,6 +80,23 @@ def test_metrics_count_requests_waits_calls_and_outcomes(watched) -> None:
     assert found["calotype_front_process_resident_memory_bytes", ()] > 1e6
 
 
+def test_the_page_is_one_route_and_its_files_are_another(watched) -> None:
+    client, stream = watched()
+    asked = {"/": 200, "/page/app/main.js": 200, "/page/app/jobs.js": 200, "/page/no.js": 404}
+    with client:
+        assert {path: client.get(path).status_code for path in asked} == asked
+        found = numbers(client)
+    routes = {
+        dict(labels)["route"]: 0.0 for name, labels in found if name == "calotype_requests_total"
+    }
+    for (name, labels), count in found.items():
+        if name == "calotype_requests_total":
+            routes[dict(labels)["route"]] += count
+    assert routes == {"/": 1, "/page": 3}
+    told = [line["route"] for line in lines(stream) if line["event"] == "request"]
+    assert told == ["/", "/page", "/page", "/page"]
+
+
 def test_the_log_joins_request_and_job_and_holds_no_caption(watched) -> None:
     client, stream = watched()
     with client:

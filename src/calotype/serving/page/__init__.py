@@ -7,6 +7,7 @@ and htm as npm has them (`vendored.json` says which and with which hashes).
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 FOLDER = Path(__file__).parent
 _SHOWN = frozenset({".html", ".css", ".js", ".svg"})
+_AT_ROOT, _BELOW = SimpleNamespace(path="/"), SimpleNamespace(path="/page")
+"""What metrics and logs call the routes of the page: all its files are one."""
 _CACHING = "no-cache"  # browsers ask whether a file is still the same: an update is seen at once
 
 
@@ -24,6 +27,7 @@ def mount(app: Starlette) -> None:
     files = StaticFiles(directory=FOLDER)
 
     async def page(request: Request) -> Response:
+        request.scope["route"] = _AT_ROOT
         response: Response = await files.get_response("index.html", request.scope)
         response.headers["Cache-Control"] = _CACHING
         return response
@@ -35,6 +39,7 @@ def mount(app: Starlette) -> None:
                 message["headers"] = [*message["headers"], header]
             await send(message)
 
+        scope["route"] = _BELOW
         if Path(scope["path"]).suffix not in _SHOWN:
             scope = {**scope, "path": scope.get("root_path", "") + "/nothing-here"}
         await files(scope, receive, with_caching)
