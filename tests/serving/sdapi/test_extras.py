@@ -86,3 +86,10 @@ def test_png_info_of_theirs_and_of_nobodys(ask) -> None:
     assert found["info"] == text and found["parameters"]["Sampler"] == "Euler a"
     found = ask("png-info", {"image": as_text(SOURCE)})
     assert (found["info"], found["items"], found["parameters"]) == ("", {}, {})
+
+
+@pytest.mark.parametrize("path", ["extra-single-image", "png-info"])
+@pytest.mark.parametrize("bad", ["!", "", "https://127.0.0.1/x.png"])
+def test_what_is_no_image_is_told_by_its_field(ask, path, bad) -> None:
+    found = ask(path, {"image": bad}, status=400)
+    assert found["error"] == "invalid_image" and found["detail"].startswith("image: got ")

@@ -138,3 +138,13 @@ def hole():
 )
 def test_what_does_not_fit_is_refused(ask, change, told) -> None:
     assert told in ask("img2img", {**BODY, **change}, status=400)["detail"]
+
+
+@pytest.mark.parametrize("bad", ["!", "", "https://127.0.0.1/x.png", "R0lGODlh", "iVBORw0KGgp4"])
+@pytest.mark.parametrize(
+    ("field", "code"), [("init_images", "invalid_image"), ("mask", "invalid_mask")]
+)
+def test_what_is_no_image_is_told_by_the_field_it_came_in(ask, field, code, bad) -> None:
+    found = ask("img2img", {**BODY, field: [bad] if field == "init_images" else bad}, status=400)
+    assert found["error"] == code and found["detail"].startswith(f"{field}: ")
+    assert found["errors"] == found["detail"] and "source" not in found["detail"]

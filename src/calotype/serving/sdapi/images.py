@@ -38,13 +38,19 @@ class Edited:
     padding: float | None = None
 
 
-async def upload_of(text: str, role: Role) -> Upload:
-    """An image in base64 or a data URL.
+async def upload_of(text: str, field: str) -> Upload:
+    """An image in base64 or a data URL, of a field of theirs.
 
     Raises:
-        ApiError: it is none.
+        ApiError: it is none; the field is named.
     """
-    return await decode(await asyncio.to_thread(bytes_of, text, role=role), role=role)
+    role: Role = "mask" if field == "mask" else "image"
+    try:
+        return await decode(await asyncio.to_thread(bytes_of, text, role=role), role=role)
+    except ApiError as error:
+        if error.param is not None:
+            error.message, error.param = f"{field}: {error.message}", field
+        raise
 
 
 async def edited(call: ImageToImage) -> Edited:
@@ -57,7 +63,7 @@ async def edited(call: ImageToImage) -> Edited:
     if len(images) != 1:
         got = f"got {len(images)} init_images; expected one, as base64 or a data URL"
         raise ApiError(400, got, code="invalid_value", param="init_images")
-    source = await upload_of(images[0], "source")
+    source = await upload_of(images[0], "init_images")
     mask = None if call.mask is None else await upload_of(call.mask, "mask")
     return await asyncio.to_thread(_prepared, call, source, mask)
 
