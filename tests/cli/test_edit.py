@@ -11,6 +11,7 @@ from calotype.cascade.recipe import image_id
 from calotype.generation.edit import edit_image
 from calotype.generation.edit_source import Step
 from calotype.generation.request import Request
+from calotype.serving.front.recall import request_of_recipe
 
 SIDE = 32  # of the model's last stage
 NO_NOISE = ("--stage-option", "16:aug_level=0", "--stage-option", "32:aug_level=0")
@@ -50,6 +51,27 @@ def test_a_hole_is_filled_in_and_the_rest_is_kept(command, source):
     Image.fromarray(~hole).save("inverse.png")
     command("edit", "source.png", "a fox", "--mask", "inverse.png", "--invert-mask", "-o", "i.png")
     assert np.array_equal(pixels("i.png"), made)
+
+
+def test_a_mask_is_noted_so_that_a_strength_in_it_is_no_change_of_all(command, source):
+    mask = hashlib.sha256(Path("hole.png").read_bytes()).hexdigest()
+    strength = ["a fox", "--strength", "0.5"]
+    Path("scene.jsonl").write_text(
+        '{"caption": "a hat", "strength": 0.5, "mask": "hole.png"}\n'
+        '{"caption": "b", "strength": 0.5}\n'
+    )
+    for arguments, noted, kind in (
+        ([*strength, "--mask", "hole.png", "-o", "x.png"], mask, "inpaint"),
+        ([*strength, "-o", "x.png"], None, "image_to_image"),
+        (["--list", "scene.jsonl", "-o", "x.png"], None, "image_to_image"),
+    ):
+        Path("x.png").unlink(missing_ok=True)
+        code, _, err = command("edit", "source.png", *arguments)
+        assert code == 0, err
+        recipe = read_recipe(Path("x.png"))
+        assert recipe.get("mask_sha256") == noted
+        assert request_of_recipe(recipe).fields["kind"] == kind
+    assert read_recipe(Path("x-1.png"))["mask_sha256"] == mask
 
 
 def test_the_size_that_is_noted_is_the_whole_image_s(command):

@@ -35,6 +35,7 @@ from calotype.generation.edit_source import (
     MARGIN_STRENGTH,
     Step,
     canvas_of,
+    mask_digest,
     read_source,
     with_source_caption,
 )
@@ -82,13 +83,17 @@ class EditGenerator:
         canvas: the source and its hole.
         edit: what is asked for, but its caption and seed.
         source: the source's SHA-256.
+        mask: that of the mask's file; None = there is none.
     """
 
-    def __init__(self, inner: CascadeGenerator, canvas: Canvas, edit: Step, source: str) -> None:
+    def __init__(
+        self, inner: CascadeGenerator, canvas: Canvas, edit: Step, source: str, *, mask: str | None
+    ) -> None:
         self.inner = inner
         self.canvas = canvas
         self.edit = edit
         self.source = source
+        self.mask = mask
         self.group = inner.group
         self.windows = self._windows()
 
@@ -140,7 +145,8 @@ class EditGenerator:
         recipe = {**self.inner.recipe(plan.first, row), "kind": "edit", "edit": edit}
         height, width = self.canvas.size
         resized = {} if plan.first.size == (height, width) else {"size": [width, height]}
-        return {**recipe, "source_sha256": self.source, **resized}
+        masked = {} if self.mask is None else {"mask_sha256": self.mask}
+        return {**recipe, "source_sha256": self.source, **masked, **resized}
 
     def _check_inversion(self, seeds: Sequence[int]) -> None:
         noisy = False
@@ -260,7 +266,8 @@ def open_editor(request: Request, source: Path, step: Step) -> ImageGenerator[An
                     f"got another {what} ({own:.12}) than the image was made with ({was:.12}); "
                     "expected the same image and the same --mask"
                 )
-    editor = EditGenerator(CascadeGenerator(settle(request)), canvas, step, digest)
+    inner, mask = CascadeGenerator(settle(request)), mask_digest(step)
+    editor = EditGenerator(inner, canvas, step, digest, mask=mask)
     return best_of(editor, request.best_of, request.clip)
 
 

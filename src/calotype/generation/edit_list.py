@@ -16,7 +16,13 @@ from calotype.config.typed_json import from_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.generation.cascade import CascadeGenerator
 from calotype.generation.edit import EditGenerator
-from calotype.generation.edit_source import Step, canvas_of, read_source, with_source_caption
+from calotype.generation.edit_source import (
+    Step,
+    canvas_of,
+    mask_digest,
+    read_source,
+    with_source_caption,
+)
 from calotype.generation.generator import Made
 from calotype.generation.outputs import holds_image
 from calotype.storage.reading import file_sha256, read_regular
@@ -39,7 +45,8 @@ def edited(
     for name, step in zip(_names(out, len(steps)), steps, strict=True):
         step = with_source_caption(step, source)
         canvas = canvas_of(read_source(source), step)
-        editor = EditGenerator(inner, canvas, step, file_sha256(source))
+        digest, mask = file_sha256(source), mask_digest(step)
+        editor = EditGenerator(inner, canvas, step, digest, mask=mask)
         plan = editor.plan([step.caption], [step.seed])
         there = holds_image(name, editor.recipe(plan, 0), whole=True)
         yield name, None if there else editor.generate(plan)
@@ -65,7 +72,7 @@ def check_steps(inner: CascadeGenerator, source: Path, steps: Sequence[Step], ou
     for number, step in enumerate(steps, 1):
         try:
             canvas = canvas_of(pixels, step)
-            EditGenerator(inner, canvas, step, "").plan([step.caption], [step.seed])
+            EditGenerator(inner, canvas, step, "", mask=None).plan([step.caption], [step.seed])
         except UsageError as error:
             raise UsageError(f"line {number}: {error}") from error
         pixels = np.zeros((*canvas.size, 4), np.uint8)

@@ -15,6 +15,7 @@ from calotype.cascade.image_files import read_rgba
 from calotype.cascade.png import noted_caption
 from calotype.errors import UsageError
 from calotype.generation.canvas import Canvas, Colour, Hole, Pixels, extended, grown, masked
+from calotype.storage.reading import file_sha256
 
 MOST_PIXELS = 89_478_485
 """Of a source: what Pillow holds for no decompression bomb."""
@@ -205,6 +206,11 @@ def read_mask(path: Path, pixels: Pixels, region: Region) -> Hole:
         )
     hole = grey >= 128
     return ~hole if region.invert_mask else hole
+
+
+def mask_digest(region: Region) -> str | None:
+    """SHA-256 of the mask's file; None = there is none."""
+    return None if region.mask is None else file_sha256(Path(region.mask))
 
 
 def _boxes(boxes: Sequence[tuple[int, int, int, int]], pixels: Pixels) -> Hole:

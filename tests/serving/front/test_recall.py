@@ -67,6 +67,8 @@ def test_what_a_recipe_says_of_size_model_and_batch():
         (edited(strength=0.6), "image_to_image"),
         ({**edited(strength=0.6), "mask_sha256": "2"}, "inpaint"),
         (edited(), "inpaint"),
+        (edited(strength=0.6, boxes=[[1, 2, 3, 4]]), "inpaint"),
+        (edited(strength=0.6, extend=[8, 0, 0, 0]), "inpaint"),
         (edited(vary=0.3), "vary"),
         ({**RECIPE, "kind": "upscale", "source_sha256": "1"}, "upscale"),
     ],
@@ -74,7 +76,7 @@ def test_what_a_recipe_says_of_size_model_and_batch():
 def test_edits(recipe, kind):
     found = request_of_recipe(recipe, models=["small"])
     request = JobRequest(**found.fields)
-    assert request.kind == kind and found.ignored == ()
+    assert request.kind == kind and set(found.ignored) <= {"boxes", "extend"}
     if kind == "upscale":
         assert request.size == (256, 192) and request.stages[64]["steps"] == 12
         return

@@ -115,7 +115,8 @@ class Edited:
         window = _window(canvas, step)
         side = math.sqrt(window.height * window.width)
         job = replace(source.settle(request), stop_at=_stop_at(source, request, side), size=None)
-        self.generator = EditGenerator(source.generator(job), canvas, step, given.sha256)
+        mask = None if given.mask is None else given.mask_sha256
+        self.generator = EditGenerator(source.generator(job), canvas, step, given.sha256, mask=mask)
         self.plan = self.generator.plan([request.prompt], [seed])
         self.ahead: list[Ahead] = stages_ahead(self.generator.inner, self.plan.first)
         self._small: tuple[Canvas, Window] | None = None
@@ -123,7 +124,7 @@ class Edited:
     def generate(self) -> Generator[Preview, None, Made]:
         """See `Task`."""
         (made,) = yield from self.generator.generate(self.plan)
-        return Made(made.pixels, self.recipe())
+        return made
 
     def look(self, x_hat: Tensor, *, whole: bool) -> np.ndarray:
         """See `Task`: what is made, within what is kept."""
@@ -140,8 +141,7 @@ class Edited:
 
     def recipe(self) -> dict[str, Any]:
         """See `Task`."""
-        masked = {} if self.given.mask is None else {"mask_sha256": self.given.mask_sha256}
-        return {**self.generator.recipe(self.plan, 0), **masked}
+        return self.generator.recipe(self.plan, 0)
 
 
 def _window(canvas: Canvas, step: Step) -> Window:

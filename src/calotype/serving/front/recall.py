@@ -169,8 +169,8 @@ def _kind(recipe: Mapping[str, Any]) -> Any:
         return kind
     if edit.get("vary") is not None:
         return "vary"
-    whole = edit.get("strength") is not None and recipe.get("mask_sha256") is None
-    return "image_to_image" if whole else "inpaint"
+    has_hole = recipe.get("mask_sha256") or edit.get("boxes") or edit.get("extend")
+    return "inpaint" if has_hole or edit.get("strength") is None else "image_to_image"
 
 
 def _edit(recipe: Mapping[str, Any]) -> dict[str, Any]:
