@@ -108,6 +108,21 @@ def test_search_and_what_nothing_means(visit, served):
     page.wait_for_selector("text=No favourites yet")
 
 
+def test_an_image_that_comes_while_the_library_loads_is_shown(visit, served):
+    page = visit("#library")
+    page.wait_for_selector(".grid img")
+    held = []
+    page.route("**/api/v1/images?*", lambda one: held.append((one, one.fetch())), times=1)
+    page.evaluate("import('/page/app/images.js').then((images) => { images.reload(); })")
+    until(lambda: page.wait_for_timeout(20) or held)
+    served.mock.add("a new image", 77, 256, 256)
+    page.evaluate("import('/page/app/jobs.js').then((jobs) => jobs.finished.set((n) => n + 1))")
+    page.wait_for_timeout(700)  # by now it has looked, and the older answer is still on its way
+    route, answer = held[0]
+    route.fulfill(response=answer)
+    page.wait_for_selector(".grid li[data-at='0'] img[alt='a new image']")
+
+
 def test_favourites(visit, served):
     page = visit("#library")
     open_first(page)

@@ -16,6 +16,7 @@ export const favourites = signal(new Map());
 let round = 0; // answers to an older search are late, and not shown
 let abort = null;
 let loadingMore = null;
+let missed = false; // an image came while the first page was on its way
 
 /** Load the first page anew. */
 export async function reload() {
@@ -23,10 +24,13 @@ export async function reload() {
   abort?.abort();
   abort = new AbortController();
   loadingMore = null;
+  missed = false;
   library.patch({ state: library.value.images.length ? "refreshing" : "loading", error: null });
   try {
     const { images, next } = await api.images({ ...filter.value, limit: PAGE, signal: abort.signal });
-    if (mine === round) library.set({ images, next, state: "ready", error: null });
+    if (mine !== round) return;
+    library.set({ images, next, state: "ready", error: null });
+    if (missed) refresh();
   } catch (error) {
     if (mine === round && error.name !== "AbortError") library.patch({ state: "failed", error: error.message });
   }
@@ -60,7 +64,8 @@ export function lookFor(part) {
 
 /** New images stand at the front; what was scrolled to stays. */
 async function refresh() {
-  if (library.value.state !== "ready") return;
+  missed = library.value.state !== "ready";
+  if (missed) return;
   const mine = round;
   try {
     const { images } = await api.images({ ...filter.value, limit: PAGE });
