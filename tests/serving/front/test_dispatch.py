@@ -292,6 +292,26 @@ def test_the_deadline_begins_with_the_first_image() -> None:
     assert "0.05 s" in message and kind == "usage"
 
 
+@pytest.mark.parametrize(
+    ("images", "engines", "warned"), [(3, 1, None), (4, 1, "400 s"), (6, 2, None), (7, 2, "350 s")]
+)
+def test_a_job_that_cannot_be_done_in_its_time_is_warned_of(images, engines, warned) -> None:
+    async def test(work, told):
+        work.engines = work.engines * engines
+        job = job_of("a", images, 0)
+        unknown = job_of("b", 32, 0)
+        work.add(unknown)
+        assert unknown.warning is None  # nothing was measured
+        job.plan = {"model": "m", "stages": [{"resolution": 64, "steps": 4}], "calls": 4}
+        call = {"op": "call", "model": "m", "resolution": 64, "rows": 2, "seconds": 50.0}
+        work.on_message(work.engines[0], Message(call))
+        work.add(job)
+        return job.warning
+
+    found = run_with(test)
+    assert found is None if warned is None else f"about {warned}" in found and "has 300 s" in found
+
+
 @pytest.mark.parametrize(("images", "expected"), [(1, 2.0), (100, 120.0)])
 def test_retry_after_grows_with_what_is_before(images, expected) -> None:
     async def test(work, told):

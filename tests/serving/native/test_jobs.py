@@ -68,6 +68,7 @@ def test_a_job_is_accepted_followed_and_over(api) -> None:
         (1, 8, "8"),
     ]
     assert job["request"]["prompt"] == "a fox" and job["request"]["size"] == [256, 256]
+    assert job["warning"] is None
     events, over = finished(api, job)
     kinds = [kind for _, kind, _ in events]
     assert kinds[-1] == "done" and kinds.count("image") == 2 and "preview" in kinds

@@ -136,6 +136,7 @@ class Job:
     position: int | None = None
     eta: float | None = None
     error: str | None = None
+    warning: str | None = None
 
 
 @dataclass
@@ -154,6 +155,7 @@ class Mock:
     kept: str = "page"
     store: str = "open"
     recipe: dict | None = None
+    warning: str | None = None
 
     def fill(self, count):
         start = datetime(2026, 11, 1, tzinfo=UTC)
@@ -197,7 +199,7 @@ def refused(status, message, *, code=None, param=None, retry_after=None):
 def shown(job):
     return {
         "id": job.id, "state": job.state, "position": job.position, "eta_seconds": job.eta,
-        "images": job.images,
+        "warning": job.warning, "images": job.images,
         "request": {**job.request, "seed": job.seed, "seed_text": str(job.seed)},
     }  # fmt: skip
 
@@ -295,7 +297,7 @@ def build(mock):
         side = asked.get("size") or [1024, 1024]
         if source is not None:
             side = Image.open(io.BytesIO(source)).size
-        job = Job(f"job{len(mock.jobs):04d}", asked, seed, tuple(side))
+        job = Job(f"job{len(mock.jobs):04d}", asked, seed, tuple(side), warning=mock.warning)
         job.images = [
             {"index": k, "seed": seed + k, "seed_text": str(seed + k), "state": "queued"}
             for k in range(asked.get("n", 1))

@@ -28,6 +28,17 @@ def done(page, count=1):
     page.wait_for_selector(f".job.done >> nth={count - 1}")
 
 
+def test_a_job_that_takes_too_long_is_warned_of_while_it_can_be_cancelled(visit, served):
+    served.mock.warning = "this takes about 640 s, and a job has 300 s; ask for fewer"
+    served.mock.faults.add("held")
+    page = visit()
+    ask(page)
+    page.wait_for_selector(".job.queued .held:has-text('about 640 s, and a job has 300 s')")
+    page.click(".job >> text=Cancel")
+    page.wait_for_selector(".job.cancelled")
+    assert page.locator(".job .held").count() == 0
+
+
 def drop(page, data, name="image.png", kind="drop"):
     """Drop or paste a file, as a browser would."""
     page.evaluate(

@@ -84,6 +84,7 @@ class Dispatcher:
 
     def add(self, job: Job) -> None:
         """Queue the images of a job that are open."""
+        job.warning = self._warning(job)
         for image in job.images:
             if image.is_open:
                 self._queue.push(job.owner.client, Unit(job, image))
@@ -257,6 +258,18 @@ class Dispatcher:
 
     def _cost(self, unit: Unit) -> float:
         return self.speed.image_seconds(unit.job.plan) * (1 - unit.image.fraction)
+
+    def _warning(self, job: Job) -> str | None:
+        """What is said where a job takes longer, as images come at present, than it may."""
+        images = sum(image.is_open for image in job.images)
+        seconds = self.speed.image_seconds(job.plan) * images / max(len(self.engines), 1)
+        if seconds <= (most := self._settings.deadline):
+            return None
+        return (
+            f"this takes about {seconds:,.0f} s as images come at present, and a job has {most:g} "
+            "s from its first image's start: what is not done by then fails; ask for fewer or "
+            "smaller images"
+        )
 
     def _say_positions(self) -> None:
         seconds = sum(self._cost(unit) for unit in self._held.values())

@@ -201,6 +201,7 @@ class Job:
         ended: when it was over, since 1970; None = not yet.
         position: images before its next one; None = none waits.
         eta_seconds: until all its images are there; None = not known yet.
+        warning: what the client is told before it begins; None = nothing.
         holders: connections that listen to it.
         body: hash of all that was asked: the same again is the same job.
     """
@@ -214,6 +215,7 @@ class Job:
     ended: float | None = None
     position: int | None = None
     eta_seconds: float | None = None
+    warning: str | None = None
     holders: int = 0
     body: str = ""
     events: dict[tuple[Any, ...], Event] = field(default_factory=dict, repr=False)

@@ -77,6 +77,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "state": job.state,
         "position": job.position,
         "eta_seconds": job.eta_seconds,
+        "warning": job.warning,
         "created": time_text(job.created),
         "ended": time_text(job.ended),
         "api": job.api,

@@ -130,6 +130,7 @@ function JobCard({ job, over }) {
       </div>
     </header>
     <${State} job=${job} />
+    ${active && job.warning && html`<p class="state held"><${Icon} name="warn" /><span>It may not be finished: ${job.warning}.</span></p>`}
     ${(job.state === "done" || (active && job.state !== "held") || job.images.some((one) => one.state === "done")) && html`
     <ul class="tiles" style=${{ "--columns": columns }}>
       ${job.images.map((image, index) => html`<${Tile} key=${index} job=${job} image=${image} caption=${caption} number=${job.images.length > 1 ? index + 1 : null}

@@ -37,7 +37,7 @@ function taken(sent, before = {}) {
   return {
     ...before, id: sent.id, key: before.key ?? sent.id, state: sent.state, request: sent.request ?? before.request,
     position: sent.position ?? null, eta: sent.eta_seconds ?? null, error: errorOf(sent),
-    images, began: before.began ?? null, told: Date.now(),
+    warning: sent.warning ?? null, images, began: before.began ?? null, told: Date.now(),
   };
 }
 
@@ -172,7 +172,8 @@ async function send(key) {
     const seed = seedText(sent.images?.[0] ?? {}) ?? seedText(sent.request ?? {});
     if (seed !== null) lastSeed.set(seed);
     const { position, eta } = withKey(key);
-    announce(position ? `Waiting, number ${position + 1} in line, about ${duration(eta ?? 1)}.` : "Started.");
+    if (sent.warning) announce(`It may not be finished: ${sent.warning}.`, { urgent: true });
+    else announce(position ? `Waiting, number ${position + 1} in line, about ${duration(eta ?? 1)}.` : "Started.");
     follow();
   } catch (failure) {
     if (failure.passes) hold(key, failure);
