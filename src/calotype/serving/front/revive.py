@@ -159,6 +159,7 @@ def _image(row: dict[str, Any]) -> JobImage:
         row["seed"],
         row["format"],
         state=row["state"],
+        fraction=float(row["state"] == "done"),
         kept=row["bytes"] is not None,
         width=row["width"],
         height=row["height"],
