@@ -3,7 +3,7 @@
 Prompts (anywhere in them): "die at start", "die at step 2", "die once" (not when tried alone), "die
 in check", "hang forever", "hang once", "fail by memory", "fail by defect", "refuse SIZE"; any of
 "die", "hang" and "fail" with "at step N" or "once at step N"; "slow" steps take 50 ms instead of
-nothing; "wait" is not finished until it is cancelled or interrupted.
+nothing; "wait" is not finished until it is cancelled or interrupted, "silent" says nothing more.
 """
 
 from __future__ import annotations
@@ -122,6 +122,9 @@ class Engine:
                 self._loaded.add(model)
                 self.send({"op": "loaded", "model": model, "seconds": 0.001})
             self.send({"op": "admitted", **who})
+        if "silent" in prompt and at == 1 and asked is None:
+            time.sleep(0.002)
+            return None
         self._misbehave(image, prompt, at)
         if id(image) not in {id(one) for one in self._images.values()}:
             return None
