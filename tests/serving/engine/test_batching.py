@@ -1,15 +1,20 @@
 """Which calls are joined, whose turn it is, how many rows a call has, and who waits at a gate."""
 
+import io
+import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 import calotype.serving.engine.batching as module
 from calotype.conditioning import Conditioning, TextEmbedding
+from calotype.serving.engine import outgoing
 from calotype.serving.engine.ahead import Ahead
 from calotype.serving.engine.batching import Batcher, Waiting
 from calotype.serving.engine.gates import Gates
+from calotype.serving.engine.image import Look
 from calotype.serving.engine.limits import STEP_SECONDS, Limits
 from calotype.serving.engine.strand import Call
 
@@ -188,3 +193,48 @@ def test_small_stages_are_open_and_a_very_large_image_is_not_passed_for_ever(cas
     assert gates.next() is None, "the third could enter, but then the second never would"
     gates.remove(first)
     assert gates.next() is huge
+
+
+def test_calls_have_one_image_where_several_take_longer(stage) -> None:
+    limits, one = Limits(), call(stage, side=64)
+    kind = limits.kind(one)
+    together = []
+    for _ in range(100):
+        rows = min(4, limits.rows(kind))
+        together.append(rows > 1)
+        limits.learn(kind, rows, 0.01 * rows * (1.2 if rows > 1 else 1.0), images=rows)
+    assert sum(together[2:3]) == 1 and sum(together[3:]) <= 4, "tried, then now and then"
+    for _ in range(100):
+        rows = min(4, limits.rows(kind))
+        together.append(rows > 1)
+        limits.learn(kind, rows, 0.01 * rows * (0.5 if rows > 1 else 1.0), images=rows)
+    assert sum(together[-40:]) >= 38, "and again where they do not"
+
+
+def test_a_group_with_a_new_image_comes_before_those_whose_turn_it_is(stage, many) -> None:
+    batcher = Batcher(many)
+    batcher.add(Waiting(call(stage), 1))
+    batcher.add(Waiting(call(stage, side=16), 2))
+    with torch.no_grad():
+        batcher.compute(batcher.next())  # the oldest: the other group has had less since
+    batcher.add(Waiting(call(stage), 3, is_new=True))
+    assert [one.age for one in batcher.next()] == [3]
+    assert [one.age for one in batcher.next()] == [2]
+
+
+def test_the_last_word_on_an_image_waits_for_no_others_previews(monkeypatch) -> None:
+    going, sent = threading.Event(), []
+    monkeypatch.setattr(outgoing, "encode_preview", lambda *_: going.wait(30) and b"")
+    monkeypatch.setattr(outgoing.wire, "encode", lambda head, _: sent.append(head["op"]) or [b""])
+    looks = SimpleNamespace(when="steps", format="png")
+    images = [SimpleNamespace(age=age, order=SimpleNamespace(looks=looks)) for age in range(3)]
+    sink = outgoing.Outgoing(io.BytesIO())
+    for image in images[:2]:
+        sink.show(image, Look(np.zeros((1, 1, 3), np.uint8), {"op": "preview"}))
+    for image in images[1:]:  # the one before is being encoded
+        sink.end(image, {"op": "cancelled"})
+    sink.end(images[0], {"op": "failed"})
+    assert sent == ["cancelled", "cancelled"]
+    going.set()
+    sink.close()
+    assert sent == ["cancelled", "cancelled", "preview", "failed"]

@@ -56,8 +56,9 @@ class _Group:
 class Batcher:
     """The calls that wait, in groups that take turns; within a group new images, then the oldest.
 
-    The group that has been computed for the least time is next, so that what takes long does not
-    hold up what is quick; one that comes back has no claim to the time it was away.
+    A group with a new image is next, so that its first preview comes soon; then the group that has
+    been computed for the least time, so that what takes long does not hold up what is quick; one
+    that comes back has no claim to the time it was away.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -87,9 +88,7 @@ class Batcher:
         self._tidy()
         if not self._groups:
             return []
-        group = min(
-            self._groups.values(), key=lambda one: (one.seconds, min(w.age for w in one.waiting))
-        )
+        group = min(self._groups.values(), key=_turn)
         in_order = sorted(group.waiting, key=lambda one: (not one.is_new, one.age))
         most = self.limits.rows(self.limits.kind(in_order[0].call))
         images = _UNLIMITED if self.limits.most_images is None else self.limits.most_images
@@ -118,7 +117,7 @@ class Batcher:
         finally:
             seconds = time.perf_counter() - begin
             group.seconds += seconds
-        self.limits.learn(self.limits.kind(first), len(z), seconds)
+        self.limits.learn(self.limits.kind(first), len(z), seconds, images=len(calls))
         return _parted(output, [len(one.call.z) for one in calls])
 
     def _bound(self, group: _Group, calls: Sequence[Waiting]) -> NetworkCall:
@@ -133,6 +132,12 @@ class Batcher:
     def _tidy(self) -> None:
         """Let go of groups in which no image waits any more, and of their bindings."""
         self._groups = {key: group for key, group in self._groups.items() if group.waiting}
+
+
+def _turn(group: _Group) -> tuple[bool, float, int]:
+    """What comes first is smaller."""
+    has_new = any(one.is_new for one in group.waiting)
+    return not has_new, group.seconds, min(one.age for one in group.waiting)
 
 
 def _other(one: Conditioning, other: Conditioning) -> bool:

@@ -1,8 +1,14 @@
-"""How many rows a network call has: as memory allows, and as a step of 0.3 s holds."""
+"""How many rows a network call has: as memory allows, and as a step of 0.3 s holds.
+
+Large images may take longer together than one after another, where a cache holds one of them but
+not two. That is measured: a call in so many has one image, or several where one at a time is
+quicker, to find out.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import torch
 
@@ -14,6 +20,7 @@ _GPU_PIXELS = 16 * 1024 * 1024
 _INSIDE = 4  # calls' worth of pixels are held by large stages together
 _RECOVERY = 1.02  # a call that held is made so much larger after one that did not
 _MOST_ROWS = 256
+_TRIED = 32  # a call of so many is made in the way that has been slower
 _FASTER, _SLOWER = 0.5, 0.2  # weights of a new measurement: a first call is slow and says little
 
 Kind = tuple[int, torch.Size]
@@ -37,6 +44,8 @@ class Limits:
         self.inside_pixels = _INSIDE * self._pixels
         self._smaller: dict[int, int] = {}
         self._seconds: dict[Kind, float] = {}
+        self._ways: dict[Kind, dict[bool, float]] = {}
+        self._calls: Counter[Kind] = Counter()
 
     @staticmethod
     def kind(call: Call) -> Kind:
@@ -49,17 +58,26 @@ class Limits:
         pixels = self._smaller.get(network, self._pixels)
         memory = min(_MOST_ROWS, pixels // (shape[-1] * shape[-2]))
         seconds = self._seconds.get(kind)
-        return 1 if seconds is None else max(1, min(memory, int(STEP_SECONDS / seconds)))
+        if seconds is None or not self._is_better_together(kind):
+            return 1
+        return max(1, min(memory, int(STEP_SECONDS / seconds)))
 
-    def learn(self, kind: Kind, rows: int, seconds: float) -> None:
-        """A call took so long."""
+    def _is_better_together(self, kind: Kind) -> bool:
+        """Whether the next call is to have several images; for one of many, to learn something."""
+        ways = self._ways.get(kind, {})
+        together = ways.get(True, 0.0) <= ways.get(False, math.inf)
+        return together != (self._calls[kind] % _TRIED == 1)
+
+    def learn(self, kind: Kind, rows: int, seconds: float, *, images: int = 1) -> None:
+        """A call of so many rows, of so many images, took so long."""
         if (smaller := self._smaller.get(kind[0])) is not None:
             self._smaller[kind[0]] = min(self._pixels, math.ceil(smaller * _RECOVERY))
         each, known = seconds / rows, self._seconds.get(kind)
-        if known is not None:
-            weight = _FASTER if each < known else _SLOWER
-            each = known + weight * (each - known)
-        self._seconds[kind] = each
+        if known is not None:  # a first call says nothing of the way
+            ways, way = self._ways.setdefault(kind, {}), images > 1
+            ways[way] = _blended(ways.get(way), each)
+        self._seconds[kind] = _blended(known, each)
+        self._calls[kind] += 1
 
     def halve(self, kind: Kind, rows: int) -> None:
         """A call of so many rows found too little memory."""
@@ -70,4 +88,13 @@ class Limits:
         """Networks are gone; others may be in their place."""
         for network in networks:
             self._smaller.pop(network, None)
-        self._seconds = {k: v for k, v in self._seconds.items() if k[0] not in networks}
+        for known in (self._seconds, self._ways, self._calls):
+            for kind in [kind for kind in known if kind[0] in networks]:
+                del known[kind]
+
+
+def _blended(known: float | None, new: float) -> float:
+    """A measurement and what was known before."""
+    if known is None:
+        return new
+    return known + (_FASTER if new < known else _SLOWER) * (new - known)

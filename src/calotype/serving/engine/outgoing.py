@@ -70,9 +70,12 @@ class Outgoing:
         self._finishing.append((pixels, future))
 
     def end(self, image: Image, head: dict[str, Any]) -> None:
-        """The last word on an image that is not finished: after previews that are on their way."""
-        self._looks.pop(image.age, None)
-        self._previews.submit(self._send, head)
+        """The last word on an image that is not finished: after its previews, no others'."""
+        before = self._looks.pop(image.age, None)
+        if before is None or before.cancel():
+            self._send(head)
+        else:
+            before.add_done_callback(lambda _: self._send(head))
 
     def close(self) -> None:
         """Write all that is on its way."""

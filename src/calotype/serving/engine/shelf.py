@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import threading
 import time
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -139,7 +140,7 @@ class Shelf:
     ) -> None:
         self.models = {model.entry.name: model for model in models}
         self.memory, self.idle_seconds = memory, idle_seconds
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loading")
+        self._one_at_a_time = threading.Lock()
 
     def find(self, name: str | None) -> Model:
         """The model of a name; None = the first.
@@ -169,8 +170,15 @@ class Shelf:
     def load(self, model: Model) -> Future[Loaded]:
         """Begin to load a model, in a thread of its own."""
         model.began = time.monotonic()
-        model.loading = self._loader.submit(_load, model.job)
+        loader = ThreadPoolExecutor(1, thread_name_prefix="loading")
+        model.loading = loader.submit(self._load, model.job)
+        # Its thread ends with it: where more of OpenMP's wait than there are cores, none spins.
+        loader.shutdown(wait=False)
         return model.loading
+
+    def _load(self, job: Job) -> Loaded:
+        with self._one_at_a_time:
+            return _load(job)
 
     def settled(self, model: Model) -> float:
         """A model's loading has ended: take it; the seconds that it took.
