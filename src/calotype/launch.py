@@ -12,7 +12,7 @@ _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 """How OpenMP's threads wait for the next of an image's many small operations: they spin for some
 microseconds, then sleep. Those that sleep at once take twice as long for an image of 64² on two
-free cores, and those that spin for long take a core that others need (docs/serving.md)."""
+free cores, and those that spin for long take a core that others need (benchmarks/results.md)."""
 LONGEST_WAIT = timedelta(days=7)
 """For the slowest: it may embed captions, sample grids, write checkpoints or work off a list."""
 
