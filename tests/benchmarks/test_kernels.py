@@ -63,6 +63,7 @@ def test_repeats_with_the_same_shapes_and_strides(kernels):
     assert again.shape == wanted.shape and again.stride() == wanted.stride()
 
 
+@pytest.mark.slow
 def test_benchmark_runs_on_a_tiny_cascade(tmp_path):
     from calotype.cascade import Cascade, Stage
     from calotype.config.network import LevelConfig, UNetConfig

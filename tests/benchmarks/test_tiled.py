@@ -20,6 +20,7 @@ def bench():
     return module
 
 
+@pytest.mark.slow
 def test_it_prints_what_it_measured(bench, model, capsys, monkeypatch):
     def images(count, size):
         assert size == 64

@@ -95,6 +95,7 @@ def test_programs_that_do_not_answer_are_ended_in_time(samples, tmp_path, kind):
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.slow
 def test_whatever_the_program_started_ends_with_it(samples, tmp_path):
     note = tmp_path / "pid"
     child = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
@@ -111,6 +112,7 @@ def test_whatever_the_program_started_ends_with_it(samples, tmp_path):
     raise AssertionError(f"process {number} goes on")
 
 
+@pytest.mark.slow
 def test_the_limit_is_for_each_answer_and_changes_no_score(samples, tmp_path):
     slow = GOOD.replace("import json, sys", "import json, sys, time").replace(
         "    print", "    time.sleep(0.03)\n    print"

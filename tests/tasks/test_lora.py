@@ -96,6 +96,7 @@ def test_a_stopped_run_resumes_to_the_bit(base, train, lora_recipe, tmp_path, mo
         assert (out / "lora" / name).read_bytes() == (whole / "lora" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_cascade(train, tmp_path):
     """Also those that enlarge: with real low-resolution images and random aug_level."""
     tiny = load_recipe("tiny")

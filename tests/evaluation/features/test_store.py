@@ -229,6 +229,7 @@ def test_many_at_once_write_the_same(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_processes_share_the_work(tmp_path):
     """Tasks are sent to processes that load the extractor themselves; what they leave is one."""
     images = load(range(6), range(6))

@@ -53,6 +53,7 @@ def test_the_real_limit_has_room_for_two_and_for_a_body_of_images():
     assert MOST_DECODED >= TWO + 4 * (4 + 1) * MOST_PIXELS > 2 * MOST_BODY
 
 
+@pytest.mark.slow
 def test_images_of_waiting_and_running_jobs_at_above_and_far_above(
     with_hub, submission, room
 ) -> None:

@@ -121,6 +121,7 @@ def test_other_requests_do_not_join(own, hub) -> None:
     assert len({post(own, "a fox").headers["x-seeds"] for _ in range(3)}) == 3
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_429_and_the_client_comes_back(fake, serve_at, until) -> None:
     with serve_at(fake(active=1, most_waiting=2)) as own:
         with_end(own[1])

@@ -132,6 +132,7 @@ def test_a_client_that_goes_takes_its_job_along(own, hub) -> None:
     until(lambda: not hub.work.active)
 
 
+@pytest.mark.slow
 def test_other_clients_jobs_are_not_seen(tmp_path, fake, serve_at) -> None:
     from calotype.serving.front.keys import new_key
 

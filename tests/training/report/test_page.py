@@ -176,6 +176,7 @@ def test_many_samples_are_chosen_from(write_run):
     assert "24 of 83 sheets" in page.text
 
 
+@pytest.mark.slow
 def test_command(write_run, tmp_path):
     folder = write_run()
     result = CliRunner().invoke(app, ["report", str(folder)])

@@ -76,6 +76,7 @@ def test_two_files_say_the_same(whole, tmp_path):
     assert page.tags.count("svg") == 2
 
 
+@pytest.mark.slow
 def test_it_is_the_same_each_time(whole):
     one, two = analyse(whole), analyse(whole)
     assert json_of(one) == json_of(two)
@@ -89,6 +90,7 @@ def test_that_all_raters_say_otherwise_is_said(study, judge):
     assert "With all raters it is otherwise: “quality”: no winner" in page.text
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text_and_nothing_is_fetched(study, judge):
     names = (HOSTILE, HOSTILE + "2", HOSTILE + "3")
     answers = [
