@@ -7,6 +7,7 @@ number generators has to be restored, and a resumed run repeats an uninterrupted
 May import config, diffusion and data; names no model, which a test holds. Importing this package
 imports no torch: `calotype.training.run` does.
 
-Hint: set OMP_WAIT_POLICY=PASSIVE before torch is imported (`calotype train` does): threads that
-spin while they wait cost a third of the speed on small machines.
+Hint: call `calotype.launch.prepare_environment` before torch is imported (`calotype train` does):
+threads that spin for long while they wait cost a third of the speed on small machines, and those
+that sleep at once an eighth.
 """

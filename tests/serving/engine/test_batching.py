@@ -139,18 +139,18 @@ def test_rows_are_as_many_as_a_step_and_memory_hold(stage):
     limits, one = Limits(), call(stage, side=64)
     kind = limits.kind(one)
     assert limits.rows(kind) == 1, "nothing is known yet"
-    limits.learn(kind, 1, 10.0)
+    limits.learn(kind, 1, 10.0, images=1)
     assert limits.rows(kind) == 1
     for _ in range(20):
-        limits.learn(kind, 4, 4 * STEP_SECONDS / 10)
+        limits.learn(kind, 4, 4 * STEP_SECONDS / 10, images=1)
     assert limits.rows(kind) == 10 or limits.rows(kind) == 9
     for _ in range(20):
-        limits.learn(kind, 100, 1e-6)
+        limits.learn(kind, 100, 1e-6, images=1)
     assert limits.rows(kind) == 256
     limits.halve(kind, 100)
     assert limits.rows(kind) == 50
     for _ in range(200):
-        limits.learn(kind, 50, 1e-6)
+        limits.learn(kind, 50, 1e-6, images=1)
     assert limits.rows(kind) == 256, "it recovers"
     limits.forget({kind[0]})
     assert limits.rows(kind) == 1

@@ -197,7 +197,9 @@ def test_the_page_logs_in_and_out(guard, key, quick):
     assert client.get("/").json()["key"] == "laptop"
     (name,) = client.cookies
     session = client.cookies[name]
-    assert client.post("/logout").status_code == 303 and not client.cookies
+    left = client.post("/logout")
+    assert left.status_code == 303 and not client.cookies
+    assert left.headers["clear-site-data"] == '"storage"'
     again = client.get("/", headers={"cookie": f"{name}={session}"})
     assert again.status_code == 401
 

@@ -16,6 +16,14 @@ def place(page, selector):
     return page.locator(selector).bounding_box()
 
 
+def opened(visit, key, viewport):
+    """The page with the newest image of the library, after a key."""
+    page = visit("#library", viewport=viewport)
+    page.click("[data-at='0'] .open")
+    page.keyboard.press(key)
+    return page
+
+
 def test_drafts_stay_where_they_are_and_their_button_is_in_sight(visit, served):
     served.mock.faults.add("held")
     page = visit()
@@ -122,9 +130,7 @@ def test_the_models_own_choices_are_read_whole(visit):
 
 @pytest.mark.parametrize("viewport", PHONES)
 def test_comparing_on_a_phone_has_its_handle_and_its_close_in_place(visit, viewport):
-    page = visit("#library", viewport=viewport)
-    page.click("[data-at='0'] .open")
-    page.keyboard.press("c")
+    page = opened(visit, "c", viewport)
     page.wait_for_selector(".divide-line")
     line = place(page, ".divide-line")
     middle = line["y"] + line["height"] / 2
@@ -172,9 +178,7 @@ def test_the_newest_job_is_not_under_the_banner(visit, served):
 
 @pytest.mark.parametrize("viewport", PHONES)
 def test_a_rectangle_in_numbers_takes_one_line(visit, viewport):
-    page = visit("#library", viewport=viewport)
-    page.click("[data-at='0'] .open")
-    page.keyboard.press("e")
+    page = opened(visit, "e", viewport)
     page.click("text=Rectangle in numbers")
     fields = [one.bounding_box() for one in page.locator(".numbers input").all()]
     assert len({field["y"] for field in fields}) == 1

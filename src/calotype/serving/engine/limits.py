@@ -68,7 +68,7 @@ class Limits:
         together = ways.get(True, 0.0) <= ways.get(False, math.inf)
         return together != (self._calls[kind] % _TRIED == 1)
 
-    def learn(self, kind: Kind, rows: int, seconds: float, *, images: int = 1) -> None:
+    def learn(self, kind: Kind, rows: int, seconds: float, *, images: int) -> None:
         """A call of so many rows, of so many images, took so long."""
         if (smaller := self._smaller.get(kind[0])) is not None:
             self._smaller[kind[0]] = min(self._pixels, math.ceil(smaller * _RECOVERY))

@@ -84,7 +84,11 @@ class Login:
         if scope["path"] == LOGOUT:
             session = self._authentication.cookie_of(scope)
             await asyncio.to_thread(self._authentication.sessions.end, session)
-            return self._with_cookie(_see_other(LOGIN), "", seconds=0)
+            response = _see_other(LOGIN)
+            response.headers["clear-site-data"] = (
+                '"storage"'  # the page keeps sources of edits there
+            )
+            return self._with_cookie(response, "", seconds=0)
         check_type(scope)
         body = await self._bodies.read(scope, receive, most=MOST_LOGIN)
         check_body(scope, body)
