@@ -85,9 +85,8 @@ class Login:
             session = self._authentication.cookie_of(scope)
             await asyncio.to_thread(self._authentication.sessions.end, session)
             response = _see_other(LOGIN)
-            response.headers["clear-site-data"] = (
-                '"storage"'  # the page keeps sources of edits there
-            )
+            # The page keeps sources of edits there.
+            response.headers["clear-site-data"] = '"storage"'
             return self._with_cookie(response, "", seconds=0)
         check_type(scope)
         body = await self._bodies.read(scope, receive, most=MOST_LOGIN)
