@@ -20,7 +20,8 @@ from calotype.conditioning import (
 def conditioning(batch: int, length: int) -> Conditioning:
     text = TextEmbedding(torch.randn(batch, length, 4), torch.ones(batch, length).bool())
     images = torch.randn(batch, 3, 8, 8)
-    return Conditioning(text, images, torch.rand(batch), torch.randn(batch, 4, 8, 8))
+    extra, classes = torch.randn(batch, 4, 8, 8), torch.arange(batch)
+    return Conditioning(text, images, torch.rand(batch), extra, classes=classes)
 
 
 def test_joined_batches_keep_every_row() -> None:
@@ -29,7 +30,7 @@ def test_joined_batches_keep_every_row() -> None:
     assert both.text is not None and a.text is not None and b.text is not None
     assert torch.equal(both.text.tokens[:2, :3], a.text.tokens)
     assert torch.equal(both.text.mask.sum(1), torch.tensor([3, 3, 5]))
-    for name in ("lowres", "aug_level", "extra"):
+    for name in ("lowres", "aug_level", "extra", "classes"):
         assert torch.equal(getattr(both, name), torch.cat((getattr(a, name), getattr(b, name))))
 
 
@@ -66,7 +67,7 @@ def test_networks_get_the_kind_they_take() -> None:
         TokenIds(torch.zeros(2, 1), ids.mask)
 
 
-@pytest.mark.parametrize("name", ["text", "lowres", "aug_level", "extra"])
+@pytest.mark.parametrize("name", ["text", "lowres", "aug_level", "extra", "classes"])
 def test_what_only_one_of_two_batches_has_is_not_lost_in_silence(name: str) -> None:
     a = conditioning(1, 2)
     with pytest.raises(ValueError, match=f"{name} in one"):
@@ -80,3 +81,16 @@ def test_dropping_captions_leaves_images_alone() -> None:
     assert not dropped.text.mask[0].any()
     assert torch.equal(dropped.text[1:].tokens, a.text[1:].tokens)
     assert dropped.lowres is a.lowres and dropped.extra is a.extra
+
+
+def test_dropped_classes_are_the_null_class_and_null_drops_all_that_was_told() -> None:
+    a = conditioning(3, 2)
+    assert a.drop_classes(torch.tensor([True, False, True])).classes.tolist() == [0, -1, 2]
+    assert a.classes.tolist() == [0, 1, 2]
+    null = a.null()
+    assert null.classes.tolist() == [-1] * 3 and not null.text.mask.any()
+    assert null.lowres is a.lowres
+    assert Conditioning().drop_classes(torch.tensor([False])).null() == Conditioning()
+    for wrong in (torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2)):
+        with pytest.raises(ValueError, match=r"got classes .*expected \(B,\) int64"):
+            Conditioning(classes=wrong)

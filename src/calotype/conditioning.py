@@ -1,4 +1,4 @@
-"""What a network is conditioned on beside the noisy image: text, low-resolution image, its noise.
+"""What a network is conditioned on beside the noisy image: text, class, low-resolution image.
 
 These records stand between the text encoders, the data and the networks; they hold tensors and
 know nothing of where these came from.
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 C = TypeVar("C", bound="_Captions")
+
+NULL_CLASS = -1
+"""The number of the null class in `Conditioning.classes`: nobody says what the image shows."""
 
 
 class _Captions:
@@ -153,6 +156,8 @@ class Conditioning:
             inpainting, the known image times its mask, then the mask (1 = known).
         draft: image that a regression made of the caption, (B, 3, h, w) in about [-1, 1], for
             networks that are conditioned on one; None = these make it themselves.
+        classes: what each image shows, (B,) int64: numbers from 0, -1 = the null class; None =
+            nobody said, which networks with classes take for the null class of every image.
     """
 
     text: Text | None = None
@@ -160,6 +165,14 @@ class Conditioning:
     aug_level: Tensor | None = None
     extra: Tensor | None = None
     draft: Tensor | None = None
+    classes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        classes = self.classes
+        if classes is not None and (classes.ndim != 1 or classes.dtype != torch.int64):
+            raise ValueError(
+                f"got classes {tuple(classes.shape)} {classes.dtype}; expected (B,) int64"
+            )
 
     def drop_text(self, keep: Tensor) -> Conditioning:
         """Null the captions where `keep`, (B,) bool, is False; a draft is to be made anew."""
@@ -167,11 +180,21 @@ class Conditioning:
             return self
         return replace(self, text=self.text.drop(keep), draft=None)
 
-    def without_text(self) -> Conditioning:
-        """The same images with the null caption: the other half of guidance."""
-        if self.text is None:
+    def drop_classes(self, keep: Tensor) -> Conditioning:
+        """The null class where `keep`, (B,) bool, is False."""
+        if self.classes is None:
             return self
-        return self.drop_text(torch.zeros(len(self.text), dtype=torch.bool))
+        kept = keep.to(self.classes.device)
+        return replace(self, classes=torch.where(kept, self.classes, NULL_CLASS))
+
+    def null(self) -> Conditioning:
+        """The same images with the null caption and class: the other half of guidance."""
+        cond = self
+        if cond.text is not None:
+            cond = cond.drop_text(torch.zeros(len(cond.text), dtype=torch.bool))
+        if cond.classes is not None:
+            cond = cond.drop_classes(torch.zeros(len(cond.classes), dtype=torch.bool))
+        return cond
 
     def crop(self, rows: slice, columns: slice) -> Conditioning:
         """What conditions a part of the images; a draft, which shows the whole, stays as it is."""

@@ -155,7 +155,7 @@ def test_guidance_starts_from_the_caption_s_draft_and_knows_that_of_the_null_cap
     """Guided estimates are those of N(w d + (1 - w) d0, s^2), from a start around d."""
     stage, weight, seeds = exact_stage(), 1.5, range(3)
     cond = Conditioning(captions(*seeds))
-    uncond = cond.without_text()
+    uncond = cond.null()
     own, null = (stage.with_draft(one).draft for one in (cond, uncond))
     assert own is not None and null is not None
     assert not torch.allclose(own, null) and torch.allclose(null[0], null[1])
@@ -205,7 +205,7 @@ def test_the_draft_is_made_once_a_caption(monkeypatch: pytest.MonkeyPatch) -> No
     for weight, interval in ((1.0, None), (2.0, None), (2.0, (0.1, 0.5))):
         calls.clear()
         sampling = replace(FEW, guidance_weight=weight, guidance_interval=interval)
-        sample(stage, cond, seeds, uncond=cond.without_text(), sampling=sampling)
+        sample(stage, cond, seeds, uncond=cond.null(), sampling=sampling)
         assert len(calls) == 1  # for both, with and without the caption
 
 

@@ -138,9 +138,13 @@ def batch_size(cond: Conditioning, noise: NoiseSource) -> int:
     """How many images there are to sample."""
     if cond.text is not None:
         return len(cond.text)
+    if cond.classes is not None:
+        return len(cond.classes)
     if cond.lowres is not None:
         return len(cond.lowres)
     size = getattr(noise, "batch_size", None)
     if size is None:
-        raise UsageError("got no text, no image and no seeds; expected something to sample")
+        raise UsageError(
+            "got no text, no classes, no image and no seeds; expected something to sample"
+        )
     return int(size)

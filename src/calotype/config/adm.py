@@ -95,6 +95,8 @@ class AdmConfig(Settings):
         levels: one record a resolution, finest first; each is half as fine as the one before.
         text_dim: width of a caption's tokens, 1 for token ids; 0 = no text.
         text: what becomes of the captions; None = no text.
+        classes: how many classes of images it can be told of; 0 = none. One embedding each, and
+            one of the null class behind them, is added to the time embedding.
         middle: attention in the middle.
         lowres: whether a low-resolution image is joined to the input.
         aug_level: whether its noise level is embedded.
@@ -116,6 +118,7 @@ class AdmConfig(Settings):
     levels: tuple[AdmLevel, ...]
     text_dim: OptionalWidth = 0
     text: StatesText | TokensText | UnclipText | None = None
+    classes: Annotated[int, Range(0, 1_000_000)] = 0
     middle: AdmAttention = "joined"
     lowres: bool = False
     aug_level: bool = False
@@ -141,6 +144,7 @@ class AdmConfig(Settings):
             (self.text is not None) == (self.text_dim > 0),
             f"got text_dim={self.text_dim} with text={self.text}; expected both or neither",
         )
+        require(self.classes != 1, "got classes=1; expected 0 (none), or at least 2")
         require(not self.aug_level or self.lowres, "got aug_level without lowres; expected both")
         for level in self.levels:
             self._check_level(level)

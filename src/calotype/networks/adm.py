@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, cast
@@ -10,7 +10,14 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from calotype.conditioning import Conditioning, Text, TextEmbedding, token_ids, token_states
+from calotype.conditioning import (
+    NULL_CLASS,
+    Conditioning,
+    Text,
+    TextEmbedding,
+    token_ids,
+    token_states,
+)
 from calotype.config.adm import AdmConfig, AdmLevel
 from calotype.networks.adm_blocks import AdmAttentionLayer, AdmResidual, TimestepMLP, activation
 from calotype.networks.adm_text import AdmText, TokensEncoder, build_text
@@ -43,6 +50,9 @@ class AdmUNet(UShape):
         self.time = timestep()
         self.aug_level = timestep() if config.aug_level else None
         self.text = build_text(config, self._embed_dim)
+        self.classes: nn.Embedding | None = None
+        if config.classes > 0:
+            self.classes = nn.Embedding(config.classes + 1, self._embed_dim)
         self.embed_act = activation(config.embed_activation)
         self.stem = nn.Conv2d(inputs, first, 3, padding=1)
         deepest = [replace(levels[-1], attention=kind) for kind in (config.middle, "none")]
@@ -72,15 +82,15 @@ class AdmUNet(UShape):
         return self.bind(cond)(z, timesteps)
 
     def bind(self, cond: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
-        """Compute what only the captions decide; returns `(z, timesteps) -> prediction`."""
-        text = self._encode(cond.text)
+        """Compute what captions and classes decide; returns `(z, timesteps) -> prediction`."""
+        text, classes = self._encode(cond.text), self._embed_classes(cond.classes)
         pooled, keys_values = None, tuple[TextKeysValues, ...]()
         if text is not None:
             keys_values = tuple(layer.project(text.states, text.mask) for layer in self._attending)
             pooled = text.pooled
 
         def predict(z: Tensor, timesteps: Tensor) -> Tensor:
-            embedding = self._embedding(timesteps, cond.aug_level, pooled)
+            embedding = self._embedding(timesteps, cond.aug_level, (pooled, classes))
             x = self.through(
                 self.stem(self._inputs(z, cond)), lambda block, x: block(x, embedding, keys_values)
             )
@@ -97,16 +107,26 @@ class AdmUNet(UShape):
         text = TextEmbedding(text.tokens.to(self.stem.weight.dtype), text.mask)
         return cast(AdmText, self.text(text))
 
+    def _embed_classes(self, classes: Tensor | None) -> Tensor | None:
+        """(B,) -> (B, E), or (1, E), the null class, where nobody says; None without classes."""
+        if self.classes is None:
+            return None
+        last = self.classes.num_embeddings - 1  # the null class
+        if classes is None:
+            return self.classes.weight[last:]
+        return cast(Tensor, self.classes(torch.where(classes == NULL_CLASS, last, classes)))
+
     def _embedding(
-        self, timesteps: Tensor, aug_level: Tensor | None, pooled: Tensor | None
+        self, timesteps: Tensor, aug_level: Tensor | None, added: Sequence[Tensor | None]
     ) -> Tensor:
         embedding: Tensor = self.time(timesteps)
         if self.aug_level is not None:
             if aug_level is None:
                 raise ValueError("got no aug_level; expected one number in [0, 1] an image")
             embedding = embedding + self.aug_level((aug_level * AUG_TIMESTEPS).round())
-        if pooled is not None:
-            embedding = embedding + pooled
+        for one in added:
+            if one is not None:
+                embedding = embedding + one
         return cast(Tensor, self.embed_act(embedding))
 
     def _inputs(self, z: Tensor, cond: Conditioning) -> Tensor:

@@ -67,5 +67,6 @@ def _sample(
     edit: StageEdit | None = None,
 ) -> Tensor:
     guided = stage.config.sampling.guidance_weight != 1
-    uncond = cond.without_text() if guided and cond.text is not None else None
+    told = cond.text is not None or cond.classes is not None
+    uncond = cond.null() if guided and told else None
     return stage.sample(cond, uncond, noise, size=size, edit=edit)
