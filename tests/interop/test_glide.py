@@ -28,7 +28,6 @@ from glide_reference import (
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from calotype.cascade.stage import Stage
-from calotype.cascade.timesteps import build_schedule
 from calotype.conditioning import Conditioning, TokenIds
 from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import (
@@ -40,6 +39,7 @@ from calotype.diffusion import (
     broadcast_to_image,
     thresholding,
 )
+from calotype.diffusion.named import build_schedule
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.glide.keys import converted, network_config, network_names
 from calotype.interop.glide.noised_clip import (

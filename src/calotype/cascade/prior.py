@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from calotype.cascade.finite import check_finite
 from calotype.cascade.io import PRIOR_FILE, WEIGHTS_FILE
-from calotype.cascade.timesteps import build_discrete
 from calotype.conditioning import Text, TextEmbedding, token_states
 from calotype.config.prior import PriorConfig
 from calotype.config.typed_json import load_settings
@@ -26,6 +25,7 @@ from calotype.diffusion import (
     denoising_steps,
     guide_batched,
 )
+from calotype.diffusion.named import build_discrete
 from calotype.networks import PriorNetwork
 from calotype.storage.weights import load_module
 

@@ -29,12 +29,7 @@ from calotype.cascade.sampling import (
 from calotype.cascade.sizes import check_divisible
 from calotype.cascade.stage_edit import KNOWN_CHANNELS, StageEdit
 from calotype.cascade.tiles import OnTile, Tile, Tiling, in_bands, tiled
-from calotype.cascade.timesteps import (
-    PARAMETRIZATIONS,
-    build_schedule,
-    enlarge_lowres,
-    noise_lowres,
-)
+from calotype.cascade.timesteps import PARAMETRIZATIONS, enlarge_lowres, noise_lowres
 from calotype.conditioning import Conditioning, Text
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
@@ -50,6 +45,7 @@ from calotype.diffusion import (
     denoising_loss,
     denoising_steps,
 )
+from calotype.diffusion.named import build_schedule
 from calotype.errors import UsageError
 from calotype.networks import UNet, build_network
 

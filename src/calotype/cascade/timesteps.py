@@ -15,24 +15,19 @@ from torch.nn import functional
 
 from calotype.config.adm import AdmConfig
 from calotype.config.sampling import LowresConfig
-from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.stage import NetworkConfig
 from calotype.diffusion import (
-    CosineSchedule,
     DiscreteSchedule,
     EpsPrediction,
-    LinearSchedule,
     NoiseSchedule,
     Parametrization,
     VPrediction,
     XPrediction,
     add_noise,
     augment_lowres,
-    linear_betas,
-    schedule_from_betas,
-    squaredcos_betas,
     upsample_lowres,
 )
+from calotype.diffusion.named import build_discrete
 from calotype.errors import UsageError
 
 PARAMETRIZATIONS: dict[str, Callable[[], Parametrization]] = {
@@ -54,24 +49,6 @@ class NetworkOutput:
 
     prediction: Tensor
     variance_fraction: Tensor | None
-
-
-def build_schedule(config: str | DiscreteScheduleConfig) -> NoiseSchedule:
-    """The schedule of a stage's settings."""
-    if isinstance(config, DiscreteScheduleConfig):
-        return build_discrete(config)
-    return CosineSchedule() if config == "cosine" else LinearSchedule()
-
-
-def build_discrete(config: DiscreteScheduleConfig) -> DiscreteSchedule:
-    """The table of a published model's settings."""
-    dtype = torch.float32 if config.precision == "float32" else torch.float64
-    if config.betas == "linear":
-        start, end = config.beta_start, config.beta_end
-        betas = linear_betas(config.steps, start=start, end=end, dtype=dtype)
-    else:
-        betas = squaredcos_betas(config.steps, dtype=dtype)
-    return schedule_from_betas(betas, spacing=config.spacing)
 
 
 def network_level(config: NetworkConfig, schedule: NoiseSchedule, logsnr: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Diffusion: pure mathematics on tensors, between a network's output and a finished image.
 
 In: noisy images, noise levels, functions that denoise, sources of noise. Out: losses, levels,
-estimates, images. It may import torch, `calotype.errors` and nothing else of the package.
+estimates, images. It may import torch, `calotype.errors`, the settings of schedules
+(`calotype.config.schedule`) and nothing else of the package.
 
 Numerical rules:
 - The noise level is `logsnr`; `alpha = sqrt(sigmoid(logsnr))`, `sigma = sqrt(sigmoid(-logsnr))`,

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from calotype.cascade.timesteps import build_discrete
 from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.typed_json import load_config, to_dict
 from calotype.diffusion import DiscreteSchedule
 from calotype.diffusion.gradient_guidance import GradientGuidance
+from calotype.diffusion.named import build_discrete
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.glide.stages import check_names
 from calotype.interop.safety import ForeignWeights, Shapes, read_header

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from calotype.cascade.plan import SamplePlan, StagePlan
 from calotype.cascade.sampling import grid_levels
-from calotype.cascade.timesteps import build_schedule
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
+from calotype.diffusion.named import build_schedule
 
 
 @dataclass(frozen=True)
