@@ -180,8 +180,9 @@ def _noise_of(randn: Callable[[], Tensor], rows: slice) -> Tensor:
 
 
 def _rows_of(state: SamplerState, rows: slice) -> SamplerState:
-    estimate, variance = state.estimate, state.estimate.variance_fraction
-    cut = Estimate(
-        estimate.x_hat[..., rows, :], None if variance is None else variance[..., rows, :]
-    )
+    own = state.estimate
+    parts = (own.x_hat, own.variance_fraction, own.gradient)
+    x_hat, *rest = (None if part is None else part[..., rows, :] for part in parts)
+    assert x_hat is not None
+    cut = Estimate(x_hat, *rest)
     return replace(state, z=state.z[..., rows, :], estimate=cut)

@@ -71,8 +71,11 @@ def ancestral_step(interpolation: float) -> Step:
     The noise has the standard deviation `(c*sigma_s^2)^((1-g)/2) * (c*sigma_t^2)^(g/2)` with
     `c = 1 - exp(logsnr_t - logsnr_s)`; g is the estimate's `variance_fraction` where a model has
     learned one, else `interpolation`: 0 for the posterior's, 1 for the forward step's variance.
+    The mean is moved by the variance times the estimate's `gradient`; the step to the clean image
+    adds no noise, and is not moved.
 
-    Reference: Imagen, section 2.1; learned: Nichol & Dhariwal 2021, Eq. 15, arXiv:2102.09672.
+    Reference: Imagen, section 2.1; learned: Nichol & Dhariwal 2021, Eq. 15, arXiv:2102.09672;
+    moved: Dhariwal & Nichol 2021, algorithm 1, arXiv:2105.05233.
     """
     if not 0 <= interpolation <= 1:
         raise UsageError(f"interpolation is {interpolation}, expected a number in [0, 1]")
@@ -84,9 +87,9 @@ def ancestral_step(interpolation: float) -> Step:
         lower, upper = _bounds_of_std(move)
         fraction = move.state.estimate.variance_fraction
         if fraction is None:
-            return mean + _between(lower, upper, interpolation) * move.randn()
+            return _noised(mean, _between(lower, upper, interpolation), move)
         log_std = math.log(lower) + fraction.to(mean) * (math.log(upper) - math.log(lower))
-        return mean + log_std.exp() * move.randn()
+        return _noised(mean, log_std.exp(), move)
 
     return step
 
@@ -112,12 +115,12 @@ def dpmpp_2m_step(move: Move) -> Tensor:
 
 
 def dpmpp_2m_sde_step(move: Move) -> Tensor:
-    """SDE-DPM-Solver++(2M): the ancestral step with an extrapolated estimate.
+    """SDE-DPM-Solver++(2M): the ancestral step with an extrapolated estimate, moved as that is.
 
     Reference: Lu et al. 2022, arXiv:2211.01095.
     """
     mean = _posterior_mean(move, _extrapolated(move))
-    return mean if math.isinf(move.logsnr_next) else mean + _bounds_of_std(move)[0] * move.randn()
+    return mean if math.isinf(move.logsnr_next) else _noised(mean, _bounds_of_std(move)[0], move)
 
 
 def heun_step(move: Move) -> Tensor:
@@ -157,6 +160,14 @@ def _bounds_of_std(move: Move) -> tuple[float, float]:
     # Standard deviations of q(z_s | z_t, x) and of the forward step q(z_t | z_s).
     root = math.sqrt(-math.expm1(float(move.state.logsnr - move.logsnr_next)))
     return root * _scales(move.logsnr_next)[1], root * _scales(move.state.logsnr)[1]
+
+
+def _noised(mean: Tensor, std: float | Tensor, move: Move) -> Tensor:
+    # A sample of the step: its mean, moved where something pulls, and noise.
+    gradient = move.state.estimate.gradient
+    if gradient is not None:
+        mean = mean + std * std * gradient.to(mean)
+    return mean + std * move.randn()
 
 
 def _between(lower: float, upper: float, fraction: float) -> float:
