@@ -26,7 +26,8 @@ from calotype.config.recipe import Recipe
 from calotype.config.typed_json import from_dict, override, to_dict
 from calotype.errors import ConfigError
 from calotype.networks.clip import Clip
-from calotype.tasks.clip_augmentation import augmented, clip_numbers
+from calotype.tasks.augmentation import augmented
+from calotype.tasks.clip_numbers import clip_numbers
 from calotype.tasks.clip_retrieval import Shown, make_pools, retrieval
 from calotype.tasks.cost import training_flops
 from calotype.tasks.factory import Tasks
@@ -209,18 +210,24 @@ def test_augmentation_that_is_off_changes_nothing():
     ).stages[0]
     x = torch.rand(4, 3, 16, 16) * 2 - 1
     numbers = clip_numbers(config, 0, x.shape)
-    torch.testing.assert_close(augmented(x, numbers, config.augmentation), x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        augmented(x, numbers.augmentation, config.augmentation), x, rtol=0, atol=1e-5
+    )
 
 
 def test_augmentation_is_a_function_of_seed_and_position():
     config = micro(patch_dropout=0.5, text_noise=0.1).stages[0]
     x = torch.rand(8, 3, 16, 16) * 2 - 1
     first, again, other = (clip_numbers(config, p, x.shape) for p in (0, 0, 8))
-    one, two, three = (augmented(x, d, config.augmentation) for d in (first, again, other))
+    one, two, three = (
+        augmented(x, d.augmentation, config.augmentation, eps=d.eps) for d in (first, again, other)
+    )
     assert torch.equal(one, two) and not torch.equal(one, three)
     assert one.abs().max() <= 1
     rows = torch.tensor([6, 1])
-    assert torch.equal(augmented(x[rows], first[rows], config.augmentation), one[rows])
+    some = first[rows]
+    again = augmented(x[rows], some.augmentation, config.augmentation, eps=some.eps)
+    assert torch.equal(again, one[rows])
     assert first.patches.shape == (8, 2) and first.text.shape == (8, 16)
 
 
@@ -231,7 +238,8 @@ def test_crops_stay_within_and_mirror():
     )
     recipe = micro(augmentation=config).stages[0]
     x = torch.linspace(-1, 1, 16).expand(64, 3, 16, 16)
-    found = augmented(x, clip_numbers(recipe, 3, x.shape), config)
+    numbers = clip_numbers(recipe, 3, x.shape).augmentation
+    found = augmented(x, numbers, config)
     slopes = found[:, 0, 8, 12] - found[:, 0, 8, 3]
     assert 0 < (slopes > 0).sum() < 64 and (slopes != 0).all()
     assert found.min() >= -1 and found.max() <= 1

@@ -17,8 +17,9 @@ from calotype.config.recipe import Recipe
 from calotype.data.batch import Batch, BatchPlan
 from calotype.networks.clip import Clip
 from calotype.networks.transformer import TransformerLayer
+from calotype.tasks.augmentation import augmented
 from calotype.tasks.captions import TextLookup
-from calotype.tasks.clip_augmentation import ClipNumbers, augmented, clip_numbers
+from calotype.tasks.clip_numbers import ClipNumbers, clip_numbers
 from calotype.tasks.clip_retrieval import Pools, retrieval
 from calotype.tasks.contrastive import info_nce, matching, siglip
 from calotype.tasks.cost import TrainingCost, training_cost
@@ -107,7 +108,8 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
     def embed(self, inputs: ClipInputs) -> Embedded:
         """Images and captions, (B, 2, E), and what the loss learns beside them."""
         device, numbers = self.model.log_scale.device, inputs.numbers
-        x = augmented(inputs.x.to(device), numbers, self.config.augmentation)
+        x = inputs.x.to(device)
+        x = augmented(x, numbers.augmentation, self.config.augmentation, eps=numbers.eps)
         text = inputs.text.to(device)
         if numbers.text is not None and isinstance(text, TextEmbedding):
             spread = text.tokens.square().mean(-1, keepdim=True).sqrt()
