@@ -1,4 +1,4 @@
-"""Settings of the ADM networks that published models use: DeepFloyd IF, GLIDE, Karlo."""
+"""Settings of ADM networks: guided diffusion's own, GLIDE, DeepFloyd IF, Karlo."""
 
 from __future__ import annotations
 
@@ -97,6 +97,8 @@ class AdmConfig(Settings):
         text: what becomes of the captions; None = no text.
         classes: how many classes of images it can be told of; 0 = none. One embedding each, and
             one of the null class behind them, is added to the time embedding.
+        fold: side of the pixel squares folded into channels before the first level; 1 in all
+            published models.
         middle: attention in the middle.
         lowres: whether a low-resolution image is joined to the input.
         aug_level: whether its noise level is embedded.
@@ -119,6 +121,7 @@ class AdmConfig(Settings):
     text_dim: OptionalWidth = 0
     text: StatesText | TokensText | UnclipText | None = None
     classes: Annotated[int, Range(0, 1_000_000)] = 0
+    fold: Annotated[int, Range(1, 256)] = 1
     middle: AdmAttention = "joined"
     lowres: bool = False
     aug_level: bool = False
@@ -136,6 +139,8 @@ class AdmConfig(Settings):
     dropout: Dropout = 0.0
     last_step: bool = False
     kind: Literal["adm_unet"] = "adm_unet"
+
+    ADDED = ("classes", "fold")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,7 +171,7 @@ class AdmConfig(Settings):
     @property
     def divisor(self) -> int:
         """Image sides must be multiples of this many pixels."""
-        return int(2 ** (len(self.levels) - 1))
+        return int(self.fold * 2 ** (len(self.levels) - 1))
 
     @property
     def text_pooling(self) -> Literal["attention"]:

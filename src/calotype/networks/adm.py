@@ -1,4 +1,4 @@
-"""The ADM network of published models: DeepFloyd IF, GLIDE, Karlo; trained on whole timesteps."""
+"""The ADM network: guided diffusion's, GLIDE's, DeepFloyd IF's, Karlo's; it takes timesteps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from calotype.conditioning import (
     NULL_CLASS,
@@ -46,6 +47,7 @@ class AdmUNet(UShape):
         first = levels[0].channels
         self._embed_dim = config.embed_dim if config.embed_dim > 0 else 4 * first
         inputs = 3 + config.extra_channels + (3 if config.lowres else 0)
+        square = config.fold**2
         timestep = partial(TimestepMLP, first, self._embed_dim, config.activation)
         self.time = timestep()
         self.aug_level = timestep() if config.aug_level else None
@@ -54,7 +56,7 @@ class AdmUNet(UShape):
         if config.classes > 0:
             self.classes = nn.Embedding(config.classes + 1, self._embed_dim)
         self.embed_act = activation(config.embed_activation)
-        self.stem = nn.Conv2d(inputs, first, 3, padding=1)
+        self.stem = nn.Conv2d(square * inputs, first, 3, padding=1)
         deepest = [replace(levels[-1], attention=kind) for kind in (config.middle, "none")]
         middle = (self._block(it.channels, it, divisor=config.middle_divisor) for it in deepest)
         self.build(levels, block=self._block, resampler=self._resampler, middle=middle)
@@ -62,7 +64,7 @@ class AdmUNet(UShape):
         self.head = nn.Sequential(
             nn.GroupNorm(config.norm_groups, first, eps=config.norm_eps),
             activation(config.activation),
-            zero_init(nn.Conv2d(first, outputs, 3, padding=1)),
+            zero_init(nn.Conv2d(first, square * outputs, 3, padding=1)),
         )
         attending = [] if config.text is None else self.modules()
         self._attending = tuple(number_text_layers(attending, AdmAttentionLayer))
@@ -91,10 +93,9 @@ class AdmUNet(UShape):
 
         def predict(z: Tensor, timesteps: Tensor) -> Tensor:
             embedding = self._embedding(timesteps, cond.aug_level, (pooled, classes))
-            x = self.through(
-                self.stem(self._inputs(z, cond)), lambda block, x: block(x, embedding, keys_values)
-            )
-            return cast(Tensor, self.head(x))
+            inputs = F.pixel_unshuffle(self._inputs(z, cond), self.config.fold)
+            x = self.through(self.stem(inputs), lambda block, x: block(x, embedding, keys_values))
+            return F.pixel_shuffle(self.head(x), self.config.fold)
 
         return predict
 

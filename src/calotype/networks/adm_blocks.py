@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.config.adm import AdmAttention, AdmConfig, StatesText
-from calotype.networks.blocks import RESAMPLERS, sinusoidal_embedding
+from calotype.networks.blocks import RESAMPLERS, sinusoidal_embedding, zero_init
 from calotype.networks.text import TextKeysValues, join_text, split_heads
 
 
@@ -66,7 +66,7 @@ class AdmResidual(nn.Module):
         self.embedding = nn.Linear(embed_dim, 2 * out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
@@ -95,7 +95,7 @@ class AdmAttentionLayer(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels if self.joined else channels)
         self.norm_text = nn.GroupNorm(32, text_width) if norm_text and text_width > 0 else None
         self.text = nn.Linear(text_width, 2 * channels) if text_width > 0 else None
-        self.out = nn.Linear(channels, channels)
+        self.out = zero_init(nn.Linear(channels, channels))
 
     def project(self, states: Tensor, mask: Tensor | None) -> TextKeysValues:
         """Keys and values of text states (B, L, D); mask (B, L), None = all count."""

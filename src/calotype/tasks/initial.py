@@ -52,10 +52,12 @@ def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str
     network = stage.config.network
     stems = [name for name in own if name.endswith("stem.weight") and name in weights]
     for name in stems if isinstance(network, AdmConfig) else ():
-        given = weights[name]
-        if own[name].shape[1] - given.shape[1] == network.extra_channels:
-            zeros = given.new_zeros(len(given), network.extra_channels, *given.shape[2:])
-            filled[name] = torch.cat((given[:, :3], zeros, given[:, 3:]), dim=1)
+        given, square = weights[name], network.fold**2
+        missing = square * network.extra_channels
+        if own[name].shape[1] - given.shape[1] == missing:
+            zeros = given.new_zeros(len(given), missing, *given.shape[2:])
+            behind = 3 * square
+            filled[name] = torch.cat((given[:, :behind], zeros, given[:, behind:]), dim=1)
     return filled
 
 
