@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,7 @@ def test_round_trip(tmp_path: Path) -> None:
             "log-SNR.*folds 2x2 pixels.*draft.*null token",
         ),
         (lambda: stage_of(data_std=0.5), "data_std=0.5"),
+        (lambda: stage_of(network=replace(NETWORK, fold=2)), "folds squares"),
         (
             lambda: stage_of(
                 network=AdmConfig(levels=(AdmLevel(channels=32, blocks=1),), head_dim=16)
