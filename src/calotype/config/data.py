@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from calotype.config.ranges import Fraction, Range, Resolution, Settings
+from calotype.config.ranges import Fraction, Range, Resolution, Settings, require
 from calotype.config.typed_json import Retired
 
 
@@ -15,6 +15,9 @@ class DataConfig(Settings):
 
     Args:
         caption_variants: captions per image to choose from, embedded once ahead.
+        labels: what says which class an image is of: "folder" = the name of the folder it lies in;
+            else a column of the table or a field of the metadata, such as style or group; None =
+            images have no classes.
         styles: style phrases or set names to train on; None = all that the data has.
         fit: images that are not square: "crop" (centre) or "pad".
         small: images smaller than the stage: "enlarge" or "skip".
@@ -27,6 +30,7 @@ class DataConfig(Settings):
     """
 
     caption_variants: Annotated[int, Range(1, 10_000)] = 16
+    labels: str | None = None
     styles: tuple[str, ...] | None = None
     fit: Literal["crop", "pad"] = "crop"
     small: Literal["enlarge", "skip"] = "enlarge"
@@ -36,6 +40,13 @@ class DataConfig(Settings):
     broken_fraction: Fraction = 0.2
     missing_captions: Literal["compute", "refuse"] = "compute"
     cache_bytes: Annotated[int, Range(0, 10**15)] = 2_500_000_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.labels != "",
+            'got data.labels=""; expected "folder", the name of a column, or null',
+        )
 
     RETIRED = (
         Retired("crops_per_picture", now="crops_per_image"),

@@ -17,7 +17,6 @@ import numpy as np
 from calotype.data.columns import (
     DECIDING_COLUMNS,
     READ_ERRORS,
-    ROW_COLUMNS,
     Selection,
     check_columns,
     has_styles,
@@ -25,6 +24,7 @@ from calotype.data.columns import (
     image_column,
     pyarrow,
     reason_of,
+    row_columns,
     selected_rows,
     texts_as_bytes,
 )
@@ -82,14 +82,14 @@ class SavedDatasetSource(TableSource):
                 f"cannot read {root} as a data set saved to disk: {reason_of(error)}; save it again"
             ) from error
         names = table.column_names
-        check_columns(root, table.schema, selection.grammar)
+        check_columns(root, table.schema, selection)
         self.has_splits = "split" in names
         self.has_styles = has_styles(names)
         self._ends = np.cumsum([len(part) for part in tables])
         self.files = (*files, root / STATE_NAME)
         self._sizes = [file.stat().st_size for file in self.files]
         self._images = table[image_column(names)]
-        self._texts = texts_as_bytes(table.select([n for n in ROW_COLUMNS if n in names]))
+        self._texts = texts_as_bytes(table.select(row_columns(names, selection)))
         deciding = table.select([n for n in DECIDING_COLUMNS if n in names])
         mask = selected_rows(deciding, table.num_rows, selection)
         self._rows = rows if mask.all() else rows[mask[rows]]

@@ -40,6 +40,7 @@ class Batch:
         whole_lowres: what `lowres` are crops of, (B, 3, h, w), where the plan asks for it.
         places: row and column in it where each of `lowres` begins, (B, 2) int64; with it.
         alpha: opacity, (B, 1, H, W) in [0, 1], where the plan asks for it.
+        labels: B names of classes; None = the settings ask for none.
     """
 
     x: Tensor
@@ -54,6 +55,7 @@ class Batch:
     whole_lowres: Tensor | None = None
     places: Tensor | None = None
     alpha: Tensor | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def images(self) -> int:

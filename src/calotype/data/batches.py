@@ -20,6 +20,7 @@ from calotype.data.batch import Batch, BatchPlan, BatchShare
 from calotype.data.cache import ImageCache, Prepared
 from calotype.data.example import Caption
 from calotype.data.images import BrokenImage
+from calotype.data.labels import label_of
 from calotype.data.order import Ints, Stream, randint, shuffled_index
 from calotype.data.painting import cut, painted
 from calotype.data.prefetch import prefetched
@@ -113,6 +114,9 @@ class _Reader:
                 places = torch.from_numpy(corners // plan.grid)
         rows = tuple(range(plan.rank, plan.batch_size, plan.world_size))
         share = BatchShare(rows, plan.batch_size) if plan.world_size > 1 else None
+        wanted, labels = plan.config.labels, None
+        if wanted is not None:
+            labels = tuple(label_of(example.key, example.label, wanted) for example in examples)
         firsts = [e.captions[0] if e.captions else Caption("") for e in examples]
         return Batch(
             x,
@@ -126,6 +130,7 @@ class _Reader:
             whole_lowres=whole_lowres,
             places=places,
             alpha=alpha,
+            labels=labels,
         )
 
     @property
@@ -183,7 +188,7 @@ class _Reader:
             )
         except (BrokenImage, TooSmall) as error:
             return error
-        return Prepared(example.key, image, example.captions)
+        return Prepared(example.key, image, example.captions, example.label)
 
     def _mark_unusable(self, index: int, reason: CalotypeError) -> None:
         self.unusable.add(index)

@@ -24,6 +24,7 @@ class Prepared:
     key: str
     image: NDArray[np.uint8]
     captions: tuple[Caption, ...]
+    label: str | None = None
 
 
 class ImageCache:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage
+from calotype.data.labels import FOLDER
 from calotype.errors import MissingExtra, UsageError
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
@@ -43,12 +44,16 @@ class Selection:
         styles: values of the columns `style` or `set`; None = all.
         variants: captions made of caption parts.
         grammar: makes them; without one, rows must have captions.
+        captioned: whether captions are wanted; tables without any are taken where they are not.
+        labels: as in `DataConfig`.
     """
 
     split: str | None = "train"
     styles: tuple[str, ...] | None = None
     variants: int = 16
     grammar: CaptionGrammar | None = None
+    captioned: bool = True
+    labels: str | None = None
 
     @property
     def captions_version(self) -> int:
@@ -133,8 +138,14 @@ def texts_as_bytes(table: Any) -> Any:
     return table
 
 
-def check_columns(file: Path, schema: Any, grammar: CaptionGrammar | None) -> None:
-    """Refuse tables that have no images or captions where they are looked for.
+def row_columns(names: Sequence[str], selection: Selection) -> list[str]:
+    """The columns that are read of a table with these, beside images and what decides."""
+    wanted = (*ROW_COLUMNS, *(() if selection.labels is None else (selection.labels,)))
+    return [name for name in dict.fromkeys(wanted) if name in names]
+
+
+def check_columns(file: Path, schema: Any, selection: Selection) -> None:
+    """Refuse tables that have no images, captions or labels where they are looked for.
 
     Without captions training would be unconditional without a word.
 
@@ -146,13 +157,14 @@ def check_columns(file: Path, schema: Any, grammar: CaptionGrammar | None) -> No
         raise UsageError(
             f"got columns {list(names)} in {file}; expected images in one of {list(IMAGE_COLUMNS)}"
         )
+    _check_labels(file, schema, selection.labels)
     has_text = any(name in names for name in TEXT_COLUMNS)
-    if not has_text and not all(name in names for name in PARTS_COLUMNS):
+    if selection.captioned and not has_text and not all(name in names for name in PARTS_COLUMNS):
         raise UsageError(
             f"got columns {list(names)} in {file}; expected captions in one of "
             f"{list(TEXT_COLUMNS)}, which may be empty"
         )
-    if not has_text and grammar is None:
+    if selection.captioned and not has_text and selection.grammar is None:
         raise UsageError(
             f"got captions in parts, {list(PARTS_COLUMNS)}, in {file}; expected captions in one of "
             f"{list(TEXT_COLUMNS)}, or a grammar that makes them of these"
@@ -167,6 +179,24 @@ def check_columns(file: Path, schema: Any, grammar: CaptionGrammar | None) -> No
                 f"got column {name!r} of type {schema.field(name).type} in {file}; "
                 f"expected {wanted}"
             )
+
+
+def _check_labels(file: Path, schema: Any, labels: str | None) -> None:
+    """Refuse tables without the column of labels, or a column that names no classes."""
+    names = schema.names
+    if labels is None or (labels == FOLDER and "key" in names):
+        return
+    if labels not in names:
+        what = "whose rows lie in no folders" if labels == FOLDER else "which has no such column"
+        raise UsageError(
+            f"got data.labels={labels!r} for {file}, {what}; expected one of its columns {names}"
+        )
+    kind = _leaf(schema.field(labels).type)
+    if kind not in _TEXTS and not kind.lstrip("u").startswith("int"):
+        raise UsageError(
+            f"got data.labels={labels!r}, a column of type {schema.field(labels).type} in {file}; "
+            "expected one of texts or whole numbers"
+        )
 
 
 def _wanted(name: str, kind: Any, *, parts: bool) -> str | None:

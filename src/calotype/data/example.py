@@ -32,9 +32,11 @@ class Example:
     """An image and several equally good captions of it.
 
     `key` is unique and stable in its source; `image` is (H, W, 4) uint8, RGBA with straight alpha.
-    An empty tuple of captions, like an empty caption, trains as unconditional.
+    An empty tuple of captions, like an empty caption, trains as unconditional. `label` is the name
+    of its class; None = nobody asked, or the data do not say.
     """
 
     key: str
     image: NDArray[np.uint8]
     captions: tuple[Caption, ...]
+    label: str | None = None

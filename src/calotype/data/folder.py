@@ -15,6 +15,7 @@ from pathlib import Path
 from calotype.data.example import Caption
 from calotype.data.fingerprint import files_fingerprint
 from calotype.data.images import MAX_FILE_BYTES, BrokenImage
+from calotype.data.labels import FOLDER, label_text
 from calotype.data.listing import CAPTION_SUFFIX, Listing, list_folder
 from calotype.data.metadata import read_metadata
 from calotype.data.source import EncodedSource, SourceReport
@@ -25,8 +26,16 @@ from calotype.storage.reading import read_regular
 class FolderSource(EncodedSource):
     """Images of a folder in the order of their names."""
 
-    def __init__(self, root: Path, listing: Listing | None = None) -> None:
-        """Read the metadata; `listing` is what lies in `root`, if that is known."""
+    def __init__(
+        self, root: Path, listing: Listing | None = None, *, labels: str | None = None
+    ) -> None:
+        """Read the metadata.
+
+        Args:
+            root: the folder.
+            listing: what lies in it, if that is known.
+            labels: as in `DataConfig`.
+        """
         listing = list_folder(root) if listing is None else listing
         self.root = root
         self.report = SourceReport(ignored=listing.ignored)
@@ -35,12 +44,14 @@ class FolderSource(EncodedSource):
         self._names = listing.images
         self._captions = listing.captions
         self._metadata_files = listing.metadata
+        self._labels_of = labels
         self._texts: dict[str, tuple[str, ...]] = {}
+        self._labels: dict[str, str] = {}
         images = frozenset(listing.images) if listing.metadata else frozenset[str]()
         for file in self._metadata_files:
             self._read_metadata(file, images)
         # Images that metadata name and that are not there are counted as broken, not forgotten.
-        self._names.extend(sorted(self._texts.keys() - images))
+        self._names.extend(sorted({*self._texts, *self._labels} - images))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -74,6 +85,13 @@ class FolderSource(EncodedSource):
             self.report.empty_captions.add(encodable(name))
         return captions
 
+    def label(self, index: int) -> str | None:
+        """Name of the folder that the image lies in, or what the metadata say."""
+        name = self._names[index]
+        if self._labels_of == FOLDER:
+            return label_text(os.path.basename(os.path.dirname(name)))
+        return self._labels.get(name)
+
     def _caption_file(self, name: str) -> Path:
         """Where the caption of an image is looked for."""
         return self.root / self._captions.get(name, os.path.splitext(name)[0] + CAPTION_SUFFIX)
@@ -92,7 +110,7 @@ class FolderSource(EncodedSource):
 
     def _read_metadata(self, file: Path, images: frozenset[str]) -> None:
         folder = file.parent.relative_to(self.root)
-        for row in read_metadata(file):
+        for row in read_metadata(file, labels=self._labels_of):
             key = os.path.normpath((folder / row.name).as_posix()).replace(os.sep, "/")
             reason = row.reason
             if reason is None and key not in images:
@@ -101,7 +119,10 @@ class FolderSource(EncodedSource):
                 place = f"{file.relative_to(self.root).as_posix()}:{row.line}"
                 self.report.bad_metadata[encodable(place)] = reason
                 continue
-            self._texts[key] = row.texts
+            if row.texts is not None:
+                self._texts[key] = row.texts
+            if row.label is not None:
+                self._labels[key] = row.label
             if row.replaced:
                 self.report.replaced_captions.add(encodable(key))
 

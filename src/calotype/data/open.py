@@ -47,10 +47,11 @@ class TrainingData:
         resolution: int,
         data: DataConfig,
         grammar: CaptionGrammar | None = None,
+        captioned: bool = True,
     ) -> None:
         """Open what is trained on; arguments and errors are those of `open_source`."""
         self._path, self._resolution, self._data = path, resolution, data
-        self._grammar = grammar
+        self._grammar, self._captioned = grammar, captioned
         self._source = self._split("train")
         has_styles = isinstance(self._source, TableSource) and self._source.has_styles
         if data.styles is not None and not has_styles:
@@ -98,12 +99,24 @@ class TrainingData:
 
     def _split(self, split: str) -> EncodedSource:
         data = self._data
-        selection = Selection(split, data.styles, data.caption_variants, self._grammar)
+        selection = Selection(
+            split,
+            data.styles,
+            data.caption_variants,
+            self._grammar,
+            captioned=self._captioned,
+            labels=data.labels,
+        )
         return _open(self._path, self._resolution, selection)
 
 
 def open_source(
-    path: Path, *, resolution: int, data: DataConfig, grammar: CaptionGrammar | None = None
+    path: Path,
+    *,
+    resolution: int,
+    data: DataConfig,
+    grammar: CaptionGrammar | None = None,
+    captioned: bool = True,
 ) -> ExampleSource:
     """The examples to train on; see `TrainingData`.
 
@@ -115,24 +128,27 @@ def open_source(
             is large enough, or else the largest.
         data: styles and caption variants; where there is a column `split`, only "train" is taken.
         grammar: makes captions of rows that have none but name, keywords and style.
+        captioned: whether captions are wanted; else tables may have none.
 
     Raises:
         UsageError: there is nothing to train on.
         ConfigError: styles are asked for, and the data says none.
     """
-    return TrainingData(path, resolution=resolution, data=data, grammar=grammar).training
+    return TrainingData(
+        path, resolution=resolution, data=data, grammar=grammar, captioned=captioned
+    ).training
 
 
 def _open(path: Path, resolution: int, selection: Selection, **options: int) -> EncodedSource:
     if not path.exists():
         raise UsageError(f"got data {path}, which does not exist; expected a folder of images")
-    files = parquet_files(path, resolution)
+    files, labels = parquet_files(path, resolution), selection.labels
     if files:
         source = ParquetSource(path if path.is_dir() else path.parent, files, selection, **options)
         _tell_images(path, source.report)
         return source
     if path.suffix == ".tar" and not path.is_dir():
-        return TarSource(path.parent, [path])
+        return TarSource(path.parent, [path], labels=labels)
     if not path.is_dir():
         raise UsageError(f"got the file {path}; expected a folder, a .parquet or a .tar file")
     saved = saved_dataset_folder(path)
@@ -141,8 +157,9 @@ def _open(path: Path, resolution: int, selection: Selection, **options: int) -> 
     listing = list_folder(path)
     # A backup among images is no data, nor is a preview among shards.
     if len(listing.tars) > len(listing.images):
-        return TarSource(path, [path / name for name in listing.tars], listing)
-    folder = FolderSource(path, listing)
+        files = [path / name for name in listing.tars]
+        return TarSource(path, files, listing, labels=labels)
+    folder = FolderSource(path, listing, labels=labels)
     if len(folder) == 0:
         found = ", ".join(findings(folder.report)) or "nothing"
         raise UsageError(f"got no images and no Parquet shards in {path}: {found}; check the path")

@@ -22,7 +22,6 @@ import numpy as np
 from calotype.data.columns import (
     DECIDING_COLUMNS,
     READ_ERRORS,
-    ROW_COLUMNS,
     Selection,
     check_columns,
     has_styles,
@@ -30,6 +29,7 @@ from calotype.data.columns import (
     image_column,
     pyarrow,
     reason_of,
+    row_columns,
     selected_rows,
     texts_as_bytes,
 )
@@ -128,7 +128,7 @@ class ParquetSource(TableSource):
         with _explained(self.files[file]):
             reader = self._reader(file)
             names = reader.schema_arrow.names
-            table = reader.read_row_group(number, columns=[n for n in ROW_COLUMNS if n in names])
+            table = reader.read_row_group(number, columns=row_columns(names, self.selection))
             mask = selected_rows(table, table.num_rows, self.selection)
             return _Rows(texts_as_bytes(table), np.flatnonzero(mask))
 
@@ -144,7 +144,7 @@ class ParquetSource(TableSource):
     def _count_selected(self, number: int) -> list[int]:
         """Selected rows of each row group of a file."""
         file, reader = self.files[number], self._reader(number)
-        check_columns(file, reader.schema_arrow, self.selection.grammar)
+        check_columns(file, reader.schema_arrow, self.selection)
         metadata = reader.metadata
         sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
         if max(sizes, default=0) > MOST_GROUP_ROWS:

@@ -119,6 +119,9 @@ class ExampleSource(Protocol):
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Captions of the example, without decoding its image."""
 
+    def label(self, index: int) -> str | None:
+        """Name of the example's class; None = nobody asked, or the data do not say."""
+
 
 class EncodedSource(ABC):
     """An `ExampleSource` whose images lie in files: all but those in memory.
@@ -147,7 +150,7 @@ class EncodedSource(ABC):
 
     def __getitem__(self, index: int) -> Example:
         image = decode_image(self.image_bytes(index))
-        return Example(self.key(index), image, self.captions(index))
+        return Example(self.key(index), image, self.captions(index), self.label(index))
 
     @abstractmethod
     def key(self, index: int) -> str:
@@ -156,6 +159,10 @@ class EncodedSource(ABC):
     @abstractmethod
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Captions of the example, without decoding its image."""
+
+    @abstractmethod
+    def label(self, index: int) -> str | None:
+        """Name of the example's class; None = nobody asked, or the data do not say."""
 
     @abstractmethod
     def image_bytes(self, index: int) -> bytes:
@@ -192,6 +199,10 @@ class ListSource:
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Captions of the example."""
         return self.examples[index].captions
+
+    def label(self, index: int) -> str | None:
+        """Name of its class."""
+        return self.examples[index].label
 
 
 class Subset:
@@ -233,6 +244,10 @@ class Subset:
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Captions of the example."""
         return self.source.captions(self._place(index))
+
+    def label(self, index: int) -> str | None:
+        """Name of its class."""
+        return self.source.label(self._place(index))
 
     def _place(self, index: int) -> int:
         return index + index // (self.step - 1) + 1 if self.rest else index * self.step

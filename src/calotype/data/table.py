@@ -8,6 +8,7 @@ from typing import Any
 
 from calotype.data.columns import PARTS_COLUMNS, TEXT_COLUMNS, Selection
 from calotype.data.example import Caption
+from calotype.data.labels import label_text, named_numbers
 from calotype.data.source import EncodedSource
 from calotype.data.text import decode_caption
 
@@ -44,6 +45,21 @@ class TableSource(EncodedSource):
         named = table["key"][number].as_py() if "key" in table.column_names else None
         return self._place(index) if named is None else str(named)
 
+    def label(self, index: int) -> str | None:
+        """What the column of labels says, numbers by their names where the file has them."""
+        labels = self.selection.labels
+        if labels is None:
+            return None
+        table, number = self._row(index)
+        if labels not in table.column_names:  # folders, then
+            folder = self.key(index).rpartition("/")[0]
+            return label_text(folder.rpartition("/")[2])
+        value = table[labels][number].as_py()
+        names = named_numbers((table.schema.metadata or {}).get(b"huggingface"), labels)
+        if names is not None and isinstance(value, int):
+            value = names[value] if 0 <= value < len(names) else None
+        return label_text(value)
+
     def captions(self, index: int) -> tuple[Caption, ...]:
         """Captions of a row.
 
@@ -52,6 +68,10 @@ class TableSource(EncodedSource):
         table, number = self._row(index)
         key, grammar = self.key(index), self.selection.grammar
         column = next((name for name in TEXT_COLUMNS if name in table.column_names), None)
+        if column is None and (
+            grammar is None or not set(PARTS_COLUMNS) <= set(table.column_names)
+        ):
+            return ()  # nobody wants any: see `check_columns`
         if column is None and grammar is not None:
             name, keywords, style = (table[c][number].as_py() for c in PARTS_COLUMNS)
             if not (name or "").strip():

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from calotype.data.example import Caption
 from calotype.data.images import MAX_FILE_BYTES, BrokenImage
+from calotype.data.labels import FOLDER, label_text
 from calotype.data.listing import Listing
 from calotype.data.metadata import TEXT_FIELDS
 from calotype.data.source import EncodedSource, SourceReport, locate
@@ -41,13 +42,27 @@ _INDEX_VERSION = 1
 class TarSource(EncodedSource):
     """Samples of tar shards, in the order of the files' names and within them."""
 
-    def __init__(self, root: Path, files: Sequence[Path], listing: Listing | None = None) -> None:
-        """Load or make the indexes; `listing` is what lies in `root`, if that is known.
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[Path],
+        listing: Listing | None = None,
+        *,
+        labels: str | None = None,
+    ) -> None:
+        """Load or make the indexes.
+
+        Args:
+            root: folder of the files.
+            files: the shards.
+            listing: what lies in `root`, if that is known.
+            labels: as in `DataConfig`: a field of the JSON members, or folders within the tars.
 
         Raises:
             UsageError: a file is no tar.
         """
         self.root = root
+        self._labels = labels
         self.files = tuple(sorted(files))
         self.report = SourceReport()
         if listing is not None:
@@ -72,13 +87,28 @@ class TarSource(EncodedSource):
 
     def key(self, index: int) -> str:
         """Tar and name of the sample, e.g. `00000.tar/000012`."""
+        file, _ = self._locate(index)
+        return encodable(f"{self._name(file)}/{self._sample_name(index)}")
+
+    def label(self, index: int) -> str | None:
+        """From the JSON member, or the folder that the sample lies in."""
+        if self._labels is None:
+            return None
+        if self._labels == FOLDER:
+            folder = self._sample_name(index).rpartition("/")[0]
+            return label_text(folder.rpartition("/")[2])
+        file, sample = self._locate(index)
+        if sample["json"] < 0:
+            return None
+        return label_text(_json_values(self._decoded(file, sample, "json").text).get(self._labels))
+
+    def _sample_name(self, index: int) -> str:
         file, sample = self._locate(index)
         with self._opened(file) as data:
             data.seek(int(sample["header"]))
             with open_headers(data) as tar:
                 member = tar.next()
-        name = "?" if member is None else split_name(member.name)[0]
-        return encodable(f"{self._name(file)}/{name}")
+        return "?" if member is None else split_name(member.name)[0]
 
     def captions(self, index: int) -> tuple[Caption, ...]:
         """From the text member, else from `text` or `caption` in the JSON member."""
@@ -149,13 +179,17 @@ def _mark(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _json_texts(text: str) -> list[str]:
+def _json_values(text: str) -> dict[str, Any]:
+    """The fields of a JSON object; none of what is no such."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        return []
-    if not isinstance(values, dict):
-        return []
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _json_texts(text: str) -> list[str]:
+    values = _json_values(text)
     value = next((values[name] for name in TEXT_FIELDS if name in values), None)
     return [str(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
 
