@@ -64,10 +64,15 @@ def test_merges_go_as_far_as_they_can(tmp_path, zipped):
 
 
 def test_names_of_other_distributions(tmp_path):
-    first = load_caption_bpe(write_caption_files(tmp_path / "a"))
+    folders = {
+        ("encoder.json", "vocab.bpe"): write_caption_files(tmp_path / "a"),
+        ("encoder.json.gz", "vocab.bpe.gz"): write_caption_files(tmp_path / "b", zipped=True),
+    }
     names = ("vocab.json", "merges.txt")
-    second = load_caption_bpe(write_caption_files(tmp_path / "b", names=names))
-    assert first.description == second.description
+    folders[names] = write_caption_files(tmp_path / "c", names=names)
+    encoders = [build_text_encoder(f"glide:{folder}") for folder in folders.values()]
+    assert len({encoder.fingerprint for encoder in encoders}) == 1
+    assert len({str(encoder(["a fox  "]).ids.tolist()) for encoder in encoders}) == 1
 
 
 def test_clip_words_end(tmp_path):

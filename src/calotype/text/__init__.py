@@ -58,6 +58,10 @@ def build_text_encoder(
         if kind == "clip_pooled":
             return clip_pooled.PooledCLIPTextEncoder(name)
         return clip.CLIPTextEncoder(name, device=device, **limit)
+    if kind == "clip_ids" and name:
+        from calotype.text.clip_ids import ClipTokens
+
+        return ClipTokens(name, **limit)
     if kind == "glide" and name:
         from calotype.text.glide import CaptionTokens
 

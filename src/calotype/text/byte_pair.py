@@ -41,12 +41,6 @@ class CaptionBPE:
         self.end_token = vocabulary.get("<|endoftext|>", len(vocabulary) - 1)
         self._tokenizer = _tokenizer(vocabulary, merges)
 
-    @property
-    def description(self) -> str:
-        """All that decides the ids."""
-        text: str = self._tokenizer.to_str()
-        return text
-
     def encode(self, caption: str) -> list[int]:
         """Ids of a caption, lower-cased; white space counts."""
         ids: list[int] = self._tokenizer.encode(caption.lower(), add_special_tokens=False).ids
@@ -93,7 +87,7 @@ def load_caption_bpe(folder: Path) -> CaptionBPE:
     """
     path = find_file(folder, VOCABULARY_NAMES)
     try:
-        vocabulary = json.loads(_read(path))
+        vocabulary = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
         raise _damaged(path) from error
     if not isinstance(vocabulary, dict) or sorted(map(str, vocabulary.values())) != sorted(
@@ -101,7 +95,7 @@ def load_caption_bpe(folder: Path) -> CaptionBPE:
     ):
         raise _damaged(path)
     place = find_file(folder, MERGES_NAMES)
-    merges = _merges(_read(place).split("\n")[1:], place, len(vocabulary))
+    merges = _merges(_text(place).split("\n")[1:], place, len(vocabulary))
     try:
         return CaptionBPE({word: int(index) for word, index in vocabulary.items()}, merges)
     except Exception as error:  # tokenizers raises bare ones: a merge out of the vocabulary
@@ -115,7 +109,7 @@ def load_clip_bpe(folder: Path) -> ClipBPE:
         CalotypeError: the file is missing or damaged.
     """
     path = find_file(folder, CLIP_NAMES)
-    merges = _merges(_read(path).split("\n")[1:], path, _CLIP_MERGES)
+    merges = _merges(_text(path).split("\n")[1:], path, _CLIP_MERGES)
     try:
         return ClipBPE(merges)
     except Exception as error:  # see above
@@ -135,6 +129,23 @@ def find_file(folder: Path, names: Sequence[str]) -> Path:
         f"the tokenizer folder {folder} has none of {', '.join(names)}; give the folder with the "
         "vocabulary files of glide-text2im"
     )
+
+
+def read_unpacked(path: Path) -> bytes:
+    """A vocabulary file of at most 64 MB, unpacked if it is gzipped.
+
+    Raises:
+        CalotypeError: it cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            whole = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            data = whole.read(_LARGEST_FILE + 1)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise _damaged(path) from error
+    if len(data) > _LARGEST_FILE:
+        raise _damaged(path)
+    return data
 
 
 def byte_alphabet() -> list[str]:
@@ -179,17 +190,11 @@ def _merges(lines: Sequence[str], path: Path, limit: int) -> list[tuple[str, str
     return merges
 
 
-def _read(path: Path) -> str:
+def _text(path: Path) -> str:
     try:
-        with open_regular(path) as file:
-            whole = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            data = whole.read(_LARGEST_FILE + 1)
-        text = data.decode("utf-8")
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        return read_unpacked(path).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise _damaged(path) from error
-    if len(data) > _LARGEST_FILE:
-        raise _damaged(path)
-    return text
 
 
 def _damaged(path: Path) -> CalotypeError:

@@ -19,6 +19,7 @@ from calotype.text.encoder import (
     digest,
     pad_tokens,
 )
+from calotype.text.tokenizer_folder import tokenizer_sha256
 
 
 class CaptionTokens:
@@ -37,13 +38,15 @@ class CaptionTokens:
         """
         self.spec = f"glide:{folder}"
         self.max_tokens = check_max_tokens(max_tokens, lowest=1, highest=None, encoder="glide")
-        self._bpe = load_caption_bpe(Path(folder))
+        self._folder = Path(folder)
+        self._bpe = load_caption_bpe(self._folder)
         self.vocabulary_size = self._bpe.vocabulary_size
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the vocabulary and the length."""
-        return digest(["calotype glide 1", self._bpe.description, str(self.max_tokens)])
+        # Not of `tokenizers`' description of it, which changes with its version.
+        return digest(["calotype glide 2", tokenizer_sha256(self._folder), str(self.max_tokens)])
 
     def __call__(self, captions: Sequence[str]) -> TokenIds:
         """Encode; see `Tokenizer`."""
