@@ -7,15 +7,21 @@ images are made at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 from torch import Tensor
 
+from calotype.cascade.guide import Pull
+from calotype.cascade.plan_checks import (
+    PerStage,
+    check_aug_level,
+    check_seeds,
+    per_stage,
+    tiling_of,
+)
 from calotype.cascade.sizes import (
-    check_pixels,
     enlarged,
     first_upscaler,
     pad_lowres,
@@ -24,18 +30,15 @@ from calotype.cascade.sizes import (
 )
 from calotype.cascade.stage import Stage
 from calotype.cascade.stage_edit import StageEdit
-from calotype.cascade.tiles import MAX_TILED_SIDE, OnTile, Tiling
+from calotype.cascade.tiles import OnTile, Tiling
 from calotype.config.sampling import SamplingConfig
-from calotype.config.stage import StageConfig
 from calotype.errors import UsageError
 from calotype.text.encoder import check_captions
 
 # Images of one forward pass: memory stays under 2 GB with the embedded default.
 _PIXELS_AT_ONCE = 1024 * 1024
 _IMAGES_AT_ONCE = 64
-_MAX_SEED = 2**63 - 1
-T = TypeVar("T")
-PerStage = Sequence[T] | Mapping[int, T]
+_PULLED_AT_ONCE = 16  # a guide keeps what its gradient is made of
 
 
 class SampleOptions(TypedDict, total=False):
@@ -51,6 +54,7 @@ class SampleOptions(TypedDict, total=False):
         edits: as `sampling`, of `StageEdit`.
         max_batch: images of one forward pass; None keeps memory under 2 GB.
         tiling: how super-resolution stages part larger images; None = not at all.
+        pulls: guides that pull what the base samples.
     """
 
     negative_captions: Sequence[str] | None
@@ -60,6 +64,7 @@ class SampleOptions(TypedDict, total=False):
     edits: PerStage[StageEdit | None] | None
     max_batch: int | None
     tiling: Tiling | None
+    pulls: Sequence[Pull]
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class StagePlan:
         edit: its edit, if any.
         batch: images of one forward pass.
         tiling: how its images are parted; None = not at all.
+        pulls: guides that pull its images.
     """
 
     index: int
@@ -83,6 +89,15 @@ class StagePlan:
     edit: StageEdit | None = None
     batch: int = 1
     tiling: Tiling | None = None
+    pulls: tuple[Pull, ...] = ()
+
+    def edit_of(self, captions: Sequence[str], rows: slice) -> StageEdit | None:
+        """The edit of some of the images, with what guides make of their captions."""
+        edit = None if self.edit is None else self.edit.rows(rows)
+        if not self.pulls:
+            return edit
+        guidance = tuple(pull.guidance(captions[rows]) for pull in self.pulls)
+        return replace(StageEdit() if edit is None else edit, guidance=guidance)
 
 
 @dataclass(frozen=True)
@@ -213,71 +228,26 @@ def _plan(
     if max_batch is not None and max_batch < 1:
         raise UsageError(f"got max_batch={max_batch}; expected at least 1")
     configs = [stages[plan.index].config for plan in plans]
-    sampling = _per_stage("sampling", options.get("sampling"), configs)
-    edits = _per_stage("edits", options.get("edits"), configs)
-    checked = []
+    sampling = per_stage("sampling", options.get("sampling"), configs)
+    edits = per_stage("edits", options.get("edits"), configs)
+    pulls, checked = tuple(options.get("pulls", ())), []
     for plan, config, settings, edit in zip(plans, configs, sampling, edits, strict=True):
-        tiling = _tiling(options.get("tiling"), plan.size, config)
+        tiling = tiling_of(options.get("tiling"), plan.size, config)
         settings = config.sampling if settings is None else settings
         config.check_start(settings)
-        _check_aug_level(settings, config)
+        check_aug_level(settings, config)
         if edit is not None:
             edit.check(config, settings, (len(texts), 3, *plan.size))
         batch = _batch(plan.size, max_batch, edit, count=len(texts))
         plan = replace(plan, sampling=settings, edit=edit, batch=batch, tiling=tiling)
         checked.append(plan)
+    if pulls:
+        first = checked[0]
+        for pull in pulls:
+            pull.check(configs[0], first.sampling, first.size)
+        batch = first.batch if max_batch is not None else min(first.batch, _PULLED_AT_ONCE)
+        checked[0] = replace(first, pulls=pulls, batch=batch)
     return SamplePlan(texts, negatives, numbers, tuple(checked))
-
-
-def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """The seeds, each checked to be an integer from 0 to 2^63-1."""
-    if isinstance(seeds, Integral):
-        raise UsageError(f"got one number as seeds; expected a list: [{seeds}]")
-    for seed in seeds:
-        whole = isinstance(seed, Integral) and not isinstance(seed, bool)  # numpy's, too
-        if not whole or not 0 <= seed <= _MAX_SEED:
-            raise UsageError(f"got seed {seed!r:.80}; expected an integer from 0 to 2^63-1")
-    return tuple(int(seed) for seed in seeds)
-
-
-def _per_stage(
-    what: str, given: PerStage[T] | None, configs: Sequence[StageConfig]
-) -> Sequence[T | None]:
-    """What is given for each stage, in their order; None where nothing is."""
-    resolutions = [config.resolution for config in configs]
-    if given is None:
-        return [None] * len(configs)
-    if isinstance(given, Mapping):
-        unknown = sorted(set(given) - set(resolutions))
-        if unknown:
-            raise UsageError(f"got {what} for stage {unknown[0]}; expected stages of {resolutions}")
-        return [given.get(resolution) for resolution in resolutions]
-    if isinstance(given, Sequence) and len(given) == len(configs):
-        return given
-    kind = type(given).__name__
-    got = f"{len(given)} {what}" if isinstance(given, Sequence) else f"{what} of type {kind}"
-    raise UsageError(
-        f"got {got} for the {len(configs)} stages {resolutions}; expected a mapping from "
-        "resolution, or one each"
-    )
-
-
-def _tiling(tiling: Tiling | None, size: tuple[int, int], config: StageConfig) -> Tiling | None:
-    """How a stage parts images; None where one tile holds them, or it sees them as a whole."""
-    if tiling is None or config.lowres_resolution is None or config.draft is not None:
-        check_pixels(size, config)
-        return None
-    check_pixels(size, config, most=MAX_TILED_SIDE**2)
-    return tiling if tiling.tiles(size, config.network.divisor) else None
-
-
-def _check_aug_level(settings: SamplingConfig, config: StageConfig) -> None:
-    base = config.lowres_resolution is None
-    if base and settings.aug_level not in (0.0, config.sampling.aug_level):
-        raise UsageError(
-            f"got aug_level={settings.aug_level:g} for the {config.resolution} stage, which "
-            "enlarges nothing; expected it for a stage that does"
-        )
 
 
 def _batch(

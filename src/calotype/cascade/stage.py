@@ -24,6 +24,7 @@ from calotype.cascade.sampling import (
     draft_start,
     grid_levels,
     guided,
+    threshold_of,
     with_drafts,
 )
 from calotype.cascade.sizes import check_divisible
@@ -222,10 +223,7 @@ class Stage(nn.Module):
             edit = replace(edit, start=draft_start(cond, size))
         apart = len(self._tiles(cond)) > 0
         denoise = guided(self.denoiser, cond, uncond, sampling=sampling, levels=levels, apart=apart)
-        if edit.transform is not None:
-            denoise = edit.transform(denoise)
-        if edit.known is not None:
-            denoise = edit.known.keep(denoise)
+        denoise = edit.applied(denoise, threshold_of(sampling))
         dtype = self.image_dtype()
         eps = noise.normal((batch_size(cond, noise), 3, *size)).to(self.device, dtype)
         level = levels[0].to(eps)

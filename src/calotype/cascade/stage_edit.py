@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
 from calotype.diffusion import Denoiser, DenoiserTransform, Estimate
+from calotype.diffusion.gradient_guidance import GradientGuidance
 from calotype.errors import UsageError
 
 KNOWN_CHANNELS = 4
@@ -108,6 +109,7 @@ class StageEdit:
         noised: the start with its own noise, (B, 3, H, W) at the first level, once that is found.
         transform: applied to the guided and thresholded denoiser; one that holds tensors of a
             batch has a method `rows(slice)`, the same for some of its images.
+        guidance: what pulls the result, but for known pixels.
         known: pixels to keep; what they are has the last word in every estimate.
         blind: withhold them from the draft and the network, which may follow them instead of the
             caption (Nichol et al. 2021, appendix E, arXiv:2112.10741).
@@ -120,6 +122,7 @@ class StageEdit:
     inversion: Inversion | None = None
     noised: Tensor | None = None
     transform: DenoiserTransform | None = None
+    guidance: tuple[GradientGuidance, ...] = ()
     known: KnownPixels | None = None
     blind: bool = False
     regrid: Callable[[Tensor], Tensor] | None = None
@@ -131,7 +134,9 @@ class StageEdit:
         known = None if self.known is None else self.known[rows]
         cut = getattr(self.transform, "rows", None)
         transform = self.transform if cut is None else cut(rows)
+        guidance = tuple(one.rows(rows) for one in self.guidance)
         part = replace(self, start=start, noised=noised, transform=transform, known=known)
+        part = replace(part, guidance=guidance)
         if self.inversion is None:
             return part
         captions = self.inversion.captions[rows]
@@ -166,6 +171,20 @@ class StageEdit:
                 f"got the sampler {sampling.sampler!r} from an image's own noise, which is that of "
                 "ddim; expected ddim"
             )
+
+    def applied(self, denoise: Denoiser, threshold: DenoiserTransform) -> Denoiser:
+        """A stage's guided and thresholded denoiser as the edit has it.
+
+        What a gradient moved is thresholded again: no true mean of images lies outside, and where
+        alpha is all but 0 an error of the gradient is magnified by its inverse.
+        """
+        if self.transform is not None:
+            denoise = self.transform(denoise)
+        for one in self.guidance:
+            denoise = replace(one, known=None if self.known is None else self.known.mask)(denoise)
+        if any(one.form == "score" for one in self.guidance):
+            denoise = threshold(denoise)
+        return denoise if self.known is None else self.known.keep(denoise)
 
     @property
     def extra(self) -> Tensor | None:

@@ -72,11 +72,11 @@ def thresholding(
     def transform(denoise: Denoiser) -> Denoiser:
         def thresholded(z: Tensor, logsnr: Tensor) -> Estimate:
             estimate = denoise(z, logsnr)
-            x, variance = only_numbers(estimate.x_hat), estimate.variance_fraction
+            x, rest = only_numbers(estimate.x_hat), (estimate.variance_fraction, estimate.gradient)
             del estimate  # images may be large
             if percentile is None:
-                return Estimate(static_threshold(x) if static else x, variance)
-            return Estimate(dynamic_threshold(x, percentile, max_value=max_value), variance)
+                return Estimate(static_threshold(x) if static else x, *rest)
+            return Estimate(dynamic_threshold(x, percentile, max_value=max_value), *rest)
 
         return thresholded
 
