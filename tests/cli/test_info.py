@@ -26,6 +26,10 @@ def test_recipes(command, name):
         assert recipe["stages"][0]["parameters"] > 1_000_000
         assert recipe["stages"][0]["image"]["resolution"] in (64, 224)
         return
+    if name.startswith("classifier"):
+        assert recipe["stages"][0]["parameters"] > 1_000_000
+        assert recipe["stages"][0]["resolution"] in (64, 128, 256)
+        return
     for stage in recipe["stages"]:
         assert stage["parameters"] > 1000
         assert {"resolution", "parametrization", "schedule"} <= set(stage)

@@ -133,7 +133,9 @@ def test_recipes_name_their_kind():
     del data["stages"][0]["kind"]
     assert from_dict(data, Recipe) == load_recipe("emoji-64")
     data["stages"][0]["kind"] = "gan"
-    with pytest.raises(ConfigError, match=r"kind='gan'; expected one of \['diffusion', 'clip'\]"):
+    with pytest.raises(
+        ConfigError, match=r"kind='gan'; expected one of \['diffusion', 'clip', 'classifier'\]"
+    ):
         from_dict(data, Recipe)
     data["stages"][0]["kind"] = "clip"
     with pytest.raises(ConfigError, match="unknown key 'stage' in ClipTraining"):

@@ -9,6 +9,7 @@ from calotype.cascade.io import CASCADE_FILE, STAGE_FILE, CascadeFile, read_casc
 from calotype.config.stage import CascadeConfig, StageConfig
 from calotype.config.typed_json import load_settings
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.vision.classifier import classifier_in
 from calotype.vision.clip import clip_in
 
 CASCADE_FOLDER = "cascade"
@@ -104,6 +105,10 @@ def _find_in(path: Path) -> Path:
         )
     if clip_in(path) is not None:
         raise UsageError(f"{path} is a CLIP, which scores images; expected a cascade")
+    if classifier_in(path) is not None:
+        raise UsageError(
+            f"{path} is a classifier, which guides a cascade with --classifier; expected a cascade"
+        )
     if (path / STAGE_FILE).is_file():
         raise UsageError(f"{path} is one stage; join stages first: calotype assemble")
     if (path / "recipe.json").is_file():

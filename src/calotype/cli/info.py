@@ -22,6 +22,7 @@ from calotype.errors import CalotypeError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from calotype.config.classifier import ClassifierConfig, ClassifierTraining
     from calotype.config.clip import ClipConfig, ClipTraining
     from calotype.config.diffusion import DiffusionTraining
     from calotype.config.stage import StageConfig
@@ -78,7 +79,7 @@ def _describe(name: str) -> dict[str, Any]:
             "kind": "recipe",
             "name": recipe.name,
             "note": recipe.note,
-            "text_encoder": recipe.stages[0].text_encoder,
+            "text_encoder": getattr(recipe.stages[0], "text_encoder", "none"),
             "stages": [_trained(config) for config in recipe.stages],
         }
     if is_file:
@@ -86,9 +87,12 @@ def _describe(name: str) -> dict[str, Any]:
 
         return read_recipe(path)
     if is_folder:
+        from calotype.vision.classifier import classifier_in
         from calotype.vision.clip import clip_in
 
-        clip = clip_in(path)
+        classifier, clip = classifier_in(path), clip_in(path)
+        if classifier is not None:
+            return _classifier_folder(classifier)
         return _cascade(name) if clip is None else _clip_folder(clip)
     if name == "default":
         return _cascade(name)
@@ -106,6 +110,14 @@ def _clip_folder(folder: Path) -> dict[str, Any]:
     file = read_clip_file(folder)
     facts = {"kind": "clip", "name": file.name, "text_encoder": file.text_encoder}
     return {**facts, "sha256": file.sha256, **_clip(file.clip), **_card(folder / CARD_FILE)}
+
+
+def _classifier_folder(folder: Path) -> dict[str, Any]:
+    from calotype.vision.classifier import read_classifier_file
+
+    file = read_classifier_file(folder)
+    facts = {"kind": "classifier", "name": file.name, "sha256": file.sha256}
+    return {**facts, **_classifier(file.classifier)}
 
 
 def _cascade(name: str) -> dict[str, Any]:
@@ -129,8 +141,17 @@ def _card(file: Path) -> dict[str, str]:
     return {"card": file.read_text("utf-8", "replace")} if file.is_file() else {}
 
 
-def _trained(config: DiffusionTraining | ClipTraining) -> dict[str, Any]:
+def _trained(config: DiffusionTraining | ClipTraining | ClassifierTraining) -> dict[str, Any]:
+    if config.kind == "classifier":
+        return _classifier(config.classifier)
     return _clip(config.clip) if config.kind == "clip" else _stage(config.stage)
+
+
+def _classifier(config: ClassifierConfig) -> dict[str, Any]:
+    from calotype.config.typed_json import to_dict
+    from calotype.networks.classifier import Classifier
+
+    return {"parameters": _parameters(lambda: Classifier(config)), **to_dict(config)}
 
 
 def _clip(config: ClipConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from calotype.config.classifier import ClassifierTraining
 from calotype.config.clip import ClipTraining
 from calotype.config.diffusion import DiffusionTraining
 from calotype.config.ranges import require
@@ -20,7 +21,7 @@ class Recipe:
     """
 
     name: str
-    stages: tuple[DiffusionTraining | ClipTraining, ...]
+    stages: tuple[DiffusionTraining | ClipTraining | ClassifierTraining, ...]
     note: str = ""
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ MOST_BATCH_PIXELS = 2**31  # 2048 images of 1024 pixels a side: 26 GB, and as mu
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings, ABC):
-    """How long, on what and how fast; `DiffusionTraining` and `ClipTraining` say what is trained.
+    """How long, on what and how fast; each kind of training says what is trained.
 
     Args:
         data: how images become examples.

@@ -19,15 +19,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds
+from calotype.config.classifier import ClassifierTraining
 from calotype.config.clip import ClipTraining
 from calotype.config.diffusion import DiffusionTraining
 from calotype.networks import build_network
+from calotype.networks.classifier import Classifier
 from calotype.networks.clip import Clip
 from calotype.networks.lora import train_adapters
 from calotype.runtime import cached_measurement, cpu_model, known_measurement
 from calotype.tasks.draft_folds import freeze_draft
 
-Training = DiffusionTraining | ClipTraining
+Training = DiffusionTraining | ClipTraining | ClassifierTraining
 CAPTION_TOKENS = 16  # of an ordinary caption
 _BUDGET_SECONDS = 0.4
 _MATRIX_SIDE = {"cpu": 1024}
@@ -88,7 +90,9 @@ def trained_size(config: Training) -> int:
 
 
 def new_network(config: Training) -> nn.Module:
-    """The network of a stage, or both towers; a draft is frozen, as in training."""
+    """The network of a stage or a classifier, or both towers; a draft is frozen, as in training."""
+    if isinstance(config, ClassifierTraining):
+        return Classifier(config.classifier)
     if isinstance(config, ClipTraining):
         return Clip(config.clip)
     network = build_network(config.stage.network)
@@ -108,6 +112,8 @@ def forward_call(
     """
     size = trained_size(config)
     image = torch.zeros(batch_size, 3, size, size)
+    if isinstance(config, ClassifierTraining):
+        return partial(network, image, torch.zeros(batch_size))
     if isinstance(config, ClipTraining):
         tower, towers, patches = config.clip.text, cast(Clip, network), None
         captions = _captions(batch_size, tower.states, min(CAPTION_TOKENS, tower.context))

@@ -240,7 +240,7 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         save_cascade(
             checkpoint / CASCADE_FOLDER,
             stages=[*cast(Sequence[Stage], earlier), self.exported(average)],
-            text_encoder=recipe.stages[0].text_encoder,
+            text_encoder=recipe.cascade[0].text_encoder,
             name=recipe.name,
         )
 

@@ -141,7 +141,7 @@ def _draft(config: Training, runtime: Runtime) -> tuple[int, float]:
 
     Forward, backward and the optimizer's step; (0, 1) without a draft.
     """
-    if config.kind == "clip" or config.draft is None or config.stage.draft is None:
+    if config.kind != "diffusion" or config.draft is None or config.stage.draft is None:
         return 0, 1.0
     training, text_dim = config.draft, config.stage.network.text_dim
     with torch.device(runtime.device):

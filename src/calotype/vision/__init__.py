@@ -1,5 +1,6 @@
-"""The vision room: images come in, embeddings go out.
+"""The vision room: images come in, embeddings or what they show go out.
 
 CLIP, which embeds captions in the same space and so scores how well both fit, is the first encoder
-of images. May import what stands above it: networks, text, storage, config.
+of images; classifiers say of noisy ones what class they are of. May import what stands above it:
+networks, diffusion, text, storage, config.
 """
