@@ -31,9 +31,9 @@ def test_it_sees_the_real_small_image_noised_by_a_level_of_its_own(images, monke
     told = []
     loss = Stage.loss
 
-    def watched(stage, x, cond, logsnr, eps, *, weighting=None):
+    def watched(stage, x, cond, logsnr, eps, **objective):
         told.append((x, cond, logsnr, eps))
-        return loss(stage, x, cond, logsnr, eps, weighting=weighting)
+        return loss(stage, x, cond, logsnr, eps, **objective)
 
     monkeypatch.setattr(Stage, "loss", watched)
     text = build_encoder(config.text_encoder, 16)

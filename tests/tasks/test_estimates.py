@@ -91,9 +91,9 @@ def told(monkeypatch):
     """What the network is told at each loss."""
     calls, loss = [], Stage.loss
 
-    def watched(stage, x, cond, logsnr, eps, *, weighting=None):
+    def watched(stage, x, cond, logsnr, eps, **objective):
         calls.append((x, cond, logsnr, eps))
-        return loss(stage, x, cond, logsnr, eps, weighting=weighting)
+        return loss(stage, x, cond, logsnr, eps, **objective)
 
     monkeypatch.setattr(Stage, "loss", watched)
     return calls

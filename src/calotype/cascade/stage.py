@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from calotype.cascade.finite import check_finite
 from calotype.cascade.network_call import Answer, NetworkCall, bound_network
+from calotype.cascade.objective import PLAIN, NoisedImages, Objective
 from calotype.cascade.preconditioning import Preconditioning, residual_preconditioning
 from calotype.cascade.sampling import (
     batch_size,
@@ -40,10 +41,7 @@ from calotype.diffusion import (
     NoiseSource,
     SamplerState,
     Step,
-    Weighting,
     add_noise,
-    counted_where,
-    denoising_loss,
     denoising_steps,
 )
 from calotype.diffusion.named import build_schedule
@@ -97,7 +95,7 @@ class Stage(nn.Module):
         logsnr: Tensor,
         eps: Tensor,
         *,
-        weighting: Weighting | None = None,
+        objective: Objective = PLAIN,
     ) -> Tensor:
         """Training loss of each image, (B,); everything random is an argument.
 
@@ -106,22 +104,13 @@ class Stage(nn.Module):
             cond: what conditions the network.
             logsnr: noise levels, (B,).
             eps: standard normal noise, like `x`.
-            weighting: how errors count by level; None = plain squared error of the output.
+            objective: what is learned by; PLAIN = the plain squared error of the output.
         """
-        pre = self._preconditioning(cond, x)
+        images = NoisedImages(x, logsnr, eps, self._preconditioning(cond, x))
         if cond.extra is not None:  # what is known replaces the network's answer
-            weighting = counted_where(1 - cond.extra[:, KNOWN_CHANNELS - 1 :], weighting)
+            images = replace(images, unknown=1 - cond.extra[:, KNOWN_CHANNELS - 1 :])
         # Built inside the call, so that gradients reach the text projections.
-        network = self._bound(cond)
-        return denoising_loss(
-            # The prediction alone: a learned variance is not trained.
-            lambda z, level: network(z, level).prediction,
-            pre.normalize(x),
-            pre.c_noise(logsnr),
-            eps=eps,
-            parametrization=self.parametrization,
-            weighting=weighting,
-        )
+        return objective.losses(images, self._bound(cond), self.parametrization, self.schedule)
 
     def with_draft(self, cond: Conditioning) -> Conditioning:
         """The conditioning with its draft, made now if the network wants one and has none yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from calotype.config.adm import AdmConfig
 from calotype.config.lora import LoraConfig
 from calotype.config.masks import MasksConfig
 from calotype.config.ranges import (
@@ -18,7 +19,12 @@ from calotype.config.ranges import (
     in_range,
     require,
 )
-from calotype.config.schedule import NormalLogSNR, UniformTimes
+from calotype.config.schedule import (
+    DiscreteScheduleConfig,
+    NormalLogSNR,
+    UniformTimes,
+    WholeTimesteps,
+)
 from calotype.config.stage import StageConfig
 from calotype.config.training import TrainConfig
 from calotype.config.typed_json import Retired
@@ -118,7 +124,9 @@ class DiffusionTraining(TrainConfig):
         stage: what is trained.
         text_encoder: as in `CascadeConfig`.
         levels: the distribution of noise levels.
-        weighting: of the loss by noise level.
+        weighting: of the error by noise level.
+        vlb_weight: lambda, what the variational bound counts beside the error where the network
+            learns its variance (Nichol & Dhariwal 2021, section 3.1); 0 = it stays untrained.
         draft: how the draft is trained, before the rest; needed by a network that has one.
         lowres_estimates: train on low-resolution images as the stage before makes them, too; None =
             on true ones alone.
@@ -133,8 +141,9 @@ class DiffusionTraining(TrainConfig):
     kind: Literal["diffusion"] = "diffusion"
     stage: StageConfig
     text_encoder: str = "minilm"
-    levels: UniformTimes | NormalLogSNR = field(default_factory=UniformTimes)
+    levels: UniformTimes | WholeTimesteps | NormalLogSNR = field(default_factory=UniformTimes)
     weighting: Literal["none", "min_snr", "sigmoid"] = "none"
+    vlb_weight: Annotated[float, Range(0.0, 1000.0)] = 0.001
     draft: DraftTrainingConfig | None = None
     lowres_estimates: LowresEstimatesConfig | None = None
     lora: LoraConfig | None = None
@@ -182,6 +191,42 @@ class DiffusionTraining(TrainConfig):
             f"got batch_size={self.batch_size} with preservation; expected room for both kinds of "
             "images: change batch_size or preservation.fraction",
         )
+
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        """Refuse timesteps without a table, and the bound without timesteps."""
+        whole = isinstance(self.levels, WholeTimesteps)
+        tabled = isinstance(self.stage.schedule, DiscreteScheduleConfig)
+        require(
+            tabled or not whole,
+            f"got levels whole_timesteps with schedule={self.stage.schedule!r}, which has no table "
+            'of timesteps; expected stage.schedule={"kind": "discrete"}, or levels uniform_times',
+        )
+        learned = isinstance(self.stage.network, AdmConfig) and self.stage.network.learned_variance
+        require(
+            whole or not learned or self.vlb_weight == 0,
+            f"got levels {self.levels.kind} for a network with learned_variance, which is learned "
+            'at whole timesteps; expected levels={"kind": "whole_timesteps"}, or vlb_weight=0 to '
+            "leave the variance as it is",
+        )
+        if not self.bound_alone:
+            return
+        require(
+            learned,
+            "got levels with importance=true, which trains by the variational bound alone, for a "
+            "network without learned_variance; expected one with it, or importance=false",
+        )
+        require(
+            self.weighting == "none" and self.preservation is None,
+            "got weighting or preservation with importance=true, which weighs losses itself; "
+            "expected weighting=none and no preservation, or importance=false",
+        )
+
+    @property
+    def bound_alone(self) -> bool:
+        """Whether the variational bound is all that counts."""
+        return isinstance(self.levels, WholeTimesteps) and self.levels.importance
 
     @property
     def resolution(self) -> int:

@@ -48,6 +48,19 @@ class UniformTimes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WholeTimesteps(Settings):
+    """Training levels at uniform whole timesteps of the schedule's table, stratified.
+
+    Args:
+        importance: train by the variational bound alone, at timesteps that are taken the oftener
+            the larger their terms were (Nichol & Dhariwal 2021, section 3.3).
+    """
+
+    importance: bool = False
+    kind: Literal["whole_timesteps"] = "whole_timesteps"
+
+
+@dataclass(frozen=True, kw_only=True)
 class NormalLogSNR(Settings):
     """Training levels with normal log-SNR (Karras et al. 2022, section 5), stratified.
 

@@ -33,6 +33,7 @@ from calotype.diffusion.loss import (
     denoising_loss,
     min_snr_weighting,
     normal_logsnr,
+    prediction_loss,
     sigmoid_weighting,
     simple_weighting,
     stratified_times,
@@ -76,17 +77,19 @@ from calotype.diffusion.thresholding import (
     static_threshold,
     thresholding,
 )
+from calotype.diffusion.variational import Bound, bound_terms, prior_term, variational_bound
 
 __all__ = [
-    "CosineSchedule", "Denoiser", "DenoiserTransform", "DiscreteSchedule", "EpsPrediction",
+    "Bound", "CosineSchedule", "Denoiser", "DenoiserTransform", "DiscreteSchedule", "EpsPrediction",
     "Estimate", "GlobalNoise", "GuidanceWeight", "LinearSchedule", "Move", "NoiseSchedule",
     "NoiseSource", "Parametrization", "Past", "PerSampleNoise", "SamplerState", "Step",
     "VPrediction", "Weighting", "XPrediction", "add_noise", "alpha_sigma", "ancestral_step",
-    "augment_lowres", "broadcast_to_image", "counted_where", "ddim_step", "ddpm_step",
-    "denoising_loss", "denoising_steps", "dpmpp_2m_sde_step", "dpmpp_2m_step", "dynamic_threshold",
-    "guide", "guide_batched", "heun_step", "inversion_steps", "karras_levels", "linear_betas",
-    "min_snr_weighting", "normal_logsnr", "only_numbers", "oscillating_weight", "renoise",
-    "resampling_levels", "sampling_levels", "schedule_from_betas", "sigmoid_weighting",
-    "simple_weighting", "squaredcos_betas", "static_threshold", "stratified_times", "thresholding",
-    "upsample_lowres", "within_interval",
+    "augment_lowres", "bound_terms", "broadcast_to_image", "counted_where", "ddim_step",
+    "ddpm_step", "denoising_loss", "denoising_steps", "dpmpp_2m_sde_step", "dpmpp_2m_step",
+    "dynamic_threshold", "guide", "guide_batched", "heun_step", "inversion_steps", "karras_levels",
+    "linear_betas", "min_snr_weighting", "normal_logsnr", "only_numbers", "oscillating_weight",
+    "prediction_loss", "prior_term", "renoise", "resampling_levels", "sampling_levels",
+    "schedule_from_betas", "sigmoid_weighting", "simple_weighting", "squaredcos_betas",
+    "static_threshold", "stratified_times", "thresholding", "upsample_lowres", "variational_bound",
+    "within_interval",
 ]  # fmt: skip

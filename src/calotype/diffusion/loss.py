@@ -41,9 +41,23 @@ def denoising_loss(
     Returns:
         Weighted mean squared errors of the output, (B,), in the dtype of `x`.
     """
-    z = add_noise(x, logsnr, eps)
-    output = network(z, logsnr.to(x.device, torch.float32)).to(x.dtype)
-    error = output - parametrization.target(x, eps, logsnr)
+    output = network(add_noise(x, logsnr, eps), logsnr.to(x.device, torch.float32))
+    return prediction_loss(
+        output, x, logsnr, eps=eps, parametrization=parametrization, weighting=weighting
+    )
+
+
+def prediction_loss(
+    output: Tensor,
+    x: Tensor,
+    logsnr: Tensor,
+    *,
+    eps: Tensor,
+    parametrization: Parametrization,
+    weighting: Weighting | None = None,
+) -> Tensor:
+    """Return the loss of what a network has answered; otherwise as `denoising_loss`."""
+    error = output.to(x.dtype) - parametrization.target(x, eps, logsnr)
     weighting = simple_weighting if weighting is None else weighting
     weight = weighting(logsnr, parametrization).to(x)
     if weight.ndim == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from calotype.cascade.find import CASCADE_FOLDER
 from calotype.cascade.io import save_cascade
 from calotype.cascade.lora import save_lora, trained_lora
+from calotype.cascade.objective import Objective
 from calotype.cascade.stage import Stage
 from calotype.cascade.stage_edit import KnownPixels
 from calotype.conditioning import Conditioning, Text, token_states
 from calotype.config.diffusion import DiffusionTraining
 from calotype.config.recipe import Recipe
 from calotype.data.batch import Batch, BatchPlan
-from calotype.diffusion import Weighting, min_snr_weighting, sigmoid_weighting
+from calotype.diffusion import DiscreteSchedule, Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.networks.blocks import Block
 from calotype.networks.lora import merge_adapters, train_adapters
 from calotype.storage.files import make_folder
@@ -29,9 +30,10 @@ from calotype.tasks.cost import TrainingCost, training_cost
 from calotype.tasks.draft_folds import DraftFolds, fold_of, freeze_draft
 from calotype.tasks.estimates import LowresEstimates
 from calotype.tasks.grid import sample_enlarged, sample_holes, sample_prompts, save_sheet
+from calotype.tasks.importance import LossHistory
 from calotype.tasks.level_losses import loss_by_level
 from calotype.tasks.masks import known_masks
-from calotype.tasks.random_numbers import PreparedNoise, StepNumbers, step_numbers
+from calotype.tasks.random_numbers import PreparedNoise, StepNumbers, step_numbers, whole_timesteps
 from calotype.tasks.validation import Probe, errors_by_level
 from calotype.training.randomness import Rows, seed_networks
 from calotype.training.run_folder import LORA_FOLDER
@@ -89,6 +91,17 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
     trained: Probe | None = None
     shard_units: tuple[type[nn.Module], ...] = (Block,)
     measured: str = "sigma "
+    memory: Mapping[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        schedule, config = self.model.schedule, self.config
+        self._history: LossHistory | None = None
+        if config.bound_alone and isinstance(schedule, DiscreteSchedule):
+            self._history = LossHistory(schedule.steps)
+        self.memory = {} if self._history is None else {"losses": self._history.losses}
+        self._objective = Objective(
+            _WEIGHTINGS[config.weighting], config.vlb_weight, config.bound_alone
+        )
 
     @property
     def key(self) -> int:
@@ -124,7 +137,12 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         shape = torch.Size((batch.images, *batch.x.shape[1:]))
         estimated = None if self.estimates is None else self.estimates.shape(batch)
         return step_numbers(
-            self.config, self.model.schedule, position, shape=shape, estimated=estimated
+            self.config,
+            self.model.schedule,
+            position,
+            shape=shape,
+            estimated=estimated,
+            probabilities=None if self._history is None else self._history.probabilities(),
         )
 
     def inputs(self, batch: Batch, numbers: StepNumbers) -> DiffusionInputs:
@@ -150,7 +168,15 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         if self.drafts is not None:
             cond = self._with_drafts(cond, self.drafts, inputs)
         logsnr, eps = numbers.logsnr.to(device), numbers.eps.to(device)
-        return self.model.loss(x, cond, logsnr, eps, weighting=_WEIGHTINGS[self.config.weighting])
+        losses = self.model.loss(x, cond, logsnr, eps, objective=self._objective)
+        weights = numbers.loss_weights
+        return losses if weights is None else losses * weights.to(losses)
+
+    def remember(self, losses: Tensor, numbers: StepNumbers) -> None:
+        """Of timesteps that are taken by their losses, the losses as they were."""
+        if self._history is not None and numbers.loss_weights is not None:
+            timesteps = whole_timesteps(self.model.schedule, numbers.logsnr)
+            self._history.add(timesteps, losses / numbers.loss_weights)
 
     def _condition(self, inputs: DiffusionInputs, *, size: tuple[int, int]) -> Conditioning:
         """Conditioning in training: captions dropped, low-resolution images noised."""

@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from calotype.config.diffusion import DiffusionTraining, LowresEstimatesConfig
-from calotype.config.schedule import NormalLogSNR
-from calotype.diffusion import GlobalNoise, NoiseSchedule, normal_logsnr, stratified_times
+from calotype.config.schedule import NormalLogSNR, WholeTimesteps
+from calotype.diffusion import (
+    DiscreteSchedule,
+    GlobalNoise,
+    NoiseSchedule,
+    NoiseSource,
+    normal_logsnr,
+    stratified_times,
+)
+from calotype.tasks.importance import pick_timesteps
 from calotype.tasks.masks import NUMBERS
 from calotype.training.randomness import Rows, mixed_seed
 
@@ -31,6 +39,7 @@ class StepNumbers(Rows):
         folded: True where the draft is that of the fold which never saw the caption, (B,) bool;
             None where there are no folds.
         masks: what decides which pixels are known, (B, `masks.NUMBERS`); None = plain training.
+        loss_weights: what losses count, (B,) float64; None = all alike.
     """
 
     logsnr: Tensor
@@ -42,6 +51,7 @@ class StepNumbers(Rows):
     estimate_sigma: Tensor | None = None
     estimate_noise: Tensor | None = None
     masks: Tensor | None = None
+    loss_weights: Tensor | None = None
 
 
 class PreparedNoise:
@@ -71,6 +81,7 @@ def step_numbers(
     *,
     shape: torch.Size,
     estimated: torch.Size | None = None,
+    probabilities: Tensor | None = None,
 ) -> StepNumbers:
     """The random numbers of the step at `position`, for images of `shape` (B, 3, H, W).
 
@@ -80,12 +91,10 @@ def step_numbers(
         position: of the step.
         shape: of the images, (B, 3, H, W).
         estimated: of the images that the stage before estimates a fraction of, (B, 3, h, w).
+        probabilities: of whole timesteps, (T,); None = all alike.
     """
     noise = GlobalNoise(torch.Generator().manual_seed(mixed_seed(config.seed, position, "step")))
-    if isinstance(config.levels, NormalLogSNR):
-        logsnr = normal_logsnr(shape[0], noise, mean=config.levels.mean, std=config.levels.std)
-    else:
-        logsnr = schedule.logsnr(stratified_times(shape[0], noise))
+    logsnr = _levels(config, schedule, noise, count=shape[0], probabilities=probabilities)
     keep = noise.uniform((shape[0],)) >= config.text_dropout
     aug_level = aug_noise = None
     if config.stage.lowres_resolution is not None:
@@ -103,9 +112,39 @@ def step_numbers(
     if config.masks is not None:
         generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "masks"))
         masks = torch.rand((shape[0], NUMBERS), generator=generator)
+    weights = None
+    if probabilities is not None:  # the mean over uniform timesteps is meant
+        timesteps = whole_timesteps(schedule, logsnr)
+        weights = 1 / (len(probabilities) * probabilities[timesteps])
     return StepNumbers(
-        logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise, masks
+        logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise, masks, weights
     )
+
+
+def _levels(
+    config: DiffusionTraining,
+    schedule: NoiseSchedule,
+    noise: NoiseSource,
+    *,
+    count: int,
+    probabilities: Tensor | None,
+) -> Tensor:
+    """The log-SNR of each image, (B,) float64."""
+    if isinstance(config.levels, NormalLogSNR):
+        return normal_logsnr(count, noise, mean=config.levels.mean, std=config.levels.std)
+    times = stratified_times(count, noise)
+    if not isinstance(config.levels, WholeTimesteps):
+        return schedule.logsnr(times)
+    assert isinstance(schedule, DiscreteSchedule)  # the settings see to it
+    if probabilities is None:
+        return schedule.table[(times * schedule.steps).long()]
+    return schedule.table[pick_timesteps(times, probabilities)]
+
+
+def whole_timesteps(schedule: NoiseSchedule, logsnr: Tensor) -> Tensor:
+    """The timesteps (B,) int64 of levels that are entries of the schedule's table."""
+    assert isinstance(schedule, DiscreteSchedule)
+    return schedule.timestep(logsnr).round().long()
 
 
 def estimate_sigmas(

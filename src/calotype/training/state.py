@@ -121,6 +121,9 @@ class TrainState(Counters):
         }
         for ema in self.posthoc:
             parts[f"ema-{ema.length:.3f}"] = Part(ema.state_dict, ema.load_state_dict)
+        memory = self.task.memory
+        if memory:
+            parts["memory"] = Part(lambda: memory, partial(_copy_into, memory))
         return {f"{name}.safetensors": part for name, part in parts.items()}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -168,3 +171,10 @@ class TrainState(Counters):
         of the others has no weights.
         """
         return self.parallel.gather_model(self.ema.averaged())
+
+
+def _copy_into(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in own.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise CalotypeError(f"the checkpoint has another {name}; expected the same recipe")
+        tensor.copy_(tensors[name])

@@ -68,6 +68,7 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         state.optimizer.step()
         state.average_buffers()
         state.ema.update(batch_size=images, images_seen=state.images_seen)
+        task.remember(losses, numbers)
     else:
         state.ema.return_buffers()
     for ema in state.posthoc:  # after a skipped step, too: time goes on with the same weights

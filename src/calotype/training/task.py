@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ class Task(Protocol[D, In]):
     `config` is of the run; `model` is what is optimized, as far as its parameters want gradients.
     `shard_units` are the modules that FSDP2 gathers one at a time. Where rows of a batch look at
     each other, `coupled` is True and the task is a `CoupledTask`. `use` is said of a finished run.
+    `memory` are tensors that `remember` changes in place; a checkpoint keeps them.
     A class that names this one as its base may leave out what has a default.
     """
 
@@ -63,6 +65,7 @@ class Task(Protocol[D, In]):
     shard_units: tuple[type[nn.Module], ...]
     coupled: bool = False
     use: str = "sample with --model"
+    memory: Mapping[str, Tensor] = MappingProxyType({})
 
     @property
     def name(self) -> str:
@@ -86,7 +89,7 @@ class Task(Protocol[D, In]):
         """How examples become batches; size, seed and processes are filled in by the loop."""
 
     def random_numbers(self, batch: Batch, position: int) -> D:
-        """All random numbers of the step at `position`: a function of seed and position alone.
+        """All random numbers of the step at `position`: a function of seed, position and `memory`.
 
         Args:
             batch: of this process; the numbers are for the `batch.images` rows of all.
@@ -107,6 +110,10 @@ class Task(Protocol[D, In]):
             numbers: for them.
         """
         return {}
+
+    def remember(self, losses: Tensor, numbers: D) -> None:
+        """Take in what a step has shown that moved weights, into `memory`; as in `log`."""
+        return
 
     def cost(self, processes: int) -> Cost | None:
         """What an image costs, of so many processes that train it together; None = not known."""
