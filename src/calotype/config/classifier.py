@@ -5,8 +5,8 @@ Reference: Dhariwal & Nichol 2021, section 4 and appendix H, arXiv:2105.05233.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal, Self
 
 from calotype.config.adm import AdmConfig, AdmLevel
 from calotype.config.clip import ClipAugmentation
@@ -118,3 +118,23 @@ class ClassifierTraining(TrainConfig):
     def resolution(self) -> int:
         """Of the classifier."""
         return self.classifier.resolution
+
+    def settled(self, recorded: TrainConfig) -> Self:
+        """Itself with the recorded classes, where it names none."""
+        names = recorded.classifier.classes if isinstance(recorded, ClassifierTraining) else ()
+        return self if self.classifier.classes or not names else self.of_classes(names)
+
+    def of_classes(self, names: tuple[str, ...]) -> Self:
+        """Itself for classes of these names.
+
+        Raises:
+            ConfigError: it has room for another number.
+        """
+        count = self.classifier.class_count
+        require(
+            count in (0, len(names)),
+            f"got {len(names)} classes, {', '.join(names):.200}, for a classifier of {count}; "
+            f"expected as many: set classifier.class_count={len(names)}, or 0, or change the data",
+        )
+        classifier = replace(self.classifier, classes=names, class_count=len(names))
+        return replace(self, classifier=classifier)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from calotype.config.data import DataConfig
 from calotype.config.optimizer import OptimizerConfig
@@ -60,6 +60,14 @@ class TrainConfig(Settings, ABC):
     @abstractmethod
     def resolution(self) -> int:
         """Side in pixels of the images that are trained on."""
+
+    def settled(self, recorded: TrainConfig) -> Self:
+        """Itself, where it leaves open what the data decide, with that as a run recorded it.
+
+        Args:
+            recorded: by the run that is resumed, of the same stage.
+        """
+        return self
 
     @property
     def preserved_weight(self) -> float:

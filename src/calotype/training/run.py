@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from calotype.config.recipe import Recipe
+from calotype.config.training import TrainConfig
 from calotype.config.typed_json import to_dict
 from calotype.data.source import SourceReport
 from calotype.errors import CalotypeError, UsageError
@@ -226,6 +227,7 @@ class _Run:
         resumed, init = checkpoint is not None, self.init if checkpoint is None else None
         start = TaskStart(init=init, resumed=resumed, only_draft=options.only_draft)
         job = self.tasks.prepare(preparation, self.recipe.stages[number], start)
+        self._settle(number, job.task.config)
         offset = sum(stage.total_images for stage in self.recipe.stages[:number])
         state = TrainState(job.task, self.group, sharded=options.sharded, offset=offset)
         if checkpoint is not None:
@@ -236,6 +238,15 @@ class _Run:
                 self.say(f"{changed}: resuming, but not exactly")
             load_state(state, checkpoint)
         return job, state
+
+    def _settle(self, number: int, config: TrainConfig) -> None:
+        """Note what the recipe has left to the data, such as the names of classes."""
+        stages = list[Any](self.recipe.stages)
+        if stages[number] != config:
+            stages[number] = config
+            self.recipe = dataclasses.replace(self.recipe, stages=tuple(stages))
+            if self.group.is_rank_zero:
+                run_folder.record_recipe(self.out, self.recipe, init=self.init)
 
     def _checkpoint_of(self, number: int) -> Path | None:
         """The checkpoint that the run resumes from, if it is one of this stage."""

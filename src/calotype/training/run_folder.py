@@ -96,7 +96,8 @@ def clear_start(folder: Path, recipe: Recipe) -> None:
         raise UsageError(f"{folder} is not empty; {advice} another --out")
     # Captions that it has embedded are the mark of a run of ours, begun with other settings.
     bare = "embeddings" not in names
-    if ours and bare and (changed := difference(load_config(folder / RECIPE_FILE, Recipe), recipe)):
+    recorded = load_config(folder / RECIPE_FILE, Recipe) if ours and bare else None
+    if recorded is not None and (changed := difference(recorded, _settled(recipe, recorded))):
         raise UsageError(
             f"{folder} holds the {RECIPE_FILE} of another run ({changed}); expected the same "
             "settings, or choose another --out"
@@ -186,6 +187,7 @@ def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Reci
     if not path.exists():
         return recipe
     recorded = load_config(path, Recipe)
+    recipe = _settled(recipe, recorded)
     if len(recorded.stages) == len(recipe.stages) and images is None:
         stages = tuple(
             dataclasses.replace(new, total_images=old.total_images)
@@ -199,6 +201,14 @@ def recorded_recipe(folder: Path, recipe: Recipe, *, images: int | None) -> Reci
             f"{path} as the recipe and the same options, or choose another --out"
         )
     return recipe
+
+
+def _settled(recipe: Recipe, recorded: Recipe) -> Recipe:
+    """The recipe with what it leaves to the data as it was recorded."""
+    if len(recorded.stages) != len(recipe.stages):
+        return recipe
+    pairs = zip(recipe.stages, recorded.stages, strict=True)
+    return dataclasses.replace(recipe, stages=tuple(new.settled(old) for new, old in pairs))
 
 
 def record_recipe(folder: Path, recipe: Recipe, *, init: Path | None) -> None:
