@@ -11,6 +11,7 @@ from calotype.config.clip import (
     ClipConfig,
     ClipTraining,
     ImageTowerConfig,
+    NoiseConfig,
     TextTowerConfig,
 )
 from calotype.config.optimizer import OptimizerConfig
@@ -34,6 +35,8 @@ def config(loss="info_nce", parts=1):
             text=TextTowerConfig(states=8, context=6, **tower),
             embed_dim=12,
             loss=loss,
+            # One of the losses on noisy images: each part is noised alike in both passes.
+            noise=NoiseConfig() if loss == "siglip" else None,
         ),
         batch_size=ROWS,
         patch_dropout=0.25,

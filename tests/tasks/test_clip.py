@@ -19,10 +19,12 @@ from calotype.config.clip import (
     ClipConfig,
     ClipTraining,
     ImageTowerConfig,
+    NoiseConfig,
     TextTowerConfig,
 )
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
+from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.typed_json import from_dict, override, to_dict
 from calotype.errors import ConfigError
 from calotype.networks.clip import Clip
@@ -50,6 +52,21 @@ def images(tmp_path_factory):
             Image.fromarray(pixels).save(folder / f"{name}-{half}.png")
             (folder / f"{name}-{half}.txt").write_text(f"{name} {half}")
     return folder
+
+
+TABLE = DiscreteScheduleConfig()
+NOISE = {
+    "clean": None,
+    "logsnr": NoiseConfig(),
+    "timestep": NoiseConfig(told="timestep", schedule=TABLE),
+}
+
+
+def noised(recipe, noise):
+    """The same recipe for noisy images."""
+    (config,) = recipe.stages
+    clip = dataclasses.replace(config.clip, noise=NOISE[noise])
+    return dataclasses.replace(recipe, stages=(dataclasses.replace(config, clip=clip),))
 
 
 def micro(**changes):
@@ -82,13 +99,9 @@ def lines(run, name="log"):
     return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
 
 
-def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
-    assert train(micro(), tmp_path / "whole", images) == 0
-    losses = [line["loss"] for line in lines(tmp_path / "whole")]
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
-    assert "scale" in lines(tmp_path / "whole")[0]
-    found = lines(tmp_path / "whole", "validation")[-1]
-    assert found["trained"]["R@1"] > 0.7
+def killed_and_resumed(recipe, images, folder, monkeypatch):
+    """Train twice, the second time killed amid it: the same weights. Returns the losses."""
+    assert train(recipe, folder / "whole", images) == 0
     real, steps = trainer.train_step, []
 
     def step(state, batch):
@@ -98,15 +111,24 @@ def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatc
         return real(state, batch)
 
     monkeypatch.setattr(trainer, "train_step", step)
-    assert train(micro(), tmp_path / "killed", images) == 0
+    assert train(recipe, folder / "killed", images) == 0
     monkeypatch.undo()
-    assert train(micro(), tmp_path / "killed", images, resume=True) == 0
+    assert train(recipe, folder / "killed", images, resume=True) == 0
     for name in ("weights", "ema", "optimizer"):
         whole, killed = (
-            load_file(tmp_path / run / f"checkpoints/800/{name}.safetensors")
+            load_file(folder / run / f"checkpoints/800/{name}.safetensors")
             for run in ("whole", "killed")
         )
         assert all(torch.equal(whole[key], killed[key]) for key in whole)
+    return [line["loss"] for line in lines(folder / "whole")]
+
+
+def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
+    losses = killed_and_resumed(micro(), images, tmp_path, monkeypatch)
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert "scale" in lines(tmp_path / "whole")[0]
+    found = lines(tmp_path / "whole", "validation")[-1]
+    assert found["trained"]["R@1"] > 0.7
     model = load_clip(tmp_path / "whole")
     red = torch.ones(1, 3, 16, 16)
     red[:, 1:, :8] = -1
@@ -116,6 +138,35 @@ def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatc
     start = train(micro(total_images=8), tmp_path / "more", images, init=tmp_path / "whole")
     assert start == 0 and weights.is_file()
     assert lines(tmp_path / "more")[0]["loss"] < losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", ["logsnr", "timestep"])
+def test_that_of_noise_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch, noise):
+    parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=2)
+    recipe = noised(micro(patch_dropout=0.5, text_noise=0.1, optimizer=parts), noise)
+    losses = killed_and_resumed(recipe, images, tmp_path, monkeypatch)
+    assert sum(losses[-10:]) < sum(losses[:10])
+    measures = lines(tmp_path / "whole", "validation")[-1]["trained"]
+    assert list(measures)[:3] == ["R@1", "R@5", "R@1 at sigma/alpha 0.2"]
+
+
+@pytest.mark.slow
+def test_that_of_noise_finds_in_little_noise_and_guesses_in_pure_noise(images, tmp_path):
+    recipe = noised(micro(total_images=4000, validation_images=4000), "logsnr")
+    assert train(recipe, tmp_path / "run", images) == 0
+    model = load_clip(tmp_path / "run")
+    names = [f"{name} {half}" for name in COLOURS for half in ("top", "bottom")]
+    pixels = [np.asarray(Image.open(images / f"{name.replace(' ', '-')}.png")) for name in names]
+    x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 127.5 - 1
+    each = [Shown(image, name, name, "s") for image, name in zip(x, names, strict=True)]
+    ratios = (0.1, 0.5, 2e4)
+    found = retrieval(model, make_pools(each, []), ratios=ratios)
+    clean, little, some, pure = (
+        found[f"R@1{at}"] for at in ("", *(f" at sigma/alpha {ratio:g}" for ratio in ratios))
+    )
+    assert min(clean, little) >= 0.9 and some >= 0.8
+    assert pure <= 0.25  # chance is one of eight
 
 
 def test_parts_have_the_log_of_the_whole(images, tmp_path):
@@ -295,11 +346,13 @@ def test_pools_hold_one_style_and_different_concepts():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["data", "sharded"])
-def test_two_processes_have_the_log_of_one_and_resume(images, tmp_path, parallel):
+@pytest.mark.parametrize(
+    ("parallel", "noise"), [("data", "clean"), ("data", "logsnr"), ("sharded", "timestep")]
+)
+def test_two_processes_have_the_log_of_one_and_resume(images, tmp_path, parallel, noise):
     """With batches that the last step cuts, in parts, and a checkpoint that one process reads."""
     parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=2)
-    recipe = micro(total_images=84, checkpoint_images=40, optimizer=parts)
+    recipe = noised(micro(total_images=84, checkpoint_images=40, optimizer=parts), noise)
     assert train(recipe, tmp_path / "one", images) == 0
     (tmp_path / "recipe.json").write_text(json.dumps(to_dict(recipe)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]

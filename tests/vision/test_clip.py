@@ -79,9 +79,9 @@ def test_patches_that_are_left_out_are_not_looked_at():
     kept = torch.tensor([[0, 5, 7], [3, 2, 15]])
     other = x.clone()
     other[0, :, 0:4, 4:8] = 9  # patch 1 of the first image
-    assert torch.equal(network.embed_images(x, kept), network.embed_images(other, kept))
+    assert torch.equal(network.embed_image(x, None, kept), network.embed_image(other, None, kept))
     every = torch.arange(16).expand(2, -1)
-    torch.testing.assert_close(network.embed_images(x, every), network.embed_images(x))
+    torch.testing.assert_close(network.embed_image(x, None, every), network.embed_image(x))
 
 
 def test_images_of_any_size_are_cut_square():

@@ -15,18 +15,21 @@ from calotype.conditioning import Text, TextEmbedding
 from calotype.config.clip import ClipTraining
 from calotype.config.recipe import Recipe
 from calotype.data.batch import Batch, BatchPlan
+from calotype.diffusion import add_noise
+from calotype.networks.blocks import ResidualBlock
 from calotype.networks.clip import Clip
 from calotype.networks.transformer import TransformerLayer
 from calotype.tasks.augmentation import augmented
 from calotype.tasks.captions import TextLookup
 from calotype.tasks.clip_numbers import ClipNumbers, clip_numbers
-from calotype.tasks.clip_retrieval import Pools, retrieval
+from calotype.tasks.clip_retrieval import RATIOS, Pools, retrieval
 from calotype.tasks.contrastive import info_nce, matching, siglip
 from calotype.tasks.cost import TrainingCost, training_cost
 from calotype.training.randomness import Rows, seed_networks
 from calotype.training.shards import full_tensor
 from calotype.training.task import Embedded, Task
 from calotype.vision.clip import CLIP_FOLDER, ClipFile, ClipModel, save_clip
+from calotype.vision.noise_level import told_level
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
     text_fingerprint: str
     compute_dtype: torch.dtype
     pools: Mapping[str, Pools] | None = None
-    shard_units: tuple[type[nn.Module], ...] = (TransformerLayer,)
+    shard_units: tuple[type[nn.Module], ...] = (TransformerLayer, ResidualBlock)
     coupled: bool = True
     use: str = "score with --clip"
     name: str = "clip"
@@ -115,11 +118,14 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
             spread = text.tokens.square().mean(-1, keepdim=True).sqrt()
             noise = self.config.text_noise * spread * numbers.text.to(device)[:, None]
             text = replace(text, tokens=text.tokens + noise)
+        if numbers.logsnr is not None and numbers.level_eps is not None:
+            x = add_noise(x, numbers.logsnr, numbers.level_eps.to(x))
+        level = told_level(self.config.clip.noise, numbers.logsnr, x)
         patches = None if numbers.patches is None else numbers.patches.to(device)
         half = self.compute_dtype in (torch.bfloat16, torch.float16)
         with torch.autocast(device.type, self.compute_dtype, enabled=half):
-            image = self.model.embed_images(x, patches)
-            caption = self.model.embed_texts(text)
+            image = self.model.embed_image(x, level, patches)
+            caption = self.model.embed_text(text)
         return Embedded(torch.stack((image, caption), 1), self.model.loss_parameters)
 
     def labels(self, inputs: ClipInputs) -> Tensor:
@@ -144,9 +150,10 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
         return training_cost(self.config, device, self.compute_dtype, processes=processes)
 
     def validate(self, average: nn.Module) -> dict[str, dict[str, float]]:
-        """Retrieval both ways; see `clip_retrieval`."""
-        model = self._usable(average)
-        return {name: retrieval(model, pools) for name, pools in (self.pools or {}).items()}
+        """Retrieval both ways, at several levels of noise; see `clip_retrieval`."""
+        model, ratios = self._usable(average), RATIOS if self.config.clip.noise else ()
+        pools = self.pools or {}
+        return {name: retrieval(model, part, ratios=ratios) for name, part in pools.items()}
 
     def write_model(
         self, checkpoint: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe

@@ -7,6 +7,7 @@ through but not looked for.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,14 @@ from calotype.data.batch import BatchPlan
 from calotype.data.batches import each_example
 from calotype.data.painting import composite
 from calotype.data.source import ExampleSource
+from calotype.diffusion import PerSampleNoise, add_noise
+from calotype.tasks.validation import PROBE_SEED
 from calotype.vision.clip import ClipModel
 
 POOL = 50
+_WAYS = ("image to text", "text to image")
+RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
+"""sigma/alpha at which a CLIP of noisy images is validated."""
 _WHITE = np.full((1, 3), 255, np.float32)
 
 
@@ -92,25 +98,45 @@ def _of_different_concepts(shown: Iterable[Shown], most: int) -> list[Shown]:
     return list(found.values())
 
 
-def retrieval(model: ClipModel, pools: Pools) -> dict[str, float]:
+def retrieval(model: ClipModel, pools: Pools, *, ratios: Sequence[float] = ()) -> dict[str, float]:
     """Fractions found first, and among the first five: of both ways, of each way, of each style.
 
+    Args:
+        model: the CLIP.
+        pools: to look in.
+        ratios: sigma/alpha of noise at which it is also measured what is found first, both ways.
+
     Returns:
-        Named "R@1", "image to text R@5", "noto style R@1" and so on; each in [0, 1].
+        Named "R@1", "R@1 at sigma/alpha 0.5", "image to text R@5", "noto style R@1" and so on; each
+        in [0, 1].
     """
     ranks: dict[str, list[Tensor]] = defaultdict(list)
+    noisy: dict[str, list[Tensor]] = defaultdict(list)
     for pool in pools:
-        images = model.embed_images(torch.stack([one.image for one in pool.shown]))
+        x = torch.stack([one.image for one in pool.shown])
         texts = model.embed_texts([one.caption for one in pool.shown])
-        alike = images @ texts.T
-        for way, scores in (("image to text", alike), ("text to image", alike.T)):
-            own = scores.diagonal()[:, None]
-            rank = ((scores >= own).sum(1) - 1)[: pool.wanted]  # a tie is no find
+        for way, rank in zip(_WAYS, _ranks(model.embed_images(x), texts), strict=True):
             for name in {way, "", pool.style}:
-                ranks[name].append(rank)
-    found = {}
-    for name in ("", "image to text", "text to image", *sorted(ranks.keys() - {""})):
-        rank = torch.cat(ranks[name])
-        for most in (1, 5):
-            found[f"{name} R@{most}".strip()] = round(float((rank < most).double().mean()), 4)
+                ranks[name].append(rank[: pool.wanted])
+        eps = PerSampleNoise(range(PROBE_SEED, PROBE_SEED + len(x))).normal(x.shape)
+        for ratio in ratios:
+            logsnr = torch.full((len(x),), -2 * math.log(ratio))
+            images = model.embed_images(add_noise(x, logsnr, eps), logsnr)
+            for rank in _ranks(images, texts):
+                noisy[f"R@1 at sigma/alpha {ratio:g}"].append(rank[: pool.wanted])
+    found = {f"R@{most}": _fraction(ranks[""], most) for most in (1, 5)}
+    found |= {name: _fraction(rank, 1) for name, rank in noisy.items()}
+    for name in (*_WAYS, *sorted(ranks.keys() - {"", *_WAYS})):
+        found |= {f"{name} R@{most}": _fraction(ranks[name], most) for most in (1, 5)}
     return found
+
+
+def _ranks(images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+    """At which place each image finds its caption, and each caption its image; 0 = first."""
+    alike = images @ texts.T
+    own = alike.diagonal()[:, None]
+    return (alike >= own).sum(1) - 1, (alike.T >= own).sum(1) - 1  # a tie is no find
+
+
+def _fraction(ranks: Sequence[Tensor], most: int) -> float:
+    return round(float((torch.cat(list(ranks)) < most).double().mean()), 4)

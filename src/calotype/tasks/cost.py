@@ -28,6 +28,7 @@ from calotype.networks.clip import Clip
 from calotype.networks.lora import train_adapters
 from calotype.runtime import cached_measurement, cpu_model, known_measurement
 from calotype.tasks.draft_folds import freeze_draft
+from calotype.vision.noise_level import told_level
 
 Training = DiffusionTraining | ClipTraining | ClassifierTraining
 CAPTION_TOKENS = 16  # of an ordinary caption
@@ -119,7 +120,10 @@ def forward_call(
         captions = _captions(batch_size, tower.states, min(CAPTION_TOKENS, tower.context))
         if config.kept_patches is not None:
             patches = torch.zeros(batch_size, config.kept_patches, dtype=torch.int64)
-        return lambda: (towers.embed_images(image, patches) * towers.embed_texts(captions)).sum()
+        level = told_level(config.clip.noise, None, image)
+        return lambda: (
+            towers.embed_image(image, level, patches) * towers.embed_text(captions)
+        ).sum()
     stage, text, level = config.stage, None, torch.zeros(batch_size)
     if (width := stage.network.text_dim) > 0:
         text = _captions(batch_size, None if stage.takes_ids else width, CAPTION_TOKENS)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from calotype.storage.files import new_folder, write_file
 from calotype.storage.places import check_holds_only
 from calotype.storage.weights import load_module, save_weights
 from calotype.text import build_text_encoder
+from calotype.vision.noise_level import told_level
 from calotype.vision.transformers_clip import (
     CONFIG_FILE,
     is_transformers_clip,
@@ -84,12 +86,25 @@ class ClipModel:
         self.name, self.fingerprint = file.name, file.sha256  # said beside every score
         self.embed_dim = file.clip.embed_dim  # E, of the common space
 
+    def embed_image(self, z: Tensor, logsnr: Tensor | None = None) -> Tensor:
+        """Noisy images, (B, 3, R, R), at levels (B,) -> unit vectors (B, E), float32.
+
+        It is differentiable in `z`. A level that the network was not trained at is the nearest that
+        it was; None = clean images.
+        """
+        level = told_level(self.file.clip.noise, logsnr, z)
+        return self.network.embed_image(z, level)
+
     @torch.no_grad()
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1], of any size -> unit vectors (B, E), float32, CPU."""
+    def embed_images(self, images: Tensor, logsnr: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1], of any size -> unit vectors (B, E), float32, CPU.
+
+        Noisy ones have the network's size, and levels (B,).
+        """
         side, device = self.file.clip.image.resolution, self.network.log_scale.device
         squares = (square(part.float(), side).to(device) for part in torch.split(images, _CHUNK))
-        return torch.cat([self.network.embed_images(x).cpu() for x in squares])
+        levels = repeat(None) if logsnr is None else torch.split(logsnr, _CHUNK)
+        return torch.cat([found.cpu() for found in map(self.embed_image, squares, levels)])
 
     @torch.no_grad()
     def embed_texts(self, captions: Sequence[str]) -> Tensor:
@@ -97,7 +112,7 @@ class ClipModel:
         places = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
         unique, device = list(places), self.network.log_scale.device  # each is embedded once
         texts = (self.encoder(unique[i : i + _CHUNK]) for i in range(0, len(unique), _CHUNK))
-        found = torch.cat([self.network.embed_texts(text.to(device)).cpu() for text in texts])
+        found = torch.cat([self.network.embed_text(text.to(device)).cpu() for text in texts])
         return found[[places[caption] for caption in captions]]
 
     def scores(self, images: Tensor, captions: Sequence[str]) -> Tensor:

@@ -67,7 +67,7 @@ class ClipFeatures:
         return in_batches(images, self._embed, self.device)
 
     def _embed(self, x: Tensor) -> Tensor:
-        return self._model.network.embed_images(self._resize(x / 127.5 - 1, self._side))
+        return self._model.embed_image(self._resize(x / 127.5 - 1, self._side))
 
     def embed_captions(self, captions: Sequence[str]) -> Tensor:
         """Unit vectors, (N, E), float32, on the CPU; what is too long is cut, the end mark stays.
@@ -102,6 +102,7 @@ def squash(x: Tensor, side: int) -> Tensor:
 def architecture_name(config: ClipConfig) -> str:
     """What an image tower is called: "b-32", "l-14-336"."""
     image = config.image
+    assert image.kind == "vit"
     size = _LETTERS.get(image.width, f"w{image.width}")
     resolution = "" if image.resolution == 224 else f"-{image.resolution}"
     return f"{size}-{image.patch}{resolution}"
