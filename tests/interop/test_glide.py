@@ -53,6 +53,7 @@ from calotype.interop.glide.reference import ReferenceStage
 from calotype.interop.glide.stages import FAST_27, check_names, glide_stage, stage_config
 from calotype.networks import build_network
 from calotype.networks.noised_clip import NoisedCLIP
+from calotype.training.recipes import load_recipe
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 WALKS = {"squaredcos_cap_v2": "fast27", "linear": "ddim20"}
@@ -151,6 +152,11 @@ def test_published_tables_fit(name):
     assert (text.context, text.width, text.layers, text.heads) == tuple(
         options[key] for key in ("text_ctx", "xf_width", "xf_layers", "xf_heads")
     )
+    recipe = load_recipe(f"glide-small-{side}").stages[0].stage
+    extra = config.network.extra_channels
+    assert replace(recipe.network, extra_channels=extra) == config.network
+    assert recipe.schedule == config.schedule
+    assert options["inpaint"] or recipe.sampling == config.sampling
 
 
 def test_published_clip_fits():

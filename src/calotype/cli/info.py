@@ -165,15 +165,16 @@ def _stage(config: StageConfig) -> dict[str, Any]:
     from calotype.cascade.stage import Stage
     from calotype.config.typed_json import to_dict
 
+    plain = to_dict(config)
     return {
         "resolution": config.resolution,
         "lowres_resolution": config.lowres_resolution,
         "parameters": _parameters(lambda: Stage(config)),
         "parametrization": config.parametrization,
-        "schedule": config.schedule,
+        "schedule": plain["schedule"],
         "network": config.network.kind,
         "draft": None if config.draft is None else to_dict(config.draft),
-        "sampling": to_dict(config.sampling),
+        "sampling": plain["sampling"],
     }
 
 
