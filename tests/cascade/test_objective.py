@@ -9,9 +9,9 @@ from torch.testing import assert_close
 from calotype.cascade.network_call import NetworkOutput
 from calotype.cascade.objective import PLAIN, NoisedImages, Objective
 from calotype.cascade.preconditioning import Preconditioning
-from calotype.cascade.timesteps import build_discrete
 from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.diffusion import CosineSchedule, EpsPrediction, min_snr_weighting
+from calotype.diffusion.named import build_discrete
 from calotype.errors import UsageError
 
 SCHEDULE = build_discrete(DiscreteScheduleConfig(precision="float64"))

@@ -18,6 +18,7 @@ from calotype.diffusion import (
     linear_betas,
     prior_term,
     schedule_from_betas,
+    some_timesteps,
     squaredcos_betas,
     variational_bound,
 )
@@ -167,19 +168,28 @@ def test_the_fraction_learns_what_gaussian_data_have(timestep):
     assert_close(fraction.detach(), expected, rtol=0, atol=0.01)
 
 
+def gaussian_model(schedule):
+    """The exact denoiser, with the fraction that is best."""
+
+    def denoise(z, logsnr):
+        x_hat, variance = gaussian_estimate(z.double(), logsnr)
+        timesteps = schedule.timestep(logsnr).round().long().clamp_min(1)[:, None, None, None]
+        return Estimate(x_hat, gaussian_fraction(schedule, timesteps, variance).expand_as(z))
+
+    return denoise
+
+
+def eight_bit(x):
+    return ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
 def test_terms_sum_to_the_negative_log_likelihood():
     """Where the model is exact and steps are small, the bound is what the data cost."""
     schedule = schedule_from_betas(linear_betas(400, start=1e-4, end=0.05, dtype=DOUBLE))
     noise = GlobalNoise(torch.Generator().manual_seed(5))
-    x = (STD * noise.normal((2, 3, 32, 32))).clamp(-1, 1).double()
-    x = ((x + 1) * 127.5).round() / 127.5 - 1
+    x = eight_bit(STD * noise.normal((2, 3, 32, 32)).double())
 
-    def denoise(z, logsnr):
-        x_hat, variance = gaussian_estimate(z.double(), logsnr)
-        timestep = schedule.timestep(logsnr)[0].round().long().clamp_min(1)
-        fraction = gaussian_fraction(schedule, timestep, variance[0])
-        return Estimate(x_hat, fraction.expand_as(z))
-
+    denoise = gaussian_model(schedule)
     bound = variational_bound(denoise, x, noise, schedule=schedule)
     assert bound.terms.shape == (2, 400)
     assert_close(bound.total, bound.prior + bound.terms.sum(1))
@@ -187,6 +197,25 @@ def test_terms_sum_to_the_negative_log_likelihood():
     exact = -(density + math.log(2 / 255)).flatten(1).mean(1) / math.log(2)
     assert (bound.total > exact).all()
     assert_close(bound.total, exact, rtol=0.02, atol=0)
-    few = torch.stack([torch.arange(0, 400, 2), torch.arange(1, 400, 2)])
-    part = variational_bound(denoise, x, noise, schedule=schedule, timesteps=few)
-    assert abs(float(part.total.mean() - bound.total.mean())) < 0.2
+
+
+def test_a_few_timesteps_stand_for_all():
+    schedule = table("linear", 300)
+    timesteps, counts = some_timesteps(300, 40)
+    assert timesteps.shape == (40, 10) and counts.tolist() == [1, 1, 2, 4, 8, 16, 32, 64, 128, 44]
+    assert timesteps[:, 0].unique().tolist() == [0]
+    assert timesteps[:, -1].min() >= 256 and timesteps[:, -1].unique().numel() == 40
+    noise = GlobalNoise(torch.Generator().manual_seed(7))
+    x = eight_bit(STD * noise.normal((40, 3, 16, 16)).double())
+    denoise = gaussian_model(schedule)
+    every = variational_bound(denoise, x[:4], noise, schedule=schedule).total.mean()
+    settings = {"timesteps": timesteps, "counts": counts}
+    some = variational_bound(denoise, x, noise, schedule=schedule, **settings).total.mean()
+    assert_close(some, every, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5, 1000, 1024, 1025])
+def test_every_timestep_is_stood_for(steps):
+    timesteps, counts = some_timesteps(steps, 2000)
+    assert counts.sum() == steps and (counts > 0).all()
+    assert timesteps.unique().tolist() == list(range(steps))

@@ -203,9 +203,8 @@ class DiffusionTraining(TrainConfig):
             f"got levels whole_timesteps with schedule={self.stage.schedule!r}, which has no table "
             'of timesteps; expected stage.schedule={"kind": "discrete"}, or levels uniform_times',
         )
-        learned = isinstance(self.stage.network, AdmConfig) and self.stage.network.learned_variance
         require(
-            whole or not learned or self.vlb_weight == 0,
+            whole or not self.learns_variance,
             f"got levels {self.levels.kind} for a network with learned_variance, which is learned "
             'at whole timesteps; expected levels={"kind": "whole_timesteps"}, or vlb_weight=0 to '
             "leave the variance as it is",
@@ -213,7 +212,7 @@ class DiffusionTraining(TrainConfig):
         if not self.bound_alone:
             return
         require(
-            learned,
+            self.learns_variance,
             "got levels with importance=true, which trains by the variational bound alone, for a "
             "network without learned_variance; expected one with it, or importance=false",
         )
@@ -222,6 +221,13 @@ class DiffusionTraining(TrainConfig):
             "got weighting or preservation with importance=true, which weighs losses itself; "
             "expected weighting=none and no preservation, or importance=false",
         )
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network has a variance of the reverse step, and it is trained."""
+        network = self.stage.network
+        learned = isinstance(network, AdmConfig) and network.learned_variance
+        return learned and (self.vlb_weight > 0 or self.bound_alone)
 
     @property
     def bound_alone(self) -> bool:

@@ -77,7 +77,13 @@ from calotype.diffusion.thresholding import (
     static_threshold,
     thresholding,
 )
-from calotype.diffusion.variational import Bound, bound_terms, prior_term, variational_bound
+from calotype.diffusion.variational import (
+    Bound,
+    bound_terms,
+    prior_term,
+    some_timesteps,
+    variational_bound,
+)
 
 __all__ = [
     "Bound", "CosineSchedule", "Denoiser", "DenoiserTransform", "DiscreteSchedule", "EpsPrediction",
@@ -89,7 +95,7 @@ __all__ = [
     "dynamic_threshold", "guide", "guide_batched", "heun_step", "inversion_steps", "karras_levels",
     "linear_betas", "min_snr_weighting", "normal_logsnr", "only_numbers", "oscillating_weight",
     "prediction_loss", "prior_term", "renoise", "resampling_levels", "sampling_levels",
-    "schedule_from_betas", "sigmoid_weighting", "simple_weighting", "squaredcos_betas",
-    "static_threshold", "stratified_times", "thresholding", "upsample_lowres", "variational_bound",
-    "within_interval",
+    "schedule_from_betas", "sigmoid_weighting", "simple_weighting", "some_timesteps",
+    "squaredcos_betas", "static_threshold", "stratified_times", "thresholding", "upsample_lowres",
+    "variational_bound", "within_interval",
 ]  # fmt: skip

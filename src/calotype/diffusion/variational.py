@@ -24,6 +24,7 @@ from calotype.diffusion.schedule import add_noise, alpha_sigma, broadcast_to_ima
 
 _HALF_STEP = 1 / 255  # half the distance of two 8-bit values in [-1, 1]
 _EDGE = 0.999  # beyond, a value is black or white, and its bin reaches to infinity
+_GOLDEN = (5**0.5 - 1) / 2  # steps of it fill [0, 1) evenly
 
 
 def normal_kl(mean: Tensor, log_variance: Tensor, other: Tensor, other_log: Tensor) -> Tensor:
@@ -111,17 +112,17 @@ class Bound:
     Args:
         prior: L_prior, (B,) float64.
         terms: L_t at the timesteps that were looked at, (B, K) float64.
-        steps: T; terms of fewer timesteps stand for all.
+        counts: how many timesteps each of the terms stands for, (K,).
     """
 
     prior: Tensor
     terms: Tensor
-    steps: int
+    counts: Tensor
 
     @property
     def total(self) -> Tensor:
         """The bound, (B,): exact where every timestep was looked at, else an estimate."""
-        return self.prior + self.steps * self.terms.mean(1)
+        return self.prior + self.terms @ self.counts.to(self.terms)
 
 
 @torch.no_grad()
@@ -132,6 +133,7 @@ def variational_bound(
     *,
     schedule: DiscreteSchedule,
     timesteps: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> Bound:
     """Return the bound of clean images (B, 3, H, W) in [-1, 1].
 
@@ -140,7 +142,8 @@ def variational_bound(
         x: images, whose values are 8-bit ones.
         noise: of the images, in the order of the timesteps.
         schedule: the table that the model was trained on.
-        timesteps: those to look at, (B, K) int64; None = all, (T calls of the model).
+        timesteps: those to look at, (B, K) int64; None = all, which calls the model T times.
+        counts: how many timesteps each stands for, (K,); None = 1. `some_timesteps` makes both.
     """
     if timesteps is None:
         timesteps = torch.arange(schedule.steps).expand(len(x), -1)
@@ -150,8 +153,29 @@ def variational_bound(
         z = add_noise(x, logsnr, noise.normal(x.shape).to(x))
         estimate = denoise(z, logsnr.to(x.device, torch.float32))
         bits = bound_terms(schedule, step, x, estimate)
-        terms.append(bits.double().flatten(1).mean(1))
-    return Bound(prior_term(schedule, x).to(terms[0]), torch.stack(terms, 1), schedule.steps)
+        terms.append(float64(bits).flatten(1).mean(1))
+    counts = torch.ones(len(terms)) if counts is None else counts
+    return Bound(prior_term(schedule, x), torch.stack(terms, 1), counts)
+
+
+def some_timesteps(steps: int, images: int) -> tuple[Tensor, Tensor]:
+    """Return about log2(T) timesteps for each image, whose terms stand for those of all T.
+
+    One of each octave, as terms fall steeply: 0; 1; 2 or 3; 4 to 7; ... Each image has another
+    place in the octaves, so that the mean over many images is nearly that of all timesteps.
+
+    Args:
+        steps: T.
+        images: how many share them.
+
+    Returns:
+        Timesteps (images, K) int64, and how many each of the K stands for, (K,) int64.
+    """
+    starts = torch.tensor([0, *(2**k for k in range((steps - 1).bit_length()))])
+    counts = torch.cat((starts, torch.tensor([steps]))).diff()
+    place = (torch.arange(images, dtype=torch.float64) + 0.5)[:, None] / images
+    place = (place + _GOLDEN * torch.arange(len(starts))) % 1
+    return starts + (place * counts).long(), counts
 
 
 def _reverse(schedule: DiscreteSchedule, timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

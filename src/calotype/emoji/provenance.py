@@ -78,7 +78,8 @@ def _curve(run: StageRun) -> str:
     last = len(run.validations) - 1
     chosen = np.linspace(0, last, min(last + 1, _SHOWN_VALIDATIONS)).round()
     checks = [run.validations[int(place)] for place in chosen]
-    levels = list(checks[-1].unseen or checks[-1].trained)
+    errors = checks[-1].unseen or checks[-1].trained
+    levels = [level for level in errors if level[:1].isdigit()]
     rows = [
         [f"{check.images:,}"]
         + [f"{_number(check.trained, level)} / {_number(check.unseen, level)}" for level in levels]

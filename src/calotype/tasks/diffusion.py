@@ -34,7 +34,7 @@ from calotype.tasks.importance import LossHistory
 from calotype.tasks.level_losses import loss_by_level
 from calotype.tasks.masks import known_masks
 from calotype.tasks.random_numbers import PreparedNoise, StepNumbers, step_numbers, whole_timesteps
-from calotype.tasks.validation import Probe, errors_by_level
+from calotype.tasks.validation import Probe, bits_per_dimension, errors_by_level
 from calotype.training.randomness import Rows, seed_networks
 from calotype.training.run_folder import LORA_FOLDER
 from calotype.training.task import Task
@@ -215,14 +215,19 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         )
 
     def validate(self, average: nn.Module) -> dict[str, dict[str, float]]:
-        """Errors by noise level, on examples that are not trained on and on some that are."""
+        """Errors by noise level, on examples that are not trained on and on some that are.
+
+        Of a learned variance the bound, too, in bits per dimension: `vlb`.
+        """
         stage = cast(Stage, average)
         probes = {"validation": self.unseen, "trained": self.trained}
-        errors = {
-            name: errors_by_level(stage, probe, self.text)
-            for name, probe in probes.items()
-            if probe is not None
-        }
+        errors = dict[str, dict[str, float]]()
+        for name, probe in probes.items():
+            if probe is not None:
+                errors[name] = errors_by_level(stage, probe, self.text)
+                if self.config.learns_variance:
+                    bits = bits_per_dimension(stage, probe, self.text)
+                    errors[name]["vlb"] = float(bits.mean())
         if self.unseen is not None and self.unseen.known is not None:
             errors["holes"] = errors_by_level(stage, self.unseen, self.text, in_holes=True)
         return errors

@@ -20,8 +20,17 @@ from calotype.config.diffusion import DiffusionTraining
 from calotype.data.batch import BatchPlan
 from calotype.data.batches import NothingUsable, sequential_batches
 from calotype.data.source import ExampleSource
-from calotype.diffusion import NoiseSource, PerSampleNoise, add_noise
+from calotype.diffusion import (
+    DiscreteSchedule,
+    NoiseSource,
+    PerSampleNoise,
+    add_noise,
+    some_timesteps,
+    thresholding,
+    variational_bound,
+)
 from calotype.diffusion.noise_marks import NOISE_RATIOS
+from calotype.errors import UsageError
 from calotype.tasks.captions import TextLookup
 from calotype.tasks.masks import some_holes
 from calotype.training.randomness import Rows
@@ -127,3 +136,35 @@ def errors_by_level(
             squares = (x_hat - x).double().square() * weights
             totals[ratio] += float(squares.flatten(1).mean(1).sum())
     return {f"{ratio:g}": total / len(probe) for ratio, total in totals.items()}
+
+
+def bits_per_dimension(stage: Stage, probe: Probe, text: TextLookup | None) -> Tensor:
+    """The variational bound of each example with fixed noise, (N,), estimated at a few timesteps.
+
+    Estimates are clipped to [-1, 1], as in published bounds; low-resolution images are clean.
+
+    Raises:
+        UsageError: the stage's schedule has no table of timesteps.
+    """
+    schedule = stage.schedule
+    if not isinstance(schedule, DiscreteSchedule):
+        raise UsageError(
+            f"got the {stage.config.resolution} stage, whose schedule has no table of timesteps; "
+            "expected one for bits per dimension: leave them out"
+        )
+    timesteps, counts = some_timesteps(schedule.steps, len(probe))
+    found = []
+    for start in range(0, len(probe), _CHUNK):
+        rows = slice(start, min(start + _CHUNK, len(probe)))
+        x = probe.x[rows].to(stage.device)
+        clean = PerSampleNoise([PROBE_SEED] * len(x), stream=1)  # of level 0
+        bound = variational_bound(
+            thresholding(None)(stage.denoiser(probe.condition(stage, text, clean, rows=rows))),
+            x,
+            PerSampleNoise([PROBE_SEED + i for i in range(rows.start, rows.stop)]),
+            schedule=schedule,
+            timesteps=timesteps[rows],
+            counts=counts,
+        )
+        found.append(bound.total.cpu())
+    return torch.cat(found)

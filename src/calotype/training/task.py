@@ -77,7 +77,7 @@ class Task(Protocol[D, In]):
 
     @property
     def measured(self) -> str:
-        """What `validate` measures by, e.g. "sigma " for noise levels; for people."""
+        """What numbers that `validate` measures by are, e.g. "sigma " for noise levels."""
         return ""
 
     @property

@@ -162,8 +162,9 @@ class Trainer:
         line: dict[str, object] = {"images": state.images, "stage": task.key}
         for name, errors in task.validate(average).items():
             line[name] = errors
-            scalars = {f"{name}/{task.measured}{ratio}": error for ratio, error in errors.items()}
-            self.files.scalars.add(scalars, state.images)
+            for measure, error in errors.items():
+                unit = task.measured if measure[:1].isdigit() else ""
+                self.files.scalars.add({f"{name}/{unit}{measure}": error}, state.images)
         seconds = round(time.perf_counter() - began, 2)
         self.files.write("validation", {**line, "seconds": seconds})
 

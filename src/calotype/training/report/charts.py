@@ -25,7 +25,8 @@ from calotype.training.report.curves import Curve, make_curve, smoothed
 Bounds = Sequence[tuple[float, str]]
 _LOG_FROM = 20.0  # a chart whose values span more than this factor gets a logarithmic axis
 _SMALL = (3.2, 1.7)
-_MOST_MEASURES = 8
+_MOST_MEASURES = 9
+_TITLES = {"vlb": "bound, bits per dimension"}
 
 
 def _percent(value: float) -> str:
@@ -153,14 +154,14 @@ def speed_charts(run: RunRecord) -> list[Chart]:
 
 
 def validation_charts(run: RunRecord) -> list[Chart]:
-    """A chart for each measure, at most eight: a curve for each kind of example."""
+    """A chart for each measure, at most nine: a curve for each kind of example."""
     lines = [pair for line in run.validations for pair in line.items() if isinstance(pair[1], dict)]
     kinds = sorted(dict(lines), key="trained".__ne__)  # what is trained on lies beneath
     charts = []
     for measure in dict.fromkeys(str(m) for _, errors in lines for m in errors):
         curves = zip(kinds, ("other", "main", "l0", "l2", "l4"), strict=False)
         named = tuple(_errors(run, kind, colour, measure) for kind, colour in curves)
-        title = f"sigma/alpha {measure}" if by_noise(measure) else measure
+        title = f"sigma/alpha {measure}" if by_noise(measure) else _TITLES.get(measure, measure)
         charts.append(Chart(title, named, size=_SMALL))
     return [chart for chart in charts if not chart.empty][:_MOST_MEASURES]
 
