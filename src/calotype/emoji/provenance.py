@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from calotype.config.diffusion import DiffusionTraining
-from calotype.config.schedule import NormalLogSNR
+from calotype.config.schedule import NormalLogSNR, WholeTimesteps
 from calotype.emoji.measure import Measurements
 from calotype.evaluation.about import NOT_AVAILABLE, About, table
 from calotype.evaluation.runs import StageRun
@@ -60,7 +60,7 @@ def _run_row(run: StageRun) -> list[object]:
 def _recipe_line(config: DiffusionTraining) -> str:
     o, data = config.optimizer, config.data
     crop = "whole images" if data.crop is None else f"{data.crop}² crops"
-    levels = "uniform times"
+    levels = "whole timesteps" if isinstance(config.levels, WholeTimesteps) else "uniform times"
     if isinstance(config.levels, NormalLogSNR):
         levels = f"log SNR ~ N({config.levels.mean:g}, {config.levels.std:g}²)"
     return (
