@@ -2,11 +2,14 @@ import pytest
 import torch
 
 from calotype.conditioning import TokenIds
+from calotype.config.adm import TokensText
 from calotype.errors import ConfigError, UsageError
 from calotype.tasks.captions import build_encoder, caption_statistics, embed_ahead
+from calotype.tasks.tokenizers import build_tokenizer
 from calotype.text import build_text_encoder
 from calotype.text.store import embed_captions
 
+TOWER = TokensText(width=8, layers=1, heads=1)
 CAPTIONS = ["a cat", "two dogs", "", "a house by the sea", "x"]
 
 
@@ -52,7 +55,7 @@ def test_encoder_and_network_must_fit():
     with pytest.raises(ConfigError, match="makes nothing"):
         build_encoder("none", 16)
     with pytest.raises(ConfigError, match="states of 1 channels; expected token ids"):
-        build_encoder("bytes:1", None)
+        build_tokenizer("bytes:1", TOWER)
 
 
 def test_ids_go_past_the_store(tmp_path, monkeypatch):
@@ -65,8 +68,9 @@ def test_ids_go_past_the_store(tmp_path, monkeypatch):
         def __call__(self, captions):
             return numbers
 
-    monkeypatch.setattr("calotype.tasks.captions.build_text_encoder", lambda spec: Ids())
-    assert build_encoder("glide:here", None)(["a"]).ids.item() == 50256
+    for place in ("captions", "tokenizers"):
+        monkeypatch.setattr(f"calotype.tasks.{place}.build_text_encoder", lambda *_, **__: Ids())
+    assert build_tokenizer("glide:here", TOWER)(["a"]).ids.item() == 50256
     with pytest.raises(ConfigError, match="makes token ids; expected states of 1"):
         build_encoder("glide:here", 1)
     with pytest.raises(UsageError, match="'ids', which makes token ids"):

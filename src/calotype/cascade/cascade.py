@@ -106,10 +106,9 @@ class Cascade:
     @classmethod
     def outline(cls, opened: CascadeFolder, *, stop_at: int) -> Cascade:
         """The cascade without its weights: enough to plan with, and to name what is made."""
-        configs = [stage for stage in opened.config.stages if stage.resolution <= stop_at]
-        with torch.device("meta"):
-            stages = [Stage(config) for config in configs]
         config = opened.config
+        with torch.device("meta"):
+            stages = [Stage(one) for one in config.stages if one.resolution <= stop_at]
         return cls(config.text_encoder, stages, name=config.name, weights=opened.weights)
 
     def save(self, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
@@ -137,7 +136,8 @@ class Cascade:
     def text_encoder(self) -> TextEncoder | Tokenizer | None:
         """The encoder, built on first use; None for an unconditional cascade."""
         if self._encoder is None and self.text_encoder_spec != "none":
-            self._encoder = build_text_encoder(self.text_encoder_spec)
+            most = self.config.token_context
+            self._encoder = build_text_encoder(self.text_encoder_spec, max_tokens=most)
         return self._encoder
 
     def sample(

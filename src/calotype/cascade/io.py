@@ -1,5 +1,7 @@
 """Cascades on disk: `cascade.json`, and one folder a stage with safetensors and JSON; no pickle.
 
+A byte-pair tokenizer comes along, in the folder `tokenizer`.
+
 Nothing in a file is believed: the header is compared with the network the settings describe, built
 without memory, and the SHA-256 with the one noted down, before a single weight is copied.
 """
@@ -10,7 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from calotype.errors import ConfigError
 from calotype.storage.files import new_folder, write_file
 from calotype.storage.places import check_holds_only
 from calotype.storage.weights import load_module, save_weights
+from calotype.text.tokenizer_folder import COPY_NAMES, OWN_SPEC, copied_spec, copy_tokenizer
 
 if TYPE_CHECKING:
     from calotype.cascade.prior import Prior
@@ -47,19 +50,39 @@ class StageEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeFile:
-    """What `cascade.json` holds."""
+    """What `cascade.json` holds.
+
+    Args:
+        format: of the file.
+        name: of the cascade.
+        text_encoder: as `build_text_encoder` reads it; of a tokenizer that came along, where it
+            stands now.
+        stages: from coarse to fine.
+        prior: of an unCLIP cascade, or None.
+        tokenizer_sha256: of the tokenizer that came along, or None.
+    """
 
     format: int
     name: str
     text_encoder: str
     stages: tuple[StageEntry, ...]
     prior: StageEntry | None = None
+    tokenizer_sha256: str | None = None
+
+    ADDED = ("prior", "tokenizer_sha256")
 
     def __post_init__(self) -> None:
         if self.format != 1:
             raise ConfigError(f"got format={self.format}; expected 1: get a newer calotype")
         if not self.stages:
             raise ConfigError("got no stages; expected at least one")
+
+    @property
+    def encoder_id(self) -> str:
+        """What tells text encoders apart, for people: equal for copies of one tokenizer."""
+        if self.tokenizer_sha256 is None:
+            return self.text_encoder
+        return f"{OWN_SPEC} of SHA-256 {self.tokenizer_sha256[:16]}…"
 
 
 def save_stage(stage: Stage | Prior, folder: Path, *, dtype: torch.dtype = torch.float32) -> str:
@@ -124,17 +147,16 @@ def save_cascade(
             digest = save_stage(stage, temporary / place, dtype=dtype)
             return StageEntry(folder=place, sha256=digest)
 
+        tokenizer = copy_tokenizer(text_encoder, temporary)
         file = CascadeFile(
             format=1,
             name=name,
-            text_encoder=text_encoder,
+            text_encoder=text_encoder if tokenizer is None else OWN_SPEC,
             stages=tuple(saved(stage, str(stage.config.resolution)) for stage in stages),
             prior=None if prior is None else saved(prior, "prior"),
+            tokenizer_sha256=tokenizer,
         )
-        data = to_dict(file)
-        if prior is None:
-            del data["prior"]  # readers of before priors existed refuse the key
-        write_file(temporary / CASCADE_FILE, json.dumps(data, indent=1).encode())
+        write_file(temporary / CASCADE_FILE, json.dumps(to_dict(file), indent=1).encode())
         if (folder / CARD_FILE).is_file():
             shutil.copy2(folder / CARD_FILE, temporary / CARD_FILE)
 
@@ -151,7 +173,9 @@ def check_replaceable(folder: Path) -> None:
     """
     own = {CASCADE_FILE, CARD_FILE}
     if (folder / CASCADE_FILE).is_file():
-        file = read_cascade_file(folder)
+        file = load_settings(folder / CASCADE_FILE, CascadeFile)
+        if file.tokenizer_sha256 is not None:
+            own |= {*COPY_NAMES}
         for entry in (*file.stages, *(() if file.prior is None else (file.prior,))):
             names = (STAGE_FILE, PRIOR_FILE, WEIGHTS_FILE)
             own |= {entry.folder, *(f"{entry.folder}/{name}" for name in names)}
@@ -159,5 +183,12 @@ def check_replaceable(folder: Path) -> None:
 
 
 def read_cascade_file(folder: Path) -> CascadeFile:
-    """`cascade.json` of a cascade folder."""
-    return load_settings(folder / CASCADE_FILE, CascadeFile)
+    """`cascade.json` of a cascade folder.
+
+    Raises:
+        CalotypeError: it is missing or damaged, or the tokenizer is another than was noted down.
+    """
+    file = load_settings(folder / CASCADE_FILE, CascadeFile)
+    if file.tokenizer_sha256 is None:
+        return file
+    return replace(file, text_encoder=copied_spec(folder.resolve(), file.tokenizer_sha256))

@@ -16,6 +16,7 @@ from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import from_dict, to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.runtime import Runtime
+from calotype.text.tokenizer_folder import shown_spec
 
 _DECIDING = (
     "kind", "caption", "negative_caption", "seed", "model", "stages", "loras", "of",
@@ -42,7 +43,7 @@ def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime)
         "seed": plan.seeds[row],
         "model": {
             "name": cascade.name,
-            "text_encoder": cascade.text_encoder_spec,
+            "text_encoder": shown_spec(cascade.text_encoder_spec),
             "weights": weights_id(cascade, [stage.index for stage in plan.stages]),
         },
         "stages": [

@@ -128,7 +128,7 @@ def _cascade(name: str) -> dict[str, Any]:
     return {
         "kind": "cascade",
         "name": config.name,
-        "text_encoder": config.text_encoder,
+        "text_encoder": file.encoder_id,
         "stages": [
             {**_stage(stage), "sha256": entry.sha256}
             for stage, entry in zip(config.stages, file.stages, strict=True)

@@ -83,9 +83,15 @@ class StageConfig(Settings):
         )
 
     @property
+    def token_tower(self) -> TokensText | None:
+        """The text tower of its network, which takes token ids, if it has one of its own."""
+        text = self.network.text if isinstance(self.network, AdmConfig) else None
+        return text if isinstance(text, TokensText) else None
+
+    @property
     def takes_ids(self) -> bool:
         """Whether its network has a text tower of its own, and takes token ids."""
-        return isinstance(self.network, AdmConfig) and isinstance(self.network.text, TokensText)
+        return self.token_tower is not None
 
     @property
     def draft(self) -> DraftConfig | None:
@@ -116,3 +122,9 @@ class CascadeConfig:
                 f"got a stage that enlarges {after.lowres_resolution} after one of "
                 f"{before.resolution}; expected lowres_resolution={before.resolution}",
             )
+
+    @property
+    def token_context(self) -> int | None:
+        """Most token ids that any of its networks reads of a caption; None where none reads ids."""
+        towers = (stage.token_tower for stage in self.stages)
+        return max((tower.context for tower in towers if tower is not None), default=None)

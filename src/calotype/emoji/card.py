@@ -29,6 +29,7 @@ from calotype.evaluation.sweep.found import SWEEP_FILE, SweepResults
 from calotype.runtime import Runtime, cpu_model
 from calotype.storage.files import write_file
 from calotype.storage.reading import read_object
+from calotype.text.tokenizer_folder import shown_spec
 
 _CROPS = 16
 _CHARTS = {
@@ -113,7 +114,7 @@ def write_card(cascade: Cascade, found: Measurements, out: Path, options: CardOp
     out.mkdir(parents=True, exist_ok=True)
     about = About(
         name=cascade.name,
-        text_encoder=cascade.text_encoder_spec,
+        text_encoder=shown_spec(cascade.text_encoder_spec),
         stages=tuple(
             StageFile(
                 stage.config,

@@ -34,12 +34,12 @@ def assemble(runs: Sequence[Path], out: Path, *, name: str, dtype: torch.dtype) 
     if len(runs) == 0:
         raise UsageError("got no runs; expected at least one")
     stages: dict[int, Stage] = {}
-    encoders: dict[str, Path] = {}
+    encoders: dict[str, tuple[Path, str]] = {}  # by what tells them apart: run, specification
     for run in [part for given in runs for part in stage_runs(given) or [given]]:
         folder = find_cascade(run)
         file = read_cascade_file(folder)
         if file.text_encoder != "none":
-            encoders.setdefault(file.text_encoder, run)
+            encoders.setdefault(file.encoder_id, (run, file.text_encoder))
         for entry in file.stages:
             stage = load_stage(folder / entry.folder, sha256=entry.sha256)
             if stage.config.resolution in stages:
@@ -49,9 +49,9 @@ def assemble(runs: Sequence[Path], out: Path, *, name: str, dtype: torch.dtype) 
                 )
             stages[stage.config.resolution] = stage
     if len(encoders) > 1:
-        found = " and ".join(f"{encoder} ({run})" for encoder, run in encoders.items())
+        found = " and ".join(f"{encoder} ({run})" for encoder, (run, _) in encoders.items())
         raise UsageError(f"got runs with the text encoders {found}; expected one encoder")
     ordered = [stages[resolution] for resolution in sorted(stages)]
-    encoder = next(iter(encoders), "none")
+    encoder = next((spec for _, spec in encoders.values()), "none")
     save_cascade(out, stages=ordered, text_encoder=encoder, name=name, dtype=dtype)
     return out

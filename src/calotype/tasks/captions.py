@@ -15,7 +15,8 @@ from calotype.conditioning import Text, TextEmbedding, token_states
 from calotype.config.data import DataConfig
 from calotype.data.source import AllCaptions, ExampleSource
 from calotype.errors import CalotypeError, ConfigError
-from calotype.text import TextEncoder, Tokenizer, build_text_encoder
+from calotype.tasks.tokenizers import TokenTower, build_tokenizer
+from calotype.text import TextEncoder, build_text_encoder
 from calotype.text.encoder import check_encoder, misfit
 from calotype.text.layout import StoreCard, StoreLayout, store_cards
 from calotype.text.store import CaptionStore, Encode, embed_captions
@@ -25,19 +26,19 @@ TextLookup = Callable[[Sequence[str]], Text]
 _CHUNK = 1024
 
 
-def build_encoder(spec: str, width: int | None) -> TextEncoder | Tokenizer:
-    """The encoder of a recipe, for a network that takes states of some width, or (None) ids.
+def build_encoder(spec: str, width: int) -> TextEncoder:
+    """The encoder of a recipe, for a network that takes states of some width.
 
     Raises:
         ConfigError: its token states are not of this width.
     """
     encoder = build_text_encoder(spec)
-    problem = misfit(encoder, width or 0, ids=width is None)
-    if encoder is None or problem is not None:
+    problem = misfit(encoder, width, ids=False)
+    if problem is not None:
         raise ConfigError(
             f"got text_encoder={spec!r} for this network: {problem}; change the recipe"
         )
-    return encoder
+    return check_encoder(encoder, spec)
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class WantedCaptions:
         sources: of examples.
         data: how many captions of each, and what to do about missing ones.
         spec: of the text encoder.
-        width: of its token states; None = the network takes ids.
+        reader: of what it makes: a tower that takes ids, or the width of token states.
         more: captions beside those of the data.
     """
 
     sources: Sequence[ExampleSource]
     data: DataConfig
     spec: str
-    width: int | None
+    reader: TokenTower | int
     more: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[str]:
@@ -71,14 +72,15 @@ def embedded_captions(preparation: Preparation, wanted: WantedCaptions) -> TextL
         Stopped: somebody asked for the end.
     """
     spec = wanted.spec
-    if wanted.width is None:
-        return build_encoder(spec, None)
+    if not isinstance(wanted.reader, int):
+        return build_tokenizer(spec, wanted.reader)
     group, beside = preparation.group, preparation.beside
     stored = stored_captions(beside, wanted) if group.is_rank_zero else None
     if group.broadcast(stored is not None):  # what rank 0 sees: it may write there next
         stored = stored_captions(beside, wanted) if stored is None else stored
     else:
-        preparation.on_rank_zero(lambda: _embed(preparation, wanted))
+        encoded = functools.partial(build_encoder, spec, wanted.reader)
+        preparation.on_rank_zero(lambda: _embed(preparation, wanted, encoded()))
         if group.is_rank_zero:
             return preparation.stores[spec].__getitem__
         stored = stored_captions(preparation.embeddings(spec), wanted)
@@ -91,9 +93,8 @@ def embedded_captions(preparation: Preparation, wanted: WantedCaptions) -> TextL
     return stored.__getitem__
 
 
-def _embed(preparation: Preparation, wanted: WantedCaptions) -> None:
+def _embed(preparation: Preparation, wanted: WantedCaptions, encoder: TextEncoder) -> None:
     """Embed the captions that are not stored yet; the store is `preparation.stores[spec]`."""
-    encoder = check_encoder(build_encoder(wanted.spec, wanted.width), wanted.spec)
     preparation.stores[wanted.spec] = embed_ahead(
         encoder,
         wanted,
@@ -136,7 +137,7 @@ def stored_captions(folder: Path, wanted: WantedCaptions) -> CaptionStore | None
     None if no store is of the encoder or, with "compute", it lacks some of the captions.
     """
     for card in _cards(folder):
-        if card.spec == wanted.spec and card.embed_dim == wanted.width:
+        if card.spec == wanted.spec and card.embed_dim == wanted.reader:
             store = CaptionStore(card)
             if wanted.data.missing_captions == "refuse":
                 return store

@@ -60,6 +60,8 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
         text_fingerprint: of the encoder or tokenizer behind it.
         compute_dtype: of the towers' calls.
         pools: fixed examples to validate on, by name of the split.
+        tokenizer: specification of the run's own copy, which goes into its CLIPs; None where it has
+            none.
     """
 
     config: ClipTraining
@@ -68,6 +70,7 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
     text_fingerprint: str
     compute_dtype: torch.dtype
     pools: Mapping[str, Pools] | None = None
+    tokenizer: str | None = None
     shard_units: tuple[type[nn.Module], ...] = (TransformerLayer, ResidualBlock)
     coupled: bool = True
     use: str = "score with --clip"
@@ -165,7 +168,7 @@ class ClipTask(Task[ClipNumbers, ClipInputs]):
         file = ClipFile(
             format=1,
             name=name,
-            text_encoder=self.config.text_encoder,
+            text_encoder=self.tokenizer or self.config.text_encoder,
             text_fingerprint=self.text_fingerprint,
             sha256="",
             clip=self.config.clip,

@@ -15,11 +15,12 @@ from calotype.storage.weights import load_tensors
 from calotype.tasks.captions import WantedCaptions, embedded_captions
 from calotype.tasks.clip import ClipTask, new_clip
 from calotype.tasks.clip_retrieval import Pools, make_pools, read_shown
+from calotype.tasks.tokenizers import run_tokenizer
 from calotype.text.encoder import Tokenizer
 from calotype.training.preparation import Job, Preparation
 from calotype.training.shards import copy_weights
 from calotype.training.task import TaskStart
-from calotype.vision.clip import WEIGHTS_FILE, find_clip
+from calotype.vision.clip import WEIGHTS_FILE, clip_tokenizer, find_clip
 
 _TRAINED = 1000  # training examples that validation looks through, a fifth of them for
 _UNSEEN = 2000
@@ -38,15 +39,20 @@ def prepare_clip(
     source, held_out = data.training, data.held_out
     preparation.report_data(source, captioned=True)
     _check_concepts(source)
-    sources, spec = [source, *held_out.values()], config.text_encoder
-    wanted = WantedCaptions(sources, config.data, spec, config.clip.text.states)
+    own, tower = None, config.clip.text
+    if tower.vocabulary is not None:
+        trained = {"--init": None if start.init is None else clip_tokenizer(find_clip(start.init))}
+        own = run_tokenizer(preparation, config.text_encoder, tower, trained=trained)
+    sources, spec = [source, *held_out.values()], own or config.text_encoder
+    wanted = WantedCaptions(sources, config.data, spec, tower.states or tower)
     text = embedded_captions(preparation, wanted)
     read = text if isinstance(text, Tokenizer) else preparation.stores[spec]
     runtime = preparation.runtime
     model = new_clip(config, device=runtime.device)
     if start.init is not None:
         copy_weights(model, load_tensors(find_clip(start.init) / WEIGHTS_FILE, model.state_dict()))
-    task = ClipTask(config, model, text, read.fingerprint, DTYPES[runtime.dtype])
+    dtype = DTYPES[runtime.dtype]
+    task = ClipTask(config, model, text, read.fingerprint, dtype, tokenizer=own)
     if preparation.group.is_rank_zero and config.validation_images > 0:
         task.pools = retrieval_pools(data, task.batch_plan())
     return Job(task, source)

@@ -24,6 +24,7 @@ from calotype.data.batch import Batch, BatchPlan
 from calotype.diffusion import DiscreteSchedule, Weighting, min_snr_weighting, sigmoid_weighting
 from calotype.networks.blocks import Block
 from calotype.networks.lora import merge_adapters, train_adapters
+from calotype.networks.transformer import TransformerLayer
 from calotype.storage.files import make_folder
 from calotype.tasks.captions import TextLookup
 from calotype.tasks.cost import TrainingCost, training_cost
@@ -80,6 +81,8 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         estimates: of low-resolution images by the stage before, or None.
         unseen: fixed examples to validate on, or None.
         trained: as many that are trained on, or None.
+        tokenizer: specification of the run's own copy, which goes into its cascades; None where it
+            has none.
     """
 
     config: DiffusionTraining
@@ -89,7 +92,8 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
     estimates: LowresEstimates | None = None
     unseen: Probe | None = None
     trained: Probe | None = None
-    shard_units: tuple[type[nn.Module], ...] = (Block,)
+    tokenizer: str | None = None
+    shard_units: tuple[type[nn.Module], ...] = (Block, TransformerLayer)
     measured: str = "sigma "
     memory: Mapping[str, Tensor] = field(init=False)
 
@@ -271,7 +275,7 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         save_cascade(
             checkpoint / CASCADE_FOLDER,
             stages=[*cast(Sequence[Stage], earlier), self.exported(average)],
-            text_encoder=recipe.cascade[0].text_encoder,
+            text_encoder=self.tokenizer or recipe.cascade[0].text_encoder,
             name=recipe.name,
         )
 

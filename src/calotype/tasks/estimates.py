@@ -38,6 +38,7 @@ from calotype.diffusion import (
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.runtime import DTYPES, Runtime
 from calotype.tasks.random_numbers import PreparedNoise, StepNumbers
+from calotype.text.tokenizer_folder import KIND
 
 _ROWS = 64  # that are estimated at once
 
@@ -170,7 +171,9 @@ def check_estimates(config: DiffusionTraining) -> None:
     encoder, text_dim = read_cascade_file(folder).text_encoder, before.network.text_dim
     model = config.lowres_estimates.model
     own = (config.text_encoder, config.stage.network.text_dim)
-    if text_dim > 0 and (encoder, text_dim) != own:
+    # Copies of tokenizers are compared when the run begins.
+    copies = encoder.startswith(KIND) and config.text_encoder.startswith(KIND)
+    if text_dim > 0 and (config.text_encoder if copies else encoder, text_dim) != own:
         raise ConfigError(
             f"got lowres_estimates.model={model!r}, which reads captions by {encoder!r} "
             f"({text_dim} channels) in a recipe with {own[0]!r} ({own[1]}); expected both alike: "

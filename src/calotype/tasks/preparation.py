@@ -26,6 +26,7 @@ from calotype.tasks.draft_files import FOLDER as DRAFT_FOLDER
 from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
 from calotype.tasks.initial import initial_weights, with_extra_channels
+from calotype.tasks.tokenizers import copied_tokenizer, run_tokenizer, tokenizer_of
 from calotype.tasks.validation import read_probe
 from calotype.training.preparation import Job, Preparation
 from calotype.training.shards import copy_weights
@@ -47,14 +48,14 @@ def prepare_stage(
     resolution = config.stage.resolution
     data = TrainingData(preparation.data, resolution=resolution, data=config.data, grammar=grammar)
     source, held_out = data.training, data.validation
+    own = _tokenizer(preparation, config, start)
     preparation.report_data(source, captioned=config.stage.network.text_dim > 0)
     preserved = _preserved(config, grammar)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
-    network = config.stage.network
     text = None
-    if network.text_dim > 0:
-        spec, width = config.text_encoder, None if config.stage.takes_ids else network.text_dim
-        wanted = WantedCaptions(sources, config.data, spec, width, config.grid_captions)
+    if (width := config.stage.network.text_dim) > 0:
+        spec, reader = own or config.text_encoder, config.stage.token_tower or width
+        wanted = WantedCaptions(sources, config.data, spec, reader, config.grid_captions)
         text = embedded_captions(preparation, wanted)
     runtime = preparation.runtime
     estimates = load_estimates(config, runtime)
@@ -77,13 +78,25 @@ def prepare_stage(
         )
         drafts = _train_draft(preparation, training, start)
     preparation.group.broadcast_tensors(stage.state_dict().values())
-    task = DiffusionTask(config, stage, text, drafts, estimates)
+    task = DiffusionTask(config, stage, text, drafts, estimates, tokenizer=own)
     looked_at = config.validation_images > 0 or config.grid_images > 0
     if preparation.group.is_rank_zero and looked_at:
         task.unseen = read_probe(held_out, config, limit=PROBE_EXAMPLES)
         if task.unseen is not None:
             task.trained = read_probe(source, config, limit=len(task.unseen))
     return Job(task, source, preserved)
+
+
+def _tokenizer(preparation: Preparation, config: DiffusionTraining, start: TaskStart) -> str | None:
+    """The run's own copy of a byte-pair tokenizer, as a specification; None where it has none."""
+    tower, before = config.stage.token_tower, config.lowres_estimates
+    if tower is None:  # an earlier stage of the run may have one
+        return copied_tokenizer(preparation.out)
+    trained = {
+        "--init": tokenizer_of(start.init),
+        "lowres_estimates.model": tokenizer_of(None if before is None else before.model),
+    }
+    return run_tokenizer(preparation, config.text_encoder, tower, trained=trained)
 
 
 def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:

@@ -127,7 +127,7 @@ def find_file(folder: Path, names: Sequence[str]) -> Path:
             return folder / name
     raise CalotypeError(
         f"the tokenizer folder {folder} has none of {', '.join(names)}; give the folder with the "
-        "vocabulary files of glide-text2im"
+        "vocabulary files of glide-text2im, or one of `calotype data tokenizer`"
     )
 
 

@@ -23,7 +23,12 @@ KIND = "glide:"
 TOKENIZER_FOLDER = "tokenizer"
 """Holds the copy in a run, a cascade or a CLIP."""
 
+OWN_SPEC = KIND + TOKENIZER_FOLDER
+"""How a folder names the copy in it."""
+
 TOKENIZER_FILES = (VOCABULARY_NAMES[0], MERGES_NAMES[0])
+
+COPY_NAMES = (TOKENIZER_FOLDER, *(f"{TOKENIZER_FOLDER}/{name}" for name in TOKENIZER_FILES))
 
 
 def tokenizer_files(folder: Path) -> dict[str, bytes]:
@@ -60,13 +65,10 @@ def copy_tokenizer(spec: str, folder: Path) -> str | None:
     return hashlib.sha256(b"".join(files.values())).hexdigest()
 
 
-def written_spec(spec: str) -> str:
-    """The specification as it stands in files: what lies in a folder's own copy is named by that.
-
-    So a folder may be moved, and what is noted down of an image is the same everywhere.
-    """
+def shown_spec(spec: str) -> str:
+    """A specification as it is noted down in what is made: the same wherever a folder has moved."""
     own = spec.startswith(KIND) and Path(spec).name == TOKENIZER_FOLDER
-    return KIND + TOKENIZER_FOLDER if own else spec
+    return OWN_SPEC if own else spec
 
 
 def copied_spec(folder: Path, sha256: str) -> str:

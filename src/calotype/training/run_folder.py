@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from calotype.config.typed_json import load_config, to_dict
 from calotype.errors import ConfigError, UsageError
 from calotype.storage.files import is_temporary, write_file
 from calotype.storage.lock import locked
+from calotype.text.tokenizer_folder import TOKENIZER_FOLDER
 from calotype.training.posthoc_ema import FOLDER as EMA_FOLDER
 from calotype.training.scalars import TENSORBOARD_FOLDER as TENSORBOARD
 from calotype.training.scalars import TRACKERS_FILE, WANDB_FOLDER
@@ -89,7 +91,7 @@ def clear_start(folder: Path, recipe: Recipe) -> None:
     """
     names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
     ours = is_run(folder)
-    harmless = {*START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings"}
+    harmless = {*START_FILES, TENSORBOARD, WANDB_FOLDER, "embeddings", TOKENIZER_FOLDER}
     begun = not ours or not names <= harmless or _logged(folder)
     if names and begun:
         advice = "add --resume to go on with the run in it, or choose" if ours else "choose"
@@ -132,9 +134,11 @@ def _undone_if_not_begun(folder: Path, missing: Sequence[Path]) -> Iterator[None
         yield
     except BaseException:
         names = {path.name for path in folder.iterdir()}
-        if not held and names <= {*START_FILES, TENSORBOARD, LOCK_NAME} and not _logged(folder):
-            for name in names - {TENSORBOARD}:
+        own = {*START_FILES, TENSORBOARD, TOKENIZER_FOLDER, LOCK_NAME}
+        if not held and names <= own and not _logged(folder):
+            for name in names - {TENSORBOARD, TOKENIZER_FOLDER}:
                 (folder / name).unlink()
+            shutil.rmtree(folder / TOKENIZER_FOLDER, ignore_errors=True)
             _remove_events(folder)
             with suppress(OSError):  # somebody has put something there
                 for path in missing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -27,6 +27,13 @@ from calotype.storage.files import new_folder, write_file
 from calotype.storage.places import check_holds_only
 from calotype.storage.weights import load_module, save_weights
 from calotype.text import build_text_encoder
+from calotype.text.tokenizer_folder import (
+    COPY_NAMES,
+    OWN_SPEC,
+    TOKENIZER_FOLDER,
+    copied_spec,
+    copy_tokenizer,
+)
 from calotype.vision.noise_level import told_level
 from calotype.vision.transformers_clip import (
     CONFIG_FILE,
@@ -56,6 +63,8 @@ class ClipFile:
         text_fingerprint: of that encoder when the model was trained.
         sha256: of the weights file.
         clip: the towers.
+        tokenizer_sha256: of the byte-pair tokenizer that came along, or None; `text_encoder` is
+            then where it stands now.
     """
 
     format: int
@@ -64,6 +73,9 @@ class ClipFile:
     text_fingerprint: str
     sha256: str
     clip: ClipConfig
+    tokenizer_sha256: str | None = None
+
+    ADDED = ("tokenizer_sha256",)
 
     def __post_init__(self) -> None:
         require(self.format == 1, f"got format={self.format}; expected 1: get a newer calotype")
@@ -130,7 +142,9 @@ class ClipModel:
         """
         if self._encoder is not None:
             return self._encoder
-        encoder = build_text_encoder(self.file.text_encoder)
+        tower = self.file.clip.text
+        most = None if tower.vocabulary is None else tower.context  # as in training
+        encoder = build_text_encoder(self.file.text_encoder, max_tokens=most)
         if encoder is None or encoder.fingerprint != self.file.text_fingerprint:
             raise CalotypeError(
                 f"got the text encoder {self.file.text_encoder!r} with other weights than "
@@ -159,11 +173,14 @@ def save_clip(folder: Path, model: ClipModel, *, dtype: torch.dtype = torch.floa
         CalotypeError: the disk is full or `folder` cannot be written to.
     """
     folder = folder.resolve()
-    own = {CLIP_FILE, WEIGHTS_FILE, CARD_FILE}
+    own = {CLIP_FILE, WEIGHTS_FILE, CARD_FILE, *COPY_NAMES}
     check_holds_only(folder, own, what="CLIP", marker=CLIP_FILE)
     with new_folder(folder) as temporary:
         digest = save_weights(model.network, temporary / WEIGHTS_FILE, dtype=dtype)
         data = {**to_dict(model.file), "sha256": digest}
+        tokenizer = copy_tokenizer(model.file.text_encoder, temporary)
+        if tokenizer is not None:
+            data |= {"text_encoder": OWN_SPEC, "tokenizer_sha256": tokenizer}
         write_file(temporary / CLIP_FILE, json.dumps(data, indent=1).encode())
 
 
@@ -190,7 +207,10 @@ def load_clip(path_or_name: str | Path | None = None) -> ClipModel:
 def read_clip_file(folder: Path) -> ClipFile:
     """What a folder from `find_clip` says of its CLIP; no weights are loaded."""
     if (folder / CLIP_FILE).is_file():
-        return load_settings(folder / CLIP_FILE, ClipFile)
+        file = load_settings(folder / CLIP_FILE, ClipFile)
+        if file.tokenizer_sha256 is None:
+            return file
+        return replace(file, text_encoder=copied_spec(folder, file.tokenizer_sha256))
     settings = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     return _foreign(folder, towers(settings), "")
 
@@ -223,6 +243,12 @@ def find_clip(path_or_name: str | Path | None) -> Path:
         f"got CLIP {str(path)!r:.200}; expected a folder with {CLIP_FILE}, one of transformers, or "
         "the run of a recipe such as clip-emoji"
     )
+
+
+def clip_tokenizer(folder: Path) -> Path | None:
+    """Where the byte-pair tokenizer is that came with a CLIP; None if none did."""
+    has = (folder / CLIP_FILE).is_file() and read_clip_file(folder).tokenizer_sha256 is not None
+    return folder / TOKENIZER_FOLDER if has else None
 
 
 def clip_in(path: Path) -> Path | None:
