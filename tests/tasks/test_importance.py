@@ -9,7 +9,7 @@ import torch
 
 from calotype.tasks.importance import LossHistory, pick_timesteps
 
-# openai/guided-diffusion, commit aca3097, `LossSecondMomentResampler` of five timesteps, after so
+# openai/guided-diffusion, commit 652888e, `LossSecondMomentResampler` of five timesteps, after so
 # many rounds of the losses below.
 PUBLISHED = {
     9: [0.2] * 5,
