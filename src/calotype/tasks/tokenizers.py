@@ -71,10 +71,9 @@ def run_tokenizer(
     """
     if not spec.startswith(KIND):
         return None
-    own = preparation.out / TOKENIZER_FOLDER
+    own, given = preparation.out / TOKENIZER_FOLDER, Path(spec.removeprefix(KIND))
 
     def work() -> None:
-        given = Path(spec.removeprefix(KIND))
         known = {what: place for what, place in trained.items() if place is not None}
         if own.is_dir() and (preparation.out / "checkpoints").is_dir():
             known["this run"] = own
@@ -85,21 +84,25 @@ def run_tokenizer(
                 f"make one with: calotype data tokenizer {preparation.data} "
                 f"--vocabulary {tower.vocabulary} -o {given}"
             )
-        found = tokenizer_sha256(source)
-        for what, place in known.items():
-            wanted = tokenizer_sha256(place)
-            if wanted != found:
-                raise UsageError(
-                    f"got the tokenizer {source} of SHA-256 {found[:16]}…; expected "
-                    f"{wanted[:16]}…, that of {what}, in {place}: move {source} away, and that one "
-                    "is taken"
-                )
+        _check_same(source, known)
         build_tokenizer(f"{KIND}{source}", tower)  # refused before it is copied
         if source != own:
             copy_tokenizer(f"{KIND}{source}", preparation.out)
 
     preparation.group.on_rank_zero(work)
     return f"{KIND}{own}"
+
+
+def _check_same(source: Path, known: dict[str, Path]) -> None:
+    """Refuse a tokenizer unless it is that of all weights that the run begins with."""
+    found = tokenizer_sha256(source)
+    for what, place in known.items():
+        wanted = tokenizer_sha256(place)
+        if wanted != found:
+            raise UsageError(
+                f"got the tokenizer {source} of SHA-256 {found[:16]}…; expected {wanted[:16]}…, "
+                f"that of {what}, in {place}: move {source} away, and that one is taken"
+            )
 
 
 def copied_tokenizer(run: Path) -> str | None:
