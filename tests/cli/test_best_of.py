@@ -101,7 +101,7 @@ def test_lists_keep_scores_and_skip_what_is_there(command, clip, tmp_path):
         (("--best-of", "1025"), "got --best-of 1025; expected 1 to 1024"),
         (("--best-of", "2", "--like", "x.png"), "cannot read"),
         (("--best-of", "2", "--clip", "nowhere"), "got CLIP 'nowhere'; expected a folder"),
-        (("--clip", "nowhere"), "expected --best-of N beside it"),
+        (("--clip", "nowhere"), "expected --best-of N or --clip-guidance S beside it"),
         (("--best-of", "8", "--seed", str(2**63 - 8), "-n", "2"), "expected seeds from 0"),
     ],
 )

@@ -255,7 +255,7 @@ class Cascade:
         """The images of one forward pass, of their captions, negative ones and their sources'."""
         stage = self.stages[how.index].in_tiles(how.tiling, plan.on_tile)
         sampling, size = how.sampling, how.size
-        edit = how.edit_of(plan.captions, rows)
+        edit = plan.edit_of(how, rows)
         noise, same = (PerSampleNoise(plan.seeds[rows], stream=how.index) for _ in range(2))
         if stage.config.network.text_dim == 0:
             texts = (None, None, None)

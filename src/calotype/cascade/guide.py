@@ -30,8 +30,8 @@ class Guide(Protocol):
     def resolution(self) -> int:
         """Side of the images that it looks at."""
 
-    def log_likelihood(self, captions: Sequence[str]) -> LogLikelihood:
-        """How likely noisy images are what is wanted where their captions are these."""
+    def log_likelihood(self, captions: Sequence[str], seeds: Sequence[int]) -> LogLikelihood:
+        """How likely noisy images are what is wanted where their captions and seeds are these."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Pull:
         check_pull(self.guide.name, self.guide.resolution, config, size)
         check_form(self.form, sampling)
 
-    def guidance(self, captions: Sequence[str]) -> GradientGuidance:
-        """What pulls images of captions, one each."""
-        return GradientGuidance(self.guide.log_likelihood(captions), self.scale, self.form)
+    def guidance(self, captions: Sequence[str], seeds: Sequence[int]) -> GradientGuidance:
+        """What pulls images of captions and seeds, one each."""
+        return GradientGuidance(self.guide.log_likelihood(captions, seeds), self.scale, self.form)
 
 
 def check_pull(

@@ -91,14 +91,6 @@ class StagePlan:
     tiling: Tiling | None = None
     pulls: tuple[Pull, ...] = ()
 
-    def edit_of(self, captions: Sequence[str], rows: slice) -> StageEdit | None:
-        """The edit of some of the images, with what guides make of their captions."""
-        edit = None if self.edit is None else self.edit.rows(rows)
-        if not self.pulls:
-            return edit
-        guidance = tuple(pull.guidance(captions[rows]) for pull in self.pulls)
-        return replace(StageEdit() if edit is None else edit, guidance=guidance)
-
 
 @dataclass(frozen=True)
 class SamplePlan:
@@ -120,6 +112,15 @@ class SamplePlan:
     stages: tuple[StagePlan, ...]
     lowres: Tensor | None = None
     on_tile: OnTile | None = None
+
+    def edit_of(self, stage: StagePlan, rows: slice) -> StageEdit | None:
+        """A stage's edit of some of the images, with what guides make of them."""
+        edit = None if stage.edit is None else stage.edit.rows(rows)
+        if not stage.pulls:
+            return edit
+        captions, seeds = self.captions[rows], self.seeds[rows]
+        guidance = tuple(pull.guidance(captions, seeds) for pull in stage.pulls)
+        return replace(StageEdit() if edit is None else edit, guidance=guidance)
 
     @property
     def size(self) -> tuple[int, int]:

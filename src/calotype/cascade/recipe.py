@@ -82,17 +82,21 @@ def image_id(recipe: Mapping[str, Any]) -> str:
     deciding = {key: recipe.get(key) for key in _DECIDING}
     if "edit" in recipe:  # only there: the ids of all other images stay what they were
         deciding["edit"] = recipe["edit"]
+    if isinstance(guides := recipe.get("guides"), list):  # by what they are, not where
+        deciding["guides"] = [_without(one, ("path", "name")) for one in guides]
     if isinstance(best := recipe.get("best_of"), Mapping):  # which candidate won says the image
         deciding["seed"] = best.get("seed")
         deciding["best_of"] = [best.get("count"), best.get("clip_sha256")]
     if isinstance(stages := deciding["stages"], list):
-        deciding["stages"] = [
-            {key: value for key, value in stage.items() if key != "dtype"}
-            if isinstance(stage, Mapping)
-            else stage
-            for stage in stages
-        ]
+        deciding["stages"] = [_without(stage, ("dtype",)) for stage in stages]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _without(part: Any, names: Sequence[str]) -> Any:
+    """Part of a recipe, which may be anything, but for what does not decide its image."""
+    if not isinstance(part, Mapping):
+        return part
+    return {key: value for key, value in part.items() if key not in names}
 
 
 def check_recipe(recipe: Mapping[str, Any], *, kind: str = "sample") -> None:

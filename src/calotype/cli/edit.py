@@ -15,7 +15,7 @@ from calotype.cli.showing import made_in_groups, progress
 from calotype.errors import UsageError
 from calotype.generation.edit_source import Step, parse_colour, parse_four, parse_pair
 from calotype.generation.outputs import Output, check_output_name, numbered_name, output_with_id
-from calotype.generation.request import Request
+from calotype.generation.request import GuideRequest, Request
 
 _MOST_IMAGES = 1024
 
@@ -50,6 +50,11 @@ def edit(
     sampler: sampling.Sampler = None,
     guidance: sampling.Guidance = None,
     variety: sampling.Variety = None,
+    class_name: sampling.ClassName = None,
+    classifier: sampling.Classifier = None,
+    classifier_scale: sampling.ClassifierScale = None,
+    clip_guidance: sampling.ClipGuidance = None,
+    guidance_form: sampling.Form = None,
     size: own.Size = None,
     stage_option: shared.StageOptions = None,
     negative: shared.Negative = None,
@@ -63,7 +68,6 @@ def edit(
     threads: shared.Threads = None,
 ) -> None:
     """Edit an image: fill a hole, extend it, change it, vary it. What is kept stays to the byte."""
-    _check_count(count)
     request = Request(
         like=shared.read_like(like, kind="edit"),
         negative=negative,
@@ -73,6 +77,8 @@ def edit(
         sampler=sampler,
         guidance=guidance,
         variety=variety,
+        class_name=class_name,
+        guides=GuideRequest(classifier, classifier_scale, clip_guidance, guidance_form),
         stage_options=stage_option,
         loras=lora,
         merge_lora=merge_lora,
@@ -82,7 +88,6 @@ def edit(
         best_of=best_of,
         clip=clip,
     )
-    shared.check_seed(seed, count * request.seeds_each)
     step = Step(
         caption=caption,
         seed=seed,
@@ -104,17 +109,30 @@ def edit(
         feather=feather,
         background=parse_colour(background),
     )
+    _run_asked(request, image, step, steps_file, count=count, out=out, as_json=as_json)
+
+
+def _run_asked(
+    request: Request,
+    image: Path,
+    step: Step,
+    steps_file: Path | None,
+    *,
+    count: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Edit as the command line says: step by step of a list, as before, or as its options say."""
+    if not 1 <= count <= _MOST_IMAGES:
+        raise UsageError(f"got -n {count}; expected 1 to {_MOST_IMAGES}")
+    shared.check_seed(step.seed, count * request.seeds_each)
     if steps_file is not None or request.like is not None:
         _check_alone(step, count * request.seeds_each)
     if steps_file is not None:
         _run_list(request, image, steps_file, out, as_json=as_json)
         return
-    _run(request, image, _like(request, mask) or step, count=count, out=out, as_json=as_json)
-
-
-def _check_count(count: int) -> None:
-    if not 1 <= count <= _MOST_IMAGES:
-        raise UsageError(f"got -n {count}; expected 1 to {_MOST_IMAGES}")
+    step = _like(request, step.mask) or step
+    _run(request, image, step, count=count, out=out, as_json=as_json)
 
 
 def _check_output(out: Path | None, image: Path) -> None:
@@ -128,11 +146,15 @@ def _check_alone(step: Step, images: int) -> None:
         raise UsageError("got --list or --like beside an edit, -n or --best-of; expected one alone")
 
 
-def _like(request: Request, mask: Path | None) -> Step | None:
+def _like(request: Request, mask: str | None) -> Step | None:
     """The edit that the image of --like was made by, if there is one."""
     from calotype.generation.edit_list import step_like
 
-    return None if request.like is None else step_like(request.like, mask)
+    return (
+        None
+        if request.like is None
+        else step_like(request.like, None if mask is None else Path(mask))
+    )
 
 
 def _run_list(

@@ -41,8 +41,8 @@ Clip = Annotated[
     str | None,
     Option(
         "--clip",
-        help="Folder of the CLIP that scores: calotype's, of transformers, or of a run of "
-        "clip-emoji; the embedded one if not given.",
+        help="Folder of the CLIP that scores, or guides: calotype's, of transformers, or of a run "
+        "of clip-emoji; the embedded one if not given.",
     ),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON and no progress.")]

@@ -19,7 +19,7 @@ from calotype.cli.visible import visible
 from calotype.errors import UsageError
 from calotype.generation.outputs import check_output_name, few_outputs
 from calotype.generation.prompts import open_prompts
-from calotype.generation.request import Request, parse_size
+from calotype.generation.request import GuideRequest, Request, parse_size
 
 if TYPE_CHECKING:
     from calotype.generation.generator import ImageGenerator, Made
@@ -40,6 +40,11 @@ def sample(
     sampler: own.Sampler = None,
     guidance: own.Guidance = None,
     variety: own.Variety = None,
+    class_name: own.ClassName = None,
+    classifier: own.Classifier = None,
+    classifier_scale: own.ClassifierScale = None,
+    clip_guidance: own.ClipGuidance = None,
+    guidance_form: own.Form = None,
     size: own.Size = None,
     width: own.Width = None,
     height: own.Height = None,
@@ -95,6 +100,8 @@ def sample(
         sampler=sampler,
         guidance=guidance,
         variety=variety,
+        class_name=class_name,
+        guides=GuideRequest(classifier, classifier_scale, clip_guidance, guidance_form),
         stage_options=stage_option,
         like=recipe,
         loras=lora,
@@ -105,27 +112,36 @@ def sample(
         best_of=best_of,
         clip=clip,
     )
-    check_seed(first, count * request.seeds_each)
+    _run(captions, from_file, request, options)
+
+
+def _run(
+    captions: Sequence[str] | None, from_file: Path | None, request: Request, options: OutputOptions
+) -> None:
+    """Make what is asked for: images of captions, or of a list."""
+    check_seed(options.seed, options.count * request.seeds_each)
     if from_file is None:
-        _sample_few(_captions(captions, recipe), request, options)
+        _sample_few(_captions(captions, request), request, options)
         return
     # Where all machines see it.
-    folder = None if ray is None else (out or Path("x")).resolve().parent
+    folder = None if options.ray is None else (options.output or Path("x")).resolve().parent
     with open_prompts(from_file, shared=folder) as prompts:
-        if grid or is_imagen_pytorch(model):
+        if options.grid or is_imagen_pytorch(request.model):
             options.check(is_list=False, is_file=True)
-            _check_sheet(prompts.captions * count if grid else 0)
+            _check_sheet(prompts.captions * options.count if options.grid else 0)
             _sample_few(list(prompts.read()), request, options)
         else:
             sample_list(prompts, request, options)
 
 
-def _captions(given: Sequence[str] | None, recipe: dict[str, Any] | None) -> list[str]:
+def _captions(given: Sequence[str] | None, request: Request) -> list[str]:
     if given:
         _hint_at_quotes(given)
         return list(given)
-    if recipe is not None:
-        return [recipe["caption"]]
+    if request.like is not None:
+        return [request.like["caption"]]
+    if request.class_name is not None or request.guides.classifier is not None:
+        return [""]
     raise UsageError("got no caption; expected e.g. calotype sample 'a red fox' -o fox.png")
 
 
@@ -205,7 +221,7 @@ def _write_sheet(
 
     def recipe() -> dict[str, Any]:
         of = [
-            {key: one[key] for key in ("caption", "seed", "best_of") if key in one}
+            {key: one[key] for key in ("caption", "seed", "best_of", "random_class") if key in one}
             for one in recipes
         ]
         return {**recipes[0], "kind": "grid", "of": of}
@@ -217,7 +233,7 @@ def _write_sheet(
 
 
 def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    own = ("caption", "negative_caption", "seed", "best_of")
+    own = ("caption", "negative_caption", "seed", "best_of", "random_class")
     files = [str(name) for name in names] if len(names) == len(recipes) else [str(names[0])]
     images = [
         {"file": files[min(i, len(files) - 1)], **{k: recipe[k] for k in own if k in recipe}}

@@ -82,6 +82,7 @@ def sample_list(prompts: PromptFile, request: Request, options: OutputOptions) -
 def _print_list_json(name: Path, job: ListJob, common: dict[str, Any]) -> None:
     """The report, written bit by bit: a list may be long."""
     from calotype.cascade.png import read_recipe
+    from calotype.generation.guides import class_note
 
     negative, total = job.settings.negative, job.total
 
@@ -91,10 +92,12 @@ def _print_list_json(name: Path, job: ListJob, common: dict[str, Any]) -> None:
             own = {"caption": caption, "negative_caption": negative}
             seed = job.seed_of(number)
             file = numbered_name(name, number, total)
-            image = {"file": str(file), **own, "seed": seed}
+            image: dict[str, Any] = {"file": str(file), **own, "seed": seed}
             if job.settings.best_of is not None:
-                image |= {key: read_recipe(file)[key] for key in ("seed", "best_of")}
-            yield image
+                made = read_recipe(file)
+                seed = made["seed"]
+                image |= {"seed": seed, "best_of": made["best_of"]}
+            yield {**image, **class_note(job.settings.guides, seed)}
 
     print('{"files": [', end="")
     for number in range(total):

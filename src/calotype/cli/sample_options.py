@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -23,6 +23,34 @@ Sampler = Annotated[
     ),
 ]
 Guidance = Annotated[float | None, Option(help="Guidance weight of the base stage; 1 = off.")]
+ClassName = Annotated[str | None, Option("--class", help="Class of the images, by its name.")]
+Classifier = Annotated[
+    str | None,
+    Option(
+        help="Folder or run of a classifier of noisy images that pulls those of the base towards "
+        "--class; without it each image's class is chosen by its seed.",
+        metavar="RUN",
+    ),
+]
+ClassifierScale = Annotated[
+    float | None, Option(help="How strongly; 1 if not given, 0 = off.", metavar="S")
+]
+ClipGuidance = Annotated[
+    float | None,
+    Option(
+        help="How strongly a CLIP that knows noise (--clip) pulls the base's images towards their "
+        "captions; 0 = off.",
+        metavar="S",
+    ),
+]
+Form = Annotated[
+    Literal["score", "mean"] | None,
+    Option(
+        "--guidance-form",
+        help="What classifier and CLIP move: the score, for every sampler and if not given, or "
+        "the mean of the steps of ddpm or dpmpp_2m_sde.",
+    ),
+]
 Variety = Annotated[
     float | None,
     Option(

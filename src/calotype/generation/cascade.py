@@ -22,6 +22,7 @@ from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 from calotype.generation.best_of import best_of, with_best_of
 from calotype.generation.generator import ImageGenerator, Made
+from calotype.generation.guides import GuideJob, guide_notes, settle_guides
 from calotype.generation.loaded import Loaded, load, outline
 from calotype.generation.loras import check_like
 from calotype.generation.request import Request, requested_sampling, requested_size
@@ -55,6 +56,7 @@ class Job:
         best_of: candidates of each image, of which the best is kept; None = no choice.
         clip: folder of the CLIP that ranks them.
         tiling: how larger images are parted; None = not at all.
+        guides: what pulls the base's images.
     """
 
     model: CascadeFolder
@@ -70,6 +72,7 @@ class Job:
     best_of: int | None = None
     clip: Path | None = None
     tiling: Tiling | None = None
+    guides: tuple[GuideJob, ...] = ()
 
     @property
     def group(self) -> int:
@@ -119,19 +122,22 @@ def settle(
     stage_dtypes: Mapping[int, str] = {}
     if runtime is None:
         runtime, stage_dtypes = _runtime(request)
+    sampling = requested_sampling(request, defaults)
+    base = model.config.stages[0]
     job = Job(
         model=model,
         stop_at=stop_at,
         size=size,
-        sampling=requested_sampling(request, defaults),
+        sampling=sampling,
         negative=negative,
         loras=tuple(request.loras or ()),
         merge_lora=request.merge_lora,
         runtime=runtime,
         stage_dtypes=stage_dtypes,
         best_of=request.best_of,
-        clip=None if request.best_of is None else find_clip(request.clip),
+        clip=None if request.best_of is None else find_clip(request.ranking_clip),
         tiling=tiling,
+        guides=settle_guides(request, base, sampling[base.resolution]),
     )
     if like is not None:
         _compare_weights(job, like, embedded=request.model in (None, "default"))
@@ -196,10 +202,15 @@ class CascadeGenerator:
         self.job = job
         self.group = job.group
         self.cascade, self.runtime, self.loras = loaded.cascade, loaded.runtime, loaded.loras
+        self._pulls = loaded.pulls
+
+    def options(self, captions: Sequence[str]) -> SampleOptions:
+        """As `Cascade.plan` takes them: the job's, and what pulls."""
+        return {**self.job.options(captions), "pulls": self._pulls}
 
     def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> SamplePlan:
         """What is to be made; nothing is computed."""
-        return self.cascade.plan(captions, seeds=seeds, **self.job.options(captions))
+        return self.cascade.plan(captions, seeds=seeds, **self.options(captions))
 
     def plan_upscale(self, image: Images, caption: str, seed: int) -> SamplePlan:
         """What an image is to be enlarged to; nothing is computed.
@@ -247,7 +258,8 @@ class CascadeGenerator:
     def recipe(self, plan: SamplePlan, row: int) -> dict[str, Any]:
         """The recipe of an image of a plan."""
         recipe = image_recipe(self.cascade, plan, row, self.runtime)
-        return {**recipe, "loras": self.loras} if self.loras else recipe
+        loras = {"loras": self.loras} if self.loras else {}
+        return {**recipe, **loras, **guide_notes(self.job.guides, recipe["seed"])}
 
 
 def open_generator(job: Job) -> ImageGenerator[Any]:

@@ -198,7 +198,7 @@ class EditGenerator:
         # Canvases of several images are the same until the first window is filled in.
         views = {id(canvas): view(canvas, window, size, edit.background) for canvas in canvases}
         image = from_pixels(np.stack([views[id(canvas)] for canvas in canvases]))
-        options = job.options(captions)
+        options = self.inner.options(captions)
         if edit.vary is not None:
             return self._plan_again(image, captions, seeds, options)
         options["size"] = size
@@ -268,7 +268,7 @@ def open_editor(request: Request, source: Path, step: Step) -> ImageGenerator[An
                 )
     inner, mask = CascadeGenerator(settle(request)), mask_digest(step)
     editor = EditGenerator(inner, canvas, step, digest, mask=mask)
-    return best_of(editor, request.best_of, request.clip)
+    return best_of(editor, request.best_of, request.ranking_clip)
 
 
 def edit_image(

@@ -28,7 +28,7 @@ from calotype.storage.files import remove_leftovers
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
 
-OWN = ("caption", "negative_caption", "seed", "best_of")
+OWN = ("caption", "negative_caption", "seed", "best_of", "random_class")
 """Of a recipe, what each image has of its own."""
 
 

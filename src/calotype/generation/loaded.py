@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from calotype.cascade import Cascade, Stage
+from calotype.cascade.guide import Pull
 from calotype.generation.loras import apply_loras, lora_notes
 from calotype.runtime import DTYPES, Runtime, choose_runtime
 
@@ -23,11 +24,13 @@ class Loaded:
         cascade: of one stage or more.
         runtime: how it computes.
         loras: what images note of those it samples with.
+        pulls: guides that pull what its base samples.
     """
 
     cascade: Cascade
     runtime: Runtime
     loras: list[dict[str, Any]]
+    pulls: tuple[Pull, ...] = ()
 
     def part(
         self, stop_at: int, change: Callable[[Stage], Stage] = lambda stage: stage, begin: int = 0
@@ -64,7 +67,9 @@ def load(job: Job) -> Loaded:
         name = job.stage_dtypes.get(stage.config.resolution)
         if name is not None:
             stage.compute_dtype = DTYPES[name]
-    return Loaded(cascade, runtime, loras)
+    base = cascade.stages[0]
+    pulls = tuple(guide.load(runtime.device, base.compute_dtype) for guide in job.guides)
+    return Loaded(cascade, runtime, loras, pulls)
 
 
 def outline(job: Job) -> Loaded:

@@ -10,10 +10,29 @@ from typing import Any, get_args, get_type_hints
 
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import override
+from calotype.diffusion.gradient_guidance import GuidanceForm
 from calotype.errors import ConfigError, UsageError
 
 Size = int | tuple[int, int]
 MOST_CANDIDATES = 1024
+
+
+@dataclass(frozen=True)
+class GuideRequest:
+    """What guides the base by its gradient; None = nothing, or as in `like`'s image.
+
+    Args:
+        classifier: folder of a classifier, which pulls towards the request's class, or towards one
+            that an image's seed chooses.
+        classifier_scale: how strongly; None = 1, 0 = off.
+        clip_scale: how strongly the request's CLIP pulls towards the caption; 0 = off.
+        form: what they move: "score" (None, too) or, of ancestral steps, "mean".
+    """
+
+    classifier: str | None = None
+    classifier_scale: float | None = None
+    clip_scale: float | None = None
+    form: GuidanceForm | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +57,10 @@ class Request:
         dtype: float32 or bfloat16.
         threads: of the CPU.
         best_of: candidates of each image, of which a CLIP keeps the best; None = no choice.
-        clip: folder of that CLIP; None = the embedded one.
+        clip: folder of the CLIP that guides, else of the one that ranks; None = the embedded one.
         tiled: enlarge in tiles, by the last stage again where it does not reach.
+        class_name: the class that is wanted.
+        guides: what guides the base by its gradient.
     """
 
     model: str | None = None
@@ -61,6 +82,8 @@ class Request:
     best_of: int | None = None
     clip: str | None = None
     tiled: bool = False
+    class_name: str | None = None
+    guides: GuideRequest = GuideRequest()
 
     def __post_init__(self) -> None:
         """Check that there is something to choose from.
@@ -69,13 +92,21 @@ class Request:
             UsageError: candidates out of range, or for an image that was chosen already.
         """
         if self.best_of is None:
-            if self.clip is not None:
-                raise UsageError("got --clip with nothing to rank; expected --best-of N beside it")
+            if self.clip is not None and self.guides.clip_scale is None and self.like is None:
+                raise UsageError(
+                    "got --clip with nothing to rank or guide; expected --best-of N or "
+                    "--clip-guidance S beside it"
+                )
             return
         if not 1 <= self.best_of <= MOST_CANDIDATES:
             raise UsageError(f"got --best-of {self.best_of}; expected 1 to {MOST_CANDIDATES}")
         if self.like is not None:
             raise UsageError("got --best-of with --like, which samples one image; choose one")
+
+    @property
+    def ranking_clip(self) -> str | None:
+        """The CLIP that ranks: where one guides, the embedded one, which did not."""
+        return self.clip if self.guides.clip_scale is None else None
 
     @property
     def seeds_each(self) -> int:

@@ -1,0 +1,194 @@
+"""Guides that a request names: a classifier with a class, a CLIP; and what images note of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from calotype.cascade.guide import Pull, check_form, check_pull
+from calotype.config.ranges import Range, Settings
+from calotype.config.typed_json import from_dict, to_dict
+from calotype.errors import CalotypeError, UsageError
+from calotype.vision.classifier import find_classifier, load_classifier, read_classifier_file
+from calotype.vision.clip import CLIP_FILE, find_clip, load_clip, read_clip_file
+from calotype.vision.guides import ClassifierGuide, ClipGuide, check_knows_noise, random_class
+
+if TYPE_CHECKING:
+    import torch
+
+    from calotype.config.sampling import SamplingConfig
+    from calotype.config.stage import StageConfig
+    from calotype.generation.request import Request
+
+EMBEDDED_CLIP = Path(__file__).parent.parent / "assets" / "clip-emoji-noised"
+"""The CLIP that guides where none is named, if this installation has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuideNote(Settings):
+    """A guide as the recipes of images note it.
+
+    Args:
+        kind: what it is.
+        path: as it was named; "" = the embedded one.
+        name: what it calls itself.
+        sha256: of its weights.
+        scale: how strongly it pulls; 0 = not at all.
+        form: what it moves: the score, or the mean of ancestral steps.
+        class_name: what a classifier pulls towards; None = the class is chosen by the image's seed.
+    """
+
+    kind: Literal["classifier", "clip"]
+    path: str = ""
+    name: str = ""
+    sha256: str = ""
+    scale: Annotated[float, Range(0.0, 1e9)] = 1.0
+    form: Literal["score", "mean"] = "score"
+    class_name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"the {'CLIP' if self.kind == 'clip' else 'classifier'} {self.name}"
+
+
+@dataclass(frozen=True)
+class GuideJob:
+    """A guide, settled; it can be sent to other processes.
+
+    Args:
+        note: what images note of it.
+        folder: where its files are.
+        resolution: side of the images that it looks at.
+        classes: that a classifier knows.
+    """
+
+    note: GuideNote
+    folder: Path
+    resolution: int
+    classes: tuple[str, ...] = ()
+
+    def load(self, device: str, dtype: torch.dtype) -> Pull:
+        """Read its weights; its calls are autocast to another `dtype` than float32.
+
+        Raises:
+            CalotypeError: files are missing or damaged.
+        """
+        guide: ClassifierGuide | ClipGuide
+        if self.note.kind == "clip":
+            clip = load_clip(self.folder)
+            clip.network.to(device)
+            guide = ClipGuide(clip, dtype=dtype)
+        else:
+            classifier = load_classifier(self.folder).to(device)
+            guide = ClassifierGuide(classifier, self.note.class_name, dtype=dtype)
+        return Pull(guide, self.note.scale, self.note.form)
+
+
+def settle_guides(
+    request: Request, base: StageConfig, sampling: SamplingConfig
+) -> tuple[GuideJob, ...]:
+    """The guides of a request; what it leaves open is as in the image that is sampled again.
+
+    Args:
+        request: what is asked for.
+        base: the stage that they pull.
+        sampling: how it samples.
+
+    Raises:
+        UsageError: one does not fit the base or the sampler, or is not what the image was made by.
+        CalotypeError: files are missing or damaged.
+    """
+    noted, asked = _noted(request.like), request.guides
+    guides = []
+    if asked.classifier is not None or "classifier" in noted:
+        note = noted.get("classifier", GuideNote(kind="classifier"))
+        given = {"path": asked.classifier, "scale": asked.classifier_scale, "form": asked.form}
+        guides.append(_settled(note, {**given, "class_name": request.class_name}))
+    elif asked.classifier_scale is not None:
+        raise UsageError("got --classifier-scale with no classifier; expected --classifier RUN")
+    if asked.clip_scale is not None or "clip" in noted:
+        note = noted.get("clip", GuideNote(kind="clip"))
+        given = {"path": request.clip, "scale": asked.clip_scale, "form": asked.form}
+        guides.append(_settled(note, given))
+    if asked.form is not None and not guides:
+        raise UsageError(
+            "got --guidance-form with nothing that guides; expected --classifier RUN or "
+            "--clip-guidance S beside it"
+        )
+    pulling = tuple(guide for guide in guides if guide.note.scale > 0)
+    for guide in pulling:
+        check_pull(guide.note.title, guide.resolution, base)
+        check_form(guide.note.form, sampling)
+    return pulling
+
+
+def _settled(note: GuideNote, asked: Mapping[str, Any]) -> GuideJob:
+    """The guide that was noted, but for what is asked for."""
+    again = note.sha256 if asked["path"] is None else ""
+    given = {name: value for name, value in asked.items() if value is not None}
+    note = from_dict({**to_dict(note), **given}, GuideNote)
+    if note.kind == "clip":
+        folder = _clip_folder(note.path)
+        clip = read_clip_file(folder)
+        check_knows_noise(clip)
+        resolution, name, sha256 = clip.clip.image.resolution, clip.name, clip.sha256
+        classes: tuple[str, ...] = ()
+    else:
+        folder = find_classifier(note.path)
+        file = read_classifier_file(folder)
+        resolution, name, sha256 = file.classifier.resolution, file.name, file.sha256
+        classes = file.classifier.classes
+        _check_class(note.class_name, name, classes)
+    if again not in ("", sha256):
+        option = "--clip" if note.kind == "clip" else "--classifier"
+        raise UsageError(
+            f"the image was guided by weights {again:.12}, but {note.path or 'the embedded CLIP'} "
+            f"has {sha256:.12} now; name what guided it: {option} RUN"
+        )
+    return GuideJob(replace(note, name=name, sha256=sha256), folder, resolution, classes)
+
+
+def _clip_folder(path: str) -> Path:
+    if not path and not (EMBEDDED_CLIP / CLIP_FILE).is_file():
+        raise CalotypeError(
+            "this installation has no embedded CLIP that knows noise; train one (calotype train "
+            "clip-emoji-noised --data FOLDER --out RUN) and name it: --clip RUN"
+        )
+    return find_clip(path or EMBEDDED_CLIP)
+
+
+def _check_class(wanted: str | None, name: str, known: tuple[str, ...]) -> None:
+    if wanted is not None and wanted not in known:
+        raise UsageError(
+            f"got --class {wanted!r:.80} with the classifier {name}; expected one of its classes: "
+            f"{', '.join(known):.300}"
+        )
+
+
+def _noted(recipe: Mapping[str, Any] | None) -> dict[str, GuideNote]:
+    """The guides that a recipe notes, by kind.
+
+    Raises:
+        ConfigError: the recipe is damaged.
+    """
+    found = None if recipe is None else recipe.get("guides")
+    notes = [from_dict(one, GuideNote) for one in found] if isinstance(found, list) else []
+    return {note.kind: note for note in notes}
+
+
+def guide_notes(guides: Sequence[GuideJob], seed: int) -> dict[str, Any]:
+    """What the recipe of an image says of them, and the class that was chosen; {} = nothing."""
+    if not guides:
+        return {}
+    return {"guides": [to_dict(guide.note) for guide in guides], **class_note(guides, seed)}
+
+
+def class_note(guides: Sequence[GuideJob], seed: int) -> dict[str, str]:
+    """The class that was chosen for an image by its seed; {} = none was."""
+    for guide in guides:
+        if guide.classes and guide.note.class_name is None:
+            return {"random_class": random_class(guide.classes, seed)}
+    return {}

@@ -1,0 +1,160 @@
+"""`--classifier` and `--clip-guidance` of sample and edit: what they do, note and refuse."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from calotype.cascade import Cascade
+from calotype.cascade.guide import Pull
+from calotype.cascade.png import read_recipe, write_png
+from calotype.config.adm import AdmLevel
+from calotype.config.classifier import ClassifierConfig
+from calotype.networks.classifier import Classifier
+from calotype.vision.classifier import (
+    ClassifierFile,
+    ClassifierModel,
+    load_classifier,
+    save_classifier,
+)
+from calotype.vision.guides import ClassifierGuide, random_class
+
+CLASSES = ("fluent", "noto", "openmoji")
+
+
+def save_random(folder, resolution=8, seed=0):
+    levels = (AdmLevel(channels=16, blocks=1),)
+    config = ClassifierConfig(
+        resolution=resolution, levels=levels, classes=CLASSES, class_count=3, head_dim=16,
+        norm_groups=4,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    network = Classifier(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    file = ClassifierFile(format=1, name="styles", sha256="", classifier=config)
+    save_classifier(folder, ClassifierModel(file, network))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory):
+    return save_random(tmp_path_factory.mktemp("classifiers") / "styles")
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def guided(classifier, wanted="noto", scale="20"):
+    return "--classifier", classifier, "--classifier-scale", scale, "--class", wanted
+
+
+def test_a_classifier_guides_the_base(command, model, classifier, tmp_path):
+    words = ("sample", "a fox", "--seed", "3", "--size", "8", "-o", "fox.png")
+    assert command(*words, *guided(classifier)) == (0, "fox.png\n", "")
+    guide = ClassifierGuide(load_classifier(classifier), "noto")
+    cascade = Cascade.load(model, stop_at=8)
+    how = {"seeds": [3], "stop_at": 8}
+    expected = cascade.sample(["a fox"], **how, pulls=[Pull(guide, 20.0)])
+    assert np.abs(pixels("fox.png") - np.asarray(expected.pil()[0]).astype(int)).max() <= 1
+    plain = np.asarray(cascade.sample(["a fox"], **how).pil()[0]).astype(int)
+    assert np.abs(pixels("fox.png") - plain).mean() > 1
+    (note,) = read_recipe(tmp_path / "fox.png")["guides"]
+    assert note == {
+        "kind": "classifier", "path": classifier, "name": "styles", "scale": 20.0, "form": "score",
+        "class_name": "noto", "sha256": load_classifier(classifier).fingerprint,
+    }  # fmt: skip
+
+
+def test_the_command_of_the_documentation_runs(command, classifier, tmp_path):
+    """No caption, and no class: that is drawn, by the seed alone."""
+    words = ("sample", "--classifier", classifier, "--classifier-scale", "2", "--size", "8")
+    assert command(*words, "-n", "3", "-o", "noto.png")[:2] == (
+        0,
+        "noto-0.png\nnoto-1.png\nnoto-2.png\n",
+    )
+    recipes = [read_recipe(tmp_path / f"noto-{seed}.png") for seed in range(3)]
+    assert [one["random_class"] for one in recipes] == [random_class(CLASSES, s) for s in range(3)]
+    assert {random_class(CLASSES, seed) for seed in range(9)} == set(CLASSES)
+    asked = ("--class", recipes[1]["random_class"], "--seed", "1", "-o", "asked.png")
+    assert command(*words, *asked)[0] == 0
+    assert np.abs(pixels("asked.png") - pixels("noto-1.png")).max() <= 1
+
+
+def test_like_samples_it_again_with_its_guide(command, classifier, tmp_path):
+    words = ("sample", "fox", "--size", "8", "--sampler", "ddpm", "-o", "a.png")
+    assert command(*words, *guided(classifier), "--guidance-form", "mean")[0] == 0
+    assert command("sample", "--like", "a.png", "-o", "b.png")[0] == 0
+    a, b = read_recipe(tmp_path / "a.png"), read_recipe(tmp_path / "b.png")
+    assert a == b and a["guides"][0]["form"] == "mean"
+    assert np.abs(pixels("a.png") - pixels("b.png")).max() <= 1
+    assert command("sample", "--like", "a.png", "-o", "c.png", "--classifier-scale", "0")[0] == 0
+    assert "guides" not in read_recipe(tmp_path / "c.png")
+    assert np.abs(pixels("a.png") - pixels("c.png")).mean() > 1
+    # Trained on since, or elsewhere: it is another guide.
+    other = save_random(tmp_path / "other", seed=1)
+    recipe = read_recipe(tmp_path / "a.png")
+    recipe["guides"][0]["path"] = other
+    write_png(tmp_path / "moved.png", pixels("a.png").astype(np.uint8), recipe)
+    code, _, err = command("sample", "--like", "moved.png")
+    assert code == 2 and "name what guided it: --classifier RUN" in err
+    words = ("sample", "--like", "moved.png", "-o", "d.png", "--classifier", classifier)
+    assert command(*words)[0] == 0
+    assert np.abs(pixels("a.png") - pixels("d.png")).max() <= 1
+
+
+def test_lists_are_guided_and_not_sampled_twice(command, classifier, tmp_path):
+    Path("list.txt").write_text("a\nb\n")
+    words = ("sample", "--from-file", "list.txt", "-o", "p.png", "--size", "8", "-n", "2")
+    words += ("--classifier", classifier, "--json")
+    code, out, err = command(*words)
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    chosen = [random_class(CLASSES, seed) for seed in range(2)]
+    assert [one["random_class"] for one in report["pictures"]] == 2 * chosen
+    assert report["guides"][0]["name"] == "styles"
+    times = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("p-*.png"))]
+    assert command(*words)[0] == 0
+    assert times == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("p-*.png"))]
+    one = ("--seed", "1", "-o", "one.png", "--size", "8", "--classifier", classifier)
+    assert command("sample", "b", *one)[0] == 0
+    assert np.abs(pixels("one.png") - pixels("p-3.png")).max() <= 1
+
+
+def test_edits_are_guided_but_for_what_is_kept(command, classifier, tmp_path):
+    source = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    Image.fromarray(source).save("in.png")
+    words = ("edit", "in.png", "fox", "--box", "0,0,4,8", "--size", "8", "--crop", "off")
+    assert command(*words, "-o", "a.png")[0] == 0
+    assert command(*words, "-o", "b.png", *guided(classifier))[0] == 0
+    assert np.array_equal(pixels("b.png")[:, 4:], source[:, 4:])
+    assert np.abs(pixels("a.png") - pixels("b.png"))[:, :4].mean() > 1
+    assert read_recipe(tmp_path / "b.png")["guides"][0]["class_name"] == "noto"
+    code, _, err = command("edit", "in.png", "fox", "--vary", "0.2", *guided(classifier))
+    assert code != 0 and "which enlarges; expected a base" in err
+
+
+def test_bad_guides_are_refused_in_one_line(command, classifier, tmp_path):
+    large = save_random(tmp_path / "large", resolution=16)
+    wrong = {
+        guided(classifier, "twemoji"): "expected one of its classes: fluent, noto, openmoji",
+        guided(large): "16x16 for a base that samples 8x8",
+        guided(str(tmp_path / "nothing")): "expected a folder with classifier.json",
+        guided(classifier, scale="-1"): "expected",
+        (*guided(classifier), "--guidance-form", "mean"): "whose steps have no variance",
+        ("--classifier-scale", "2"): "expected --classifier RUN",
+        ("--guidance-form", "mean"): "with nothing that guides",
+        ("--clip", "somewhere"): "nothing to rank or guide",
+        ("--clip-guidance", "3"): "train clip-emoji-noised",
+    }
+    for options, message in wrong.items():
+        code, out, err = command("sample", "a", "--size", "8", *options)
+        assert code != 0 and out == "" and err.count("\n") == 1, options
+        assert message in err, (options, err)
+    assert not list(tmp_path.glob("*.png"))
