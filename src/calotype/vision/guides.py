@@ -109,7 +109,7 @@ class ClipGuide:
         self.resolution = model.file.clip.image.resolution
         self._model = model
         self._scale = float(model.network.log_scale.detach().exp())
-        self._embed_image = _cast(getattr(model, "embed_image"), dtype)  # noqa: B009
+        self._embed_image = _cast(model.embed_image, dtype)
         self._known: dict[str, Tensor] = {}
 
     def log_likelihood(self, captions: Sequence[str], seeds: Sequence[int]) -> LogLikelihood:
@@ -130,7 +130,7 @@ def check_knows_noise(file: ClipFile) -> None:
     Raises:
         UsageError: it was.
     """
-    if getattr(file.clip, "noise", None) is None:
+    if file.clip.noise is None:
         raise UsageError(
             f"got the CLIP {file.name!r}, which never saw noise, as a guide; expected one that "
             "did: train a recipe such as clip-emoji-noised, or one with clip.noise"
