@@ -5,6 +5,7 @@ Reference: Dhariwal & Nichol 2021, section 4 and appendix H, arXiv:2105.05233.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self
 
@@ -118,6 +119,11 @@ class ClassifierTraining(TrainConfig):
     def resolution(self) -> int:
         """Of the classifier."""
         return self.classifier.resolution
+
+    @property
+    def read_resolution(self) -> int:
+        """Side that images are read at: the smallest crop has the classifier's resolution."""
+        return math.ceil(self.resolution / math.sqrt(self.augmentation.smallest_crop))
 
     def settled(self, recorded: TrainConfig) -> Self:
         """Itself with the recorded classes, where it names none."""

@@ -8,17 +8,20 @@ from torch import nn
 
 from calotype.cascade.find import CASCADE_FOLDER
 from calotype.cascade.io import load_stage
+from calotype.config.classifier import ClassifierTraining
 from calotype.config.clip import ClipTraining
 from calotype.config.diffusion import DiffusionTraining
 from calotype.config.recipe import Recipe
 from calotype.config.training import TrainConfig
 from calotype.data.grammar import CaptionGrammar
 from calotype.errors import UsageError
+from calotype.tasks.classifier_preparation import prepare_classifier
 from calotype.tasks.clip_preparation import prepare_clip
 from calotype.tasks.estimates import check_estimates
 from calotype.tasks.preparation import prepare_stage
 from calotype.training.preparation import Job, Preparation
 from calotype.training.task import TaskStart
+from calotype.vision.classifier import find_classifier
 from calotype.vision.clip import find_clip
 
 
@@ -53,11 +56,14 @@ class Tasks:
 
         Raises:
             UsageError: adapters of random weights; a draft that neither is trained nor comes with
-                weights; `init` is no CLIP where one is trained.
+                weights; `init` is no CLIP, or no classifier, where one is trained.
         """
         if init is not None:
-            if not recipe.cascade:
-                find_clip(init)
+            match recipe.stages[0]:
+                case ClipTraining():
+                    find_clip(init)
+                case ClassifierTraining():
+                    find_classifier(init)
             return
         for config in recipe.cascade:
             if config.stage.draft is not None and config.draft is None:
@@ -78,6 +84,8 @@ class Tasks:
                 return prepare_stage(preparation, config, start, self._grammar)
             case ClipTraining():
                 return prepare_clip(preparation, config, start, self._grammar)
+            case ClassifierTraining():
+                return prepare_classifier(preparation, config, start)
         raise TypeError(f"got {type(config).__name__}; expected a kind of training that is known")
 
     def load_exported(self, checkpoint: Path, config: TrainConfig) -> nn.Module:

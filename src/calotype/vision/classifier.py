@@ -105,6 +105,11 @@ class ClassifierModel:
                 )
         return torch.tensor([places[name] for name in names], dtype=torch.int64)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.stem.weight.device
+
     def to(self, device: str | torch.device) -> Self:
         """Itself, with the network on a device."""
         self.network.to(device)

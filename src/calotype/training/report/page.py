@@ -109,8 +109,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         rate = optimizer.get("learning_rate") if isinstance(optimizer, dict) else "?"
         value = (
             f"batch {stage.get('batch_size')}, learning rate {rate}, "
-            f"{stage.get('total_images')} images, text encoder {stage.get('text_encoder')}, "
-            f"seed {stage.get('seed')}"
+            f"{stage.get('total_images')} images, text encoder {stage.get('text_encoder', 'none')}"
+            f", seed {stage.get('seed')}"
         )
         facts.append((size, value))
     validating = [number(line.get("seconds")) for line in run.validations]
