@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from calotype.conditioning import Conditioning
 from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.diffusion import (
     Denoiser,
     DenoiserTransform,
@@ -104,6 +105,12 @@ def guided(
         return threshold(guiding)
     high, low = (-2 * torch.tensor(sampling.guidance_interval, dtype=torch.float64).log()).tolist()
     return threshold(within_interval(guiding, alone, logsnr_low=low, logsnr_high=high))
+
+
+def told_nothing(cond: Conditioning, config: StageConfig) -> Conditioning:
+    """The other half of guidance: the null caption and, where that was trained, the null class."""
+    null = cond.null()
+    return null if config.null_class else replace(null, classes=cond.classes)
 
 
 def threshold_of(sampling: SamplingConfig) -> DenoiserTransform:

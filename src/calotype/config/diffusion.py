@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal, Self
 
 from calotype.config.adm import AdmConfig
 from calotype.config.lora import LoraConfig
@@ -134,6 +134,8 @@ class DiffusionTraining(TrainConfig):
         masks: what is hidden of the images in training to in-paint; None = plain training.
         preservation: examples of what was known before, in every batch.
         text_dropout: fraction of captions replaced by the null caption.
+        class_dropout: fraction of classes replaced by the null class; with 0 it can neither sample
+            without a class nor guide away from it.
         aug_level_max: aug_level is uniform in [0, this].
         grid_captions: the fixed prompts.
     """
@@ -150,6 +152,7 @@ class DiffusionTraining(TrainConfig):
     masks: MasksConfig | None = None
     preservation: PreservationConfig | None = None
     text_dropout: Fraction = 0.1
+    class_dropout: Fraction = 0.1
     aug_level_max: Fraction = 1.0
     grid_captions: tuple[str, ...] = ()
 
@@ -191,8 +194,29 @@ class DiffusionTraining(TrainConfig):
             f"got batch_size={self.batch_size} with preservation; expected room for both kinds of "
             "images: change batch_size or preservation.fraction",
         )
-
         self._check_levels()
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        """Refuse classes without labels, labels without classes, and guidance from nothing."""
+        count, labels = self.stage.class_count, self.data.labels
+        require(
+            count == 0 or labels is not None,
+            f"got data.labels=null for a network with classes={count}; expected what names the "
+            'class of an image: data.labels="folder", or a column such as "style"',
+        )
+        require(
+            count > 0 or labels is None,
+            f"got data.labels={labels!r:.80} for a network without classes; expected "
+            "data.labels=null, or a network with classes",
+        )
+        weight = self.stage.sampling.guidance_weight
+        apart = self.class_dropout > 0 or self.stage.network.text_dim > 0
+        require(
+            weight == 1 or count == 0 or apart,
+            f"got sampling.guidance_weight={weight:g} with class_dropout=0, which leaves the null "
+            "class untrained; expected a weight of 1, or e.g. class_dropout=0.1",
+        )
 
     def _check_levels(self) -> None:
         """Refuse timesteps without a table, and the bound without timesteps."""
@@ -238,6 +262,29 @@ class DiffusionTraining(TrainConfig):
     def resolution(self) -> int:
         """Of the stage."""
         return self.stage.resolution
+
+    def settled(self, recorded: TrainConfig) -> Self:
+        """Itself with the recorded classes, where it names none."""
+        names = recorded.stage.classes if isinstance(recorded, DiffusionTraining) else ()
+        return self.of_classes(self.stage.classes or names)
+
+    def of_classes(self, names: tuple[str, ...]) -> Self:
+        """Itself for classes of these names, and with the null class as it is trained.
+
+        Raises:
+            ConfigError: its network has more or fewer.
+        """
+        count = self.stage.class_count
+        if count == 0 or not names:
+            return self
+        require(
+            count == len(names),
+            f"got {len(names)} classes, {', '.join(names):.200}, for a network with "
+            f"classes={count}; expected as many: set stage.network.classes={len(names)}, or give "
+            "other data",
+        )
+        stage = replace(self.stage, classes=names, null_class=self.class_dropout > 0)
+        return replace(self, stage=stage)
 
     @property
     def preserved_weight(self) -> float:

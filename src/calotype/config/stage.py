@@ -30,6 +30,10 @@ class StageConfig(Settings):
         residual: diffuse the difference to the enlarged low-resolution image.
         lowres: how the low-resolution image is enlarged and noised.
         sampling: how it samples by default.
+        classes: names of the network's classes, in the order of their numbers; () in a recipe = as
+            the data name them, sorted, which a run records.
+        null_class: whether it was trained on the null class, too: it samples without a class, and
+            guided, then. A run records what its class_dropout says.
     """
 
     # It chose the order of operations of GLIDE's code: `interop.glide.ReferenceStage` now.
@@ -44,6 +48,8 @@ class StageConfig(Settings):
     residual: bool = False
     lowres: LowresConfig = field(default_factory=LowresConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    classes: tuple[str, ...] = ()
+    null_class: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +71,11 @@ class StageConfig(Settings):
             self.resolution % self.network.divisor == 0,
             f"got resolution {self.resolution}; expected a multiple of {self.network.divisor} "
             "(fold times the U-Net's down-sampling)",
+        )
+        require(
+            not self.classes or len(set(self.classes)) == len(self.classes) == self.class_count,
+            f"got {len(set(self.classes))} names of classes for a network with "
+            f"classes={self.class_count}; expected a name each, or none",
         )
         self.check_start(self.sampling)
 
@@ -92,6 +103,11 @@ class StageConfig(Settings):
     def takes_ids(self) -> bool:
         """Whether its network has a text tower of its own, and takes token ids."""
         return self.token_tower is not None
+
+    @property
+    def class_count(self) -> int:
+        """How many classes its network is told of; 0 = none."""
+        return self.network.classes if isinstance(self.network, AdmConfig) else 0
 
     @property
     def draft(self) -> DraftConfig | None:
@@ -122,6 +138,17 @@ class CascadeConfig:
                 f"got a stage that enlarges {after.lowres_resolution} after one of "
                 f"{before.resolution}; expected lowres_resolution={before.resolution}",
             )
+        known = {stage.classes for stage in self.stages if stage.class_count > 0}
+        require(
+            len(known) <= 1,
+            f"got stages with {' and '.join(str(len(names)) for names in sorted(known))} names of "
+            "classes, or with others; expected the same names in all that have classes",
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it can be told of; () = none."""
+        return next((stage.classes for stage in self.stages if stage.class_count > 0), ())
 
     @property
     def token_context(self) -> int | None:

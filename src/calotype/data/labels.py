@@ -43,8 +43,8 @@ def class_names(source: ExampleSource, labels: str) -> tuple[str, ...]:
         raise _missing(f"{missing.count} of {len(whole)} images: {missing}", labels)
     if len(names) < 2:
         raise UsageError(
-            f"got the single class {_some(names)} in the data (data.labels={labels!r}); expected "
-            "at least two: give images of another, or train without classes"
+            f"got the single class {some_names(names)} in the data (data.labels={labels!r}); "
+            "expected at least two: give images of another, or train without classes"
         )
     return tuple(sorted(names))
 
@@ -79,7 +79,7 @@ def class_numbers(
             which = f" of {keys[place]}" if keys else ""
             raise UsageError(
                 f"got the label {label!r:.80}{which}; expected one of the {len(names)} classes "
-                f"that are trained: {_some(names)}; take its images away, or train anew with it"
+                f"that are trained: {some_names(names)}; take its images away, or train anew"
             )
     return [numbers[label] for label in labels]
 
@@ -119,6 +119,7 @@ def _missing(which: str, labels: str) -> UsageError:
     )
 
 
-def _some(names: Sequence[str] | set[str]) -> str:
+def some_names(names: Sequence[str] | set[str]) -> str:
+    """A few of them, in quotes, for errors."""
     ordered = sorted(names)
     return ", ".join([*map(repr, ordered[:_NAMED]), *(["..."] if len(ordered) > _NAMED else [])])

@@ -30,17 +30,16 @@ from calotype.tasks.captions import TextLookup
 from calotype.tasks.cost import TrainingCost, training_cost
 from calotype.tasks.draft_folds import DraftFolds, fold_of, freeze_draft
 from calotype.tasks.estimates import LowresEstimates
-from calotype.tasks.grid import sample_enlarged, sample_holes, sample_prompts, save_sheet
+from calotype.tasks.grid import save_preview
 from calotype.tasks.importance import LossHistory
 from calotype.tasks.level_losses import loss_by_level
 from calotype.tasks.masks import known_masks
 from calotype.tasks.random_numbers import PreparedNoise, StepNumbers, step_numbers, whole_timesteps
-from calotype.tasks.validation import Probe, bits_per_dimension, errors_by_level
+from calotype.tasks.validation import Probe, bits_per_dimension, errors_by_level, numbered
 from calotype.training.randomness import Rows, seed_networks
 from calotype.training.run_folder import LORA_FOLDER
 from calotype.training.task import Task
 
-_PREVIEW_EXAMPLES = 8
 _WEIGHTINGS: dict[str, Weighting | None] = {
     "none": None,
     "min_snr": min_snr_weighting(),
@@ -59,6 +58,7 @@ class DiffusionInputs(Rows):
         known: what in-painting is given, (B, 4, H, W): see `Conditioning.extra`; or None.
         first_captions: say which fold of the draft never saw a row.
         numbers: all that is random.
+        classes: numbers of classes, (B,) int64; None for a network without them.
     """
 
     x: Tensor
@@ -67,6 +67,7 @@ class DiffusionInputs(Rows):
     known: Tensor | None
     first_captions: tuple[str, ...]
     numbers: StepNumbers
+    classes: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -160,13 +161,16 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
             x = batch.x
             alpha = x.new_ones(len(x), 1, *x.shape[2:]) if batch.alpha is None else batch.alpha
             known = KnownPixels(x, known_masks(self.config.masks, numbers.masks, alpha)).channels()
-        return DiffusionInputs(batch.x, text, lowres, known, batch.first_captions, numbers)
+        classes = numbered(batch.labels, self.config.stage, keys=batch.keys)
+        return DiffusionInputs(batch.x, text, lowres, known, batch.first_captions, numbers, classes)
 
     def losses(self, inputs: DiffusionInputs) -> Tensor:
         """The loss of each image, (B,)."""
         device, numbers = self.model.device, inputs.numbers
         x = inputs.x.to(device=device, memory_format=torch.channels_last)
         cond = self._condition(inputs, size=(x.shape[2], x.shape[3]))
+        if inputs.classes is not None and numbers.keep_class is not None:
+            cond = replace(cond, classes=inputs.classes.to(device)).drop_classes(numbers.keep_class)
         if inputs.known is not None:
             cond = replace(cond, extra=inputs.known.to(device))
         if self.drafts is not None:
@@ -238,20 +242,8 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
 
     def preview(self, average: nn.Module, path: Path) -> None:
         """Samples of the fixed captions; of a super-resolution stage and of holes, of examples."""
-        stage = cast(Stage, average)
-        if self.unseen is not None and self.unseen.known is not None:
-            images = sample_holes(stage, self.unseen[:_PREVIEW_EXAMPLES], self.text)
-            save_sheet(images, path, columns=6)
-        elif self.config.stage.lowres_resolution is None:
-            captions = self.config.grid_captions
-            if not captions and self.unseen is not None:
-                captions = self.unseen.captions[:_PREVIEW_EXAMPLES]
-            if captions:
-                columns = min(8, len(captions))
-                save_sheet(sample_prompts(stage, captions, self.text), path, columns=columns)
-        elif self.unseen is not None:
-            images = sample_enlarged(stage, self.unseen[:_PREVIEW_EXAMPLES], self.text)
-            save_sheet(images, path, columns=6)
+        stage, captions = cast(Stage, average), self.config.grid_captions
+        save_preview(stage, path, self.unseen, captions=captions, text=self.text)
 
     def exported(self, average: nn.Module) -> Stage:
         """The stage; where it has adapters, a copy with these added to its weights."""
@@ -272,10 +264,15 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
         self, checkpoint: Path, average: nn.Module, earlier: Sequence[nn.Module], recipe: Recipe
     ) -> None:
         """A cascade of all stages so far."""
+        encoder = self.tokenizer or recipe.cascade[0].text_encoder
+        if all(one.stage.network.text_dim == 0 for one in recipe.cascade):
+            encoder = "none"
         save_cascade(
             checkpoint / CASCADE_FOLDER,
             stages=[*cast(Sequence[Stage], earlier), self.exported(average)],
-            text_encoder=self.tokenizer or recipe.cascade[0].text_encoder,
+            text_encoder=encoder,
+            if takes_text
+            else "none",
             name=recipe.name,
         )
 

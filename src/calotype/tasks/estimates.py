@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,6 +38,7 @@ from calotype.diffusion import (
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.runtime import DTYPES, Runtime
 from calotype.tasks.random_numbers import PreparedNoise, StepNumbers
+from calotype.tasks.validation import numbered
 from calotype.text.tokenizer_folder import KIND
 
 _ROWS = 64  # that are estimated at once
@@ -83,14 +84,17 @@ class LowresEstimates:
         assert numbers.estimate_sigma is not None and numbers.estimate_noise is not None
         device, truth = self.stage.device, self._truth(batch)
         lowres, side = batch.lowres.to(device, copy=True), batch.lowres.shape[-1]
+        classes = numbered(batch.labels, self.stage.config, keys=batch.keys)
         chosen = numbers.estimate_sigma.nonzero().flatten()
         for start in range(0, len(chosen), _ROWS):
             rows = chosen[start : start + _ROWS]
-            own = None
+            told = Conditioning()
             if text is not None and self.stage.config.network.text_dim > 0:
-                own = text[rows].to(device)
+                told = Conditioning(text[rows].to(device))
+            if classes is not None:
+                told = replace(told, classes=classes[rows].to(device))
             sigmas, noise = numbers.estimate_sigma[rows].tolist(), numbers.estimate_noise[rows]
-            estimate = self._estimate(truth[rows].to(device), own, sigmas, noise.to(device))
+            estimate = self._estimate(truth[rows].to(device), told, sigmas, noise.to(device))
             if batch.places is not None and self.of_whole_images:
                 corners = batch.places[rows].tolist()
                 crops = zip(estimate, corners, strict=True)
@@ -105,7 +109,7 @@ class LowresEstimates:
         return truth
 
     def _estimate(
-        self, x: Tensor, text: Text | None, sigmas: Sequence[float], eps: Tensor
+        self, x: Tensor, told: Conditioning, sigmas: Sequence[float], eps: Tensor
     ) -> Tensor:
         sampling = self.stage.config.sampling
         levels = [
@@ -117,22 +121,23 @@ class LowresEstimates:
             )
             for sigma in sigmas
         ]
-        denoise = threshold_of(sampling)(self.stage.denoiser(self._condition(x, text, eps)))
+        denoise = threshold_of(sampling)(self.stage.denoiser(self._condition(x, told, eps)))
         return denoised(denoise, x, eps, torch.stack(levels)).clamp(-1, 1)
 
-    def _condition(self, x: Tensor, text: Text | None, noise: Tensor) -> Conditioning:
+    def _condition(self, x: Tensor, told: Conditioning, noise: Tensor) -> Conditioning:
         config = self.stage.config
         if config.lowres_resolution is None:
-            return Conditioning(text)
+            return told
         side = x.shape[-1] * config.lowres_resolution // config.resolution
         # At aug_level 0 there is no noise, but a source has to be given.
-        return self.stage.lowres_condition(
+        cond = self.stage.lowres_condition(
             area_resize(x, side),
-            text,
+            told.text,
             size=(x.shape[2], x.shape[3]),
             aug_level=0.0,
             noise=PreparedNoise(noise),
         )
+        return replace(cond, classes=told.classes)
 
 
 def denoised(denoise: Denoiser, x: Tensor, eps: Tensor, levels: Tensor) -> Tensor:
@@ -178,6 +183,11 @@ def check_estimates(config: DiffusionTraining) -> None:
             f"got lowres_estimates.model={model!r}, which reads captions by {encoder!r} "
             f"({text_dim} channels) in a recipe with {own[0]!r} ({own[1]}); expected both alike: "
             "choose another model, or set lowres_estimates=null"
+        )
+    if before.class_count > 0 and not before.null_class and config.data.labels is None:
+        raise ConfigError(
+            f"got lowres_estimates.model={model!r}, which samples with classes alone, in a recipe "
+            "without them; expected another model, or lowres_estimates=null"
         )
     _check_crop(config, before)
 

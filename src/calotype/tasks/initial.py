@@ -14,6 +14,9 @@ from calotype.cascade.find import NoCascade, find_cascade
 from calotype.cascade.io import STAGE_FILE, read_cascade_file
 from calotype.cascade.stage import Stage
 from calotype.config.adm import AdmConfig
+from calotype.config.stage import StageConfig
+from calotype.config.typed_json import load_settings
+from calotype.data.labels import some_names
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.reading import check_regular
 
@@ -33,6 +36,23 @@ def initial_weights(path: Path, *, resolution: int) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in load_file(file).items()}
     except (OSError, SafetensorError) as error:
         raise CalotypeError(f"cannot read the weights {file}: {error}; copy them again") from error
+
+
+def check_initial_classes(path: Path, config: StageConfig) -> None:
+    """Refuse weights of a stage whose classes have other names, or another order.
+
+    Raises:
+        UsageError: they are such; where `path` is a file of weights alone, nobody knows.
+    """
+    settings = _weights_file(path, config.resolution).with_name(STAGE_FILE)
+    if config.class_count == 0 or not settings.is_file():
+        return
+    names = load_settings(settings, StageConfig).classes
+    if names and names != config.classes:
+        raise UsageError(
+            f"got --init {path} with the classes {some_names(names)} for the classes "
+            f"{some_names(config.classes)}; expected the same, in the same order"
+        )
 
 
 def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str, Tensor]:

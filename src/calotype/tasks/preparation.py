@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from calotype.cascade.stage import Stage
+from calotype.config.data import DataConfig
 from calotype.config.diffusion import DiffusionTraining
 from calotype.data.grammar import CaptionGrammar
-from calotype.data.open import TrainingData, open_source
+from calotype.data.open import TrainingData
 from calotype.data.source import ExampleSource, some_captions
 from calotype.networks.lora import ADAPTERS
 from calotype.runtime import DTYPES
@@ -20,12 +21,13 @@ from calotype.tasks.captions import (
     caption_statistics,
     embedded_captions,
 )
+from calotype.tasks.class_names import with_class_names
 from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.tasks.draft import DraftTraining
 from calotype.tasks.draft_files import FOLDER as DRAFT_FOLDER
 from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
-from calotype.tasks.initial import initial_weights, with_extra_channels
+from calotype.tasks.initial import check_initial_classes, initial_weights, with_extra_channels
 from calotype.tasks.tokenizers import copied_tokenizer, run_tokenizer, tokenizer_of
 from calotype.tasks.validation import read_probe
 from calotype.training.preparation import Job, Preparation
@@ -45,11 +47,11 @@ def prepare_stage(
     grammar: CaptionGrammar | None,
 ) -> Job:
     """Open the data, embed its captions, and make the stage; see `TaskFactory.prepare`."""
-    resolution = config.stage.resolution
-    data = TrainingData(preparation.data, resolution=resolution, data=config.data, grammar=grammar)
+    data = _opened(preparation.data, config, config.data, grammar)
     source, held_out = data.training, data.validation
     own = _tokenizer(preparation, config, start)
     preparation.report_data(source, captioned=config.stage.network.text_dim > 0)
+    config = with_class_names(config, source, start, preparation.group)
     preserved = _preserved(config, grammar)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
     text = None
@@ -99,11 +101,22 @@ def _tokenizer(preparation: Preparation, config: DiffusionTraining, start: TaskS
     return run_tokenizer(preparation, config.text_encoder, tower, trained=trained)
 
 
+def _opened(
+    path: Path, config: DiffusionTraining, data: DataConfig, grammar: CaptionGrammar | None
+) -> TrainingData:
+    stage = config.stage
+    captioned = stage.network.text_dim > 0
+    return TrainingData(
+        path, resolution=stage.resolution, data=data, grammar=grammar, captioned=captioned
+    )
+
+
 def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:
     """Copy the weights that `init` names, but for adapters and, if asked for, the draft.
 
     The draft of `init` may then be of another width and rank.
     """
+    check_initial_classes(init, stage.config)
     weights = initial_weights(init, resolution=stage.config.resolution)
     if without_draft:
         weights = {k: t for k, t in weights.items() if not k.startswith(_DRAFT)}
@@ -117,9 +130,7 @@ def _preserved(config: DiffusionTraining, grammar: CaptionGrammar | None) -> Exa
     if config.preservation is None:
         return None
     data = replace(config.data, styles=None)  # they choose among the new images
-    folder = Path(config.preservation.data)
-    resolution = config.stage.resolution
-    return open_source(folder, resolution=resolution, data=data, grammar=grammar)
+    return _opened(Path(config.preservation.data), config, data, grammar).training
 
 
 def _fit_text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class StepNumbers(Rows):
         estimate_noise: their noise, (B, 3, h, w).
         folded: True where the draft is that of the fold which never saw the caption, (B,) bool;
             None where there are no folds.
+        keep_class: False where the class is dropped, (B,) bool; None = there are none.
         masks: what decides which pixels are known, (B, `masks.NUMBERS`); None = plain training.
         loss_weights: what losses count, (B,) float64; None = all alike.
     """
@@ -52,6 +53,7 @@ class StepNumbers(Rows):
     estimate_noise: Tensor | None = None
     masks: Tensor | None = None
     loss_weights: Tensor | None = None
+    keep_class: Tensor | None = None
 
 
 class PreparedNoise:
@@ -93,7 +95,11 @@ def step_numbers(
         estimated: of the images that the stage before estimates a fraction of, (B, 3, h, w).
         probabilities: of whole timesteps, (T,); None = all alike.
     """
-    noise = GlobalNoise(torch.Generator().manual_seed(mixed_seed(config.seed, position, "step")))
+
+    def stream(purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(mixed_seed(config.seed, position, purpose))
+
+    noise = GlobalNoise(stream("step"))
     logsnr = _levels(config, schedule, noise, count=shape[0], probabilities=probabilities)
     keep = noise.uniform((shape[0],)) >= config.text_dropout
     aug_level = aug_noise = None
@@ -103,22 +109,21 @@ def step_numbers(
     eps, folded, sigma, estimate_noise, masks = noise.normal(shape), None, None, None, None
     # From streams of their own: recipes without them keep their numbers.
     if config.draft is not None and config.draft.folds > 0:
-        generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "folds"))
-        folded = torch.rand(shape[0], generator=generator) < config.draft.fold_fraction
+        folded = torch.rand(shape[0], generator=stream("folds")) < config.draft.fold_fraction
     if config.lowres_estimates is not None and estimated is not None:
-        generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "estimates"))
+        generator = stream("estimates")
         sigma = estimate_sigmas(config.lowres_estimates, estimated[0], generator)
         estimate_noise = torch.randn(estimated, generator=generator)
     if config.masks is not None:
-        generator = torch.Generator().manual_seed(mixed_seed(config.seed, position, "masks"))
-        masks = torch.rand((shape[0], NUMBERS), generator=generator)
-    weights = None
+        masks = torch.rand((shape[0], NUMBERS), generator=stream("masks"))
+    weights = keep_class = None
     if probabilities is not None:  # the mean over uniform timesteps is meant
         timesteps = whole_timesteps(schedule, logsnr)
         weights = 1 / (len(probabilities) * probabilities[timesteps])
-    return StepNumbers(
-        logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise, masks, weights
-    )
+    if config.stage.class_count > 0:
+        keep_class = torch.rand(shape[0], generator=stream("classes")) >= config.class_dropout
+    step = StepNumbers(logsnr, eps, keep, aug_level, aug_noise, folded, sigma, estimate_noise)
+    return replace(step, masks=masks, loss_weights=weights, keep_class=keep_class)
 
 
 def _levels(

@@ -17,8 +17,10 @@ from calotype.cascade.stage import Stage
 from calotype.cascade.stage_edit import KnownPixels
 from calotype.conditioning import Conditioning
 from calotype.config.diffusion import DiffusionTraining
+from calotype.config.stage import StageConfig
 from calotype.data.batch import BatchPlan
 from calotype.data.batches import NothingUsable, sequential_batches
+from calotype.data.labels import class_numbers
 from calotype.data.source import ExampleSource
 from calotype.diffusion import (
     DiscreteSchedule,
@@ -48,12 +50,14 @@ class Probe(Rows):
         lowres: (B, 3, h, w), or None for a base.
         captions: B texts.
         known: with holes, for in-painting; None = plain training.
+        classes: numbers of classes, (B,) int64; None for a network without them.
     """
 
     x: Tensor
     lowres: Tensor | None
     captions: tuple[str, ...]
     known: KnownPixels | None = None
+    classes: Tensor | None = None
 
     def condition(
         self,
@@ -66,10 +70,12 @@ class Probe(Rows):
     ) -> Conditioning:
         """What `stage` is conditioned on for some of the examples, on its device."""
         embedded = None if text is None else text(self.captions[rows]).to(stage.device)
+        classes = None if self.classes is None else self.classes[rows].to(stage.device)
         if self.lowres is None:
-            return Conditioning(embedded)
+            return Conditioning(embedded, classes=classes)
         lowres, size = self.lowres[rows].to(stage.device), (self.x.shape[2], self.x.shape[3])
-        return stage.lowres_condition(lowres, embedded, size=size, aug_level=aug_level, noise=noise)
+        cond = stage.lowres_condition(lowres, embedded, size=size, aug_level=aug_level, noise=noise)
+        return replace(cond, classes=classes)
 
 
 def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) -> Probe | None:
@@ -99,7 +105,28 @@ def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) 
     if config.masks is not None:
         alpha = torch.cat([part.alpha for part in parts if part.alpha is not None])
         known = KnownPixels(x, some_holes(config.masks, alpha, seed=PROBE_SEED))
-    return Probe(x, torch.cat(lowres) if lowres else None, captions, known)[:limit]
+    found = [numbered(part.labels, config.stage, keys=part.keys) for part in parts]
+    classes = [one for one in found if one is not None]
+    return Probe(
+        x,
+        torch.cat(lowres) if lowres else None,
+        captions,
+        known,
+        torch.cat(classes) if classes else None,
+    )[:limit]
+
+
+def numbered(
+    labels: Sequence[str] | None, stage: StageConfig, *, keys: Sequence[str]
+) -> Tensor | None:
+    """The numbers of labels among the classes of a stage, (B,) int64; None where it has none.
+
+    Raises:
+        UsageError: there is no class of a name.
+    """
+    if labels is None or stage.class_count == 0:
+        return None
+    return torch.tensor(class_numbers(labels, stage.classes, keys))
 
 
 @torch.no_grad()
