@@ -271,8 +271,6 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
             checkpoint / CASCADE_FOLDER,
             stages=[*cast(Sequence[Stage], earlier), self.exported(average)],
             text_encoder=encoder,
-            if takes_text
-            else "none",
             name=recipe.name,
         )
 
