@@ -13,14 +13,18 @@ from calotype.cascade.guide import Pull
 from calotype.cascade.png import read_recipe, write_png
 from calotype.config.adm import AdmLevel
 from calotype.config.classifier import ClassifierConfig
+from calotype.config.clip import ClipConfig, ImageTowerConfig, NoiseConfig, TextTowerConfig
 from calotype.networks.classifier import Classifier
+from calotype.networks.clip import Clip
+from calotype.text.byte import ByteTextEncoder
 from calotype.vision.classifier import (
     ClassifierFile,
     ClassifierModel,
     load_classifier,
     save_classifier,
 )
-from calotype.vision.guides import ClassifierGuide, random_class
+from calotype.vision.clip import ClipFile, ClipModel, load_clip, save_clip
+from calotype.vision.guides import ClassifierGuide, ClipGuide, random_class
 
 CLASSES = ("fluent", "noto", "openmoji")
 
@@ -44,6 +48,28 @@ def save_random(folder, resolution=8, seed=0):
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
     return save_random(tmp_path_factory.mktemp("classifiers") / "styles")
+
+
+def save_random_clip(folder, noise):
+    tower = {"width": 16, "layers": 1, "heads": 2}
+    config = ClipConfig(
+        image=ImageTowerConfig(resolution=8, patch=4, **tower),
+        text=TextTowerConfig(states=16, context=16, **tower),
+        embed_dim=8,
+        noise=noise,
+    )
+    file = ClipFile(
+        format=1, name="noised", text_encoder="bytes:16", sha256="", clip=config,
+        text_fingerprint=ByteTextEncoder(16).fingerprint,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    save_clip(folder, ClipModel(file, Clip(config)))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    return save_random_clip(tmp_path_factory.mktemp("clips") / "noised", NoiseConfig())
 
 
 def pixels(path):
@@ -158,3 +184,44 @@ def test_bad_guides_are_refused_in_one_line(command, classifier, tmp_path):
         assert code != 0 and out == "" and err.count("\n") == 1, options
         assert message in err, (options, err)
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_clip_that_knows_noise_guides_to_the_caption(command, model, clip, tmp_path):
+    words = ("sample", "an owl", "--seed", "3", "--size", "8", "--clip-guidance", "2")
+    assert command(*words, "--clip", clip, "-o", "owl.png") == (0, "owl.png\n", "")
+    guide = ClipGuide(load_clip(clip))
+    cascade = Cascade.load(model, stop_at=8)
+    expected = cascade.sample(["an owl"], seeds=[3], pulls=[Pull(guide, 2.0)])
+    assert np.abs(pixels("owl.png") - np.asarray(expected.pil()[0]).astype(int)).max() <= 1
+    assert (
+        np.abs(
+            pixels("owl.png") - np.asarray(cascade.sample(["an owl"], seeds=[3]).pil()[0])
+        ).mean()
+        > 1
+    )
+    (note,) = read_recipe(tmp_path / "owl.png")["guides"]
+    assert (note["kind"], note["path"], note["name"]) == ("clip", clip, "noised")
+    assert command("sample", "--like", "owl.png", "-o", "again.png")[0] == 0
+    assert np.abs(pixels("owl.png") - pixels("again.png")).max() <= 1
+
+
+def test_guides_go_together_and_with_best_of(command, clip, classifier, tmp_path, monkeypatch):
+    """The CLIP that guides does not rank: --clip names one, and the embedded one is the other."""
+    asked = []
+    monkeypatch.setattr("calotype.generation.cascade.find_clip", lambda name: asked.append(name))
+    monkeypatch.setattr("calotype.generation.best_of.load_clip", lambda name: load_clip(clip))
+    words = ("sample", "an owl", "--size", "8", "--clip-guidance", "2", "--clip", clip)
+    words += ("--classifier", classifier, "--guidance", "2", "--best-of", "2")
+    assert command(*words, "-o", "owl.png")[:2] == (0, "owl.png\n")
+    assert asked == [None]
+    recipe = read_recipe(tmp_path / "owl.png")
+    assert [note["kind"] for note in recipe["guides"]] == ["classifier", "clip"]
+    assert recipe["random_class"] == random_class(CLASSES, recipe["seed"])
+    assert recipe["best_of"]["count"] == 2
+
+
+def test_a_clip_that_never_saw_noise_is_refused(command, tmp_path):
+    clean = save_random_clip(tmp_path / "clean", None)
+    code, out, err = command("sample", "an owl", "--clip-guidance", "2", "--clip", clean)
+    assert code != 0 and out == "" and err.count("\n") == 1
+    assert "which never saw noise" in err and "clip-emoji-noised" in err

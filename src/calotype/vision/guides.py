@@ -30,7 +30,7 @@ class ClassLikelihood:
 
     def __call__(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """(B, 3, R, R), (B,) -> (B,)."""
-        beliefs = self.logits(z, logsnr).log_softmax(1)
+        beliefs = self.logits(z.float(), logsnr).log_softmax(1)
         return beliefs.gather(1, self.wanted.to(z.device)[:, None])[:, 0]
 
     def rows(self, rows: slice) -> ClassLikelihood:
@@ -48,7 +48,7 @@ class CaptionLikelihood:
 
     def __call__(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """(B, 3, R, R), (B,) -> (B,)."""
-        images = self.embed_image(z, logsnr)
+        images = self.embed_image(z.float(), logsnr)
         return self.scale * (images * self.captions.to(images)).sum(1)
 
     def rows(self, rows: slice) -> CaptionLikelihood:
