@@ -52,8 +52,9 @@ from calotype.interop.glide.noised_clip import (
 from calotype.interop.glide.reference import ReferenceStage
 from calotype.interop.glide.stages import FAST_27, check_names, glide_stage, stage_config
 from calotype.networks import build_network
-from calotype.networks.noised_clip import NoisedCLIP
+from calotype.networks.clip import Clip
 from calotype.training.recipes import load_recipe
+from calotype.vision.clip import ClipFile, ClipModel
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 WALKS = {"squaredcos_cap_v2": "fast27", "linear": "ddim20"}
@@ -166,20 +167,19 @@ def test_published_clip_fits():
     ]
     config = clip_config(*tables)
     with torch.device("meta"):
-        clip = NoisedCLIP(config)
+        clip = Clip(config)
     for table, tower in zip(tables, (clip.text, clip.image), strict=True):
         check_names(table, clip_names(table), file_tensors(tower.state_dict()))
     options = released()["clip config"]
-    assert (config.resolution, config.patch) == (options["image_size"], options["patch_size"])
-    assert (config.timesteps, config.logit_scale) == (
-        options["n_timesteps"],
-        options["logit_scale"],
-    )
-    assert (config.text.heads, config.image.heads) == (
+    image, text = config.image, config.text
+    assert (image.resolution, image.patch) == (options["image_size"], options["patch_size"])
+    assert (config.noise.told, config.noise.schedule.steps) == ("timestep", options["n_timesteps"])
+    assert options["logit_scale"] == 100
+    assert (text.heads, image.heads) == (
         options["n_head_text"],
         options["n_head_image"],
     )
-    assert (config.vocabulary, config.context) == (options["n_vocab"], options["max_text_len"])
+    assert (text.vocabulary, text.context) == (options["n_vocab"], options["max_text_len"])
 
 
 def test_text_and_network(model, stage):
@@ -298,7 +298,10 @@ def test_noised_clip_and_its_gradient(clip):
 
     stage = stage_config(shapes("base"), head_dim=HEAD_DIM)
     schedule = build_schedule(stage.schedule)
-    guidance = GradientGuidance(CaptionLikelihood(clip, schedule, captions), 3.0)
+    file = ClipFile(
+        format=1, name="", text_encoder="", text_fingerprint="", sha256="", clip=clip.config
+    )
+    guidance = GradientGuidance(CaptionLikelihood(ClipModel(file, clip), captions), 3.0)
     levels = schedule.table[data["timesteps"]].float()
     gradient = guidance.gradient(data["inpaint_image"], levels)
     torch.testing.assert_close(gradient, data["clip.cond_fn_scale_3"], **CLOSE)

@@ -18,6 +18,7 @@ from glide_reference import (
     weights,
 )
 from PIL import Image
+from safetensors.torch import save_file
 
 from calotype import cli, interop
 from calotype.cascade import Cascade, KnownPixels, StageEdit, inpaint
@@ -34,14 +35,16 @@ from calotype.interop.glide.noised_clip import (
     FOLDER,
     NoisedClipGuide,
     clip_config,
+    clip_model,
+    clip_names,
     noised_clip,
-    save_clip,
 )
 from calotype.interop.glide.reference import ReferenceStage
 from calotype.interop.glide.stages import FAST_27, glide_stage
 from calotype.interop.pickles import Unpickled
 from calotype.interop.safety import ForeignWeights, read_header
 from calotype.text.byte_pair import byte_alphabet, load_clip_bpe
+from calotype.vision.clip import load_clip, save_clip
 
 VOCABULARY = 300
 QUICK = SamplingConfig(steps=3, sampler="ddim", guidance_weight=2.0, threshold_percentile=None)
@@ -175,35 +178,77 @@ def test_nothing_known_is_a_mask_of_zeros():
     assert torch.equal(*outputs)
 
 
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clip")
+def network():
     parts = {"text": "clip_text", "image": "clip_image"}
     config = clip_config(*(shapes(part) for part in parts.values()), head_dim=32)
     towers = {name: (shapes(part), weights(part).__getitem__) for name, part in parts.items()}
-    save_clip(noised_clip(config, towers), folder / FOLDER)
+    return noised_clip(config, towers)
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("clip")
+    save_clip(folder / FOLDER, clip_model(network(), tokenizer))
     return folder
 
 
-def test_a_noised_clip_keeps_its_format(clip_folder):
-    """Files have queries, keys and values apart and no bias of keys, as they were first written."""
-    names = {name for name in read_header(clip_folder / FOLDER / "weights.safetensors")}
-    layer = {name.split(".", 3)[3] for name in names if name.startswith("image.blocks.1.")}
-    linear = ("query", "value", "attention_out", "hidden", "hidden_out")
-    both = {f"{part}.{kind}" for part in (*linear, "norm_attention", "norm_hidden")
-            for kind in ("weight", "bias")}  # fmt: skip
-    assert layer == both | {"key.weight"}
+@pytest.fixture(scope="module")
+def folder_of_before(tmp_path_factory):
+    """Queries, keys and values apart, no bias of keys, and settings of a kind of their own."""
+    place = tmp_path_factory.mktemp("before") / FOLDER
+    place.mkdir()
+    tensors = {
+        f"{part}.{name}": weights(f"clip_{part}")[key]
+        for part in ("text", "image")
+        for key, name in clip_names(shapes(f"clip_{part}")).items()
+    }
+    save_file(tensors, place / "weights.safetensors")
+    config = network().config
+    towers = {
+        part: {name: getattr(tower, name) for name in ("width", "layers", "heads", "head_dim")}
+        for part, tower in (("text", config.text), ("image", config.image))
+    }
+    numbers = {
+        "vocabulary": config.text.vocabulary,
+        "context": config.text.context,
+        "resolution": config.image.resolution,
+        "patch": config.image.patch,
+        "timesteps": config.noise.schedule.steps,
+        "embed_dim": config.embed_dim,
+        "logit_scale": 100.0,
+    }
+    (place / "config.json").write_text(json.dumps(towers | numbers))
+    return place.parent
+
+
+def test_a_noised_clip_of_before_is_the_same(clip_folder, folder_of_before, tokenizer):
+    now, before = (load_guide(f, tokenizer=tokenizer).clip for f in (clip_folder, folder_of_before))
+    expected = now.network.state_dict()
+    for name, tensor in before.network.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert now.file.clip == before.file.clip
+
+
+def test_a_noised_clip_is_a_clip_like_others(clip_folder, tokenizer):
+    model = load_clip(clip_folder / FOLDER)
+    guide = load_guide(clip_folder, tokenizer=tokenizer)
+    assert torch.equal(model.embed_texts(["a fox", ""]), guide.clip.embed_texts(["a fox", ""]))
+    image = recorded()["inpaint_image"]
+    step = torch.zeros(len(image), dtype=torch.int64)
+    expected = model.network.embed_image(image, step)  # clean: the least noisy timestep
+    torch.testing.assert_close(model.embed_images(image), expected)
 
 
 def test_a_noised_clip_guides_the_base(clip_folder, tokenizer):
     guide = load_guide(clip_folder, tokenizer=tokenizer)
     assert isinstance(guide, NoisedClipGuide)
     data = recorded()
-    embeddings = guide.clip.embed_text(clip_tokens())
+    embeddings = guide.clip.network.embed_text(clip_tokens())
     torch.testing.assert_close(embeddings, data["clip.text_embeddings"], atol=1e-5, rtol=0)
     captions = ["a fox", "o"]
     ids = load_clip_bpe(tokenizer).tokens(captions, 77)
-    torch.testing.assert_close(guide.embed(captions), guide.clip.embed_text(ids.padded(77)))
+    expected = guide.clip.network.embed_text(ids.padded(77))
+    torch.testing.assert_close(guide.clip.embed_texts(captions), expected)
 
     cascade = Cascade(f"glide:{tokenizer}", [stage("base")])
     options = {"seeds": [5, 6], "sampling": [QUICK]}
@@ -237,8 +282,8 @@ def read_here(monkeypatch, tmp_path):
 def test_the_noised_clip_beside_the_networks_comes_along(published, tokenizer, tmp_path):
     out = convert_glide(published, tmp_path / "out", tokenizer=tokenizer, head_dim=HEAD_DIM)
     guide = load_guide(out, tokenizer=tokenizer)
-    assert guide.clip.config.image.heads == 64 // HEAD_DIM
-    assert guide.embed(["fox"]).shape == (1, 64)
+    assert guide.clip.file.clip.image.heads == 64 // HEAD_DIM
+    assert guide.clip.embed_texts(["fox"]).shape == (1, 64)
 
 
 @pytest.mark.usefixtures("read_here")
@@ -292,14 +337,14 @@ def test_a_pickle_that_is_no_weights_is_refused(tokenizer, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_truncated_clip_weights_are_refused(clip_folder, tokenizer, tmp_path):
-    place = tmp_path / FOLDER
-    place.mkdir()
-    (place / "config.json").write_bytes((clip_folder / FOLDER / "config.json").read_bytes())
-    data = (clip_folder / FOLDER / "weights.safetensors").read_bytes()
-    (place / "weights.safetensors").write_bytes(data[:-100])
-    with pytest.raises(CalotypeError, match="truncated"):
-        load_guide(tmp_path, tokenizer=tokenizer)
+def test_truncated_clip_weights_are_refused(clip_folder, folder_of_before, tokenizer, tmp_path):
+    for source, message in ((clip_folder, "SHA-256"), (folder_of_before, "truncated")):
+        folder = tmp_path / message
+        shutil.copytree(source, folder)
+        weights = folder / FOLDER / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(CalotypeError, match=message):
+            load_guide(folder, tokenizer=tokenizer)
 
 
 def test_which_files_make_a_cascade(tmp_path):

@@ -27,8 +27,8 @@ from calotype.networks.text import masked_mean
 from calotype.networks.transformer import Activation, Transformer
 
 # Mean and standard deviation of red, green and blue in CLIP's training images, of [0, 1].
-_COLOUR_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_COLOUR_STD = (0.26862954, 0.26130258, 0.27577711)
+COLOUR_MEAN = (0.48145466, 0.4578275, 0.40821073)
+COLOUR_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clip(nn.Module):
@@ -217,7 +217,7 @@ def _with_level(
 
 def _normalised(x: Tensor) -> Tensor:
     """Images in [-1, 1] as CLIP's networks see them."""
-    mean, std = (x.new_tensor(c)[:, None, None] for c in (_COLOUR_MEAN, _COLOUR_STD))
+    mean, std = (x.new_tensor(c)[:, None, None] for c in (COLOUR_MEAN, COLOUR_STD))
     return ((x + 1) / 2 - mean) / std
 
 

@@ -17,7 +17,8 @@ __all__ = ["TextEncoder", "Tokenizer", "build_text_encoder", "encodes_empty"]
 
 _EXPECTED = (
     "minilm, minilm:<folder>, t5:<folder or name>, clip:<folder or name>, t5_padded:<folder>, "
-    "clip_pooled:<folder>, clip_ids:<folder>, glide:<folder>, bytes:<width> or none"
+    "clip_pooled:<folder>, clip_ids:<folder>, glide:<folder>, glide_clip:<folder>, bytes:<width> "
+    "or none"
 )
 
 
@@ -62,10 +63,10 @@ def build_text_encoder(
         from calotype.text.clip_ids import ClipTokens
 
         return ClipTokens(name, **limit)
-    if kind == "glide" and name:
-        from calotype.text.glide import CaptionTokens
+    if kind in ("glide", "glide_clip") and name:
+        from calotype.text.glide import CaptionTokens, NoisedClipTokens
 
-        return CaptionTokens(name, **limit)
+        return (CaptionTokens if kind == "glide" else NoisedClipTokens)(name, **limit)
     raise ConfigError(f"text_encoder: got {spec!r}, expected {_EXPECTED}; change the setting")
 
 

@@ -65,6 +65,12 @@ class ClipBPE:
         self.vocabulary_size = len(vocabulary)
         self._tokenizer = _tokenizer(vocabulary, merges, clip=True)
 
+    @property
+    def description(self) -> str:
+        """All that decides the ids."""
+        text: str = self._tokenizer.to_str()
+        return text
+
     def encode(self, caption: str) -> list[int]:
         """Ids of a caption, without the marks."""
         text = unicodedata.normalize("NFC", caption.translate(_QUOTES))

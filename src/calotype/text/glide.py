@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from calotype.conditioning import TokenIds
-from calotype.text.byte_pair import load_caption_bpe
+from calotype.text.byte_pair import load_caption_bpe, load_clip_bpe
 from calotype.text.encoder import (
     CHARACTERS_PER_TOKEN,
     check_max_tokens,
@@ -61,3 +61,26 @@ class CaptionTokens:
         head = caption[: self.max_tokens * CHARACTERS_PER_TOKEN]
         text = head.encode("utf-8", errors="replace").decode("utf-8")
         return self._bpe.encode(text)[: self.max_tokens]
+
+
+class NoisedClipTokens:
+    """Ids of CLIP's byte-pair tokens between two marks, as GLIDE's noised CLIP reads them.
+
+    A `Tokenizer`; the empty caption is the two marks.
+    """
+
+    def __init__(self, folder: str, *, max_tokens: int = 77) -> None:
+        """Read `bpe_simple_vocab_16e6.txt` in `folder`; errors as of `CaptionTokens`."""
+        self.spec = f"glide_clip:{folder}"
+        self.max_tokens = check_max_tokens(max_tokens, lowest=3, highest=None, encoder="glide_clip")
+        self._bpe = load_clip_bpe(Path(folder))
+        self.vocabulary_size = self._bpe.vocabulary_size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the vocabulary and the length."""
+        return digest(["calotype glide_clip 1", self._bpe.description, str(self.max_tokens)])
+
+    def __call__(self, captions: Sequence[str]) -> TokenIds:
+        """Encode; see `Tokenizer`."""
+        return self._bpe.tokens(clean_captions(captions, self.max_tokens), self.max_tokens)

@@ -13,11 +13,12 @@ import torch
 from calotype.cascade.cascade import Cascade
 from calotype.cascade.stage import Stage
 from calotype.errors import UsageError
-from calotype.interop.glide.noised_clip import FOLDER, clip_config, noised_clip, save_clip
+from calotype.interop.glide.noised_clip import FOLDER, clip_config, clip_model, noised_clip
 from calotype.interop.glide.stages import glide_stage
 from calotype.interop.pickles import unpickled
-from calotype.networks.noised_clip import NoisedCLIP
+from calotype.networks.clip import Clip
 from calotype.text.byte_pair import load_caption_bpe
+from calotype.vision.clip import save_clip
 
 PLAIN = ("base.pt", "upsample.pt")
 INPAINT = ("base_inpaint.pt", "upsample_inpaint.pt")
@@ -57,13 +58,15 @@ def convert_glide(
     """
     cascade = load_glide(source, tokenizer=tokenizer, inpaint=inpaint, head_dim=head_dim)
     clip = _load_clip(source, head_dim) if isinstance(source, Path) else None
-    cascade.save(out, dtype=dtype)  # nothing is written until all of it could be read
-    if clip is not None:
-        save_clip(clip, out / FOLDER)
+    # Reads its vocabulary: nothing is written until all of it could be read.
+    model = None if clip is None or tokenizer is None else clip_model(clip, tokenizer.resolve())
+    cascade.save(out, dtype=dtype)
+    if model is not None:
+        save_clip(out / FOLDER, model)
     return out
 
 
-def _load_clip(folder: Path, head_dim: int) -> NoisedCLIP | None:
+def _load_clip(folder: Path, head_dim: int) -> Clip | None:
     """The noised CLIP, where a folder has both of its towers."""
     text, image = (folder / name for name in CLIP)
     if not (text.is_file() and image.is_file()):

@@ -1,4 +1,4 @@
-"""GLIDE's noised CLIP: its files, and guidance of the base by its gradient.
+"""GLIDE's noised CLIP: its files become a CLIP's folder, which guides the base by its gradient.
 
 `load_guide(FOLDER, tokenizer=...).guidance(captions)` is the transform of a `StageEdit` of the
 stage that samples 64 pixels.
@@ -6,30 +6,33 @@ stage that samples 64 pixels.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from calotype.config.schedule import DiscreteScheduleConfig
-from calotype.config.typed_json import load_config, to_dict
-from calotype.diffusion import DiscreteSchedule
+from calotype.config.clip import ClipConfig
+from calotype.config.typed_json import from_dict
 from calotype.diffusion.gradient_guidance import GradientGuidance
-from calotype.diffusion.named import build_discrete
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.glide.stages import check_names
 from calotype.interop.safety import ForeignWeights, Shapes, read_header
-from calotype.networks.noised_clip import NoisedCLIP, NoisedCLIPConfig, TowerConfig
-from calotype.storage.files import write_file, write_with
-from calotype.text.byte_pair import ClipBPE, load_clip_bpe
+from calotype.networks.clip import COLOUR_MEAN, COLOUR_STD, Clip
+from calotype.storage.reading import read_object
+from calotype.text.glide import NoisedClipTokens
+from calotype.vision.clip import CLIP_FILE, WEIGHTS_FILE, ClipFile, ClipModel, load_clip
 
 FOLDER = "noised_clip"  # in a converted cascade
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
+CONFIG_FILE = "config.json"  # of folders that calotype wrote before this was a CLIP like others
+# Red, green and blue as its images are normalised, of values 0 to 255.
+_GLIDE_MEAN = (122.77, 116.75, 104.09)
+_GLIDE_STD = (68.50, 66.63, 70.32)
+_LOGIT_SCALE = 100.0
 _KINDS = {"g": "weight", "b": "bias", "w": "weight"}
 _PLACES = {
     "blocks.input.w_voc": "tokens.weight",
@@ -50,7 +53,8 @@ _LAYERS = {
     "f_mlp.f_1": "hidden",
     "f_mlp.f_2": "hidden_out",
 }
-# Files keep queries, keys and values apart, keys without bias, and have other names for layers.
+# Folders of before, and the published files under their names, keep queries, keys and values apart,
+# keys without bias, and have other names for layers.
 _FILE_LAYERS = {
     "norm1": ("norm_attention",),
     "qkv": ("query", "key", "value"),
@@ -59,80 +63,138 @@ _FILE_LAYERS = {
     "widen": ("hidden",),
     "narrow": ("hidden_out",),
 }
-_BLOCK = re.compile(r"(.*blocks\.\d+\.)(\w+)\.(weight|bias)")
-# CLIP was trained on noise of this table.
-_SCHEDULE = DiscreteScheduleConfig(betas="squaredcos_cap_v2", precision="float64")
+_LAYER = re.compile(r"layers\.(\d+)\.(\w+)\.(weight|bias)")
+# It was trained on noise of this table.
+_SCHEDULE = {"kind": "discrete", "betas": "squaredcos_cap_v2", "precision": "float64"}
 
 
 @dataclass(frozen=True)
 class CaptionLikelihood:
     """How well noisy images fit captions, embedded (B, E), as CLIP sees it: a `LogLikelihood`."""
 
-    clip: NoisedCLIP
-    schedule: DiscreteSchedule
+    clip: ClipModel
     captions: Tensor
 
     def __call__(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """(B, 3, R, R), (B,) -> (B,): similarity times the logit scale."""
-        side = self.clip.config.resolution
+        side = self.clip.file.clip.image.resolution
         if tuple(z.shape[2:]) != (side, side):
             raise UsageError(
                 f"got images of {z.shape[3]}x{z.shape[2]} for a CLIP of {side}x{side}; guide the "
                 f"stage that samples {side} pixels"
             )
-        timestep = self.schedule.timestep(logsnr).round().long().to(z.device)
-        images = self.clip.embed_image(z.float(), timestep)
+        images = self.clip.embed_image(z.float(), logsnr)
         similarity = (self.captions.to(images) * images).sum(1)
-        return self.clip.config.logit_scale * similarity
+        return self.clip.network.log_scale.exp() * similarity
 
     def rows(self, rows: slice) -> CaptionLikelihood:
         """The same for some of the captions."""
         return replace(self, captions=self.captions[rows])
 
 
+@dataclass(frozen=True)
 class NoisedClipGuide:
-    """A noised CLIP with its tokenizer."""
+    """A noised CLIP that pulls what a stage samples."""
 
-    def __init__(self, clip: NoisedCLIP, tokenizer: ClipBPE) -> None:
-        self.clip = clip.eval().requires_grad_(False)
-        self._tokenizer = tokenizer
-        self._schedule = build_discrete(replace(_SCHEDULE, steps=clip.config.timesteps))
-
-    @torch.no_grad()
-    def embed(self, captions: Sequence[str]) -> Tensor:
-        """Unit vectors of captions, (B, E)."""
-        return self.clip.embed_text(self._tokenizer.tokens(captions, self.clip.config.context))
+    clip: ClipModel
 
     def guidance(self, captions: Sequence[str], scale: float = 3.0) -> GradientGuidance:
         """The transform that pulls images towards their captions; for `StageEdit`."""
-        likelihood = CaptionLikelihood(self.clip, self._schedule, self.embed(captions))
+        likelihood = CaptionLikelihood(self.clip, self.clip.embed_texts(captions))
         return GradientGuidance(likelihood, scale)
 
 
-def clip_config(text: Shapes, image: Shapes, *, head_dim: int = 64) -> NoisedCLIPConfig:
+def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
+    """Read the noised CLIP of a converted GLIDE cascade; `tokenizer` has CLIP's vocabulary.
+
+    Raises:
+        CalotypeError: files are missing or damaged.
+    """
+    place = Path(folder) / FOLDER
+    if (place / CLIP_FILE).is_file():
+        return NoisedClipGuide(clip_model(load_clip(place).network, tokenizer))
+    if not (place / CONFIG_FILE).is_file():
+        raise CalotypeError(
+            f"{folder} has no {FOLDER}; convert a folder that has clip_text_enc.pt and "
+            "clip_image_enc.pt beside GLIDE's networks"
+        )
+    return NoisedClipGuide(clip_model(_of_before(place), tokenizer))
+
+
+def _of_before(folder: Path) -> Clip:
+    """The network of a folder that calotype wrote before this was a CLIP like others."""
+    weights = ForeignWeights(read_header(folder / WEIGHTS_FILE))
+    read, towers = weights.reader(), {}
+    for part in ("text", "image"):
+        own = {n: shape for n, shape in weights.shapes.items() if n.startswith(f"{part}.")}
+        shapes = {name.removeprefix(f"{part}."): shape for name, shape in own.items()}
+        towers[part] = (shapes, lambda name, part=part: read(f"{part}.{name}"))
+    config = _config(read_object(folder / CONFIG_FILE))
+    return noised_clip(config, towers, names=lambda shapes: {name: name for name in shapes})
+
+
+def clip_model(clip: Clip, tokenizer: Path | str) -> ClipModel:
+    """A CLIP that reads captions with the vocabulary in the folder `tokenizer`."""
+    context = clip.config.text.context
+    tokens = NoisedClipTokens(str(tokenizer), max_tokens=context)
+    file = ClipFile(
+        format=1,
+        name="glide-noised-clip",
+        text_encoder=tokens.spec,
+        text_fingerprint=tokens.fingerprint,
+        sha256="",
+        clip=clip.config,
+    )
+    return ClipModel(file, clip, tokens)
+
+
+def clip_config(text: Shapes, image: Shapes, *, head_dim: int = 64) -> ClipConfig:
     """The settings of a noised CLIP, from the shapes of both files' tensors."""
     try:
         patch = image["blocks.input.patch_proj"][2]
         side = math.isqrt(image["blocks.input.w_pos"][0] - 1)
-        return NoisedCLIPConfig(
-            text=_tower(text, head_dim),
-            image=_tower(image, head_dim),
-            vocabulary=text["blocks.input.w_voc"][0],
-            context=text["blocks.input.w_pos"][0],
-            resolution=side * patch,
-            patch=patch,
-            timesteps=image["blocks.input.w_t"][0],
-            embed_dim=image["blocks.output.f.w"][0],
-        )
+        sizes = {
+            "text": _tower(text, head_dim),
+            "image": _tower(image, head_dim),
+            "vocabulary": text["blocks.input.w_voc"][0],
+            "context": text["blocks.input.w_pos"][0],
+            "resolution": side * patch,
+            "patch": patch,
+            "timesteps": image["blocks.input.w_t"][0],
+            "embed_dim": image["blocks.output.f.w"][0],
+        }
     except (KeyError, IndexError) as error:
         raise ConfigError(
             f"got no tensor {error} of a noised CLIP; expected clip_text_enc.pt and "
             "clip_image_enc.pt"
         ) from error
+    return _config(sizes)
+
+
+def _tower(shapes: Shapes, head_dim: int) -> dict[str, int]:
+    inner, width = shapes["blocks.block_0.f_attn.f_q.w"]
+    layers = sum(1 for name in shapes if name.endswith(".f_attn.f_q.w"))
+    return {"width": width, "layers": layers, "heads": inner // head_dim, "head_dim": head_dim}
+
+
+def _config(sizes: Mapping[str, Any]) -> ClipConfig:
+    """The settings of a noised CLIP, from its sizes as folders of before hold them."""
+    try:
+        text = {name: sizes[name] for name in ("context", "vocabulary")} | sizes["text"]
+        image = {name: sizes[name] for name in ("resolution", "patch")} | sizes["image"]
+        schedule = {**_SCHEDULE, "steps": sizes["timesteps"]}
+        embed_dim = sizes["embed_dim"]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"got a noised CLIP without {error}; expected what calotype wrote: convert it again"
+        ) from error
+    noise = {"told": "timestep", "schedule": schedule}
+    towers = {"text": text, "image": image}
+    return from_dict({**towers, "embed_dim": embed_dim, "noise": noise}, ClipConfig)
 
 
 def clip_names(shapes: Shapes) -> dict[str, str]:
-    """The name here, within its tower, of each tensor of a file; unknown ones are left out."""
+    """The name in folders of before, in its tower, of each tensor; unknown ones are left out."""
     names = {}
     for name in shapes:
         stem, _, kind = name.rpartition(".")
@@ -147,85 +209,79 @@ def clip_names(shapes: Shapes) -> dict[str, str]:
 
 
 def noised_clip(
-    config: NoisedCLIPConfig, towers: Mapping[str, tuple[Shapes, Callable[[str], Tensor]]]
-) -> NoisedCLIP:
+    config: ClipConfig,
+    towers: Mapping[str, tuple[Shapes, Callable[[str], Tensor]]],
+    *,
+    names: Callable[[Shapes], Mapping[str, str]] = clip_names,
+) -> Clip:
     """A CLIP with the weights of the files of its "text" and "image" towers; all must fit."""
     with torch.device("meta"):
-        clip = NoisedCLIP(config)
+        clip = Clip(config)
     for part, (shapes, read) in towers.items():
-        _fill(clip.get_submodule(part), clip_names(shapes), shapes, read)
+        _fill(clip.get_submodule(part), names(shapes), shapes, read)
+    clip.log_scale = nn.Parameter(torch.full((1,), math.log(_LOGIT_SCALE)))
     return clip.eval()
 
 
 def _fill(
-    module: nn.Module, names: Mapping[str, str], shapes: Shapes, read: Callable[[str], Tensor]
+    tower: nn.Module, names: Mapping[str, str], shapes: Shapes, read: Callable[[str], Tensor]
 ) -> None:
-    """Give a module the tensors of a file, whose names are `names` in files of this library."""
-    expected = module.state_dict()
+    """Give a tower the tensors of a file, whose names in folders of before are `names`."""
+    expected = tower.state_dict()
     check_names(shapes, names, file_tensors(expected))
-    state = {here: read(name).to(torch.float32) for name, here in names.items()}
-    module.load_state_dict(network_tensors(state, expected), assign=True)
+    file = {here: read(name).to(torch.float32) for name, here in names.items()}
+    state = network_tensors(file, expected)
+    if "patches.weight" in state:
+        _renormalise(state)
+    tower.load_state_dict(state, assign=True)
 
 
-def save_clip(clip: NoisedCLIP, folder: Path) -> None:
-    """Write settings and weights into `folder`, made if missing."""
-    from safetensors.torch import save_file
+def _renormalise(state: dict[str, Tensor]) -> None:
+    """Make the same tokens of images as `Clip` normalises their colours.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: tensor.contiguous() for k, tensor in file_tensors(clip.state_dict()).items()}
-    write_with(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
-    write_file(folder / CONFIG_FILE, json.dumps(to_dict(clip.config), indent=1).encode())
-
-
-def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
-    """Read the noised CLIP of a converted GLIDE cascade; `tokenizer` has CLIP's vocabulary.
-
-    Raises:
-        CalotypeError: files are missing or damaged.
+    `(v - m) / s = (v - M) / S * S/s + (M - m)/s`: a factor of the patches' weights, and their sum.
     """
-    place = Path(folder) / FOLDER
-    if not (place / CONFIG_FILE).is_file():
-        raise CalotypeError(
-            f"{folder} has no {FOLDER}; convert a folder that has clip_text_enc.pt and "
-            "clip_image_enc.pt beside GLIDE's networks"
-        )
-    config = load_config(place / CONFIG_FILE, NoisedCLIPConfig)
-    with torch.device("meta"):
-        clip = NoisedCLIP(config)
-    weights = ForeignWeights(read_header(place / WEIGHTS_FILE))
-    names = {name: name for name in file_tensors(clip.state_dict())}
-    _fill(clip, names, weights.shapes, weights.reader())
-    return NoisedClipGuide(clip, load_clip_bpe(Path(tokenizer)))
-
-
-def _tower(shapes: Shapes, head_dim: int) -> TowerConfig:
-    inner, width = shapes["blocks.block_0.f_attn.f_q.w"]
-    layers = sum(1 for name in shapes if name.endswith(".f_attn.f_q.w"))
-    return TowerConfig(width=width, layers=layers, heads=inner // head_dim, head_dim=head_dim)
+    ours, theirs = (
+        (torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64))
+        for mean, std in ((COLOUR_MEAN, COLOUR_STD), (_GLIDE_MEAN, _GLIDE_STD))
+    )
+    weight = state["patches.weight"].double()
+    offset = (255 * ours[0] - theirs[0]) / theirs[1]
+    moved = (weight.sum((2, 3)) @ offset).float()
+    factor = (255 * ours[1] / theirs[1])[:, None, None]
+    state["patches.weight"] = (weight * factor).float()
+    positions = state["positions"].clone()
+    positions[1:] += moved
+    state["positions"] = positions
 
 
 def file_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's tensors as files hold them."""
+    """A tower's tensors as folders of before hold them."""
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         names = _file_names(name)
         found |= zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor], strict=True)
-    return {name: tensor for name, tensor in found.items() if not name.endswith(".key.bias")}
+    none = ("class_token", "key.bias")
+    return {name: tensor for name, tensor in found.items() if not name.endswith(none)}
 
 
-def network_tensors(file: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """The inverse of `file_tensors`, for the network's `names`."""
-    state = {}
-    for name in names:
+def network_tensors(file: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `file_tensors`, for the names of `state`; what no file has is 0."""
+    found = {}
+    for name, tensor in state.items():
         parts = _file_names(name)
-        first = file[parts[0]]
+        first = file.get(parts[0])
+        if first is None:
+            first = torch.zeros(tensor.shape)
         rest = [file.get(part, torch.zeros_like(first)) for part in parts[1:]]
-        state[name] = torch.cat([first, *rest]) if rest else first
-    return state
+        found[name] = torch.cat([first, *rest]) if rest else first
+    return found
 
 
 def _file_names(name: str) -> list[str]:
-    block = _BLOCK.fullmatch(name)
-    if block is None:
+    if name == "level.weight":
+        return ["timesteps.weight"]
+    layer = _LAYER.fullmatch(name)
+    if layer is None:
         return [name]
-    return [f"{block[1]}{layer}.{block[3]}" for layer in _FILE_LAYERS[block[2]]]
+    return [f"blocks.{layer[1]}.{part}.{layer[3]}" for part in _FILE_LAYERS[layer[2]]]
