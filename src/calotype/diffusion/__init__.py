@@ -36,6 +36,7 @@ from calotype.diffusion.loss import (
     prediction_loss,
     sigmoid_weighting,
     simple_weighting,
+    stratified_levels,
     stratified_times,
 )
 from calotype.diffusion.parametrization import (
@@ -96,6 +97,7 @@ __all__ = [
     "linear_betas", "min_snr_weighting", "normal_logsnr", "only_numbers", "oscillating_weight",
     "prediction_loss", "prior_term", "renoise", "resampling_levels", "sampling_levels",
     "schedule_from_betas", "sigmoid_weighting", "simple_weighting", "some_timesteps",
-    "squaredcos_betas", "static_threshold", "stratified_times", "thresholding", "upsample_lowres",
+    "squaredcos_betas", "static_threshold", "stratified_levels",
+    "stratified_times", "thresholding", "upsample_lowres",
     "variational_bound", "within_interval",
 ]  # fmt: skip

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from calotype.diffusion.discrete import DiscreteSchedule
 from calotype.diffusion.parametrization import Parametrization
 from calotype.diffusion.random import NoiseSource
-from calotype.diffusion.schedule import add_noise, float64
+from calotype.diffusion.schedule import NoiseSchedule, add_noise, float64
 from calotype.errors import UsageError
 
 Weighting = Callable[[Tensor, Parametrization], Tensor]
@@ -124,6 +125,14 @@ def stratified_times(batch_size: int, noise: NoiseSource) -> Tensor:
         raise UsageError(f"batch_size is {batch_size}, expected at least 1: pass some images")
     offset = noise.uniform((batch_size,))[0].double()
     return (offset + torch.arange(batch_size, dtype=torch.float64) / batch_size) % 1
+
+
+def stratified_levels(batch_size: int, noise: NoiseSource, schedule: NoiseSchedule) -> Tensor:
+    """Levels of stratified times, (B,) float64 on the CPU; those of whole timesteps of a table."""
+    times = stratified_times(batch_size, noise)
+    if isinstance(schedule, DiscreteSchedule):
+        return schedule.table[(times * schedule.steps).long()]
+    return schedule.logsnr(times)
 
 
 def normal_logsnr(batch_size: int, noise: NoiseSource, *, mean: float, std: float) -> Tensor:

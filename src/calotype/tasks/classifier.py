@@ -20,11 +20,10 @@ from calotype.config.recipe import Recipe
 from calotype.data.batch import Batch, BatchPlan
 from calotype.data.labels import class_numbers
 from calotype.diffusion import (
-    DiscreteSchedule,
     GlobalNoise,
     NoiseSchedule,
     add_noise,
-    stratified_times,
+    stratified_levels,
 )
 from calotype.diffusion.named import build_schedule
 from calotype.networks.blocks import Block
@@ -169,19 +168,11 @@ class ClassifierTask(Task[ClassifierNumbers, ClassifierInputs]):
 def classifier_numbers(
     config: ClassifierTraining, schedule: NoiseSchedule, position: int, count: int
 ) -> ClassifierNumbers:
-    """The numbers of the step at `position` for so many images.
-
-    Levels are those of whole timesteps, where the schedule is a table, else of all times; both are
-    stratified.
-    """
+    """The numbers of the step at `position` for so many images."""
     seed = mixed_seed(config.seed, position, "classifier")
     generator = torch.Generator().manual_seed(seed)
     noise, side = GlobalNoise(generator), config.resolution
-    times = stratified_times(count, noise)
-    if isinstance(schedule, DiscreteSchedule):
-        logsnr = schedule.logsnr_at((times * schedule.steps).floor())
-    else:
-        logsnr = schedule.logsnr(times)
+    logsnr = stratified_levels(count, noise, schedule)
     eps = noise.normal((count, 3, side, side))
     return ClassifierNumbers(logsnr, eps, augmentation_numbers(count, generator))
 

@@ -16,6 +16,7 @@ from calotype.diffusion import (
     NoiseSchedule,
     NoiseSource,
     normal_logsnr,
+    stratified_levels,
     stratified_times,
 )
 from calotype.tasks.importance import pick_timesteps
@@ -137,13 +138,12 @@ def _levels(
     """The log-SNR of each image, (B,) float64."""
     if isinstance(config.levels, NormalLogSNR):
         return normal_logsnr(count, noise, mean=config.levels.mean, std=config.levels.std)
-    times = stratified_times(count, noise)
     if not isinstance(config.levels, WholeTimesteps):
-        return schedule.logsnr(times)
+        return schedule.logsnr(stratified_times(count, noise))
     assert isinstance(schedule, DiscreteSchedule)  # the settings see to it
     if probabilities is None:
-        return schedule.table[(times * schedule.steps).long()]
-    return schedule.table[pick_timesteps(times, probabilities)]
+        return stratified_levels(count, noise, schedule)
+    return schedule.table[pick_timesteps(stratified_times(count, noise), probabilities)]
 
 
 def whole_timesteps(schedule: NoiseSchedule, logsnr: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from calotype.config.clip import NoiseConfig
-from calotype.diffusion import DiscreteSchedule, NoiseSchedule, NoiseSource, stratified_times
+from calotype.diffusion import DiscreteSchedule, NoiseSchedule, NoiseSource, stratified_levels
 from calotype.diffusion.named import build_schedule
 
 _ENDS = (0.01, 0.99)
@@ -44,10 +44,7 @@ def told_level(noise: NoiseConfig | None, logsnr: Tensor | None, z: Tensor) -> T
 
 def training_levels(noise: NoiseConfig, count: int, source: NoiseSource) -> Tensor:
     """Log-SNR of a batch, (count,) float64, stratified: whole timesteps of a table, or times."""
-    schedule, times = _schedule(noise), stratified_times(count, source)
-    if isinstance(schedule, DiscreteSchedule):
-        return schedule.table[(times * schedule.steps).long()]
-    return schedule.logsnr(times)
+    return stratified_levels(count, source, _schedule(noise))
 
 
 @functools.cache
