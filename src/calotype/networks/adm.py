@@ -22,7 +22,7 @@ from calotype.conditioning import (
 from calotype.config.adm import AdmConfig, AdmLevel
 from calotype.networks.adm_blocks import AdmAttentionLayer, AdmResidual, TimestepMLP, activation
 from calotype.networks.adm_text import AdmText, TokensEncoder, build_text
-from calotype.networks.blocks import Block, number_text_layers, zero_init
+from calotype.networks.blocks import Block, GroupNorm, number_text_layers, zero_init
 from calotype.networks.embedding import check_extra
 from calotype.networks.text import TextKeysValues
 from calotype.networks.u_shape import UShape
@@ -62,7 +62,7 @@ class AdmUNet(UShape):
         self.build(levels, block=self._block, resampler=self._resampler, middle=middle)
         outputs = 6 if config.learned_variance else 3
         self.head = nn.Sequential(
-            nn.GroupNorm(config.norm_groups, first, eps=config.norm_eps),
+            GroupNorm(config.norm_groups, first, eps=config.norm_eps),
             activation(config.activation),
             zero_init(nn.Conv2d(first, square * outputs, 3, padding=1)),
         )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from calotype.config.adm import AdmAttention, AdmConfig, StatesText
-from calotype.networks.blocks import RESAMPLERS, sinusoidal_embedding, zero_init
+from calotype.networks.attention import attend
+from calotype.networks.blocks import RESAMPLERS, GroupNorm, sinusoidal_embedding, zero_init
 from calotype.networks.text import TextKeysValues, join_text, split_heads
 
 
@@ -61,10 +62,10 @@ class AdmResidual(nn.Module):
         self.act = activation(config.activation)
         skip = config.skip_embed_activation
         self.embed_act = nn.Identity() if skip else activation(config.activation)
-        self.norm1 = nn.GroupNorm(groups, in_channels, eps=eps)
+        self.norm1 = GroupNorm(groups, in_channels, eps=eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.embedding = nn.Linear(embed_dim, 2 * out_channels)
-        self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
+        self.norm2 = GroupNorm(groups, out_channels, eps=eps)
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         same = in_channels == out_channels
@@ -74,9 +75,10 @@ class AdmResidual(nn.Module):
         """(B, C, h, w), (B, E) -> (B, C', h', w')."""
         h = self.conv1(self.resample(self.act(self.norm1(x))))
         scale, shift = self.embedding(self.embed_act(embedding))[:, :, None, None].chunk(2, dim=1)
-        h = self.norm2(h) * (1 + scale) + shift
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         h = self.conv2(self.dropout(self.act(h)))
-        return cast(Tensor, (self.skip(self.resample(x)) + h) / self.divisor)
+        total = self.skip(self.resample(x)) + h
+        return cast(Tensor, total if self.divisor == 1 else total / self.divisor)
 
 
 class AdmAttentionLayer(nn.Module):
@@ -91,9 +93,9 @@ class AdmAttentionLayer(nn.Module):
         norm_text = isinstance(config.text, StatesText) and config.text.norm
         self.heads = channels // config.head_dim
         self.joined = kind == "joined"
-        self.norm = nn.GroupNorm(config.norm_groups, channels)
+        self.norm = GroupNorm(config.norm_groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels if self.joined else channels)
-        self.norm_text = nn.GroupNorm(32, text_width) if norm_text and text_width > 0 else None
+        self.norm_text = GroupNorm(32, text_width) if norm_text and text_width > 0 else None
         self.text = nn.Linear(text_width, 2 * channels) if text_width > 0 else None
         self.out = zero_init(nn.Linear(channels, channels))
 
@@ -109,10 +111,10 @@ class AdmAttentionLayer(nn.Module):
     def forward(self, x: Tensor, text: TextKeysValues | None) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
         batch, channels, height, width = x.shape
-        tokens = self.norm(x.flatten(2)).transpose(1, 2)  # (B, hw, C)
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, hw, C)
         parts = self.qkv(tokens).split(channels, 2)
         queries, *own = (split_heads(part, self.heads) for part in parts)
         keys, values, mask = join_text(own, text, text_first=True)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        attended = attend(queries, keys, values, mask)
         h = self.out(attended.transpose(1, 2).flatten(2))
         return cast(Tensor, x + h.transpose(1, 2).reshape(batch, channels, height, width))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from calotype.networks.attention import attend
 from calotype.networks.text import TextKeysValues, join_text, split_heads
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -28,9 +29,21 @@ def zero_init(module: Module) -> Module:
     return module
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm in the number type of its weights, whatever comes in.
+
+    Autocast has it in float32 on GPUs; on CPUs it would leave it in bfloat16, where channels_last
+    feature maps take it ten times as long.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...)."""
+        return super().forward(x.to(self.weight.dtype))
+
+
+def group_norm(channels: int) -> GroupNorm:
     """GroupNorm with 32 groups, or as many as divide the channels."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    return GroupNorm(math.gcd(32, channels), channels)
 
 
 def sinusoidal_embedding(values: Tensor, dim: int) -> Tensor:
@@ -141,7 +154,7 @@ class Attention(nn.Module):
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, hw, C)
         heads = [split_heads(part, self.heads) for part in self.qkv(tokens).split(channels, 2)]
         keys, values, mask = join_text(heads[1:], text)
-        attended = F.scaled_dot_product_attention(heads[0], keys, values, attn_mask=mask)
+        attended = attend(heads[0], keys, values, mask)
         h = self.out(attended.transpose(1, 2).flatten(2))  # (B, hw, C)
         return cast(Tensor, x + h.transpose(1, 2).reshape(batch, channels, height, width))
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from calotype.config.classifier import ClassifierConfig
 from calotype.networks.adm_blocks import AdmAttentionLayer, AdmResidual, TimestepMLP, activation
-from calotype.networks.blocks import Block
+from calotype.networks.attention import attend
+from calotype.networks.blocks import Block, GroupNorm
 from calotype.networks.text import split_heads
 
 
@@ -43,7 +44,7 @@ class Classifier(nn.Module):
                 residual = AdmResidual(adm, channels, channels, embed_dim, resample="down")
                 blocks.append(Block(residual, None))
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.GroupNorm(config.norm_groups, channels)
+        self.norm = GroupNorm(config.norm_groups, channels)
         self.act = activation("silu")
         places = (config.resolution // config.fold >> (len(levels) - 1)) ** 2
         heads = channels // config.head_dim
@@ -82,5 +83,5 @@ class AttentionPooling(nn.Module):
         tokens = torch.cat((tokens.mean(1, keepdim=True), tokens), dim=1) + self.positions
         parts = self.qkv(tokens).chunk(3, dim=2)
         queries, keys, values = (split_heads(part, self.heads) for part in parts)
-        attended = F.scaled_dot_product_attention(queries[:, :, :1], keys, values)
+        attended = attend(queries[:, :, :1], keys, values)
         return cast(Tensor, self.out(attended.transpose(1, 2).flatten(1)))

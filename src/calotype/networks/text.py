@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.conditioning import TextEmbedding
+from calotype.networks.attention import attend
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class AttentionPooling(nn.Module):
         query = split_heads(self.query(mean)[:, None], self.heads)
         keys, values = self.key_value(tokens).chunk(2, dim=2)
         keys, values = split_heads(keys, self.heads), split_heads(values, self.heads)
-        pooled = F.scaled_dot_product_attention(query, keys, values, mask[:, None, None])
+        pooled = attend(query, keys, values, mask[:, None, None])
         return pooled.transpose(1, 2).flatten(1)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from calotype.networks.attention import attend
 from calotype.networks.text import split_heads
 
 Activation = Literal["gelu", "quick_gelu"]
@@ -52,7 +53,7 @@ class TransformerLayer(nn.Module):
         """(B, L, W) -> (B, L, W); mask and causal as `scaled_dot_product_attention` takes them."""
         parts = self.qkv(self.norm1(x)).chunk(3, dim=2)
         queries, keys, values = (split_heads(part, self.heads) for part in parts)
-        attended = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=causal)
+        attended = attend(queries, keys, values, mask, causal=causal)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         wide = self.widen(self.norm2(x))
         wide = F.gelu(wide) if self.activation == "gelu" else wide * torch.sigmoid(1.702 * wide)
