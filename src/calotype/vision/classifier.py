@@ -127,7 +127,7 @@ def class_logits(network: Classifier, schedule: NoiseSchedule, z: Tensor, logsnr
 
 
 def save_classifier(
-    folder: Path, model: ClassifierModel, *, dtype: torch.dtype = torch.float32
+    folder: str | Path, model: ClassifierModel, *, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write a model into `folder`; an older one there is replaced all at once.
 
@@ -135,7 +135,7 @@ def save_classifier(
         UsageError: `folder` holds something else.
         CalotypeError: the disk is full or `folder` cannot be written to.
     """
-    folder = folder.resolve()
+    folder = Path(folder).resolve()
     own = {CLASSIFIER_FILE, WEIGHTS_FILE}
     check_holds_only(folder, own, what="classifier", marker=CLASSIFIER_FILE)
     with new_folder(folder) as temporary:
