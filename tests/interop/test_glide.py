@@ -43,7 +43,6 @@ from calotype.diffusion.named import build_schedule
 from calotype.errors import CalotypeError, ConfigError, UsageError
 from calotype.interop.glide.keys import converted, network_config, network_names
 from calotype.interop.glide.noised_clip import (
-    CaptionLikelihood,
     clip_config,
     clip_names,
     file_tensors,
@@ -55,6 +54,7 @@ from calotype.networks import build_network
 from calotype.networks.clip import Clip
 from calotype.training.recipes import load_recipe
 from calotype.vision.clip import ClipFile, ClipModel
+from calotype.vision.guides import CaptionLikelihood
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 WALKS = {"squaredcos_cap_v2": "fast27", "linear": "ddim20"}
@@ -301,7 +301,8 @@ def test_noised_clip_and_its_gradient(clip):
     file = ClipFile(
         format=1, name="", text_encoder="", text_fingerprint="", sha256="", clip=clip.config
     )
-    guidance = GradientGuidance(CaptionLikelihood(ClipModel(file, clip), captions), 3.0)
+    likelihood = CaptionLikelihood(ClipModel(file, clip).embed_image, captions, clip.scale)
+    guidance = GradientGuidance(likelihood, 3.0)
     levels = schedule.table[data["timesteps"]].float()
     gradient = guidance.gradient(data["inpaint_image"], levels)
     torch.testing.assert_close(gradient, data["clip.cond_fn_scale_3"], **CLOSE)

@@ -18,6 +18,7 @@ from calotype.config.clip import (
     ClipAugmentation,
     ClipConfig,
     ClipTraining,
+    ConvTowerConfig,
     ImageTowerConfig,
     NoiseConfig,
     TextTowerConfig,
@@ -166,6 +167,18 @@ def test_that_of_noise_finds_in_little_noise_and_guesses_in_pure_noise(images, t
     )
     assert min(clean, little) >= 0.9 and some >= 0.8
     assert pure <= 0.25  # chance is one of eight
+
+
+def test_convolutions_learn(images, tmp_path):
+    (config,) = micro(total_images=160).stages
+    tower = ConvTowerConfig(resolution=16, patch=4, channels=(16, 16), blocks=1)
+    clip = dataclasses.replace(config.clip, image=tower)
+    recipe = Recipe(name="conv", stages=(dataclasses.replace(config, clip=clip),))
+    assert train(recipe, tmp_path / "run", images) == 0
+    losses = [line["loss"] for line in lines(tmp_path / "run")]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    with pytest.raises(ConfigError, match="convolutions, which look at all of an image"):
+        override(recipe.stages[0], ["patch_dropout=0.5"])
 
 
 def test_parts_have_the_log_of_the_whole(images, tmp_path):

@@ -42,14 +42,30 @@ def model(**changes):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("clip-vit-b-32", 151_277_313), ("clip-vit-l-14", 427_616_513), ("clip-emoji", 3_800_000)],
+    [
+        ("clip-vit-b-32", 151_277_313),
+        ("clip-vit-l-14", 427_616_513),
+        ("clip-noised-64", 428_087_553),
+        ("clip-emoji", 3_788_737),
+        ("clip-emoji-noised", 3_875_137),
+        ("clip-emoji-judge", 4_324_353),
+    ],
 )
 def test_presets_have_the_published_counts(name, count):
     config = load_recipe(name).stages[0]
     assert isinstance(config, ClipTraining)
     with torch.device("meta"):
         found = sum(p.numel() for p in Clip(config.clip).parameters())
-    assert found == count if name != "clip-emoji" else found < count
+    assert found == count
+
+
+def test_the_noised_preset_is_that_of_the_paper():
+    config = load_recipe("clip-noised-64").stages[0]
+    image, noise = config.clip.image, config.clip.noise
+    assert (image.resolution, image.patch, image.width, image.layers) == (64, 4, 1024, 24)
+    assert config.total_images == 390_000 * config.batch_size == 390_000 * 2**15
+    assert config.optimizer.weight_decay == 0.0125
+    assert noise.schedule == load_recipe("glide-64").stages[0].stage.schedule
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "siglip"])

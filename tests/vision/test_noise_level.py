@@ -17,7 +17,7 @@ from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.typed_json import from_dict, to_dict
 from calotype.diffusion import GlobalNoise, add_noise
 from calotype.diffusion.named import build_schedule
-from calotype.errors import ConfigError
+from calotype.errors import ConfigError, UsageError
 from calotype.networks.clip import Clip
 from calotype.vision.clip import ClipFile, ClipModel, load_clip, save_clip
 from calotype.vision.noise_level import told_level, training_levels
@@ -157,3 +157,15 @@ def test_a_network_says_what_it_wants_to_be_told():
         model("logsnr").network.embed_image(x)
     with pytest.raises(ValueError, match="got a noise level; expected none"):
         model("untold").network.embed_image(x, torch.zeros(1))
+
+
+def test_similarities_are_multiplied_as_the_loss_does():
+    network = model("logsnr").network
+    for log_scale, expected in ((3.0, math.exp(3)), (5.0, 100)):
+        torch.nn.init.constant_(network.log_scale, log_scale)
+        assert network.scale == pytest.approx(expected)
+
+
+def test_noisy_images_have_the_size_of_the_network():
+    with pytest.raises(UsageError, match="got images of 8x16 for a CLIP of 16x16"):
+        model("logsnr").embed_image(torch.zeros(1, 3, 16, 8), torch.zeros(1))

@@ -29,6 +29,8 @@ from calotype.networks.transformer import Activation, Transformer
 # Mean and standard deviation of red, green and blue in CLIP's training images, of [0, 1].
 COLOUR_MEAN = (0.48145466, 0.4578275, 0.40821073)
 COLOUR_STD = (0.26862954, 0.26130258, 0.27577711)
+LARGEST_SCALE = 100.0
+"""Of similarities, of the softmax (Radford et al. 2021, section 2.5)."""
 
 
 class Clip(nn.Module):
@@ -52,6 +54,12 @@ class Clip(nn.Module):
     def loss_parameters(self) -> Tensor:
         """What the loss itself learns: log of the scale, and SigLIP's bias, (1,) or (2,)."""
         return torch.cat([self.log_scale, *([] if self.bias is None else [self.bias])])
+
+    @property
+    def scale(self) -> float:
+        """What the loss multiplies similarities by."""
+        scale = float(self.log_scale.detach().exp())
+        return scale if self.bias is not None else min(scale, LARGEST_SCALE)
 
     def embed_image(
         self, z: Tensor, level: Tensor | None = None, patches: Tensor | None = None

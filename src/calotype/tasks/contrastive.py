@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LARGEST_SCALE = 100.0
-"""Of similarities (Radford et al. 2021, section 2.5)."""
+from calotype.networks.clip import LARGEST_SCALE
 
 
 def matching(labels: Tensor) -> Tensor:

@@ -104,6 +104,12 @@ class ClipModel:
         It is differentiable in `z`. A level that the network was not trained at is the nearest that
         it was; None = clean images.
         """
+        side = self.file.clip.image.resolution
+        if tuple(z.shape[2:]) != (side, side):
+            raise UsageError(
+                f"got images of {z.shape[3]}x{z.shape[2]} for a CLIP of {side}x{side}; expected "
+                f"its size: guide the stage that samples {side} pixels"
+            )
         level = told_level(self.file.clip.noise, logsnr, z)
         return self.network.embed_image(z, level)
 

@@ -108,7 +108,7 @@ class ClipGuide:
         self.name = f"the CLIP {model.name}"
         self.resolution = model.file.clip.image.resolution
         self._model = model
-        self._scale = float(model.network.log_scale.detach().exp())
+        self._scale = float(model.network.scale)
         self._embed_image = _cast(model.embed_image, dtype)
         self._known: dict[str, Tensor] = {}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from calotype.config.clip import ClipConfig
 from calotype.config.typed_json import from_dict
 from calotype.diffusion.gradient_guidance import GradientGuidance
-from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.errors import CalotypeError, ConfigError
 from calotype.interop.glide.stages import check_names
 from calotype.interop.safety import ForeignWeights, Shapes, read_header
 from calotype.networks.clip import COLOUR_MEAN, COLOUR_STD, Clip
 from calotype.storage.reading import read_object
 from calotype.text.glide import NoisedClipTokens
 from calotype.vision.clip import CLIP_FILE, WEIGHTS_FILE, ClipFile, ClipModel, load_clip
+from calotype.vision.guides import ClipGuide
 
 FOLDER = "noised_clip"  # in a converted cascade
 CONFIG_FILE = "config.json"  # of folders that calotype wrote before this was a CLIP like others
@@ -69,30 +70,6 @@ _SCHEDULE = {"kind": "discrete", "betas": "squaredcos_cap_v2", "precision": "flo
 
 
 @dataclass(frozen=True)
-class CaptionLikelihood:
-    """How well noisy images fit captions, embedded (B, E), as CLIP sees it: a `LogLikelihood`."""
-
-    clip: ClipModel
-    captions: Tensor
-
-    def __call__(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        """(B, 3, R, R), (B,) -> (B,): similarity times the logit scale."""
-        side = self.clip.file.clip.image.resolution
-        if tuple(z.shape[2:]) != (side, side):
-            raise UsageError(
-                f"got images of {z.shape[3]}x{z.shape[2]} for a CLIP of {side}x{side}; guide the "
-                f"stage that samples {side} pixels"
-            )
-        images = self.clip.embed_image(z.float(), logsnr)
-        similarity = (self.captions.to(images) * images).sum(1)
-        return self.clip.network.log_scale.exp() * similarity
-
-    def rows(self, rows: slice) -> CaptionLikelihood:
-        """The same for some of the captions."""
-        return replace(self, captions=self.captions[rows])
-
-
-@dataclass(frozen=True)
 class NoisedClipGuide:
     """A noised CLIP that pulls what a stage samples."""
 
@@ -100,8 +77,7 @@ class NoisedClipGuide:
 
     def guidance(self, captions: Sequence[str], scale: float = 3.0) -> GradientGuidance:
         """The transform that pulls images towards their captions; for `StageEdit`."""
-        likelihood = CaptionLikelihood(self.clip, self.clip.embed_texts(captions))
-        return GradientGuidance(likelihood, scale)
+        return GradientGuidance(ClipGuide(self.clip).log_likelihood(captions, seeds=()), scale)
 
 
 def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
