@@ -72,7 +72,7 @@ def test_what_comes_often_is_merged_first(tmp_path):
     [
         (CAPTIONS, 257, "got a vocabulary of 257; expected at least 258"),
         (["ab"], 1000, "got a vocabulary of 1,000; expected at most 258"),
-        ([], 300, "got no captions"),
+        (["a", "b"], 300, "got a vocabulary of 300; expected at most 257"),
     ],
 )
 def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path, captions, vocabulary, reason):

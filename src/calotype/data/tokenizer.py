@@ -65,7 +65,10 @@ def make_tokenizer(
         raise UsageError(f"got --out {out}, which is there; expected a new folder: choose another")
     # Images in several sizes have the same captions.
     source = open_part(path, parts(path)[0], selection)
-    check_account(take_account(source))
+    account = take_account(source)
+    check_account(account)
+    if account.without_caption == account.looked_at:
+        raise UsageError(f"got no captions in {path}; expected some: check the data")
     count = 0
 
     def captions() -> Iterator[str]:

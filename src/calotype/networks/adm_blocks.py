@@ -81,6 +81,14 @@ class AdmResidual(nn.Module):
         return cast(Tensor, total if self.divisor == 1 else total / self.divisor)
 
 
+class TextNorm(GroupNorm):
+    """Of text states. Called once a caption, outside of the block that holds it."""
+
+
+class TextProjection(nn.Linear):
+    """Of text states to keys and values. Called once a caption, outside of its block."""
+
+
 class AdmAttentionLayer(nn.Module):
     """Attention of pixels to text and pixels ("joined") or to text alone ("cross").
 
@@ -95,8 +103,8 @@ class AdmAttentionLayer(nn.Module):
         self.joined = kind == "joined"
         self.norm = GroupNorm(config.norm_groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels if self.joined else channels)
-        self.norm_text = GroupNorm(32, text_width) if norm_text and text_width > 0 else None
-        self.text = nn.Linear(text_width, 2 * channels) if text_width > 0 else None
+        self.norm_text = TextNorm(32, text_width) if norm_text and text_width > 0 else None
+        self.text = TextProjection(text_width, 2 * channels) if text_width > 0 else None
         self.out = zero_init(nn.Linear(channels, channels))
 
     def project(self, states: Tensor, mask: Tensor | None) -> TextKeysValues:

@@ -22,6 +22,7 @@ from calotype.config.diffusion import DiffusionTraining
 from calotype.config.recipe import Recipe
 from calotype.data.batch import Batch, BatchPlan
 from calotype.diffusion import DiscreteSchedule, Weighting, min_snr_weighting, sigmoid_weighting
+from calotype.networks.adm_blocks import TextNorm, TextProjection
 from calotype.networks.blocks import Block
 from calotype.networks.lora import merge_adapters, train_adapters
 from calotype.networks.transformer import TransformerLayer
@@ -94,7 +95,12 @@ class DiffusionTask(Task[StepNumbers, DiffusionInputs]):
     unseen: Probe | None = None
     trained: Probe | None = None
     tokenizer: str | None = None
-    shard_units: tuple[type[nn.Module], ...] = (Block, TransformerLayer)
+    shard_units: tuple[type[nn.Module], ...] = (
+        Block,
+        TextNorm,
+        TextProjection,
+        TransformerLayer,
+    )
     measured: str = "sigma "
     memory: Mapping[str, Tensor] = field(init=False)
 

@@ -114,7 +114,7 @@ class FSDP(SingleProcess):
         mesh = init_device_mesh(next(model.parameters()).device.type, (group.world_size,))
         for parameter in model.parameters():  # FSDP2 takes no channels_last weights
             parameter.data = parameter.data.contiguous()
-        for module in model.modules():
+        for module in reversed([*model.modules()]):  # units in a unit before it
             if isinstance(module, task.shard_units):
                 fully_shard(module, mesh=mesh)
         fully_shard(self._loss, mesh=mesh)
