@@ -107,7 +107,7 @@ class ClipGuide:
         check_knows_noise(model.file)
         self.name = f"the CLIP {model.name}"
         self.resolution = model.file.clip.image.resolution
-        self._model = model
+        self.clip = model
         self._scale = float(model.network.scale)
         self._embed_image = _cast(model.embed_image, dtype)
         self._known: dict[str, Tensor] = {}
@@ -118,9 +118,9 @@ class ClipGuide:
         if len(self._known) + len(new) > _MOST_KNOWN:
             new, self._known = list(dict.fromkeys(captions)), {}
         if new:
-            self._known |= zip(new, self._model.embed_texts(new), strict=True)
+            self._known |= zip(new, self.clip.embed_texts(new), strict=True)
         embedded = torch.stack([self._known[text] for text in captions])
-        embedded = embedded.to(self._model.network.log_scale.device)
+        embedded = embedded.to(self.clip.network.log_scale.device)
         return CaptionLikelihood(self._embed_image, embedded, self._scale)
 
 

@@ -4,11 +4,10 @@ Reference: Nichol et al. 2021, arXiv:2112.10741.
 """
 
 from calotype.interop.glide.load import convert_glide, is_glide, load_glide
-from calotype.interop.glide.noised_clip import NoisedClipGuide, load_guide
+from calotype.interop.glide.noised_clip import load_guide
 from calotype.interop.glide.reference import ReferenceStage
 
 __all__ = [
-    "NoisedClipGuide",
     "ReferenceStage",
     "convert_glide",
     "is_glide",

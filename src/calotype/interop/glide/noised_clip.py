@@ -1,15 +1,13 @@
 """GLIDE's noised CLIP: its files become a CLIP's folder, which guides the base by its gradient.
 
-`load_guide(FOLDER, tokenizer=...).guidance(captions)` is the transform of a `StageEdit` of the
-stage that samples 64 pixels.
+`Pull(load_guide(FOLDER, tokenizer=...), 3.0)` pulls the base that samples 64 pixels.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from torch import Tensor, nn
 
 from calotype.config.clip import ClipConfig
 from calotype.config.typed_json import from_dict
-from calotype.diffusion.gradient_guidance import GradientGuidance
 from calotype.errors import CalotypeError, ConfigError
 from calotype.interop.glide.stages import check_names
 from calotype.interop.safety import ForeignWeights, Shapes, read_header
@@ -69,18 +66,7 @@ _LAYER = re.compile(r"layers\.(\d+)\.(\w+)\.(weight|bias)")
 _SCHEDULE = {"kind": "discrete", "betas": "squaredcos_cap_v2", "precision": "float64"}
 
 
-@dataclass(frozen=True)
-class NoisedClipGuide:
-    """A noised CLIP that pulls what a stage samples."""
-
-    clip: ClipModel
-
-    def guidance(self, captions: Sequence[str], scale: float = 3.0) -> GradientGuidance:
-        """The transform that pulls images towards their captions; for `StageEdit`."""
-        return GradientGuidance(ClipGuide(self.clip).log_likelihood(captions, seeds=()), scale)
-
-
-def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
+def load_guide(folder: Path | str, *, tokenizer: Path | str) -> ClipGuide:
     """Read the noised CLIP of a converted GLIDE cascade; `tokenizer` has CLIP's vocabulary.
 
     Raises:
@@ -88,13 +74,13 @@ def load_guide(folder: Path | str, *, tokenizer: Path | str) -> NoisedClipGuide:
     """
     place = Path(folder) / FOLDER
     if (place / CLIP_FILE).is_file():
-        return NoisedClipGuide(clip_model(load_clip(place).network, tokenizer))
+        return ClipGuide(clip_model(load_clip(place).network, tokenizer))
     if not (place / CONFIG_FILE).is_file():
         raise CalotypeError(
             f"{folder} has no {FOLDER}; convert a folder that has clip_text_enc.pt and "
             "clip_image_enc.pt beside GLIDE's networks"
         )
-    return NoisedClipGuide(clip_model(_of_before(place), tokenizer))
+    return ClipGuide(clip_model(_of_before(place), tokenizer))
 
 
 def _of_before(folder: Path) -> Clip:
