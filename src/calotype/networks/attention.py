@@ -31,4 +31,4 @@ def attend(
     logits = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
     if mask is not None:
         logits = logits.masked_fill(~mask, float("-inf"))
-    return torch.softmax(logits, -1, dtype=torch.float32).to(values.dtype) @ values
+    return torch.softmax(logits, -1) @ values
