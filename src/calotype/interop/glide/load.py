@@ -47,7 +47,7 @@ def convert_glide(
     Args:
         source: folder with the published files; or one of them, or two: base and up-sampler.
         out: cascade folder to write, and what is returned.
-        tokenizer: folder with the vocabulary files; it stays where it is, and is named in `out`.
+        tokenizer: folder with the vocabulary files; it is copied into `out`.
         inpaint: take the in-painting models; None = where there are no others.
         head_dim: channels of one attention head.
         dtype: number type of the networks' weights written.
