@@ -25,7 +25,8 @@ from calotype.cascade.plan import SampleOptions, SamplePlan, StagePlan, plan_sam
 from calotype.cascade.prior import Prior, load_prior, with_image, without_image
 from calotype.cascade.results import CascadeSample, Preview, drain, without_gradients
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning, Text, TextEmbedding, TokenIds, token_states
+from calotype.cascade.told import refuse_captions, told
+from calotype.conditioning import Text, TextEmbedding, TokenIds, token_states
 from calotype.config.stage import CascadeConfig
 from calotype.diffusion import PerSampleNoise
 from calotype.errors import CalotypeError, UsageError
@@ -149,8 +150,8 @@ class Cascade:
             captions: "" samples without a caption.
             seeds: one an image, 0 to 2^63-1; the same seed makes the same image alone and in
                 any batch, to rounding.
-            **options: see `SampleOptions`: negative_captions, sampling, stop_at, size, edits,
-                max_batch.
+            **options: see `SampleOptions`: negative_captions, classes, sampling, stop_at, size,
+                edits, max_batch.
 
         Returns:
             The images of every stage that sampled.
@@ -218,8 +219,8 @@ class Cascade:
                 f"got an unknown option {unknown[0]!r}; expected some of "
                 f"{sorted(SampleOptions.__annotations__)}"
             )
-        if self.text_encoder_spec == "none" and any(map(str.strip, map(str, captions))):
-            raise UsageError(f"{self.name!r} is unconditional; expected empty captions: ['']")
+        if self.text_encoder_spec == "none":
+            refuse_captions(captions, self.config)
 
     def generate(self, plan: SamplePlan) -> Generator[Preview, None, CascadeSample]:
         """Make what was planned, here or by `edit`, one preview a step; closing it cancels."""
@@ -257,16 +258,13 @@ class Cascade:
         sampling, size = how.sampling, how.size
         edit = plan.edit_of(how, rows)
         noise, same = (PerSampleNoise(plan.seeds[rows], stream=how.index) for _ in range(2))
-        if stage.config.network.text_dim == 0:
-            texts = (None, None, None)
-        text, negative, source = (None if one is None else one.to(stage.device) for one in texts)
-        cond = Conditioning(text)
+        classes = None if plan.classes is None else plan.classes[rows]
+        parts = told(stage.config, texts, classes, stage.device)
+        cond, source = parts.cond, parts.source
         if stage.config.lowres_resolution is not None:
             assert plan.lowres is not None
-            lowres, aug_level = plan.lowres[rows].to(stage.device), sampling.aug_level
-            cond = stage.lowres_condition(lowres, text, size=size, aug_level=aug_level, noise=noise)
-        guided = sampling.guidance_weight != 1 and negative is not None
-        uncond = replace(cond, text=negative) if guided else None
+            cond = parts.enlarging(stage, plan.lowres[rows], how, noise)
+        uncond = parts.uncond(cond, sampling)
         steps, resolution = count_steps(stage, edit, sampling), stage.config.resolution
         sample = partial(stage.steps, cond, uncond, noise, size=size, sampling=sampling)
         for state in inverted_first(stage, edit, source, same, sampling=sampling, sample=sample):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from calotype.cascade.stage import Stage
 from calotype.cascade.stage_edit import StageEdit
-from calotype.conditioning import Conditioning, Text
+from calotype.conditioning import Conditioning
 from calotype.config.sampling import SamplingConfig
 from calotype.diffusion import NoiseSource, SamplerState, inversion_steps
 
@@ -36,7 +36,7 @@ def count_steps(stage: Stage, edit: StageEdit | None, sampling: SamplingConfig) 
 def inverted_first(
     stage: Stage,
     edit: StageEdit | None,
-    text: Text | None,
+    told: Conditioning,
     noise: NoiseSource,
     *,
     sampling: SamplingConfig,
@@ -50,7 +50,7 @@ def inverted_first(
     Args:
         stage: the stage that samples.
         edit: its edit, if any.
-        text: of the inversion's captions.
+        told: the inversion's captions, and classes.
         noise: as the stage samples with: the noise of `aug_level` is the same.
         sampling: as the stage samples.
         sample: samples with the edit it is given.
@@ -58,25 +58,28 @@ def inverted_first(
     if edit is None or edit.inversion is None:
         yield from sample(edit=edit)
         return
-    for found in _inversion(stage, edit, text, noise, sampling):
+    for found in _inversion(stage, edit, told, noise, sampling):
         yield found
     for state in sample(edit=replace(edit, noised=found.z)):  # there is a level at least
         yield replace(state, index=found.index + 1 + state.index)
 
 
 def _inversion(
-    stage: Stage, edit: StageEdit, text: Text | None, noise: NoiseSource, sampling: SamplingConfig
+    stage: Stage, edit: StageEdit, told: Conditioning, noise: NoiseSource, sampling: SamplingConfig
 ) -> Iterator[SamplerState]:
     start, inversion = edit.start, edit.inversion
     assert start is not None and inversion is not None
     start = start.to(stage.device, stage.image_dtype())
-    cond = Conditioning(text)
+    cond = told
     if (resolution := stage.config.lowres_resolution) is not None:
         size = (int(start.shape[2]), int(start.shape[3]))
         height, width = (side * resolution // stage.config.resolution for side in size)
         lowres = functional.adaptive_avg_pool2d(start, (height, width))
         aug_level = sampling.aug_level
-        cond = stage.lowres_condition(lowres, text, size=size, aug_level=aug_level, noise=noise)
+        cond = stage.lowres_condition(
+            lowres, told.text, size=size, aug_level=aug_level, noise=noise
+        )
+        cond = replace(cond, classes=told.classes)
     denoise = stage.denoiser(stage.with_draft(cond))
     levels = stage.levels(sampling, edit)
     dtype = stage.image_dtype()

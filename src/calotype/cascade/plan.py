@@ -31,6 +31,7 @@ from calotype.cascade.sizes import (
 from calotype.cascade.stage import Stage
 from calotype.cascade.stage_edit import StageEdit
 from calotype.cascade.tiles import OnTile, Tiling
+from calotype.cascade.told import check_classes, check_guidance
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 from calotype.text.encoder import check_captions
@@ -47,6 +48,8 @@ class SampleOptions(TypedDict, total=False):
     Attributes:
         negative_captions: one an image, in place of the null caption; without effect where the
             guidance weight is 1.
+        classes: names of classes, one an image; None in it, or in its place = nobody says, which is
+            the null class of a model that was trained with one.
         sampling: how each stage samples: a sequence, or a mapping from resolution that may
             leave stages to their own settings.
         stop_at: resolution of the last stage that samples.
@@ -58,6 +61,7 @@ class SampleOptions(TypedDict, total=False):
     """
 
     negative_captions: Sequence[str] | None
+    classes: Sequence[str | None] | None
     sampling: PerStage[SamplingConfig] | None
     stop_at: int | None
     size: tuple[int, int] | None
@@ -103,6 +107,7 @@ class SamplePlan:
         stages: how each stage samples.
         lowres: the images to enlarge, (B, 3, h, w), padded to what the first stage takes; None =
             the plan begins with a base.
+        classes: of the images, by name, None = nobody says; None = of none.
         on_tile: told of every tile of stages that part their images.
     """
 
@@ -111,6 +116,7 @@ class SamplePlan:
     seeds: tuple[int, ...]
     stages: tuple[StagePlan, ...]
     lowres: Tensor | None = None
+    classes: tuple[str | None, ...] | None = None
     on_tile: OnTile | None = None
 
     def edit_of(self, stage: StagePlan, rows: slice) -> StageEdit | None:
@@ -139,6 +145,7 @@ class SamplePlan:
                 for stage in self.stages
             ),
             lowres=None if self.lowres is None else self.lowres[rows],
+            classes=None if self.classes is None else self.classes[rows],
         )
 
 
@@ -237,6 +244,7 @@ def _plan(
         settings = config.sampling if settings is None else settings
         config.check_start(settings)
         check_aug_level(settings, config)
+        check_guidance(settings, config)
         if edit is not None:
             edit.check(config, settings, (len(texts), 3, *plan.size))
         batch = _batch(plan.size, max_batch, edit, count=len(texts))
@@ -248,7 +256,8 @@ def _plan(
             pull.check(configs[0], first.sampling, first.size)
         batch = first.batch if max_batch is not None else min(first.batch, _PULLED_AT_ONCE)
         checked[0] = replace(first, pulls=pulls, batch=batch)
-    return SamplePlan(texts, negatives, numbers, tuple(checked))
+    classes = check_classes(options.get("classes"), configs, count=len(texts))
+    return SamplePlan(texts, negatives, numbers, tuple(checked), classes=classes)
 
 
 def _batch(

@@ -40,6 +40,7 @@ def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime)
         "kind": "sample",
         "caption": plan.captions[row],
         "negative_caption": None if plan.negatives is None else plan.negatives[row],
+        **class_note(plan, row),
         "seed": plan.seeds[row],
         "model": {
             "name": cascade.name,
@@ -59,6 +60,12 @@ def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime)
         ],
         "runtime": runtime.to_dict(),
     }
+
+
+def class_note(plan: SamplePlan, row: int) -> dict[str, str]:
+    """The class that an image of a plan was made of; {} = nobody said any."""
+    name = None if plan.classes is None else plan.classes[row]
+    return {} if name is None else {"class": name}
 
 
 def weights_id(cascade: Cascade, indices: Sequence[int]) -> str:
@@ -82,6 +89,8 @@ def image_id(recipe: Mapping[str, Any]) -> str:
     deciding = {key: recipe.get(key) for key in _DECIDING}
     if "edit" in recipe:  # only there: the ids of all other images stay what they were
         deciding["edit"] = recipe["edit"]
+    if "class" in recipe:
+        deciding["class"] = recipe["class"]
     if isinstance(guides := recipe.get("guides"), list):  # by what they are, not where
         deciding["guides"] = [_without(one, ("path", "name")) for one in guides]
     if isinstance(best := recipe.get("best_of"), Mapping):  # which candidate won says the image
@@ -130,6 +139,7 @@ def _good_parts(recipe: Mapping[str, Any]) -> bool:
     runtime, loras = recipe["runtime"], recipe.get("loras", [])
     good = type(runtime.get("threads", 1)) is int and isinstance(runtime.get("dtype"), str | None)
     good = good and isinstance(recipe["model"].get("weights", ""), str)
+    good = good and isinstance(recipe.get("class"), str | None)
     return good and isinstance(loras, list) and all(isinstance(lora, dict) for lora in loras)
 
 

@@ -129,6 +129,7 @@ def _cascade(name: str) -> dict[str, Any]:
         "kind": "cascade",
         "name": config.name,
         "text_encoder": file.encoder_id,
+        **({"classes": list(config.classes)} if config.classes else {}),
         "stages": [
             {**_stage(stage), "sha256": entry.sha256}
             for stage, entry in zip(config.stages, file.stages, strict=True)

@@ -6,6 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 IMAGEN_PYTORCH_FILE = "imagen.json"  # said here, too, so that other models need not that package
 _MAX_IMAGES = 1_000_000
+_OWN = ("caption", "negative_caption", "class", "seed", "best_of", "random_class")
 _MAX_SHEET = 256
 _MAX_SHEET_PIXELS = 2**26
 
@@ -40,7 +43,7 @@ def sample(
     sampler: own.Sampler = None,
     guidance: own.Guidance = None,
     variety: own.Variety = None,
-    class_name: own.ClassName = None,
+    class_name: own.ClassNames = None,
     classifier: own.Classifier = None,
     classifier_scale: own.ClassifierScale = None,
     clip_guidance: own.ClipGuidance = None,
@@ -100,7 +103,7 @@ def sample(
         sampler=sampler,
         guidance=guidance,
         variety=variety,
-        class_name=class_name,
+        class_name=class_name[0] if class_name else None,
         guides=GuideRequest(classifier, classifier_scale, clip_guidance, guidance_form),
         stage_options=stage_option,
         like=recipe,
@@ -112,17 +115,25 @@ def sample(
         best_of=best_of,
         clip=clip,
     )
-    _run(captions, from_file, request, options)
+    classes = tuple(class_name or ())
+    _run(captions, from_file, classes, request=request, options=options)
 
 
 def _run(
-    captions: Sequence[str] | None, from_file: Path | None, request: Request, options: OutputOptions
+    captions: Sequence[str] | None,
+    from_file: Path | None,
+    classes: Sequence[str],
+    *,
+    request: Request,
+    options: OutputOptions,
 ) -> None:
     """Make what is asked for: images of captions, or of a list."""
     check_seed(options.seed, options.count * request.seeds_each)
     if from_file is None:
-        _sample_few(_captions(captions, request), request, options)
+        _sample_few(_captions(captions, request), request, options, classes)
         return
+    if len(classes) > 1:
+        raise UsageError(f"got --from-file with {len(classes)} of --class; expected one")
     # Where all machines see it.
     folder = None if options.ray is None else (options.output or Path("x")).resolve().parent
     with open_prompts(from_file, shared=folder) as prompts:
@@ -142,7 +153,17 @@ def _captions(given: Sequence[str] | None, request: Request) -> list[str]:
         return [request.like["caption"]]
     if request.class_name is not None or request.guides.classifier is not None:
         return [""]
+    if _takes_no_text(request.model):
+        return [""]
     raise UsageError("got no caption; expected e.g. calotype sample 'a red fox' -o fox.png")
+
+
+def _takes_no_text(model: str | None) -> bool:
+    if is_imagen_pytorch(model):
+        return False
+    from calotype.cascade.find import open_cascade
+
+    return open_cascade(model).config.text_encoder == "none"
 
 
 def _hint_at_quotes(captions: Sequence[str]) -> None:
@@ -165,32 +186,43 @@ def is_imagen_pytorch(model: str | None) -> bool:
     return model is not None and (Path(model) / IMAGEN_PYTORCH_FILE).is_file()
 
 
-def _load_generator(request: Request, *, quiet: bool) -> ImageGenerator[Any]:
+def _load_generators(
+    request: Request, classes: Sequence[str], *, quiet: bool
+) -> list[ImageGenerator[Any]]:
+    """What makes the images: one, or one a class."""
     if is_imagen_pytorch(request.model):
         from calotype.interop.imagen_pytorch.generator import open_imagen
 
-        return open_imagen(request, quiet=quiet)
+        return [open_imagen(request, quiet=quiet)]
+    from calotype.generation.by_class import open_by_class
     from calotype.generation.cascade import open_generator, settle
 
-    return open_generator(settle(request))
+    return open_by_class(request, classes) if classes else [open_generator(settle(request))]
 
 
-def _sample_few(captions: Sequence[str], request: Request, options: OutputOptions) -> None:
-    """Make images of captions of the command line, or a sheet of them."""
-    total = len(captions) * options.count
+def _sample_few(
+    captions: Sequence[str],
+    request: Request,
+    options: OutputOptions,
+    classes: Sequence[str] = (),
+) -> None:
+    """Make images of captions of the command line, of each class, or a sheet of them."""
+    each_class = len(captions) * options.count
+    total = each_class * max(1, len(classes))
     if options.grid:
         _check_sheet(total)
     check_output_name(options.output)
     begin = time.perf_counter()
-    generator = _load_generator(request, quiet=options.as_json)
+    generators = _load_generators(request, classes, quiet=options.as_json)
     texts = [text for text in captions for _ in range(options.count)]
     each = request.seeds_each
     seeds = [options.seed + i * each for _ in captions for i in range(options.count)]
-    plan = generator.plan(texts, seeds)  # errors before computing
-    recipes = [generator.recipe(plan, row) for row in range(total)]
-    images = made_in_groups(generator, plan, total, quiet=options.as_json)
+    plans = [(one, one.plan(texts, seeds)) for one in generators]  # errors before computing
+    recipes = [one.recipe(plan, row) for one, plan in plans for row in range(each_class)]
+    made_of = partial(made_in_groups, total=each_class, quiet=options.as_json)
+    images = chain.from_iterable(starmap(made_of, plans))
     if options.grid and total > 1:
-        names = [_write_sheet(images, recipes, plan.size, options)]
+        names = [_write_sheet(images, recipes, plans[0][1].size, options)]
     else:
         outputs = few_outputs(options.output, recipes, write_captions=options.write_captions)
         names = []
@@ -221,7 +253,7 @@ def _write_sheet(
 
     def recipe() -> dict[str, Any]:
         of = [
-            {key: one[key] for key in ("caption", "seed", "best_of", "random_class") if key in one}
+            {key: one[key] for key in _OWN if key != "negative_caption" and key in one}
             for one in recipes
         ]
         return {**recipes[0], "kind": "grid", "of": of}
@@ -233,11 +265,10 @@ def _write_sheet(
 
 
 def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    own = ("caption", "negative_caption", "seed", "best_of", "random_class")
     files = [str(name) for name in names] if len(names) == len(recipes) else [str(names[0])]
     images = [
-        {"file": files[min(i, len(files) - 1)], **{k: recipe[k] for k in own if k in recipe}}
+        {"file": files[min(i, len(files) - 1)], **{k: recipe[k] for k in _OWN if k in recipe}}
         for i, recipe in enumerate(recipes)
     ]
-    common = {k: v for k, v in recipes[0].items() if k not in own}
+    common = {k: v for k, v in recipes[0].items() if k not in _OWN}
     return {"files": files, "pictures": images, **common}

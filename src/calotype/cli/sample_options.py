@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 Captions = Annotated[
-    list[str] | None, Argument(help="What to sample; '' samples without a caption.")
+    list[str] | None,
+    Argument(help="What to sample; '' samples without a caption. None for a model without text."),
 ]
 Count = Annotated[int, Option("-n", help="Images a caption, with seeds s, s+1, ...")]
 FirstSeed = Annotated[
@@ -23,6 +24,10 @@ Sampler = Annotated[
     ),
 ]
 Guidance = Annotated[float | None, Option(help="Guidance weight of the base stage; 1 = off.")]
+ClassNames = Annotated[
+    list[str] | None,
+    Option("--class", help="Class of the images, by its name; several: images of each."),
+]
 ClassName = Annotated[str | None, Option("--class", help="Class of the images, by its name.")]
 Classifier = Annotated[
     str | None,

@@ -21,6 +21,7 @@ from calotype.cascade.tiles import MAX_TILED_SIDE, Tiling
 from calotype.config.sampling import SamplingConfig
 from calotype.errors import UsageError
 from calotype.generation.best_of import best_of, with_best_of
+from calotype.generation.classes import settle_class
 from calotype.generation.generator import ImageGenerator, Made
 from calotype.generation.guides import GuideJob, guide_notes, settle_guides
 from calotype.generation.loaded import Loaded, load, outline
@@ -57,6 +58,8 @@ class Job:
         clip: folder of the CLIP that ranks them.
         tiling: how larger images are parted; None = not at all.
         guides: what pulls the base's images.
+        class_name: what the model is told that the images show; None = nobody says, or it has no
+            classes.
     """
 
     model: CascadeFolder
@@ -73,6 +76,7 @@ class Job:
     clip: Path | None = None
     tiling: Tiling | None = None
     guides: tuple[GuideJob, ...] = ()
+    class_name: str | None = None
 
     @property
     def group(self) -> int:
@@ -89,6 +93,8 @@ class Job:
         options["tiling"] = self.tiling
         if self.negative is not None:
             options["negative_captions"] = [self.negative] * len(captions)
+        if self.class_name is not None:
+            options["classes"] = [self.class_name] * len(captions)
         return options
 
 
@@ -116,20 +122,19 @@ def settle(
         defaults.update({r: s for r, s in recipe_sampling(like).items() if r in defaults})
     stop_at, size = requested_size(request, list(defaults))
     check_like(like, request.loras)
-    negative = request.negative
-    if negative is None and like is not None:
-        negative = like.get("negative_caption")
+    noted = None if like is None else like.get("negative_caption")
     stage_dtypes: Mapping[int, str] = {}
     if runtime is None:
         runtime, stage_dtypes = _runtime(request)
     sampling = requested_sampling(request, defaults)
     base = model.config.stages[0]
+    guides = settle_guides(request, base, sampling[base.resolution])
     job = Job(
         model=model,
         stop_at=stop_at,
         size=size,
         sampling=sampling,
-        negative=negative,
+        negative=noted if request.negative is None else request.negative,
         loras=tuple(request.loras or ()),
         merge_lora=request.merge_lora,
         runtime=runtime,
@@ -137,7 +142,8 @@ def settle(
         best_of=request.best_of,
         clip=None if request.best_of is None else find_clip(request.ranking_clip),
         tiling=tiling,
-        guides=settle_guides(request, base, sampling[base.resolution]),
+        guides=guides,
+        class_name=settle_class(request, model.config, guides),
     )
     if like is not None:
         _compare_weights(job, like, embedded=request.model in (None, "default"))

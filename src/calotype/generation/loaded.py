@@ -67,9 +67,13 @@ def load(job: Job) -> Loaded:
         name = job.stage_dtypes.get(stage.config.resolution)
         if name is not None:
             stage.compute_dtype = DTYPES[name]
-    base = cascade.stages[0]
-    pulls = tuple(guide.load(runtime.device, base.compute_dtype) for guide in job.guides)
-    return Loaded(cascade, runtime, loras, pulls)
+    return Loaded(cascade, runtime, loras, load_pulls(job, cascade, runtime))
+
+
+def load_pulls(job: Job, cascade: Cascade, runtime: Runtime) -> tuple[Pull, ...]:
+    """Read the guides of a job, in the number type of the base that they pull."""
+    dtype = cascade.stages[0].compute_dtype
+    return tuple(guide.load(runtime.device, dtype) for guide in job.guides)
 
 
 def outline(job: Job) -> Loaded:

@@ -122,8 +122,12 @@ class Output:
 
 
 def default_output(recipe: Mapping[str, Any]) -> Output:
-    """Where an image goes that no name is given for: CAPTION-SEED.png, or CAPTION-SEED-ID.png."""
-    return output_with_id(Path(f"{slug(recipe['caption'])}-{recipe['seed']}.png"), recipe)
+    """Where an image goes that no name is given for: CAPTION-SEED.png, or CAPTION-SEED-ID.png.
+
+    One without a caption is called by its class.
+    """
+    name = recipe["caption"] or recipe.get("class") or ""
+    return output_with_id(Path(f"{slug(name)}-{recipe['seed']}.png"), recipe)
 
 
 def output_with_id(name: Path, recipe: Mapping[str, Any]) -> Output:

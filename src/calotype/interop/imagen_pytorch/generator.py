@@ -176,6 +176,7 @@ def _refuse(request: Request) -> None:
         "--negative": request.negative is not None,
         "--like": request.like is not None,
         "--lora": bool(request.loras),
+        "--class": request.class_name is not None,
         "--dtype": request.dtype is not None,
     }
     for option, is_given in given.items():

@@ -1,0 +1,109 @@
+"""`calotype sample` and `edit` with classes, and without captions and classes at all."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from calotype.cascade import Stage, save_cascade
+from calotype.cascade.png import read_recipe
+from calotype.config.adm import AdmConfig, AdmLevel
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
+
+NAMES = ("fluent", "noto")
+
+
+def saved(folder, *, names=NAMES, null_class=True):
+    torch.manual_seed(0)
+    levels = (AdmLevel(channels=8, blocks=1),)
+    network = AdmConfig(levels=levels, norm_groups=4, middle="none", classes=len(names))
+    sampling = SamplingConfig(steps=2, sampler="ddim", threshold_percentile=None)
+    config = StageConfig(
+        resolution=8, network=network, sampling=sampling, classes=names, null_class=null_class
+    )
+    stage = Stage(config)
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    save_cascade(folder, stages=[stage], text_encoder="none", name="styles")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def styles(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("classed") / "styles")
+
+
+def test_a_class_takes_the_place_of_a_caption(command, styles, tmp_path):
+    sample = ("sample", "--model", styles)
+    assert command(*sample, "--class", "noto", "-o", "noto.png")[:2] == (0, "noto.png\n")
+    recipe = read_recipe(tmp_path / "noto.png")
+    assert (recipe["class"], recipe["caption"], recipe["seed"]) == ("noto", "", 0)
+    assert command(*sample, "--class", "noto")[1] == "noto-0.png\n"
+    assert command(*sample, "--like", "noto.png", "-o", "again.png")[0] == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "noto.png").read_bytes()
+    assert command(*sample, "--like", "noto.png", "--class", "fluent", "-o", "b.png")[0] == 0
+    assert read_recipe(tmp_path / "b.png")["class"] == "fluent"
+    assert (tmp_path / "b.png").read_bytes() != (tmp_path / "noto.png").read_bytes()
+    assert command(*sample, "-o", "null.png", "--guidance", "2")[0] == 0  # the null class
+    assert "class" not in read_recipe(tmp_path / "null.png")
+
+
+def test_several_classes_are_images_of_each(command, styles, tmp_path):
+    words = ("sample", "--model", styles, "--class", "noto", "--class", "fluent", "-n", "2")
+    code, out, _ = command(*words, "-o", "a.png", "--json")
+    assert code == 0
+    images = json.loads(out)["pictures"]
+    assert [(one["class"], one["seed"]) for one in images] == [
+        ("noto", 0), ("noto", 1), ("fluent", 0), ("fluent", 1),
+    ]  # fmt: skip
+    alone = ("sample", "--model", styles, "--class", "fluent", "-n", "2", "-o", "b.png")
+    assert command(*alone)[0] == 0
+    assert (tmp_path / "b-1.png").read_bytes() == (tmp_path / "a-3.png").read_bytes()
+    assert command(*words, "--grid", "-o", "sheet.png")[:2] == (0, "sheet.png\n")
+    assert [one["class"] for one in read_recipe(tmp_path / "sheet.png")["of"]] == [
+        "noto", "noto", "fluent", "fluent",
+    ]  # fmt: skip
+
+
+def test_a_model_without_text_and_classes_needs_neither(command, tmp_path):
+    plain = saved(tmp_path / "plain", names=())
+    assert command("sample", "--model", plain, "-n", "2", "-o", "x.png")[1] == "x-0.png\nx-1.png\n"
+    code, _, err = command("sample", "an owl", "--model", plain, "-o", "y.png")
+    assert code == 2 and "takes no captions; expected none" in err
+    code, _, err = command("sample", "--class", "noto", "--model", plain, "-o", "y.png")
+    assert code == 2 and "got the class 'noto' for the model 'styles', which has none" in err
+
+
+def test_what_does_not_fit_is_said_in_one_line(command, styles, tmp_path):
+    told = saved(tmp_path / "told", null_class=False)
+    for words, message in (
+        (
+            ("--class", "nota", "--model", styles),
+            "one of its 2: 'fluent', 'noto'; did you",
+        ),
+        (("an owl", "--class", "noto", "--model", styles), "takes no captions"),
+        (("--model", told), "got no class for the 8 stage"),
+        (("--class", "noto", "--guidance", "2", "--model", told), "null class was not trained"),
+        (("--class", "noto"), "got the class 'noto' for the model 'small', which has none"),
+        (("--class", "a", "--class", "b", "--from-file", "list.txt"), "expected one"),
+    ):
+        code, out, err = command("sample", *words)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1, err
+    assert "got no caption" in command("sample")[2]
+
+
+def test_edits_are_told_a_class(command, styles, tmp_path):
+    Image.new("RGB", (8, 8), (40, 80, 120)).save(tmp_path / "a.png")
+    words = ("edit", "a.png", "", "--strength", "0.8", "--model", styles)
+    assert command(*words, "--class", "noto", "-o", "b.png")[0] == 0
+    assert command(*words, "-o", "c.png")[0] == 0
+    assert read_recipe(tmp_path / "b.png")["class"] == "noto"
+    assert (tmp_path / "b.png").read_bytes() != (tmp_path / "c.png").read_bytes()
+
+
+def test_info_shows_the_names(command, styles):
+    assert json.loads(command("info", styles, "--json")[1])["classes"] == list(NAMES)
+    assert "classes: ['fluent', 'noto']" in command("info", styles)[1]
