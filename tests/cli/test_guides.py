@@ -1,6 +1,7 @@
 """`--classifier` and `--clip-guidance` of sample and edit: what they do, note and refuse."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from calotype.cascade.png import read_recipe, write_png
 from calotype.config.adm import AdmLevel
 from calotype.config.classifier import ClassifierConfig
 from calotype.config.clip import ClipConfig, ImageTowerConfig, NoiseConfig, TextTowerConfig
+from calotype.generation.cascade import settle
+from calotype.generation.request import GuideRequest, Request
 from calotype.networks.classifier import Classifier
 from calotype.networks.clip import Clip
 from calotype.text.byte import ByteTextEncoder
@@ -151,6 +154,13 @@ def test_lists_are_guided_and_not_sampled_twice(command, classifier, tmp_path):
     one = ("--seed", "1", "-o", "one.png", "--size", "8", "--classifier", classifier)
     assert command("sample", "b", *one)[0] == 0
     assert np.abs(pixels("one.png") - pixels("p-3.png")).max() <= 1
+
+
+def test_a_job_with_guides_goes_to_other_processes(model, classifier, clip):
+    guides = GuideRequest(classifier, 2.0, clip_scale=3.0)
+    job = settle(Request(model=str(model), clip=clip, guides=guides))
+    assert pickle.loads(pickle.dumps(job)).guides == job.guides
+    assert [guide.note.scale for guide in job.guides] == [2.0, 3.0]
 
 
 def test_edits_are_guided_but_for_what_is_kept(command, classifier, tmp_path):

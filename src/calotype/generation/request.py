@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from calotype.config.sampling import SamplingConfig
 from calotype.config.typed_json import override
-from calotype.diffusion.gradient_guidance import GuidanceForm
 from calotype.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:  # torch stays out of what the command line reads
+    from calotype.diffusion.gradient_guidance import GuidanceForm
 
 Size = int | tuple[int, int]
 MOST_CANDIDATES = 1024
@@ -33,6 +35,11 @@ class GuideRequest:
     classifier_scale: float | None = None
     clip_scale: float | None = None
     form: GuidanceForm | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything of it is."""
+        return self != GuideRequest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,6 +178,7 @@ def _refuse(request: Request) -> None:
         "--lora": bool(request.loras),
         "--class": request.class_name is not None,
         "--dtype": request.dtype is not None,
+        "--classifier or --clip-guidance": request.guides.asked,
     }
     for option, is_given in given.items():
         if is_given:
