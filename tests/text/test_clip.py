@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from calotype.errors import ConfigError
-from calotype.text import build_text_encoder
+from calotype.text import Tokenizer, build_text_encoder
 from calotype.text.clip import CLIPTextEncoder
 
 transformers = pytest.importorskip("transformers")
@@ -75,3 +75,16 @@ def test_limits_and_fingerprint(tmp_path: Path) -> None:
     for max_tokens in (2, 21):
         with pytest.raises(ConfigError, match="expected 3 to 20"):
             CLIPTextEncoder(folder, max_tokens=max_tokens)
+
+
+def test_ids_for_a_text_tower_of_its_own(tmp_path: Path) -> None:
+    """As a recipe names them: between two marks, which a cut leaves, and which "" alone has."""
+    encoder = build_text_encoder(f"clip_ids:{save_clip(tmp_path, whole=False)}", max_tokens=8)
+    assert isinstance(encoder, Tokenizer) and encoder.vocabulary_size == 514
+    text = encoder(CAPTIONS)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for row, caption in enumerate(CAPTIONS):
+        ids = tokenizer(caption, truncation=True, max_length=8)["input_ids"]
+        assert text.ids[row][text.mask[row]].tolist() == ids
+        assert (ids[0], ids[-1]) == (512, 513)
+    assert text.mask.sum(1).tolist() == [6, 2, 8, 4]
