@@ -232,6 +232,7 @@ def test_a_list_of_captions_is_drawn_by_this_process(converted, tmp_path, capsys
         (["--size", "16x16"], "WIDTHxHEIGHT"),
         (["--size", "64"], "expected one of [16, 16]"),
         (["--stage-option", "16:steps=2"], "--stage-option"),
+        (["--clip-guidance", "3"], "got --classifier or --clip-guidance for a cascade"),
         (["--steps", "0"], "steps"),
     ],
 )
