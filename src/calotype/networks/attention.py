@@ -21,7 +21,7 @@ def attend(
     """(B, heads, T, d) and twice (B, heads, S, d) -> (B, heads, T, d).
 
     As `scaled_dot_product_attention` but for rounding; `mask` (True = attended to) and `causal` are
-    as it takes them. In bfloat16 on a CPU its kernel is three to ten times as slow as the two
+    as it takes them. In bfloat16 on a CPU its kernel takes two to twelve times as long as the two
     products it is made of.
     """
     scores = queries.shape[:-1].numel() * keys.shape[-2]
