@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.cascade import Cascade
+from calotype.cascade import Cascade, Stage, save_cascade
 from calotype.cascade.guide import Pull
 from calotype.cascade.png import read_recipe, write_png
-from calotype.config.adm import AdmLevel
+from calotype.config.adm import AdmConfig, AdmLevel
 from calotype.config.classifier import ClassifierConfig
 from calotype.config.clip import ClipConfig, ImageTowerConfig, NoiseConfig, TextTowerConfig
+from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.generation.cascade import settle
 from calotype.generation.request import GuideRequest, Request
 from calotype.networks.classifier import Classifier
@@ -235,3 +237,18 @@ def test_a_clip_that_never_saw_noise_is_refused(command, tmp_path):
     code, out, err = command("sample", "an owl", "--clip-guidance", "2", "--clip", clean)
     assert code != 0 and out == "" and err.count("\n") == 1
     assert "which never saw noise" in err and "clip-emoji-noised" in err
+
+
+def test_a_base_with_classes_is_told_those_that_it_knows(command, classifier, tmp_path):
+    network = AdmConfig(
+        levels=(AdmLevel(channels=8, blocks=1),), norm_groups=4, middle="none", classes=2
+    )
+    sampling = SamplingConfig(steps=2, sampler="ddim")
+    config = StageConfig(resolution=8, network=network, sampling=sampling, classes=CLASSES[:2])
+    save_cascade(tmp_path / "base", stages=[Stage(config)], text_encoder="none", name="base")
+    words = ("sample", "--model", str(tmp_path / "base"))
+    assert command(*words, *guided(classifier, "noto"), "-o", "a.png")[0] == 0
+    assert command(*words, *guided(classifier, "openmoji"), "-o", "b.png")[0] == 0
+    a, b = read_recipe(tmp_path / "a.png"), read_recipe(tmp_path / "b.png")
+    assert a["class"] == "noto" and "class" not in b
+    assert [one["guides"][0]["class_name"] for one in (a, b)] == ["noto", "openmoji"]

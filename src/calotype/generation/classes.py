@@ -20,8 +20,9 @@ def settle_class(request: Request, config: CascadeConfig, guides: Sequence[Guide
     name = request.class_name
     if name is None and request.like is not None:
         name = request.like.get("class")
-    if name is None or not config.classes:
-        if name is not None and not any(guide.classes for guide in guides):
+    guided = any(guide.classes for guide in guides)  # by a classifier, which knows the class
+    if name is None or not config.classes or (guided and name not in config.classes):
+        if name is not None and not guided:
             raise UsageError(
                 f"got the class {name!r:.80} for the model {config.name!r}, which has none; "
                 "expected no --class, or a --classifier beside it"
