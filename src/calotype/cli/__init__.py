@@ -31,6 +31,7 @@ from calotype.cli.sample import sample
 from calotype.cli.score import score
 from calotype.cli.serve import serve
 from calotype.cli.sweep import sweep
+from calotype.cli.sweep_guidance import sweep_guidance
 from calotype.cli.train import assemble, train
 from calotype.cli.upscale import upscale
 from calotype.cli.visible import visible
@@ -66,7 +67,7 @@ class _RayOutCommand(RayCommand, OutCommand):
     """Both at once."""
 
 
-for _command in (sample, evaluate, sweep, serve):
+for _command in (sample, evaluate, sweep, sweep_guidance, serve):
     app.command(cls=_RayOutCommand)(_command)
 _COMMANDS: tuple[Callable[..., None], ...] = (
     edit, upscale, score, compare, train, assemble, ema, report, info, convert, export,

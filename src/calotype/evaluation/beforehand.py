@@ -56,7 +56,7 @@ def check_measurable(options: MeasureOptions) -> None:
     make_folder(options.root)
     for spec in options.extractors:
         spec.load()
-    if options.clip is not None:
-        clip = options.clip.load()
+    for _, spec in options.clips:
+        clip = spec.load()
         if not isinstance(clip, CaptionExtractor):
             raise UsageError(f"got {clip.name} to score captions with; expected a CLIP")

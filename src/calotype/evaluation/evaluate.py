@@ -121,16 +121,22 @@ def _samples(
 ) -> SampleSet:
     """What is there, or what is sampled."""
     if isinstance(source, Sampler):
-        _sample(source, suite, out, executor=executor, watch=watch)
+        sample_suite(source, suite, out, executor=executor, watch=watch)
     elif launched_place().rank == 0:
         _taken(source, suite, out / SAMPLES_FOLDER, watch)
     wait_for_all()
     return _opened(source, suite, out)
 
 
-def _sample(
+def sample_suite(
     source: Sampler, suite: Suite, out: Path, *, executor: Executor, watch: Watch
-) -> None:  # fmt: skip
+) -> None:
+    """Sample a suite into the folder `samples` of an evaluation; what is there is kept.
+
+    Raises:
+        UsageError: the folder holds other samples.
+        CalotypeError: an image cannot be made or written.
+    """
     folder = (out / SAMPLES_FOLDER).resolve()
     total = len(suite.prompts) * source.each
     job = SampleJob(

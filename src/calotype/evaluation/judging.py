@@ -17,7 +17,9 @@ from calotype.evaluation.results import CHECKED, NO_JUDGE, number_of
 from calotype.evaluation.rows import Found, Rows, add_mean, as_floats
 from calotype.evaluation.samples import Manifest, SampleSet
 from calotype.evaluation.suites.suite import Prompt, Suite
+from calotype.vision.clip import find_clip, read_clip_file
 
+CLIP_SCORE, R_PRECISION = "CLIP score", "R-precision"
 Check = Callable[[Tensor, Prompt], bool | None]
 """Whether a sample, uint8 (3, H, W), shows what its prompt asks for; None = people have to say."""
 
@@ -25,30 +27,30 @@ Check = Callable[[Tensor, Prompt], bool | None]
 def add_alignment(
     found: Found,
     images: Features,
-    extractor: CaptionExtractor,
     rows: Rows,
     captions: Mapping[str, Tensor],
+    *,
     facts: dict[str, Any],
+    whose: str = "",
 ) -> None:
     """CLIP score and R-precision.
 
     Args:
         found: what is added to.
         images: embeddings of the samples, (N, E).
-        extractor: that embedded them.
         rows: of the samples.
         captions: embeddings, (E,), of every caption of the suite.
-        facts: what both numbers say of themselves.
+        facts: what both numbers say of themselves: features, side, notes.
+        whose: begins the numbers' names, e.g. "judge's ".
     """
     own = [sample.caption for sample in rows.samples]
-    facts = {"features": extractor.name, "notes": (), **facts}
     scores = clip_scores(images, torch.stack([captions[caption] for caption in own]))
-    add_mean(found, rows, "CLIP score", scores, **facts)
+    add_mean(found, rows, f"{whose}{CLIP_SCORE}", scores, **facts)
     if len(captions) > 1:
         among = Captions(tuple(captions), torch.stack(list(captions.values())))
         ranks = caption_ranks(images, own, among)
         facts["notes"] = (*facts["notes"], f"among {ranks.others} other captions")
-        add_mean(found, rows, "R-precision", ranks.first.double(), fraction=True, **facts)
+        add_mean(found, rows, f"{whose}{R_PRECISION}", ranks.first.double(), fraction=True, **facts)
 
 
 def caption_embeddings(
@@ -61,15 +63,18 @@ def caption_embeddings(
 
 
 def marks_of_judge(manifest: Manifest, spec: ExtractorSpec) -> tuple[str, ...]:
-    """A mark where the same CLIP chose the images: its score is no judge of them."""
-    from calotype.vision.clip import load_clip
-
-    best = (manifest.recipe or {}).get("best_of")
-    if not isinstance(best, Mapping):
+    """Marks where the same CLIP chose or guided the images: its score is no judge of them."""
+    recipe = manifest.recipe or {}
+    best, guides = recipe.get("best_of"), recipe.get("guides")
+    if not isinstance(best, Mapping) and not isinstance(guides, list):
         return ()
-    if best.get("clip_sha256") != load_clip(spec.weights).fingerprint:
-        return ()
-    return (f"{NO_JUDGE}: it chose each image among {best.get('count')}",)
+    weights, marks = read_clip_file(find_clip(spec.weights)).sha256, []
+    if isinstance(best, Mapping) and best.get("clip_sha256") == weights:
+        marks.append(f"{NO_JUDGE}: it chose each image among {best.get('count')}")
+    for guide in guides if isinstance(guides, list) else ():
+        if isinstance(guide, Mapping) and guide.get("sha256") == weights:
+            marks.append(f"{NO_JUDGE}: it guided the images, with scale {guide.get('scale')}")
+    return tuple(marks)
 
 
 def add_checks(

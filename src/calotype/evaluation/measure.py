@@ -188,7 +188,7 @@ class _Measuring:
         """What all processes do together."""
         options = self.options
         colours = () if self.reference is None else (_COLOURS,)
-        specs = (*options.extractors, *filter(None, [options.clip]), *colours)
+        specs = (*options.extractors, *(spec for _, spec in options.clips), *colours)
         self._sampled.compute(specs, self.say, "samples")
         if self._training is not None:
             self._training.compute(options.extractors, self.say, "training images")
@@ -202,8 +202,8 @@ class _Measuring:
         for spec in self.options.extractors:
             self._compare(spec)
         self._add_pixels()
-        if self.options.clip is not None:
-            self._align(self.options.clip)
+        for whose, spec in self.options.clips:
+            self._align(spec, whose)
         for scorer in self.options.scorers:
             self.say(f"scoring by {scorer.name}")
             place = folder / "scores"
@@ -255,15 +255,15 @@ class _Measuring:
             lpips = load_lpips(self.options.alexnet)
             found.numbers.append(lpips_number(self.set, rows, lpips, side=side))
 
-    def _align(self, spec: ExtractorSpec) -> None:
-        extractor, _ = self._loaded(spec)
+    def _align(self, spec: ExtractorSpec, whose: str) -> None:
+        extractor, facts = self._loaded(spec)
         if not isinstance(extractor, CaptionExtractor):
             raise UsageError(f"got {spec.name} to score captions with; expected a CLIP")
         self.say(f"scoring captions by {extractor.name}")
         captions = caption_embeddings(self.set.suite, extractor, root=self.options.root)
-        notes = marks_of_judge(self.set.manifest, spec)
-        facts: dict[str, Any] = {"side": self.options.side, "notes": notes}
-        add_alignment(self.found, self._sampled(spec), extractor, self.rows, captions, facts)
+        facts["notes"] = marks_of_judge(self.set.manifest, spec)
+        images = self._sampled(spec)
+        add_alignment(self.found, images, self.rows, captions, facts=facts, whose=whose)
 
     def _results(self, left: Mapping[str, str]) -> Results:
         options, reference = self.options, None

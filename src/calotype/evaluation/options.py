@@ -13,6 +13,9 @@ from calotype.evaluation.judging import Check
 from calotype.evaluation.reference import Which
 from calotype.evaluation.scorers import Scorer
 
+GUIDES, JUDGES = "guide's ", "judge's "
+"""Begin the names of the numbers of a guide, and of who judges it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions:
@@ -29,6 +32,8 @@ class MeasureOptions:
         scorers: other people's programs.
         root: folder of features.
         checks: the suite's own rules, by category; None = it has none.
+        guide: a CLIP that guided some of the sets, which scores captions, too; None = none.
+        judge: a CLIP that is to say what the guide cannot; likewise.
     """
 
     side: int
@@ -41,13 +46,28 @@ class MeasureOptions:
     scorers: tuple[Scorer, ...] = ()
     root: Path = field(default_factory=Path)
     checks: Mapping[str, Check] | None = field(default=None, hash=False)
+    guide: ExtractorSpec | None = None
+    judge: ExtractorSpec | None = None
+
+    @property
+    def clips(self) -> list[tuple[str, ExtractorSpec]]:
+        """All that score captions, after what the names of their numbers begin with."""
+        named = (("", self.clip), (GUIDES, self.guide), (JUDGES, self.judge))
+        return [(whose, spec) for whose, spec in named if spec is not None]
 
     def noted(self) -> dict[str, Any]:
         """What decides the numbers, for the results."""
         return {
             "side": self.side,
             "extractors": [_noted(spec) for spec in self.extractors],
-            "clip": None if self.clip is None else _noted(self.clip),
+            **{
+                name: None if spec is None else _noted(spec)
+                for name, spec in (
+                    ("clip", self.clip),
+                    ("guide", self.guide),
+                    ("judge", self.judge),
+                )
+            },
             "reference": _path(self.reference),
             "reference_split": self.which.split,
             "most_reference": self.which.most,
@@ -70,7 +90,9 @@ def options_of(noted: Mapping[str, Any]) -> MeasureOptions:
         return MeasureOptions(
             side=int(noted["side"]),
             extractors=tuple(_spec(pair) for pair in noted["extractors"]),
-            clip=None if noted["clip"] is None else _spec(noted["clip"]),
+            clip=_spec_or_none(noted["clip"]),
+            guide=_spec_or_none(noted.get("guide")),
+            judge=_spec_or_none(noted.get("judge")),
             reference=_path_of(noted["reference"]),
             which=Which(
                 noted["reference_split"],
@@ -91,6 +113,10 @@ def options_of(noted: Mapping[str, Any]) -> MeasureOptions:
 def _spec(noted: Sequence[str | None]) -> ExtractorSpec:
     name, weights = noted
     return ExtractorSpec(str(name), _path_of(weights))
+
+
+def _spec_or_none(noted: Sequence[str | None] | None) -> ExtractorSpec | None:
+    return None if noted is None else _spec(noted)
 
 
 def _path_of(noted: str | None) -> Path | None:

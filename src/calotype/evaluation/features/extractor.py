@@ -135,6 +135,6 @@ def load_extractor(
     return DinoV2(weights, device)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _kept(spec: ExtractorSpec) -> Extractor:
     return load_extractor(spec.name, weights=spec.weights, device=spec.device)

@@ -35,7 +35,9 @@ def decimals(value: float) -> str:
         return f"{0 if math.isfinite(value) else value:g}"
     if abs(value) >= 100:
         return f"{value:,.1f}"
-    return f"{value:.4f}" if abs(value) < 1 else f"{value:.3f}"
+    if abs(value) >= 1:
+        return f"{value:.3f}"
+    return f"{value:.{max(4, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def interval(number: Number) -> str:
