@@ -145,7 +145,9 @@ def test_every_number_is_what_direct_computation_gives(ran, real, clips, model):
         assert one.number("recall").value == pytest.approx(distances.recall.value)
         assert one.number("found").value == pytest.approx(0.25)
         for role in ("guide", "judge"):
-            for name, key in (("real", "real"), ("unguided", "unguided")):
+            for name, key in (("real", "real"), ("unguided", "unguided"), ("weaker", "unguided")):
+                if (role, name) == ("guide", "weaker"):
+                    continue
                 difference = getattr(one.differences, f"{role}_from_{name}")
                 each = scores[role, one.name] - scores[role, key]
                 assert difference.value == pytest.approx(float(each.mean()), abs=1e-3)
@@ -172,7 +174,7 @@ def test_files_page_and_sheets(ran):
     assert {line["point"] for line in lines} == {"real", "unguided", "free-3", "clip-30"}
     svg = (folder / "guide-judge.svg").read_text()
     assert "by CLIP, scale" in svg and "classifier-free" in svg and svg.count("real images") == 2
-    sets = {"real images": open_samples(folder / "real")}
+    sets = {"real": open_samples(folder / "real")}
     sets |= {one.name: open_samples(folder / "points" / one.name) for one in found.points}
     write_guidance_page(folder, found, sets)
     page = (folder / "index.html").read_text()
@@ -283,12 +285,33 @@ def test_the_verdict(ran):
     assert found.adversarial == found.overrated == ("clip-30",)
     found = verdicts((30, 30), (20, 25), (29, 29), (35, 28))  # over both, yet better than before
     assert found.adversarial == () and found.overrated == ("clip-30",)
+    assert found.points[2].verdict.judge_under_real and not found.points[2].verdict.judge_fell
     found = verdicts((30, 30), (20, 25), (29, 29), (29, 22))  # worse, but nobody is fooled
     assert found.adversarial == found.overrated == ()
     found = verdicts((30, 30), (20, 25), (29, 29), (35, 31))
     assert found.adversarial == found.overrated == ()
     found = verdicts((30, 30), (20, 25), (29, 29), (35, 22), spread=90)  # all within intervals
     assert found.adversarial == found.overrated == ()
+
+
+def test_the_judge_falls_from_where_it_was_highest(ran):
+    folder, _ = ran
+    one = Measured(*read_results(folder / "points" / "unguided"))
+    points = (Point(), Point(scale=1), Point(weight=2), Point(scale=2), Point(scale=4))
+    highs = {Point(scale=1): 8, Point(weight=2): 20, Point(scale=2): 7, Point(scale=4): 3}
+
+    def judged(point):
+        columns = {
+            name: np.linspace(-0.1, 0.1, 8) * len(name) + highs.get(point, 5)
+            for name in one.scores.columns
+            if name.startswith((GUIDE, JUDGE))
+        }
+        return Measured(one.results, dataclasses.replace(one.scores, columns=columns))
+
+    found = guidance_results(points, [judged(p) for p in points], judged(Point()), form="mean")
+    falls = [each.differences.judge_from_weaker.value for each in found.points]
+    assert falls == pytest.approx([0, 3, 15, -1, -5])  # scale 4 from scale 1, not from weight 2
+    assert not Point(weight=0.5).is_weaker(Point(weight=2)) and Point().is_weaker(Point(scale=1))
 
 
 def test_results_say_how_to_measure_the_same_again(ran):

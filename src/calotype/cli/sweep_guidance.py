@@ -173,7 +173,7 @@ def _finish(found: GuidanceResults, out: Path, *, as_json: bool) -> None:
     from calotype.evaluation.sweep.guidance_found import GUIDE, JUDGE
 
     names = [point.name for point in found.points]
-    sets = {"real images": open_samples(out / REAL_FOLDER)}
+    sets = {"real": open_samples(out / REAL_FOLDER)}
     sets |= {name: open_samples(out / POINTS_FOLDER / name) for name in names}
     write_guidance_page(out, found, sets)
     if as_json:
@@ -190,5 +190,6 @@ def _finish(found: GuidanceResults, out: Path, *, as_json: bool) -> None:
             if metric in first
         ]
         print(f"{name:12} {'  '.join(texts)}")
-    print(f"adversarial: {', '.join(found.adversarial) or 'none'}")
+    for name, points in (("adversarial", found.adversarial), ("overrated", found.overrated)):
+        print(f"{name}: {', '.join(points) or 'none'}")
     print(out / "index.html")

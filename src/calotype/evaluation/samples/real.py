@@ -20,7 +20,7 @@ from calotype.evaluation.samples.manifest import Manifest, SuiteNote, write_mani
 from calotype.evaluation.samples.prompts import write_prompts
 from calotype.evaluation.samples.sample_set import SampleSet
 from calotype.evaluation.samples.shard import Sample
-from calotype.evaluation.suites.suite import Prompt, Suite
+from calotype.evaluation.suites.suite import Prompt, Suite, first_by_hash
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def real_suite(
     """
     which = Which(split, count)
     check_images(data, least=count, side=side, which=which)
-    images = real_images(data, side=side, which=which)
+    images = _in_hash_order(real_images(data, side=side, which=which))
     part = images.data
     source = open_part(part.path, part.part, replace(part.selection, grammar=grammar))
     prompts = []
@@ -69,6 +69,19 @@ def real_suite(
     texts = json.dumps([[prompt.id, prompt.caption] for prompt in prompts])
     digest = sha256(texts.encode("utf-8", "surrogatepass")).hexdigest()
     return RealSuite(Suite(name, tuple(prompts), digest, choices), images)
+
+
+def _in_hash_order(images: ImageList) -> ImageList:
+    """The same images, so that the first few are as different as all are."""
+    order = first_by_hash(images.names, len(images))
+    known = {name: place for place, name in enumerate(images.names)}
+    places = [known[name] for name in order]
+    return replace(
+        images,
+        numbers=tuple(images.numbers[place] for place in places),
+        names=tuple(order),
+        hashes=tuple(images.hashes[place] for place in places),
+    )
 
 
 def write_real_samples(folder: Path, real: RealSuite, side: int) -> SampleSet:

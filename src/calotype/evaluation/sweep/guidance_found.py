@@ -59,6 +59,13 @@ class Point:
             return f"clip-{self.scale:g}"
         return "unguided" if self.weight == 1 else f"free-{self.weight:g}"
 
+    def is_weaker(self, other: Point) -> bool:
+        """Whether the other guides in the same way, and more; not at all is less than any."""
+        if self == Point():
+            return other != self
+        ways = (self.scale, other.scale) if self.scale > 0 else (self.weight - 1, other.weight - 1)
+        return ways[0] * ways[1] > 0 and abs(ways[0]) < abs(ways[1])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
@@ -69,12 +76,15 @@ class Differences:
         guide_from_unguided: minus what it says of samples without guidance.
         judge_from_real: as above, by the judge.
         judge_from_unguided: likewise.
+        judge_from_weaker: minus what it says where guidance of the same way is weaker, or off, and
+            its score highest.
     """
 
     guide_from_real: Estimate
     guide_from_unguided: Estimate
     judge_from_real: Estimate
     judge_from_unguided: Estimate
+    judge_from_weaker: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +95,18 @@ class Verdict:
         guide_over_real: the guide finds samples to fit their captions better than real images do.
         judge_under_unguided: the judge finds them to fit worse than samples without guidance.
         judge_under_real: the judge finds them to fit worse than real images.
+        judge_fell: the judge finds them to fit worse than samples of weaker guidance.
     """
 
     guide_over_real: bool
     judge_under_unguided: bool
     judge_under_real: bool
+    judge_fell: bool
 
     @property
     def adversarial(self) -> bool:
-        """The guide is more than content, and guidance made it worse for the judge."""
-        return self.guide_over_real and self.judge_under_unguided
+        """The guide prefers samples to real images, and more guidance made them worse."""
+        return self.guide_over_real and self.judge_fell
 
     @property
     def overrated(self) -> bool:
@@ -144,15 +156,18 @@ def guidance_results(
     points: Sequence[Point], measured: Sequence[Measured], real: Measured, *, form: GuidanceForm
 ) -> GuidanceResults:
     """Compare all points with the first, which is unguided, and with real images."""
-    found = tuple(
-        _compared(point, one, real, measured[0])
-        for point, one in zip(points, measured, strict=True)
-    )
+    found = []
+    for point, one in zip(points, measured, strict=True):
+        pairs = zip(points, measured, strict=True)
+        weaker = [other for before, other in pairs if before.is_weaker(point)]
+        best = max(weaker, key=_judged, default=one)
+        others = {"real": real, "unguided": measured[0], "weaker": best}
+        found.append(_compared(point, one, others))
     return GuidanceResults(
         first=measured[0].results,
         form=form,
         real=_numbers(real.results),
-        points=found,
+        points=tuple(found),
         adversarial=tuple(one.name for one in found if one.verdict.adversarial),
         overrated=tuple(one.name for one in found if one.verdict.overrated),
         fronts={
@@ -162,15 +177,19 @@ def guidance_results(
     )
 
 
-def _compared(point: Point, one: Measured, real: Measured, unguided: Measured) -> GuidedPoint:
+def _compared(point: Point, one: Measured, others: Mapping[str, Measured]) -> GuidedPoint:
+    """One point beside "real", "unguided" and "weaker"."""
+
+    def minus(other: str, metric: str) -> Estimate:
+        theirs = _scores(others[other].scores, metric)
+        return paired_difference(_scores(one.scores, metric), theirs, common=True)
+
     differences = Differences(
-        **{
-            f"{role}_from_{name}": paired_difference(
-                _scores(one.scores, metric), _scores(other.scores, metric), common=True
-            )
-            for role, metric in (("guide", GUIDE), ("judge", JUDGE))
-            for name, other in (("real", real), ("unguided", unguided))
-        }
+        guide_from_real=minus("real", GUIDE),
+        guide_from_unguided=minus("unguided", GUIDE),
+        judge_from_real=minus("real", JUDGE),
+        judge_from_unguided=minus("unguided", JUDGE),
+        judge_from_weaker=minus("weaker", JUDGE),
     )
     return GuidedPoint(
         name=point.name,
@@ -181,8 +200,14 @@ def _compared(point: Point, one: Measured, real: Measured, unguided: Measured) -
             guide_over_real=_above(differences.guide_from_real),
             judge_under_unguided=_below(differences.judge_from_unguided),
             judge_under_real=_below(differences.judge_from_real),
+            judge_fell=_below(differences.judge_from_weaker),
         ),
     )
+
+
+def _judged(one: Measured) -> float:
+    """What the judge says of a point, on average."""
+    return float(np.mean(list(_scores(one.scores, JUDGE).values())))
 
 
 def _above(difference: Estimate) -> bool:

@@ -30,6 +30,7 @@ from calotype.pages.charts import (
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _SIZE = (5.2, 3.9)
+_LONG_LABEL = 40  # characters, with which a second line begins
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ def _cross(axes: Axes, x: Number, y: Number, colour: str) -> None:
 
 def _label(number: Number) -> str:
     better = {True: "higher is better", False: "lower is better", None: ""}
-    return f"{number.label}, {better[number.higher_is_better]}"
+    separator = ",\n" if len(number.label) > _LONG_LABEL else ", "
+    return f"{number.label}{separator}{better[number.higher_is_better]}"
 
 
 def _curves(found: SweepResults) -> Iterator[Curve]:
