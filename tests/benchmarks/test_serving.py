@@ -35,7 +35,7 @@ def test_it_prints_ratios_and_waits(model):
 
 
 def test_memory_stays_under_sizes_previews_and_cancels():
-    printed = run("memory", "--requests", "300")
-    assert "after 300 requests" in printed
+    printed = run("memory", "--requests", "150")
+    assert "after 150 requests" in printed
     ratio = float(re.search(r"first part: (\d\.\d+), aim", printed)[1])
-    assert ratio < 1.15, printed  # 300 requests do not fill what is remembered
+    assert ratio < 1.15, printed  # 150 requests do not fill what is remembered

@@ -25,6 +25,7 @@ PAGES = sorted(
 # Everything that is not run, and why.
 REASONS = {
     "hours",
+    "about half an hour on two cores",
     "serves until Ctrl-C",
     "needs a server",
     "installs packages",
@@ -135,9 +136,15 @@ def test_options_exist(page):
             compile(block.text, page.name, "exec")
 
 
-STORIES = [page for page in PAGES if any(b.is_run and not b.is_slow for b in blocks(page))]
-LONG = {"README.md", "sampling.md", "editing.md"}
 TRAINING = [page for page in PAGES if any(block.is_slow for block in blocks(page))]
+LONG = {"README.md", "sampling.md", "editing.md", "evaluation.md"}
+# What trains runs all blocks of its page, so that a long page need not be run twice.
+TWICE = {page for page in TRAINING if page.name in LONG}
+STORIES = [
+    page
+    for page in PAGES
+    if page not in TWICE and any(b.is_run and not b.is_slow for b in blocks(page))
+]
 SERVED = [page for page in PAGES if any(block.is_served for block in blocks(page))]
 
 

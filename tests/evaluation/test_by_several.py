@@ -70,7 +70,7 @@ def test_alone_there_is_work_for_several(alone):
     assert metrics >= {"FID", "KID", "precision", "colour shift", "CLIP score", "R-precision"}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["workers", "Ray"])  # torchrun: below
 def test_whoever_works_finds_the_same(evaluate, alone, way):
     if way == "Ray":
         pytest.importorskip("ray")

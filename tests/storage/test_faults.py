@@ -214,7 +214,8 @@ def write_some(root: Path) -> None:
         (temporary / "b.txt").write_text("new")
 
 
-@pytest.mark.parametrize("work", [write_one, pytest.param(write_some, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [write_one, write_some])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_or_folder_is_the_old_or_the_new_one(tmp_path, work, kind):
     def begin(name):

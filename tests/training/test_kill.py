@@ -83,7 +83,7 @@ def test_killed_anywhere_and_resumed(trainer, tmp_path):
     expected = _bits(tmp_path / "whole")
     operations = int(whole.stdout.split()[-1])
     assert operations > 60
-    for fatal in range(3, operations, max(1, operations // 5)):
+    for fatal in range(3, operations, max(1, operations // 3)):
         out = tmp_path / str(fatal)
         assert trainer(out, fatal).returncode == -9
         again = trainer(out)

@@ -143,6 +143,7 @@ def test_a_finished_run_says_so(train, micro_recipe, whole, tmp_path, capsys):
     assert (whole / "log.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_where_the_decay_began(train, micro_recipe, whole, tmp_path):
     longer = tmp_path / "longer"
     assert train(micro_recipe(keep_checkpoints=9), longer, images=80) == 0
@@ -306,6 +307,7 @@ def test_a_network_without_text_trains(train, micro, tmp_path):
     assert train(Recipe(name="none", stages=(config,)), tmp_path / "run") == 0
 
 
+@pytest.mark.slow
 def test_eight_images_are_learnt_by_heart(train, micro, tmp_path):
     base = micro()
     levels = tuple(dataclasses.replace(level, channels=32) for level in base.stage.network.levels)

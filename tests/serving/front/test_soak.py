@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).parents[1] / "soak.py"
 @pytest.mark.slow
 @pytest.mark.parametrize("api", ["native", "openai"])
 def test_memory_does_not_grow_with_jobs(api) -> None:
-    command = [sys.executable, str(SCRIPT), api, "3000"]
+    command = [sys.executable, str(SCRIPT), api, "2000"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     first, *_, last = map(float, done.stdout.split())
     assert last <= 1.05 * first + 1, done.stdout
