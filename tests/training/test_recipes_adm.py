@@ -73,14 +73,21 @@ def test_a_chain_changes_what_it_must(kind):
 
 
 def test_the_papers_lengths():
-    lengths = {
-        name: (training(name).batch_size, training(name).total_images // training(name).batch_size)
-        for name in ("glide-64", "glide-64-free", "glide-64-inpaint", "glide-256", "adm-256")
-    }
-    assert lengths == {
+    published = {
         "glide-64": (2048, 2_500_000),
         "glide-64-free": (2048, 500_000),
         "glide-64-inpaint": (2048, 500_000),
         "glide-256": (512, 1_600_000),
+        "glide-256-inpaint": (512, 500_000),
+        "glide-small-64": (2048, 1_600_000),
+        "glide-small-256": (512, 400_000),
+        "adm-64": (2048, 540_000),
         "adm-256": (256, 1_980_000),
+        "adm-256-up": (256, 500_000),
+    }
+    for name, (batch, steps) in published.items():
+        config = training(name)
+        assert (config.batch_size, config.total_images) == (batch, batch * steps), name
+    assert published.keys() == {
+        name for name in recipe_names() if name.startswith(("glide", "adm")) and name not in SMALL
     }

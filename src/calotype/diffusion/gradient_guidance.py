@@ -30,8 +30,9 @@ class GradientGuidance:
     """Moves what a denoiser says by `scale` times the gradient of a log-likelihood, taken at `z`.
 
     As score (algorithm 2): `eps - sigma*scale*grad`, that is `x_hat + scale*sigma^2/alpha*grad`.
-    Estimates may leave [-1, 1]; it comes after thresholding, as in GLIDE. As mean (algorithm 1)
-    the estimate stays, and an ancestral step moves its mean by `variance*scale*grad`.
+    The result may leave [-1, 1], even of a thresholded denoiser: whoever wants it within thresholds
+    it again, as a cascade's stages do. As mean (algorithm 1) the estimate stays, and an ancestral
+    step moves its mean by `variance*scale*grad`.
 
     Args:
         log_likelihood: of noisy images; if it holds tensors of a batch it should have a method

@@ -20,8 +20,9 @@ class Estimate:
 
     Attributes:
         x_hat: estimate of the clean image, (B, 3, H, W), about [-1, 1].
-        variance_fraction: for foreign models that learn their variance, where it lies between the
-            posterior's (0) and the forward step's (1) on a log scale, like `x_hat`; else None.
+        variance_fraction: of networks that learn the variance of the reverse step, where it lies
+            between the posterior's (0) and the forward step's (1) on a log scale, like `x_hat`;
+            else None.
         gradient: of a log-likelihood in z, times a scale, like `x_hat`: ancestral steps move their
             mean by it times their variance; None = nothing pulls.
     """

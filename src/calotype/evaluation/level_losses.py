@@ -10,19 +10,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from calotype.cascade import Cascade
-from calotype.config.diffusion import DiffusionTraining
+from calotype.config.data import DataConfig
+from calotype.config.stage import StageConfig
 from calotype.data.grammar import CaptionGrammar
 from calotype.data.open import TrainingData
 from calotype.diffusion import DiscreteSchedule
 from calotype.errors import UsageError
 from calotype.evaluation.results import Number
-from calotype.tasks.validation import bits_per_dimension, errors_by_level, read_probe
+from calotype.tasks.validation import Probe, bits_per_dimension, errors_by_level, read_probe
 
 
 def level_losses(
     cascade: Cascade, data: Path, *, images: int, grammar: CaptionGrammar | None = None
 ) -> list[Number]:
     """A number a stage and noise level, sigma/alpha, and the bound of stages that have one.
+
+    Stages with classes are told of none, those that in-paint of no pixel: as in plain sampling.
 
     Args:
         cascade: ready to sample.
@@ -31,22 +34,13 @@ def level_losses(
         grammar: makes captions of rows that have none.
 
     Raises:
-        UsageError: there are no usable images.
+        UsageError: there are no usable images, or a stage was not trained without a class.
     """
     numbers = []
     for stage in cascade.stages:
-        side = stage.config.resolution
-        config = DiffusionTraining(
-            stage=stage.config,
-            batch_size=1,
-            text_encoder=cascade.text_encoder_spec,
-            vlb_weight=0.0,  # nothing is trained
-        )
-        source = TrainingData(data, resolution=side, data=config.data, grammar=grammar).validation
-        probe = read_probe(source, config, limit=images)
-        if probe is None:
-            raise UsageError(f"got no usable images of {side} pixels in {data} for losses")
-        encoder = cascade.text_encoder
+        probe = _probe(stage.config, data, images, grammar)
+        side, captioned = stage.config.resolution, stage.config.network.text_dim > 0
+        encoder = cascade.text_encoder if captioned else None
         errors = errors_by_level(stage, probe, encoder)
         found = {f"loss at sigma/alpha {ratio}": error for ratio, error in errors.items()}
         if isinstance(stage.schedule, DiscreteSchedule):
@@ -64,3 +58,23 @@ def level_losses(
             for metric, value in found.items()
         ]
     return numbers
+
+
+def _probe(stage: StageConfig, path: Path, images: int, grammar: CaptionGrammar | None) -> Probe:
+    """What a stage is judged on: the data says no classes here, and hides no pixels.
+
+    Raises:
+        UsageError: there are no usable images, or the stage was not trained without a class.
+    """
+    side, data = stage.resolution, DataConfig()
+    if stage.class_count > 0 and not stage.null_class:
+        raise UsageError(
+            f"got losses of the {side} stage, whose null class was not trained (class_dropout=0); "
+            "they are measured without classes: leave out --losses"
+        )
+    captioned = stage.network.text_dim > 0
+    source = TrainingData(path, resolution=side, data=data, grammar=grammar, captioned=captioned)
+    probe = read_probe(source.validation, stage, data, limit=images)
+    if probe is None:
+        raise UsageError(f"got no usable images of {side} pixels in {path} for losses")
+    return probe

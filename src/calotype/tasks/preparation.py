@@ -29,7 +29,7 @@ from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
 from calotype.tasks.initial import check_initial_classes, initial_weights, with_extra_channels
 from calotype.tasks.tokenizers import copied_tokenizer, run_tokenizer, tokenizer_of
-from calotype.tasks.validation import read_probe
+from calotype.tasks.validation import Probe, read_probe
 from calotype.training.preparation import Job, Preparation
 from calotype.training.shards import copy_weights
 from calotype.training.task import TaskStart
@@ -83,9 +83,9 @@ def prepare_stage(
     task = DiffusionTask(config, stage, text, drafts, estimates, tokenizer=own)
     looked_at = config.validation_images > 0 or config.grid_images > 0
     if preparation.group.is_rank_zero and looked_at:
-        task.unseen = read_probe(held_out, config, limit=PROBE_EXAMPLES)
+        task.unseen = _probe(held_out, config, PROBE_EXAMPLES)
         if task.unseen is not None:
-            task.trained = read_probe(source, config, limit=len(task.unseen))
+            task.trained = _probe(source, config, len(task.unseen))
     return Job(task, source, preserved)
 
 
@@ -124,6 +124,11 @@ def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:
     kept = _DRAFT if without_draft else ADAPTERS
     own = {name: tensor for name, tensor in stage.state_dict().items() if kept in name}
     copy_weights(stage, {**own, **weights})
+
+
+def _probe(source: ExampleSource, config: DiffusionTraining, limit: int) -> Probe | None:
+    """Examples to validate on, read as those that are trained on."""
+    return read_probe(source, config.stage, config.data, limit=limit, masks=config.masks)
 
 
 def _preserved(config: DiffusionTraining, grammar: CaptionGrammar | None) -> ExampleSource | None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from calotype.cascade.stage import Stage
 from calotype.cascade.stage_edit import KnownPixels
 from calotype.conditioning import Conditioning
-from calotype.config.diffusion import DiffusionTraining
+from calotype.config.data import DataConfig
+from calotype.config.masks import MasksConfig
 from calotype.config.stage import StageConfig
 from calotype.data.batch import BatchPlan
 from calotype.data.batches import NothingUsable, sequential_batches
@@ -78,20 +79,33 @@ class Probe(Rows):
         return replace(cond, classes=classes)
 
 
-def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) -> Probe | None:
+def read_probe(
+    source: ExampleSource,
+    stage: StageConfig,
+    data: DataConfig,
+    *,
+    limit: int,
+    masks: MasksConfig | None = None,
+) -> Probe | None:
     """The first `limit` examples in an order that no run's seed changes; None if none can be used.
 
-    Images are cut as in training, so that a stage trained on crops is judged on crops.
+    Args:
+        source: of the examples.
+        stage: that is judged on them.
+        data: as in training: images are cut alike, so that a stage trained on crops is judged on
+            crops, and have classes where labels say them.
+        limit: examples at most.
+        masks: make holes for in-painting; None = nothing of an image is known.
     """
     if len(source) == 0:
         return None
     plan = BatchPlan(
-        resolution=config.stage.resolution,
-        lowres_resolution=config.stage.lowres_resolution,
-        config=config.data,
+        resolution=stage.resolution,
+        lowres_resolution=stage.lowres_resolution,
+        config=data,
         batch_size=_CHUNK,
         seed=PROBE_SEED,
-        alpha=config.masks is not None,
+        alpha=masks is not None,
     )
     limit = min(limit, len(source))
     try:
@@ -102,10 +116,10 @@ def read_probe(source: ExampleSource, config: DiffusionTraining, *, limit: int) 
     captions = tuple(caption for part in parts for caption in part.captions)
     x = torch.cat([part.x for part in parts])
     known = None
-    if config.masks is not None:
+    if masks is not None:
         alpha = torch.cat([part.alpha for part in parts if part.alpha is not None])
-        known = KnownPixels(x, some_holes(config.masks, alpha, seed=PROBE_SEED))
-    found = [numbered(part.labels, config.stage, keys=part.keys) for part in parts]
+        known = KnownPixels(x, some_holes(masks, alpha, seed=PROBE_SEED))
+    found = [numbered(part.labels, stage, keys=part.keys) for part in parts]
     classes = [one for one in found if one is not None]
     return Probe(
         x,

@@ -23,9 +23,7 @@ Key = tuple[str, str | None, str | None]
 _ROWS, _EACH, _COLUMNS, _SIDE = 10, 64, 8, 64
 
 
-def write_guidance_page(
-    folder: Path, found: GuidanceResults, sets: Mapping[str, SampleSet]
-) -> int:  # fmt: skip
+def write_guidance_page(folder: Path, found: GuidanceResults, sets: Mapping[str, SampleSet]) -> int:
     """Write `folder`/index.html, a sheet of all points and one of each point's samples.
 
     Args:
