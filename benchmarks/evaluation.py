@@ -66,7 +66,7 @@ class Evaluation:
         self.size, self.folder = size, folder
         generator = open_generator(settings)
         assert isinstance(generator, CascadeGenerator)
-        self.cascade, self._options = generator.cascade, settings.options([""])
+        self.cascade, self._options = generator.cascade, settings.options([""], [0])
         self.job = SampleJob(
             sets=(SetJob(folder / "set", settings, expected_recipe(settings, "", 0)),),
             open=lambda settings: generator,  # loaded once, and not timed

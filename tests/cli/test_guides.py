@@ -96,10 +96,11 @@ def test_a_classifier_guides_the_base(command, model, classifier, tmp_path):
     assert np.abs(pixels("fox.png") - np.asarray(expected.pil()[0]).astype(int)).max() <= 1
     plain = np.asarray(cascade.sample(["a fox"], **how).pil()[0]).astype(int)
     assert np.abs(pixels("fox.png") - plain).mean() > 1
-    (note,) = read_recipe(tmp_path / "fox.png")["guides"]
-    assert note == {
+    recipe = read_recipe(tmp_path / "fox.png")
+    (note,) = recipe["guides"]
+    assert recipe["class"] == "noto" and note == {
         "kind": "classifier", "path": classifier, "name": "styles", "scale": 20.0, "form": "score",
-        "class_name": "noto", "sha256": load_classifier(classifier).fingerprint,
+        "sha256": load_classifier(classifier).fingerprint,
     }  # fmt: skip
 
 
@@ -111,10 +112,11 @@ def test_the_command_of_the_documentation_runs(command, classifier, tmp_path):
         "noto-0.png\nnoto-1.png\nnoto-2.png\n",
     )
     recipes = [read_recipe(tmp_path / f"noto-{seed}.png") for seed in range(3)]
-    assert [one["random_class"] for one in recipes] == [random_class(CLASSES, s) for s in range(3)]
+    assert [one["class"] for one in recipes] == [random_class(CLASSES, s) for s in range(3)]
     assert {random_class(CLASSES, seed) for seed in range(9)} == set(CLASSES)
-    asked = ("--class", recipes[1]["random_class"], "--seed", "1", "-o", "asked.png")
+    asked = ("--class", recipes[1]["class"], "--seed", "1", "-o", "asked.png")
     assert command(*words, *asked)[0] == 0
+    assert read_recipe(tmp_path / "asked.png") == recipes[1]
     assert np.abs(pixels("asked.png") - pixels("noto-1.png")).max() <= 1
 
 
@@ -148,7 +150,8 @@ def test_lists_are_guided_and_not_sampled_twice(command, classifier, tmp_path):
     assert (code, err) == (0, "")
     report = json.loads(out)
     chosen = [random_class(CLASSES, seed) for seed in range(2)]
-    assert [one["random_class"] for one in report["pictures"]] == 2 * chosen
+    assert [one["class"] for one in report["pictures"]] == 2 * chosen
+    assert chosen[0] != chosen[1] and "class" not in report
     assert report["guides"][0]["name"] == "styles"
     times = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("p-*.png"))]
     assert command(*words)[0] == 0
@@ -173,7 +176,7 @@ def test_edits_are_guided_but_for_what_is_kept(command, classifier, tmp_path):
     assert command(*words, "-o", "b.png", *guided(classifier))[0] == 0
     assert np.array_equal(pixels("b.png")[:, 4:], source[:, 4:])
     assert np.abs(pixels("a.png") - pixels("b.png"))[:, :4].mean() > 1
-    assert read_recipe(tmp_path / "b.png")["guides"][0]["class_name"] == "noto"
+    assert read_recipe(tmp_path / "b.png")["class"] == "noto"
     code, _, err = command("edit", "in.png", "fox", "--vary", "0.2", *guided(classifier))
     assert code != 0 and "which enlarges; expected a base" in err
 
@@ -181,7 +184,9 @@ def test_edits_are_guided_but_for_what_is_kept(command, classifier, tmp_path):
 def test_bad_guides_are_refused_in_one_line(command, classifier, tmp_path):
     large = save_random(tmp_path / "large", resolution=16)
     wrong = {
-        guided(classifier, "twemoji"): "expected one of its classes: fluent, noto, openmoji",
+        guided(
+            classifier, "twemoji"
+        ): "the classifier styles was not trained with; expected one of",
         guided(large): "16x16 for a base that samples 8x8",
         guided(str(tmp_path / "nothing")): "expected a folder with classifier.json",
         guided(classifier, scale="-1"): "expected",
@@ -228,7 +233,7 @@ def test_guides_go_together_and_with_best_of(command, clip, classifier, tmp_path
     assert asked == [None]
     recipe = read_recipe(tmp_path / "owl.png")
     assert [note["kind"] for note in recipe["guides"]] == ["classifier", "clip"]
-    assert recipe["random_class"] == random_class(CLASSES, recipe["seed"])
+    assert recipe["class"] == random_class(CLASSES, recipe["seed"])
     assert recipe["best_of"]["count"] == 2
 
 
@@ -240,15 +245,87 @@ def test_a_clip_that_never_saw_noise_is_refused(command, tmp_path):
 
 
 def test_a_base_with_classes_is_told_those_that_it_knows(command, classifier, tmp_path):
+    base = saved_base(tmp_path / "base", CLASSES[:2])
+    words = ("sample", "--model", base)
+    cascade, guide = Cascade.load(base), ClassifierGuide(load_classifier(classifier), None)
+    for name, told in (("noto", "noto"), ("openmoji", None)):
+        assert command(*words, *guided(classifier, name), "-o", "a.png")[0] == 0
+        assert read_recipe(tmp_path / "a.png")["class"] == name
+        pulls = [Pull(guide.towards(name), 20.0)]
+        expected = cascade.sample([""], seeds=[0], classes=[told], pulls=pulls).pil()[0]
+        assert np.abs(pixels("a.png") - np.asarray(expected).astype(int)).max() <= 1
+        null = cascade.sample([""], seeds=[0], pulls=pulls).pil()[0]
+        moved = np.abs(pixels("a.png") - np.asarray(null).astype(int)).max() > 1
+        assert moved == (told is not None)
+
+
+def saved_base(folder, names, *, null_class=True):
     network = AdmConfig(
-        levels=(AdmLevel(channels=8, blocks=1),), norm_groups=4, middle="none", classes=2
+        levels=(AdmLevel(channels=8, blocks=1),), norm_groups=4, middle="none", classes=len(names)
     )
-    sampling = SamplingConfig(steps=2, sampler="ddim")
-    config = StageConfig(resolution=8, network=network, sampling=sampling, classes=CLASSES[:2])
-    save_cascade(tmp_path / "base", stages=[Stage(config)], text_encoder="none", name="base")
-    words = ("sample", "--model", str(tmp_path / "base"))
-    assert command(*words, *guided(classifier, "noto"), "-o", "a.png")[0] == 0
-    assert command(*words, *guided(classifier, "openmoji"), "-o", "b.png")[0] == 0
-    a, b = read_recipe(tmp_path / "a.png"), read_recipe(tmp_path / "b.png")
-    assert a["class"] == "noto" and "class" not in b
-    assert [one["guides"][0]["class_name"] for one in (a, b)] == ["noto", "openmoji"]
+    sampling = SamplingConfig(steps=2, sampler="ddim", threshold_percentile=None)
+    config = StageConfig(
+        resolution=8, network=network, sampling=sampling, classes=names, null_class=null_class
+    )
+    torch.manual_seed(0)
+    stage = Stage(config)
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    save_cascade(folder, stages=[stage], text_encoder="none", name="base")
+    return str(folder)
+
+
+@pytest.mark.parametrize("null_class", [True, False])
+def test_the_class_that_a_seed_chose_is_told_the_base_too(
+    command, classifier, tmp_path, null_class
+):
+    """Algorithms 1 and 2 of the paper: one class y for the model and the classifier."""
+    base = saved_base(tmp_path / "base", CLASSES, null_class=null_class)
+    words = ("sample", "--model", base, "--classifier", classifier)
+    assert command(*words, "-n", "3", "-o", "some.png")[0] == 0
+    cascade, guide = Cascade.load(base), ClassifierGuide(load_classifier(classifier), None)
+    names = [random_class(CLASSES, seed) for seed in range(3)]
+    pulls = [Pull(guide, 1.0)]
+    expected = cascade.sample([""] * 3, seeds=[0, 1, 2], classes=names, pulls=pulls).pil()
+    for seed in range(3):
+        assert read_recipe(tmp_path / f"some-{seed}.png")["class"] == names[seed]
+        own = np.asarray(expected[seed]).astype(int)
+        assert np.abs(pixels(f"some-{seed}.png") - own).max() <= 1
+    assert command("sample", "--like", "some-1.png", "--model", base, "-o", "again.png")[0] == 0
+    assert read_recipe(tmp_path / "again.png") == read_recipe(tmp_path / "some-1.png")
+
+
+def test_a_base_that_needs_classes_is_not_left_to_seeds_that_choose_others(
+    command, classifier, tmp_path
+):
+    base = saved_base(tmp_path / "base", CLASSES[:2], null_class=False)
+    words = ("sample", "--model", base, "--classifier", classifier)
+    code, out, err = command(*words)
+    assert (code, out) == (2, "") and "such as 'openmoji'" in err and "--class" in err
+    assert command(*words, "--class", "noto", "-o", "a.png")[0] == 0
+
+
+def test_several_classes_of_a_classifier_are_each_image_s_own(
+    command, classifier, tmp_path, monkeypatch
+):
+    """The base has none; the sheet, the report and the names of files say them."""
+    read = []
+    monkeypatch.setattr(
+        "calotype.generation.guides.load_classifier",
+        lambda folder: read.append(folder) or load_classifier(folder),
+    )
+    words = ("sample", "--classifier", classifier, "--classifier-scale", "20", "--size", "8")
+    both = (*words, "--class", "noto", "--class", "fluent")
+    assert command(*both)[:2] == (0, "noto-0.png\nfluent-0.png\n")
+    assert len(read) == 1
+    assert command(*words, "--class", "fluent", "-o", "alone.png")[0] == 0
+    assert np.abs(pixels("alone.png") - pixels("fluent-0.png")).max() <= 1
+    assert np.abs(pixels("noto-0.png") - pixels("fluent-0.png")).max() > 1
+    assert read_recipe(tmp_path / "alone.png") == read_recipe(tmp_path / "fluent-0.png")
+    report = json.loads(command(*both, "--json")[1])
+    assert [one["class"] for one in report["pictures"]] == ["noto", "fluent"]
+    assert "class" not in report and "class_name" not in report["guides"][0]
+    assert command(*both, "--grid", "-o", "sheet.png")[0] == 0
+    sheet = read_recipe(tmp_path / "sheet.png")
+    assert [one["class"] for one in sheet["of"]] == ["noto", "fluent"]

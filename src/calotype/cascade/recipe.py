@@ -40,7 +40,7 @@ def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime)
         "kind": "sample",
         "caption": plan.captions[row],
         "negative_caption": None if plan.negatives is None else plan.negatives[row],
-        **class_note(plan, row),
+        **class_note(None if plan.classes is None else plan.classes[row]),
         "seed": plan.seeds[row],
         "model": {
             "name": cascade.name,
@@ -62,9 +62,8 @@ def image_recipe(cascade: Cascade, plan: SamplePlan, row: int, runtime: Runtime)
     }
 
 
-def class_note(plan: SamplePlan, row: int) -> dict[str, str]:
-    """The class that an image of a plan was made of; {} = nobody said any."""
-    name = None if plan.classes is None else plan.classes[row]
+def class_note(name: str | None) -> dict[str, str]:
+    """What the recipe of an image says of its class; {} = nobody named any."""
     return {} if name is None else {"class": name}
 
 

@@ -19,7 +19,7 @@ from calotype.cli.sample_list import sample_list
 from calotype.cli.showing import made_in_groups
 from calotype.cli.visible import visible
 from calotype.errors import UsageError
-from calotype.generation.outputs import check_output_name, few_outputs
+from calotype.generation.outputs import OWN, check_output_name, few_outputs
 from calotype.generation.prompts import open_prompts
 from calotype.generation.request import GuideRequest, Request, parse_size
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 IMAGEN_PYTORCH_FILE = "imagen.json"  # said here, too, so that other models need not that package
 _MAX_IMAGES = 1_000_000
-_OWN = ("caption", "negative_caption", "class", "seed", "best_of", "random_class")
 _MAX_SHEET = 256
 _MAX_SHEET_PIXELS = 2**26
 
@@ -253,7 +252,7 @@ def _write_sheet(
 
     def recipe() -> dict[str, Any]:
         of = [
-            {key: one[key] for key in _OWN if key != "negative_caption" and key in one}
+            {key: one[key] for key in OWN if key != "negative_caption" and key in one}
             for one in recipes
         ]
         return {**recipes[0], "kind": "grid", "of": of}
@@ -267,8 +266,8 @@ def _write_sheet(
 def _report(names: Sequence[Path], recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     files = [str(name) for name in names] if len(names) == len(recipes) else [str(names[0])]
     images = [
-        {"file": files[min(i, len(files) - 1)], **{k: recipe[k] for k in _OWN if k in recipe}}
+        {"file": files[min(i, len(files) - 1)], **{k: recipe[k] for k in OWN if k in recipe}}
         for i, recipe in enumerate(recipes)
     ]
-    common = {k: v for k, v in recipes[0].items() if k not in _OWN}
+    common = {k: v for k, v in recipes[0].items() if k not in OWN}
     return {"files": files, "pictures": images, **common}

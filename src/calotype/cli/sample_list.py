@@ -82,7 +82,7 @@ def sample_list(prompts: PromptFile, request: Request, options: OutputOptions) -
 def _print_list_json(name: Path, job: ListJob, common: dict[str, Any]) -> None:
     """The report, written bit by bit: a list may be long."""
     from calotype.cascade.png import read_recipe
-    from calotype.generation.guides import class_note
+    from calotype.cascade.recipe import class_note
 
     negative, total = job.settings.negative, job.total
 
@@ -97,7 +97,7 @@ def _print_list_json(name: Path, job: ListJob, common: dict[str, Any]) -> None:
                 made = read_recipe(file)
                 seed = made["seed"]
                 image |= {"seed": seed, "best_of": made["best_of"]}
-            yield {**image, **class_note(job.settings.guides, seed)}
+            yield {**image, **class_note(job.settings.class_of(seed))}
 
     print('{"files": [', end="")
     for number in range(total):

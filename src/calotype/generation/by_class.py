@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from calotype.cascade.guide import Pull
 from calotype.generation.best_of import best_of
 from calotype.generation.cascade import CascadeGenerator, settle
 from calotype.generation.generator import ImageGenerator
-from calotype.generation.loaded import load, load_pulls
+from calotype.generation.loaded import load
 from calotype.generation.request import Request
+from calotype.vision.guides import ClassifierGuide
 
 
 def open_by_class(request: Request, classes: Sequence[str]) -> list[ImageGenerator[Any]]:
@@ -25,7 +27,12 @@ def open_by_class(request: Request, classes: Sequence[str]) -> list[ImageGenerat
     loaded = load(jobs[0])
     generators: list[ImageGenerator[Any]] = []
     for job in jobs:
-        if job.guides != jobs[0].guides:
-            loaded = replace(loaded, pulls=load_pulls(job, loaded.cascade, loaded.runtime))
-        generators.append(best_of(CascadeGenerator(job, loaded), job.best_of, job.clip))
+        own = replace(loaded, pulls=tuple(_towards(pull, job.class_name) for pull in loaded.pulls))
+        generators.append(best_of(CascadeGenerator(job, own), job.best_of, job.clip))
     return generators
+
+
+def _towards(pull: Pull, name: str | None) -> Pull:
+    """The same weights, towards another class."""
+    guide = pull.guide
+    return replace(pull, guide=guide.towards(name)) if isinstance(guide, ClassifierGuide) else pull

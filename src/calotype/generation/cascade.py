@@ -15,15 +15,16 @@ from calotype.cascade import Cascade
 from calotype.cascade.find import CascadeFolder, open_cascade
 from calotype.cascade.pixels import Images, as_images, to_pixels
 from calotype.cascade.plan import SampleOptions, SamplePlan
-from calotype.cascade.recipe import image_recipe, recipe_sampling, weights_id
+from calotype.cascade.recipe import class_note, image_recipe, recipe_sampling, weights_id
 from calotype.cascade.sizes import first_upscaler
 from calotype.cascade.tiles import MAX_TILED_SIDE, Tiling
 from calotype.config.sampling import SamplingConfig
+from calotype.config.typed_json import to_dict
 from calotype.errors import UsageError
 from calotype.generation.best_of import best_of, with_best_of
 from calotype.generation.classes import settle_class
 from calotype.generation.generator import ImageGenerator, Made
-from calotype.generation.guides import GuideJob, guide_notes, settle_guides
+from calotype.generation.guides import GuideJob, chosen_class, settle_guides
 from calotype.generation.loaded import Loaded, load, outline
 from calotype.generation.loras import check_like
 from calotype.generation.request import Request, requested_sampling, requested_size
@@ -58,8 +59,7 @@ class Job:
         clip: folder of the CLIP that ranks them.
         tiling: how larger images are parted; None = not at all.
         guides: what pulls the base's images.
-        class_name: what the model is told that the images show; None = nobody says, or it has no
-            classes.
+        class_name: what all images show; None = nobody says, or each one's seed.
     """
 
     model: CascadeFolder
@@ -86,15 +86,19 @@ class Job:
         images = min(_GROUP_IMAGES, _GROUP_PIXELS // max(1, height * width))
         return max(1, images // (self.best_of or 1))  # candidates are held together, too
 
-    def options(self, captions: Sequence[str]) -> SampleOptions:
-        """As `Cascade.plan` takes them."""
+    def class_of(self, seed: int) -> str | None:
+        """The class of an image; a classifier that is told none chooses by its seed."""
+        return chosen_class(self.guides, seed) if self.class_name is None else self.class_name
+
+    def options(self, captions: Sequence[str], seeds: Sequence[int]) -> SampleOptions:
+        """As `Cascade.plan` takes them; the model is told the classes that it knows."""
         sampling = {r: s for r, s in self.sampling.items() if r <= self.stop_at}
         options: SampleOptions = {"stop_at": self.stop_at, "size": self.size, "sampling": sampling}
         options["tiling"] = self.tiling
         if self.negative is not None:
             options["negative_captions"] = [self.negative] * len(captions)
-        if self.class_name is not None:
-            options["classes"] = [self.class_name] * len(captions)
+        known, names = self.model.config.classes, map(self.class_of, seeds)
+        options["classes"] = [name if name in known else None for name in names]
         return options
 
 
@@ -210,13 +214,13 @@ class CascadeGenerator:
         self.cascade, self.runtime, self.loras = loaded.cascade, loaded.runtime, loaded.loras
         self._pulls = loaded.pulls
 
-    def options(self, captions: Sequence[str]) -> SampleOptions:
+    def options(self, captions: Sequence[str], seeds: Sequence[int]) -> SampleOptions:
         """As `Cascade.plan` takes them: the job's, and what pulls."""
-        return {**self.job.options(captions), "pulls": self._pulls}
+        return {**self.job.options(captions, seeds), "pulls": self._pulls}
 
     def plan(self, captions: Sequence[str], seeds: Sequence[int]) -> SamplePlan:
         """What is to be made; nothing is computed."""
-        return self.cascade.plan(captions, seeds=seeds, **self.options(captions))
+        return self.cascade.plan(captions, seeds=seeds, **self.options(captions, seeds))
 
     def plan_upscale(self, image: Images, caption: str, seed: int) -> SamplePlan:
         """What an image is to be enlarged to; nothing is computed.
@@ -234,7 +238,7 @@ class CascadeGenerator:
                 f"got --size {self.job.stop_at} for an image of {width}x{height}; expected one of "
                 f"{possible}"
             )
-        options = self.job.options([caption])
+        options = self.job.options([caption], [seed])
         options["sampling"] = {r: self.job.sampling[r] for r in possible if r <= self.job.stop_at}
         return self.cascade.plan_upscale(pixels, [caption], seeds=[seed], **options)
 
@@ -264,8 +268,9 @@ class CascadeGenerator:
     def recipe(self, plan: SamplePlan, row: int) -> dict[str, Any]:
         """The recipe of an image of a plan."""
         recipe = image_recipe(self.cascade, plan, row, self.runtime)
-        loras = {"loras": self.loras} if self.loras else {}
-        return {**recipe, **loras, **guide_notes(self.job.guides, recipe["seed"])}
+        recipe |= class_note(self.job.class_of(recipe["seed"]))  # the model may not know it
+        more = {"loras": self.loras, "guides": [to_dict(guide.note) for guide in self.job.guides]}
+        return {**recipe, **{key: notes for key, notes in more.items() if notes}}
 
 
 def open_generator(job: Job) -> ImageGenerator[Any]:

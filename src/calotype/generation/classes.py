@@ -12,21 +12,45 @@ from calotype.generation.request import Request
 
 
 def settle_class(request: Request, config: CascadeConfig, guides: Sequence[GuideJob]) -> str | None:
-    """What a cascade is told that the images show; None = nobody says, or it has no classes.
+    """The class of all images; None = nobody names one.
+
+    The base is told it if it knows it, and a classifier pulls towards it.
 
     Raises:
-        UsageError: nobody was trained with the class, or there is nobody to be told.
+        UsageError: a classifier, or without one the model, was not trained with the class.
     """
-    name = request.class_name
+    name, model = request.class_name, f"the model {config.name!r}"
     if name is None and request.like is not None:
         name = request.like.get("class")
-    guided = any(guide.classes for guide in guides)  # by a classifier, which knows the class
-    if name is None or not config.classes or (guided and name not in config.classes):
-        if name is not None and not guided:
-            raise UsageError(
-                f"got the class {name!r:.80} for the model {config.name!r}, which has none; "
-                "expected no --class, or a --classifier beside it"
-            )
+        unguided = "guides" in request.like and not guides
+        if unguided and name not in config.classes:  # only what guided that image knew it
+            return None
+    classifiers = [guide for guide in guides if guide.classes]
+    if name is None:
+        for guide in classifiers:
+            _check_chosen(guide, config)
         return None
-    check_class(name, config.classes, f"the model {config.name!r}")
+    for guide in classifiers:
+        check_class(name, guide.classes, guide.note.title)
+    if not classifiers and not config.classes:
+        raise UsageError(
+            f"got the class {name!r:.80} for {model}, which has none; expected no --class, or a "
+            "--classifier beside it"
+        )
+    if not classifiers:
+        check_class(name, config.classes, model)
     return name
+
+
+def _check_chosen(guide: GuideJob, config: CascadeConfig) -> None:
+    """Refuse classes chosen by seeds where the base has to be told some that it does not know."""
+    base = config.stages[0]
+    if base.class_count == 0 or base.null_class:
+        return
+    unknown = [name for name in guide.classes if name not in config.classes]
+    if unknown:
+        raise UsageError(
+            f"got no class, and {guide.note.title} would choose some that the model "
+            f"{config.name!r} was not trained with, such as {unknown[0]!r:.80}; it samples with "
+            "its own alone (class_dropout=0): name one with --class"
+        )

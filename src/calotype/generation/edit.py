@@ -198,7 +198,7 @@ class EditGenerator:
         # Canvases of several images are the same until the first window is filled in.
         views = {id(canvas): view(canvas, window, size, edit.background) for canvas in canvases}
         image = from_pixels(np.stack([views[id(canvas)] for canvas in canvases]))
-        options = self.inner.options(captions)
+        options = self.inner.options(captions, seeds)
         if edit.vary is not None:
             return self._plan_again(image, captions, seeds, options)
         options["size"] = size

@@ -37,7 +37,6 @@ class GuideNote(Settings):
         sha256: of its weights.
         scale: how strongly it pulls; 0 = not at all.
         form: what it moves: the score, or the mean of ancestral steps.
-        class_name: what a classifier pulls towards; None = the class is chosen by the image's seed.
     """
 
     kind: Literal["classifier", "clip"]
@@ -46,7 +45,6 @@ class GuideNote(Settings):
     sha256: str = ""
     scale: Annotated[float, Range(0.0, 1e9)] = 1.0
     form: Literal["score", "mean"] = "score"
-    class_name: str | None = None
 
     @property
     def title(self) -> str:
@@ -70,8 +68,13 @@ class GuideJob:
     resolution: int
     classes: tuple[str, ...] = ()
 
-    def load(self, device: str, dtype: torch.dtype) -> Pull:
-        """Read its weights; its calls are autocast to another `dtype` than float32.
+    def load(self, device: str, dtype: torch.dtype, wanted: str | None) -> Pull:
+        """Read its weights.
+
+        Args:
+            device: where it computes.
+            dtype: other than float32: its calls are autocast.
+            wanted: the class that a classifier pulls towards; None = an image's seed chooses one.
 
         Raises:
             CalotypeError: files are missing or damaged.
@@ -83,7 +86,7 @@ class GuideJob:
             guide = ClipGuide(clip, dtype=dtype)
         else:
             classifier = load_classifier(self.folder).to(device)
-            guide = ClassifierGuide(classifier, self.note.class_name, dtype=dtype)
+            guide = ClassifierGuide(classifier, wanted, dtype=dtype)
         return Pull(guide, self.note.scale, self.note.form)
 
 
@@ -106,7 +109,7 @@ def settle_guides(
     if asked.classifier is not None or "classifier" in noted:
         note = noted.get("classifier", GuideNote(kind="classifier"))
         given = {"path": asked.classifier, "scale": asked.classifier_scale, "form": asked.form}
-        guides.append(_settled(note, {**given, "class_name": request.class_name}))
+        guides.append(_settled(note, given))
     elif asked.classifier_scale is not None:
         raise UsageError("got --classifier-scale with no classifier; expected --classifier RUN")
     if asked.clip_scale is not None or "clip" in noted:
@@ -141,7 +144,6 @@ def _settled(note: GuideNote, asked: Mapping[str, Any]) -> GuideJob:
         file = read_classifier_file(folder)
         resolution, name, sha256 = file.classifier.resolution, file.name, file.sha256
         classes = file.classifier.classes
-        _check_class(note.class_name, name, classes)
     if again not in ("", sha256):
         option = "--clip" if note.kind == "clip" else "--classifier"
         raise UsageError(
@@ -160,14 +162,6 @@ def _clip_folder(path: str) -> Path:
     return find_clip(path or EMBEDDED_CLIP)
 
 
-def _check_class(wanted: str | None, name: str, known: tuple[str, ...]) -> None:
-    if wanted is not None and wanted not in known:
-        raise UsageError(
-            f"got --class {wanted!r:.80} with the classifier {name}; expected one of its classes: "
-            f"{', '.join(known):.300}"
-        )
-
-
 def _noted(recipe: Mapping[str, Any] | None) -> dict[str, GuideNote]:
     """The guides that a recipe notes, by kind.
 
@@ -179,16 +173,7 @@ def _noted(recipe: Mapping[str, Any] | None) -> dict[str, GuideNote]:
     return {note.kind: note for note in notes}
 
 
-def guide_notes(guides: Sequence[GuideJob], seed: int) -> dict[str, Any]:
-    """What the recipe of an image says of them, and the class that was chosen; {} = nothing."""
-    if not guides:
-        return {}
-    return {"guides": [to_dict(guide.note) for guide in guides], **class_note(guides, seed)}
-
-
-def class_note(guides: Sequence[GuideJob], seed: int) -> dict[str, str]:
-    """The class that was chosen for an image by its seed; {} = none was."""
-    for guide in guides:
-        if guide.classes and guide.note.class_name is None:
-            return {"random_class": random_class(guide.classes, seed)}
-    return {}
+def chosen_class(guides: Sequence[GuideJob], seed: int) -> str | None:
+    """The class that a classifier pulls an image of the seed towards if none is named."""
+    choices = (guide.classes for guide in guides if guide.classes)
+    return next((random_class(names, seed) for names in choices), None)

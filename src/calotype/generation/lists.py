@@ -17,19 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calotype.cascade.recipe import class_note
 from calotype.cascade.results import drain
 from calotype.generation.cascade import Job, open_generator
 from calotype.generation.executors import Executor
 from calotype.generation.generator import ImageGenerator
-from calotype.generation.outputs import Output, holds_image, numbered_name
+from calotype.generation.outputs import OWN, Output, holds_image, numbered_name
 from calotype.generation.prompts import PromptFile, PromptShard, PromptShards, shard_captions
 from calotype.storage.files import remove_leftovers
 
 if TYPE_CHECKING:
     from calotype.cascade.results import Preview
-
-OWN = ("caption", "negative_caption", "seed", "best_of", "random_class")
-"""Of a recipe, what each image has of its own."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,7 @@ class ListJob:
         """The recipe of an image of the list, made of that of any of its images."""
         seed = self.seed_of(number)
         own = {**recipe, "caption": caption, "seed": seed}
+        own |= class_note(self.settings.class_of(seed))
         return {**own, "best_of": {**own["best_of"], "seed": seed}} if "best_of" in own else own
 
     def check(self, recipe: dict[str, Any]) -> None:

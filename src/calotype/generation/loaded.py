@@ -67,13 +67,9 @@ def load(job: Job) -> Loaded:
         name = job.stage_dtypes.get(stage.config.resolution)
         if name is not None:
             stage.compute_dtype = DTYPES[name]
-    return Loaded(cascade, runtime, loras, load_pulls(job, cascade, runtime))
-
-
-def load_pulls(job: Job, cascade: Cascade, runtime: Runtime) -> tuple[Pull, ...]:
-    """Read the guides of a job, in the number type of the base that they pull."""
-    dtype = cascade.stages[0].compute_dtype
-    return tuple(guide.load(runtime.device, dtype) for guide in job.guides)
+    of_base = cascade.stages[0].compute_dtype
+    pulls = tuple(guide.load(runtime.device, of_base, job.class_name) for guide in job.guides)
+    return Loaded(cascade, runtime, loras, pulls)
 
 
 def outline(job: Job) -> Loaded:

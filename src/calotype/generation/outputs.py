@@ -121,6 +121,10 @@ class Output:
         return not os.path.lexists(name) or holds_image(name, recipe)
 
 
+OWN = ("caption", "negative_caption", "class", "seed", "best_of")
+"""Of a recipe, what each of several images has of its own."""
+
+
 def default_output(recipe: Mapping[str, Any]) -> Output:
     """Where an image goes that no name is given for: CAPTION-SEED.png, or CAPTION-SEED-ID.png.
 

@@ -6,6 +6,7 @@ section 2.3, arXiv:2112.10741.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -78,6 +79,14 @@ class ClassifierGuide:
         self._logits = _cast(model, dtype)
         if wanted is not None:
             model.numbers([wanted])
+
+    def towards(self, wanted: str | None) -> ClassifierGuide:
+        """The same classifier, its weights shared, for another class; errors as above."""
+        other = copy.copy(self)
+        other._wanted = wanted
+        if wanted is not None:
+            self._model.numbers([wanted])
+        return other
 
     def log_likelihood(self, captions: Sequence[str], seeds: Sequence[int]) -> LogLikelihood:
         """Return log p(class | z), whatever the captions."""

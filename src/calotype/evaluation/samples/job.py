@@ -222,7 +222,7 @@ def _variants(
     plans = []
     for place in places:
         settings: Job = job.sets[place].settings
-        options = settings.options(captions)
+        options = settings.options(captions, seeds)
         plans.append(generator.cascade.plan(captions, seeds=seeds, **options))
     for plan, images in zip(plans, sample_variants(generator.cascade, plans), strict=True):
         yield [

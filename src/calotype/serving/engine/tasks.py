@@ -144,7 +144,7 @@ class Sampled:
         loaded = self.source.loaded.part(stop_at, self.source.change, begin=stop_at)
         generator = CascadeGenerator(self.job, loaded)
         (last,) = loaded.cascade.stages
-        options = self.job.options([self.request.prompt])
+        options = self.job.options([self.request.prompt], [self.seed])
         options["size"], options["tiling"] = None, Tiling.of_stage(last.config)
         options["sampling"] = {stop_at: self.job.sampling[stop_at]}
         captions, seeds = [self.request.prompt], [self.seed]
