@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -357,30 +358,57 @@ def test_pools_hold_one_style_and_different_concepts():
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("parallel", "noise"), [("data", "logsnr"), ("sharded", "timestep")])
-def test_two_processes_have_the_log_of_one_and_resume(images, tmp_path, parallel, noise):
-    """With batches that the last step cuts, in parts, and a checkpoint that one process reads."""
-    parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=2)
-    recipe = noised(micro(total_images=84, checkpoint_images=40, optimizer=parts), noise)
-    assert train(recipe, tmp_path / "one", images) == 0
-    (tmp_path / "recipe.json").write_text(json.dumps(to_dict(recipe)))
+def one_and_two(recipe, images, folder, parallel):
+    """Train with one process, and with two that have its log; returns what continues the two."""
+    assert train(recipe, folder / "one", images) == 0
+    (folder / "recipe.json").write_text(json.dumps(to_dict(recipe)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = ["train", tmp_path / "recipe.json", "--data", images, "--out", tmp_path / "two"]
     options = ["--parallel", parallel, "--dtype", "float32", "--threads", "1", "--quiet"]
-    done = subprocess.run(
-        [*launch, "-m", "calotype", *map(str, command), *options],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    ours, theirs = ([line["loss"] for line in lines(tmp_path / run)] for run in ("one", "two"))
+
+    def together(out, *more):
+        words = ["train", folder / "recipe.json", "--data", images, "--out", out, *more, *options]
+        done = subprocess.run(
+            [*launch, "-m", "calotype", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+
+    together(folder / "two")
+    ours, theirs = ([line["loss"] for line in lines(folder / run)] for run in ("one", "two"))
     assert theirs == pytest.approx(ours, rel=1e-3)
-    longer = {"resume": True, "images": 96, "allow_inexact_resume": True}
-    assert train(recipe, tmp_path / "two", images, **longer) == 0
-    assert lines(tmp_path / "two")[-1]["images"] == 96
+    return together
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_log_of_one(images, tmp_path):
+    """With batches that the last step cuts, in parts."""
+    parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=2)
+    one_and_two(noised(micro(total_images=84, optimizer=parts), "logsnr"), images, tmp_path, "data")
     assert load_clip(tmp_path / "two").embed_texts(["red top"]).isfinite().all()
+
+
+@pytest.mark.slow
+def test_two_processes_with_noise_resume_to_the_bit(images, tmp_path):
+    """Sharded, in parts; killed behind the checkpoint before the last step, which is cut."""
+    parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=2)
+    recipe = noised(micro(total_images=84, checkpoint_images=40, optimizer=parts), "timestep")
+    together = one_and_two(recipe, images, tmp_path, "sharded")
+    shutil.copytree(tmp_path / "two", tmp_path / "killed", symlinks=True)
+    shutil.rmtree(tmp_path / "killed/checkpoints/84")
+    together(tmp_path / "killed", "--resume")
+    names = {
+        str(path.relative_to(tmp_path / "two"))
+        for path in (tmp_path / "two/checkpoints/84").rglob("*.safetensors")
+    }
+    assert len(names) == 3  # of each process its part, and the CLIP
+    for name in names:
+        whole, killed = (load_file(tmp_path / run / name) for run in ("two", "killed"))
+        assert whole.keys() == killed.keys()
+        assert all(torch.equal(whole[key], killed[key]) for key in whole), name
+    ours, theirs = ([line["loss"] for line in lines(tmp_path / run)] for run in ("two", "killed"))
+    assert theirs == ours
 
 
 def test_patches_that_are_left_out_cost_nothing():
