@@ -303,6 +303,22 @@ def test_data_that_do_not_fit_are_refused(images, tmp_path):
     assert not out.exists()
 
 
+def test_changed_data_are_refused_when_resumed(images, tmp_path):
+    """An image without a class, and one of a class that is not trained."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(images, data)
+    recipe = micro(total_images=16, checkpoint_images=8)
+    assert train(recipe, out, data) == 0
+    shutil.rmtree(out / "checkpoints/16")
+    shutil.copy(data / "red/top.png", data / "stray.png")
+    with pytest.raises(UsageError, match=r"no label of 1 of 7 images: stray"):
+        train(recipe, out, data, resume=True)
+    (data / "pink").mkdir()
+    (data / "stray.png").rename(data / "pink/top.png")
+    with pytest.raises(UsageError, match="got the label 'pink'; expected one of the 3 classes"):
+        train(recipe, out, data, resume=True)
+
+
 def test_another_classifier_is_no_start(images, tmp_path):
     assert train(micro(total_images=8), tmp_path / "three", images) == 0
     data = tmp_path / "data"

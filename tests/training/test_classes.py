@@ -17,7 +17,6 @@ from calotype.config.typed_json import load_config
 from calotype.data.batch import Batch
 from calotype.diffusion import CosineSchedule, PerSampleNoise
 from calotype.errors import ConfigError, UsageError
-from calotype.tasks import class_names as names_module
 from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.tasks.random_numbers import step_numbers
 from calotype.training import progress
@@ -134,7 +133,15 @@ def test_stopped_and_resumed_it_is_the_same_to_the_bit(
     stop_at(12)
     assert train(config, out, data=by_colour) == 0
     stop_at(-1)
-    monkeypatch.setattr(names_module, "class_names", None)  # they are recorded: nobody looks
+    changed = tmp_path / "changed"
+    shutil.copytree(by_colour, changed)
+    Image.new("RGB", (8, 8)).save(changed / "loose.png")
+    with pytest.raises(UsageError, match=r"no label of 1 of 9 images: loose.png"):
+        train(config, out, data=changed, resume=True)
+    (changed / "pink").mkdir()
+    (changed / "loose.png").rename(changed / "pink/new.png")
+    with pytest.raises(UsageError, match="got the label 'pink'; expected one of the 4 classes"):
+        train(config, out, data=changed, resume=True)
     assert train(config, out, data=by_colour, resume=True) == 0
     pairs = [
         (path, out / path.relative_to(whole))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from calotype.config.classifier import ClassifierTraining
 from calotype.data.batch import BatchPlan
-from calotype.data.labels import class_names, class_numbers
 from calotype.data.open import TrainingData
 from calotype.data.source import ExampleSource
 from calotype.errors import UsageError
@@ -15,6 +14,7 @@ from calotype.networks.classifier import Classifier
 from calotype.runtime import DTYPES
 from calotype.storage.weights import load_tensors
 from calotype.tasks.accuracy import Labelled, read_labelled
+from calotype.tasks.class_names import settled_names
 from calotype.tasks.classifier import ClassifierTask, new_classifier
 from calotype.tasks.validation import PROBE_SEED
 from calotype.training.preparation import Job, Preparation
@@ -34,7 +34,10 @@ def prepare_classifier(
     )
     source = data.training
     preparation.report_data(source, captioned=False)
-    config = _with_classes(config, source)
+    assert config.data.labels is not None  # see `ClassifierTraining`
+    known = config.classifier.classes
+    names = settled_names(source, config.data.labels, known, preparation.group)
+    config = config.of_classes(names)
     runtime = preparation.runtime
     model = new_classifier(config, device=runtime.device)
     if start.init is not None:
@@ -43,21 +46,6 @@ def prepare_classifier(
     if preparation.group.is_rank_zero and config.validation_images > 0:
         task.probes = _probes(config, {**data.held_out, "trained": source})
     return Job(task, source)
-
-
-def _with_classes(config: ClassifierTraining, source: ExampleSource) -> ClassifierTraining:
-    """The settings with the names of all classes: their own, else those of the data.
-
-    Raises:
-        UsageError: an image has no label or one of no class, or all have the same.
-        ConfigError: the network has room for another number of classes.
-    """
-    assert config.data.labels is not None
-    found, known = class_names(source, config.data.labels), config.classifier.classes
-    if not known:
-        return config.of_classes(found)
-    class_numbers(found, known)
-    return config
 
 
 def _start_from(init: Path, model: Classifier, classes: tuple[str, ...]) -> None:

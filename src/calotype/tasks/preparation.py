@@ -21,7 +21,7 @@ from calotype.tasks.captions import (
     caption_statistics,
     embedded_captions,
 )
-from calotype.tasks.class_names import with_class_names
+from calotype.tasks.class_names import settled_names
 from calotype.tasks.diffusion import DiffusionTask, new_stage
 from calotype.tasks.draft import DraftTraining
 from calotype.tasks.draft_files import FOLDER as DRAFT_FOLDER
@@ -51,7 +51,9 @@ def prepare_stage(
     source, held_out = data.training, data.validation
     own = _tokenizer(preparation, config, start)
     preparation.report_data(source, captioned=config.stage.network.text_dim > 0)
-    config = with_class_names(config, source, start, preparation.group)
+    if (labels := config.data.labels) is not None:
+        known = config.stage.classes
+        config = config.of_classes(settled_names(source, labels, known, preparation.group))
     preserved = _preserved(config, grammar)
     sources = [source, held_out] if preserved is None else [source, held_out, preserved]
     text = None
