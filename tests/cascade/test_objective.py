@@ -107,3 +107,39 @@ def test_a_schedule_without_a_table_is_refused():
         Objective(vlb_weight=1.0).losses(
             images, lambda z, level: answer, EpsPrediction(), CosineSchedule()
         )
+
+
+def test_training_reaches_what_gaussian_data_have():
+    """The mean by the error and the variance by the bound, at once: a number of each a timestep."""
+    std, steps = 0.3, torch.tensor([1, 4, 10, 14])
+    schedule = build_discrete(DiscreteScheduleConfig(steps=20, precision="float64"))
+    level, objective = schedule.table[steps], Objective(vlb_weight=0.001)
+    factor, fraction = (
+        torch.full((4, 1, 1, 1), begin, dtype=torch.float64, requires_grad=True)
+        for begin in (0.0, 0.5)
+    )
+
+    def network(z, level):
+        return NetworkOutput(factor * z, fraction.expand_as(z))
+
+    optimizer = torch.optim.Adam([factor, fraction], lr=0.05, betas=(0.9, 0.97))
+    slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=200)
+    pre, generator = Preconditioning(torch.zeros(()), torch.ones(())), torch.manual_seed(7)
+    for _ in range(200):
+        x, eps = torch.randn(2, 4, 3, 32, 32, generator=generator, dtype=torch.float64)
+        images = NoisedImages(std * x, level, eps, pre)
+        optimizer.zero_grad()
+        objective.losses(images, network, EpsPrediction(), schedule).sum().backward()
+        optimizer.step()
+        slower.step()
+
+    now, before = torch.sigmoid(level), torch.sigmoid(schedule.table[steps - 1])
+    total = now * std**2 + 1 - now
+    assert_close(factor.detach().flatten(), (1 - now).sqrt() / total, rtol=0.02, atol=0)
+    beta = 1 - now / before
+    posterior = beta * (1 - before) / (1 - now)
+    weight = beta * before.sqrt() / (1 - now)
+    exact = posterior + weight**2 * (1 - now) * std**2 / total
+    expected = (exact / posterior).log() / (beta / posterior).log()
+    assert ((expected > 0) & (expected < 1)).all()
+    assert_close(fraction.detach().flatten(), expected, rtol=0, atol=0.02)
