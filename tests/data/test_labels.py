@@ -202,6 +202,8 @@ def test_numbers_follow_the_names():
         UsageError, match=r"label 'c' of 2.png; expected one of the 2 classes.*'a', 'b'"
     ):
         class_numbers(["b", "c"], ("a", "b"), keys=["1.png", "2.png"])
+    with pytest.raises(UsageError, match=r"or train anew; did you mean 'noto'\?$"):
+        class_numbers(["nota"], ("fluent", "noto"))
 
 
 @pytest.mark.parametrize(

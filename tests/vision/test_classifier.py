@@ -105,8 +105,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
     classifier = model()
     with pytest.raises(UsageError, match=r"got images of 32x16 .*; expected 16x16"):
         classifier(torch.zeros(1, 3, 16, 32), torch.zeros(1))
-    with pytest.raises(UsageError, match=r"got class 'fox' .*: cat, dog, owl"):
+    with pytest.raises(UsageError, match=r"got the class 'fox', .*: 'cat', 'dog', 'owl'"):
         classifier.numbers(["cat", "fox"])
+    with pytest.raises(UsageError, match=r"did you mean 'owl'\?$"):
+        classifier.numbers(["owls"])
     with pytest.raises(UsageError, match="got classifier"):
         load_classifier(tmp_path / "none")
     save_classifier(tmp_path / "classifier", classifier)

@@ -133,7 +133,7 @@ def test_bfloat16_is_near(kind, classifier, clip):
 
 
 def test_what_cannot_guide_is_refused(classifier, clip):
-    with pytest.raises(UsageError, match="got class 'cow' for the classifier"):
+    with pytest.raises(UsageError, match="class 'cow', which the classifier 'animals' was not"):
         ClassifierGuide(classifier, "cow")
     config = SimpleNamespace(noise=None)
     clip.file = SimpleNamespace(name="clean", clip=config)

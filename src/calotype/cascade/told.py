@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from calotype.cascade.sampling import told_nothing
 from calotype.conditioning import NULL_CLASS, Conditioning, Text
+from calotype.config.class_names import check_class, listed
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import CascadeConfig, StageConfig
 from calotype.diffusion import NoiseSource
@@ -20,8 +20,6 @@ from calotype.errors import UsageError
 if TYPE_CHECKING:
     from calotype.cascade.plan import StagePlan
     from calotype.cascade.stage import Stage
-
-_NAMED = 8
 
 
 class Told(NamedTuple):
@@ -122,7 +120,7 @@ def check_classes(
             raise UsageError(
                 f"got no class for the {config.resolution} stage, which samples with one alone "
                 f"(class_dropout=0); expected one of its {config.class_count}: "
-                f"{_listed(config.classes)}"
+                f"{listed(config.classes)}"
             )
     return None if given is None or not named else tuple(given)
 
@@ -138,22 +136,6 @@ def refuse_captions(captions: Sequence[str], config: CascadeConfig) -> None:
         raise UsageError(f"{config.name!r} takes no captions; expected none, or empty ones{what}")
 
 
-def check_class(name: str, known: Sequence[str], whose: str) -> None:
-    """Refuse the name of a class that nobody trained, and say which is meant perhaps.
-
-    Raises:
-        UsageError: it is none of those that are known.
-    """
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(
-        f"got the class {name!r:.80}, which {whose} was not trained with; expected one of its "
-        f"{len(known)}: {_listed(known)}{hint}"
-    )
-
-
 def check_guidance(settings: SamplingConfig, config: StageConfig) -> None:
     """Refuse guidance away from a null class that was never trained.
 
@@ -166,8 +148,3 @@ def check_guidance(settings: SamplingConfig, config: StageConfig) -> None:
             f"got guidance {settings.guidance_weight:g} for the {config.resolution} stage, whose "
             "null class was not trained (class_dropout=0); expected 1"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [f"{name!r:.60}" for name in names[:_NAMED]]
-    return ", ".join([*shown, *(["..."] if len(names) > _NAMED else [])])

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from calotype.config.class_names import meant
 from calotype.data.source import ExampleSource, Found, whole_source
 from calotype.data.text import encodable
 from calotype.errors import UsageError
@@ -80,6 +81,7 @@ def class_numbers(
             raise UsageError(
                 f"got the label {label!r:.80}{which}; expected one of the {len(names)} classes "
                 f"that are trained: {some_names(names)}; take its images away, or train anew"
+                f"{meant(label, names)}"
             )
     return [numbers[label] for label in labels]
 

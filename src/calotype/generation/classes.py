@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calotype.cascade.told import check_class
+from calotype.config.class_names import check_class
 from calotype.config.stage import CascadeConfig
 from calotype.errors import UsageError
 from calotype.generation.guides import GuideJob

@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from calotype.config.class_names import check_class
 from calotype.config.classifier import ClassifierConfig
 from calotype.config.ranges import require
 from calotype.config.typed_json import load_settings, to_dict
@@ -97,12 +98,8 @@ class ClassifierModel:
             UsageError: one that it was not trained on.
         """
         places = {name: number for number, name in enumerate(self.classes)}
-        for name in names:
-            if name not in places:
-                raise UsageError(
-                    f"got class {name!r:.80} for the classifier {self.name!r}; expected one that "
-                    f"it was trained on: {', '.join(self.classes):.400}"
-                )
+        for name in dict.fromkeys(names):
+            check_class(name, self.classes, f"the classifier {self.name!r}")
         return torch.tensor([places[name] for name in names], dtype=torch.int64)
 
     @property
