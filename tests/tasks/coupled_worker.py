@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from calotype.conditioning import TextEmbedding
+from calotype.config.augmentation import ImageAugmentation
 from calotype.config.clip import (
-    ClipAugmentation,
     ClipConfig,
     ClipTraining,
     ImageTowerConfig,
@@ -41,7 +41,7 @@ def config(loss="info_nce", parts=1):
         batch_size=ROWS,
         patch_dropout=0.25,
         text_noise=0.1,
-        augmentation=ClipAugmentation(),
+        augmentation=ImageAugmentation(),
         optimizer=OptimizerConfig(accumulation=parts),
     )
 

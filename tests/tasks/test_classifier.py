@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from calotype.cli import run as command
 from calotype.config.adm import AdmLevel
+from calotype.config.augmentation import ImageAugmentation
 from calotype.config.classifier import ClassifierConfig, ClassifierTraining
-from calotype.config.clip import ClipAugmentation
 from calotype.config.data import DataConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
@@ -38,7 +38,7 @@ from calotype.training.run import RunOptions, run_recipe
 from calotype.vision.classifier import ClassifierFile, ClassifierModel, load_classifier
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0)}
-NO_AUGMENTATION = ClipAugmentation(
+NO_AUGMENTATION = ImageAugmentation(
     smallest_crop=1.0, stretch=1.0, flip=False, blur=0.0, colour=0.0, noise=0.0
 )
 ONLY_CROPS = dataclasses.replace(NO_AUGMENTATION, smallest_crop=0.64)

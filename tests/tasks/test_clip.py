@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from calotype.cli import run as command
+from calotype.config.augmentation import ImageAugmentation
 from calotype.config.clip import (
-    ClipAugmentation,
     ClipConfig,
     ClipTraining,
     ConvTowerConfig,
@@ -87,7 +87,7 @@ def micro(**changes):
         checkpoint_images=160,
         validation_images=800,
         grid_images=0,
-        augmentation=ClipAugmentation(flip=False, smallest_crop=0.9),
+        augmentation=ImageAugmentation(flip=False, smallest_crop=0.9),
     )
     return Recipe(name="micro-clip", stages=(dataclasses.replace(config, **changes),))
 
@@ -270,7 +270,7 @@ def test_a_run_of_clip_makes_no_cascade(images, tmp_path, capsys):
 
 def test_augmentation_that_is_off_changes_nothing():
     config = micro(
-        augmentation=ClipAugmentation(
+        augmentation=ImageAugmentation(
             smallest_crop=1.0, stretch=1.0, flip=False, blur=0.0, colour=0.0, noise=0.0
         )
     ).stages[0]
@@ -299,7 +299,7 @@ def test_augmentation_is_a_function_of_seed_and_position():
 
 def test_crops_stay_within_and_mirror():
     """On an image whose value is its column, crops are rising, or falling if mirrored."""
-    config = ClipAugmentation(
+    config = ImageAugmentation(
         smallest_crop=0.3, stretch=1.0, flip=True, blur=0.0, colour=0.0, noise=0.0
     )
     recipe = micro(augmentation=config).stages[0]

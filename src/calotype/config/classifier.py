@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self
 
 from calotype.config.adm import AdmConfig, AdmLevel
-from calotype.config.clip import ClipAugmentation
+from calotype.config.augmentation import ImageAugmentation
 from calotype.config.network import Dropout
 from calotype.config.ranges import OptionalWidth, Range, Resolution, Settings, Width, require
 from calotype.config.schedule import DiscreteScheduleConfig
@@ -79,9 +79,9 @@ class ClassifierConfig(Settings):
         )
 
 
-def _crops() -> ClipAugmentation:
+def _crops() -> ImageAugmentation:
     """Crops of four fifths of the side and more, mirrored or not, as in the published code."""
-    return ClipAugmentation(smallest_crop=0.64, stretch=1.0, blur=0.0, colour=0.0, noise=0.0)
+    return ImageAugmentation(smallest_crop=0.64, stretch=1.0, blur=0.0, colour=0.0, noise=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class ClassifierTraining(TrainConfig):
 
     kind: Literal["classifier"] = "classifier"
     classifier: ClassifierConfig
-    augmentation: ClipAugmentation = field(default_factory=_crops)
+    augmentation: ImageAugmentation = field(default_factory=_crops)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from calotype.config.ranges import Fraction, Range, Resolution, Settings, Width, require
+from calotype.config.augmentation import ImageAugmentation
+from calotype.config.ranges import Range, Resolution, Settings, Width, require
 from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.training import TrainConfig
 
@@ -175,27 +176,6 @@ class ClipConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipAugmentation(Settings):
-    """What images go through on their way into training; everything 0 leaves them alone.
-
-    Args:
-        smallest_crop: least fraction of an image's area that a random crop keeps, in (0, 1].
-        stretch: largest ratio of a crop's sides.
-        flip: mirror at random.
-        blur: fraction of the images that lose fine detail, down to a quarter of the resolution.
-        colour: largest change of brightness, contrast and saturation, in [0, 1].
-        noise: largest standard deviation of noise, in units of [-1, 1].
-    """
-
-    smallest_crop: Annotated[float, Range(0.01, 1.0)] = 0.6
-    stretch: Annotated[float, Range(1.0, 4.0)] = 1.25
-    flip: bool = True
-    blur: Fraction = 0.3
-    colour: Fraction = 0.2
-    noise: Annotated[float, Range(0.0, 1.0)] = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
 class ClipTraining(TrainConfig):
     """Training of a CLIP.
 
@@ -213,7 +193,7 @@ class ClipTraining(TrainConfig):
     kind: Literal["clip"] = "clip"
     clip: ClipConfig
     text_encoder: str = "minilm"
-    augmentation: ClipAugmentation = field(default_factory=ClipAugmentation)
+    augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
     patch_dropout: Annotated[float, Range(0.0, 0.95)] = 0.0
     text_noise: Annotated[float, Range(0.0, 10.0)] = 0.0
 

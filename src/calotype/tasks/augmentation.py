@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from calotype.config.clip import ClipAugmentation
+from calotype.config.augmentation import ImageAugmentation
 from calotype.training.randomness import Rows
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -43,7 +43,7 @@ def augmentation_numbers(count: int, generator: torch.Generator) -> Augmentation
 def augmented(
     x: Tensor,
     numbers: AugmentationNumbers,
-    config: ClipAugmentation,
+    config: ImageAugmentation,
     *,
     eps: Tensor | None = None,
     side: int | None = None,
@@ -70,7 +70,7 @@ def augmented(
     return x.clamp(-1, 1)
 
 
-def _cropped(x: Tensor, numbers: Tensor, config: ClipAugmentation, *, side: int | None) -> Tensor:
+def _cropped(x: Tensor, numbers: Tensor, config: ImageAugmentation, *, side: int | None) -> Tensor:
     """Crops of random size, ratio and place, brought to the side or the images' size."""
     area = config.smallest_crop + (1 - config.smallest_crop) * numbers[:, 0]
     ratio = config.stretch ** (2 * numbers[:, 1] - 1)
