@@ -237,6 +237,22 @@ def test_guides_go_together_and_with_best_of(command, clip, classifier, tmp_path
     assert recipe["best_of"]["count"] == 2
 
 
+def test_a_clip_that_is_not_to_guide_ranks(command, tmp_path, monkeypatch):
+    clean = save_random_clip(tmp_path / "clean", None)
+    words = ("sample", "an owl", "--size", "8", "--clip-guidance", "0", "--clip", clean)
+    assert command(*words, "--best-of", "2", "-o", "owl.png") == (0, "owl.png\n", "")
+    recipe = read_recipe(tmp_path / "owl.png")
+    assert recipe["best_of"]["clip_sha256"] == load_clip(clean).fingerprint
+    assert "guides" not in recipe
+
+
+def test_a_clip_beside_an_image_that_none_guided_is_refused(command, clip):
+    assert command("sample", "an owl", "--size", "8", "-o", "owl.png")[0] == 0
+    code, out, err = command("sample", "--like", "owl.png", "--clip", clip)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "nothing to rank or guide" in err
+
+
 def test_a_clip_that_never_saw_noise_is_refused(command, tmp_path):
     clean = save_random_clip(tmp_path / "clean", None)
     code, out, err = command("sample", "an owl", "--clip-guidance", "2", "--clip", clean)

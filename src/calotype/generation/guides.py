@@ -112,11 +112,17 @@ def settle_guides(
         guides.append(_settled(note, given))
     elif asked.classifier_scale is not None:
         raise UsageError("got --classifier-scale with no classifier; expected --classifier RUN")
-    if asked.clip_scale is not None or "clip" in noted:
+    clip_asked = asked.clip_scale is not None or "clip" in noted
+    if clip_asked and asked.clip_scale != 0:  # which may rank, then, and need not know noise
         note = noted.get("clip", GuideNote(kind="clip"))
         given = {"path": request.clip, "scale": asked.clip_scale, "form": asked.form}
         guides.append(_settled(note, given))
-    if asked.form is not None and not guides:
+    elif request.clip is not None and not clip_asked and request.best_of is None:
+        raise UsageError(
+            "got --clip with nothing to rank or guide; expected --best-of N or --clip-guidance S "
+            "beside it"
+        )
+    if asked.form is not None and not guides and not clip_asked:
         raise UsageError(
             "got --guidance-form with nothing that guides; expected --classifier RUN or "
             "--clip-guidance S beside it"

@@ -99,11 +99,6 @@ class Request:
             UsageError: candidates out of range, or for an image that was chosen already.
         """
         if self.best_of is None:
-            if self.clip is not None and self.guides.clip_scale is None and self.like is None:
-                raise UsageError(
-                    "got --clip with nothing to rank or guide; expected --best-of N or "
-                    "--clip-guidance S beside it"
-                )
             return
         if not 1 <= self.best_of <= MOST_CANDIDATES:
             raise UsageError(f"got --best-of {self.best_of}; expected 1 to {MOST_CANDIDATES}")
@@ -113,7 +108,8 @@ class Request:
     @property
     def ranking_clip(self) -> str | None:
         """The CLIP that ranks: where one guides, the embedded one, which did not."""
-        return self.clip if self.guides.clip_scale is None else None
+        guides = self.guides.clip_scale is not None and self.guides.clip_scale > 0
+        return None if guides else self.clip
 
     @property
     def seeds_each(self) -> int:
