@@ -47,7 +47,7 @@ def test_a_class_takes_the_place_of_a_caption(command, styles, tmp_path):
     assert command(*sample, "--like", "noto.png", "--class", "fluent", "-o", "b.png")[0] == 0
     assert read_recipe(tmp_path / "b.png")["class"] == "fluent"
     assert (tmp_path / "b.png").read_bytes() != (tmp_path / "noto.png").read_bytes()
-    assert command(*sample, "-o", "null.png", "--guidance", "2")[0] == 0  # the null class
+    assert command(*sample, "-o", "null.png", "--guidance", "1")[0] == 0  # the null class
     assert "class" not in read_recipe(tmp_path / "null.png")
 
 
@@ -73,6 +73,8 @@ def test_a_model_without_text_and_classes_needs_neither(command, tmp_path):
     assert command("sample", "--model", plain, "-n", "2", "-o", "x.png")[1] == "x-0.png\nx-1.png\n"
     code, _, err = command("sample", "an owl", "--model", plain, "-o", "y.png")
     assert code == 2 and "takes no captions; expected none" in err
+    code, _, err = command("sample", "--guidance", "3", "--model", plain, "-o", "y.png")
+    assert code == 2 and "and has no classes: it would do nothing; expected no --guidance" in err
     code, _, err = command("sample", "--class", "noto", "--model", plain, "-o", "y.png")
     assert code == 2 and "got the class 'noto' for the model 'styles', which has none" in err
 
@@ -85,6 +87,7 @@ def test_what_does_not_fit_is_said_in_one_line(command, styles, tmp_path):
             "one of its 2: 'fluent', 'noto'; did you",
         ),
         (("an owl", "--class", "noto", "--model", styles), "takes no captions"),
+        (("--guidance", "2", "--model", styles), "own is named: it would do nothing"),
         (("--model", told), "got no class for the 8 stage"),
         (("--class", "noto", "--guidance", "2", "--model", told), "null class was not trained"),
         (("--class", "noto"), "got the class 'noto' for the model 'small', which has none"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from calotype.config.class_names import check_class
-from calotype.config.stage import CascadeConfig
+from calotype.config.stage import CascadeConfig, StageConfig
 from calotype.errors import UsageError
 from calotype.generation.guides import GuideJob
 from calotype.generation.request import Request
@@ -17,8 +17,15 @@ def settle_class(request: Request, config: CascadeConfig, guides: Sequence[Guide
     The base is told it if it knows it, and a classifier pulls towards it.
 
     Raises:
-        UsageError: a classifier, or without one the model, was not trained with the class.
+        UsageError: a classifier, or without one the model, was not trained with the class; or
+            guidance is asked for that would do nothing.
     """
+    name = _known(request, config, guides)
+    _check_guidable(request, config.stages[0], name)
+    return name
+
+
+def _known(request: Request, config: CascadeConfig, guides: Sequence[GuideJob]) -> str | None:
     name, model = request.class_name, f"the model {config.name!r}"
     if name is None and request.like is not None:
         name = request.like.get("class")
@@ -54,3 +61,20 @@ def _check_chosen(guide: GuideJob, config: CascadeConfig) -> None:
             f"{config.name!r} was not trained with, such as {unknown[0]!r:.80}; it samples with "
             "its own alone (class_dropout=0): name one with --class"
         )
+
+
+def _check_guidable(request: Request, base: StageConfig, class_name: str | None) -> None:
+    """Refuse a guidance weight that is asked for where there is nothing to be guided away from.
+
+    Raises:
+        UsageError: the base takes no captions, and no class is named that it knows.
+    """
+    weight = request.guidance
+    if weight in (None, 1) or base.network.text_dim > 0 or class_name in base.classes:
+        return
+    what = "and no class of its own is named" if base.class_count > 0 else "and has no classes"
+    expected = "--class NAME beside it, or " if base.class_count > 0 else ""
+    raise UsageError(
+        f"got guidance {weight:g} for the {base.resolution} stage, which takes no captions {what}: "
+        f"it would do nothing; expected {expected}no --guidance"
+    )

@@ -15,8 +15,12 @@ def tokenizer(
     out: Annotated[Path, Option("-o", "--out", help="Folder to write, new or empty.")],
     vocabulary: Annotated[int, Option(help="Tokens, as many as the network has.")] = 4096,
     variants: Annotated[
-        int, Option(help="Captions of an image, where they are made of parts.")
-    ] = 16,
+        int,
+        Option(
+            help="Captions of an image, where they are made of parts: as the recipe's "
+            "data.caption_variants, which is 24 for emoji."
+        ),
+    ] = 24,
 ) -> None:
     """Train a byte-pair tokenizer on the captions of a data set; a recipe names it glide:FOLDER."""
     from calotype.data.columns import Selection

@@ -50,11 +50,12 @@ class Source:
 
     def settle(self, request: JobRequest, *, tiled: bool = False) -> Job:
         """The job that a request means, but for its size."""
+        told = self.folder.config.stages[0].network.text_dim > 0  # clients send a scale to any
         asked = Request(
             negative=request.negative_prompt,
             steps=request.steps,
             sampler=request.sampler,
-            guidance=request.guidance,
+            guidance=request.guidance if told else None,
             variety=request.variety,
             stage_options=[_stage_option(r, s) for r, s in request.stages.items()],
             tiled=tiled,
