@@ -97,8 +97,9 @@ class Job:
         options["tiling"] = self.tiling
         if self.negative is not None:
             options["negative_captions"] = [self.negative] * len(captions)
-        known, names = self.model.config.classes, map(self.class_of, seeds)
-        options["classes"] = [name if name in known else None for name in names]
+        if known := self.model.config.classes:
+            names = map(self.class_of, seeds)
+            options["classes"] = [name if name in known else None for name in names]
         return options
 
 
