@@ -90,6 +90,7 @@ def lines(run, name="log"):
     return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
     assert train(micro(), tmp_path / "whole", images) == 0
     log = lines(tmp_path / "whole")

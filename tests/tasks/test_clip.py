@@ -125,6 +125,7 @@ def killed_and_resumed(recipe, images, folder, monkeypatch):
     return [line["loss"] for line in lines(folder / "whole")]
 
 
+@pytest.mark.slow
 def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
     losses = killed_and_resumed(micro(), images, tmp_path, monkeypatch)
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])

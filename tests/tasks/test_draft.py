@@ -455,6 +455,7 @@ def same_files(one: Path, other: Path) -> None:
         assert (other / path.relative_to(one)).read_bytes() == path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_a_run_with_folds_resumes_to_the_bit(  # type: ignore[no-untyped-def]
     train, micro_recipe, tmp_path, monkeypatch
 ):

@@ -323,6 +323,7 @@ def losses(run):
     return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_or_killed_resumes_to_the_bit(train, before, tmp_path, monkeypatch):
     class KilledError(BaseException):
         pass

@@ -43,6 +43,7 @@ def in_painting(micro_recipe):
     return make
 
 
+@pytest.mark.slow
 def test_a_run_learns_of_masks_is_stopped_and_resumed(
     micro_recipe, in_painting, train, tmp_path, monkeypatch
 ):

@@ -25,6 +25,7 @@ def as_process(monkeypatch):
     return become
 
 
+@pytest.mark.slow
 def test_each_process_its_own_stages(images, tmp_path, as_process, capsys):
     tiny, out = load_recipe("tiny"), tmp_path / "run"
     options = RunOptions(images=8, quiet=True, threads=1, dtype="float32", device="cpu")

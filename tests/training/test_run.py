@@ -286,6 +286,7 @@ def test_tiny_trains_its_stages_in_turn_and_draws(train, tmp_path):
     assert [tuple(image.shape) for image in images] == [(1, 3, s, s) for s in (8, 16, 32)]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_second_stage_resumes_to_the_bit(train, tmp_path, stop_at):
     tiny = load_recipe("tiny")
     whole, out = tmp_path / "whole", tmp_path / "run"

@@ -39,6 +39,7 @@ def test_it_is_small():
     assert len(inspect.getsource(MeanTask).splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_it_learns_is_killed_and_resumes_to_the_bit(images, out, monkeypatch):
     assert main(str(images), str(out)) == 0
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
