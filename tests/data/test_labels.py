@@ -143,6 +143,52 @@ def test_shards_keep_folders_and_refuse_what_they_do_not_have(folder, tmp_path):
         labels_of(tmp_path / "shards", "style")
 
 
+def batch_labels(path, labels: str) -> tuple[str, ...]:
+    data = DataConfig(labels=labels)
+    source = open_source(path, resolution=8, data=data, captioned=False)
+    plan = BatchPlan(resolution=8, lowres_resolution=None, config=data, batch_size=4, seed=3)
+    return next(batches(source, plan)).labels
+
+
+def test_shards_train_with_the_labels_that_were_asked_for(folder, tmp_path):
+    rows = [json.dumps({"file_name": name, "style": style}) for name, style in STYLES.items()]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    names = {"info": {"features": {"label": {"names": ["bold", "flat"]}}}}
+    named = table(label=[1, 0, 1, 0], style=list(STYLES.values()), set=[5, 6, 5, 6])
+    named = named.replace_schema_metadata({"huggingface": json.dumps(names)})
+    pq.write_table(named, tmp_path / "data.parquet")
+    for path, labels in (
+        (folder, "style"),
+        (folder, "folder"),
+        *((tmp_path / "data.parquet", name) for name in ("label", "style", "set", "folder")),
+    ):
+        out, expected = tmp_path / f"{path.name}-{labels}", batch_labels(path, labels)
+        (result,) = shard_data(path, out, labels=labels)
+        assert len(set(expected)) == 2 and batch_labels(out, labels) == expected
+        features = json.loads(pq.read_schema(result.path).metadata[b"huggingface"])["info"]
+        assert sorted(features["features"]) == sorted(pq.read_schema(result.path).names)
+        shard_data(out, tmp_path / "again" / out.name, labels=labels)
+        assert batch_labels(tmp_path / "again" / out.name, labels) == expected
+
+
+def test_shards_of_other_labels_are_others(folder, tmp_path):
+    out = tmp_path / "out"
+    shard_data(folder, out, labels="folder")
+    for labels in (None, "style"):
+        with pytest.raises(UsageError, match="or with other --labels or another --rows"):
+            shard_data(folder, out, labels=labels)
+    assert shard_data(folder, out, labels="folder")[0].skipped
+
+
+def test_shards_are_not_made_where_labels_lack_or_have_no_place(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"no label of a/0.png \(data.labels='style'\); expected"):
+        shard_data(folder, tmp_path / "out", labels="style")
+    for labels in ("captions", "key", "image", ""):
+        with pytest.raises(UsageError, match=f"got --labels '{labels}'; expected folder, or a col"):
+            shard_data(folder, tmp_path / "out", labels=labels)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("columns", "labels", "message"),
     [

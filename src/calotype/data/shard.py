@@ -1,4 +1,4 @@
-"""Convert any data to Parquet shards: images as they are, captions, keys.
+"""Convert any data to Parquet shards: images as they are, captions, keys, labels if asked for.
 
 A shard is a fixed range of examples, written under its name when it is whole and skipped when it
 is there already, so that the work can be interrupted, repeated and shared.
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calotype.data.columns import Selection, pyarrow
+from calotype.data.columns import IMAGE_COLUMNS, TEXT_COLUMNS, Selection, pyarrow
 from calotype.data.grammar import CaptionGrammar
 from calotype.data.images import BrokenImage, decode_image
+from calotype.data.labels import label_of
 from calotype.data.open import parts
 from calotype.data.shard_file import (
     NOTE_KEY,
@@ -51,6 +52,7 @@ def shard_data(
     out: Path,
     *,
     rows: int = 2048,
+    labels: str | None = None,
     grammar: CaptionGrammar | None = None,
     work: Work | None = None,
 ) -> list[ShardResult]:
@@ -63,19 +65,21 @@ def shard_data(
         path: anything that `open_source` takes.
         out: folder of the shards; must not be the source.
         rows: examples of a shard; broken ones are left out, and named in the result.
+        labels: what says which class an image is of, as `DataConfig.labels`; the shards say it in
+            a column of that name. Tables need no captions then.
         grammar: as `open_source` takes it.
         work: who does it, and hears of each `ShardResult`.
 
     Raises:
-        UsageError: the arguments do not fit, or shards of something else lie in `out`.
+        UsageError: the arguments do not fit, an image has no label where they are asked for, or
+            shards of something else lie in `out`.
         CalotypeError: a shard cannot be written.
     """
-    if rows < 1:
-        raise UsageError(f"got rows={rows}; expected at least 1")
     if out.resolve() == path.resolve():
         raise UsageError(f"got {out} as both source and target; expected another folder for shards")
+    _check_settings(rows, labels)
     pyarrow()
-    selection = Selection(SPLIT, grammar=grammar)
+    selection = Selection(SPLIT, grammar=grammar, captioned=labels is None, labels=labels)
     shards = {
         out.resolve() / part: Chunks(open_for_work(path, part, selection), rows)
         for part in parts(path)
@@ -104,7 +108,8 @@ def write_shard(chunk: Chunk, folder: Path, rows: int) -> ShardResult:
     with source.report.apart():
         table, broken = _read_chunk(source, chunk)
     note = json.dumps({"origin": _origin(chunk), "broken": broken})
-    table = table.replace_schema_metadata({NOTE_KEY: note, b"huggingface": _hugging_face_note()})
+    features = _hugging_face_note(chunk.data.selection.labels)
+    table = table.replace_schema_metadata({NOTE_KEY: note, b"huggingface": features})
     mean_bytes = max(1, table.nbytes // max(1, table.num_rows))
     write_shard_file(
         path,
@@ -123,7 +128,21 @@ def _shard_path(folder: Path, chunk: Chunk, rows: int) -> Path:
 
 
 def _origin(chunk: Chunk) -> str:
-    return f"{_VERSION} {chunk.data.fingerprint} {chunk.start} {chunk.stop}"
+    labels = chunk.data.selection.labels
+    asked = "" if labels is None else f" {labels}"
+    return f"{_VERSION} {chunk.data.fingerprint} {chunk.start} {chunk.stop}{asked}"
+
+
+def _check_settings(rows: int, labels: str | None) -> None:
+    """Refuse empty shards, and a column of labels that readers would take for something else."""
+    if rows < 1:
+        raise UsageError(f"got rows={rows}; expected at least 1")
+    taken = ("key", *IMAGE_COLUMNS, *TEXT_COLUMNS)
+    if labels == "" or labels in taken:
+        raise UsageError(
+            f"got --labels {labels!r}; expected folder, or a column that is none of those of keys, "
+            f"images and captions, {list(taken)}: rename it in the data"
+        )
 
 
 def _check_folder(out: Path, expected: Mapping[Path, str], source: Path) -> None:
@@ -145,8 +164,8 @@ def _check_folder(out: Path, expected: Mapping[Path, str], source: Path) -> None
     if others:
         raise UsageError(
             f"{out} holds {len(others)} shards made from other data than {source} is now, or with "
-            f"another --rows, e.g. {others[0].relative_to(out)}; choose another --out, or move "
-            "them away"
+            f"other --labels or another --rows, e.g. {others[0].relative_to(out)}; choose another "
+            "--out, or move them away"
         )
 
 
@@ -163,7 +182,8 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
     """Table of a chunk, and the broken images left out of it."""
     import pyarrow as pa
 
-    keys, images, captions = [], [], []
+    keys, images, captions, classes = [], [], [], list[str]()
+    labels = chunk.data.selection.labels
     broken: dict[str, str] = {}
     for index in range(chunk.start, chunk.stop):
         key = source.key(index)
@@ -173,6 +193,8 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
         except BrokenImage as error:
             broken[key] = str(error)
             continue
+        if labels is not None:
+            classes.append(label_of(key, source.label(index), labels))
         keys.append(key)
         images.append({"bytes": data, "path": key.rpartition("/")[2]})
         # A shard has no place for backgrounds, and "on blue" over white would be a lie.
@@ -185,14 +207,18 @@ def _read_chunk(source: EncodedSource, chunk: Chunk) -> tuple[Any, dict[str, str
         "image": pa.array(images, image_type),
         "captions": pa.array(captions, pa.list_(pa.string())),
     }
+    if labels is not None:
+        columns[labels] = pa.array(classes, pa.string())
     return pa.table(columns), broken
 
 
-def _hugging_face_note() -> bytes:
+def _hugging_face_note(labels: str | None) -> bytes:
     """The schema metadata by which `datasets` knows the column of images."""
-    features = {
+    features: dict[str, Any] = {
         "key": {"dtype": "string", "_type": "Value"},
         "image": {"_type": "Image"},
         "captions": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
     }
+    if labels is not None:
+        features[labels] = {"dtype": "string", "_type": "Value"}
     return json.dumps({"info": {"features": features}}).encode()

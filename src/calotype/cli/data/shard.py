@@ -15,6 +15,13 @@ def shard(
     source: Annotated[Path, Argument(help="Folder of images, Parquet, tars or a saved data set.")],
     out: Annotated[Path, Option("-o", "--out", help="Folder of the shards; made if missing.")],
     rows: Annotated[int, Option(help="Images of a shard.")] = 2048,
+    labels: Annotated[
+        str | None,
+        Option(
+            help="Keep the class of each image, in a column of this name: folder, or the column or "
+            "field that says it, as in data.labels."
+        ),
+    ] = None,
     processes: Processes = None,
     ray: Ray = None,
 ) -> None:
@@ -25,7 +32,7 @@ def shard(
 
     with Display("images") as display:
         work = work_of(count, ray, lambda shard: display.advance(shard.rows + len(shard.broken)))
-        results = shard_data(source, out, rows=rows, grammar=GRAMMAR, work=work)
+        results = shard_data(source, out, rows=rows, labels=labels, grammar=GRAMMAR, work=work)
     broken = {key: reason for result in results for key, reason in result.broken.items()}
     skipped = sum(result.skipped for result in results)
     print(f"{sum(result.rows for result in results):>9,}  images in {out}")
