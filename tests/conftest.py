@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What is left of Ray Serve when its cluster ended calls Ray from a thread of its own, which would
+# start another cluster while the next test starts its own: "Perhaps you called ray.init twice".
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 CHROMIUM = "/usr/bin/chromium"
 
 
