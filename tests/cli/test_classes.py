@@ -15,13 +15,20 @@ from calotype.config.stage import StageConfig
 NAMES = ("fluent", "noto")
 
 
-def saved(folder, *, names=NAMES, null_class=True):
+def saved(folder, *, names=NAMES, null_class=True, lowres=None):
     torch.manual_seed(0)
     levels = (AdmLevel(channels=8, blocks=1),)
-    network = AdmConfig(levels=levels, norm_groups=4, middle="none", classes=len(names))
+    network = AdmConfig(
+        levels=levels, norm_groups=4, middle="none", classes=len(names), lowres=lowres is not None
+    )
     sampling = SamplingConfig(steps=2, sampler="ddim", threshold_percentile=None)
     config = StageConfig(
-        resolution=8, network=network, sampling=sampling, classes=names, null_class=null_class
+        resolution=8 if lowres is None else 2 * lowres,
+        lowres_resolution=lowres,
+        network=network,
+        sampling=sampling,
+        classes=names,
+        null_class=null_class,
     )
     stage = Stage(config)
     with torch.no_grad():
@@ -105,6 +112,36 @@ def test_edits_are_told_a_class(command, styles, tmp_path):
     assert command(*words, "-o", "c.png")[0] == 0
     assert read_recipe(tmp_path / "b.png")["class"] == "noto"
     assert (tmp_path / "b.png").read_bytes() != (tmp_path / "c.png").read_bytes()
+
+
+def test_enlarging_is_told_a_class(command, styles, tmp_path):
+    larger = saved(tmp_path / "larger", lowres=8)
+    Image.new("RGB", (8, 8), (40, 80, 120)).save(tmp_path / "a.png")
+    words = ("upscale", "a.png", "--model", larger)
+    made = {}
+    for name in (None, *NAMES):
+        told = () if name is None else ("--class", name)
+        assert command(*words, *told, "-o", f"{name}.png")[0] == 0
+        assert read_recipe(tmp_path / f"{name}.png").get("class") == name
+        made[name] = (tmp_path / f"{name}.png").read_bytes()
+    assert len(set(made.values())) == 3
+    code, out, err = command(*words, "--class", "nota", "-o", "x.png")
+    assert (code, out) == (2, "") and "one of its 2: 'fluent', 'noto'; did you" in err
+    code, _, err = command("upscale", "a.png", "--class", "noto", "-o", "x.png")
+    assert code == 2 and "got the class 'noto' for the model 'small', which has none" in err
+
+
+def test_enlarging_takes_the_class_that_an_image_says_where_it_is_known(command, styles, tmp_path):
+    assert command("sample", "--model", styles, "--class", "noto", "-o", "noto.png")[0] == 0
+    larger, other = saved(tmp_path / "larger", lowres=8), saved(tmp_path / "x", names=(), lowres=8)
+    for model, name in ((larger, "noto"), (other, None)):
+        assert command("upscale", "noto.png", "--model", model, "-o", "b.png")[0] == 0
+        assert read_recipe(tmp_path / "b.png").get("class") == name
+    assert command("upscale", "noto.png", "--model", larger, "--class", "fluent")[0] == 0
+    assert read_recipe(tmp_path / "noto-upscaled.png")["class"] == "fluent"
+    assert command("sample", "fox", "-o", "fox.png", "--size", "8")[0] == 0
+    assert command("upscale", "fox.png", "--model", larger)[0] == 0  # which takes no captions
+    assert read_recipe(tmp_path / "fox-upscaled.png")["caption"] == ""
 
 
 def test_info_shows_the_names(command, styles):

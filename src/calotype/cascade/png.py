@@ -116,13 +116,13 @@ def _xmp_in(file: BinaryIO, name: str) -> bytes:
     return packet if isinstance(packet, bytes) else b""
 
 
-def noted_caption(path: Path) -> str:
-    """The caption in an image that calotype sampled; else the null caption."""
+def noted(path: Path, what: str) -> str:
+    """The "caption" or "class" in an image that calotype sampled; "" = none, as in any other."""
     try:
-        caption = read_recipe(path).get("caption", "")
+        text = read_recipe(path).get(what, "")
     except CalotypeError:
         return ""
-    return caption if isinstance(caption, str) else ""
+    return text if isinstance(text, str) else ""
 
 
 def _parse(text: bytes, name: str) -> dict[str, Any]:

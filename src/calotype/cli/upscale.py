@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from calotype.cli import options as shared
+from calotype.cli import sample_options as sampling
 from calotype.cli.showing import progress, tiled_progress
 from calotype.generation.outputs import Output, check_output_name, output_with_id
 from calotype.generation.request import Request
+
+if TYPE_CHECKING:
+    from calotype.config.stage import CascadeConfig
 
 
 def upscale(
@@ -24,6 +28,7 @@ def upscale(
     out: shared.Out = None,
     model: shared.Model = None,
     seed: shared.Seed = 0,
+    class_name: sampling.ClassName = None,
     size: Annotated[
         int | None, Option(help="Resolution of the last stage (256, 1024; with --tiled 4096).")
     ] = None,
@@ -43,15 +48,17 @@ def upscale(
     shared.check_seed(seed)
     check_output_name(out)
     from calotype.cascade.pixels import as_images
-    from calotype.cascade.png import noted_caption
 
     pixels = as_images(image)  # first, for it may be none
-    text = noted_caption(image) if caption is None else caption
     begin = time.perf_counter()
+    from calotype.cascade.find import open_cascade
     from calotype.cascade.results import drain
     from calotype.generation.cascade import CascadeGenerator, settle
     from calotype.storage.reading import file_sha256
 
+    opened = open_cascade(model)
+    if caption is None:
+        caption = _noted_caption(image, opened.config)
     request = Request(
         model=model,
         size=size,
@@ -62,9 +69,10 @@ def upscale(
         dtype=dtype,
         threads=threads,
         tiled=tiled,
+        class_name=_noted_class(image, opened.config) if class_name is None else class_name,
     )
-    generator = CascadeGenerator(settle(request))
-    plan = generator.plan_upscale(pixels, text, seed)
+    generator = CascadeGenerator(settle(request, model=opened))
+    plan = generator.plan_upscale(pixels, caption, seed)
     recipe = generator.recipe(plan, 0)
     recipe |= {"kind": "upscale", "source": image.name, "source_sha256": file_sha256(image)}
     place = output_with_id(Path(f"{image.stem}-upscaled.png"), recipe)
@@ -80,3 +88,20 @@ def upscale(
     name = place.write(made[0].pixels, recipe)
     seconds = round(time.perf_counter() - begin, 3)
     print(json.dumps({"files": [str(name)], **recipe, "seconds": seconds}) if as_json else name)
+
+
+def _noted_caption(image: Path, config: CascadeConfig) -> str:
+    """What the recipe of an image says that it shows; "" where the model takes no captions."""
+    from calotype.cascade.png import noted
+
+    return "" if config.text_encoder == "none" else noted(image, "caption")
+
+
+def _noted_class(image: Path, config: CascadeConfig) -> str | None:
+    """The class in the recipe of an image; None = none that all that enlarge images know."""
+    from calotype.cascade.png import noted
+
+    name = noted(image, "class")
+    enlarge = [stage for stage in config.stages if stage.lowres_resolution is not None]
+    known = bool(enlarge) and all(name in stage.classes for stage in enlarge)
+    return name if known else None

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from calotype.cascade.image_files import read_rgba
-from calotype.cascade.png import noted_caption
+from calotype.cascade.png import noted
 from calotype.errors import UsageError
 from calotype.generation.canvas import Canvas, Colour, Hole, Pixels, extended, grown, masked
 from calotype.storage.reading import file_sha256
@@ -149,7 +149,7 @@ def with_source_caption(step: Step, source: Path) -> Step:
     """The step, knowing what a source that is to be inverted shows."""
     if not step.invert or step.source_caption is not None:
         return step
-    return replace(step, source_caption=noted_caption(source))
+    return replace(step, source_caption=noted(source, "caption"))
 
 
 def canvas_of(pixels: Pixels, region: Step) -> Canvas:

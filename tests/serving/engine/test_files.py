@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sd_parsers import ParserManager
 
-from calotype.cascade.png import noted_caption, read_recipe
+from calotype.cascade.png import noted, read_recipe
 from calotype.errors import CalotypeError, UsageError
 from calotype.serving.engine.files import encode_file, encode_preview
 
@@ -38,7 +38,7 @@ def test_a_file_is_of_its_format_and_its_recipe_comes_back(tmp_path, format):
     path = tmp_path / "image.png"  # names say nothing
     path.write_bytes(encoded(format))
     assert read_recipe(path) == RECIPE
-    assert noted_caption(path) == RECIPE["caption"]
+    assert noted(path, "caption") == RECIPE["caption"]
     with Image.open(path) as image:
         assert (image.format, image.size) == (format.upper(), (64, 48))
         far = np.abs(np.asarray(image).astype(int) - SMOOTH)
