@@ -190,6 +190,7 @@ class Engine:
             "kind": request["kind"],
             "caption": request["prompt"],
             "negative_caption": request["negative_prompt"],
+            **({"class": request["class"]} if request["class"] else {}),
             "seed": image["seed"],
             "model": {"name": request["model"] or MODELS[0]},
             "stages": [_recorded(request, *one) for one in stages_of(image)],

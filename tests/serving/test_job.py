@@ -19,6 +19,8 @@ def test_json_is_read_with_resolutions_and_sizes():
     job = JobRequest.model_validate_json(text)
     assert job.size == (512, 384) and job.stages == {256: {"steps": 4}} and job.guidance == 2
     assert JobRequest.model_validate_json(job.model_dump_json()) == job
+    job = JobRequest.model_validate_json('{"class": "noto"}')
+    assert job.class_name == "noto" and job.model_dump(exclude_unset=True) == {"class": "noto"}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,7 @@ def test_json_is_read_with_resolutions_and_sizes():
         {"seed": MOST_SEED, "n": 2}, {"size": [15, 64]}, {"size": [64, 2049]}, {"steps": 257},
         {"guidance": float("nan")}, {"prompt": "a" * 32_001}, {"unknown": 1}, {"format": "gif"},
         {"kind": "image_to_image"}, {"kind": "vary"}, {"strength": 0.0}, {"stages": {"256": {}}},
+        {"class": ""}, {"class": 1}, {"class_name": "noto"},
     ],
     ids=str,
 )  # fmt: skip

@@ -16,6 +16,7 @@ MOST_RANDOM_SEED = 2**32 - 1
 """Of seeds nobody asked for: small enough for every program that reads JSON numbers as floats."""
 
 Side = Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
+ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
 Kind = Literal["sample", "image_to_image", "inpaint", "upscale", "vary"]
 Format = Literal["png", "jpeg", "webp"]
 
@@ -29,6 +30,7 @@ class JobRequest(BaseModel):
         model: a name the server was started with; None = the first of them.
         prompt: the caption; "" samples without one.
         negative_prompt: the negative caption.
+        class_name: of what a model with classes is to show; `class` in JSON.
         n: images.
         seed: of the first; None = random, below 2^32.
         size: width and height; edits keep their source's size, `upscale` multiplies it.
@@ -48,12 +50,15 @@ class JobRequest(BaseModel):
         exact: compute alone, bit for bit as `calotype sample` does, not batched with others.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True
+    )
 
     kind: Kind = "sample"
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     prompt: Annotated[str, Field(max_length=MOST_PROMPT)] = ""
     negative_prompt: Annotated[str, Field(max_length=MOST_PROMPT)] | None = None
+    class_name: ClassName | None = Field(default=None, alias="class")
     n: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] | None = None
     size: Annotated[tuple[Side, Side], Field(strict=False)] | None = None

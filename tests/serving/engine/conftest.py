@@ -144,11 +144,17 @@ def keeps_finals(monkeypatch):
 
 
 @pytest.fixture
-def bench(model, keeps_finals, monkeypatch):
+def make_bench(monkeypatch):
+    """Of a model, with its weights."""
     monkeypatch.setattr("calotype.serving.engine.loop._IDLE_SECONDS", 0.01)
     monkeypatch.setattr("calotype.serving.engine.limits.STEP_SECONDS", 1e9)  # on a slow machine too
+    return Bench
+
+
+@pytest.fixture
+def bench(model, keeps_finals, make_bench):
     opened = open_model(Entry("tiny", str(model)), RUNTIME)
-    return keeps_finals(Bench(opened, load(opened.job)))
+    return keeps_finals(make_bench(opened, load(opened.job)))
 
 
 @pytest.fixture

@@ -49,6 +49,8 @@ def test_a_recipe_is_the_request_that_repeats_it():
     own = ("steps", "sampler", "guidance_weight")
     assert request.stages[64] == {key: one for key, one in BASE.items() if key not in own}
     assert not request.exact
+    found = request_of_recipe({**RECIPE, "class": "noto"}, models=["small"])
+    assert JobRequest(**found.fields).class_name == "noto" and found.ignored == ()
 
 
 def test_what_a_recipe_says_of_size_model_and_batch():

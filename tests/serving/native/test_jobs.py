@@ -58,6 +58,17 @@ def finished(client, job, query=""):
     return events, client.get(f"{JOBS}/{job['id']}").json()
 
 
+def test_a_class_goes_to_the_engine_and_comes_back_in_the_request_of_its_image(api) -> None:
+    job = make(api, {"class": "noto", "size": [64, 64]})
+    assert job["request"]["class"] == "noto" and "class_name" not in job["request"]
+    _, job = finished(api, job)
+    image = api.get(f"/api/v1/images/{job['images'][0]['id']}").json()
+    assert api.get(job["images"][0]["recipe_url"]).json()["class"] == "noto"
+    assert image["request"]["class"] == "noto"
+    answer = api.post(JOBS, json={"class": ""})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "class"
+
+
 def test_a_job_is_accepted_followed_and_over(api) -> None:
     answer = api.post(JOBS, json={"prompt": "a fox", "n": 2, "seed": 7, "size": [256, 256]})
     assert answer.status_code == 202

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import openai
 import pytest
 
@@ -17,6 +19,11 @@ def test_an_image_comes_in_the_size_asked_for(ask, opened) -> None:
     assert answer.headers["x-seeds"] == "7,8" and "x-ignored-params" not in answer.headers
     assert answer.headers["x-request-id"]
     assert [opened(one.b64_json).text["calotype"] for one in found.data]
+
+
+def test_a_class_is_a_field_of_ours(ask, opened) -> None:
+    answer = ask.images.generate(prompt="", size="64x64", extra_body={"class": "noto"})
+    assert json.loads(opened(answer.data[0].b64_json).text["calotype"])["class"] == "noto"
 
 
 @pytest.mark.parametrize("name", ["gpt-image-2", "gpt-image-1-mini", "dall-e-3", "default", None])

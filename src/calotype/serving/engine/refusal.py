@@ -20,11 +20,12 @@ def refusal(
     """What is wrong with a request, and the field without which it would be right, if one is."""
     message = _OPTION.sub(lambda found: found[1].replace("-", "_"), str(error))
     for name in sorted(request.model_fields_set - set(_SAID)):
-        default = JobRequest.model_fields[name].get_default(call_default_factory=True)
+        field = JobRequest.model_fields[name]
+        default = field.get_default(call_default_factory=True)
         try:
             plan_request(shelf, request.model_copy(update={name: default}), given)
         except CalotypeError:
             continue
-        return {"message": message, "param": name}
+        return {"message": message, "param": field.alias or name}
     wanting = "mask" if request.kind == "inpaint" and given is not None else "source"
     return {"message": message, "param": wanting if request.needs_source else None}

@@ -100,6 +100,7 @@ class Model:
             "stages": described,
             "tunable": [one.name for one in dataclasses.fields(SamplingConfig)],
             "samplers": list(get_args(get_type_hints(SamplingConfig)["sampler"])),
+            "classes": list(self.folder.config.classes),
             "edits": begins,
             "unconditional": self.folder.config.text_encoder == "none",
             "largest_side": MOST_SIDE if enlarges_again(last) else last.resolution,

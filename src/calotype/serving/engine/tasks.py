@@ -50,7 +50,9 @@ class Source:
 
     def settle(self, request: JobRequest, *, tiled: bool = False) -> Job:
         """The job that a request means, but for its size."""
-        told = self.folder.config.stages[0].network.text_dim > 0  # clients send a scale to any
+        base = self.folder.config.stages[0]
+        # Clients send a scale to any.
+        told = base.network.text_dim > 0 or request.class_name in base.classes
         asked = Request(
             negative=request.negative_prompt,
             steps=request.steps,
@@ -58,6 +60,7 @@ class Source:
             guidance=request.guidance if told else None,
             variety=request.variety,
             stage_options=[_stage_option(r, s) for r, s in request.stages.items()],
+            class_name=request.class_name,
             tiled=tiled,
         )
         return settle(asked, model=self.folder, runtime=self.loaded.runtime)
@@ -148,6 +151,8 @@ class Sampled:
         options = self.job.options([self.request.prompt], [self.seed])
         options["size"], options["tiling"] = None, Tiling.of_stage(last.config)
         options["sampling"] = {stop_at: self.job.sampling[stop_at]}
+        if last.config.class_count == 0:
+            options["classes"] = None
         captions, seeds = [self.request.prompt], [self.seed]
         return generator, loaded.cascade.plan_upscale(pixels, captions, seeds=seeds, **options)
 

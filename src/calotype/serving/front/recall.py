@@ -32,8 +32,8 @@ _OF_BASE = {"steps": "steps", "sampler": "sampler", "guidance_weight": "guidance
 _OF_EDIT = {"strength": "strength", "vary": "vary", "crop": "crop", "padding": "padding"}
 _NOT_ASKED: tuple[Any, ...] = (None, False, 0, [], {}, "", [255, 255, 255])
 _KNOWN = {
-    "format", "version", "torch", "runtime", "kind", "caption", "negative_caption", "seed", "model",
-    "stages", "edit", "source_sha256", "mask_sha256", "size", "batch",
+    "format", "version", "torch", "runtime", "kind", "caption", "negative_caption", "class", "seed",
+    "model", "stages", "edit", "source_sha256", "mask_sha256", "size", "batch",
 }  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def request_of_recipe(recipe: Mapping[str, Any], *, models: Collection[str] = ()
     asked = {
         "prompt": recipe.get("caption"),
         "negative_prompt": recipe.get("negative_caption"),
+        "class": recipe.get("class"),
         "seed": recipe.get("seed"),
         "model": name if name in _names(models) else None,
         "exact": _mapping(recipe.get("batch")).get("exact"),

@@ -8,7 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from calotype.serving.front.errors import ApiError, invalid
-from calotype.serving.job import LEAST_SIDE, MOST_PROMPT, MOST_SEED, MOST_SIDE, MOST_STEPS
+from calotype.serving.job import (
+    LEAST_SIDE,
+    MOST_PROMPT,
+    MOST_SEED,
+    MOST_SIDE,
+    MOST_STEPS,
+    ClassName,
+)
 
 MOST_IMAGES = 10
 _DIGITS = 19  # of the largest seed
@@ -45,6 +52,7 @@ class Fields(BaseModel):
     safety_identifier: Any = None
     seed: Seed | None = None
     negative_prompt: Prompt | None = None
+    class_name: ClassName | None = Field(default=None, alias="class")
     num_inference_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=1000)] | None = None
     strength: Strength | None = None

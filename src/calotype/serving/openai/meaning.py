@@ -88,6 +88,7 @@ def meaning(
         "model": model["name"] if fields.model is not None else None,
         "prompt": getattr(fields, "prompt", ""),
         "negative_prompt": fields.negative_prompt,
+        "class": fields.class_name,
         "n": fields.n,
         "seed": fields.seed,
         "size": fields.sides,
