@@ -194,7 +194,7 @@ def test_bad_guides_are_refused_in_one_line(command, classifier, tmp_path):
         ("--classifier-scale", "2"): "expected --classifier RUN",
         ("--guidance-form", "mean"): "with nothing that guides",
         ("--clip", "somewhere"): "nothing to rank or guide",
-        ("--clip-guidance", "3"): "train clip-emoji-noised",
+        ("--clip-guidance", "3"): "64x64 for a base that samples 8x8",
     }
     for options, message in wrong.items():
         code, out, err = command("sample", "a", "--size", "8", *options)
@@ -345,3 +345,18 @@ def test_several_classes_of_a_classifier_are_each_image_s_own(
     assert command(*both, "--grid", "-o", "sheet.png")[0] == 0
     sheet = read_recipe(tmp_path / "sheet.png")
     assert [one["class"] for one in sheet["of"]] == ["noto", "fluent"]
+
+
+@pytest.mark.slow
+def test_the_embedded_clip_guides_the_embedded_base(command):
+    """By the word of the one that ranks, which was trained apart."""
+    caption, scores = "a red bicycle, noto style", {}
+    for scale in ("0", "3"):
+        words = ("--size", "64", "--seed", "0", "-n", "2", "--guidance", "1", "--steps", "12")
+        asked = ("--clip-guidance", scale, "--variety", "1", "--model", "default")
+        assert command("sample", caption, *words, *asked, "-o", f"{scale}.png")[0] == 0
+        images = (f"{scale}-0.png", f"{scale}-1.png")
+        code, out, _ = command("score", *images, "--caption", caption, "--json")
+        assert code == 0
+        scores[scale] = [one["score"] for one in json.loads(out)["scores"]]
+    assert np.mean(scores["3"]) > np.mean(scores["0"]) + 5

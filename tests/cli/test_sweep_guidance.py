@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from calotype.config.clip import ClipConfig, ImageTowerConfig, NoiseConfig, TextTowerConfig
+from calotype.evaluation.features.extractor import ExtractorSpec
+from calotype.evaluation.options import MeasureOptions
 from calotype.evaluation.samples import open_samples
+from calotype.evaluation.sweep.guidance import GuidanceSweep, plan_points
+from calotype.generation.request import GuideRequest, Request
 from calotype.networks.clip import Clip
 from calotype.text.byte import ByteTextEncoder
-from calotype.vision.clip import ClipFile, ClipModel, save_clip
+from calotype.vision.clip import ClipFile, ClipModel, find_clip, save_clip
 
 QUICK = ("--threads", "1", "--dtype", "float32", "--features", "clip")
 GRID = ("--weights", "1,3", "--scales", "0,20", "--samples", "8", "--steps", "2")
@@ -92,3 +96,17 @@ def test_what_does_not_fit_is_refused_in_one_line(sweep, tmp_path, words, roles,
     code, out, err = sweep(*words, **roles)
     assert code != 0 and out == "" and err.count("\n") == 1 and message in err, err
     assert not (tmp_path / "g").exists()
+
+
+def test_all_points_of_a_base_with_a_draft_start_alike():
+    """The embedded base starts from its draft, but where a guide pulls: so does no other point."""
+    judge = ExtractorSpec("clip", find_clip(None))
+    options = MeasureOptions(side=64, extractors=(), judge=judge)
+    request = Request(steps=20, guides=GuideRequest(clip_scale=1.0))
+    sweep = GuidanceSweep(request, plan_points([1, 3], [2]), options)
+    bases = [job.sampling[64] for job in sweep.jobs]
+    assert [(base.start, base.variety, base.steps) for base in bases] == 3 * [("draft", 1.0, 20)]
+    assert [base.guidance_weight for base in bases] == [1, 3, 1]
+    assert [[guide.note.name for guide in job.guides] for job in sweep.jobs] == [
+        [], [], ["clip-emoji-noised"],
+    ]  # fmt: skip

@@ -1,15 +1,16 @@
 """The embedded CLIP's folder: its weights in float16, and a card with what they reach.
 
-    python -m calotype.emoji.clip_card RUN --data EMOJI --best-of LINES -o FOLDER
+    python -m calotype.emoji.clip_card RUN --data EMOJI [--best-of LINES] -o FOLDER
 
 Retrieval is measured anew on the weights as they are written. LINES are what
-`python -m calotype.emoji.best_of` printed.
+`python -m calotype.emoji.best_of` printed; a CLIP of noisy images needs none.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from calotype.config.augmentation import ImageAugmentation
 from calotype.config.clip import ClipTraining
 from calotype.config.data import DataConfig
 from calotype.config.recipe import Recipe
@@ -29,7 +31,7 @@ from calotype.errors import UsageError
 from calotype.evaluation.command import run_command
 from calotype.storage.files import write_file
 from calotype.tasks.clip_preparation import retrieval_pools
-from calotype.tasks.clip_retrieval import POOL, retrieval
+from calotype.tasks.clip_retrieval import POOL, RATIOS, at_level, retrieval
 from calotype.training.record import read_run
 from calotype.vision.clip import CARD_FILE, ClipModel, load_clip, save_clip
 
@@ -38,6 +40,14 @@ _SPLITS = {
     "unseen_pair": "unseen pairs",
     "unseen_concept": "unseen concepts",
 }
+_SCORES = (
+    "It scores how well an image of the emoji kind fits\na caption (`calotype score`), and ranks "
+    "candidates (`calotype sample --best-of`)."
+)
+_GUIDES = (
+    "It looks at noisy images of the emoji kind and guides\nwhat samples them to their captions "
+    "(`calotype sample --clip-guidance`)."
+)
 _WAYS = ("", "image to text ", "text to image ")
 
 
@@ -53,7 +63,8 @@ def make(options: argparse.Namespace) -> None:
     save_clip(options.out, load_clip(options.run), dtype=torch.float16)
     model = load_clip(options.out)
     measured = measure(model, options.data, config.data)
-    lines = [json.loads(line) for line in options.best_of.read_text("utf-8").splitlines()]
+    ranked = "" if options.best_of is None else options.best_of.read_text("utf-8")
+    lines = [json.loads(line) for line in ranked.splitlines()]
     text = card(model, config, measured, lines, training=told(options.run))
     write_file(options.out / CARD_FILE, text.encode())
 
@@ -63,7 +74,9 @@ def measure(model: ClipModel, data: Path, config: DataConfig) -> dict[str, dict[
     side = model.file.clip.image.resolution
     plan = BatchPlan(resolution=side, lowres_resolution=None, config=config, batch_size=64, seed=0)
     source = TrainingData(data, resolution=side, data=config, grammar=GRAMMAR)
-    return {name: retrieval(model, p) for name, p in retrieval_pools(source, plan).items()}
+    ratios = () if model.file.clip.noise is None else RATIOS
+    pools = retrieval_pools(source, plan)
+    return {name: retrieval(model, part, ratios=ratios) for name, part in pools.items()}
 
 
 def told(run: Path) -> str:
@@ -88,8 +101,8 @@ def card(
     *,
     training: str,
 ) -> str:
-    """The card, in Markdown."""
-    template = (resources.files("calotype") / "configs" / "clip_card.md").read_text("utf-8")
+    """The card, in Markdown: of what was measured."""
+    template = _template(noisy=config.clip.noise is not None, ranked=bool(best_of))
     numbers = [f"{way}R@{most}" for way in _WAYS for most in (1, 5)]
     styles = sorted(name for name in measured["trained"] if name.endswith("style R@1"))
     splits = [split for split in _SPLITS if split in measured]
@@ -120,7 +133,34 @@ def card(
         retrieval=_rows(retrieval),
         styles=_rows(by_style),
         chosen=_rows(chosen),
+        purpose=_GUIDES if config.clip.noise is not None else _SCORES,
+        augmented=", ".join(_augmented(config.augmentation)),
+        levels=_rows(_by_level({split: measured[split] for split in splits})),
     )
+
+
+def _template(*, noisy: bool, ranked: bool) -> str:
+    """The card's text without the sections of what was not measured."""
+    text = (resources.files("calotype") / "configs" / "clip_card.md").read_text("utf-8")
+    wanted = {"At every noise level": noisy, "The best of several": ranked}
+    sections = re.split(r"(?m)^## ", text)
+    kept = [part for part in sections if wanted.get(part.partition("\n")[0], True)]
+    return "## ".join(kept).rstrip() + "\n"
+
+
+def _augmented(augmentation: ImageAugmentation) -> list[str]:
+    """How training images were changed, in words."""
+    kinds = [name for name in ("blur", "colour", "noise") if getattr(augmentation, name) > 0]
+    return ["crops", "mirroring", *kinds, "painted backgrounds"]
+
+
+def _by_level(measured: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """Header, line and rows of the table of noise levels."""
+    rows = [["", *(f"{ratio:g}" for ratio in RATIOS)], ["---"] * (1 + len(RATIOS))]
+    for split, numbers in measured.items():
+        found = [numbers.get(at_level(ratio)) for ratio in RATIOS]
+        rows.append([_SPLITS[split], *(f"{value:.2f}" for value in found if value is not None)])
+    return rows
 
 
 def _rows(rows: Iterable[Sequence[str]]) -> str:
@@ -133,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calotype.emoji.clip_card")
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="the emoji set's folder")
-    parser.add_argument("--best-of", type=Path, required=True, help="lines of emoji.best_of")
+    parser.add_argument("--best-of", type=Path, help="lines of emoji.best_of")
     parser.add_argument("-o", "--out", type=Path, required=True)
     return run_command(parser, make, arguments)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from calotype.cascade.guide import Pull, check_form, check_pull
 from calotype.config.ranges import Range, Settings
 from calotype.config.typed_json import from_dict, to_dict
-from calotype.errors import CalotypeError, UsageError
+from calotype.errors import UsageError
 from calotype.vision.classifier import find_classifier, load_classifier, read_classifier_file
-from calotype.vision.clip import CLIP_FILE, find_clip, load_clip, read_clip_file
+from calotype.vision.clip import find_clip, load_clip, read_clip_file
 from calotype.vision.guides import ClassifierGuide, ClipGuide, check_knows_noise, random_class
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from calotype.generation.request import Request
 
 EMBEDDED_CLIP = Path(__file__).parent.parent / "assets" / "clip-emoji-noised"
-"""The CLIP that guides where none is named, if this installation has it."""
+"""The CLIP that guides where none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def _settled(note: GuideNote, asked: Mapping[str, Any]) -> GuideJob:
     given = {name: value for name, value in asked.items() if value is not None}
     note = from_dict({**to_dict(note), **given}, GuideNote)
     if note.kind == "clip":
-        folder = _clip_folder(note.path)
+        folder = find_clip(note.path or EMBEDDED_CLIP)
         clip = read_clip_file(folder)
         check_knows_noise(clip)
         resolution, name, sha256 = clip.clip.image.resolution, clip.name, clip.sha256
@@ -157,15 +157,6 @@ def _settled(note: GuideNote, asked: Mapping[str, Any]) -> GuideJob:
             f"has {sha256:.12} now; name what guided it: {option} RUN"
         )
     return GuideJob(replace(note, name=name, sha256=sha256), folder, resolution, classes)
-
-
-def _clip_folder(path: str) -> Path:
-    if not path and not (EMBEDDED_CLIP / CLIP_FILE).is_file():
-        raise CalotypeError(
-            "this installation has no embedded CLIP that knows noise; train one (calotype train "
-            "clip-emoji-noised --data FOLDER --out RUN) and name it: --clip RUN"
-        )
-    return find_clip(path or EMBEDDED_CLIP)
 
 
 def _noted(recipe: Mapping[str, Any] | None) -> dict[str, GuideNote]:

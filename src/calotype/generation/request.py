@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # torch stays out of what the command line reads
 
 Size = int | tuple[int, int]
 MOST_CANDIDATES = 1024
+GUIDED_STEPS = 32
+"""Least steps of a guided base that starts from a draft, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class GuideRequest:
     def asked(self) -> bool:
         """Whether anything of it is."""
         return self != GuideRequest()
+
+    @property
+    def pulls(self) -> bool:
+        """Whether one of them has a strength above 0."""
+        return bool(self.clip_scale) or (self.classifier is not None and self.classifier_scale != 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +173,10 @@ def requested_sampling(
 ) -> dict[int, SamplingConfig]:
     """The sampling settings of every stage.
 
+    A base that starts from a draft leaves a guide little to decide: where one pulls, it starts
+    where noise hides the draft and takes more steps, unless it makes an image again or more is
+    said.
+
     Args:
         request: what the user asked for.
         defaults: of the model, or of the image that is made again, by resolution, coarse to fine.
@@ -176,6 +187,8 @@ def requested_sampling(
     settings = dict(defaults)
     first = next(iter(settings))
     base = settings[first]
+    if base.start == "draft" and request.guides.pulls and request.like is None:
+        base = replace(base, variety=1.0, steps=max(base.steps, GUIDED_STEPS))
     if request.steps is not None:
         base = replace(base, steps=request.steps, timesteps=None)
     if request.sampler is not None:

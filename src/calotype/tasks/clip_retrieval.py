@@ -123,12 +123,17 @@ def retrieval(model: ClipModel, pools: Pools, *, ratios: Sequence[float] = ()) -
             logsnr = torch.full((len(x),), -2 * math.log(ratio))
             images = model.embed_images(add_noise(x, logsnr, eps), logsnr)
             for rank in _ranks(images, texts):
-                noisy[f"R@1 at sigma/alpha {ratio:g}"].append(rank[: pool.wanted])
+                noisy[at_level(ratio)].append(rank[: pool.wanted])
     found = {f"R@{most}": _fraction(ranks[""], most) for most in (1, 5)}
     found |= {name: _fraction(rank, 1) for name, rank in noisy.items()}
     for name in (*_WAYS, *sorted(ranks.keys() - {"", *_WAYS})):
         found |= {f"{name} R@{most}": _fraction(ranks[name], most) for most in (1, 5)}
     return found
+
+
+def at_level(ratio: float) -> str:
+    """What the fraction found first at this sigma/alpha is called."""
+    return f"R@1 at sigma/alpha {ratio:g}"
 
 
 def _ranks(images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:

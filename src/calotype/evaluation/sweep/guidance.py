@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -94,6 +95,12 @@ def _bare(request: Request) -> Request:
     return replace(request, clip=None, guides=GuideRequest())
 
 
+def _start(request: Request) -> dict[str, Any]:
+    """Where guided points start, for the others are to start there, too: see `Request`."""
+    base = next(iter(settle(request).sampling.values()))
+    return {"variety": base.variety} if base.start == "draft" else {}
+
+
 class GuidanceSweep:
     """The comparison, planned: every error comes before anything is sampled.
 
@@ -115,7 +122,7 @@ class GuidanceSweep:
         self.points, self.seed, self.threads = tuple(points), seed, request.threads
         self.form = request.guides.form
         self.resolution = base_resolution(request)
-        bare = replace(_bare(request), size=self.resolution)
+        bare = replace(_bare(request), size=self.resolution, **_start(request))
         self.jobs = []
         for point in self.points:
             own = replace(bare, guidance=point.weight)
