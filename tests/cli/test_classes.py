@@ -1,7 +1,9 @@
 """`calotype sample` and `edit` with classes, and without captions and classes at all."""
 
+import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +13,7 @@ from calotype.cascade.png import read_recipe
 from calotype.config.adm import AdmConfig, AdmLevel
 from calotype.config.sampling import SamplingConfig
 from calotype.config.stage import StageConfig
+from calotype.evaluation.samples import open_samples
 
 NAMES = ("fluent", "noto")
 
@@ -142,6 +145,33 @@ def test_enlarging_takes_the_class_that_an_image_says_where_it_is_known(command,
     assert command("sample", "fox", "-o", "fox.png", "--size", "8")[0] == 0
     assert command("upscale", "fox.png", "--model", larger)[0] == 0  # which takes no captions
     assert read_recipe(tmp_path / "fox-upscaled.png")["caption"] == ""
+
+
+def test_a_suite_is_sampled_of_one_class(command, eyes, styles, tmp_path):
+    """A model without text is told none of the prompts: they say how many images there are."""
+    (tmp_path / "suite.txt").write_text("one\ntwo\n")
+    words = (styles, "--suite", "suite.txt", "--clip", "none", "--threads", "1")
+    told = ("--class", "noto", "--seed", "3")
+    code, _, err = command("evaluate", *words, *told, "-n", "2", "-o", "e")
+    assert code == 0 and "4 images of 2 prompts, which a model without text is not told" in err
+    samples = open_samples(tmp_path / "e" / "samples")
+    assert len(samples) == 4 and samples.manifest.recipe["class"] == "noto"
+    seed = str(samples.samples[3].seed)
+    sample = ("sample", "--model", styles, "--threads", "1", "--class", "noto", "--seed", seed)
+    assert command(*sample, "-o", "one.png")[0] == 0
+    with Image.open("one.png") as one, Image.open(io.BytesIO(samples.encoded(3))) as other:
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+    axis = ("--axis", "8:sampler=ddim,ddpm", "-o", "s")
+    assert command("sweep", *words, *told, *axis)[0] == 0
+    cells = [open_samples(path / "samples") for path in (tmp_path / "s" / "cells").glob("8-*")]
+    assert [one.manifest.recipe["class"] for one in cells] == ["noto"] * 2
+
+
+def test_a_suite_without_a_class_is_refused_by_a_model_without_a_null_class(command, tmp_path):
+    model = saved(tmp_path / "told", null_class=False)
+    (tmp_path / "suite.txt").write_text("one\n")
+    code, _, err = command("evaluate", model, "--suite", "suite.txt", "--clip", "none", "-o", "e")
+    assert code == 2 and "got no class for the 8 stage" in err and not (tmp_path / "e").exists()
 
 
 def test_info_shows_the_names(command, styles):

@@ -63,6 +63,7 @@ def evaluate(
     sampler: sample_options.Sampler = None,
     guidance: sample_options.Guidance = None,
     variety: sample_options.Variety = None,
+    class_name: sample_options.ClassName = None,
     stage_option: shared.StageOptions = None,
     negative: shared.Negative = None,
     lora: shared.Loras = None,
@@ -91,14 +92,13 @@ def evaluate(
         sampler=sampler,
         guidance=guidance,
         variety=variety,
+        class_name=class_name,
         stage_options=stage_option,
         negative=negative,
         loras=lora,
         best_of=best_of,
-        device=device,
-        dtype=dtype,
-        threads=threads,
-    )
+        device=device, dtype=dtype, threads=threads,
+    )  # fmt: skip
     from calotype.evaluation.evaluate import evaluate as run
 
     asked = inputs.read_named_suite(

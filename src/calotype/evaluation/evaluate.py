@@ -147,7 +147,8 @@ def sample_suite(
         each=source.each,
         seed=source.seed,
     )
-    watch.say(f"sampling {total:,} images of {len(suite.prompts):,} prompts")
+    told = "" if job.captioned else ", which a model without text is not told"
+    watch.say(f"sampling {total:,} images of {len(suite.prompts):,} prompts{told}")
     watch.begin(total)
     sample_sets(job, suite, executor=executor, show=watch.show, on_shard=watch.advance)
 

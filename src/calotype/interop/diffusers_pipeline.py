@@ -196,6 +196,7 @@ def _refuse(request: Request) -> None:
     given = {
         "--sampler": request.sampler is not None,
         "--variety": request.variety is not None,
+        "--class": request.class_name is not None,
         "--stage-option": bool(request.stage_options),
         "--lora": bool(request.loras),
         "--best-of": request.best_of is not None,

@@ -92,6 +92,12 @@ class SampleJob:
         """Numbers of all shards."""
         return range(-(-self.total // self.shard_images))
 
+    @property
+    def captioned(self) -> bool:
+        """Whether what samples is told the prompts; a cascade without text takes none."""
+        settings = self.sets[0].settings
+        return not isinstance(settings, Job) or settings.model.config.text_encoder != "none"
+
     def made_of(self, own: SetJob) -> str:
         """One hexadecimal name for all that decides the images of a set."""
         parts = [
@@ -188,7 +194,7 @@ class ShardSampler:
         made: dict[int, list[_Encoded]] = {place: [] for place in places}
         for start in range(0, len(samples), generator.group):
             group = samples[start : start + generator.group]
-            captions = [sample.caption for sample in group]
+            captions = [sample.caption if job.captioned else "" for sample in group]
             seeds = [sample.seed or 0 for sample in group]
             found: Iterable[list[Made]]
             if len(job.sets) == 1:
