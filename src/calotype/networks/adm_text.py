@@ -87,10 +87,14 @@ class TokensEncoder(nn.Module):
     def __init__(self, text: TokensText, embed_dim: int) -> None:
         super().__init__()
         self.context = text.context
+        # Initial values are CLIP's: with PyTorch's own, and a rate that suits the U-Net, states grew
+        # a hundredfold while they were still noise to it, until all captions looked alike.
         self.tokens = nn.Embedding(text.vocabulary, text.width)
+        nn.init.normal_(self.tokens.weight, std=0.02)
         self.positions = nn.Parameter(torch.randn(text.context, text.width) * 0.01)
         self.padding = nn.Parameter(torch.randn(text.context, text.width) * 0.01)
         self.layers = Transformer(text.width, text.heads, text.layers)
+        self.layers.initialise()
         self.norm = nn.LayerNorm(text.width)
         self.to_embedding = nn.Linear(text.width, embed_dim)
 

@@ -83,6 +83,23 @@ class Transformer(nn.ModuleList):
         )
         self.causal = causal
 
+    def initialise(self) -> None:
+        """Give weights CLIP's initial values, biases 0: what layers add begins small.
+
+        Reference: Radford et al. 2021, section 2.4, arXiv:2103.00020; Radford et al. 2019 (GPT-2).
+        """
+        for layer in self:
+            assert isinstance(layer, TransformerLayer)
+            width, added = layer.norm1.normalized_shape[0], (2 * len(self)) ** -0.5
+            for linear, std in (
+                (layer.qkv, width**-0.5),
+                (layer.out, width**-0.5 * added),
+                (layer.widen, (2 * width) ** -0.5),
+                (layer.narrow, width**-0.5 * added),
+            ):
+                nn.init.normal_(linear.weight, std=std)
+                nn.init.zeros_(linear.bias)
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, L, W) -> (B, L, W).
 
