@@ -22,7 +22,7 @@ from calotype.conditioning import (
 from calotype.config.adm import AdmConfig, AdmLevel
 from calotype.networks.adm_blocks import AdmAttentionLayer, AdmResidual, TimestepMLP, activation
 from calotype.networks.adm_text import AdmText, TokensEncoder, build_text
-from calotype.networks.blocks import Block, GroupNorm, number_text_layers, zero_init
+from calotype.networks.blocks import Block, GroupNorm, embedding, number_text_layers, zero_init
 from calotype.networks.embedding import check_extra
 from calotype.networks.text import TextKeysValues
 from calotype.networks.u_shape import UShape
@@ -54,7 +54,7 @@ class AdmUNet(UShape):
         self.text = build_text(config, self._embed_dim)
         self.classes: nn.Embedding | None = None
         if config.classes > 0:
-            self.classes = nn.Embedding(config.classes + 1, self._embed_dim)
+            self.classes = embedding(config.classes + 1, self._embed_dim)
         self.embed_act = activation(config.embed_activation)
         self.stem = nn.Conv2d(square * inputs, first, 3, padding=1)
         deepest = [replace(levels[-1], attention=kind) for kind in (config.middle, "none")]

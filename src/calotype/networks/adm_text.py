@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from calotype.conditioning import TextEmbedding, TokenIds
 from calotype.config.adm import AdmConfig, StatesText, TokensText, UnclipText
+from calotype.networks.blocks import embedding, normal
 from calotype.networks.text import split_heads
 from calotype.networks.transformer import Transformer
 
@@ -59,7 +59,7 @@ class MeanTokenPooling(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.position = nn.Parameter(torch.randn(1, width) / math.sqrt(width))
+        self.position = nn.Parameter(normal(1, width, std=width**-0.5))
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
@@ -87,12 +87,11 @@ class TokensEncoder(nn.Module):
     def __init__(self, text: TokensText, embed_dim: int) -> None:
         super().__init__()
         self.context = text.context
-        # Initial values are CLIP's: with PyTorch's own, and a rate that suits the U-Net, states grew
-        # a hundredfold while they were still noise to it, until all captions looked alike.
-        self.tokens = nn.Embedding(text.vocabulary, text.width)
-        nn.init.normal_(self.tokens.weight, std=0.02)
-        self.positions = nn.Parameter(torch.randn(text.context, text.width) * 0.01)
-        self.padding = nn.Parameter(torch.randn(text.context, text.width) * 0.01)
+        # Initial values are CLIP's: with PyTorch's own, and a rate that suits the U-Net, states
+        # grew a hundredfold while they were noise to it, until all captions looked alike.
+        self.tokens = embedding(text.vocabulary, text.width, std=0.02)
+        self.positions = nn.Parameter(normal(text.context, text.width, std=0.01))
+        self.padding = nn.Parameter(normal(text.context, text.width, std=0.01))
         self.layers = Transformer(text.width, text.heads, text.layers)
         self.layers.initialise()
         self.norm = nn.LayerNorm(text.width)

@@ -22,6 +22,21 @@ from calotype.networks.text import TextKeysValues, join_text, split_heads
 Module = TypeVar("Module", bound=nn.Module)
 
 
+def normal(*shape: int, std: float = 1.0) -> Tensor:
+    """Initial values of a normal distribution.
+
+    Weights of files replace them: networks are built without memory first. Scaled in place, for
+    there `torch.randn(...) * std` and `normal_` would import torch's compiler, a second in which
+    nothing is sampled.
+    """
+    return torch.randn(*shape).mul_(std)
+
+
+def embedding(count: int, width: int, *, std: float = 1.0) -> nn.Embedding:
+    """A table of `count` vectors with normal initial values, as `normal` makes them."""
+    return nn.Embedding(count, width, _weight=normal(count, width, std=std))
+
+
 def zero_init(module: Module) -> Module:
     """Start a layer at zero, so that its branch is the identity at first (ADM, section 3)."""
     for parameter in module.parameters():

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from calotype.config.classifier import ClassifierConfig
 from calotype.networks.adm_blocks import AdmAttentionLayer, AdmResidual, TimestepMLP, activation
 from calotype.networks.attention import attend
-from calotype.networks.blocks import Block, GroupNorm
+from calotype.networks.blocks import Block, GroupNorm, normal
 from calotype.networks.text import split_heads
 
 
@@ -73,7 +73,7 @@ class AttentionPooling(nn.Module):
     def __init__(self, channels: int, places: int, outputs: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.positions = nn.Parameter(torch.randn(1 + places, channels) / channels**0.5)
+        self.positions = nn.Parameter(normal(1 + places, channels, std=channels**-0.5))
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, outputs)
 

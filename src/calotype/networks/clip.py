@@ -22,7 +22,7 @@ from calotype.config.clip import (
     TextTowerConfig,
 )
 from calotype.config.schedule import DiscreteScheduleConfig
-from calotype.networks.blocks import ResidualBlock, ScalarEmbedding, group_norm
+from calotype.networks.blocks import ResidualBlock, ScalarEmbedding, embedding, group_norm, normal
 from calotype.networks.text import masked_mean
 from calotype.networks.transformer import Activation, Transformer
 
@@ -98,8 +98,8 @@ class ImageTower(nn.Module):
         width = config.width
         self.level = _level_embedding(noise, width)
         self.patches = nn.Conv2d(3, width, config.patch, stride=config.patch, bias=False)
-        self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positions = nn.Parameter(torch.randn(1 + config.patches, width) * width**-0.5)
+        self.class_token = nn.Parameter(normal(width, std=width**-0.5))
+        self.positions = nn.Parameter(normal(1 + config.patches, width, std=width**-0.5))
         self.norm_in = nn.LayerNorm(width)
         self.layers = Transformer(
             width, config.heads, config.layers, head_dim=config.head_dim, activation=activation
@@ -161,13 +161,12 @@ class TextTower(nn.Module):
         width = config.width
         self.tokens: nn.Module
         if config.vocabulary is not None:
-            self.tokens = nn.Embedding(config.vocabulary, width)
-            nn.init.normal_(self.tokens.weight, std=0.02)
+            self.tokens = embedding(config.vocabulary, width, std=0.02)
         else:
             states = config.states
             assert states is not None
             self.tokens = nn.Sequential(nn.LayerNorm(states), nn.Linear(states, width))
-        self.positions = nn.Parameter(torch.randn(config.context, width) * 0.01)
+        self.positions = nn.Parameter(normal(config.context, width, std=0.01))
         causal = config.vocabulary is not None
         self.layers = Transformer(
             width,
@@ -208,9 +207,7 @@ def _level_embedding(noise: NoiseConfig | None, width: int) -> nn.Module | None:
     if noise.told == "logsnr":
         return ScalarEmbedding(-25.0, 25.0, width)
     assert isinstance(noise.schedule, DiscreteScheduleConfig)
-    table = nn.Embedding(noise.schedule.steps, width)
-    nn.init.normal_(table.weight, std=width**-0.5)
-    return table
+    return embedding(noise.schedule.steps, width, std=width**-0.5)
 
 
 def _with_level(

@@ -85,7 +85,7 @@ class WhitenedMeanPooling(nn.Module):
     def __init__(self, text_dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(text_dim))
-        self.register_buffer("whitening", torch.eye(text_dim))
+        self.register_buffer("whitening", torch.zeros(text_dim, text_dim).fill_diagonal_(1))
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, covariance: Tensor, *, ridge: float = 0.02) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calotype.networks.attention import attend
+from calotype.networks.blocks import normal
 from calotype.networks.text import split_heads
 
 Activation = Literal["gelu", "quick_gelu"]
@@ -83,6 +84,7 @@ class Transformer(nn.ModuleList):
         )
         self.causal = causal
 
+    @torch.no_grad()
     def initialise(self) -> None:
         """Give weights CLIP's initial values, biases 0: what layers add begins small.
 
@@ -97,7 +99,7 @@ class Transformer(nn.ModuleList):
                 (layer.widen, (2 * width) ** -0.5),
                 (layer.narrow, width**-0.5 * added),
             ):
-                nn.init.normal_(linear.weight, std=std)
+                linear.weight.copy_(normal(*linear.weight.shape, std=std))
                 nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
