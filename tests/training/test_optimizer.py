@@ -3,11 +3,12 @@ import torch
 from torch import nn
 
 from calotype.config.optimizer import OptimizerConfig
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, ConfigError
 from calotype.training.optimizer import (
     build_optimizer,
     optimizer_tensors,
     restore_optimizer,
+    set_learning_rate,
 )
 
 
@@ -49,6 +50,27 @@ def test_vectors_are_not_decayed():
     optimizer = build_optimizer(_model(), OptimizerConfig(weight_decay=0.1))
     decays = {g["weight_decay"]: {p.ndim for p in g["params"]} for g in optimizer.param_groups}
     assert decays == {0.1: {4}, 0.0: {1}}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+def test_text_modules_may_have_a_fraction_of_the_rate(kind):
+    """AdamW's first step moves every weight by the rate, whatever the gradient is."""
+    text, other = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    model = nn.ModuleDict({"network": nn.ModuleDict({"text": text, "other": other})})
+    config = OptimizerConfig(kind=kind, text_rate=0.25, weight_decay=0.0)
+    optimizer = build_optimizer(model, config)
+    set_learning_rate(optimizer, 0.1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    sum((p * torch.arange(1.0, 10).view(3, 3)).sum() for p in model.parameters()).backward()
+    optimizer.step()
+    moved = {n: (p.detach() - before[n]).abs() for n, p in model.named_parameters()}
+    if kind == "adamw":
+        assert moved["network.text.weight"].allclose(torch.tensor(0.025))
+        assert moved["network.other.weight"].allclose(torch.tensor(0.1))
+    rates = {group["fraction"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == {1.0: 0.1, 0.25: pytest.approx(0.025)}
+    with pytest.raises(ConfigError, match="without text modules of its own"):
+        build_optimizer(_model(), config)
 
 
 def test_state_of_another_network_is_refused():

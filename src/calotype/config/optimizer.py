@@ -17,6 +17,9 @@ class OptimizerConfig(Settings):
     Args:
         kind: which optimizer.
         learning_rate: peak rate.
+        text_rate: rate of an ADM network's own text modules, as a fraction of the others'. A tower
+            that begins at random learns from a small part of the loss, and at the rate of the
+            U-Net noise drowns that.
         betas: decay of the moments.
         eps: added to the denominator.
         weight_decay: decoupled decay.
@@ -29,6 +32,7 @@ class OptimizerConfig(Settings):
 
     kind: Literal["adamw", "adafactor"] = "adamw"
     learning_rate: LearningRate = 1e-4
+    text_rate: Annotated[float, Range(0.0, 10.0)] = 1.0
     betas: tuple[Decay, Decay] = (0.9, 0.99)
     eps: Annotated[float, Range(1e-30, 1.0)] = 1e-8
     weight_decay: WeightDecay = 0.01

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from calotype.config.optimizer import OptimizerConfig
-from calotype.errors import CalotypeError
+from calotype.errors import CalotypeError, ConfigError
 from calotype.training.shards import distribute_like, full_tensor, is_dtensor
+
+_TEXT = "network.text."
+"""Names of a stage's weights that are an ADM network's own text modules begin so."""
 
 
 class ShardedAdafactor(torch.optim.Adafactor):
@@ -47,18 +50,31 @@ class ShardedAdafactor(torch.optim.Adafactor):
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW (fused: three times the speed of the default on CPUs) or Adafactor.
 
-    Norms, biases and other vectors are not decayed.
+    Norms, biases and other vectors are not decayed. Groups have their fraction of the rate as
+    "fraction".
 
     Args:
         model: its weights that require gradients are optimized; they may be sharded over processes.
         config: of the optimizer.
+
+    Raises:
+        ConfigError: text modules are to have a rate of their own, and there are none.
     """
-    groups: dict[float, list[nn.Parameter]] = {}
-    moved = [p for p in model.parameters() if p.requires_grad]
-    for p in moved:
-        groups.setdefault(config.weight_decay if p.ndim > 1 else 0.0, []).append(p)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            decay = config.weight_decay if p.ndim > 1 else 0.0
+            fraction = config.text_rate if name.startswith(_TEXT) else 1.0
+            groups.setdefault((decay, fraction), []).append(p)
+    if config.text_rate != 1 and not any(fraction != 1 for _, fraction in groups):
+        raise ConfigError(
+            f"got optimizer.text_rate={config.text_rate:g} for a model without text modules of its "
+            "own; expected 1, or a network of kind adm_unet with text"
+        )
+    moved = [p for group in groups.values() for p in group]
     ordered = [
-        {"params": groups[decay], "weight_decay": decay} for decay in sorted(groups, reverse=True)
+        {"params": groups[key], "weight_decay": key[0], "fraction": key[1]}
+        for key in sorted(groups, reverse=True)
     ]
     if config.kind == "adafactor":
         kind = ShardedAdafactor if any(map(is_dtensor, moved)) else torch.optim.Adafactor
@@ -69,9 +85,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group."""
+    """Set the rate; every group has its fraction of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("fraction", 1.0)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
