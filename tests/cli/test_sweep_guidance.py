@@ -98,14 +98,15 @@ def test_what_does_not_fit_is_refused_in_one_line(sweep, tmp_path, words, roles,
     assert not (tmp_path / "g").exists()
 
 
-def test_all_points_of_a_base_with_a_draft_start_alike():
+@pytest.mark.parametrize(("asked", "steps"), [(20, 20), (None, 32)])
+def test_all_points_of_a_base_with_a_draft_start_alike(asked, steps):
     """The embedded base starts from its draft, but where a guide pulls: so does no other point."""
     judge = ExtractorSpec("clip", find_clip(None))
     options = MeasureOptions(side=64, extractors=(), judge=judge)
-    request = Request(steps=20, guides=GuideRequest(clip_scale=1.0))
+    request = Request(steps=asked, guides=GuideRequest(clip_scale=1.0))
     sweep = GuidanceSweep(request, plan_points([1, 3], [2]), options)
     bases = [job.sampling[64] for job in sweep.jobs]
-    assert [(base.start, base.variety, base.steps) for base in bases] == 3 * [("draft", 1.0, 20)]
+    assert [(base.start, base.variety, base.steps) for base in bases] == 3 * [("draft", 1.0, steps)]
     assert [base.guidance_weight for base in bases] == [1, 3, 1]
     assert [[guide.note.name for guide in job.guides] for job in sweep.jobs] == [
         [], [], ["clip-emoji-noised"],

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from calotype.emoji.prompts import ImageRow
-from calotype.emoji.styles import StyleJudge, style_of_class, summary
+from calotype.emoji.styles import StyleJudge, main, style_of_class, summary
 from calotype.errors import UsageError
 
 ROW = ImageRow("noto/1", "cat", "noto style", "noto", "", "cat", "train")
@@ -47,3 +47,18 @@ def test_fractions_are_of_what_was_wanted():
     assert (found["images"], found["right"]) == (4, 0.75)
     assert (found["low"], found["high"]) == (0.3006, 0.9544)
     assert found["by_class"] == {"noto": 0.5, "fluent-3d": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--scales", "0,x"), "got --scales '0,x'; expected numbers of at least 0"),
+        (("--scales=-1,2",), "got --scales '-1,2'; expected numbers of at least 0"),
+        (("--samples", "0"), "got --samples 0; expected at least 1"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_in_one_line(option, message, capsys):
+    words = ("--model", "a", "--classifier", "b", "--judge", "c", "--data", "d")
+    assert main([*words, *option]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

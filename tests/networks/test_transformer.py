@@ -66,3 +66,22 @@ def test_heads_may_be_of_another_width_and_the_activation_clips() -> None:
     torch.testing.assert_close(layer(x, None, causal=False), expected)
     with pytest.raises(ValueError, match="multiple"):
         transformer(heads=3)
+
+
+def test_initial_values_are_those_of_clip() -> None:
+    """Its published code: standard deviations by width and depth, biases 0."""
+    torch.manual_seed(0)
+    width, layers = 256, 4
+    net = Transformer(width, 4, layers)
+    net.initialise()
+    attention, projection = width**-0.5, width**-0.5 * (2 * layers) ** -0.5
+    expected = {
+        "qkv": attention, "out": projection, "widen": (2 * width) ** -0.5, "narrow": projection,
+    }  # fmt: skip
+    for layer in net:
+        for name, std in expected.items():
+            linear = layer.get_submodule(name)
+            assert isinstance(linear, nn.Linear) and not linear.bias.any()
+            assert float(linear.weight.detach().std()) == pytest.approx(std, rel=0.02)
+            assert abs(float(linear.weight.detach().mean())) < 0.02 * std
+            assert linear.weight.requires_grad

@@ -3,13 +3,16 @@ import torch
 from torch import nn
 
 from calotype.config.optimizer import OptimizerConfig
+from calotype.config.typed_json import override
 from calotype.errors import CalotypeError, ConfigError
+from calotype.networks import build_network
 from calotype.training.optimizer import (
     build_optimizer,
     optimizer_tensors,
     restore_optimizer,
     set_learning_rate,
 )
+from calotype.training.recipes import load_recipe
 
 
 def _model():
@@ -69,8 +72,27 @@ def test_text_modules_may_have_a_fraction_of_the_rate(kind):
         assert moved["network.other.weight"].allclose(torch.tensor(0.1))
     rates = {group["fraction"]: group["lr"] for group in optimizer.param_groups}
     assert rates == {1.0: 0.1, 0.25: pytest.approx(0.025)}
-    with pytest.raises(ConfigError, match="without text modules of its own"):
-        build_optimizer(_model(), config)
+
+
+@pytest.mark.parametrize("name", ["emoji-64", "adm-emoji-64", "clip-emoji", "classifier-emoji-64"])
+def test_a_rate_of_text_modules_that_are_not_there_is_refused(name):
+    """By the settings: before captions are embedded, or a run is begun."""
+    config = load_recipe(name).stages[0]
+    with pytest.raises(ConfigError, match=r"text_rate=0\.5 for a model without text modules"):
+        override(config, ["optimizer.text_rate=0.5"])
+
+
+def test_weights_of_text_modules_have_the_names_that_are_looked_for():
+    """Of GLIDE's own network: all of its tower, nothing else."""
+    config = load_recipe("glide-emoji-64").stages[0]
+    with torch.device("meta"):
+        network = build_network(config.stage.network)
+        model = nn.ModuleDict({"network": network})
+    optimizer = build_optimizer(model, config.optimizer)
+    slower = {
+        id(p) for group in optimizer.param_groups if group["fraction"] != 1 for p in group["params"]
+    }
+    assert slower == {id(p) for p in network.text.parameters()}
 
 
 def test_state_of_another_network_is_refused():

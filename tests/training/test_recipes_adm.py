@@ -72,6 +72,16 @@ def test_a_chain_changes_what_it_must(kind):
     assert inpaint.masks is not None and base.masks is None and free.masks is None
 
 
+def test_the_finer_stage_learns_to_in_paint_with_the_same_network():
+    """Its new channels aside: `--init` reads all of its weights."""
+    finer, inpaint = (training(f"glide-256{part}") for part in ("", "-inpaint"))
+    assert dataclasses.replace(inpaint.stage.network, extra_channels=0) == finer.stage.network
+    for name in ("schedule", "parametrization", "resolution", "lowres_resolution", "lowres"):
+        assert getattr(inpaint.stage, name) == getattr(finer.stage, name)
+    assert inpaint.text_encoder == finer.text_encoder == "glide:tokenizer"
+    assert inpaint.masks is not None and finer.masks is None
+
+
 def test_the_papers_lengths():
     published = {
         "glide-64": (2048, 2_500_000),

@@ -263,6 +263,12 @@ class DiffusionTraining(TrainConfig):
         """Of the stage."""
         return self.stage.resolution
 
+    @property
+    def has_text_modules(self) -> bool:
+        """Whether it is one ADM network (no pair of them) with modules that read captions."""
+        network = self.stage.network
+        return isinstance(network, AdmConfig) and network.text is not None and not network.last_step
+
     def settled(self, recorded: TrainConfig) -> Self:
         """Itself with the recorded classes, where it names none."""
         names = recorded.stage.classes if isinstance(recorded, DiffusionTraining) else ()

@@ -55,11 +55,21 @@ class TrainConfig(Settings, ABC):
             f"got batch_size={self.batch_size} of {side} pixels a side, {pixels:,} pixels in all; "
             f"expected at most {MOST_BATCH_PIXELS:,}: use a smaller batch_size",
         )
+        require(
+            self.optimizer.text_rate == 1 or self.has_text_modules,
+            f"got optimizer.text_rate={self.optimizer.text_rate:g} for a model without text "
+            "modules of its own; expected 1, or a network of kind adm_unet with text",
+        )
 
     @property
     @abstractmethod
     def resolution(self) -> int:
         """Side in pixels of the images that are trained on."""
+
+    @property
+    def has_text_modules(self) -> bool:
+        """Whether the network has text modules of its own, which may have a rate of their own."""
+        return False
 
     def settled(self, recorded: TrainConfig) -> Self:
         """Itself, where it leaves open what the data decide, with that as a run recorded it.

@@ -107,9 +107,26 @@ def real_images(gallery: Gallery, judge: StyleJudge) -> dict[str, object]:
     return summary(shown, {style: style for style in shown})
 
 
+def _scales(text: str) -> list[float]:
+    """The numbers of a text such as "0,1,2".
+
+    Raises:
+        UsageError: there are others.
+    """
+    try:
+        scales = [float(part) for part in text.split(",")]
+    except ValueError:
+        scales = []
+    if not scales or not all(0 <= scale < float("inf") for scale in scales):
+        raise UsageError(f"got --scales {text!r:.80}; expected numbers of at least 0, e.g. 0,1,2")
+    return scales
+
+
 def measure(options: argparse.Namespace) -> None:
     """Sample, judge and print a line for each scale."""
-    scales = [float(scale) for scale in options.scales.split(",")]
+    scales = _scales(options.scales)
+    if options.samples < 1:
+        raise UsageError(f"got --samples {options.samples}; expected at least 1")
     cascade, runtime = load_cascade(options)
     side = cascade.stages[0].config.resolution
     gallery = read_gallery(options.data, side)
@@ -125,7 +142,8 @@ def measure(options: argparse.Namespace) -> None:
         print(json.dumps({"scale": scale, **summary(shown, wanted)}), flush=True)
         rows += [images[:SHOWN] for images in found.values()]
     if options.sheet is not None:
-        save_sheet(torch.cat(rows), options.sheet, columns=SHOWN * len(classifier.classes))
+        columns = min(SHOWN, options.samples) * len(classifier.classes)
+        save_sheet(torch.cat(rows), options.sheet, columns=columns)
         say(f"wrote {options.sheet}: a row for each scale")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.config.optimizer import OptimizerConfig
-from calotype.errors import CalotypeError, ConfigError
+from calotype.errors import CalotypeError
 from calotype.training.shards import distribute_like, full_tensor, is_dtensor
 
 _TEXT = "network.text."
@@ -56,9 +56,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     Args:
         model: its weights that require gradients are optimized; they may be sharded over processes.
         config: of the optimizer.
-
-    Raises:
-        ConfigError: text modules are to have a rate of their own, and there are none.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
@@ -66,11 +63,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
             decay = config.weight_decay if p.ndim > 1 else 0.0
             fraction = config.text_rate if name.startswith(_TEXT) else 1.0
             groups.setdefault((decay, fraction), []).append(p)
-    if config.text_rate != 1 and not any(fraction != 1 for _, fraction in groups):
-        raise ConfigError(
-            f"got optimizer.text_rate={config.text_rate:g} for a model without text modules of its "
-            "own; expected 1, or a network of kind adm_unet with text"
-        )
     moved = [p for group in groups.values() for p in group]
     ordered = [
         {"params": groups[key], "weight_decay": key[0], "fraction": key[1]}

@@ -96,9 +96,9 @@ def _bare(request: Request) -> Request:
 
 
 def _start(request: Request) -> dict[str, Any]:
-    """Where guided points start, for the others are to start there, too: see `Request`."""
+    """Where guided points start, and their steps: all are to have these; see `Request`."""
     base = next(iter(settle(request).sampling.values()))
-    return {"variety": base.variety} if base.start == "draft" else {}
+    return {"variety": base.variety, "steps": base.steps} if base.start == "draft" else {}
 
 
 class GuidanceSweep:
