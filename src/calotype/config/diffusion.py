@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self
 
-from calotype.config.adm import AdmConfig
 from calotype.config.lora import LoraConfig
 from calotype.config.masks import MasksConfig
 from calotype.config.ranges import (
@@ -249,9 +248,7 @@ class DiffusionTraining(TrainConfig):
     @property
     def learns_variance(self) -> bool:
         """Whether the network has a variance of the reverse step, and it is trained."""
-        network = self.stage.network
-        learned = isinstance(network, AdmConfig) and network.learned_variance
-        return learned and (self.vlb_weight > 0 or self.bound_alone)
+        return self.stage.has_variance and (self.vlb_weight > 0 or self.bound_alone)
 
     @property
     def bound_alone(self) -> bool:
@@ -265,9 +262,8 @@ class DiffusionTraining(TrainConfig):
 
     @property
     def has_text_modules(self) -> bool:
-        """Whether it is one ADM network (no pair of them) with modules that read captions."""
-        network = self.stage.network
-        return isinstance(network, AdmConfig) and network.text is not None and not network.last_step
+        """Whether the stage's network has."""
+        return self.stage.has_text_modules
 
     def settled(self, recorded: TrainConfig) -> Self:
         """Itself with the recorded classes, where it names none."""

@@ -105,6 +105,17 @@ class StageConfig(Settings):
         return self.token_tower is not None
 
     @property
+    def has_text_modules(self) -> bool:
+        """Whether it is one ADM network (no pair of them) with modules that read captions."""
+        network = self.network
+        return isinstance(network, AdmConfig) and network.text is not None and not network.last_step
+
+    @property
+    def has_variance(self) -> bool:
+        """Whether its network says the variance of the reverse step."""
+        return isinstance(self.network, AdmConfig) and self.network.learned_variance
+
+    @property
     def class_count(self) -> int:
         """How many classes its network is told of; 0 = none."""
         return self.network.classes if isinstance(self.network, AdmConfig) else 0
