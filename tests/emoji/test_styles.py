@@ -120,7 +120,7 @@ def test_every_class_is_sampled_at_every_scale_from_the_same_noise(monkeypatch, 
         (None, 3, 0.6667), (0.0, 4, 0.5), (2.0, 4, 1.0),
     ]  # fmt: skip
     assert base.asked == [
-        ([0, 1], None, 0.0), ([0, 1], None, 0.0), ([0, 1], "fluent-3d", 2.0), ([0, 1], "noto", 2.0),
+        ([0, 1], None, 0.0), ([2, 3], None, 0.0), ([0, 1], "fluent-3d", 2.0), ([2, 3], "noto", 2.0),
     ]  # fmt: skip
     with Image.open(sheet) as image:  # two rows of two of each class; the last two are light
         rows = np.asarray(image.convert("L")) > 128

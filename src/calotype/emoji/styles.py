@@ -3,9 +3,10 @@
     python -m calotype.emoji.styles --model BASE --classifier RUN --judge RUN --data EMOJI
         [--scales 0,1,2,4,8,16] [--samples 64] [--sheet SHEET.png]
 
-Every class is sampled at every scale from the same noise. Which style a sample shows is said by a
-CLIP that did not guide: the one whose captions fit best on average (Radford et al. 2021, section
-3.1.4, arXiv:2103.00020). A line says how often it is right of real images that it never saw.
+All scales begin from the same noise, and no two images of one do. Which style a sample shows is
+said by a CLIP that did not guide: the one whose captions fit best on average (Radford et al. 2021,
+section 3.1.4, arXiv:2103.00020). A line says how often it is right of real images that it never
+saw.
 """
 
 from __future__ import annotations
@@ -72,12 +73,13 @@ def style_of_class(rows: Sequence[ImageRow], classes: Sequence[str]) -> dict[str
 def sample_classes(
     cascade: Cascade, guide: ClassifierGuide, classes: Sequence[str], scale: float, count: int
 ) -> dict[str, Tensor]:
-    """`count` images of each class, (count, 3, R, R), from the same noise for all."""
+    """`count` images of each class, (count, 3, R, R); each has a seed, the same at all scales."""
     base = cascade.stages[0].config.resolution
     found = {}
-    for name in classes:
+    for number, name in enumerate(classes):
         pulls = [Pull(guide.towards(name), scale)] if scale > 0 else []
-        made = cascade.sample([""] * count, seeds=range(count), stop_at=base, pulls=pulls)
+        seeds = range(number * count, (number + 1) * count)
+        made = cascade.sample([""] * count, seeds=seeds, stop_at=base, pulls=pulls)
         found[name] = made.images[0]
     return found
 

@@ -41,8 +41,8 @@ def _known(request: Request, config: CascadeConfig, guides: Sequence[GuideJob]) 
         check_class(name, guide.classes, guide.note.title)
     if not classifiers and not config.classes:
         raise UsageError(
-            f"got the class {name!r:.80} for {model}, which has none; expected no --class, or a "
-            "--classifier beside it"
+            f"got the class {name!r:.80} for {model}, which has none; expected no --class "
+            "(sample and edit take one with --classifier)"
         )
     if not classifiers:
         check_class(name, config.classes, model)

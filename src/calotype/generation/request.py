@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch stays out of what the command line reads
 
 Size = int | tuple[int, int]
 MOST_CANDIDATES = 1024
+MOST_SCALE = 1e9
 GUIDED_STEPS = 32
 """Least steps of a guided base that starts from a draft, where nothing else is asked for."""
 
@@ -31,12 +32,26 @@ class GuideRequest:
         classifier_scale: how strongly; None = 1, 0 = off.
         clip_scale: how strongly the request's CLIP pulls towards the caption; 0 = off.
         form: what they move: "score" (None, too) or, of ancestral steps, "mean".
+
+    Raises:
+        UsageError: a scale is out of range.
     """
 
     classifier: str | None = None
     classifier_scale: float | None = None
     clip_scale: float | None = None
     form: GuidanceForm | None = None
+
+    def __post_init__(self) -> None:
+        for option, scale in (
+            ("--classifier-scale", self.classifier_scale),
+            ("--clip-guidance", self.clip_scale),
+        ):
+            if scale is not None and not 0 <= scale <= MOST_SCALE:
+                raise UsageError(
+                    f"got {option} {scale:g}; expected a number from 0 (off) to {MOST_SCALE:g}, "
+                    "such as 3"
+                )
 
     @property
     def asked(self) -> bool:

@@ -82,7 +82,11 @@ def test_a_class_that_does_not_fit_is_refused_by_the_name_of_its_field(styles, t
     plain = opened(tmp_path / "plain", stage(16, names=()))
     for model, name, message in (
         (styles.model, "nota", "expected one of its 2: 'fluent', 'noto'; did you mean 'noto'?"),
-        (plain, "noto", "which has none; expected no class, or a classifier beside it"),
+        (
+            plain,
+            "noto",
+            "which has none; expected no class (sample and edit take one with classifier)",
+        ),
     ):
         request = JobRequest(**{"class": name})
         with pytest.raises(UsageError) as raised:
