@@ -137,7 +137,10 @@ def test_options_exist(page):
 
 
 TRAINING = [page for page in PAGES if any(block.is_slow for block in blocks(page))]
-LONG = {"README.md", "sampling.md", "editing.md", "evaluation.md"}
+LONG = {
+    "README.md", "editing.md", "evaluation.md", "interop.md", "python-api.md", "rating.md",
+    "sampling.md",
+}  # fmt: skip
 # What trains runs all blocks of its page, so that a long page need not be run twice.
 TWICE = {page for page in TRAINING if page.name in LONG}
 STORIES = [
