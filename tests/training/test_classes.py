@@ -90,7 +90,7 @@ def test_names_in_a_recipe_settle_their_numbers(by_colour, classed, train, tmp_p
     other = recipe(classed(names=("black", "blue", "green", "pink"), total_images=8, **QUIET))
     with pytest.raises(UsageError, match="got the label 'red'; expected one of the 4 classes"):
         train(other, tmp_path / "other", data=by_colour)
-    with pytest.raises(UsageError, match=r"--init .* with the classes 'black', .*same order"):
+    with pytest.raises(UsageError, match=r"--init .* classes 'red', .* 'black', .*same order"):
         train(
             recipe(classed(total_images=8, **QUIET)), tmp_path / "other", data=by_colour, init=out
         )

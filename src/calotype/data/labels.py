@@ -11,15 +11,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from calotype.config.class_names import meant
+from calotype.config.class_names import listed, meant
 from calotype.data.source import ExampleSource, Found, whole_source
 from calotype.data.text import encodable
 from calotype.errors import UsageError
 
 FOLDER = "folder"
 """The value of `DataConfig.labels` for which classes are folders."""
-
-_NAMED = 5
 
 
 def class_names(source: ExampleSource, labels: str) -> tuple[str, ...]:
@@ -44,7 +42,7 @@ def class_names(source: ExampleSource, labels: str) -> tuple[str, ...]:
         raise _missing(f"{missing.count} of {len(whole)} images: {missing}", labels)
     if len(names) < 2:
         raise UsageError(
-            f"got the single class {some_names(names)} in the data (data.labels={labels!r}); "
+            f"got the single class {listed(sorted(names))} in the data (data.labels={labels!r}); "
             "expected at least two: give images of another, or train without classes"
         )
     return tuple(sorted(names))
@@ -80,7 +78,7 @@ def class_numbers(
             which = f" of {keys[place]}" if keys else ""
             raise UsageError(
                 f"got the label {label!r:.80}{which}; expected one of the {len(names)} classes "
-                f"that are trained: {some_names(names)}; take its images away, or train anew"
+                f"that are trained: {listed(names)}; take its images away, or train anew"
                 f"{meant(label, names)}"
             )
     return [numbers[label] for label in labels]
@@ -119,9 +117,3 @@ def _missing(which: str, labels: str) -> UsageError:
         f"got no label of {which} (data.labels={labels!r}); expected {where}: give it one, or take "
         "it away"
     )
-
-
-def some_names(names: Sequence[str] | set[str]) -> str:
-    """A few of them, in quotes, for errors."""
-    ordered = sorted(names)
-    return ", ".join([*map(repr, ordered[:_NAMED]), *(["..."] if len(ordered) > _NAMED else [])])

@@ -11,6 +11,7 @@ from calotype.cascade.guide import Pull, check_form, check_pull
 from calotype.config.ranges import Range, Settings
 from calotype.config.typed_json import from_dict, to_dict
 from calotype.errors import UsageError
+from calotype.generation.request import MOST_SCALE
 from calotype.vision.classifier import find_classifier, load_classifier, read_classifier_file
 from calotype.vision.clip import find_clip, load_clip, read_clip_file
 from calotype.vision.guides import ClassifierGuide, ClipGuide, check_knows_noise, random_class
@@ -43,7 +44,7 @@ class GuideNote(Settings):
     path: str = ""
     name: str = ""
     sha256: str = ""
-    scale: Annotated[float, Range(0.0, 1e9)] = 1.0
+    scale: Annotated[float, Range(0.0, MOST_SCALE)] = 1.0
     form: Literal["score", "mean"] = "score"
 
     @property

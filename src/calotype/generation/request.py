@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch stays out of what the command line reads
 Size = int | tuple[int, int]
 MOST_CANDIDATES = 1024
 MOST_SCALE = 1e9
+"""Of a guide."""
 GUIDED_STEPS = 32
 """Least steps of a guided base that starts from a draft, where nothing else is asked for."""
 

@@ -87,8 +87,8 @@ class TokensEncoder(nn.Module):
     def __init__(self, text: TokensText, embed_dim: int) -> None:
         super().__init__()
         self.context = text.context
-        # Initial values are CLIP's: with PyTorch's own, and a rate that suits the U-Net, states
-        # grew a hundredfold while they were noise to it, until all captions looked alike.
+        # Initial values are CLIP's. With PyTorch's own, trained at the U-Net's rate, states grew a
+        # hundredfold until captions looked alike; `OptimizerConfig.text_rate` is what cured that.
         self.tokens = embedding(text.vocabulary, text.width, std=0.02)
         self.positions = nn.Parameter(normal(text.context, text.width, std=0.01))
         self.padding = nn.Parameter(normal(text.context, text.width, std=0.01))

@@ -14,9 +14,9 @@ from calotype.cascade.find import NoCascade, find_cascade
 from calotype.cascade.io import STAGE_FILE, read_cascade_file
 from calotype.cascade.stage import Stage
 from calotype.config.adm import AdmConfig
+from calotype.config.class_names import listed
 from calotype.config.stage import StageConfig
 from calotype.config.typed_json import load_settings
-from calotype.data.labels import some_names
 from calotype.errors import CalotypeError, UsageError
 from calotype.storage.reading import check_regular
 
@@ -50,8 +50,8 @@ def check_initial_classes(path: Path, config: StageConfig) -> None:
     names = load_settings(settings, StageConfig).classes
     if names and names != config.classes:
         raise UsageError(
-            f"got --init {path} with the classes {some_names(names)} for the classes "
-            f"{some_names(config.classes)}; expected the same, in the same order"
+            f"got --init {path} with the classes {listed(names)} for the classes "
+            f"{listed(config.classes)}; expected the same, in the same order"
         )
 
 
