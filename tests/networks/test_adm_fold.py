@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from calotype.cascade.stage import Stage
-from calotype.conditioning import Conditioning
-from calotype.config.adm import AdmConfig, AdmLevel
+from calotype.conditioning import NULL_CLASS, Conditioning
+from calotype.config.adm import AdmConfig, AdmLevel, TokensText
 from calotype.config.stage import StageConfig
 from calotype.errors import ConfigError
 from calotype.networks import AdmUNet
-from calotype.tasks.initial import with_extra_channels
+from calotype.tasks.initial import with_new_inputs
 
 LEVELS = (AdmLevel(channels=8, blocks=1), AdmLevel(channels=16, blocks=1, attention="joined"))
 
@@ -73,7 +73,7 @@ def test_in_painting_begins_as_the_plain_network(fold, lowres):
         return shaken(Stage(StageConfig(resolution=16, network=network, lowres_resolution=smaller)))
 
     plain, masked = stage(0), stage(4)
-    masked.load_state_dict(with_extra_channels(plain.state_dict(), masked))
+    masked.load_state_dict(with_new_inputs(plain.state_dict(), masked))
     x, level = torch.randn(2, 3, 16, 16), torch.tensor([0.0, 2.0])
     cond = Conditioning(None, torch.rand(2, 3, 16, 16) if lowres else None)
     known = dataclasses.replace(cond, extra=torch.rand(2, 4, 16, 16))
@@ -85,6 +85,33 @@ def test_in_painting_begins_as_the_plain_network(fold, lowres):
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     shaken(masked.network.stem)
     assert not torch.allclose(masked.denoiser(known)(x, level).x_hat, expected.x_hat)
+
+
+def test_classes_begin_as_the_network_that_was_told_none():
+    plain, told = (
+        shaken(Stage(StageConfig(resolution=16, network=small(classes=n)))) for n in (0, 3)
+    )
+    told.load_state_dict(with_new_inputs(plain.state_dict(), told))
+    x, level = torch.randn(2, 3, 16, 16), torch.tensor([0.0, 2.0])
+    expected = plain.denoiser(Conditioning(None))(x, level).x_hat
+    found = told.denoiser(Conditioning(None, classes=torch.tensor([2, NULL_CLASS])))(x, level).x_hat
+    assert torch.equal(found, expected)
+
+
+def test_text_goes_on_from_a_network_without_it():
+    """What it had is copied; text modules keep their own initial values, and never by halves."""
+    text = TokensText(width=8, layers=1, heads=2, context=4, vocabulary=9)
+    plain = shaken(Stage(StageConfig(resolution=16, network=small())))
+    reading = shaken(Stage(StageConfig(resolution=16, network=small(text_dim=1, text=text))))
+    given, own = plain.state_dict(), reading.state_dict()
+    filled = with_new_inputs(given, reading)
+    assert filled.keys() == own.keys()
+    new = filled.keys() - given.keys()
+    assert any("attention.text." in name for name in new)
+    for name, tensor in filled.items():
+        assert torch.equal(tensor, (own if name in new else given)[name])
+    some = {"network.text.norm.bias": own["network.text.norm.bias"], **given}
+    assert with_new_inputs(some, reading).keys() == some.keys()
 
 
 def test_a_stage_that_cannot_be_folded_is_refused():

@@ -22,7 +22,7 @@ from calotype.data.batch import Batch, BatchPlan
 from calotype.data.batches import batches
 from calotype.data.open import open_source
 from calotype.tasks.diffusion import DiffusionInputs, DiffusionTask, new_stage
-from calotype.tasks.initial import with_extra_channels
+from calotype.tasks.initial import with_new_inputs
 from calotype.training import progress
 from calotype.training.recipes import load_recipe
 
@@ -94,7 +94,7 @@ def test_the_first_output_is_that_of_the_plain_weights_to_the_bit(kind):
         return made
 
     plain, masked = stage(0), stage(4)
-    masked.load_state_dict(with_extra_channels(plain.state_dict(), masked))
+    masked.load_state_dict(with_new_inputs(plain.state_dict(), masked))
     x, level = torch.randn(2, 3, 16, 16), torch.tensor([0.0, 2.0])
     lowres = None if kind == "unet" else torch.rand(2, 3, 16, 16)
     cond = Conditioning(None, lowres, None if lowres is None else torch.zeros(2))
@@ -177,6 +177,6 @@ def test_weights_may_have_a_spread_that_the_recipe_lacks_or_lack_its(in_painting
         changed = dataclasses.replace(network, draft=draft)
         stages.append(Stage(dataclasses.replace(config.stage, network=changed)))
     given, wanted = stages
-    filled = with_extra_channels(given.state_dict(), wanted)
+    filled = with_new_inputs(given.state_dict(), wanted)
     wanted.load_state_dict(filled)
     assert has or not bool(wanted.network.draft.spread.any())

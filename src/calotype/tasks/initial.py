@@ -21,6 +21,8 @@ from calotype.errors import CalotypeError, UsageError
 from calotype.storage.reading import check_regular
 
 _WEIGHTS = "weights.safetensors"
+_CLASSES = "network.classes.weight"
+_TEXT = ".text."  # of the module that reads captions, and of its keys and values in each layer
 
 
 def initial_weights(path: Path, *, resolution: int) -> dict[str, Tensor]:
@@ -55,11 +57,13 @@ def check_initial_classes(path: Path, config: StageConfig) -> None:
         )
 
 
-def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str, Tensor]:
-    """The weights, with zeros for extra input channels and a draft's spread where they are missing.
+def with_new_inputs(weights: Mapping[str, Tensor], stage: Stage) -> dict[str, Tensor]:
+    """The weights, with what they lack of inputs: extra channels, a draft's spread, text, classes.
 
-    In-painting begins from plain weights so: at first the network answers as they do, to the bit;
-    ADM to rounding, whose extra channels stand in the first convolution, behind the noisy image.
+    Extra channels begin at zero. In-painting begins from plain weights so: at first the network
+    answers as they do, to the bit; ADM to rounding, whose extra channels stand in the first
+    convolution, behind the noisy image. A network that was told nothing can so go on with classes,
+    which begin at zero, too, and ADM with text, whose modules begin at their own initial values.
     """
     own = stage.state_dict()
     # A recipe from before drafts had a spread can do without.
@@ -70,6 +74,8 @@ def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str
         if name not in weights and (".extra_in." in name or name.endswith("draft.spread"))
     }
     network = stage.config.network
+    if isinstance(network, AdmConfig):
+        filled |= _new_conditioning(weights, own)
     stems = [name for name in own if name.endswith("stem.weight") and name in weights]
     for name in stems if isinstance(network, AdmConfig) else ():
         given, square = weights[name], network.fold**2
@@ -79,6 +85,16 @@ def with_extra_channels(weights: Mapping[str, Tensor], stage: Stage) -> dict[str
             behind = 3 * square
             filled[name] = torch.cat((given[:, :behind], zeros, given[:, behind:]), dim=1)
     return filled
+
+
+def _new_conditioning(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Text modules and classes of an ADM network whose weights have none of either's."""
+    new = {k: torch.zeros(t.shape) for k, t in own.items() if k.endswith(_CLASSES)}
+    if not any(_TEXT in name for name in weights):
+        new |= {name: tensor for name, tensor in own.items() if _TEXT in name}
+    return {name: tensor for name, tensor in new.items() if name not in weights}
 
 
 def _weights_file(path: Path, resolution: int) -> Path:

@@ -27,7 +27,7 @@ from calotype.tasks.draft import DraftTraining
 from calotype.tasks.draft_files import FOLDER as DRAFT_FOLDER
 from calotype.tasks.draft_folds import DraftFolds, new_folds
 from calotype.tasks.estimates import load_estimates
-from calotype.tasks.initial import check_initial_classes, initial_weights, with_extra_channels
+from calotype.tasks.initial import check_initial_classes, initial_weights, with_new_inputs
 from calotype.tasks.tokenizers import copied_tokenizer, run_tokenizer, tokenizer_of
 from calotype.tasks.validation import Probe, read_probe
 from calotype.training.preparation import Job, Preparation
@@ -122,7 +122,7 @@ def _start_from(init: Path, stage: Stage, *, without_draft: bool) -> None:
     weights = initial_weights(init, resolution=stage.config.resolution)
     if without_draft:
         weights = {k: t for k, t in weights.items() if not k.startswith(_DRAFT)}
-    weights = with_extra_channels(weights, stage)
+    weights = with_new_inputs(weights, stage)
     kept = _DRAFT if without_draft else ADAPTERS
     own = {name: tensor for name, tensor in stage.state_dict().items() if kept in name}
     copy_weights(stage, {**own, **weights})
