@@ -67,7 +67,8 @@ def differ(one, two):
 def test_glide_from_a_tokenizer_to_an_edit_in_two_stages(call, tmp_path):
     call("data", "tokenizer", "emoji", "--vocabulary", "280", "-o", "tokenizer")
     base = (*STAGE, *TOKENS, "stage.resolution=16")
-    train(call, "glide-emoji-64", "base", *base)
+    train(call, "adm-emoji-64", "adm", *STAGE, "stage.resolution=16")
+    train(call, "glide-emoji-64", "base", *base, init=("--init", "adm"))
     train(call, "glide-emoji-64-free", "free", *base, init=("--init", "base"))
     train(call, "glide-emoji-64-inpaint", "inpaint", *base, init=("--init", "free"))
     finer = ("stage.resolution=64", "stage.lowres_resolution=16", "data.crop=32")
@@ -86,7 +87,9 @@ def test_glide_from_a_tokenizer_to_an_edit_in_two_stages(call, tmp_path):
 
 
 def test_a_classifier_guides_an_adm_of_classes(call, tmp_path):
-    train(call, "adm-emoji-64-class", "adm", *STAGE, "stage.resolution=16")
+    adm = (*STAGE, "stage.resolution=16")
+    train(call, "adm-emoji-64", "unconditional", *adm)
+    train(call, "adm-emoji-64-class", "adm", *adm, init=("--init", "unconditional"))
     level = ("classifier.resolution=16", f"classifier.levels={LEVELS}", "classifier.head_dim=16")
     train(call, "classifier-emoji-64", "sets", *SHORT, *level)
     sample = ("sample", "--class", "noto", "--model", "adm", "--steps", "2", "--seed", "1")
