@@ -9,6 +9,7 @@ Reference: IPTC Photo Metadata Standard 2025.1; XMP specification part 1 (ISO 16
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,7 @@ def parameters_text(
         "CFG scale": sampling.get("guidance_weight"),
         "Seed": recipe.get("seed"),
         "Size": f"{width}x{height}",
+        **({"Class": _setting(recipe["class"])} if recipe.get("class") else {}),
         "Model hash": str(model.get("weights", ""))[:10],
         "Model": model.get("name"),
         "Version": f"calotype {recipe.get('version')}",
@@ -89,6 +91,11 @@ def parameters_text(
     lines.append(", ".join(f"{k}: {v}" for k, v in settings.items()))
     text = "\n".join(lines).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _setting(text: str) -> str:
+    """A text as a setting of `parameters`: quoted where it might be read as several."""
+    return text if re.fullmatch(r"[\w-]+( [\w-]+)*", text) else json.dumps(text)
 
 
 def source_type(recipe: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from calotype.serving.job import JobRequest
 NAMES = ("fluent", "noto")
 
 
-def stage(resolution: int, *, lowres: int | None = None, names=NAMES) -> Stage:
+def stage(resolution: int, *, lowres: int | None = None, names=NAMES, null=True) -> Stage:
     torch.manual_seed(resolution)
     network = AdmConfig(
         levels=(AdmLevel(channels=8, blocks=1),),
@@ -35,6 +35,7 @@ def stage(resolution: int, *, lowres: int | None = None, names=NAMES) -> Stage:
             lowres_resolution=lowres,
             network=network,
             classes=names,
+            null_class=null,
             sampling=SamplingConfig(steps=2, sampler="ddim", threshold_percentile=None),
         )
     )
@@ -67,6 +68,12 @@ def test_images_of_several_classes_are_made_together_each_as_alone(make_bench, s
     for order, one in zip(orders, made, strict=True):
         alone, _ = bench.alone(order)
         assert abs(alone.pixels.astype(int) - one.pixels).max() <= 1
+
+
+def test_the_front_is_told_which_stages_take_a_class_and_need_one(tmp_path):
+    stages = (stage(8, null=False), stage(16, lowres=8), stage(32, lowres=16, names=()))
+    told = opened(tmp_path / "chain", *stages).told()
+    assert [one["class"] for one in told["stages"]] == ["required", "optional", None]
 
 
 def test_a_last_stage_without_classes_goes_over_large_images_of_one(make_bench, tmp_path):

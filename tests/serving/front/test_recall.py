@@ -161,6 +161,11 @@ def test_our_text():
     names = ["prompt", "negative_prompt", "steps", "sampler", "guidance", "seed", "size", "model"]
     assert found.fields == {name: whole[name] for name in names}
     assert found.ignored == ()
+    for name in ("noto", "flat, old: 2"):
+        text = parameters_text({**RECIPE, "class": name})
+        found = request_of_parameters(text, models=["small"])
+        assert found.fields["class"] == name and found.fields["size"] == [256, 192]
+        assert found.ignored == ()
     bare = request_of_parameters(parameters_text({"caption": "a", "version": "0.1"}))
     assert bare.fields == {"prompt": "a"} and bare.ignored == ("Size",)
 

@@ -56,8 +56,11 @@ MODELS = [
         "tunable": sorted(SAMPLING), "samplers": SAMPLERS, "edits": True, "unconditional": True,
         "largest_side": 2048,
     }
-    for name in ("default", "sketches")
+    for name in ("default", "sketches", "styles")
 ]  # fmt: skip
+for model, need in ((MODELS[1], "optional"), (MODELS[2], "required")):
+    model["classes"] = ["fluent", "noto"]
+    model["stages"][0]["class"] = need  # its other stages take none
 BACKGROUNDS = {
     "light blue": [173, 216, 240], "dark blue": [20, 40, 110], "turquoise": [64, 210, 200],
     "light green": [170, 235, 170], "dark green": [10, 85, 45], "yellow": [255, 225, 70],

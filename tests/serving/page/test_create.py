@@ -202,6 +202,50 @@ def test_every_setting_is_sent_and_kept_over_a_reload(visit, served):
     assert served.mock.requests[0] == expected
 
 
+def test_a_class_is_named_of_models_that_have_some(visit, served):
+    page = visit()
+    field = page.get_by_label("Class", exact=True)
+    assert field.count() == 0
+    page.click("text=More settings")
+    page.select_option("[name=model]", "sketches")
+    assert field.locator("option").all_inner_texts() == ["none", "fluent", "noto"]
+    assert field.input_value() == ""
+    field.select_option("noto")
+    page.fill("[name=seed]", "7")
+    page.click("text=Nine drafts")
+    page.click("[aria-label='Choose draft 2']")
+    page.click("text=Finish 1 at 1024²")
+    page.wait_for_selector(".badge:has-text('1024²')")
+    page.click("[aria-label='Look at draft 1']")
+    page.click("text=Enlarge")  # by stages that take none
+    done(page, 2)
+    field.select_option("")
+    ask(page)
+    done(page, 3)
+    page.click(".job:has-text('· noto') [aria-label='Open image 2']")
+    page.click("text=Reuse settings")
+    assert field.input_value() == "noto"
+    page.select_option("[name=model]", "styles")
+    assert field.locator("option").all_inner_texts() == ["fluent", "noto"]
+    assert field.input_value() == "noto"
+    page.click("text=Clear the form")
+    assert field.input_value() == "fluent"
+    ask(page)
+    done(page, 4)
+    page.click(".tile .open >> nth=0")
+    page.click(".does >> text=Vary")
+    done(page, 5)
+    page.select_option("[name=model]", "default")
+    assert field.count() == 0
+    ask(page)
+    done(page, 6)
+    asked = [(one["kind"], one.get("class")) for one in served.mock.requests]
+    assert asked == [
+        ("sample", "noto"), ("sample", "noto"), ("upscale", None), ("sample", None),
+        ("sample", "fluent"), ("vary", "fluent"), ("sample", None),
+    ]  # fmt: skip
+
+
 def test_variety_is_the_models_own_until_it_is_set(visit, served):
     page = visit()
     ask(page)

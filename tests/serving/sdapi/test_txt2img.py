@@ -182,6 +182,18 @@ def test_an_earlier_image_is_made_again_by_its_text(ask) -> None:
     assert again["recipes"] == first["recipes"]
 
 
+def test_a_class_is_asked_for_by_its_name_or_by_the_text_of_an_image(ask) -> None:
+    first = ask("txt2img", {"class": "noto", "seed": 5})
+    assert first["recipes"][0]["class"] == first["parameters"]["class"] == "noto"
+    assert first["ignored"] == ""
+    body = {"infotext": first["info"]["infotexts"][0]}
+    assert ask("txt2img", body)["recipes"] == first["recipes"]
+    other = ask("txt2img", {**body, "class": "fluent"})
+    assert other["recipes"][0]["class"] == "fluent"
+    refused = ask("txt2img", {"class": "noto", "prompt": "refuse class"}, status=400)
+    assert "got a bad class" in refused["detail"]
+
+
 def test_a_text_of_theirs_is_read_in_their_scale(ask) -> None:
     text = "a fox\nNegative prompt: a dog\nSteps: 30, Sampler: Euler a, CFG scale: 4, Seed: 8"
     (made,) = ask("txt2img", {"infotext": text, "prompt": "a cat"})["recipes"]
@@ -206,6 +218,7 @@ def test_no_images_are_sent_where_none_are_wanted(ask) -> None:
         ({"seed": -2}, "seed: "),
         ({"prompt": "x" * 32_001}, "prompt: "),
         ({"prompt": ["x"]}, "prompt: "),
+        ({"class": ""}, "class: "),
         ({"override_settings": {"sd_model_checkpoint": "none"}}, "expected one of"),
         ({"prompt": "refuse size"}, "got a bad size; expected a good one"),
     ],

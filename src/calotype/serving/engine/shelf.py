@@ -9,13 +9,14 @@ import time
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 
 from calotype.cascade.find import CascadeFolder, open_cascade
 from calotype.cascade.tiles import MAX_TILED_SIDE
 from calotype.config.sampling import SamplingConfig
+from calotype.config.stage import StageConfig
 from calotype.config.typed_json import to_dict
 from calotype.errors import CalotypeError, UsageError
 from calotype.generation.cascade import Job, settle
@@ -90,6 +91,7 @@ class Model:
                 "sampler": stage.sampling.sampler,
                 "guidance_weight": stage.sampling.guidance_weight,
                 "settings": to_dict(stage.sampling),
+                "class": _class_of(stage),
             }
             for stage in stages
         ]
@@ -105,6 +107,13 @@ class Model:
             "unconditional": self.folder.config.text_encoder == "none",
             "largest_side": MOST_SIDE if enlarges_again(last) else last.resolution,
         }
+
+
+def _class_of(stage: StageConfig) -> Literal["optional", "required"] | None:
+    """Whether it is told a class."""
+    if stage.class_count == 0:
+        return None
+    return "optional" if stage.null_class else "required"
 
 
 def open_model(entry: Entry, runtime: Runtime) -> Model:

@@ -115,6 +115,7 @@ def request_of_parameters(
         "CFG scale": ("guidance", scale),
         "Seed": ("seed", _whole(pairs.get("Seed"))),
         "Size": ("size", _sides(pairs.get("Size"))),
+        "Class": ("class", pairs.get("Class")),
         "Model": ("model", pairs["Model"] if pairs.get("Model") in _names(models) else None),
     }
     fields, ignored = {}, [key for key in pairs if key not in asked]

@@ -6,7 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from calotype.serving.job import MOST_IMAGES, MOST_PROMPT, MOST_SEED, MOST_STEPS, Side
+from calotype.serving.job import (
+    MOST_IMAGES,
+    MOST_PROMPT,
+    MOST_SEED,
+    MOST_STEPS,
+    ClassName,
+    Side,
+)
 
 MOST_FACTOR = 8.0
 _Name = Annotated[str, Field(max_length=200)]
@@ -19,7 +26,9 @@ _Length = Annotated[int, Field(ge=0, le=4096)]
 class Fields(BaseModel):
     """What a request says; None = not said, as theirs have it."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="allow", frozen=True, allow_inf_nan=False, serialize_by_alias=True
+    )
 
     @property
     def others(self) -> dict[str, Any]:
@@ -28,10 +37,11 @@ class Fields(BaseModel):
 
 
 class Call(Fields):
-    """What both ways of making images have."""
+    """What both ways of making images have; `class` is ours."""
 
     prompt: _Prompt | None = None
     negative_prompt: _Prompt | None = None
+    class_name: ClassName | None = Field(default=None, alias="class")
     seed: Annotated[int, Field(ge=-1, le=MOST_SEED)] | None = None
     sampler_name: _Name | None = None
     sampler_index: _Name | None = None

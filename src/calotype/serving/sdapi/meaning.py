@@ -104,6 +104,7 @@ def meaning(call: Call, served: Served, found: Mapping[str, Any]) -> Meaning:
         "model": model["name"],
         "prompt": prompt,
         "negative_prompt": negative or None,
+        "class": asked.get("class") if call.class_name is None else call.class_name,
         "n": (call.batch_size or 1) * (call.n_iter or 1),
         "seed": asked.get("seed") if call.seed is None else call.seed,
         "steps": asked.get("steps"),

@@ -1,7 +1,7 @@
 // What can be done with one image, wherever it is shown.
 import { toast, announce } from "./ui.js";
 import { api } from "./api.js";
-import { takeRequest, bare, seedText, form, enlarged, growsBy, draftsOf, varied, setSource } from "./settings.js";
+import { takeRequest, bare, seedText, form, enlarged, growsBy, draftsOf, varied, setSource, classField } from "./settings.js";
 import { modelNamed } from "./server.js";
 import { submit } from "./jobs.js";
 import { commandOf } from "./command.js";
@@ -21,6 +21,13 @@ export async function requestFor(image) {
 }
 
 const seedOf = (image) => (seedText(image) === null ? {} : { seed: undefined, seed_text: seedText(image) });
+
+/** The class that an image shows, as a request of a kind names it. */
+async function classOf(image, kind) {
+  if (!modelNamed(image.model ?? null)?.classes?.length) return {};
+  const { class: name } = await requestFor(image).catch(() => ({}));
+  return classField({ model: image.model, class: name }, kind);
+}
 
 /** All settings of an image, its seed too, back in the form. */
 export async function reuse(image) {
@@ -84,6 +91,7 @@ function save(href, name) {
 export async function workOn(image, as) {
   const origin = await takeImage(image, as);
   if (origin === null) return;
+  form.patch({ class: null, ...await classOf(image, as) });
   viewer.set(null);
   go("create");
   if (as === "inpaint") editor.set(true);
@@ -92,10 +100,11 @@ export async function workOn(image, as) {
 async function fromFile(image, request, words) {
   const blob = await api.file(image.id).catch(explained("The image could not be opened"));
   if (blob === null) return;
+  const named = await classOf(image, request.kind);
   viewer.set(null);
   go("create");
   toast(words);
-  submit(request, { source: blob, mask: null, url: image.thumbnail });
+  submit({ ...request, ...named }, { source: blob, mask: null, url: image.thumbnail });
 }
 
 export function enlarge(image) {

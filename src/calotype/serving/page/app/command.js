@@ -32,6 +32,7 @@ export function commandOf(request, image) {
   }
   if (asked.kind === "upscale" && asked.size) option("--size", Math.max(...asked.size));
   option("--negative", asked.negative_prompt);
+  option("--class", asked.class);
   option("--steps", asked.steps);
   option("--sampler", asked.sampler);
   option("--guidance", asked.guidance);

@@ -1,7 +1,7 @@
 // The form: caption, chips, source, number, size, seed, and everything else folded away.
 import { html, useSignal, useRef, useEffect, sizeText } from "./ui.js";
-import { form, source, mode, lastSeed, seedFault, formFault, clearForm, varietyOf, setVariety, DRAFT_VARIETY } from "./settings.js";
-import { capabilities, modelNamed, offeredSizes, limits, largest, ownVariety } from "./server.js";
+import { form, source, mode, lastSeed, seedFault, formFault, clearForm, varietyOf, setVariety, classField, DRAFT_VARIETY } from "./settings.js";
+import { capabilities, modelNamed, offeredSizes, limits, largest, ownVariety, classesOf } from "./server.js";
 import { generate, draft } from "./jobs.js";
 import { Button, Field, Slider } from "./controls.js";
 import { Chips } from "./chips.js";
@@ -23,6 +23,18 @@ function Caption() {
   return html`<${Field} label="Caption" fault=${fault} className="caption">${(ids) => html`
     <textarea ref=${ref} id=${ids.id} ...${ids} class="prompt" name="prompt" rows="3" value=${prompt} autocomplete="off"
       placeholder="What do you want to see?" enterkeyhint="enter" onInput=${({ target }) => set({ prompt: target.value })}></textarea>`}<//>`;
+}
+
+/** What is to be seen, of a model with classes. */
+function Class({ kind }) {
+  const values = useSignal(form);
+  const { names, required } = classesOf(modelNamed(values.model), kind);
+  if (names.length === 0) return null;
+  return html`<${Field} label="Class">${(ids) => html`
+    <select ...${ids} name="class" value=${classField(values, kind).class ?? ""} onChange=${({ target }) => set({ class: target.value || null })}>
+      ${!required && html`<option value="">none</option>`}
+      ${names.map((one) => html`<option key=${one} value=${one}>${one}</option>`)}
+    </select>`}<//>`;
 }
 
 function Count() {
@@ -136,6 +148,7 @@ export function Composer() {
   return html`<form class="composer" aria-label="What to make" onSubmit=${(event) => { event.preventDefault(); generate(); }}>
     <${Caption} />
     <${Chips} />
+    <${Class} kind=${origin === null ? "sample" : what} />
     <${SourcePanel} />
     <div class="pairs basics">
       ${!(origin && what === "upscale") && html`<${Count} />`}

@@ -38,7 +38,7 @@ function metaOf(job) {
   return [
     isDraft(job) ? plural(images.length, "draft") : plural(images.length, "image"), KINDS[request.kind],
     size && sizeText(size.width, size.height), images[0]?.seed && `seed ${images[0].seed}`,
-    request.model && request.model !== "default" && request.model, request.variety && `variety ${Math.round(request.variety * 100)} %`, request.exact && "exact",
+    request.class, request.model && request.model !== "default" && request.model, request.variety && `variety ${Math.round(request.variety * 100)} %`, request.exact && "exact",
   ].filter(Boolean).join(" · ");
 }
 

@@ -39,6 +39,13 @@ export const settingsOf = (stage) => ({
   steps: stage.steps, sampler: stage.sampler, guidance_weight: stage.guidance_weight, ...stage.settings,
 });
 
+/** The classes that a request of a kind may name, and whether it has to name one. */
+export function classesOf(model, kind) {
+  const sampling = model?.stages.slice(kind === "upscale" && model.edits ? 1 : 0) ?? []; // not the base
+  const told = sampling.map((stage) => stage.class);
+  return { names: told.some(Boolean) ? model.classes : [], required: told.includes("required") };
+}
+
 /** The variety of a model's base, where it samples from a draft: there seeds differ in little without. */
 export function ownVariety(model) {
   const base = model?.stages[0];

@@ -1,9 +1,9 @@
 // What the form holds, and how it becomes a request and comes back from one.
 import { remembered, signal, isRecord } from "./ui.js";
-import { modelNamed, largest, smallest, limits, ownVariety } from "./server.js";
+import { modelNamed, largest, smallest, limits, ownVariety, classesOf } from "./server.js";
 
 const EMPTY = {
-  prompt: "", negative: "", model: null, n: 1, size: null, custom: false, seed: "", locked: false,
+  prompt: "", negative: "", class: null, model: null, n: 1, size: null, custom: false, seed: "", locked: false,
   stages: {}, exact: false, strength: 0.6, vary: 0.1, invertMask: false,
 };
 
@@ -80,6 +80,13 @@ function stageFields(stages, model) {
   return fields;
 }
 
+/** The class that is named, if the model has it, as a request's field; else one where it needs one. */
+export function classField(values, kind) {
+  const { names, required } = classesOf(modelNamed(values.model ?? null), kind);
+  const name = names.includes(values.class) ? values.class : required ? names[0] : null;
+  return name === null ? {} : { class: name };
+}
+
 /** The request of the form as it stands. */
 export function requestOf(values = form.value, { editing = source.value !== null } = {}) {
   const model = modelNamed(values.model);
@@ -88,7 +95,7 @@ export function requestOf(values = form.value, { editing = source.value !== null
   if (values.negative.trim() !== "") request.negative_prompt = values.negative.trim();
   if (values.locked && values.seed.trim() !== "") request.seed = seedJson(values.seed.trim());
   if (values.exact) request.exact = true;
-  Object.assign(request, stageFields(values.stages, model));
+  Object.assign(request, classField(values, request.kind), stageFields(values.stages, model));
   if (!editing) request.size = values.size ?? [largest(model), largest(model)];
   else if (request.kind === "image_to_image") request.strength = values.strength;
   else if (request.kind === "vary") request.vary = values.vary;
@@ -196,7 +203,7 @@ export function takeRequest(request, { seed = seedText(request), keepNumber = fa
   }
   const size = request.size ?? null;
   form.patch({
-    prompt: request.prompt ?? "", negative: request.negative_prompt ?? "",
+    prompt: request.prompt ?? "", negative: request.negative_prompt ?? "", class: request.class ?? null,
     model: request.model ?? form.value.model, n: keepNumber ? form.value.n : request.n ?? 1,
     size: request.kind === "sample" || request.kind === undefined ? size : form.value.size,
     seed: seed ?? "", locked: seed !== null, stages, exact: request.exact ?? false,
