@@ -44,6 +44,15 @@ def test_prediction_and_variance_are_images_of_their_own(fold):
     assert bool((changed[:, 3:] == 0.5).all())
 
 
+def test_the_scale_is_of_the_prediction_alone():
+    plain, scaled = AdmUNet(small(fold=2)), AdmUNet(small(fold=2, output_scale=5.0))
+    scaled.load_state_dict(shaken(plain).state_dict())
+    inputs = torch.randn(2, 3, 16, 16), torch.tensor([3.0, 700.0]), Conditioning(None)
+    found, expected = scaled(*inputs), plain(*inputs)
+    assert torch.equal(found[:, :3], 5 * expected[:, :3])
+    assert torch.equal(found[:, 3:], expected[:, 3:])
+
+
 def test_a_folded_pixel_stands_where_it_stood():
     """A copy of one pixel's channels from stem to head puts that pixel back in its place."""
     network = AdmUNet(small(levels=(AdmLevel(channels=12, blocks=1),), fold=2, middle="none"))

@@ -113,6 +113,9 @@ class AdmConfig(Settings):
         middle_divisor: the same in the middle.
         norm_groups: groups of every GroupNorm.
         norm_eps: added to variances in blocks.
+        output_scale: what the prediction is multiplied by, not the variance. Where a stage's
+            `data_std` is far below the spread of its images this is 1 / data_std, so that the
+            network has not to learn large numbers.
         dropout: within residual blocks.
         last_step: a second network of the same kind predicts at timestep 0 (Karlo).
     """
@@ -136,11 +139,12 @@ class AdmConfig(Settings):
     middle_divisor: Annotated[float, Range(1e-3, 1e3)] = 1.0
     norm_groups: Width = 32
     norm_eps: Annotated[float, Range(1e-12, 1.0)] = 1e-5
+    output_scale: Annotated[float, Range(1e-3, 1e3)] = 1.0
     dropout: Dropout = 0.0
     last_step: bool = False
     kind: Literal["adm_unet"] = "adm_unet"
 
-    ADDED = ("classes", "fold")
+    ADDED = ("classes", "fold", "output_scale")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -95,7 +95,10 @@ class AdmUNet(UShape):
             embedding = self._embedding(timesteps, cond.aug_level, (pooled, classes))
             inputs = F.pixel_unshuffle(self._inputs(z, cond), self.config.fold)
             x = self.through(self.stem(inputs), lambda block, x: block(x, embedding, keys_values))
-            return F.pixel_shuffle(self.head(x), self.config.fold)
+            output = F.pixel_shuffle(self.head(x), self.config.fold)
+            if self.config.output_scale == 1:
+                return output
+            return torch.cat((output[:, :3] * self.config.output_scale, output[:, 3:]), dim=1)
 
         return predict
 
