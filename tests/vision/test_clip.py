@@ -7,10 +7,12 @@ import torch
 
 from calotype.config.clip import ClipConfig, ClipTraining, ImageTowerConfig, TextTowerConfig
 from calotype.errors import CalotypeError, ConfigError, UsageError
+from calotype.generation.guides import EMBEDDED_CLIP
 from calotype.networks.clip import Clip
 from calotype.text.byte import ByteTextEncoder
 from calotype.training.recipes import load_recipe
 from calotype.vision.clip import (
+    EMBEDDED_JUDGE,
     ClipFile,
     ClipModel,
     load_clip,
@@ -219,3 +221,11 @@ def test_transformers_folders_that_lack_something_are_refused(foreign):
     (foreign / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ConfigError, match="text_config"):
         read_clip_file(foreign)
+
+
+def test_the_embedded_judge_is_of_another_kind_than_whom_it_judges():
+    judge, *judged = map(load_clip, (EMBEDDED_JUDGE, EMBEDDED_CLIP, None))
+    assert judge.file.clip.image.kind == "conv" and judge.file.clip.noise is None
+    assert {clip.file.clip.image.kind for clip in judged} == {"vit"}
+    assert judged[0].file.clip.noise is not None
+    assert len({clip.file.sha256 for clip in (judge, *judged)}) == 3

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 _FEATURES = ("lite0", "clip")
 _WEIGHTS, _SCALES, _STEPS, _SAMPLES = "1,1.5,2,3,4,5", "0,1,2,4,8", 32, 256
 Judge = Annotated[
-    Path,
+    Path | None,
     Option(
-        help="CLIP that judges: trained apart from the guide, e.g. a run of clip-emoji-judge.",
+        help="CLIP that judges: trained apart from the guide, as a run of clip-emoji-judge is; "
+        "the embedded one if not given.",
         metavar="RUN",
     ),
 ]
@@ -65,10 +66,10 @@ Steps = Annotated[int, Option(help="Steps of every point.")]
 
 def sweep_guidance(
     source: Source,
-    judge: Judge,
     data: Data,
     out: own.OutFolder,
     clip: Guide = None,
+    judge: Judge = None,
     weights: Weights = _WEIGHTS,
     scales: Scales = _SCALES,
     samples: Samples = _SAMPLES,
@@ -143,13 +144,13 @@ def _real_suite(data: Path, count: int, *, side: int, split: str | None) -> Real
 
 
 def _measured(
-    real: RealSuite, judge: Path, *, side: int, data: Path, split: str | None,
+    real: RealSuite, judge: Path | None, *, side: int, data: Path, split: str | None,
     features: Sequence[str] | None, cache: Path | None, device: str | None,
 ) -> MeasureOptions:  # fmt: skip
     """What is measured of every point; samples of the emoji set are looked up, too."""
     from calotype.emoji.found import found_check
     from calotype.evaluation.sweep.guidance import ANY
-    from calotype.vision.clip import find_clip
+    from calotype.vision.clip import EMBEDDED_JUDGE, find_clip
 
     options = measure_options(
         inputs.Asked(real.suite), side=side, device=device, features=features or _FEATURES,
@@ -160,7 +161,7 @@ def _measured(
     check = found_check(data)
     return replace(
         options,
-        judge=replace(options.clip, weights=find_clip(judge)),
+        judge=replace(options.clip, weights=find_clip(judge or EMBEDDED_JUDGE)),
         checks=None if check is None else {ANY: check},
     )
 

@@ -19,8 +19,7 @@ from typing import Any
 
 import torch
 
-from calotype.config.augmentation import ImageAugmentation
-from calotype.config.clip import ClipTraining
+from calotype.config.clip import ClipConfig, ClipTraining, ConvTowerConfig, ImageTowerConfig
 from calotype.config.data import DataConfig
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config
@@ -47,6 +46,10 @@ _SCORES = (
 _GUIDES = (
     "It looks at noisy images of the emoji kind and guides\nwhat samples them to their captions "
     "(`calotype sample --clip-guidance`)."
+)
+_JUDGES = (
+    "It judges images of the emoji kind\nthat another CLIP chose or guided "
+    "(`calotype sweep-guidance`)."
 )
 _WAYS = ("", "image to text ", "text to image ")
 
@@ -133,8 +136,9 @@ def card(
         retrieval=_rows(retrieval),
         styles=_rows(by_style),
         chosen=_rows(chosen),
-        purpose=_GUIDES if config.clip.noise is not None else _SCORES,
-        augmented=", ".join(_augmented(config.augmentation)),
+        purpose=_purpose(config.clip),
+        tower=_tower(config.clip.image),
+        augmented=", ".join(_augmented(config)),
         levels=_rows(_by_level({split: measured[split] for split in splits})),
     )
 
@@ -148,10 +152,28 @@ def _template(*, noisy: bool, ranked: bool) -> str:
     return "## ".join(kept).rstrip() + "\n"
 
 
-def _augmented(augmentation: ImageAugmentation) -> list[str]:
+def _purpose(clip: ClipConfig) -> str:
+    """What it is for: the judge is of another kind than those it judges."""
+    if isinstance(clip.image, ConvTowerConfig):
+        return _JUDGES
+    return _SCORES if clip.noise is None else _GUIDES
+
+
+def _tower(tower: ImageTowerConfig | ConvTowerConfig) -> str:
+    """The image tower's network, in words."""
+    if isinstance(tower, ImageTowerConfig):
+        return f"a ViT of width {tower.width} and {tower.layers} layers"
+    widths = ", ".join(map(str, tower.channels))
+    return f"residual convolutions of {widths} channels, {tower.blocks} blocks each"
+
+
+def _augmented(config: ClipTraining) -> list[str]:
     """How training images were changed, in words."""
+    augmentation = config.augmentation
     kinds = [name for name in ("blur", "colour", "noise") if getattr(augmentation, name) > 0]
-    return ["crops", "mirroring", *kinds, "painted backgrounds"]
+    left_out = [f"{config.patch_dropout:.0%} of the patches left out"]
+    left_out = left_out if config.patch_dropout > 0 else []
+    return ["crops", "mirroring", *kinds, "painted backgrounds", *left_out]
 
 
 def _by_level(measured: Mapping[str, Mapping[str, float]]) -> list[list[str]]:

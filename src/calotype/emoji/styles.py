@@ -1,7 +1,7 @@
 """How often does a classifier's guidance lead to the style that is wanted?
 
-    python -m calotype.emoji.styles --model BASE --classifier RUN --judge RUN --data EMOJI
-        [--scales 0,1,2,4,8,16] [--samples 64] [--sheet SHEET.png]
+    python -m calotype.emoji.styles --model BASE --classifier RUN --data EMOJI
+        [--judge RUN] [--scales 0,1,2,4,8,16] [--samples 64] [--sheet SHEET.png]
 
 All scales begin from the same noise, and no two images of one do. Which style a sample shows is
 said by a CLIP that did not guide: the one whose captions fit best on average (Radford et al. 2021,
@@ -29,7 +29,7 @@ from calotype.errors import UsageError
 from calotype.evaluation.command import add_machine_options, load_cascade, run_command, say
 from calotype.tasks.grid import save_sheet
 from calotype.vision.classifier import load_classifier
-from calotype.vision.clip import ClipModel, load_clip
+from calotype.vision.clip import EMBEDDED_JUDGE, ClipModel, load_clip
 from calotype.vision.guides import ClassifierGuide
 
 HELD_OUT = ("unseen_pair", "unseen_concept")
@@ -154,7 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calotype.emoji.styles")
     parser.add_argument("--model", required=True, help="a base that is told of no class")
     parser.add_argument("--classifier", required=True, help="a run of classifier-emoji-64")
-    parser.add_argument("--judge", required=True, help="a CLIP that did not guide")
+    parser.add_argument(
+        "--judge", default=EMBEDDED_JUDGE, help="a CLIP that did not guide; if not the embedded one"
+    )
     parser.add_argument("--data", type=Path, required=True, help="the emoji set's folder")
     parser.add_argument("--scales", default="0,1,2,4,8,16", help="of the classifier's gradient")
     parser.add_argument("--samples", type=int, default=64, help="of each class and scale")

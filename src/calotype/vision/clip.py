@@ -45,6 +45,8 @@ from calotype.vision.transformers_clip import (
 
 CLIP_FILE, WEIGHTS_FILE, CARD_FILE = "clip.json", "weights.safetensors", "README.md"
 CLIP_FOLDER = "clip"
+EMBEDDED_JUDGE = Path(__file__).parent.parent / "assets" / "clip-emoji-judge"
+"""The CLIP that says of what others guided or chose whether it shows its caption."""
 """Holds the CLIP in a checkpoint."""
 SCALE = 100.0
 """Scores are cosines times this, as CLIP scores are reported."""
