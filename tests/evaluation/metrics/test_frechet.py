@@ -94,7 +94,8 @@ def test_far_from_the_origin_nothing_is_lost():
     x, y = normal(400, 8), 1.1 * normal(400, 8, seed=1)
     near, far = fid(fit_gaussian(x), y).value, fid(fit_gaussian(x + 1e6), y + 1e6).value
     assert far == pytest.approx(near, rel=1e-6)
-    assert float(torchmetrics_fid(x + 1e6, y + 1e6)) != pytest.approx(near, rel=1e-3)
+    # How much the other one loses is a matter of the processor: 3e-4 and more were seen.
+    assert float(torchmetrics_fid(x + 1e6, y + 1e6)) != pytest.approx(near, rel=1e-5)
 
 
 def test_the_jackknife_by_subtraction_is_the_one_by_leaving_out():
