@@ -1,4 +1,4 @@
-"""Classifiers in training: they approach the posterior, are killed and resume to the bit."""
+"""Classifiers in training: they approach the posterior, stop and resume to the bit."""
 
 import dataclasses
 import json
@@ -6,23 +6,19 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from killed import TwoProcesses, assert_same_bits
+from micro_recipes import micro_classifier as micro
+from micro_recipes import write_classes
 from safetensors.torch import load_file
 
 from calotype.cli import run as command
 from calotype.config.adm import AdmLevel
 from calotype.config.augmentation import ImageAugmentation
-from calotype.config.classifier import ClassifierConfig, ClassifierTraining
-from calotype.config.data import DataConfig
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
-from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.typed_json import load_config, override, to_dict
 from calotype.data.batch import Batch
 from calotype.diffusion import add_noise, alpha_sigma
@@ -37,7 +33,6 @@ from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe
 from calotype.vision.classifier import ClassifierFile, ClassifierModel, load_classifier
 
-COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0)}
 NO_AUGMENTATION = ImageAugmentation(
     smallest_crop=1.0, stretch=1.0, flip=False, blur=0.0, colour=0.0, noise=0.0
 )
@@ -46,39 +41,7 @@ ONLY_CROPS = dataclasses.replace(NO_AUGMENTATION, smallest_crop=0.64)
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder a class, which is the colour of one half of the image."""
-    folder = tmp_path_factory.mktemp("classes")
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for half, rows in (("top", slice(0, 12)), ("bottom", slice(12, 24))):
-            pixels = np.full((24, 24, 3), 255, np.uint8)
-            pixels[rows] = colour
-            Image.fromarray(pixels).save(folder / name / f"{half}.png")
-    return folder
-
-
-def micro(*, classifier=None, **changes):
-    settings = {
-        "resolution": 16,
-        "levels": (
-            AdmLevel(channels=16, blocks=1),
-            AdmLevel(channels=16, blocks=1, attention="joined"),
-        ),
-        "schedule": DiscreteScheduleConfig(),
-        **{"fold": 4, "head_dim": 8, "norm_groups": 4, **(classifier or {})},
-    }
-    config = ClassifierTraining(
-        classifier=ClassifierConfig(**settings),
-        data=DataConfig(labels="folder"),
-        batch_size=8,
-        total_images=320,
-        ema_halflife_images=64,
-        optimizer=OptimizerConfig(learning_rate=5e-3, warmup_images=32),
-        checkpoint_images=160,
-        validation_images=320,
-        grid_images=0,
-    )
-    return Recipe(name="micro-classifier", stages=(dataclasses.replace(config, **changes),))
+    return write_classes(tmp_path_factory.mktemp("classes"))
 
 
 def train(recipe, out, data, *, quiet=True, **options):
@@ -91,7 +54,7 @@ def lines(run, name="log"):
 
 
 @pytest.mark.slow
-def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
+def test_it_learns_stops_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
     assert train(micro(), tmp_path / "whole", images) == 0
     log = lines(tmp_path / "whole")
     losses = [line["loss"] for line in log]
@@ -110,18 +73,18 @@ def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatc
         return real(state, batch)
 
     monkeypatch.setattr(trainer, "train_step", step)
-    assert train(micro(), tmp_path / "killed", images) == 0
+    assert train(micro(), tmp_path / "stopped", images) == 0
     monkeypatch.undo()
-    assert train(micro(), tmp_path / "killed", images, resume=True) == 0
+    assert train(micro(), tmp_path / "stopped", images, resume=True) == 0
     for name in ("weights", "ema", "optimizer"):
-        whole, killed = (
+        whole, stopped = (
             load_file(tmp_path / run / f"checkpoints/320/{name}.safetensors")
-            for run in ("whole", "killed")
+            for run in ("whole", "stopped")
         )
-        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+        assert all(torch.equal(whole[key], stopped[key]) for key in whole)
     model = load_classifier(tmp_path / "whole")
     assert model.classes == ("blue", "green", "red") and model.name == "micro-classifier"
-    recorded = load_config(tmp_path / "killed/recipe.json", Recipe).stages[0]
+    recorded = load_config(tmp_path / "stopped/recipe.json", Recipe).stages[0]
     assert recorded.classifier.classes == model.classes
     red = torch.ones(1, 3, 16, 16)
     red[:, 1:, :8] = -1
@@ -367,32 +330,15 @@ def test_a_run_of_a_classifier_makes_no_cascade(images, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_two_processes_have_the_log_of_one_and_resume_to_the_bit(images, tmp_path):
-    """With batches that the last step cuts; killed behind the checkpoint before that."""
+    """With batches that the last step cuts; both killed between a checkpoint and that."""
     recipe = micro(total_images=84, checkpoint_images=40)
     assert train(recipe, tmp_path / "one", images) == 0
     (tmp_path / "recipe.json").write_text(json.dumps(to_dict(recipe)))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-
-    def together(out, *more):
-        words = ["train", tmp_path / "recipe.json", "--data", images, "--out", out, *more]
-        done = subprocess.run(
-            [*launch, "-m", "calotype", *map(str, words), "--dtype", "float32", "--threads", "1"],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-
-    together(tmp_path / "two")
+    two = TwoProcesses(tmp_path / "recipe.json", images)
+    two.train(tmp_path / "two")
     ours, theirs = ([line["loss"] for line in lines(tmp_path / run)] for run in ("one", "two"))
     assert theirs == pytest.approx(ours, rel=1e-3)
-    shutil.copytree(tmp_path / "two", tmp_path / "killed", symlinks=True)
-    shutil.rmtree(tmp_path / "killed/checkpoints/84")
-    together(tmp_path / "killed", "--resume")
-    for name in ("weights", "ema", "optimizer", "classifier/weights"):
-        whole, killed = (
-            load_file(tmp_path / run / f"checkpoints/84/{name}.safetensors")
-            for run in ("two", "killed")
-        )
-        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+    two.train_and_kill(tmp_path / "killed", images=64, checkpoint=40)
+    two.train(tmp_path / "killed", "--resume")
+    assert_same_bits(tmp_path / "killed", tmp_path / "two")
     assert load_classifier(tmp_path / "two").classes == ("blue", "green", "red")

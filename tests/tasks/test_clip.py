@@ -1,32 +1,26 @@
-"""CLIP in training: it learns, is killed and resumes to the bit, and refuses what does not fit."""
+"""CLIP in training: it learns, stops and resumes to the bit, and refuses what does not fit."""
 
 import dataclasses
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from killed import TwoProcesses, assert_same_bits
+from micro_recipes import COLOURS, noised, noised_in_parts, write_captioned
+from micro_recipes import micro_clip as micro
 from PIL import Image
 from safetensors.torch import load_file
 
 from calotype.cli import run as command
 from calotype.config.augmentation import ImageAugmentation
 from calotype.config.clip import (
-    ClipConfig,
-    ClipTraining,
     ConvTowerConfig,
-    ImageTowerConfig,
-    NoiseConfig,
-    TextTowerConfig,
 )
 from calotype.config.optimizer import OptimizerConfig
 from calotype.config.recipe import Recipe
-from calotype.config.schedule import DiscreteScheduleConfig
 from calotype.config.typed_json import from_dict, override, to_dict
 from calotype.errors import ConfigError
 from calotype.networks.clip import Clip
@@ -41,55 +35,10 @@ from calotype.training.recipes import load_recipe
 from calotype.training.run import RunOptions, run_recipe
 from calotype.vision.clip import ClipFile, ClipModel, load_clip
 
-COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 160, 0), "black": (0, 0, 0)}
-
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clip-images")
-    for name, colour in COLOURS.items():
-        for half, rows in (("top", slice(0, 8)), ("bottom", slice(8, 16))):
-            pixels = np.full((16, 16, 3), 255, np.uint8)
-            pixels[rows] = colour
-            Image.fromarray(pixels).save(folder / f"{name}-{half}.png")
-            (folder / f"{name}-{half}.txt").write_text(f"{name} {half}")
-    return folder
-
-
-TABLE = DiscreteScheduleConfig()
-NOISE = {
-    "clean": None,
-    "logsnr": NoiseConfig(),
-    "timestep": NoiseConfig(told="timestep", schedule=TABLE),
-}
-
-
-def noised(recipe, noise):
-    """The same recipe for noisy images."""
-    (config,) = recipe.stages
-    clip = dataclasses.replace(config.clip, noise=NOISE[noise])
-    return dataclasses.replace(recipe, stages=(dataclasses.replace(config, clip=clip),))
-
-
-def micro(**changes):
-    tower = {"width": 16, "layers": 1, "heads": 2}
-    config = ClipTraining(
-        clip=ClipConfig(
-            image=ImageTowerConfig(resolution=16, patch=8, **tower),
-            text=TextTowerConfig(states=16, context=16, **tower),
-            embed_dim=8,
-        ),
-        text_encoder="bytes:16",
-        batch_size=8,
-        total_images=800,
-        ema_halflife_images=64,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_images=32),
-        checkpoint_images=160,
-        validation_images=800,
-        grid_images=0,
-        augmentation=ImageAugmentation(flip=False, smallest_crop=0.9),
-    )
-    return Recipe(name="micro-clip", stages=(dataclasses.replace(config, **changes),))
+    return write_captioned(tmp_path_factory.mktemp("clip-images"))
 
 
 def train(recipe, out, data, *, quiet=True, **options):
@@ -101,8 +50,8 @@ def lines(run, name="log"):
     return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
 
 
-def killed_and_resumed(recipe, images, folder, monkeypatch):
-    """Train twice, the second time killed amid it: the same weights. Returns the losses."""
+def stopped_and_resumed(recipe, images, folder, monkeypatch):
+    """Train twice, the second time stopped amid it: the same weights. Returns the losses."""
     assert train(recipe, folder / "whole", images) == 0
     real, steps = trainer.train_step, []
 
@@ -113,21 +62,21 @@ def killed_and_resumed(recipe, images, folder, monkeypatch):
         return real(state, batch)
 
     monkeypatch.setattr(trainer, "train_step", step)
-    assert train(recipe, folder / "killed", images) == 0
+    assert train(recipe, folder / "stopped", images) == 0
     monkeypatch.undo()
-    assert train(recipe, folder / "killed", images, resume=True) == 0
+    assert train(recipe, folder / "stopped", images, resume=True) == 0
     for name in ("weights", "ema", "optimizer"):
-        whole, killed = (
+        whole, stopped = (
             load_file(folder / run / f"checkpoints/800/{name}.safetensors")
-            for run in ("whole", "killed")
+            for run in ("whole", "stopped")
         )
-        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+        assert all(torch.equal(whole[key], stopped[key]) for key in whole)
     return [line["loss"] for line in lines(folder / "whole")]
 
 
 @pytest.mark.slow
-def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
-    losses = killed_and_resumed(micro(), images, tmp_path, monkeypatch)
+def test_it_learns_stops_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
+    losses = stopped_and_resumed(micro(), images, tmp_path, monkeypatch)
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     assert "scale" in lines(tmp_path / "whole")[0]
     found = lines(tmp_path / "whole", "validation")[-1]
@@ -144,10 +93,9 @@ def test_it_learns_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_that_of_noise_is_killed_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
-    parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=2)
-    recipe = noised(micro(patch_dropout=0.5, text_noise=0.1, optimizer=parts), "logsnr")
-    losses = killed_and_resumed(recipe, images, tmp_path, monkeypatch)
+def test_that_of_noise_stops_and_resumes_to_the_bit(images, tmp_path, monkeypatch):
+    recipe = noised_in_parts("logsnr")
+    losses = stopped_and_resumed(recipe, images, tmp_path, monkeypatch)
     assert sum(losses[-10:]) < sum(losses[:10])
     measures = lines(tmp_path / "whole", "validation")[-1]["trained"]
     assert list(measures)[:3] == ["R@1", "R@5", "R@1 at sigma/alpha 0.2"]
@@ -363,23 +311,11 @@ def one_and_two(recipe, images, folder, parallel):
     """Train with one process, and with two that have its log; returns what continues the two."""
     assert train(recipe, folder / "one", images) == 0
     (folder / "recipe.json").write_text(json.dumps(to_dict(recipe)))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    options = ["--parallel", parallel, "--dtype", "float32", "--threads", "1", "--quiet"]
-
-    def together(out, *more):
-        words = ["train", folder / "recipe.json", "--data", images, "--out", out, *more, *options]
-        done = subprocess.run(
-            [*launch, "-m", "calotype", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-
-    together(folder / "two")
+    two = TwoProcesses(folder / "recipe.json", images, parallel)
+    two.train(folder / "two")
     ours, theirs = ([line["loss"] for line in lines(folder / run)] for run in ("one", "two"))
     assert theirs == pytest.approx(ours, rel=1e-3)
-    return together
+    return two
 
 
 @pytest.mark.slow
@@ -392,24 +328,14 @@ def test_two_processes_have_the_log_of_one(images, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_with_noise_resume_to_the_bit(images, tmp_path):
-    """Sharded, in parts; killed behind the checkpoint before the last step, which is cut."""
-    parts = OptimizerConfig(learning_rate=3e-3, warmup_images=32, accumulation=2)
-    recipe = noised(micro(total_images=84, checkpoint_images=40, optimizer=parts), "timestep")
-    together = one_and_two(recipe, images, tmp_path, "sharded")
-    shutil.copytree(tmp_path / "two", tmp_path / "killed", symlinks=True)
-    shutil.rmtree(tmp_path / "killed/checkpoints/84")
-    together(tmp_path / "killed", "--resume")
-    names = {
-        str(path.relative_to(tmp_path / "two"))
-        for path in (tmp_path / "two/checkpoints/84").rglob("*.safetensors")
-    }
+    """Sharded, in parts; both killed between a checkpoint and the last step, which is cut."""
+    recipe = noised_in_parts("timestep", total_images=84, checkpoint_images=40)
+    two = one_and_two(recipe, images, tmp_path, "sharded")
+    names = list((tmp_path / "two/checkpoints/84").rglob("*.safetensors"))
     assert len(names) == 3  # of each process its part, and the CLIP
-    for name in names:
-        whole, killed = (load_file(tmp_path / run / name) for run in ("two", "killed"))
-        assert whole.keys() == killed.keys()
-        assert all(torch.equal(whole[key], killed[key]) for key in whole), name
-    ours, theirs = ([line["loss"] for line in lines(tmp_path / run)] for run in ("two", "killed"))
-    assert theirs == ours
+    two.train_and_kill(tmp_path / "killed", images=64, checkpoint=40)
+    two.train(tmp_path / "killed", "--resume")
+    assert_same_bits(tmp_path / "killed", tmp_path / "two")
 
 
 def test_patches_that_are_left_out_cost_nothing():

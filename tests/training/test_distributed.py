@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from distributed_worker import spoil
+from killed import kill_all, lines, torchrun
 from safetensors.torch import load_file
 
 from calotype.config.diffusion import DraftTrainingConfig
@@ -31,24 +30,6 @@ from calotype.training.sharded_checkpoint import read_shards
 from calotype.training.stream import check_batches, joined, shortened
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
-TIMINGS = (
-    "images_per_second", "data_wait", "seconds", "flops_per_second", "flops_share_of_peak",
-)  # fmt: skip
-
-
-def lines(path):
-    found = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in found]
-
-
-def torchrun(*arguments, **options):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    environment["PYTHONFAULTHANDLER"] = "1"  # a crash says where
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -350,7 +331,8 @@ def test_the_training_of_the_draft_ends_and_resumes_to_the_bit(command, place, t
         time.sleep(0.02)
     if how == signal.SIGKILL:
         kill_all(process)
-    process.send_signal(how)
+    else:
+        process.send_signal(how)
     output, errors = process.communicate(timeout=300)
     assert how == signal.SIGKILL or "stopped at 0" in output, errors
     assert not (out / "log.jsonl").exists() or not (out / "log.jsonl").read_text(), "too late"
@@ -360,10 +342,3 @@ def test_the_training_of_the_draft_ends_and_resumes_to_the_bit(command, place, t
     for path in (whole / "draft").iterdir():
         assert (out / "draft" / path.name).read_bytes() == path.read_bytes(), path.name
     assert lines(out / "log.jsonl") == lines(whole / "log.jsonl")
-
-
-def kill_all(process):
-    """Kill the processes that torchrun has started: it cannot when it is killed itself."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)

@@ -2,30 +2,38 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from killed import assert_same_bits
+from micro_recipes import micro_classifier, noised_in_parts, write_captioned, write_classes
 
 from calotype.config.typed_json import to_dict
 
-TIMINGS = (
-    "images_per_second",
-    "data_wait",
-    "seconds",
-    "flops_per_second",
-    "flops_share_of_peak",
-)
 pytestmark = pytest.mark.slow
 
+# Forks a trainer for each line of its input, having imported what they need and computed nothing;
+# answers with the operations, of one that was not killed, and the exit code.
 SCRIPT = """
-import os, pathlib, shutil, signal, sys
-fatal, recipe, data, out = int(sys.argv[1]), *sys.argv[2:5]
+import json, os, pathlib, shutil, signal, sys
+import torch._dynamo, torch.utils.tensorboard  # else each trainer would import them
 import calotype.training.checkpoint as module
 from calotype.training.recipes import load_recipe
 from calotype.tasks.factory import Tasks
 from calotype.training.run import RunOptions, run_recipe
+torch.set_num_threads(1)
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
+else:
+    sys.exit()
+fatal, recipe, data, out = json.loads(line)
 count = 0
 def watched(function):
     def call(*args, **kwargs):
@@ -42,50 +50,57 @@ for place, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "symlin
 options = RunOptions(resume=True, quiet=True, threads=1, dtype="float32", device="cpu")
 code = run_recipe(load_recipe(recipe), data=pathlib.Path(data), out=pathlib.Path(out),
                   options=options, tasks=Tasks())
-print("operations", count)
+print(count, end=" ", file=answers, flush=True)
 sys.exit(code)
 """
 
 
-@pytest.fixture
-def trainer(tmp_path, micro_recipe, images):
-    recipe = tmp_path / "recipe.json"
-    short = micro_recipe(total_images=24, checkpoint_images=8, grid_images=8, validation_images=8)
-    recipe.write_text(json.dumps(to_dict(short)))
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    errors = tmp_path_factory.mktemp("server") / "errors.txt"
+    with (
+        errors.open("w") as stream,
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        ) as process,
+    ):
 
-    def run(out, fatal=0):
-        command = [sys.executable, "-c", SCRIPT, str(fatal), str(recipe), str(images), str(out)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        def ask(*request):
+            print(json.dumps(request, default=str), file=process.stdin, flush=True)
+            *operations, code = map(int, process.stdout.readline().split())
+            assert code in (0, -signal.SIGKILL), errors.read_text()
+            return code, *operations
 
-    return run
+        yield ask
 
 
-def _bits(run: Path) -> dict[str, bytes]:
-    bits = {
-        str(path.relative_to(run)): path.read_bytes()
-        for pattern in ("checkpoints/*/*.safetensors", "checkpoints/*/state.json", "grids/*.png")
-        for path in run.glob(pattern)
-        if "latest" not in path.parts
-    }
-    for name in ("log.jsonl", "validation.jsonl"):
-        lines = [json.loads(line) for line in (run / name).read_text().splitlines()]
-        timeless = [
-            {key: value for key, value in line.items() if key not in TIMINGS} for line in lines
-        ]
-        bits[name] = json.dumps(timeless).encode()
-    return bits
+@pytest.fixture(params=["diffusion", "classifier", "noised CLIP"])
+def trainer(request, server, tmp_path, micro_recipe, images):
+    short = {"total_images": 22, "checkpoint_images": 8, "validation_images": 8, "batch_size": 4}
+    short["posthoc_ema_images"] = 8
+    data, recipe = tmp_path / "data", tmp_path / "recipe.json"
+    data.mkdir()
+    if request.param == "diffusion":
+        data, made = images, micro_recipe(grid_images=8, **short)
+    elif request.param == "classifier":
+        data, made = write_classes(data), micro_classifier(**short)
+    else:
+        data, made = write_captioned(data), noised_in_parts("logsnr", **short)
+    recipe.write_text(json.dumps(to_dict(made)))
+    return lambda out, fatal=0: server(fatal, recipe, data, out)
 
 
 def test_killed_anywhere_and_resumed(trainer, tmp_path):
-    whole = trainer(tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    expected = _bits(tmp_path / "whole")
-    operations = int(whole.stdout.split()[-1])
-    assert operations > 60
+    whole = tmp_path / "whole"
+    code, operations = trainer(whole)
+    assert code == 0 and operations > 60
     for fatal in range(3, operations, max(1, operations // 3)):
         out = tmp_path / str(fatal)
-        assert trainer(out, fatal).returncode == -9
-        again = trainer(out)
-        assert again.returncode == 0, again.stderr
-        assert _bits(out) == expected, f"killed at operation {fatal}"
+        assert trainer(out, fatal) == (-signal.SIGKILL,)
+        assert trainer(out)[0] == 0, f"killed at operation {fatal}"
+        assert_same_bits(out, whole)
