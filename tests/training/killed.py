@@ -67,9 +67,9 @@ def torchrun(*arguments, **options):
 def kill_all(process):
     """Kill torchrun and the processes that it has started: it cannot when it is killed itself."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()  # first: it would end otherwise when they do
     for child in children:
         os.kill(int(child), signal.SIGKILL)
-    process.kill()
 
 
 # `calotype`, whose training goes no further than so many images: there it waits to be killed.
@@ -118,7 +118,8 @@ class TwoProcesses:
             ):
                 time.sleep(0.05)
         finally:
-            kill_all(process)
+            if process.poll() is None:
+                kill_all(process)
             _, errors = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, errors
         assert lines(log)[-1]["images"] == images > checkpoint
