@@ -276,4 +276,6 @@ class GuidedDiffusionUNet(nn.Module):
             for place, block in enumerate(cast(nn.ModuleList, blocks)):
                 joins = place <= self.config.levels[-1 - index].blocks
                 h = block(torch.cat((h, skips.pop()), dim=1) if joins else h, embedding, text)
-        return F.pixel_shuffle(self.head(h), self.config.fold)
+        output = F.pixel_shuffle(self.head(h), self.config.fold)
+        scale = self.config.output_scale
+        return output if scale == 1 else torch.cat((output[:, :3] * scale, output[:, 3:]), dim=1)

@@ -145,6 +145,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ),
         (lambda: stage_of(data_std=0.5), "data_std=0.5"),
         (lambda: stage_of(network=replace(NETWORK, fold=2)), "folds squares"),
+        (lambda: stage_of(network=replace(NETWORK, output_scale=5.0)), "scales what it predicts"),
         (
             lambda: stage_of(
                 network=AdmConfig(levels=(AdmLevel(channels=32, blocks=1),), head_dim=16)

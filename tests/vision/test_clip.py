@@ -7,11 +7,11 @@ import torch
 
 from calotype.config.clip import ClipConfig, ClipTraining, ImageTowerConfig, TextTowerConfig
 from calotype.errors import CalotypeError, ConfigError, UsageError
-from calotype.generation.guides import EMBEDDED_CLIP
 from calotype.networks.clip import Clip
 from calotype.text.byte import ByteTextEncoder
 from calotype.training.recipes import load_recipe
 from calotype.vision.clip import (
+    EMBEDDED_GUIDE,
     EMBEDDED_JUDGE,
     ClipFile,
     ClipModel,
@@ -224,7 +224,7 @@ def test_transformers_folders_that_lack_something_are_refused(foreign):
 
 
 def test_the_embedded_judge_is_of_another_kind_than_whom_it_judges():
-    judge, *judged = map(load_clip, (EMBEDDED_JUDGE, EMBEDDED_CLIP, None))
+    judge, *judged = map(load_clip, (EMBEDDED_JUDGE, EMBEDDED_GUIDE, None))
     assert judge.file.clip.image.kind == "conv" and judge.file.clip.noise is None
     assert {clip.file.clip.image.kind for clip in judged} == {"vit"}
     assert judged[0].file.clip.noise is not None

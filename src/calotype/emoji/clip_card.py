@@ -154,9 +154,9 @@ def _template(*, noisy: bool, ranked: bool) -> str:
 
 def _purpose(clip: ClipConfig) -> str:
     """What it is for: the judge is of another kind than those it judges."""
-    if isinstance(clip.image, ConvTowerConfig):
-        return _JUDGES
-    return _SCORES if clip.noise is None else _GUIDES
+    if clip.noise is not None:
+        return _GUIDES
+    return _JUDGES if isinstance(clip.image, ConvTowerConfig) else _SCORES
 
 
 def _tower(tower: ImageTowerConfig | ConvTowerConfig) -> str:
@@ -171,9 +171,10 @@ def _augmented(config: ClipTraining) -> list[str]:
     """How training images were changed, in words."""
     augmentation = config.augmentation
     kinds = [name for name in ("blur", "colour", "noise") if getattr(augmentation, name) > 0]
-    left_out = [f"{config.patch_dropout:.0%} of the patches left out"]
-    left_out = left_out if config.patch_dropout > 0 else []
-    return ["crops", "mirroring", *kinds, "painted backgrounds", *left_out]
+    words = ["crops", "mirroring", *kinds, "painted backgrounds"]
+    if config.patch_dropout > 0:
+        words.append(f"{config.patch_dropout:.0%} of the patches left out")
+    return words
 
 
 def _by_level(measured: Mapping[str, Mapping[str, float]]) -> list[list[str]]:

@@ -13,7 +13,7 @@ from calotype.config.typed_json import from_dict, to_dict
 from calotype.errors import UsageError
 from calotype.generation.request import MOST_SCALE
 from calotype.vision.classifier import find_classifier, load_classifier, read_classifier_file
-from calotype.vision.clip import find_clip, load_clip, read_clip_file
+from calotype.vision.clip import EMBEDDED_GUIDE, find_clip, load_clip, read_clip_file
 from calotype.vision.guides import ClassifierGuide, ClipGuide, check_knows_noise, random_class
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from calotype.config.sampling import SamplingConfig
     from calotype.config.stage import StageConfig
     from calotype.generation.request import Request
-
-EMBEDDED_CLIP = Path(__file__).parent.parent / "assets" / "clip-emoji-noised"
-"""The CLIP that guides where none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +138,7 @@ def _settled(note: GuideNote, asked: Mapping[str, Any]) -> GuideJob:
     given = {name: value for name, value in asked.items() if value is not None}
     note = from_dict({**to_dict(note), **given}, GuideNote)
     if note.kind == "clip":
-        folder = find_clip(note.path or EMBEDDED_CLIP)
+        folder = find_clip(note.path or EMBEDDED_GUIDE)
         clip = read_clip_file(folder)
         check_knows_noise(clip)
         resolution, name, sha256 = clip.clip.image.resolution, clip.name, clip.sha256

@@ -69,6 +69,7 @@ def _why_not(config: StageConfig) -> str | None:
         (config.residual, "it diffuses the difference to the enlarged image"),
         (config.data_std != 1, f"its images are scaled by data_std={config.data_std}"),
         (network.extra_channels > 0, "its network has further input channels for in-painting"),
+        (network.output_scale != 1, "its network scales what it predicts"),
         (network.fold > 1, "its network folds squares of pixels into channels"),
         (network.classes > 0, "its network is told of classes"),
         (network.last_step, "a second network makes its last step"),

@@ -14,7 +14,7 @@ from typing import Any
 from calotype.config.recipe import Recipe
 from calotype.config.typed_json import load_config, to_dict
 from calotype.errors import ConfigError, UsageError
-from calotype.storage.files import is_temporary, write_file
+from calotype.storage.files import is_temporary, remove_leftovers, write_file
 from calotype.storage.lock import locked
 from calotype.text.tokenizer_folder import TOKENIZER_FOLDER
 from calotype.training.posthoc_ema import FOLDER as EMA_FOLDER
@@ -232,15 +232,16 @@ def recorded_init(folder: Path, init: Path | None) -> Path | None:
 
 
 def cut_back_exports(run: Path, images: int, *, last: int) -> None:
-    """Remove averages and LoRA files of more than `images` images; the run has `last` in all.
+    """Remove averages and LoRA files of more than `images` images, and half-written ones.
 
         RUN/ema/<images over all stages>-<length>.safetensors
         RUN/lora/<images over all stages>-<stage>.safetensors
 
     They are written before the checkpoint of as many images. Files of other names, or of more
-    images than the run has, are not its.
+    images than the run has, `last`, are not its.
     """
     for folder, own in ((EMA_FOLDER, _AVERAGE), (LORA_FOLDER, _LORA)):
+        remove_leftovers(run / folder, own.fullmatch, stale_seconds=0)
         for path in (run / folder).glob("*.safetensors"):
             name = own.fullmatch(path.name)
             if name is not None and images < int(name[1]) <= last:

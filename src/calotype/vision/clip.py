@@ -45,9 +45,14 @@ from calotype.vision.transformers_clip import (
 
 CLIP_FILE, WEIGHTS_FILE, CARD_FILE = "clip.json", "weights.safetensors", "README.md"
 CLIP_FOLDER = "clip"
-EMBEDDED_JUDGE = Path(__file__).parent.parent / "assets" / "clip-emoji-judge"
-"""The CLIP that says of what others guided or chose whether it shows its caption."""
 """Holds the CLIP in a checkpoint."""
+_ASSETS = Path(__file__).parent.parent / "assets"
+EMBEDDED_CLIP = _ASSETS / "clip-emoji"
+"""The one that scores and ranks where none is named."""
+EMBEDDED_GUIDE = _ASSETS / "clip-emoji-noised"
+"""The one that guides, by noisy images."""
+EMBEDDED_JUDGE = _ASSETS / "clip-emoji-judge"
+"""The one that judges what another guided."""
 SCALE = 100.0
 """Scores are cosines times this, as CLIP scores are reported."""
 _CHUNK = 64
@@ -237,10 +242,9 @@ def _foreign(folder: Path, config: ClipConfig, fingerprint: str) -> ClipFile:
 def find_clip(path_or_name: str | Path | None) -> Path:
     """The folder that `load_clip` reads."""
     if path_or_name is None:
-        folder = Path(__file__).parent.parent / "assets" / "clip-emoji"
-        if not (folder / CLIP_FILE).is_file():
+        if not (EMBEDDED_CLIP / CLIP_FILE).is_file():
             raise CalotypeError("this installation has no embedded CLIP; name one: --clip FOLDER")
-        return folder
+        return EMBEDDED_CLIP
     path = Path(path_or_name)
     found = clip_in(path)
     if found is not None:
