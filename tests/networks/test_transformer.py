@@ -85,3 +85,11 @@ def test_initial_values_are_those_of_clip() -> None:
             assert float(linear.weight.detach().std()) == pytest.approx(std, rel=0.02)
             assert abs(float(linear.weight.detach().mean())) < 0.02 * std
             assert linear.weight.requires_grad
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_states_of_the_first_tokens_are_those_of_all(causal: bool, padded: bool) -> None:
+    net, x = transformer(causal=causal), torch.randn(2, 5, 16)
+    mask = torch.tensor([[True] * 5, [True, True, True, False, False]]) if padded else None
+    torch.testing.assert_close(net(x, mask, first=2), net(x, mask)[:, :2])

@@ -50,12 +50,19 @@ class TransformerLayer(nn.Module):
         self.widen = nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-        """(B, L, W) -> (B, L, W); mask and causal as `scaled_dot_product_attention` takes them."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None, *, causal: bool, first: int | None = None
+    ) -> Tensor:
+        """(B, L, W) -> (B, L, W), or of the `first` tokens alone, (B, first, W).
+
+        Mask and causal are as `scaled_dot_product_attention` takes them.
+        """
         parts = self.qkv(self.norm1(x)).chunk(3, dim=2)
         queries, keys, values = (split_heads(part, self.heads) for part in parts)
-        attended = attend(queries, keys, values, mask, causal=causal)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        if mask is not None:
+            mask = mask[..., :first, :]
+        attended = attend(queries[:, :, :first], keys, values, mask, causal=causal)
+        x = x[:, :first] + self.out(attended.transpose(1, 2).flatten(2))
         wide = self.widen(self.norm2(x))
         wide = F.gelu(wide) if self.activation == "gelu" else wide * torch.sigmoid(1.702 * wide)
         return cast(Tensor, x + self.narrow(wide))
@@ -102,18 +109,21 @@ class Transformer(nn.ModuleList):
                 linear.weight.copy_(normal(*linear.weight.shape, std=std))
                 nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, L, W) -> (B, L, W).
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, first: int | None = None) -> Tensor:
+        """(B, L, W) -> (B, L, W), or (B, first, W).
 
         Args:
             x: tokens with their positions.
             mask: (B, L), True where a token may be attended to; None = all. States of the tokens
                 that may not are finite, and mean nothing.
+            first: of how many tokens, from the first on, the states are wanted; None = all. The
+                last layer does nothing for the others.
         """
         attended = None if mask is None else mask[:, None, None]  # (B, 1, 1, L)
         if attended is not None and self.causal:
             length = x.shape[1]
             attended = attended & attended.new_ones(length, length).tril()
-        for layer in self:
-            x = layer(x, attended, causal=self.causal and mask is None)
+        for number, layer in enumerate(self, 1):
+            wanted = first if number == len(self) else None
+            x = layer(x, attended, causal=self.causal and mask is None, first=wanted)
         return x
