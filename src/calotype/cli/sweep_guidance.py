@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from calotype.evaluation.sweep.guidance_found import GuidanceResults
 
 _FEATURES = ("lite0", "clip")
-_WEIGHTS, _SCALES, _STEPS, _SAMPLES = "1,1.5,2,3,4,5", "0,1,2,4,8", 32, 256
+_WEIGHTS, _SCALES, _STEPS, _SAMPLES = "1,1.5,2,3,5", "0,2,4,8,16,32", 24, 256
 Judge = Annotated[
     Path | None,
     Option(
